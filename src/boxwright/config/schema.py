@@ -1,0 +1,163 @@
+"""The typed settings of every verb: one frozen tree each, unknown keys refused. Imports no torch.
+
+Defaults are those of the published 6.x system (hyp.scratch-low). What is not here: reading files and merging (load.py),
+the flat hyper-parameter files (hyp.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+
+class AugmentConfig(Frozen):
+    """Random changes of training images."""
+
+    hsv_h: Fraction = 0.015  # hue gain: multiplier in 1 +- hsv_h
+    hsv_s: Fraction = 0.7  # saturation gain
+    hsv_v: Fraction = 0.4  # value gain
+    degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # rotation in +- degrees
+    translate: Fraction = 0.1  # shift in +- this fraction of the image side
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5  # zoom in 1 +- scale
+    shear: Annotated[float, Field(ge=0.0, lt=90.0)] = 0.0  # shear in +- degrees
+    perspective: Annotated[float, Field(ge=0.0, le=0.001)] = 0.0  # perspective in +- this, per pixel
+    flipud: Fraction = 0.0  # probability of an up-down flip
+    fliplr: Fraction = 0.5  # probability of a left-right flip
+    mosaic: Fraction = 1.0  # probability that a sample is a mosaic of four
+    mixup: Fraction = 0.0  # probability that a mosaic is blended with a second one
+    copy_paste: Fraction = 0.0  # share of the polygon objects that are pasted mirrored
+
+
+class LossConfig(Frozen):
+    """Gains and options of the detection loss."""
+
+    box: NotNegative = 0.05  # gain of the box term
+    cls: NotNegative = 0.5  # gain of the class term, before scaling by classes and layers
+    obj: NotNegative = 1.0  # gain of the objectness term, before scaling by image size and layers
+    cls_pw: Positive = 1.0  # weight of positives in the class BCE
+    obj_pw: Positive = 1.0  # weight of positives in the objectness BCE
+    anchor_t: Annotated[float, Field(gt=1.0)] = 4.0  # largest side ratio of label to anchor that still matches
+    fl_gamma: NotNegative = 0.0  # focal loss gamma; 0 is plain BCE
+    label_smoothing: Fraction = 0.0  # targets become 1 - eps/2 and eps/2
+    autobalance: bool = False  # let the weights of the levels follow their losses
+    gr: Fraction = 1.0  # objectness target is (1 - gr) + gr * IoU
+    sort_obj_iou: bool = False  # of several labels in one cell the best overlap wins instead of the last
+
+
+class OptimConfig(Frozen):
+    """Optimizer, learning rate, averaging."""
+
+    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
+    lr0: Positive = 0.01  # initial learning rate
+    lrf: Positive = 0.01  # final rate as a fraction of lr0
+    cos_lr: bool = False  # cosine instead of linear decay
+    momentum: Fraction = 0.937  # SGD momentum, Adam beta1
+    weight_decay: NotNegative = 0.0005  # at the nominal batch size; scaled to the real one
+    warmup_epochs: NotNegative = 3.0
+    warmup_momentum: Fraction = 0.8
+    warmup_bias_lr: NotNegative = 0.1
+    nominal_batch_size: Annotated[int, Field(ge=1)] = 64  # gradients are accumulated up to this many images
+    clip_norm: Positive = 10.0  # largest gradient norm
+    ema_decay: Fraction = 0.9999  # decay of the averaged weights after their ramp
+    ema_tau: Positive = 2000.0  # updates over which the decay ramps up
+
+
+class RunConfig(Frozen):
+    """Everything that shapes a training run. Written to the run folder and into each checkpoint."""
+
+    model: str = ""  # yolov5n ... yolov5x6, or a model yaml; empty: what the weights were trained as
+    weights: str = ""  # start from this checkpoint; empty: from scratch
+    data: str = ""  # data yaml, VOC root, or COCO json
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int, Field(ge=1)] = 16  # images a step, over all ranks
+    imgsz: Annotated[int, Field(ge=1)] = 640  # network input side; rounded up to a multiple of the largest stride
+    rect: bool = False  # rectangular batches: no mosaic, no shuffle
+    cache: Literal["", "ram", "disk"] = ""  # keep decoded images
+    single_cls: bool = False  # train all classes as one
+    workers: Annotated[int, Field(ge=0)] = 8  # loader processes, at most the number of cores
+    device: str = ""  # cpu, 0, cuda:1; empty: the first GPU, else the CPU
+    precision: Precision = "auto"  # auto: bf16 where the hardware has it
+    compile: bool = False  # torch.compile the step
+    multi_scale: bool = False  # vary the input side by +-50 %
+    freeze: tuple[int, ...] = (0,)  # one number N: the first N layers; several: just these layers
+    patience: Annotated[int, Field(ge=0)] = 100  # epochs without a better fitness before the run stops; 0: never
+    nosave: bool = False  # write checkpoints only at the end
+    noval: bool = False  # validate only after the last epoch
+    noplots: bool = False  # draw nothing
+    save_period: int = -1  # keep epoch<N>.pt every this many epochs; -1: never
+    project: str = "runs/train"
+    name: str = "exp"
+    exist_ok: bool = False  # write into an existing run folder instead of counting up
+    seed: int = 0
+    compat: Compat = "faithful"
+    conf_thres: Fraction = 0.001  # validation: lowest score
+    iou_thres: Fraction = 0.6  # validation: NMS overlap
+    max_det: Annotated[int, Field(ge=1)] = 300  # validation: most boxes an image
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+
+
+class ValConfig(Frozen):
+    """Settings of `boxwright val`."""
+
+    weights: str = ""
+    data: str = ""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    imgsz: Annotated[int, Field(ge=1)] = 640
+    conf_thres: Fraction = 0.001
+    iou_thres: Fraction = 0.6
+    max_det: Annotated[int, Field(ge=1)] = 300
+    task: Literal["train", "val", "test", "speed"] = "val"
+    device: str = ""
+    workers: Annotated[int, Field(ge=0)] = 8
+    single_cls: bool = False
+    verbose: bool = False  # one line a class
+    save_txt: bool = False
+    save_conf: bool = False
+    save_json: bool = False
+    half: bool = False  # run the network in bf16 (CPU) or fp16 (GPU)
+    noplots: bool = False
+    compat: Compat = "faithful"
+    project: str = "runs/val"
+    name: str = "exp"
+    exist_ok: bool = False
+
+
+class PredictConfig(Frozen):
+    """Settings of `boxwright predict`."""
+
+    weights: str = ""
+    source: str = ""  # image, folder, glob, list file, video, or a camera number
+    imgsz: Annotated[int, Field(ge=1)] = 640
+    conf_thres: Fraction = 0.25
+    iou_thres: Fraction = 0.45
+    max_det: Annotated[int, Field(ge=1)] = 1000
+    device: str = ""
+    classes: tuple[int, ...] | None = None  # keep only these class indices
+    agnostic_nms: bool = False
+    save_txt: bool = False
+    save_conf: bool = False
+    save_crop: bool = False
+    save_json: bool = False
+    nosave: bool = False  # write no annotated images
+    line_thickness: Annotated[int, Field(ge=1)] = 3
+    hide_labels: bool = False
+    hide_conf: bool = False
+    half: bool = False
+    vid_stride: Annotated[int, Field(ge=1)] = 1  # take every n-th frame
+    project: str = "runs/predict"
+    name: str = "exp"
+    exist_ok: bool = False

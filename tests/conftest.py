@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests: where the real data and the golden vectors lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest-xdist must not fight for the cores
+
+from tests.golden import GOLDEN, SHARED
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden vectors; the test skips where it is absent."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden vectors at {GOLDEN} (set BOXWRIGHT_GOLDEN)")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data and weights; the test skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data at {SHARED} (set BOXWRIGHT_SHARED)")
+    return SHARED
