@@ -18,7 +18,7 @@ GOLDEN = (ROOT / os.environ.get("BOXWRIGHT_GOLDEN", "../shared/golden")).resolve
 
 
 def golden_cases(area: str, pattern: str) -> list[Any]:
-    """One pytest parameter (the file) for each file of golden/yolo/<area> that fits the glob; a skipped one if there is none."""
+    """One pytest parameter (the file) for each file of the area that fits the glob; a skipped one if there is none."""
     files = sorted((GOLDEN / "yolo" / area).glob(pattern))
     if not files:
         reason = f"no golden vectors {area}/{pattern} below {GOLDEN}"
@@ -36,7 +36,8 @@ def read_case(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def fill_module() -> ModuleType:
     """The weight recipe that lies beside the vectors."""
     spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
