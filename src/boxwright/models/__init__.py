@@ -1,1 +1,1 @@
-"""models room."""
+"""Pixels to raw outputs. What is not here: losses, decoding to Detections, reading weight files."""

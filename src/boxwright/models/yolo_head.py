@@ -1,0 +1,106 @@
+"""The anchor head of YOLOv5: 1x1 convolutions to raw maps, and their decoding to boxes.
+
+Legend: B images, L levels, A anchors a level, H W height and width of a level's grid.
+Source: published YOLOv5 6.x behaviour (raw map layout, decode, bias prior); the prior itself: Lin et al., "Focal Loss
+for Dense Object Detection", 2017 (arXiv:1708.02002), section 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+Anchors = Sequence[Sequence[Sequence[float]]]  # (L, A, 2): width, height in pixels of the network input
+
+NOMINAL_SIDE = 640  # pixels: the input side at which an image is expected to hold...
+NOMINAL_OBJECTS = 8  # ...this many objects; sets the prior of objectness
+CLASS_MARGIN = 0.99999  # keeps the class prior finite for one class; 0.99 up to v6.0, 0.999999 in v6.1
+
+
+def prior_bias(stride: float, num_classes: int, class_margin: float = CLASS_MARGIN) -> tuple[float, float]:
+    """Logits added to the head's random bias so that a new network starts near the expected rates.
+
+    Returns:
+        what is added for objectness, and for each class.
+    """
+    objectness = math.log(NOMINAL_OBJECTS / (NOMINAL_SIDE / stride) ** 2)
+    return objectness, math.log(0.6 / (num_classes - class_margin))
+
+
+class DetectHead(nn.Module):
+    """One 1x1 convolution a level; raw maps of (B, A, H, W, 5 + classes): box, objectness, classes.
+
+    Args:
+        num_classes: number of classes.
+        anchors: (L, A, 2) width, height in input pixels, levels in the order of the inputs.
+        in_channels: channels of each level's feature map.
+
+    The head is ready after `calibrate`, which knows the strides.
+    """
+
+    anchors: Tensor  # (L, A, 2) in cells of the level's grid
+
+    def __init__(self, num_classes: int, anchors: Anchors, in_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_outputs = num_classes + 5
+        self.num_anchors = len(anchors[0])
+        self.strides: tuple[int, ...] = (1,) * len(anchors)
+        self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))
+        self.m = nn.ModuleList([nn.Conv2d(c, self.num_anchors * self.num_outputs, 1) for c in in_channels])
+
+    def calibrate(self, strides: Sequence[int], *, class_margin: float = CLASS_MARGIN) -> None:
+        """Give a new head its strides: anchors go from pixels to cells, biases get their prior. Call once.
+
+        Anchors listed from large to small against strides from small to large are turned round, as published.
+        """
+        areas = [float(level[..., 0].mul(level[..., 1]).mean()) for level in self.anchors]
+        runs_against = (areas[-1] - areas[0]) * (strides[-1] - strides[0]) < 0
+        pixels = self.anchors.flip(0) if runs_against else self.anchors
+        self.strides = tuple(strides)
+        self.anchors = pixels / torch.tensor(self.strides, dtype=torch.float32).view(-1, 1, 1)
+        for conv, stride in zip(self.m, self.strides, strict=True):
+            objectness, classes = prior_bias(stride, self.num_classes, class_margin)
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            bias = conv.bias.detach().view(self.num_anchors, self.num_outputs)  # shares the parameter's memory
+            bias[:, 4] += objectness
+            bias[:, 5:] += classes
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        raw: list[Tensor] = []
+        for conv, feature in zip(self.m, features, strict=True):
+            x = conv(feature)
+            batch, _, height, width = x.shape
+            # A view: in channels_last memory the values of one cell already lie side by side.
+            raw.append(x.view(batch, self.num_anchors, self.num_outputs, height, width).permute(0, 1, 3, 4, 2))
+        return raw
+
+    def decode(self, raw: list[Tensor]) -> Tensor:
+        """Turn raw maps into boxes and scores, in float32 whatever the network ran in.
+
+        Args:
+            raw: one (B, A, H, W, 5 + classes) map a level, as `forward` gives them.
+
+        Returns:
+            (B, rows, 5 + classes): centre x, centre y, width, height in pixels of the network input, then objectness
+            and class scores in 0..1. Rows run over levels, anchors, y, x.
+        """
+        return torch.cat([self._decode_level(level, x) for level, x in enumerate(raw)], dim=1)
+
+    def _decode_level(self, level: int, raw: Tensor) -> Tensor:
+        batch, num_anchors, height, width, num_outputs = raw.shape
+        stride = self.strides[level]
+        out = raw.float().sigmoid()
+        # Doubling the sigmoid lets a centre leave its cell by half a cell and a side reach four anchors.
+        cell_x = torch.arange(width, device=raw.device, dtype=torch.float32) - 0.5
+        cell_y = torch.arange(height, device=raw.device, dtype=torch.float32).view(-1, 1) - 0.5
+        x = (out[..., 0] * 2 + cell_x) * stride
+        y = (out[..., 1] * 2 + cell_y) * stride
+        anchor = (self.anchors[level].float() * stride).view(1, num_anchors, 1, 1, 2)
+        size = (out[..., 2:4] * 2) ** 2 * anchor
+        boxes = torch.cat((x.unsqueeze(-1), y.unsqueeze(-1), size), dim=-1)
+        return torch.cat((boxes, out[..., 4:]), dim=-1).reshape(batch, num_anchors * height * width, num_outputs)

@@ -1,0 +1,87 @@
+"""Outputs of the networks against the published ones, for weights filled by name; no test-time augmentation yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from boxwright.models.fuse import fuse
+from boxwright.models.graph import DetectionModel, build_model
+from boxwright.models.zoo import load_spec
+from tests.golden import fill_module, golden_cases, read_case
+
+RAW = {"rtol": 1e-4, "atol": 5e-4}
+BOXES = {"rtol": 1e-4, "atol": 2e-2}  # pixels
+SCORES = {"rtol": 1e-4, "atol": 1e-4}
+FUSED = {"rtol": 1e-4, "atol": 3e-2}
+
+CASES = golden_cases("forward", "v[67]*_yolov5*.npz")
+
+
+def build(meta: dict) -> DetectionModel:
+    model = build_model(load_spec(meta["yaml"], meta["nc"]))
+    fill_module().fill_torch(model, meta["fill_gain"])
+    return model
+
+
+def images(file: Path, tag: str) -> torch.Tensor:
+    return torch.from_numpy(np.load(file.with_name("inputs.npz"))[tag])
+
+
+def compare_raw(raw: list[torch.Tensor], arrays: dict[str, np.ndarray], prefix: str, **tolerance: float) -> None:
+    assert f"{prefix}_raw{len(raw)}" not in arrays
+    for i, level in enumerate(raw):
+        np.testing.assert_allclose(level.detach().numpy(), arrays[f"{prefix}_raw{i}"], **tolerance)
+
+
+@pytest.mark.parametrize("file", CASES)
+def test_evaluation(file: Path) -> None:
+    arrays, meta = read_case(file)
+    model = build(meta).eval()
+    assert list(model.strides) == meta["strides"]
+    for tag in meta["inputs"]:
+        with torch.no_grad():
+            raw = model(images(file, tag))
+            decoded = model.decode(raw).numpy()
+        compare_raw(raw, arrays, tag, **RAW)
+        expected = arrays[f"{tag}_decoded"]
+        np.testing.assert_allclose(decoded[..., :4], expected[..., :4], **BOXES)
+        np.testing.assert_allclose(decoded[..., 4:], expected[..., 4:], **SCORES)
+
+
+@pytest.mark.parametrize("file", CASES)
+def test_training_mode_and_its_statistics(file: Path) -> None:
+    arrays, meta = read_case(file)
+    if not meta.get("train"):
+        pytest.skip("the case has no training pass")
+    model = build(meta).train()
+    tag = meta["train"]["input"]
+    compare_raw(model(images(file, tag)), arrays, f"train_{tag}", **RAW)
+    state = model.state_dict()
+    after = {key.split("|")[1]: value for key, value in arrays.items() if key.startswith("train_after|")}
+    assert after
+    for key, value in after.items():
+        np.testing.assert_allclose(state[key].numpy(), value, **RAW, err_msg=key)
+
+
+@pytest.mark.parametrize("file", CASES)
+def test_fused(file: Path) -> None:
+    arrays, meta = read_case(file)
+    if not meta.get("fused"):
+        pytest.skip("the case has no fused pass")
+    model = fuse(build(meta))
+    state = model.state_dict()
+    listed = [[key, list(value.shape)] for key, value in state.items() if not key.endswith("anchors")]
+    assert listed == [row for row in meta["fused"]["state_dict"] if not row[0].endswith("anchors")]
+    for name, value in arrays.items():
+        if name.startswith("fused_param|"):
+            np.testing.assert_allclose(state[name.split("|")[1]].numpy(), value, rtol=1e-5, atol=1e-6)
+    tag = meta["fused"]["input"]
+    with torch.no_grad():
+        raw = model(images(file, tag))
+        decoded = model.decode(raw)
+    compare_raw(raw, arrays, f"fused_{tag}", **FUSED)
+    np.testing.assert_allclose(decoded.numpy(), arrays[f"fused_{tag}_decoded"], **FUSED)
