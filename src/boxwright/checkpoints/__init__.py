@@ -1,1 +1,1 @@
-"""checkpoints room."""
+"""Every weight file that is read or written. What is not here: what training puts into a checkpoint (engine)."""

@@ -1,0 +1,159 @@
+"""What a pickle may name and call, and the harmless things that stand for it: the closed list.
+
+A name stays a name: nothing is imported, no attribute is looked up. The few callables that a checkpoint needs are
+functions of this file; an object of a foreign class becomes a `StandIn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STAND_IN_MODULES = ("models", "utils", "torch.nn")  # classes of these packages become stand-ins
+STAND_IN_NAMES = {"argparse.Namespace", "numpy.ndarray"}
+STORAGES = {  # name of the storage class -> what it holds
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+NUMBER_TYPES = frozenset(kind + size for kind in "fiu" for size in "1248") | {"b1"}  # of numpy scalars
+
+
+class RefusedError(Exception):
+    """The pickle asks for something that is not on the list."""
+
+
+class DamagedError(Exception):
+    """The file is not what it claims to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Something that a pickle mentions by module and name. It is never looked up."""
+
+    text: str
+
+    @property
+    def is_stand_in(self) -> bool:
+        return self.text in STAND_IN_NAMES or self.text.startswith(tuple(f"{m}." for m in STAND_IN_MODULES))
+
+
+@dataclass(slots=True)
+class StandIn:
+    """An object of a foreign class: the name of the class and the state, inert."""
+
+    class_name: str
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class NumberType:
+    """A numpy number type, such as "f8"."""
+
+    code: str
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A tensor over a storage, after checking that it lies inside and repeats no element."""
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, Tensor) or any(type(n) is not int or n < 0 for n in numbers):
+        raise DamagedError("a tensor has a malformed shape")
+    num_items, last = 1, offset
+    for side, step in zip(size, stride, strict=True):
+        num_items *= side
+        last += (side - 1) * step
+    if num_items > storage.numel() or (num_items and last >= storage.numel()) or len(size) > 16:
+        raise DamagedError(f"a tensor of shape {tuple(size)} does not fit into its {storage.numel()} numbers")
+    return storage.as_strided(size, stride, offset) if num_items else storage.new_empty(size)
+
+
+def _rebuild_parameter(data: Any, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise DamagedError("a parameter is no tensor")
+    return data
+
+
+def scalar_key(value: Any) -> Any:
+    """A value that may be hashed: tuples in tuples could be made to take for ever."""
+    if type(value) not in (str, int, float, bool, bytes, type(None)):
+        raise DamagedError(f"a {type(value).__name__} is used as a key")
+    return value
+
+
+def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+    return {scalar_key(key): value for key, value in pairs}
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return {scalar_key(item) for item in items}
+
+
+def _shape(sides: Any = ()) -> tuple[Any, ...]:
+    return tuple(sides)
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes, as old pickles write them."""
+    if type(text) is not str or encoding != "latin1":
+        raise DamagedError("bytes in an unknown encoding")
+    return text.encode("latin1")
+
+
+def _number_type(code: Any, *_: Any) -> NumberType:
+    if type(code) is not str or code not in NUMBER_TYPES:
+        raise DamagedError("a numpy number of an unknown type")
+    return NumberType(code)
+
+
+def _number(number_type: Any, data: Any = b"") -> int | float | bool:
+    if not isinstance(number_type, NumberType) or type(data) is not bytes:
+        raise DamagedError("a malformed numpy number")
+    return np.frombuffer(data, dtype=f"<{number_type.code}", count=1)[0].item()
+
+
+def _array(*_: Any) -> StandIn:
+    return StandIn("numpy.ndarray")  # no array in a checkpoint is needed
+
+
+def _path_text(*parts: Any) -> str:
+    return str(PurePosixPath(*parts))
+
+
+def _device_text(*parts: Any) -> str:
+    if any(type(part) not in (str, int) for part in parts):
+        raise DamagedError("a malformed device")
+    return ":".join(str(part) for part in parts)
+
+
+# What a pickle may call, and what that stands for here.
+CALLS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch.Size": _shape,
+    "torch.device": _device_text,
+    "collections.OrderedDict": _ordered_dict,
+    "__builtin__.set": _set,
+    "builtins.set": _set,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _number_type,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+    "numpy.core.multiarray._reconstruct": _array,
+    "numpy._core.multiarray._reconstruct": _array,
+    "pathlib.PosixPath": _path_text,
+    "pathlib.WindowsPath": _path_text,
+}
+DTYPES: dict[str, torch.dtype] = {str(dtype): dtype for dtype in STORAGES.values()}  # "torch.float16" and so on

@@ -1,0 +1,103 @@
+"""Our own checkpoint files: tensors and plain values in the form of `torch.save`, written so that none is ever lost.
+
+`torch.load(path, weights_only=True)` reads them. We read them by the closed reader of restricted.py, as any other file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from boxwright.checkpoints.archive import read_archive
+from boxwright.errors import UserError
+
+FORMAT = "boxwright"
+VERSION = 1
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint in one step: either the new file is there whole, or the old one is untouched.
+
+    Args:
+        path: where to; the folder must exist.
+        content: tensors, plain values, and dicts, lists and tuples of those.
+
+    Raises:
+        TypeError: the content holds something else.
+        UserError: it cannot be written (full disk, read-only folder).
+    """
+    _check_plain(content, "checkpoint")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION} | content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        kept = f"; the {path.name} of before is kept" if path.exists() else ""
+        raise UserError(f"cannot write {path}: {_reason(error)}{kept}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read one of our own checkpoints; tensors are on the CPU.
+
+    Raises:
+        UserError: missing, damaged, or not one of ours.
+    """
+    content = read_archive(path)
+    if not is_native(content):
+        raise UserError(f"{path} is not a Boxwright checkpoint")
+    content = cast(dict[str, Any], content)
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{path} has checkpoint version {content.get('version')!r}; this Boxwright reads version {VERSION}"
+        )
+    return content
+
+
+def is_native(content: object) -> bool:
+    return isinstance(content, dict) and cast(dict[Any, Any], content).get("format") == FORMAT
+
+
+def _check_plain(value: object, where: str) -> None:
+    if value is None or type(value) in (bool, int, float, str, bytes) or isinstance(value, Tensor):
+        return
+    if isinstance(value, dict):
+        for key, item in cast(dict[Any, Any], value).items():
+            _check_plain(key, f"{where} key")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(cast(list[Any], value)):
+            _check_plain(item, f"{where}[{i}]")
+    else:
+        raise TypeError(f"{where} is a {type(value).__name__}: a checkpoint holds tensors and plain values only")
+
+
+def _reason(error: Exception) -> str:
+    """The operating system's words, also where torch hides them behind its own error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return str(error).splitlines()[0]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself durable, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,236 @@
+"""A reader for pickles that builds values and calls nothing of the outside.
+
+`pickletools.genops` splits the pickle into operations; `read_pickle` carries out those on a closed list, on plain
+Python values, with the names and callables of inert.py. So there is nothing that a hostile file could reach, and
+whatever is not listed is refused by name.
+
+Source: the pickle operations as documented in the standard library's `pickletools`.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from boxwright.checkpoints.inert import (
+    CALLS,
+    DTYPES,
+    STORAGES,
+    DamagedError,
+    Name,
+    NumberType,
+    RefusedError,
+    StandIn,
+    scalar_key,
+)
+
+
+class StorageSource(Protocol):
+    """Where the numbers of the tensors come from."""
+
+    def storage(self, key: str, dtype: torch.dtype, num_items: int) -> Tensor:
+        """One-dimensional tensor over the whole storage; raises DamagedError if there is none of that size."""
+        ...
+
+
+def read_pickle(data: Any, source: StorageSource) -> Any:
+    """Read one pickle.
+
+    Args:
+        data: bytes, or a binary file that stands at the beginning of the pickle and is left behind its end.
+        source: gives the storages that the pickle refers to.
+
+    Returns:
+        plain values, containers, tensors on the CPU, `Name`s and `StandIn`s.
+
+    Raises:
+        RefusedError: the pickle asks for something not on the list; the message names it.
+        DamagedError: the pickle is malformed.
+    """
+    try:
+        return _Machine(source).run(pickletools.genops(data))
+    except (RefusedError, DamagedError):
+        raise
+    except (ValueError, TypeError, LookupError, RuntimeError, OverflowError, MemoryError) as error:
+        raise DamagedError(f"the pickle is malformed ({type(error).__name__}: {error})") from error
+
+
+class _Machine:
+    """Stack, marks and memo of one pickle."""
+
+    def __init__(self, source: StorageSource) -> None:
+        self.source = source
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, operations: Iterator[tuple[Any, Any, int | None]]) -> Any:
+        for operation, arg, _ in operations:
+            name: str = operation.name
+            if name == "STOP":
+                return self.stack.pop()
+            if name in LITERALS:
+                self.stack.append(arg)
+            elif name in CONSTANTS:
+                self.stack.append(CONSTANTS[name]())
+            elif name in OPERATIONS:
+                OPERATIONS[name](self, arg)
+            elif name == "INST":
+                raise RefusedError(str(arg).replace(" ", "."))
+            else:
+                raise RefusedError(f"the pickle operation {name}" + ("" if arg is None else f" {arg!r}"))
+        raise DamagedError("the pickle has no end")
+
+    def items_from_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def top(self, kind: type) -> Any:
+        target = self.stack[-1]
+        if type(target) is not kind:
+            raise DamagedError(f"the pickle fills a {type(target).__name__} as if it were a {kind.__name__}")
+        return target
+
+    def mark(self, _: Any) -> None:
+        self.marks.append(len(self.stack))
+
+    def remember(self, index: int | None) -> None:
+        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+
+    def recall(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    def take_tuple(self, count: int) -> None:
+        items = self.stack[len(self.stack) - count :]
+        if len(items) != count:
+            raise DamagedError("the pickle takes more values than there are")
+        del self.stack[len(self.stack) - count :]
+        self.stack.append(tuple(items))
+
+    def append(self, _: Any) -> None:
+        item = self.stack.pop()
+        self.top(list).append(item)
+
+    def extend(self, _: Any) -> None:
+        items = self.items_from_mark()
+        self.top(list).extend(items)
+
+    def add_items(self, _: Any) -> None:
+        items = self.items_from_mark()
+        self.top(set).update(map(scalar_key, items))
+
+    def set_item(self, _: Any) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.top(dict)[scalar_key(key)] = value
+
+    def set_items(self, _: Any) -> None:
+        items = self.items_from_mark()
+        self.top(dict).update(zip(map(scalar_key, items[0::2]), items[1::2], strict=True))
+
+    def name(self, text: str) -> None:
+        """A global: "module name" in one text."""
+        module, _, attribute = text.partition(" ")
+        self.push_name(module, attribute)
+
+    def stack_name(self, _: Any) -> None:
+        attribute, module = self.stack.pop(), self.stack.pop()
+        self.push_name(module, attribute)
+
+    def push_name(self, module: Any, attribute: Any) -> None:
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise DamagedError("the pickle names something by a value that is no text")
+        name = Name(f"{module}.{attribute}")
+        if name.text in DTYPES:
+            self.stack.append(DTYPES[name.text])
+        elif name.text in CALLS or name.text in STORAGES or name.is_stand_in:
+            self.stack.append(name)
+        else:
+            raise RefusedError(name.text)
+
+    def call(self, _: Any) -> None:
+        args, callee = self.stack.pop(), self.stack.pop()
+        if not isinstance(callee, Name) or type(args) is not tuple:
+            raise RefusedError(f"a call of a {type(callee).__name__}")
+        if callee.text in CALLS:
+            self.stack.append(CALLS[callee.text](*cast(tuple[Any, ...], args)))
+        elif callee.is_stand_in:
+            self.stack.append(StandIn(callee.text))
+        else:
+            raise RefusedError(f"a call of {callee.text}")
+
+    def build(self, _: Any) -> None:
+        """Give an object its state. Only stand-ins take one; an ordered dict's notes about itself are dropped."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) is dict or (isinstance(target, StandIn) and target.class_name.startswith("numpy.")):
+            return
+        if isinstance(target, NumberType):
+            return  # byte order and alignment, which `_number_type` has already checked
+        if not isinstance(target, StandIn):
+            raise RefusedError(f"setting the state of a {type(target).__name__}")
+        for part in cast(tuple[Any, ...], state if type(state) is tuple else (state,)):
+            if type(part) is dict and all(type(key) is str for key in cast(dict[Any, Any], part)):
+                target.state.update(cast(dict[str, Any], part))
+            elif part is not None:
+                raise DamagedError(f"the state of {target.class_name} is no mapping")
+
+    def persistent(self, _: Any) -> None:
+        """A storage, as `torch.save` refers to it."""
+        reference = self.stack.pop()
+        if type(reference) is not tuple or len(cast(tuple[Any, ...], reference)) < 2:
+            raise DamagedError("the pickle refers to something outside that is no storage")
+        kind, what, *rest = cast(tuple[Any, ...], reference)
+        if kind == "module" and isinstance(what, Name):  # files of before PyTorch 1.6: a class and its source text
+            self.stack.append(what)
+            return
+        dtype = STORAGES.get(what.text) if isinstance(what, Name) else None
+        if kind != "storage" or dtype is None or len(rest) < 3:
+            raise DamagedError("the pickle refers to something outside that is no storage")
+        key, _, num_items = rest[:3]
+        if type(key) is not str or type(num_items) is not int or num_items < 0:
+            raise DamagedError("the pickle refers to a storage by a malformed key")
+        self.stack.append(self.source.storage(key, dtype, num_items))
+
+
+INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
+TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
+LITERALS = INTEGERS | TEXTS | {"BINFLOAT", "BINBYTES", "SHORT_BINBYTES"}
+CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": lambda machine, arg: None,
+    "FRAME": lambda machine, arg: None,
+    "MARK": _Machine.mark,
+    "BINPUT": _Machine.remember,
+    "LONG_BINPUT": _Machine.remember,
+    "MEMOIZE": _Machine.remember,
+    "BINGET": _Machine.recall,
+    "LONG_BINGET": _Machine.recall,
+    "TUPLE": lambda machine, arg: machine.stack.append(tuple(machine.items_from_mark())),
+    "TUPLE1": lambda machine, arg: machine.take_tuple(1),
+    "TUPLE2": lambda machine, arg: machine.take_tuple(2),
+    "TUPLE3": lambda machine, arg: machine.take_tuple(3),
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.extend,
+    "ADDITEMS": _Machine.add_items,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.stack_name,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.call,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.persistent,
+}
