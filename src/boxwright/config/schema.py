@@ -6,9 +6,9 @@ the flat hyper-parameter files (hyp.py).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -18,8 +18,27 @@ Compat = Literal["faithful", "fixed"]  # faithful: defects that published weight
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+def _numbers(value: Any) -> Any:
+    """Read `10`, `"0,1,2"` and `["0", "1,2"]` as lists, as flags and yaml files write them."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return (value,)
+    words = [value] if isinstance(value, str) else value
+    if isinstance(words, list | tuple) and any(isinstance(word, str) for word in words):
+        return tuple(part for word in words for part in str(word).replace(",", " ").split())
+    return words
+
+
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+
+
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    """A group of settings: immutable, and a key that is not here is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class AugmentConfig(Frozen):
@@ -91,12 +110,12 @@ class RunConfig(Frozen):
     precision: Precision = "auto"  # auto: bf16 where the hardware has it
     compile: bool = False  # torch.compile the step
     multi_scale: bool = False  # vary the input side by +-50 %
-    freeze: tuple[int, ...] = (0,)  # one number N: the first N layers; several: just these layers
+    freeze: Numbers = (0,)  # one number N: the first N layers; several: just these layers
     patience: Annotated[int, Field(ge=0)] = 100  # epochs without a better fitness before the run stops; 0: never
     nosave: bool = False  # write checkpoints only at the end
     noval: bool = False  # validate only after the last epoch
     noplots: bool = False  # draw nothing
-    save_period: int = -1  # keep epoch<N>.pt every this many epochs; -1: never
+    save_period: Annotated[int, Field(ge=-1)] = -1  # keep epoch<N>.pt every this many epochs; -1: never
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False  # write into an existing run folder instead of counting up
@@ -146,7 +165,7 @@ class PredictConfig(Frozen):
     iou_thres: Fraction = 0.45
     max_det: Annotated[int, Field(ge=1)] = 1000
     device: str = ""
-    classes: tuple[int, ...] | None = None  # keep only these class indices
+    classes: Numbers | None = None  # keep only these class indices
     agnostic_nms: bool = False
     save_txt: bool = False
     save_conf: bool = False
