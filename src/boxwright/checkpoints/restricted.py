@@ -197,9 +197,9 @@ class _Machine:
         self.stack.append(self.source.storage(key, dtype, num_items))
 
 
-INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
-TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
-LITERALS = INTEGERS | TEXTS | {"BINFLOAT", "BINBYTES", "SHORT_BINBYTES"}
+NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "INT", "LONG", "BINFLOAT", "FLOAT"}
+TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING"}
+LITERALS = NUMBERS | TEXTS | {"BINBYTES", "SHORT_BINBYTES"}
 CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -213,9 +213,11 @@ OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": lambda machine, arg: None,
     "FRAME": lambda machine, arg: None,
     "MARK": _Machine.mark,
+    "PUT": _Machine.remember,
     "BINPUT": _Machine.remember,
     "LONG_BINPUT": _Machine.remember,
     "MEMOIZE": _Machine.remember,
+    "GET": _Machine.recall,
     "BINGET": _Machine.recall,
     "LONG_BINGET": _Machine.recall,
     "TUPLE": lambda machine, arg: machine.stack.append(tuple(machine.items_from_mark())),
