@@ -79,8 +79,9 @@ class DetectHead(nn.Module):
             raw.append(x.view(batch, self.num_anchors, self.num_outputs, height, width).permute(0, 1, 3, 4, 2))
         return raw
 
+    @torch.no_grad()
     def decode(self, raw: list[Tensor]) -> Tensor:
-        """Turn raw maps into boxes and scores, in float32 whatever the network ran in.
+        """Turn raw maps into boxes and scores, in float32 whatever the network ran in; carries no gradient.
 
         Args:
             raw: one (B, A, H, W, 5 + classes) map a level, as `forward` gives them.
@@ -89,18 +90,23 @@ class DetectHead(nn.Module):
             (B, rows, 5 + classes): centre x, centre y, width, height in pixels of the network input, then objectness
             and class scores in 0..1. Rows run over levels, anchors, y, x.
         """
-        return torch.cat([self._decode_level(level, x) for level, x in enumerate(raw)], dim=1)
+        # One copy, then in place: with 80 classes the memory traffic is what decoding costs.
+        rows = torch.cat([x.flatten(1, 3) for x in raw], dim=1).float().sigmoid_()
+        counts = [x.shape[1] * x.shape[2] * x.shape[3] for x in raw]
+        for level, (x, part) in enumerate(zip(raw, rows.split(counts, dim=1), strict=True)):
+            self._place_boxes(part[..., :4].unflatten(1, x.shape[1:4]), level)
+        return rows
 
-    def _decode_level(self, level: int, raw: Tensor) -> Tensor:
-        batch, num_anchors, height, width, num_outputs = raw.shape
+    def _place_boxes(self, boxes: Tensor, level: int) -> None:
+        """Turn (B, A, H, W, 4) sigmoids into boxes, in place.
+
+        Doubling lets a centre leave its cell by half a cell, and a side reach four anchors.
+        """
+        _, num_anchors, height, width, _ = boxes.shape
         stride = self.strides[level]
-        out = raw.float().sigmoid()
-        # Doubling the sigmoid lets a centre leave its cell by half a cell and a side reach four anchors.
-        cell_x = torch.arange(width, device=raw.device, dtype=torch.float32) - 0.5
-        cell_y = torch.arange(height, device=raw.device, dtype=torch.float32).view(-1, 1) - 0.5
-        x = (out[..., 0] * 2 + cell_x) * stride
-        y = (out[..., 1] * 2 + cell_y) * stride
-        anchor = (self.anchors[level].float() * stride).view(1, num_anchors, 1, 1, 2)
-        size = (out[..., 2:4] * 2) ** 2 * anchor
-        boxes = torch.cat((x.unsqueeze(-1), y.unsqueeze(-1), size), dim=-1)
-        return torch.cat((boxes, out[..., 4:]), dim=-1).reshape(batch, num_anchors * height * width, num_outputs)
+        cell_x = torch.arange(width, device=boxes.device, dtype=torch.float32) - 0.5
+        cell_y = torch.arange(height, device=boxes.device, dtype=torch.float32).view(-1, 1) - 0.5
+        boxes[..., 0].mul_(2).add_(cell_x).mul_(stride)
+        boxes[..., 1].mul_(2).add_(cell_y).mul_(stride)
+        anchor_sizes = (self.anchors[level].float() * stride).view(1, num_anchors, 1, 1, 2)
+        boxes[..., 2:].mul_(2).square_().mul_(anchor_sizes)
