@@ -1,0 +1,143 @@
+"""The published YOLOv5 detection loss: CIoU box term, objectness and class BCE, summed over levels.
+
+Source: YOLOv5 6.x as published (spec B4). Shapes are static and nothing waits for the device, so the step can be compiled.
+
+Legend: B images, A anchors a level, C classes, K candidates of a level (losses/assign_anchor.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.config.schema import LossConfig
+from boxwright.losses.assign_anchor import Assignment, assign
+from boxwright.losses.focal import binary_cross_entropy
+from boxwright.ops.boxes import elementwise_iou
+from boxwright.structures import Targets
+
+# Weight of each level's objectness, finest first, as published.
+_BALANCE_3 = (4.0, 1.0, 0.4)
+_BALANCE_MORE = (4.0, 1.0, 0.25, 0.06, 0.02)
+_AUTOBALANCE_RATE = 0.0001
+_REFERENCE_STRIDE = 16  # autobalance keeps this level's weight at 1
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """Args:
+    total: scalar with gradient, sum of the terms times the batch size, as published.
+    items: (3,) detached box, objectness and class terms, each with its gain.
+    """
+
+    total: Tensor
+    items: Tensor
+
+
+def scale_gains(config: LossConfig, *, num_layers: int, num_classes: int, imgsz: int) -> LossConfig:
+    """Gains for this number of levels, classes and this image size; they are published for 3, 80 and 640."""
+    per_layer = 3 / num_layers
+    return config.model_copy(
+        update={
+            "box": config.box * per_layer,
+            "cls": config.cls * num_classes / 80 * per_layer,
+            "obj": config.obj * (imgsz / 640) ** 2 * per_layer,
+        }
+    )
+
+
+class YoloLoss(nn.Module):
+    """Criterion over raw maps.
+
+    Args:
+        anchors: (L, A, 2) anchor sizes in cells of each level.
+        strides: pixels a cell of each level, finest first.
+        num_classes: C; with one class there is no class term.
+        config: gains and options.
+        imgsz: network input side for which the gains are scaled; None takes them as they are.
+    """
+
+    balance: Tensor
+    anchors: Tensor
+
+    def __init__(
+        self, anchors: Tensor, strides: Sequence[int], num_classes: int, config: LossConfig, imgsz: int | None = None
+    ) -> None:
+        super().__init__()
+        num_layers = len(strides)
+        if imgsz is not None:
+            config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz)
+        self.config = config
+        self.num_classes = num_classes
+        published = _BALANCE_3 if num_layers == 3 else _BALANCE_MORE[:num_layers]
+        self.register_buffer("balance", torch.tensor(published))
+        self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
+        self.register_buffer("class_weight", torch.tensor([config.cls_pw]), persistent=False)
+        self.register_buffer("object_weight", torch.tensor([config.obj_pw]), persistent=False)
+        strides = list(strides)
+        self.reference_level = strides.index(_REFERENCE_STRIDE) if config.autobalance else 0
+
+    def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
+        """Loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
+        with torch.autocast(device_type=raw[0].device.type, enabled=False):
+            terms = [self._level(level, maps, targets) for level, maps in enumerate(raw)]
+            box, level_objectness, cls = (torch.stack(column) for column in zip(*terms, strict=True))
+            objectness = (level_objectness * self.balance.clone()).sum()  # a copy: autobalance writes in place
+            if self.config.autobalance and self.training:
+                self._rebalance(level_objectness.detach())
+            config = self.config
+            items = torch.stack((box.sum() * config.box, objectness * config.obj, cls.sum() * config.cls))
+        return LossOutput(items.sum() * raw[0].shape[0], items.detach())
+
+    def _level(self, level: int, maps: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Box, objectness and class term of one level, before gains."""
+        config = self.config
+        found = assign(targets, self.anchors[level], (maps.shape[2], maps.shape[3]), config.anchor_t)
+        positives = maps[found.images, found.anchors, found.rows, found.columns].float()  # (K, 5 + C)
+        weight = found.valid.float()
+        count = weight.sum().clamp(min=1)
+
+        centre = positives[:, 0:2].sigmoid() * 2 - 0.5
+        size = (positives[:, 2:4].sigmoid() * 2) ** 2 * found.anchor_sizes
+        iou = elementwise_iou(torch.cat((centre, size), dim=1), found.boxes, "ciou")
+        box = ((1.0 - iou) * weight).sum() / count
+
+        wanted = _objectness_targets(maps, found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
+        logits = maps[..., 4].float()
+        objectness = binary_cross_entropy(logits, wanted, self.object_weight, config.fl_gamma).mean()
+        if self.num_classes == 1:
+            return box, objectness, box.new_zeros(())
+        smooth = 0.5 * config.label_smoothing
+        class_targets = torch.full_like(positives[:, 5:], smooth)
+        class_targets.scatter_(1, found.labels[:, None], 1.0 - smooth)
+        bce = binary_cross_entropy(positives[:, 5:], class_targets, self.class_weight, config.fl_gamma)
+        return box, objectness, (bce.mean(dim=1) * weight).sum() / count
+
+    def _rebalance(self, level_objectness: Tensor) -> None:
+        """Let each level's weight follow the inverse of its loss."""
+        balance = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / level_objectness
+        self.balance.copy_(balance / balance[self.reference_level])
+
+
+def _objectness_targets(maps: Tensor, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
+    """Objectness target (B, A, ny, nx): the overlap at assigned cells, 0 elsewhere.
+
+    Of several candidates in one cell the last of the list wins, or the best overlap with best_wins: each candidate scatters
+    its rank and the cell keeps the largest, which is the same on every device and in every order of execution.
+    """
+    _, num_anchors, height, width = maps.shape[:4]
+    cell = ((found.images * num_anchors + found.anchors) * height + found.rows) * width + found.columns
+    place = torch.arange(1, iou.shape[0] + 1, device=iou.device)
+    rank, order = place, place - 1
+    if best_wins:
+        order = iou.argsort(stable=True)
+        rank = torch.empty_like(place).scatter_(0, order, place)
+    rank = torch.where(found.valid, rank, 0)
+    winner = torch.zeros(maps.shape[:4].numel(), dtype=torch.int64, device=iou.device)
+    winner = winner.scatter_reduce(0, cell, rank, reduce="amax")
+    scores = (1.0 - gr) + gr * iou
+    sorted_scores = torch.cat((scores.new_zeros(1), scores[order]))  # rank 0: no candidate
+    return sorted_scores[winner].view(maps.shape[:4])

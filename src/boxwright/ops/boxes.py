@@ -1,0 +1,107 @@
+"""Pure functions on 2-D boxes: conversions, overlaps, mapping between images.
+
+Boxes are xyxy pixels (left, top, right, bottom) unless a name says cxcywh (centre x, centre y, width, height).
+Sources: GIoU, Rezatofighi et al. 2019 (arXiv 1902.09630); DIoU and CIoU, Zheng et al. 2020 (arXiv 1911.08287).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+IouKind = Literal["iou", "giou", "diou", "ciou"]
+
+
+def xyxy_from_cxcywh(boxes_cxcywh: Tensor) -> Tensor:
+    """Corners of boxes given by centre and size; shape (..., 4) in and out."""
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:4] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def cxcywh_from_xyxy(boxes: Tensor) -> Tensor:
+    """Centre and size of boxes given by corners; shape (..., 4) in and out."""
+    top_left, bottom_right = boxes[..., :2], boxes[..., 2:4]
+    return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), dim=-1)
+
+
+def clip_boxes(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> Tensor:
+    """Boxes (..., 4) cut at the borders of an image of the given size; the input is left alone."""
+    limits = torch.as_tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def scale_back(
+    boxes: Tensor, scale_yx: tuple[float, float], pad_yx: tuple[float, float], original_hw: tuple[int, int]
+) -> Tensor:
+    """Map boxes of a letterboxed image to the original one and clip them there.
+
+    Args:
+        boxes: (N, 4) in pixels of the padded network input.
+        scale_yx: network pixels per original pixel, vertical and horizontal.
+        pad_yx: top and left border in network pixels.
+        original_hw: height and width of the original image.
+    """
+    scale = boxes.new_tensor([scale_yx[1], scale_yx[0]] * 2)
+    pad = boxes.new_tensor([pad_yx[1], pad_yx[0]] * 2)
+    return clip_boxes((boxes - pad) / scale, original_hw[0], original_hw[1])
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Areas (...) of boxes (..., 4)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Overlap area of broadcastable xyxy boxes."""
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    return sides.clamp(min=0).prod(dim=-1)
+
+
+def pairwise_iou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
+    """Intersection over union (N, M) of every box of a (N, 4) with every box of b (M, 4)."""
+    overlap = _intersection(a[:, None], b[None])
+    return overlap / (box_area(a)[:, None] + box_area(b)[None] - overlap + eps)
+
+
+def intersection_over_area(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
+    """Share (N, M) of each box of b (M, 4) that a box of a (N, 4) covers."""
+    return _intersection(a[:, None], b[None]) / (box_area(b)[None] + eps)
+
+
+def elementwise_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IouKind = "iou", eps: float = 1e-7) -> Tensor:
+    """Overlap measure of boxes taken pair by pair.
+
+    Args:
+        a_cxcywh: (..., 4).
+        b_cxcywh: (..., 4).
+        kind: plain IoU, or GIoU, DIoU, CIoU. The weight of CIoU's aspect term carries no gradient, as published.
+        eps: keeps denominators from zero: 1e-7 in the published 6.x system.
+
+    Returns:
+        (...) values, finite for identical and for zero-size boxes (the published form gives NaN there).
+    """
+    a, b = xyxy_from_cxcywh(a_cxcywh), xyxy_from_cxcywh(b_cxcywh)
+    a_size, b_size = a_cxcywh[..., 2:], b_cxcywh[..., 2:]
+    overlap = _intersection(a, b)
+    union = a_size.prod(dim=-1) + b_size.prod(dim=-1) - overlap + eps
+    iou = overlap / union
+    if kind == "iou":
+        return iou
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    if kind == "giou":
+        hull_area = hull.prod(dim=-1) + eps
+        return iou - (hull_area - union) / hull_area
+    distance = (a_cxcywh[..., :2] - b_cxcywh[..., :2]).square().sum(dim=-1)
+    diou = iou - distance / (hull.square().sum(dim=-1) + eps)
+    if kind == "diou":
+        return diou
+    # The height is kept from zero so that a degenerate box has a finite aspect angle and gradient.
+    a_angle = torch.atan(a_size[..., 0] / a_size[..., 1].clamp(min=eps))
+    b_angle = torch.atan(b_size[..., 0] / b_size[..., 1].clamp(min=eps))
+    aspect = (4 / math.pi**2) * (b_angle - a_angle).square()
+    with torch.no_grad():
+        weight = aspect / (aspect - iou + (1 + eps))
+    return diou - weight * aspect

@@ -1,0 +1,44 @@
+"""Decoded YOLO predictions to detections: score filter and NMS (ops/nms.py). Mapping to the original image is the caller's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from boxwright.ops.nms import batched_nms
+from boxwright.structures import Detections
+
+
+@dataclass(frozen=True, slots=True)
+class YoloPostprocess:
+    """Settings of the filter; the defaults are those of `boxwright predict`.
+
+    Args:
+        score_threshold: lowest objectness times class score.
+        iou_threshold: overlap above which the weaker box goes.
+        max_detections: most boxes an image.
+        multi_label: one row may count for several classes (validation does so).
+        agnostic: boxes of different classes suppress each other.
+        classes: keep only these class indices; None keeps all.
+    """
+
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.45
+    max_detections: int = 1000
+    multi_label: bool = False
+    agnostic: bool = False
+    classes: tuple[int, ...] | None = None
+
+    def __call__(self, decoded: Tensor) -> list[Detections]:
+        """Detections of each image, boxes in pixels of the network input, from decoded (B, R, 5 + C)."""
+        found = batched_nms(
+            decoded,
+            score_threshold=self.score_threshold,
+            iou_threshold=self.iou_threshold,
+            max_detections=self.max_detections,
+            multi_label=self.multi_label,
+            agnostic=self.agnostic,
+            classes=self.classes,
+        )
+        return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].long()) for rows in found]
