@@ -1,12 +1,12 @@
 """Which anchors of which cells answer for which label: the published YOLOv5 rule, with static shapes.
 
-Source: YOLOv5 6.x as published (spec B3). A label matches an anchor when no side is anchor_t times larger or smaller; it is
-then assigned to its own cell and to the horizontally and vertically nearest neighbour cells. Every (offset, anchor, label)
-combination keeps its place in the output, valid or not, so that no shape depends on the data: the step needs no host sync
-and can be compiled.
+Source: YOLOv5 6.x as published (spec B3). A label matches an anchor when no side is anchor_t times larger or smaller;
+it is then assigned to its own cell and to the horizontally and vertically nearest neighbour cells. Every (offset,
+anchor, label) combination keeps its place in the output, valid or not, so that no shape depends on the data: the step
+needs no host sync and can be compiled.
 
-Legend: B images, M labels an image (padded), A anchors a level, K = 5 * A * B * M candidates in the published list order
-(offset, anchor, image, label), in which a later candidate overrules an earlier one in the same cell.
+Legend: B images, M labels an image (padded), A anchors a level, K = 5 * A * B * M candidates in the published list
+order (offset, anchor, image, label), in which a later candidate overrules an earlier one in the same cell.
 """
 
 from __future__ import annotations

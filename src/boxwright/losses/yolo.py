@@ -1,6 +1,7 @@
 """The published YOLOv5 detection loss: CIoU box term, objectness and class BCE, summed over levels.
 
-Source: YOLOv5 6.x as published (spec B4). Shapes are static and nothing waits for the device, so the step can be compiled.
+Source: YOLOv5 6.x as published (spec B4). Shapes are static and nothing waits for the device, so the step can be
+compiled.
 
 Legend: B images, A anchors a level, C classes, K candidates of a level (losses/assign_anchor.py).
 """
@@ -62,6 +63,8 @@ class YoloLoss(nn.Module):
 
     balance: Tensor
     anchors: Tensor
+    class_weight: Tensor
+    object_weight: Tensor
 
     def __init__(
         self, anchors: Tensor, strides: Sequence[int], num_classes: int, config: LossConfig, imgsz: int | None = None
@@ -125,8 +128,8 @@ class YoloLoss(nn.Module):
 def _objectness_targets(maps: Tensor, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
     """Objectness target (B, A, ny, nx): the overlap at assigned cells, 0 elsewhere.
 
-    Of several candidates in one cell the last of the list wins, or the best overlap with best_wins: each candidate scatters
-    its rank and the cell keeps the largest, which is the same on every device and in every order of execution.
+    Of several candidates in one cell the last of the list wins, or the best overlap with best_wins: each candidate
+    scatters its rank and the cell keeps the largest, which is the same on every device and in every order of execution.
     """
     _, num_anchors, height, width = maps.shape[:4]
     cell = ((found.images * num_anchors + found.anchors) * height + found.rows) * width + found.columns

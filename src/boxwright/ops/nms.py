@@ -1,7 +1,7 @@
 """Non-maximum suppression over a whole batch of decoded YOLO predictions.
 
-Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (spec B9). Classes are kept apart by
-shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
+Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (spec B9). Classes are kept apart
+by shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
 
 Legend: B images, R rows (anchors of all levels), C classes.
 """

@@ -1,4 +1,4 @@
-"""Decoded YOLO predictions to detections: score filter and NMS (ops/nms.py). Mapping to the original image is the caller's."""
+"""Decoded YOLO predictions to detections: score filter and NMS (ops/nms.py). Boxes stay in network-input pixels."""
 
 from __future__ import annotations
 
