@@ -1,0 +1,190 @@
+"""The data index: one split's images and labels as flat arrays, which workers share and whose memory does not grow.
+
+What is not here: reading files (yolo_txt, coco, voc), keeping the index on disk (cache).
+
+Legend: N images, T boxes of all images, P polygon vertices of all boxes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ProblemKind = Literal[
+    "missing image",
+    "corrupt image",
+    "missing label",
+    "empty label",
+    "unreadable label",
+    "out of range",
+    "column count",
+    "duplicate",
+    "unknown class",
+    "degenerate box",
+    "shared image",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a data set.
+
+    Args:
+        kind: what it is.
+        path: the file that has it.
+        line: 1-based line in that file; 0 for the file as a whole.
+        text: one sentence for the user.
+        drops: "image" or "row" when training leaves it out, "" when it is only worth knowing.
+    """
+
+    kind: ProblemKind
+    path: Path
+    line: int
+    text: str
+    drops: Literal["", "row", "image"] = ""
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{place}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image on its way into the index.
+
+    Args:
+        path: image file.
+        height, width: pixels after EXIF rotation.
+        classes: (n,) class indices.
+        boxes: (n, 4) cxcywh, normalised to the image.
+        polygons: per box (k, 2) normalised vertices, empty where there is none.
+        image_id: identifier in a COCO ground truth; -1 if it has none.
+    """
+
+    path: Path
+    height: int
+    width: int
+    classes: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    polygons: tuple[NDArray[np.float32], ...] = ()
+    image_id: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DataIndex:
+    """A split of a data set.
+
+    Args:
+        names: class names.
+        path_bytes, path_offsets: image paths in the file system's encoding, one after the other; (N + 1,) offsets.
+        sizes: (N, 2) int32 height, width after EXIF rotation.
+        box_offsets: (N + 1,) int64; boxes of image i are rows box_offsets[i] to box_offsets[i + 1].
+        classes: (T,) int32.
+        boxes: (T, 4) float32 cxcywh, normalised to the image.
+        point_offsets: (T + 1,) int64 into points.
+        points: (P, 2) float32 polygon vertices, normalised.
+        image_ids: (N,) int64 COCO image ids, or positions.
+        category_ids: COCO category id of each class.
+        annotations: COCO ground truth to evaluate against, if there is one.
+        problems: what was found while reading.
+    """
+
+    names: tuple[str, ...]
+    path_bytes: NDArray[np.uint8]
+    path_offsets: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    box_offsets: NDArray[np.int64]
+    classes: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    point_offsets: NDArray[np.int64]
+    points: NDArray[np.float32]
+    image_ids: NDArray[np.int64]
+    category_ids: tuple[int, ...]
+    annotations: Path | None = None
+    problems: tuple[Problem, ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    def path(self, image: int) -> Path:
+        """File of image number `image`."""
+        start, stop = self.path_offsets[image], self.path_offsets[image + 1]
+        return Path(os.fsdecode(self.path_bytes[start:stop].tobytes()))
+
+    def labels(self, image: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Classes (n,) and normalised cxcywh boxes (n, 4) of an image; views, not to be written to."""
+        rows = slice(self.box_offsets[image], self.box_offsets[image + 1])
+        return self.classes[rows], self.boxes[rows]
+
+    def polygons(self, image: int) -> list[NDArray[np.float32]]:
+        """Normalised vertices (k, 2) of each box of an image, k = 0 where a box has no polygon."""
+        bounds = self.point_offsets[self.box_offsets[image] : self.box_offsets[image + 1] + 1]
+        return [self.points[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+
+    def as_single_class(self) -> DataIndex:
+        """The same images with every box of the one class `item`."""
+        return replace(self, names=("item",), classes=np.zeros_like(self.classes), category_ids=(1,), annotations=None)
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Sequence[Record],
+        names: Sequence[str],
+        *,
+        category_ids: Sequence[int] | None = None,
+        annotations: Path | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> DataIndex:
+        """Pack records into flat arrays, in their order."""
+        encoded = [os.fsencode(record.path) for record in records]
+        polygons = [polygon for record in records for polygon in _polygons_of(record)]
+        return cls(
+            names=tuple(names),
+            path_bytes=np.frombuffer(b"".join(encoded), dtype=np.uint8),
+            path_offsets=_offsets([len(path) for path in encoded]),
+            sizes=np.array([(record.height, record.width) for record in records], dtype=np.int32).reshape(-1, 2),
+            box_offsets=_offsets([len(record.classes) for record in records]),
+            classes=_joined([record.classes for record in records], (0,), np.int32),
+            boxes=_joined([record.boxes for record in records], (0, 4), np.float32),
+            point_offsets=_offsets([len(polygon) for polygon in polygons]),
+            points=_joined(polygons, (0, 2), np.float32),
+            image_ids=_image_ids(records),
+            category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(names) + 1)),
+            annotations=annotations,
+            problems=tuple(problems),
+        )
+
+
+def _polygons_of(record: Record) -> tuple[NDArray[np.float32], ...]:
+    return record.polygons or (np.zeros((0, 2), np.float32),) * len(record.classes)
+
+
+def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
+
+
+def _joined(parts: Sequence[NDArray[np.generic]], empty: tuple[int, ...], dtype: type) -> NDArray[np.generic]:
+    return np.concatenate([np.zeros(empty, dtype), *(np.asarray(p, dtype).reshape(-1, *empty[1:]) for p in parts)])
+
+
+def _image_ids(records: Sequence[Record]) -> NDArray[np.int64]:
+    """Ids from the ground truth; else file stems if all are distinct numbers (as in COCO); else positions."""
+    given = [record.image_id for record in records]
+    if all(image_id >= 0 for image_id in given):
+        return np.array(given, dtype=np.int64)
+    stems = [record.path.stem for record in records]
+    if all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems) and len(set(stems)) == len(stems):
+        numbers = np.array([int(stem) for stem in stems], dtype=np.int64)
+        if len(np.unique(numbers)) == len(numbers):
+            return numbers
+    return np.arange(len(records), dtype=np.int64)
