@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,7 @@ class DataIndex:
     def polygons(self, image: int) -> list[NDArray[np.float32]]:
         """Normalised vertices (k, 2) of each box of an image, k = 0 where a box has no polygon."""
         bounds = self.point_offsets[self.box_offsets[image] : self.box_offsets[image + 1] + 1]
-        return [self.points[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [self.points[start:stop] for start, stop in pairwise(bounds)]
 
     def as_single_class(self) -> DataIndex:
         """The same images with every box of the one class `item`."""
@@ -173,7 +174,7 @@ def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
 
 
-def _joined(parts: Sequence[NDArray[np.generic]], empty: tuple[int, ...], dtype: type) -> NDArray[np.generic]:
+def _joined(parts: Sequence[NDArray[Any]], empty: tuple[int, ...], dtype: type) -> NDArray[Any]:
     return np.concatenate([np.zeros(empty, dtype), *(np.asarray(p, dtype).reshape(-1, *empty[1:]) for p in parts)])
 
 
