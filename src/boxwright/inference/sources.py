@@ -1,0 +1,170 @@
+"""Where the images of a prediction come from: a file, a folder, a glob, a list file, a video or a camera.
+
+A `Source` yields `Frame`s. An image that cannot be read is reported in one sentence and left out.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.errors import UserError
+
+logger = logging.getLogger("boxwright.predict")
+
+Image = NDArray[np.uint8]  # (H, W, 3)
+IMAGE_SUFFIXES = frozenset(".bmp .dng .jpeg .jpg .mpo .png .tif .tiff .webp .pfm".split())  # noqa: SIM905
+VIDEO_SUFFIXES = frozenset(".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .wmv".split())  # noqa: SIM905
+DEFAULT_FPS = 30.0  # where a camera or a video does not say
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image to predict on.
+
+    Args:
+        image: (H, W, 3) BGR, as OpenCV decodes it, turned upright by its EXIF entry.
+        path: the image or video file; "camera0" for a camera; None for an array.
+        number: count of the frame in its video from 1; None for an image file.
+        fps: pictures a second that are yielded from this video.
+        position: "image 3/10" or "video 1/2, frame 7/300".
+    """
+
+    image: Image
+    path: Path | None
+    number: int | None
+    fps: float
+    position: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files (or the camera) of one prediction, in order. Iterating reads them."""
+
+    files: tuple[Path, ...]
+    camera: int | None = None
+    video_stride: int = 1
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self.camera is not None:
+            yield from self._video(Path(f"camera{self.camera}"), self.camera, "camera")
+        for i, path in enumerate(self.files, 1):
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                yield from self._video(path, str(path), f"video {i}/{len(self.files)}")
+                continue
+            try:
+                image = read_image(path)
+            except UserError as error:
+                logger.warning("%s; it is left out", error)
+            else:
+                yield Frame(image, path, None, DEFAULT_FPS, f"image {i}/{len(self.files)}")
+
+    def _video(self, path: Path, what: str | int, position: str) -> Iterator[Frame]:
+        capture = cv2.VideoCapture(what)
+        try:
+            if not capture.isOpened():
+                if self.camera is not None:
+                    raise UserError(f"camera {self.camera} cannot be opened")
+                logger.warning("%s cannot be opened as a video; it is left out", path)
+                return
+            total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            fps = (capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS) / self.video_stride
+            number = 0
+            while capture.grab():  # decodes only the frames that are wanted
+                number += 1
+                if number % self.video_stride:
+                    continue
+                decoded, image = capture.retrieve()
+                if decoded:
+                    count = f"/{total}" if total > 0 else ""
+                    yield Frame(
+                        image.astype(np.uint8, copy=False), path, number, fps, f"{position}, frame {number}{count}"
+                    )
+            if number == 0:
+                logger.warning("%s holds no frame; it is left out", path)
+        finally:
+            capture.release()
+
+
+def open_source(source: str | Path, *, video_stride: int = 1) -> Source:
+    """Find what a source means.
+
+    Args:
+        source: image, video, folder, glob, .txt list of files (relative to the list, or to the working directory), or
+            the number of a camera.
+        video_stride: take every n-th frame of a video.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    text = str(source)
+    path = Path(text)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if _is_media(p))
+        if not files:
+            raise UserError(f"no images and no videos in the folder {path}")
+    elif path.is_file():
+        files = _read_list(path) if path.suffix.lower() == ".txt" else [path]
+        if not _is_media(files[0]) and files == [path]:
+            raise UserError(f"{path} is neither an image nor a video nor a .txt list of files (by its suffix)")
+    elif text.isdecimal():
+        return Source((), camera=int(text), video_stride=video_stride)
+    else:
+        found = glob.glob(text, recursive=True) if glob.has_magic(text) else []
+        files = sorted(p for p in map(Path, found) if _is_media(p))
+        if not files:
+            raise UserError(
+                f"nothing to predict on at {text}: no such file or folder, and as a pattern it fits no image"
+            )
+    return Source(tuple(files), video_stride=video_stride)
+
+
+def read_image(path: Path) -> Image:
+    """Decode an image file, (H, W, 3) BGR, upright.
+
+    Raises:
+        UserError: missing, cut short, or not an image.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # cv2.imread cannot open every non-ASCII path
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    if is_cut_short(data.tobytes()):
+        raise UserError(f"{path} is a JPEG that is cut short")
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise UserError(f"{path} is not a readable image")
+    return image.astype(np.uint8, copy=False)
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG lacks its end: OpenCV would fill the rest with grey and say nothing."""
+    return data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+
+
+def _read_list(path: Path) -> list[Path]:
+    files: list[Path] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not (entry := line.strip()):
+            continue
+        places = [path.parent / entry, Path(entry)]
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            raise UserError(
+                f"{path}, line {number}: no file at {places[0]}" + (f" or {entry}" * (places[0] != places[1]))
+            )
+        files.append(file)
+    if not files:
+        raise UserError(f"{path} lists no files")
+    return files

@@ -1,0 +1,153 @@
+"""What a source means, and the sentence where there is nothing to predict on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from boxwright.errors import UserError
+from boxwright.inference.sources import open_source, read_image
+from boxwright.inference.writer import write_image
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+
+
+def put(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, PICTURE)
+    return path
+
+
+def make_video(path: Path, num_frames: int = 7) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write mp4")
+    for i in range(num_frames):
+        writer.write(np.full((48, 64, 3), 30 * i, np.uint8))
+    writer.release()
+    return path
+
+
+def test_one_image_with_a_difficult_name(tmp_path: Path) -> None:
+    path = put(tmp_path / "ein Ordner ü" / "猫 [1].png")
+    frames = list(open_source(path))
+    assert [frame.path for frame in frames] == [path]
+    assert np.array_equal(frames[0].image, PICTURE)
+    assert frames[0].number is None
+
+
+def test_folder_takes_images_in_order_and_nothing_else(tmp_path: Path) -> None:
+    put(tmp_path / "b.png")
+    put(tmp_path / "a.JPG")
+    put(tmp_path / "sub" / "c.png")
+    (tmp_path / "notes.md").write_text("x")
+    assert [f.path.name for f in open_source(tmp_path)] == ["a.JPG", "b.png"]
+    assert [f.position for f in open_source(tmp_path)] == ["image 1/2", "image 2/2"]
+
+
+def test_glob(tmp_path: Path) -> None:
+    put(tmp_path / "x" / "a.png")
+    put(tmp_path / "y" / "b.png")
+    assert [f.path.name for f in open_source(f"{tmp_path}/**/*.png")] == ["a.png", "b.png"]
+    with pytest.raises(UserError, match="as a pattern it fits no image"):
+        open_source(f"{tmp_path}/*.webp")
+
+
+def test_list_file_is_relative_to_itself(tmp_path: Path) -> None:
+    put(tmp_path / "images" / "a.png")
+    listing = tmp_path / "list.txt"
+    listing.write_text("\ufeffimages/a.png\n\n" + str(put(tmp_path / "b.png")) + "\n", encoding="utf-8")
+    assert [f.path.name for f in open_source(listing)] == ["a.png", "b.png"]
+    listing.write_text("images/a.png\nimages/gone.png\n")
+    with pytest.raises(UserError, match=r"list\.txt, line 2: no file at .*gone\.png"):
+        open_source(listing)
+    listing.write_text("\n")
+    with pytest.raises(UserError, match="lists no files"):
+        open_source(listing)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing to predict on at .*missing: no such file or folder"):
+        open_source(tmp_path / "missing")
+    with pytest.raises(UserError, match="no images and no videos in the folder"):
+        open_source(tmp_path)
+    (tmp_path / "a.docx").write_bytes(b"x")
+    with pytest.raises(UserError, match="neither an image nor a video"):
+        open_source(tmp_path / "a.docx")
+
+
+def test_a_number_is_a_camera_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_source("0").camera == 0
+    put(tmp_path / "7" / "a.png")
+    assert open_source("7").camera is None
+
+
+def test_camera_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="camera 97 cannot be opened"):
+        list(open_source("97"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "cut short"),
+        (lambda data: b"not an image", "not a readable image"),
+        (lambda data: b"", "not a readable image"),
+    ],
+)
+def test_unreadable_image_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: object, message: str
+) -> None:
+    good = put(tmp_path / "good.jpg")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(damage(good.read_bytes()))
+    with caplog.at_level(logging.WARNING):
+        assert [f.path.name for f in open_source(tmp_path)] == ["good.jpg"]
+    assert message in caplog.text
+    assert "bad.jpg" in caplog.text
+    with pytest.raises(UserError, match=message):
+        read_image(bad)
+
+
+def test_jpeg_with_bytes_behind_its_end_is_whole(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jpg")
+    path.write_bytes(path.read_bytes() + b"appended by a camera")
+    assert read_image(path).shape == (40, 60, 3)
+
+
+def test_exif_orientation_is_honoured(tmp_path: Path) -> None:
+    """The picture lies on its side in the file, and an EXIF entry says so (orientation 6: turn by 90 degrees)."""
+    path = put(tmp_path / "a.jpg")
+    data = path.read_bytes()
+    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    segment = b"Exif\x00\x00" + tiff
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
+    assert read_image(path).shape == (60, 40, 3)
+
+
+def test_grey_and_transparent_images_become_colour(tmp_path: Path) -> None:
+    write_image(tmp_path / "grey.png", PICTURE[..., 0])
+    write_image(tmp_path / "alpha.png", np.dstack([PICTURE, PICTURE[..., 0]]))
+    assert [f.image.shape for f in open_source(tmp_path)] == [(40, 60, 3), (40, 60, 3)]
+
+
+def test_video_frames_and_stride(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "clip ü.mp4")
+    frames = list(open_source(path))
+    assert [f.number for f in frames] == [1, 2, 3, 4, 5, 6, 7]
+    assert frames[0].fps == pytest.approx(10)
+    every_third = list(open_source(path, video_stride=3))
+    assert [f.number for f in every_third] == [3, 6]
+    assert every_third[0].fps == pytest.approx(10 / 3)
+    assert np.array_equal(every_third[0].image, frames[2].image)
+
+
+def test_broken_video_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    assert list(open_source(tmp_path)) == []
+    assert "cannot be opened as a video" in caplog.text
