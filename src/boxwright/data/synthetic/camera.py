@@ -1,0 +1,142 @@
+"""Pinhole cameras on a vehicle, and the projection of points and cuboids.
+
+Camera frame: x right, y down, z forward, metres. Pixels: x right, y down; pixel centres at whole numbers plus 0.5, so
+that an image spans 0..width and 0..height.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+NEAR = 0.4  # metres; nothing nearer to the camera than this is drawn or measured
+
+# Columns are the camera's axes in the ego frame (x forward, y left, z up) when it looks straight ahead.
+_EGO_FROM_LEVEL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+_AROUND = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
+_UNIT = np.array([(*xy, z) for z in (-1, 1) for xy in _AROUND], np.float64) / 2
+_EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)])
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A pinhole camera without distortion.
+
+    Args:
+        name: channel name.
+        width: image width in pixels.
+        height: image height in pixels.
+        intrinsics: (3, 3) pixels from camera rays.
+        ego_from_camera: (4, 4) pose on the vehicle.
+    """
+
+    name: str
+    width: int
+    height: int
+    intrinsics: Array
+    ego_from_camera: Array
+
+    def camera_from_global(self, global_from_ego: Array) -> Array:
+        """Return the (4, 4) transform for a vehicle pose."""
+        pose = global_from_ego @ self.ego_from_camera
+        inverse = np.eye(4)
+        inverse[:3, :3] = pose[:3, :3].T
+        inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
+        return inverse
+
+    def project(self, points_cam: Array) -> Array:
+        """Map points (..., 3) in the camera frame, in front of it, to pixels (..., 2)."""
+        rays: Array = points_cam / points_cam[..., 2:]
+        return (rays @ self.intrinsics.T)[..., :2]
+
+
+def mounted_camera(
+    name: str,
+    width: int,
+    height: int,
+    *,
+    position_ego: tuple[float, float, float],
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    fov: float = np.deg2rad(64.6),
+) -> Camera:
+    """Build a camera from where it sits.
+
+    Args:
+        name: channel name.
+        width: image width in pixels.
+        height: image height in pixels.
+        position_ego: metres in the ego frame.
+        yaw: radians about z, positive to the left.
+        pitch: radians, positive looks down.
+        fov: horizontal field of view in radians; the default is that of the nuScenes front camera.
+    """
+    focal = width / 2 / np.tan(fov / 2)
+    intrinsics = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+    pose = np.eye(4)
+    pose[:3, :3] = rotation_z(yaw) @ rotation_y(pitch) @ _EGO_FROM_LEVEL
+    pose[:3, 3] = position_ego
+    return Camera(name, width, height, intrinsics, pose)
+
+
+def rotation_z(angle: float) -> Array:
+    """Return the (3, 3) rotation about z, radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def rotation_y(angle: float) -> Array:
+    """Return the (3, 3) rotation about y, radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+
+def transform(target_from_source: Array, points: Array) -> Array:
+    """Apply a (4, 4) rigid transform to points (..., 3)."""
+    return points @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+
+
+def cuboid_corners(centers: Array, sizes: Array, yaws: Array) -> Array:
+    """Return the corners of upright cuboids, (N, 8, 3); the first four are the lower ones, in order around.
+
+    Args:
+        centers: (N, 3) metres.
+        sizes: (N, 3) length (along the heading), width, height.
+        yaws: (N,) heading, radians about z.
+    """
+    local = _UNIT[None] * sizes[:, None]
+    c, s = np.cos(yaws)[:, None], np.sin(yaws)[:, None]
+    x = local[..., 0] * c - local[..., 1] * s
+    y = local[..., 0] * s + local[..., 1] * c
+    return np.stack([x, y, local[..., 2]], -1) + centers[:, None]
+
+
+def visible_corners(camera: Camera, corners_cam: Array) -> Array:
+    """Project what of a cuboid (8, 3) lies in front of the camera: its corners, or cuts of its edges. (K, 2) pixels."""
+    depth = corners_cam[:, 2]
+    front = corners_cam[depth >= NEAR]
+    if len(front) < 8:
+        a, b = corners_cam[_EDGES[:, 0]], corners_cam[_EDGES[:, 1]]
+        cut = (a[:, 2] >= NEAR) != (b[:, 2] >= NEAR)
+        a, b = a[cut], b[cut]
+        t = (NEAR - a[:, 2:]) / (b[:, 2:] - a[:, 2:])
+        front = np.concatenate([front, a + t * (b - a)])
+    return camera.project(front)
+
+
+def clip_near(polygon_cam: Array) -> Array:
+    """Cut a polygon (V, 3) at the near plane; returns (W, 3), perhaps empty."""
+    if polygon_cam[:, 2].min() >= NEAR:
+        return polygon_cam
+    kept: list[Array] = []
+    for start, end in zip(polygon_cam, np.roll(polygon_cam, -1, 0), strict=True):
+        if start[2] >= NEAR:
+            kept.append(start)
+        if (start[2] >= NEAR) != (end[2] >= NEAR):
+            kept.append(start + (NEAR - start[2]) / (end[2] - start[2]) * (end - start))
+    return np.array(kept).reshape(-1, 3)
