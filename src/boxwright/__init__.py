@@ -1,3 +1,118 @@
-"""Boxwright trains, evaluates and ships three published detectors from one readable code base."""
+"""Boxwright trains, evaluates and ships published object detectors from one readable code base.
+
+import boxwright as bw
+
+    detector = bw.load("best.pt")
+    result = detector.predict("photo.jpg")
+    result.boxes, result.scores, result.labels
+
+`bw.train`, `bw.val` and `bw.predict` are the verbs of the command line. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boxwright.evaluation.loop import Evaluation
+    from boxwright.inference.predictor import Detector
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load", "predict", "train", "val"]
+
+
+def load(weights: str | Path, **options: Any) -> Detector:
+    """Load a checkpoint, ready to predict.
+
+    Args:
+        weights: a Boxwright checkpoint or a published YOLOv5 `.pt` file.
+        options: as `inference.predictor.Detector` takes them, e.g. `device="cpu"`.
+
+    Raises:
+        UserError: missing, not a checkpoint, or refused because it would run code.
+    """
+    from boxwright.inference.predictor import Detector
+
+    return Detector(weights, **options)
+
+
+def train(
+    data: str | Path = "",
+    *,
+    model: str = "",
+    weights: str | Path = "",
+    hyp: str = "",
+    config: str = "",
+    resume: str | Path | bool = False,
+    **settings: Any,
+) -> Path:
+    """Train a detector.
+
+    Args:
+        data: data yaml, VOC root or COCO json.
+        model: published name or model yaml; empty: what the weights were trained as.
+        weights: checkpoint to start from; empty: from scratch.
+        hyp: preset (`scratch-low`, `VOC`, ...) or hyper-parameter file.
+        config: yaml of settings, or a run folder.
+        resume: checkpoint or folder of a stopped run to go on with; True: the newest run.
+        settings: any setting of `config.schema.RunConfig`, nested groups as mappings:
+            `epochs=10, optim={"lr0": 0.02}`.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        UserError: lists every setting that is unknown or wrong, or says what else the user can mend.
+    """
+    from boxwright.config.load import load as load_settings
+    from boxwright.config.schema import RunConfig
+    from boxwright.jobs import train as job
+
+    given = _given(settings, data=data, model=model, weights=weights)
+    run = load_settings(RunConfig, given, hyp=hyp, config=config)
+    if resume is False:
+        return job.train(run)
+    overrides = {name: getattr(run, name) for name in ("workers", "device", "epochs") if name in settings}
+    return job.resume(None if resume is True else Path(resume), overrides)
+
+
+def val(weights: str | Path = "", data: str | Path = "", *, config: str = "", **settings: Any) -> Evaluation:
+    """Measure a detector on labelled images.
+
+    Args:
+        weights: checkpoint to measure.
+        data: data yaml, VOC root or COCO json.
+        config: yaml of settings of this verb.
+        settings: any setting of `config.schema.ValConfig`.
+    """
+    from boxwright.config.load import load as load_settings
+    from boxwright.config.schema import ValConfig
+    from boxwright.jobs.val import val as job
+
+    return job(load_settings(ValConfig, _given(settings, weights=weights, data=data), config=config))
+
+
+def predict(weights: str | Path = "", source: str | Path = "", *, config: str = "", **settings: Any) -> Path:
+    """Find objects and write annotated images, labels, crops or json to a run folder.
+
+    Args:
+        weights: checkpoint to run.
+        source: image, folder, glob, list file, video or camera number.
+        config: yaml of settings of this verb.
+        settings: any setting of `config.schema.PredictConfig`.
+
+    Returns:
+        the run folder.
+    """
+    from boxwright.config.load import load as load_settings
+    from boxwright.config.schema import PredictConfig
+    from boxwright.jobs.predict import predict as job
+
+    return job(load_settings(PredictConfig, _given(settings, weights=weights, source=source), config=config))
+
+
+def _given(settings: Mapping[str, Any], **named: str | Path) -> dict[str, Any]:
+    """The named settings that were given, and the others."""
+    return {name: str(value) for name, value in named.items() if value} | dict(settings)

@@ -31,8 +31,8 @@ def read_yaml_settings(path: Path) -> dict[str, Setting]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"cannot read the settings file {path}: {reason}") from error
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             return {}
@@ -50,8 +50,6 @@ def read_yaml_settings(path: Path) -> dict[str, Setting]:
         raise UserError(f"{place}: not valid yaml: {error.problem or error.context}") from error
     except yaml.YAMLError as error:  # a character that yaml does not allow
         raise UserError(f"{path}: not valid yaml: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
 
 
 def _leaves(

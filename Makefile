@@ -1,0 +1,51 @@
+# Two commands: `make demo` and `make test`. Each sets up .venv by itself; the machine needs Python >= 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+WORKERS ?= 2
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint types tests install format clean
+
+demo: $(INSTALLED)
+	OMP_NUM_THREADS= $(RUN) -m boxwright demo
+
+test: lint types tests
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff format --check src tests benchmarks
+	$(RUN) -m ruff check src tests benchmarks
+	$(VENV)/bin/lint-imports
+
+types: $(INSTALLED)
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+tests: $(INSTALLED)
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
+
+format: $(INSTALLED)
+	$(RUN) -m ruff format src tests benchmarks
+	$(RUN) -m ruff check --fix src tests benchmarks
+
+install: $(INSTALLED)
+
+# torch, torchvision and all the rest in one resolver call: a torch wheel chosen by itself may not fit torchvision.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Boxwright needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@if uv --version >/dev/null 2>&1; then \
+	  set -x; \
+	  uv venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
+	  uv pip install --quiet --python $(RUN) --constraint constraints.txt --editable '.[dev]'; \
+	else \
+	  set -x; \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

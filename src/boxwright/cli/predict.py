@@ -1,0 +1,56 @@
+"""`boxwright predict`: its flags, and the call of `jobs.predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from boxwright.cli.flags import Flag, Parser, origins, switch
+
+RUN = (
+    Flag("weights", "--weights", "", "checkpoint to run", "PT"),
+    Flag("source", "--source", "", "image, folder, glob, list file, video or camera number", "SOURCE"),
+    Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),
+    Flag("conf_thres", "--conf-thres", "0.25", "lowest score"),
+    Flag("iou_thres", "--iou-thres", "0.45", "NMS overlap"),
+    Flag("max_det", "--max-det", "1000", "most boxes an image"),
+    Flag("classes", "--classes", "", "keep only these class numbers; none: all", kind="list"),
+    switch("agnostic_nms", "--agnostic-nms", "let boxes of different classes suppress each other"),
+    Flag("device", "--device", "", "cpu, or a GPU as 0 or cuda:0; none: the first GPU, else the CPU", "DEVICE"),
+    switch("half", "--half", "half precision: bf16 on the CPU, fp16 on a GPU"),
+    Flag("vid_stride", "--vid-stride", "1", "take every N-th frame of a video"),
+)
+OUTPUT = (
+    switch("nosave", "--nosave", "write no annotated images"),
+    switch("save_txt", "--save-txt", "write boxes as label files"),
+    switch("save_conf", "--save-conf", "with scores in them"),
+    switch("save_crop", "--save-crop", "write each box as an image"),
+    switch("save_json", "--save-json", "write boxes as json"),
+    Flag("line_thickness", "--line-thickness", "3", "of drawn boxes, in pixels"),
+    switch("hide_labels", "--hide-labels", "draw boxes without names"),
+    switch("hide_conf", "--hide-conf", "draw names without scores"),
+    Flag("project", "--project", "runs/predict", "folder of runs", "DIR"),
+    Flag("name", "--name", "exp", "folder of this run; counts up where it exists", "NAME"),
+    switch("exist_ok", "--exist-ok", "write into an existing run folder"),
+)
+GROUPS = {"the run": RUN, "output": OUTPUT}
+
+
+def parser() -> Parser:
+    made = Parser("predict", "Find objects in images, videos or a camera.")
+    made.add_argument("--config", metavar="YAML", default="", help="yaml of settings of this verb")
+    for title, flags in GROUPS.items():
+        made.add_flags(title, flags)
+    return made
+
+
+def run(argv: Sequence[str]) -> int:
+    given = parser().parse_strictly(argv)
+    config = given.pop("config")
+    from boxwright.config.load import load
+    from boxwright.config.schema import PredictConfig
+
+    settings = load(PredictConfig, origins(given, *GROUPS.values()), config=config)
+    from boxwright.jobs.predict import predict
+
+    predict(settings)
+    return 0

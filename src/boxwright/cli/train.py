@@ -1,0 +1,133 @@
+"""`boxwright train`: its flags, and the call of `jobs.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.cli.flags import Flag, Parser, origins, switch
+
+RUN = (
+    Flag("model", "--model --cfg", "", "yolov5n ... yolov5x6 or a model yaml; none: as the weights", "MODEL"),
+    Flag("weights", "--weights", "", "checkpoint to start from; none: from scratch", "PT"),
+    Flag("data", "--data", "", "data yaml, VOC root or COCO json", "DATA"),
+    Flag("epochs", "--epochs", "100", "passes over the training images"),
+    Flag("batch_size", "--batch-size --batch", "16", "images a step"),
+    Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),
+    Flag("device", "--device", "", "cpu, or a GPU as 0 or cuda:0; none: the first GPU, else the CPU", "DEVICE"),
+    Flag("workers", "--workers", "8", "loader processes, at most one a core"),
+    Flag("precision", "--precision", "auto", "fp32, bf16, fp16; auto: bf16 where the hardware has it", "KIND"),
+    switch("compile", "--compile", "compile the training step"),
+    Flag("freeze", "--freeze", "0", "one number: the first N layers; several: just these", kind="list"),
+    Flag("patience", "--patience", "100", "epochs without a better fitness before it stops; 0: never"),
+    Flag("seed", "--seed", "0", "everything random follows from this"),
+    Flag("compat", "--compat", "faithful", "faithful or fixed: keep or mend known defects", "KIND"),
+)
+DATA = (
+    Flag("cache", "--cache", "", "keep decoded images in ram or on disk", "ram|disk", bare="ram"),
+    switch("rect", "--rect", "rectangular batches: no mosaic, no shuffle"),
+    switch("single_cls", "--single-cls", "train all classes as one"),
+    switch("multi_scale", "--multi-scale", "vary the input side by +-50 %"),
+)
+OUTPUT = (
+    Flag("project", "--project", "runs/train", "folder of runs", "DIR"),
+    Flag("name", "--name", "exp", "folder of this run; counts up where it exists", "NAME"),
+    switch("exist_ok", "--exist-ok", "write into an existing run folder"),
+    switch("nosave", "--nosave", "write checkpoints only at the end"),
+    switch("noval", "--noval", "validate only after the last epoch"),
+    switch("noplots", "--noplots", "draw nothing"),
+    Flag("save_period", "--save-period", "-1", "keep a checkpoint every N epochs; -1: never"),
+    Flag("conf_thres", "--conf-thres", "0.001", "validation: lowest score"),
+    Flag("iou_thres", "--iou-thres", "0.6", "validation: NMS overlap"),
+    Flag("max_det", "--max-det", "300", "validation: most boxes an image"),
+)
+OPTIM = (
+    Flag("optim.optimizer", "--optimizer --optim.optimizer", "SGD", "SGD, Adam or AdamW", "NAME"),
+    Flag("optim.lr0", "--optim.lr0", "0.01", "initial learning rate"),
+    Flag("optim.lrf", "--optim.lrf", "0.01", "final rate as a fraction of lr0"),
+    switch("optim.cos_lr", "--cos-lr --optim.cos_lr", "cosine instead of linear decay"),
+    Flag("optim.momentum", "--optim.momentum", "0.937", "SGD momentum, Adam beta1"),
+    Flag("optim.weight_decay", "--optim.weight_decay", "0.0005", "at the nominal batch size"),
+    Flag("optim.warmup_epochs", "--optim.warmup_epochs", "3.0", "epochs of warm-up"),
+    Flag("optim.warmup_momentum", "--optim.warmup_momentum", "0.8", "momentum where the warm-up begins"),
+    Flag("optim.warmup_bias_lr", "--optim.warmup_bias_lr", "0.1", "rate of biases where the warm-up begins"),
+    Flag(
+        "optim.nominal_batch_size", "--optim.nominal_batch_size", "64", "gradients are gathered over this many images"
+    ),
+    Flag("optim.clip_norm", "--optim.clip_norm", "10.0", "largest gradient norm"),
+    Flag("optim.ema_decay", "--optim.ema_decay", "0.9999", "decay of the averaged weights"),
+    Flag("optim.ema_tau", "--optim.ema_tau", "2000.0", "updates over which that decay ramps up"),
+)
+LOSS = (
+    Flag("loss.box", "--loss.box", "0.05", "gain of the box term"),
+    Flag("loss.cls", "--loss.cls", "0.5", "gain of the class term"),
+    Flag("loss.obj", "--loss.obj", "1.0", "gain of the objectness term"),
+    Flag("loss.cls_pw", "--loss.cls_pw", "1.0", "weight of positives in the class term"),
+    Flag("loss.obj_pw", "--loss.obj_pw", "1.0", "weight of positives in the objectness term"),
+    Flag("loss.anchor_t", "--loss.anchor_t", "4.0", "largest side ratio of label to anchor that matches"),
+    Flag("loss.fl_gamma", "--loss.fl_gamma", "0.0", "focal loss gamma; 0: plain cross-entropy"),
+    Flag("loss.label_smoothing", "--label-smoothing --loss.label_smoothing", "0.0", "softens class targets"),
+    switch("loss.autobalance", "--loss.autobalance", "let the weights of the levels follow their losses"),
+    Flag("loss.gr", "--loss.gr", "1.0", "share of the overlap in the objectness target"),
+    switch("loss.sort_obj_iou", "--loss.sort_obj_iou", "in one cell the best overlap wins, not the last label"),
+)
+AUGMENT = (
+    Flag("augment.hsv_h", "--augment.hsv_h", "0.015", "hue gain"),
+    Flag("augment.hsv_s", "--augment.hsv_s", "0.7", "saturation gain"),
+    Flag("augment.hsv_v", "--augment.hsv_v", "0.4", "value gain"),
+    Flag("augment.degrees", "--augment.degrees", "0.0", "rotation in +- degrees"),
+    Flag("augment.translate", "--augment.translate", "0.1", "shift in +- fraction of the side"),
+    Flag("augment.scale", "--augment.scale", "0.5", "zoom in 1 +- scale"),
+    Flag("augment.shear", "--augment.shear", "0.0", "shear in +- degrees"),
+    Flag("augment.perspective", "--augment.perspective", "0.0", "perspective in +- this, up to 0.001"),
+    Flag("augment.flipud", "--augment.flipud", "0.0", "probability of an up-down flip"),
+    Flag("augment.fliplr", "--augment.fliplr", "0.5", "probability of a left-right flip"),
+    Flag("augment.mosaic", "--augment.mosaic", "1.0", "probability of a mosaic of four"),
+    Flag("augment.mixup", "--augment.mixup", "0.0", "probability that a mosaic is blended with another"),
+    Flag("augment.copy_paste", "--augment.copy_paste", "0.0", "share of polygon objects pasted mirrored"),
+)
+GROUPS = {
+    "the run": RUN,
+    "data": DATA,
+    "output": OUTPUT,
+    "optimizer": OPTIM,
+    "loss": LOSS,
+    "augmentation": AUGMENT,
+}
+KEPT_ON_RESUME = ("workers", "device", "epochs")  # the only settings that may differ from those of the stopped run
+
+
+def parser() -> Parser:
+    made = Parser("train", "Train a detector. Settings are merged: --hyp < --config < flags.")
+    files = made.add_argument_group("files of settings")
+    files.add_argument(
+        "--hyp", metavar="HYP", default="", help="preset (scratch-low, VOC, ...) or hyper-parameter yaml"
+    )
+    files.add_argument("--config", metavar="YAML", default="", help="yaml of settings, or a run folder")
+    files.add_argument(
+        "--resume",
+        metavar="PT",
+        nargs="?",
+        const="",
+        help="go on with a stopped run: its last.pt or folder; alone: the newest run",
+    )
+    for title, flags in GROUPS.items():
+        made.add_flags(title, flags)
+    return made
+
+
+def run(argv: Sequence[str]) -> int:
+    given = parser().parse_strictly(argv)
+    hyp, config, resume = given.pop("hyp"), given.pop("config"), given.pop("resume")
+    from boxwright.config.load import load
+    from boxwright.config.schema import RunConfig
+
+    settings = load(RunConfig, origins(given, *GROUPS.values()), hyp=hyp, config=config)
+    from boxwright.jobs import train
+
+    if resume is None:
+        train.train(settings)
+    else:
+        overrides = {name: getattr(settings, name) for name in KEPT_ON_RESUME if name in given}
+        train.resume(Path(resume) if resume else None, overrides)
+    return 0
