@@ -13,6 +13,7 @@ import torch
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.config.schema import PredictConfig
+from boxwright.data.images import read_image
 from boxwright.errors import UserError
 from boxwright.inference.predictor import Detector, load
 from boxwright.inference.writer import write_image
@@ -94,7 +95,7 @@ def test_bad_images_are_left_out_with_a_sentence(
     (images / "truncated.jpg").write_bytes(data[: len(data) // 2])
     folder = predict(config(weights, images, project=str(tmp_path / "r")))
     assert {p.name for p in folder.iterdir()} == {"a.png", "b.jpg"}
-    assert "truncated.jpg is a JPEG that is cut short; it is left out" in caplog.text
+    assert "truncated.jpg: the JPEG file is truncated" in caplog.text
     with pytest.raises(UserError, match=r"no image of .*truncated\.jpg could be read"):
         predict(config(weights, images / "truncated.jpg", project=str(tmp_path / "r")))
 
@@ -145,9 +146,7 @@ def test_python_interface(weights: Path, images: Path) -> None:
     assert (one.boxes >= 0).all()
     assert (one.boxes <= [150, 100, 150, 100]).all()
 
-    rgb = cv2.imread(str(images / "a.png"))[..., ::-1] if str(images).isascii() else None
-    if rgb is None:
-        rgb = cv2.imdecode(np.fromfile(images / "a.png", np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    rgb = read_image(images / "a.png")[..., ::-1]
     from_array = detector.predict(rgb, **settings)
     assert same(from_array, one)
     assert from_array.path is None
@@ -171,7 +170,7 @@ def test_arrays_must_be_rgb_bytes(weights: Path, image: Any) -> None:
 
 def test_unreadable_image_is_an_error_in_python(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(UserError, match="not a readable image"):
+    with pytest.raises(UserError, match="cannot be read as an image"):
         load(weights, device="cpu").predict([tmp_path / "a.png"])
 
 

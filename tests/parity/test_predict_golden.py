@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from boxwright.data.images import read_image
 from boxwright.inference.predictor import Detector, load
-from boxwright.inference.sources import read_image
 from tests.golden import SHARED
 
 RECORD = SHARED / "weights" / "golden_outputs.json"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.inference.sources import Image
+from boxwright.data.letterbox import Image
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 GOLDEN_RATIO = 0.618034  # steps of this share of the colour circle never come close to each other

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boxwright.checkpoints.reader import load_model
-from boxwright.data.letterbox import letterbox
+from boxwright.data.image_header import IMAGE_SUFFIXES
+from boxwright.data.images import read_image
+from boxwright.data.letterbox import Image, letterbox
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.draw import draw_boxes
-from boxwright.inference.sources import DEFAULT_FPS, IMAGE_SUFFIXES, Frame, Image, open_source, read_image
+from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
 from boxwright.models.fuse import fuse
 from boxwright.models.graph import DetectionModel
 from boxwright.ops.boxes import scale_back

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from boxwright.data.image_header import IMAGE_SUFFIXES
+from boxwright.data.images import read_image
+from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
 
 logger = logging.getLogger("boxwright.predict")
 
-Image = NDArray[np.uint8]  # (H, W, 3)
-IMAGE_SUFFIXES = frozenset(".bmp .dng .jpeg .jpg .mpo .png .tif .tiff .webp .pfm".split())  # noqa: SIM905
-VIDEO_SUFFIXES = frozenset(".asf .avi .gif .m4v .mkv .mov .mp4 .mpeg .mpg .ts .wmv".split())  # noqa: SIM905
+VIDEO_SUFFIXES = frozenset((".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".wmv"))
 DEFAULT_FPS = 30.0  # where a camera or a video does not say
 
 
@@ -62,7 +62,7 @@ class Source:
             try:
                 image = read_image(path)
             except UserError as error:
-                logger.warning("%s; it is left out", error)
+                logger.warning("%s (left out)", error)
             else:
                 yield Frame(image, path, None, DEFAULT_FPS, f"image {i}/{len(self.files)}")
 
@@ -124,29 +124,6 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Source:
                 f"nothing to predict on at {text}: no such file or folder, and as a pattern it fits no image"
             )
     return Source(tuple(files), video_stride=video_stride)
-
-
-def read_image(path: Path) -> Image:
-    """Decode an image file, (H, W, 3) BGR, upright.
-
-    Raises:
-        UserError: missing, cut short, or not an image.
-    """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)  # cv2.imread cannot open every non-ASCII path
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    if is_cut_short(data.tobytes()):
-        raise UserError(f"{path} is a JPEG that is cut short")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise UserError(f"{path} is not a readable image")
-    return image.astype(np.uint8, copy=False)
-
-
-def is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG lacks its end: OpenCV would fill the rest with grey and say nothing."""
-    return data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
 
 
 def _is_media(path: Path) -> bool:

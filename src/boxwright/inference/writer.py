@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from boxwright.config.schema import PredictConfig
+from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
 from boxwright.inference.draw import draw_boxes
 from boxwright.inference.predictor import Result
-from boxwright.inference.sources import Frame, Image
+from boxwright.inference.sources import Frame
 
 WRITABLE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # others are saved as .jpg
 CROP_GAIN, CROP_PAD = 1.02, 10  # a crop is this much larger than its box, plus pixels; as published
