@@ -1,4 +1,4 @@
-"""Size of an image file from its header, and whether the file is whole, without decoding it where that can be avoided."""
+"""Size of an image file from its header, and whether the file is whole, mostly without decoding it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """YOLO label files: one row a box, `class cx cy w h`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, all in 0..1.
 
-Source: acceptance as published for YOLOv5 6.x (spec B7, B14): one bad row rejects the whole file; a file with any polygon
-row reads plain box rows as two-point polygons; duplicate rows are removed, which sorts the rest.
+Source: acceptance as published for YOLOv5 6.x (spec B7, B14): one bad row rejects the whole file; a file with any
+polygon row reads plain box rows as two-point polygons; duplicate rows are removed, which sorts the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LabelFile:
     rejected: bool = False
 
 
-class _Rejected(Exception):
+class _RejectedError(Exception):
     """A rule that rejects the file: kind, line, sentence."""
 
     def __init__(self, kind: ProblemKind, line: int, text: str) -> None:
@@ -50,7 +50,7 @@ def parse_labels(text: str, path: Path) -> LabelFile:
     """Read the text of a label file; `path` is only used in messages."""
     try:
         return _parse(text, path)
-    except _Rejected as fault:
+    except _RejectedError as fault:
         problem = Problem(fault.kind, path, fault.line, f"{fault}; the image is left out", "image")
         return LabelFile(np.zeros((0, 5), np.float32), problems=(problem,), rejected=True)
 
@@ -69,7 +69,7 @@ def _parse(text: str, path: Path) -> LabelFile:
     else:
         for line, row in numbers:
             if len(row) != _BOX_COLUMNS:
-                raise _Rejected("column count", line, f"a box row has 5 numbers, this one has {len(row)}")
+                raise _RejectedError("column count", line, f"a box row has 5 numbers, this one has {len(row)}")
         rows = np.stack([row for _, row in numbers])
     _check_range(rows, polygons, [line for line, _ in numbers])
     return _without_duplicates(rows, polygons, [line for line, _ in numbers], path)
@@ -77,12 +77,12 @@ def _parse(text: str, path: Path) -> LabelFile:
 
 def _numbers(row: list[str], line: int) -> NDArray[np.float32]:
     if not row:
-        raise _Rejected("column count", line, "a line holds only blanks")
+        raise _RejectedError("column count", line, "a line holds only blanks")
     try:
         return np.array(row, dtype=np.float32)
     except ValueError:
         bad = next((cell for cell in row if not _is_number(cell)), row[0])
-        raise _Rejected("unreadable label", line, f"{bad!r} is not a number") from None
+        raise _RejectedError("unreadable label", line, f"{bad!r} is not a number") from None
 
 
 def _is_number(cell: str) -> bool:
@@ -95,7 +95,7 @@ def _is_number(cell: str) -> bool:
 
 def _polygon(row: NDArray[np.float32], line: int) -> NDArray[np.float32]:
     if len(row) % 2 == 0 or len(row) < _BOX_COLUMNS:
-        raise _Rejected("column count", line, "a polygon row is a class and pairs of x and y")
+        raise _RejectedError("column count", line, "a polygon row is a class and pairs of x and y")
     return row[1:].reshape(-1, 2)
 
 
@@ -105,17 +105,15 @@ def _row_of_polygon(label: np.float32, points: NDArray[np.float32]) -> NDArray[n
 
 
 def _check_range(rows: NDArray[np.float32], polygons: tuple[NDArray[np.float32], ...], lines: list[int]) -> None:
-    low = ~(rows >= 0).all(axis=1)  # NaN counts as negative, as published
-    high = (rows[:, 1:] > 1).any(axis=1)
-    for i, points in enumerate(polygons):
-        low[i] |= bool((points < 0).any())
-        high[i] |= bool((points > 1).any())
-    if low.any():
-        raise _Rejected("out of range", lines[int(low.argmax())], "a number is negative or NaN; all lie in 0..1")
-    if high.any():
-        raise _Rejected(
-            "out of range", lines[int(high.argmax())], "a coordinate is above 1; they are shares of the image"
-        )
+    points = np.concatenate(polygons) if polygons else rows[:, 1:]
+    if (rows >= 0).all() and (rows[:, 1:] <= 1).all() and (points >= 0).all() and (points <= 1).all():
+        return
+    for i, row in enumerate(rows):  # something is wrong: find its line
+        numbers = np.concatenate((row, polygons[i].reshape(-1))) if polygons else row
+        if not (numbers >= 0).all():  # NaN counts as negative, as published
+            raise _RejectedError("out of range", lines[i], "a number is negative or NaN; all lie in 0..1")
+        if (numbers[1:] > 1).any():
+            raise _RejectedError("out of range", lines[i], "a coordinate is above 1; they are shares of the image")
 
 
 def _without_duplicates(
