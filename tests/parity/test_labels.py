@@ -17,7 +17,7 @@ from tests.golden import golden_cases
 def test_acceptance(expected: Path) -> None:
     for case in json.loads(expected.read_text())["results"]:
         if case["file"] is None:
-            assert case["outcome"] == "background"  # no label file at all
+            assert case["outcome"].startswith("background")  # there is no label file at all
             continue
         text = (expected.parent / "files" / case["file"]).read_bytes().decode()
         labels = parse_labels(text, Path(case["file"]))

@@ -1,0 +1,77 @@
+"""`boxwright check` names every problem with file and line and tells by its exit code."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from boxwright.jobs.check import check
+from tests.unit.data.small_sets import write_image, write_yolo
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_clean_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n"})
+    write_image(tmp_path / "images/val/b.jpg", seed=9)
+    (tmp_path / "labels/val").mkdir(parents=True)
+    (tmp_path / "labels/val/b.txt").write_text("1 .5 .5 .2 .2\n")
+    yaml.write_text("train: images/train\nval: images/val\nnames: [a, b]\n")
+    assert check(str(yaml)) == 0
+    assert "problems: none" in capsys.readouterr().out
+
+
+def test_every_kind_of_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {
+        "good": "0 .5 .5 .2 .2\n",
+        "twice": "0 .5 .5 .2 .2\n0 .5 .5 .2 .2\n",
+        "class": "0 .5 .5 .2 .2\n9 .5 .5 .2 .2\n",
+        "range": "0 .5 .5 .2 .2\n0 .5 1.5 .2 .2\n",
+        "columns": "0 .5 .5 .2\n",
+        "text": "\n\nzero .5 .5 .2 .2\n",
+        "flat": "0 .5 .5 .0 .2\n",
+        "empty": "",
+        "none": None,
+        "cut": "0 .5 .5 .2 .2\n",
+        "garbage": "0 .5 .5 .2 .2\n",
+    }
+    yaml = write_yolo(tmp_path, labels)
+    images = tmp_path / "images/train"
+    (images / "cut.jpg").write_bytes((images / "cut.jpg").read_bytes()[:-100])
+    (images / "garbage.jpg").write_bytes(b"no image")
+    (tmp_path / "images/val").mkdir()
+    shutil.copy(images / "good.jpg", tmp_path / "images/val/copy.jpg")
+    (tmp_path / "val.txt").write_text("images/val/copy.jpg\nimages/val/gone.jpg\n")
+    yaml.write_text("train: images/train\nval: val.txt\nnames: [a, b]\n")
+    assert check(str(yaml)) == 1
+    out = capsys.readouterr().out
+    for place, text in [
+        ("twice.txt:2", "before"),
+        ("class.txt:2", "class 9"),
+        ("range.txt:2", "above 1"),
+        ("columns.txt:1", "5 numbers"),
+        ("text.txt:3", "'zero' is not a number"),
+        ("flat.txt:1", "no width or height"),
+        ("empty.txt", "empty"),
+        ("none.txt", "no label file"),
+        ("cut.jpg", "cut off"),
+        ("garbage.jpg", "not an image"),
+        ("gone.jpg", "no such file"),
+        ("copy.jpg", "the same image is in train"),
+    ]:
+        assert any(place in line and text in line for line in out.splitlines()), (place, text, out)
+
+
+def test_warnings_alone_pass(tmp_path: Path) -> None:
+    assert check(str(write_yolo(tmp_path, {"a": None, "b": ""}))) == 0
+
+
+def test_bccd(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(str(shared / "data/bccd")) == 1
+    assert "2 degenerate box" in capsys.readouterr().out
