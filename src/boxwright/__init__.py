@@ -23,19 +23,20 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "predict", "train", "val"]
 
 
-def load(weights: str | Path, **options: Any) -> Detector:
+def load(weights: str | Path, *, device: str = "", half: bool = False) -> Detector:
     """Load a checkpoint, ready to predict.
 
     Args:
         weights: a Boxwright checkpoint or a published YOLOv5 `.pt` file.
-        options: as `inference.predictor.Detector` takes them, e.g. `device="cpu"`.
+        device: cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU.
+        half: compute in fp16 (GPU) or bf16 (CPU).
 
     Raises:
         UserError: missing, not a checkpoint, or refused because it would run code.
     """
-    from boxwright.inference.predictor import Detector
+    from boxwright.inference.predictor import load as load_detector
 
-    return Detector(weights, **options)
+    return load_detector(weights, device=device, half=half)
 
 
 def train(

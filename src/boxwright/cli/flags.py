@@ -10,9 +10,12 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from boxwright.errors import UserError
+
+if TYPE_CHECKING:
+    from boxwright.config.yaml_file import Setting
 
 # Flags of published YOLOv5 releases that are spelled differently here, or are not here: what to do instead.
 YOLOV5_FLAGS: dict[str, str] = {
@@ -121,7 +124,7 @@ class Parser(argparse.ArgumentParser):
         return f"there is no flag {word}{hint}"
 
 
-def origins(given: Mapping[str, Any], *tables: Sequence[Flag]) -> dict[str, Any]:
+def origins(given: Mapping[str, Any], *tables: Sequence[Flag]) -> dict[str, Setting]:
     """The given settings of these tables, each marked with the flag that set it."""
     from boxwright.config.yaml_file import Setting
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
+from boxwright.errors import UserError
+
+if TYPE_CHECKING:
+    from boxwright.config.yaml_file import Setting
 
 RUN = (
     Flag("model", "--model --cfg", "", "yolov5n ... yolov5x6 or a model yaml; none: as the weights", "MODEL"),
@@ -94,7 +99,7 @@ GROUPS = {
     "loss": LOSS,
     "augmentation": AUGMENT,
 }
-KEPT_ON_RESUME = ("workers", "device", "epochs")  # the only settings that may differ from those of the stopped run
+CHANGED_ON_RESUME = ("workers", "device", "epochs")  # the only settings that may differ from those of the stopped run
 
 
 def parser() -> Parser:
@@ -122,12 +127,26 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.config.load import load
     from boxwright.config.schema import RunConfig
 
-    settings = load(RunConfig, origins(given, *GROUPS.values()), hyp=hyp, config=config)
+    flags = origins(given, *GROUPS.values())
+    if resume is not None:
+        _refuse_other_settings({"--hyp": hyp, "--config": config}, flags)
+    settings = load(RunConfig, flags, hyp=hyp, config=config)
     from boxwright.jobs import train
 
     if resume is None:
         train.train(settings)
     else:
-        overrides = {name: getattr(settings, name) for name in KEPT_ON_RESUME if name in given}
+        overrides = {name: getattr(settings, name) for name in CHANGED_ON_RESUME if name in given}
         train.resume(Path(resume) if resume else None, overrides)
     return 0
+
+
+def _refuse_other_settings(files: Mapping[str, str], flags: Mapping[str, Setting]) -> None:
+    """A resumed run equals one that was not stopped, so it keeps its settings."""
+    refused = [name for name, value in files.items() if value]
+    refused += [setting.origin for name, setting in flags.items() if name not in CHANGED_ON_RESUME]
+    if refused:
+        raise UserError(
+            f"--resume goes on with the run's own settings: leave out {', '.join(refused)} "
+            "(only --workers, --device and --epochs can be changed)"
+        )

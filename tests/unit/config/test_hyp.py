@@ -16,7 +16,7 @@ from boxwright.errors import UserError
 PUBLISHED_KEYS = """
     lr0 lrf momentum weight_decay warmup_epochs warmup_momentum warmup_bias_lr box cls cls_pw obj obj_pw anchor_t
     fl_gamma hsv_h hsv_s hsv_v degrees translate scale shear perspective flipud fliplr mosaic mixup copy_paste
-""".split()  # noqa: SIM905
+""".split()
 
 
 def write(folder: Path, text: str) -> str:

@@ -1,0 +1,90 @@
+"""From argv to a verb: exit codes, messages, and what is answered to a wrong word."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from boxwright import __version__
+from boxwright.cli import main as cli
+from boxwright.errors import UserError
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {verb} " in text for verb in cli.VERBS)
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"boxwright {__version__}\n"
+
+
+def test_no_verb_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [("trian", "did you mean train?"), ("detect", "did you mean predict?"), ("zzz", "there are demo, train, val")],
+)
+def test_an_unknown_verb(capsys: pytest.CaptureFixture[str], typed: str, says: str) -> None:
+    assert cli.main([typed]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_each_verb_has_help(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: boxwright {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (UserError("no such file"), 2, "boxwright: no such file\n"),
+        (KeyboardInterrupt(), 130, "boxwright: interrupted\n"),
+    ],
+)
+def test_errors_become_exit_codes(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    says: str,
+) -> None:
+    def fail(argv: object) -> int:
+        raise error
+
+    monkeypatch.setattr("boxwright.cli.info.run", fail)
+    assert cli.main(["info", "yolov5n"]) == code
+    assert capsys.readouterr().err == says
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("boxwright.cli.info.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["info", "yolov5n"])
+
+
+def test_an_exit_of_the_engine_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(argv: object) -> int:
+        sys.exit(143)
+
+    monkeypatch.setattr("boxwright.cli.info.run", stop)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["info", "yolov5n"])
+    assert caught.value.code == 143
+
+
+def test_the_module_runs_like_the_script() -> None:
+    done = subprocess.run([sys.executable, "-m", "boxwright", "nope"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("boxwright: there is no verb 'nope'")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,103 @@
+"""Each verb hands its settings to one library call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import boxwright as bw
+from boxwright.cli.main import main
+from boxwright.config.schema import PredictConfig, RunConfig, ValConfig
+
+
+class Recorder:
+    """Stands in for a job and keeps what it was called with."""
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls.append(args)
+        return self.result
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    found = SimpleNamespace()
+    for verb, function in (("train", "train"), ("train", "resume"), ("val", "val"), ("predict", "predict")):
+        recorder = Recorder(Path("runs/exp"))
+        monkeypatch.setattr(f"boxwright.jobs.{verb}.{function}", recorder)
+        setattr(found, function, recorder)
+    found.check = Recorder(1)
+    monkeypatch.setattr("boxwright.jobs.check.check", found.check)
+    return found
+
+
+def test_train(jobs: SimpleNamespace) -> None:
+    assert main(["train", "--data", "a b/d.yaml", "--epochs", "2", "--loss.box", "0.1"]) == 0
+    assert jobs.train.calls == [(RunConfig.model_validate({"data": "a b/d.yaml", "epochs": 2, "loss": {"box": 0.1}}),)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "call"),
+    [
+        (["--resume"], (None, {})),
+        (["--resume", "runs/exp/weights/last.pt"], (Path("runs/exp/weights/last.pt"), {})),
+        (
+            ["--resume", "last.pt", "--workers", "1", "--device", "cpu"],
+            (Path("last.pt"), {"workers": 1, "device": "cpu"}),
+        ),
+        (["--resume", "--epochs", "20"], (None, {"epochs": 20})),
+    ],
+)
+def test_resume_passes_only_what_was_given(jobs: SimpleNamespace, argv: list[str], call: tuple[object, object]) -> None:
+    assert main(["train", *argv]) == 0
+    assert jobs.resume.calls == [call]
+    assert not jobs.train.calls
+
+
+def test_a_resumed_run_keeps_its_other_settings(jobs: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", "--imgsz", "320"]) == 2
+    assert "--imgsz" in capsys.readouterr().err
+    assert not jobs.resume.calls
+
+
+def test_val_predict_and_check(jobs: SimpleNamespace) -> None:
+    assert main(["val", "--weights", "w.pt", "--task", "test"]) == 0
+    assert jobs.val.calls == [(ValConfig(weights="w.pt", task="test"),)]
+    assert main(["predict", "--source", "0", "--classes", "1,2"]) == 0
+    assert jobs.predict.calls == [(PredictConfig(source="0", classes=(1, 2)),)]
+    assert main(["check", "d.yaml"]) == 1
+    assert jobs.check.calls == [("d.yaml",)]
+
+
+def test_python_does_the_same(jobs: SimpleNamespace) -> None:
+    assert bw.train("d.yaml", epochs=2, optim={"lr0": 0.02}, hyp="scratch-high") == Path("runs/exp")
+    (run,) = jobs.train.calls[0]
+    assert (run.data, run.epochs, run.optim.lr0, run.loss.obj) == ("d.yaml", 2, 0.02, 0.7)
+    bw.train(resume=True, workers=0)
+    assert jobs.resume.calls == [(None, {"workers": 0})]
+    bw.val(Path("w.pt"), "d.yaml", imgsz=320)
+    assert jobs.val.calls == [(ValConfig(weights="w.pt", data="d.yaml", imgsz=320),)]
+    bw.predict("w.pt", "photo.jpg", conf_thres=0.5)
+    assert jobs.predict.calls == [(PredictConfig(weights="w.pt", source="photo.jpg", conf_thres=0.5),)]
+
+
+def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
+    with pytest.raises(Exception, match="epochz: no such setting; did you mean epochs"):
+        bw.train("d.yaml", epochz=3)
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "yolov5n", "--verbose"]) == 0
+    text = capsys.readouterr().out
+    assert "yolov5n: 25 layers, 1,872,157 parameters (1,867,405 fused), 80 classes" in text
+    assert "strides 8, 16, 32; 4.47 GFLOPs" in text
+    assert len(text.splitlines()) == 1 + 25 + 2
+    assert main(["info", "yolov5q"]) == 2
+    assert main(["info", "yolov5n", "--imgsz", "333"]) == 2
+    assert "multiple" in capsys.readouterr().err
