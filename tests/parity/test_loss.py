@@ -75,15 +75,24 @@ def test_assignment(case: Path) -> None:
     targets = pad_targets(arrays["targets"], meta["batch"])
     for i, level in enumerate(maps_of(arrays)):
         found = assign(targets, loss.anchors[i], (level.shape[2], level.shape[3]), loss.config.anchor_t)
-        valid = found.valid
-        place = torch.stack((found.images, found.anchors, found.rows, found.columns, found.labels), dim=1)[
-            valid
-        ].numpy()
-        sizes = torch.cat((found.boxes, found.anchor_sizes), dim=1)[valid].numpy()
+        # Rows that the published list has twice (a centre on a cell border) are one candidate with a count here.
+        repeats = found.counts.long()
+        rank = found.order.repeat_interleave(repeats).tolist()
+        place = torch.stack((found.images, found.anchors, found.rows, found.columns, found.labels), dim=1)
+        place = place.repeat_interleave(repeats, dim=0).numpy()
+        sizes = torch.cat((found.boxes, found.anchor_sizes), dim=1).repeat_interleave(repeats, dim=0).numpy()
         expected_place = np.stack([arrays[f"{key}{i}"] for key in ("b", "a", "gj", "gi", "tcls")], axis=1)
         expected_sizes = np.concatenate((arrays[f"tbox{i}"], arrays[f"anch{i}"]), axis=1)
         assert place.shape == expected_place.shape
-        # Rows of one image keep the published order, which decides who wins a cell; images may be interleaved.
-        order, expected_order = (np.argsort(rows[:, 0], kind="stable") for rows in (place, expected_place))
+        order, expected_order = sort_rows(place, sizes), sort_rows(expected_place, expected_sizes)
         np.testing.assert_array_equal(place[order], expected_place[expected_order])
         np.testing.assert_allclose(sizes[order], expected_sizes[expected_order], rtol=1e-5, atol=1e-6)
+        by_rank = sorted(zip(rank, place.tolist(), sizes.tolist(), strict=True))
+        winners = {tuple(row[:4]): box for _, row, box in by_rank}  # a dict keeps the last one put in
+        published = {tuple(row[:4]): box for row, box in zip(expected_place.tolist(), expected_sizes, strict=True)}
+        for cell, box in published.items():
+            np.testing.assert_allclose(winners[cell], box, rtol=1e-5, atol=1e-6)
+
+
+def sort_rows(place: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return np.lexsort((*sizes.round(4).T, *place.T))

@@ -5,26 +5,49 @@ Source: Lin et al. 2017, Focal Loss (arXiv 1708.02002), with alpha 0.25 as in th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 FOCAL_ALPHA = 0.25
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, positive_weight: Tensor, gamma: float) -> Tensor:
+def binary_cross_entropy(logits: Tensor, targets: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
     """Element-wise BCE.
 
     Args:
-        logits: any shape.
-        targets: same shape, in 0..1.
-        positive_weight: weight of the positive part, broadcastable.
+        logits: float32, any shape.
+        targets: same shape, in 0..1; they get no gradient.
+        positive_weight: weight of the positive part.
         gamma: focal exponent; 0 gives plain BCE without the alpha weights.
     """
-    loss = binary_cross_entropy_with_logits(logits, targets, pos_weight=positive_weight, reduction="none")
+    # w*t*softplus(-x) + (1-t)*softplus(x), with softplus(-x) = softplus(x) - x.
+    softplus: Tensor = _Softplus.apply(logits)
+    if positive_weight == 1:
+        loss = torch.addcmul(softplus, targets, logits, value=-1)
+    else:
+        loss = softplus * (1 + (positive_weight - 1) * targets) - positive_weight * targets * logits
     if gamma == 0:
         return loss
     probability = torch.sigmoid(logits)
     agreement = targets * probability + (1 - targets) * (1 - probability)
     alpha = targets * FOCAL_ALPHA + (1 - targets) * (1 - FOCAL_ALPHA)
     return loss * alpha * (1.0 - agreement) ** gamma
+
+
+class _Softplus(torch.autograd.Function):
+    """log(1 + exp(x)) without log1p, which has no vector form on the CPU and took 15 % of a training step.
+
+    The value is off by up to half an ulp of 1 (6e-8); the gradient, sigmoid(x), is exact.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.abs().neg_().exp_().add_(1).log_().add_(x.clamp(min=0))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return x.sigmoid().mul_(grad_outputs[0])

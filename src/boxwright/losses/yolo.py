@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from boxwright.config.schema import LossConfig
 from boxwright.losses.assign_anchor import Assignment, assign
 from boxwright.losses.focal import binary_cross_entropy
+from boxwright.losses.pick import pick
 from boxwright.ops.boxes import elementwise_iou
 from boxwright.structures import Targets
 
@@ -63,8 +64,6 @@ class YoloLoss(nn.Module):
 
     balance: Tensor
     anchors: Tensor
-    class_weight: Tensor
-    object_weight: Tensor
 
     def __init__(
         self, anchors: Tensor, strides: Sequence[int], num_classes: int, config: LossConfig, imgsz: int | None = None
@@ -78,8 +77,6 @@ class YoloLoss(nn.Module):
         published = _BALANCE_3 if num_layers == 3 else _BALANCE_MORE[:num_layers]
         self.register_buffer("balance", torch.tensor(published))
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
-        self.register_buffer("class_weight", torch.tensor([config.cls_pw]), persistent=False)
-        self.register_buffer("object_weight", torch.tensor([config.obj_pw]), persistent=False)
         strides = list(strides)
         self.reference_level = strides.index(_REFERENCE_STRIDE) if config.autobalance else 0
 
@@ -99,25 +96,23 @@ class YoloLoss(nn.Module):
         """Box, objectness and class term of one level, before gains."""
         config = self.config
         found = assign(targets, self.anchors[level], (maps.shape[2], maps.shape[3]), config.anchor_t)
-        positives = maps[found.images, found.anchors, found.rows, found.columns].float()  # (K, 5 + C)
-        weight = found.valid.float()
-        count = weight.sum().clamp(min=1)
+        candidates, objectness_logits = pick(maps, found)
+        total = found.counts.sum().clamp(min=1)
 
-        centre = positives[:, 0:2].sigmoid() * 2 - 0.5
-        size = (positives[:, 2:4].sigmoid() * 2) ** 2 * found.anchor_sizes
+        centre = candidates[:, 0:2].sigmoid() * 2 - 0.5
+        size = (candidates[:, 2:4].sigmoid() * 2) ** 2 * found.anchor_sizes
         iou = elementwise_iou(torch.cat((centre, size), dim=1), found.boxes, "ciou")
-        box = ((1.0 - iou) * weight).sum() / count
+        box = ((1.0 - iou) * found.counts).sum() / total
 
-        wanted = _objectness_targets(maps, found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
-        logits = maps[..., 4].float()
-        objectness = binary_cross_entropy(logits, wanted, self.object_weight, config.fl_gamma).mean()
+        wanted = _objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
+        objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).mean()
         if self.num_classes == 1:
             return box, objectness, box.new_zeros(())
         smooth = 0.5 * config.label_smoothing
-        class_targets = torch.full_like(positives[:, 5:], smooth)
-        class_targets.scatter_(1, found.labels[:, None], 1.0 - smooth)
-        bce = binary_cross_entropy(positives[:, 5:], class_targets, self.class_weight, config.fl_gamma)
-        return box, objectness, (bce.mean(dim=1) * weight).sum() / count
+        class_logits = candidates[:, 5:]
+        class_targets = torch.full_like(class_logits, smooth).scatter_(1, found.labels[:, None], 1.0 - smooth)
+        bce = binary_cross_entropy(class_logits, class_targets, config.cls_pw, config.fl_gamma).mean(dim=1)
+        return box, objectness, (bce * found.counts).sum() / total
 
     def _rebalance(self, level_objectness: Tensor) -> None:
         """Let each level's weight follow the inverse of its loss."""
@@ -125,22 +120,21 @@ class YoloLoss(nn.Module):
         self.balance.copy_(balance / balance[self.reference_level])
 
 
-def _objectness_targets(maps: Tensor, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
+def _objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
     """Objectness target (B, A, ny, nx): the overlap at assigned cells, 0 elsewhere.
 
-    Of several candidates in one cell the last of the list wins, or the best overlap with best_wins: each candidate
-    scatters its rank and the cell keeps the largest, which is the same on every device and in every order of execution.
+    Of several candidates in one cell the last of the published list wins, or the best overlap with best_wins: the cell
+    keeps the largest rank, which is the same on every device and in every order of execution.
     """
-    _, num_anchors, height, width = maps.shape[:4]
+    _, num_anchors, height, width = shape
     cell = ((found.images * num_anchors + found.anchors) * height + found.rows) * width + found.columns
-    place = torch.arange(1, iou.shape[0] + 1, device=iou.device)
-    rank, order = place, place - 1
+    rank = found.order
     if best_wins:
-        order = iou.argsort(stable=True)
-        rank = torch.empty_like(place).scatter_(0, order, place)
-    rank = torch.where(found.valid, rank, 0)
-    winner = torch.zeros(maps.shape[:4].numel(), dtype=torch.int64, device=iou.device)
-    winner = winner.scatter_reduce(0, cell, rank, reduce="amax")
-    scores = (1.0 - gr) + gr * iou
-    sorted_scores = torch.cat((scores.new_zeros(1), scores[order]))  # rank 0: no candidate
-    return sorted_scores[winner].view(maps.shape[:4])
+        place = torch.arange(1, iou.shape[0] + 1, device=iou.device)
+        rank = torch.empty_like(place).scatter_(0, iou.argsort(stable=True), place)
+    rank = torch.where(found.counts > 0, rank, 0)
+    highest = torch.zeros(shape.numel(), dtype=torch.int64, device=iou.device)
+    highest = highest.scatter_reduce(0, cell, rank, reduce="amax")
+    wins = (rank > 0) & (rank == highest[cell])
+    scores = torch.where(wins, (1.0 - gr) + gr * iou, 0.0)
+    return torch.zeros(shape.numel(), device=iou.device).scatter_add(0, cell, scores).view(shape)  # one winner a cell

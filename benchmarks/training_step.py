@@ -1,0 +1,152 @@
+"""How much faster a CPU training step is under the auto policy than plain fp32.
+
+One step is: images to float, forward, loss, backward, clipped optimizer step, EMA update; yolov5n with 80 classes,
+batch 16, one thread. Variants, each in a process of its own, since the malloc setting holds for a whole process:
+
+    fp32    fp32, NCHW, eager, glibc's default malloc, one-tensor-at-a-time optimizer and EMA: the baseline
+    auto    the precision policy `auto` (bf16 where the CPU has it), channels_last, malloc keeps large buffers, fused
+            optimizer, foreach EMA
+    layout  auto in fp32: what the memory layout and the malloc setting give by themselves
+
+The processes alternate for `--rounds` rounds; the table gives the median over all timed steps, and ratios of CPU time
+(the measure, since wall time suffers from whatever else the machine does) and of wall time.
+
+    python benchmarks/training_step.py [--sizes 320 640] [--rounds 3] [--steps 5] [--labels 20] [--threads 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from statistics import median
+
+VARIANTS = ("fp32", "layout", "auto")
+BATCH, NUM_CLASSES, PADDED_LABELS = 16, 80, 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[320, 640])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of a process, after two warm-up steps")
+    parser.add_argument("--labels", type=int, default=20, help=f"labels an image, padded to {PADDED_LABELS}")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.sizes[0], options.steps, options.labels, options.threads)))
+        return
+    for size in options.sizes:
+        report(size, options)
+
+
+def report(size: int, options: argparse.Namespace) -> None:
+    """Run the variants in turn and print one table."""
+    cpu: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    wall: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(options.rounds):
+        for name in VARIANTS:
+            steps = run_child(name, size, options)
+            cpu[name] += steps["cpu"]
+            wall[name] += steps["wall"]
+    print(f"training step, yolov5n, {size} px, batch {BATCH}, {options.threads} thread(s), {options.rounds} rounds")
+    print(f"{'variant':10}{'CPU s':>9}{'wall s':>9}{'CPU ratio':>11}{'wall ratio':>12}")
+    base_cpu, base_wall = median(cpu["fp32"]), median(wall["fp32"])
+    for name in VARIANTS:
+        own_cpu, own_wall = median(cpu[name]), median(wall[name])
+        print(f"{name:10}{own_cpu:9.3f}{own_wall:9.3f}{base_cpu / own_cpu:11.2f}{base_wall / own_wall:12.2f}")
+
+
+def run_child(name: str, size: int, options: argparse.Namespace) -> dict[str, list[float]]:
+    arguments = ["--child", name, "--sizes", str(size), "--steps", str(options.steps)]
+    arguments += ["--labels", str(options.labels), "--threads", str(options.threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(variant: str, size: int, steps: int, labels: int, threads: int) -> dict[str, list[float]]:
+    """Time steps of one variant in this process."""
+    tuned = variant != "fp32"
+    if tuned:
+        from boxwright.engine.allocator import keep_large_buffers  # before torch allocates
+
+        keep_large_buffers()
+    import torch
+
+    torch.set_num_threads(threads)
+    step = make_step(variant, size, labels)
+    times: dict[str, list[float]] = {"cpu": [], "wall": []}
+    for number in range(steps + 2):
+        cpu, wall = time.process_time(), time.perf_counter()
+        step()
+        if number >= 2:
+            times["cpu"].append(time.process_time() - cpu)
+            times["wall"].append(time.perf_counter() - wall)
+    return times
+
+
+def make_step(variant: str, size: int, labels: int):
+    """Build network, loss, optimizer and a batch; return the function that does one step."""
+    import copy
+
+    import torch
+
+    from boxwright.config.schema import LossConfig
+    from boxwright.engine.precision import resolve
+    from boxwright.losses.yolo import YoloLoss
+    from boxwright.models.graph import build_model
+    from boxwright.models.zoo import load_spec
+
+    tuned = variant != "fp32"
+    torch.manual_seed(0)
+    policy = resolve("auto" if variant == "auto" else "fp32", torch.device("cpu"))
+    layout = torch.channels_last if tuned else torch.contiguous_format
+    model = build_model(load_spec("yolov5n", NUM_CLASSES)).to(memory_format=layout).train()
+    averaged = copy.deepcopy(model).requires_grad_(False)
+    criterion = YoloLoss(model.head.anchors, model.strides, NUM_CLASSES, LossConfig(), size)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.937, nesterov=True, fused=tuned, foreach=False)
+    targets = make_targets(labels)
+    images = torch.randint(0, 256, (BATCH, 3, size, size), dtype=torch.uint8).contiguous(memory_format=layout)
+    values = [v for v in model.state_dict().values() if v.is_floating_point()]
+    averages = [v for v in averaged.state_dict().values() if v.is_floating_point()]
+
+    def step() -> None:
+        with policy.autocast():
+            loss = criterion(model(images.float() / 255), targets)
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0, foreach=tuned)
+        optimizer.step()
+        optimizer.zero_grad()
+        if tuned:
+            torch._foreach_lerp_(averages, values, 1e-4)
+        else:
+            for average, value in zip(averages, values, strict=True):
+                average.mul_(1 - 1e-4).add_(value, alpha=1e-4)
+
+    return step
+
+
+def make_targets(labels: int):
+    """Random boxes from a tenth to a third of the side, padded as a loader pads them."""
+    import torch
+
+    from boxwright.structures import Targets
+
+    boxes = torch.rand(BATCH, PADDED_LABELS, 4)
+    boxes[..., 2:] = boxes[..., 2:] * 0.25 + 0.08
+    boxes[..., :2] = boxes[..., :2] * 0.9 + 0.05
+    valid = (torch.arange(PADDED_LABELS) < labels).expand(BATCH, -1)
+    classes = torch.randint(0, NUM_CLASSES, (BATCH, PADDED_LABELS))
+    return Targets(boxes * valid[..., None], classes * valid, valid)
+
+
+if __name__ == "__main__":
+    main()
