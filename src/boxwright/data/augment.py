@@ -1,0 +1,140 @@
+"""One training sample: a pure function of (seed, epoch, index).
+
+Order, as published for YOLOv5 6.x (spec B7): mosaic or letterbox, random perspective, mixup with a second mosaic, HSV,
+flips. Positions and labels are worked out first, from sizes alone; then each image that is seen is sampled once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from boxwright.config.schema import AugmentConfig
+from boxwright.data.color import draw_hsv_multipliers, hsv_table, jitter_to_rgb
+from boxwright.data.copy_paste import choose_pastes, draw_paste_order, paste_mirrored
+from boxwright.data.geometry import draw_perspective, perspective_matrix, translation
+from boxwright.data.images import loaded_size
+from boxwright.data.letterbox import Image, fit_letterbox
+from boxwright.data.mixup import draw_mixup_ratio, mixup
+from boxwright.data.mosaic import CANVAS, draw_mosaic, place_tile
+from boxwright.data.rng import sample_generator
+from boxwright.data.shapes import Labels, Shapes, concatenate, shapes_of, warp_shapes
+from boxwright.data.source_images import SourceImages
+from boxwright.data.warp import Tile, render, resize_matrix, warp_image
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSamples:
+    """Makes training samples.
+
+    Args:
+        source: where pixels come from.
+        imgsz: side of a mosaic sample.
+        stride: largest stride of the network.
+        config: the random changes.
+        seed: seed of the run.
+        mosaic: allow mosaics; rectangular batches do not.
+    """
+
+    source: SourceImages
+    imgsz: int
+    stride: int
+    config: AugmentConfig
+    seed: int
+    mosaic: bool = True
+
+    def write(self, epoch: int, image: int, out: Image) -> Labels:
+        """Make one sample.
+
+        Args:
+            epoch: epoch, from 0.
+            image: position in the data index.
+            out: (H, W, 3) uint8 contiguous; gets RGB pixels.
+
+        Returns:
+            Normalised labels in the frame of `out`.
+
+        Raises:
+            UserError: an image file cannot be read.
+        """
+        rng = sample_generator(self.seed, epoch, image)
+        out_hw = (out.shape[0], out.shape[1])
+        if self.mosaic and rng.random() < self.config.mosaic:
+            pixels, labels = self._mosaic(image, rng)
+            if rng.random() < self.config.mixup:
+                other = int(rng.integers(len(self.source.index)))
+                second, more = self._mosaic(other, rng)
+                pixels = mixup(pixels, second, draw_mixup_ratio(rng))
+                labels = Labels(
+                    np.concatenate([labels.classes, more.classes]), np.concatenate([labels.boxes, more.boxes])
+                )
+        else:
+            pixels, labels = self._letterboxed(image, out_hw, rng)
+        gains = (self.config.hsv_h, self.config.hsv_s, self.config.hsv_v)
+        table = hsv_table(draw_hsv_multipliers(rng, gains)) if any(gains) else None
+        flip_y, flip_x = rng.random(2) < (self.config.flipud, self.config.fliplr)
+        if flip_x or flip_y:
+            code = -1 if flip_x and flip_y else int(flip_x)
+            cv2.flip(jitter_to_rgb(pixels, table), code, dst=out)
+        else:
+            jitter_to_rgb(pixels, table, out)
+        return labels.normalised(out_hw, flip_x=bool(flip_x), flip_y=bool(flip_y))
+
+    def _mosaic(self, image: int, rng: np.random.Generator) -> tuple[Image, Labels]:
+        """Four images around a centre, warped to the square of the input size; BGR."""
+        side = self.imgsz
+        out_hw, canvas_hw = (side, side), (CANVAS * side, CANVAS * side)
+        draw = draw_mosaic(rng, image, len(self.source.index), side)
+        tiles: list[Tile] = []
+        parts: list[Shapes] = []
+        for position, member in enumerate(draw.images.tolist()):
+            tile, shapes = self._place(position, member, draw.centre_xy)
+            tiles.append(tile)
+            parts.append(shapes)
+        shapes = concatenate(parts).clipped(*canvas_hw)
+        order = draw_paste_order(rng, shapes, self.config.copy_paste)
+        pasted, shapes_after = choose_pastes(shapes, order, canvas_hw[1])
+        warp = draw_perspective(rng, self.config)
+        matrix = perspective_matrix(warp, canvas_hw, out_hw)
+        labels = warp_shapes(shapes_after, matrix, warp.scale, out_hw)
+        if not len(pasted):
+            return render([tile.then(matrix) for tile in tiles], out_hw, self.source.load), labels
+        # A pasted object is cut out of the mirrored canvas, which therefore has to exist.
+        canvas = render(tiles, canvas_hw, self.source.load)
+        paste_mirrored(canvas, shapes, pasted)
+        return warp_image(canvas, matrix, out_hw), labels
+
+    def _place(self, position: int, image: int, centre_xy: tuple[int, int]) -> tuple[Tile, Shapes]:
+        """One tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""
+        original, source_hw = self._original_size(image), self.source.size(image)
+        tile_hw = loaded_size(original, self.imgsz)
+        placement = place_tile(position, centre_xy, tile_hw, self.imgsz)
+        left, top = placement.offset_xy
+        per_x, per_y = source_hw[1] / tile_hw[1], source_hw[0] / tile_hw[0]
+        x1, y1, x2, y2 = placement.small
+        tile = Tile(
+            image,
+            source_hw,
+            translation(left, top) @ resize_matrix(source_hw, tile_hw),
+            (x1 * per_x, y1 * per_y, x2 * per_x, y2 * per_y),
+        )
+        return tile, shapes_of(self.source.index, image, tile_hw, (top, left))
+
+    def _letterboxed(self, image: int, out_hw: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Labels]:
+        """One image, letterboxed and warped; BGR."""
+        source_hw = self.source.size(image)
+        loaded_hw = loaded_size(self._original_size(image), self.imgsz)
+        fit = fit_letterbox(loaded_hw, out_hw, auto=False, stride=self.stride)
+        warp = draw_perspective(rng, self.config)
+        matrix = perspective_matrix(warp, out_hw, out_hw)
+        place = translation(fit.left, fit.top) @ resize_matrix(source_hw, fit.resized_hw)
+        tile = Tile(image, source_hw, matrix @ place, (0.0, 0.0, float(source_hw[1]), float(source_hw[0])))
+        size = (fit.scale_yx[0] * loaded_hw[0], fit.scale_yx[1] * loaded_hw[1])
+        shapes = shapes_of(self.source.index, image, size, fit.pad_yx)
+        return render([tile], out_hw, self.source.load), warp_shapes(shapes, matrix, warp.scale, out_hw)
+
+    def _original_size(self, image: int) -> tuple[int, int]:
+        height, width = self.source.index.sizes[image].tolist()
+        return height, width

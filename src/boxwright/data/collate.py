@@ -1,0 +1,37 @@
+"""Samples to one Batch: images side by side in one buffer, labels padded to a common count.
+
+Legend: B images, M labels an image at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from boxwright.data.shapes import Labels
+from boxwright.structures import Targets
+
+_COUNT_STEP = 16  # M is rounded up to this, so that a compiled step sees few different shapes
+
+
+def image_buffer(count: int, out_hw: tuple[int, int]) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Room for the images of a batch, seen twice: (B, 3, H, W) in channels_last memory, and (B, H, W, 3) to fill."""
+    pixels = torch.empty((count, *out_hw, 3), dtype=torch.uint8)
+    return pixels.permute(0, 3, 1, 2), pixels.numpy()
+
+
+def pad_labels(labels: Sequence[Labels]) -> Targets:
+    """Stack normalised labels of B images, M = the largest count, rounded up, and at least one step."""
+    most = max(len(item.classes) for item in labels)
+    count = max(-(-most // _COUNT_STEP), 1) * _COUNT_STEP
+    boxes = np.zeros((len(labels), count, 4), dtype=np.float32)
+    classes = np.zeros((len(labels), count), dtype=np.int64)
+    valid = np.zeros((len(labels), count), dtype=np.bool_)
+    for row, item in enumerate(labels):
+        num = len(item.classes)
+        boxes[row, :num], classes[row, :num], valid[row, :num] = item.boxes, item.classes, True
+    return Targets(torch.from_numpy(boxes), torch.from_numpy(classes), torch.from_numpy(valid))

@@ -1,0 +1,130 @@
+"""Image files to (H, W, 3) uint8 BGR arrays, at full or at reduced scale, and the published resize rule.
+
+Any depth and channel count comes out as three 8-bit channels (grey is repeated, alpha is dropped, 16 bits become 8);
+EXIF rotation is applied at every scale. What is not here: keeping decoded images (cache.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+
+from boxwright.data.letterbox import Image
+from boxwright.errors import UserError
+
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_LARGEST_REDUCTION = 8  # what JPEG decoders offer: the inverse DCT at 1/8 is its mean
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+
+
+def read_image(path: Path, reduction: int = 1) -> Image:
+    """Decode an image file.
+
+    Args:
+        path: the file; any characters in its name.
+        reduction: 1, 2, 4, ...; the result has ceil(side / reduction) pixels a side. A JPEG is decoded at that scale
+            (up to 8), which is faster; other formats are decoded in full and averaged.
+
+    Returns:
+        (H, W, 3) uint8, BGR, contiguous.
+
+    Raises:
+        UserError: the file is missing, truncated or no image.
+    """
+    data = _read_bytes(path)
+    is_jpeg = data[:2].tobytes() == _JPEG_START
+    if is_jpeg and _is_truncated_jpeg(data):
+        raise UserError(f"{path}: the JPEG file is truncated; replace it or take it out of the data set")
+    decoded_at = min(reduction, _LARGEST_REDUCTION) if is_jpeg else 1
+    try:
+        image = cv2.imdecode(data, _REDUCED[decoded_at])
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UserError(f"{path}: cannot be read as an image; replace it or take it out of the data set")
+    rest = reduction // decoded_at
+    if rest > 1:
+        height, width = image.shape[:2]
+        image = cv2.resize(image, (-(-width // rest), -(-height // rest)), interpolation=cv2.INTER_AREA)
+    return cast("Image", image)
+
+
+def read_indexed_image(path: Path, indexed_hw: tuple[int, int], reduction: int = 1) -> Image:
+    """Decode an image whose full size the data index knows; see `read_image`.
+
+    Raises:
+        UserError: also if the file has another size by now.
+    """
+    image = read_image(path, reduction)
+    if image.shape[:2] != reduced_size(indexed_hw, reduction):
+        height, width = indexed_hw
+        raise UserError(f"{path}: the image was {width} x {height} pixels when the data set was indexed; start again")
+    return image
+
+
+def _read_bytes(path: Path) -> np.ndarray:
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # OpenCV's own reader does not take every file name on every system
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from error
+    if data.size == 0:
+        raise UserError(f"{path}: the image file is empty")
+    return data
+
+
+def _is_truncated_jpeg(data: np.ndarray) -> bool:
+    """Tell whether no end marker follows the last start of scan; the decoder itself only warns and fills with grey.
+
+    Inside the compressed data neither marker can occur, since 0xFF is followed by 0x00 or a restart marker there.
+    """
+    if data[-2:].tobytes() == _JPEG_END:
+        return False
+    raw = data.tobytes()
+    return raw.rfind(_JPEG_END) < raw.rfind(_JPEG_SCAN)
+
+
+def reduction_for(image_hw: tuple[int, int], imgsz: int) -> int:
+    """The largest power of two by which an image can shrink and its longer side still be at least `imgsz`."""
+    reduction = 1
+    while max(image_hw) >= 2 * reduction * imgsz:
+        reduction *= 2
+    return reduction
+
+
+def reduced_size(image_hw: tuple[int, int], reduction: int) -> tuple[int, int]:
+    """Height and width of what `read_image` gives."""
+    return -(-image_hw[0] // reduction), -(-image_hw[1] // reduction)
+
+
+def loaded_size(image_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
+    """Height and width of an image brought to `imgsz` on its longer side; the shorter side is rounded down.
+
+    Source: published YOLOv5 6.x behaviour (golden dataset/resize_rule).
+    """
+    height, width = image_hw
+    scale = imgsz / max(height, width)
+    if scale == 1.0:
+        return height, width
+    return max(int(height * scale), 1), max(int(width * scale), 1)
+
+
+def resize_for_validation(image: Image, imgsz: int) -> Image:
+    """Bring the longer side to `imgsz`: averaging when it shrinks, linear when it grows.
+
+    Source: published YOLOv5 6.x behaviour (golden dataset/resize_rule). Training samples linearly instead, once, in
+    the composed warp.
+    """
+    height, width = image.shape[:2]
+    new_h, new_w = loaded_size((height, width), imgsz)
+    if (new_h, new_w) == (height, width):
+        return image
+    method = cv2.INTER_AREA if imgsz < max(height, width) else cv2.INTER_LINEAR
+    return cast("Image", cv2.resize(image, (new_w, new_h), interpolation=method))

@@ -1,0 +1,109 @@
+"""Worker processes that make batches from keys, in the order of the keys, and live as long as the pool.
+
+With no workers, batches are made in this process. Workers decide nothing: what a batch is depends on its key alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from boxwright.errors import UserError
+from boxwright.structures import Batch
+
+Key = tuple[int, int]  # epoch, step
+MakeBatch = Callable[[Key], Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """A user's mistake on its way from a worker."""
+
+    text: str
+
+
+class _Batches(Dataset[Any]):
+    """Makes batches in a worker."""
+
+    def __init__(self, make: MakeBatch) -> None:
+        self._make = make
+
+    def __getitem__(self, key: Key) -> Batch | _Mistake:
+        try:
+            return self._make(key)
+        except UserError as error:
+            return _Mistake(str(error))
+
+
+class _Keys(Sampler[Key]):
+    """The keys that come next."""
+
+    def __init__(self) -> None:
+        self.keys: Iterable[Key] = ()
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.keys)
+
+
+class BatchPool:
+    """Makes batches in `workers` processes, a few ahead.
+
+    Args:
+        make: batch from key; a plain picklable object.
+        workers: processes; at most the number of cores, 0 makes batches here.
+        pin_memory: hand out batches in page-locked memory, from which copies to a GPU are faster.
+    """
+
+    def __init__(self, make: MakeBatch, workers: int, *, pin_memory: bool = False) -> None:
+        self._make = make
+        self._keys = _Keys()
+        self.workers = min(workers, os.cpu_count() or 1)
+        self._loader: DataLoader[Any] | None = None
+        cv2.setNumThreads(0)  # one thread a process: cores are shared out by processes
+        if self.workers:
+            forks = "fork" in multiprocessing.get_all_start_methods()  # forked workers share the pages of the index
+            self._loader = DataLoader(
+                _Batches(make),
+                sampler=self._keys,
+                batch_size=None,
+                num_workers=self.workers,
+                persistent_workers=True,
+                prefetch_factor=2,
+                pin_memory=pin_memory,
+                worker_init_fn=_start_worker,
+                multiprocessing_context="fork" if forks else None,
+                generator=torch.Generator(),  # else every epoch would advance the generator of the run
+            )
+
+    def batches(self, keys: Iterable[Key]) -> Iterator[Batch]:
+        """Batches of these keys, in order. Asking again abandons what was asked for before.
+
+        Raises:
+            UserError: an image file cannot be read; the sentence names it.
+        """
+        if self._loader is None:
+            yield from map(self._make, keys)
+            return
+        self._keys.keys = keys
+        for item in cast("Iterator[Batch | _Mistake]", iter(self._loader)):
+            if isinstance(item, _Mistake):
+                raise UserError(item.text)
+            yield item
+
+    def close(self) -> None:
+        """End the workers. The pool makes batches here from then on."""
+        self._loader = None
+        self.workers = 0
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which finishes its step with our batches

@@ -1,0 +1,191 @@
+"""Decoded source images for training: read at reduced scale, and kept in memory or on disk if wished.
+
+An image is decoded at the smallest scale 1/1, 1/2, 1/4, ... at which its longer side still has the input size, cached
+or not, so that a cache never changes a sample. What is not here: the validation path, which reads at full scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from boxwright.data.images import read_indexed_image, reduced_size, reduction_for
+from boxwright.data.index import DataIndex
+from boxwright.data.letterbox import Image
+from boxwright.errors import UserError
+
+_MEMORY_MARGIN: Final = 1.1  # the cache may not take the last tenth of what is free
+_GIB: Final = 2**30
+
+
+class SourceImages:
+    """Reads the images of an index at the scale that training at `imgsz` needs.
+
+    Args:
+        index: the data set.
+        imgsz: side of the network input.
+        reduce: decode at reduced scale; False reads everything in full (for measurements).
+    """
+
+    def __init__(self, index: DataIndex, imgsz: int, *, reduce: bool = True) -> None:
+        self.index = index
+        self._imgsz = imgsz
+        self._reduce = reduce
+
+    def reduction(self, image: int) -> int:
+        height, width = self.index.sizes[image].tolist()
+        return reduction_for((height, width), self._imgsz) if self._reduce else 1
+
+    def size(self, image: int) -> tuple[int, int]:
+        """Height and width of what `load` gives; reads no file."""
+        height, width = self.index.sizes[image].tolist()
+        return reduced_size((height, width), self.reduction(image))
+
+    def load(self, image: int) -> Image:
+        """Pixels (H, W, 3) uint8 BGR; not to be written to."""
+        height, width = self.index.sizes[image].tolist()
+        return read_indexed_image(self.index.path(image), (height, width), self.reduction(image))
+
+
+class RamCache(SourceImages):
+    """Keeps decoded images in one block of memory that all workers share; filled as images are first read.
+
+    Raises:
+        UserError: the block does not fit in the memory that is free now.
+    """
+
+    def __init__(self, index: DataIndex, imgsz: int, *, reduce: bool = True) -> None:
+        super().__init__(index, imgsz, reduce=reduce)
+        counts = [3 * height * width for height, width in map(self.size, range(len(index)))]
+        self._starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
+        total, free = int(self._starts[-1]), available_memory()
+        if free is not None and total * _MEMORY_MARGIN > free:
+            raise UserError(
+                f"--cache ram needs {total * _MEMORY_MARGIN / _GIB:.1f} GiB for {len(index)} images but "
+                f"{free / _GIB:.1f} GiB of memory are free; use --cache disk or none"
+            )
+        self._pixels = _shared_bytes(total)
+        self._filled = _shared_bytes(len(index))
+
+    def load(self, image: int) -> Image:
+        height, width = self.size(image)
+        start = int(self._starts[image])
+        room = self._pixels.numpy()[start : start + 3 * height * width].reshape(height, width, 3)
+        filled = self._filled.numpy()
+        if not filled[image]:
+            room[:] = super().load(image)  # two workers may both do this, with the same bytes
+            filled[image] = 1
+        return room
+
+
+class DiskCache(SourceImages):
+    """Keeps decoded images as .npy files in a cache folder; they are mapped, so that only what is seen is read.
+
+    A file is named by the path, size and modification time of its image and by the reduction, so that an edited image
+    is decoded anew. Files are written beside their name and renamed.
+    """
+
+    def __init__(self, index: DataIndex, imgsz: int, folder: Path, *, reduce: bool = True) -> None:
+        super().__init__(index, imgsz, reduce=reduce)
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--cache disk: the folder {folder} cannot be made ({error.strerror or error})") from error
+
+    def load(self, image: int) -> Image:
+        file = self._folder / self._name(image)
+        try:
+            pixels = np.load(file, mmap_mode="r", allow_pickle=False)
+            if pixels.shape == (*self.size(image), 3) and pixels.dtype == np.uint8:
+                return pixels
+        except (OSError, ValueError, EOFError):
+            pass  # absent or damaged: decode and write it again
+        pixels = super().load(image)
+        _write_atomically(file, pixels)
+        return pixels
+
+    def _name(self, image: int) -> str:
+        path = self.index.path(image)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from error
+        key = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{self.reduction(image)}"
+        return hashlib.sha256(os.fsencode(key)).hexdigest()[:40] + ".npy"
+
+
+def open_source_images(
+    index: DataIndex, imgsz: int, cache: str, *, cache_folder: Path | None = None, reduce: bool = True
+) -> SourceImages:
+    """Source images with the wanted cache: "" (none), "ram" or "disk".
+
+    Args:
+        index: the data set.
+        imgsz: side of the network input.
+        cache: which cache.
+        cache_folder: where the disk cache lies; by default in the user's cache folder.
+        reduce: see `SourceImages`.
+
+    Raises:
+        UserError: memory or disk do not allow it.
+    """
+    makers: dict[str, Callable[[], SourceImages]] = {
+        "": lambda: SourceImages(index, imgsz, reduce=reduce),
+        "ram": lambda: RamCache(index, imgsz, reduce=reduce),
+        "disk": lambda: DiskCache(index, imgsz, cache_folder or user_cache_folder() / "images", reduce=reduce),
+    }
+    return makers[cache]()
+
+
+def user_cache_folder() -> Path:
+    """The user's cache folder for Boxwright (XDG_CACHE_HOME, LOCALAPPDATA, or ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(base) if base else Path.home() / ".cache") / "boxwright"
+
+
+def available_memory() -> int | None:
+    """Bytes of memory free for new data, within the limit of the container; None where it cannot be told."""
+    limits: list[int] = []
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        group = Path("/sys/fs/cgroup")
+        ceiling, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
+        if ceiling != "max":
+            limits.append(int(ceiling) - int(used))
+    except (OSError, ValueError):
+        pass
+    return min(limits) if limits else None
+
+
+def _shared_bytes(count: int) -> torch.Tensor:
+    """Zeroed bytes that forked workers see alike.
+
+    On Linux an anonymous mapping: it takes pages only where it is written to, and is not bound by the size of /dev/shm,
+    which containers keep small. Elsewhere torch's shared memory, which can be handed to spawned workers.
+    """
+    if sys.platform == "linux":
+        return torch.frombuffer(mmap.mmap(-1, max(count, 1)), dtype=torch.uint8)
+    return torch.zeros(max(count, 1), dtype=torch.uint8).share_memory_()
+
+
+def _write_atomically(file: Path, pixels: Image) -> None:
+    """Write an array so that readers see all of it or nothing; a full or read-only disk only means no cache."""
+    buffer = io.BytesIO()
+    np.save(buffer, pixels, allow_pickle=False)
+    temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(buffer.getbuffer())
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
