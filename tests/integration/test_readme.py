@@ -1,0 +1,106 @@
+"""Every code example of the documentation is run, on small data and for one epoch."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from boxwright.checkpoints.native import save_checkpoint
+from boxwright.models.graph import build_model
+from boxwright.models.zoo import load_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SMALLER = {"--epochs 100": "--epochs 1", "--img 640": "--img 64", "--batch 16": "--batch 4"}
+
+
+def examples(document: str, language: str) -> list[str]:
+    return [code for lang, code in FENCE.findall((ROOT / document).read_text(encoding="utf-8")) if lang == language]
+
+
+def commands(document: str) -> list[str]:
+    lines = (line.partition(" #")[0].strip() for block in examples(document, "bash") for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README supposes: data.yaml with images and labels, yolov5n.pt, photo.jpg."""
+    folder = tmp_path_factory.mktemp("read me ü")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        for number in range(count):
+            image = random.integers(0, 80, (96, 128, 3), dtype=np.uint8)
+            x, y = random.integers(0, 80, 2)
+            image[y // 2 : y // 2 + 40, x : x + 40] = 220
+            ok, jpeg = cv2.imencode(".jpg", image)
+            assert ok
+            (folder / "images" / split / f"{number}.jpg").write_bytes(jpeg.tobytes())
+            row = f"0 {(x + 20) / 128:.5f} {(y // 2 + 20) / 96:.5f} {40 / 128:.5f} {40 / 96:.5f}\n"
+            (folder / "labels" / split / f"{number}.txt").write_text(row)
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [box]\n")
+    (folder / "photo.jpg").write_bytes((folder / "images" / "val" / "0.jpg").read_bytes())
+    model = build_model(load_spec("yolov5n", 1), ["box"])
+    about = {"spec": model.spec.to_mapping(), "names": list(model.names), "strides": list(model.strides)}
+    content = {"format": "boxwright", "version": 1, "model": about, "state_dict": model.state_dict(), "ema": None}
+    save_checkpoint(folder / "yolov5n.pt", content)
+    return folder
+
+
+def run(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, subprocess.CompletedProcess[str]]:
+    """The commands of the README one after another, as its reader would type them."""
+    done: dict[str, subprocess.CompletedProcess[str]] = {}
+    for command in commands("README.md"):
+        if command.startswith("boxwright "):
+            smaller = command
+            for written, small in SMALLER.items():
+                smaller = smaller.replace(written, small)
+            done[command] = run(folder, sys.executable, "-m", *shlex.split(smaller))
+    return done
+
+
+@pytest.mark.parametrize("command", [c for c in commands("README.md") if c.startswith("boxwright ")])
+def test_a_command_of_the_readme_works(results: dict[str, subprocess.CompletedProcess[str]], command: str) -> None:
+    done = results[command]
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def test_there_are_five_first_commands() -> None:
+    assert len([c for c in commands("README.md") if c.startswith("boxwright ")]) == 5
+    assert commands("README.md")[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("number", range(len(examples("README.md", "python"))))
+def test_python_of_the_readme_works(
+    folder: Path, results: dict[str, subprocess.CompletedProcess[str]], number: int
+) -> None:
+    assert results
+    done = run(folder, sys.executable, "-c", examples("README.md", "python")[number])
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_named_targets_and_files_exist(document: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in commands(document):
+        if command.startswith("make "):
+            assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / target).exists() or target == "docs/demo.jpg", f"{document} points at {target}"
