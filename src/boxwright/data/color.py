@@ -6,6 +6,7 @@ Source: published YOLOv5 6.x behaviour (spec A7 and B7, golden augment/hsv).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ def jitter_to_rgb(image_bgr: Image, table: NDArray[np.uint8] | None, out: Image 
         out: contiguous array of the same shape to write to.
     """
     if table is None:
-        return cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB, dst=out)
+        return cast("Image", cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB, dst=out))
     hsv = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2HSV)
     cv2.LUT(hsv, table, dst=hsv)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=out)
+    return cast("Image", cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=out))

@@ -63,13 +63,13 @@ class Shapes:
 def shapes_of(index: DataIndex, image: int, size_hw: tuple[float, float], offset_yx: tuple[float, float]) -> Shapes:
     """Labels of an image whose pixels are brought to `size_hw` and put down at `offset_yx`, in pixels there."""
     classes, boxes = index.labels(image)
-    size = np.array([size_hw[1], size_hw[0]], dtype=np.float32)
-    offset = np.array([offset_yx[1], offset_yx[0]], dtype=np.float32)
+    size = np.array([size_hw[1], size_hw[0]] * 2, dtype=np.float32)
+    offset = np.array([offset_yx[1], offset_yx[0]] * 2, dtype=np.float32)
     half = boxes[:, 2:] / 2
     corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
     bounds = index.point_offsets[index.box_offsets[image] : index.box_offsets[image + 1] + 1]
-    points = index.points[bounds[0] : bounds[-1]] * size + offset
-    return Shapes(classes, corners * np.tile(size, 2) + np.tile(offset, 2), points, bounds - bounds[0])
+    points = index.points[bounds[0] : bounds[-1]] * size[:2] + offset[:2]
+    return Shapes(classes, corners * size + offset, points, bounds - bounds[0])
 
 
 def concatenate(parts: Sequence[Shapes]) -> Shapes:
