@@ -1,0 +1,124 @@
+"""Schedules, parameter groups, averaging, early stopping and gain scaling of 6.x against recorded numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from boxwright.config.schema import LossConfig, OptimConfig
+from boxwright.engine.ema import ModelEma
+from boxwright.engine.optim import apply_settings, make_optimizer, parameter_roles
+from boxwright.engine.schedule import Schedule, lr_factor
+from boxwright.engine.stopping import EarlyStopping
+from boxwright.losses.yolo import scale_gains
+from boxwright.models.graph import build_model
+from boxwright.models.zoo import load_spec
+from tests.golden import golden_cases
+
+RTOL, ATOL = 1e-9, 1e-12
+
+
+@pytest.mark.parametrize("file", golden_cases("schedule", "iterations_v[67]*.json"))
+def test_iterations(file: Path) -> None:
+    content = json.loads(file.read_text())
+    old = content["version"] in ("v6.0", "v6.1")
+    for case in content["cases"]:
+        hyp = {key: value for key, value in case["hyp"].items() if key in OptimConfig.model_fields}
+        config = OptimConfig(**hyp, cos_lr=case["cosine"], nominal_batch_size=case["nominal_batch"])
+        # The linear factor of v6.0 divides by E - 1.
+        epochs = case["epochs"] - 1 if content["version"] == "v6.0" and not case["cosine"] else case["epochs"]
+        schedule = Schedule(
+            config, epochs, case["batches_per_epoch"], case["batch_size"], min_warmup_steps=1000 if old else 100
+        )
+        assert schedule.warmup_steps == case["nw"]
+        np.testing.assert_allclose([schedule.factor(e) for e in range(len(case["lf"]))], case["lf"], RTOL, ATOL)
+        np.testing.assert_allclose(schedule.scaled_weight_decay, case["scaled_weight_decay"]["weight"], RTOL, ATOL)
+        settings = [schedule.at(step) for step in case["iterations"]]
+        for key, values in (
+            ("lr_bias", [s.lr_bias for s in settings]),
+            ("lr_weight", [s.lr_other for s in settings]),
+            ("lr_norm", [s.lr_other for s in settings]),
+            ("momentum", [s.momentum for s in settings]),
+            ("accumulate", [s.accumulate for s in settings]),
+        ):
+            np.testing.assert_allclose(values, case[key], RTOL, ATOL, err_msg=f"{case['name']} {key}")
+        last, steps = -1, []
+        for step in range(case["epochs"] * case["batches_per_epoch"]):  # `iterations` may be a selection
+            if step - last >= schedule.at(step).accumulate:
+                steps.append(step)
+                last = step
+        assert steps == case["step_iterations"], case["name"]
+
+
+@pytest.mark.parametrize("file", golden_cases("schedule", "param_groups_v[67]*.json"))
+def test_parameter_groups(file: Path) -> None:
+    content = json.loads(file.read_text())
+    model = build_model(load_spec(Path(content["model"]).stem))
+    roles = parameter_roles(model)
+    optimizer = make_optimizer(model, OptimConfig(), 0.0005)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for expected, group in zip(content["groups"], optimizer.param_groups, strict=True):
+        assert roles[expected["role"]] == expected["keys"]
+        assert [names[id(p)] for p in group["params"]] == expected["keys"]
+        assert (group["weight_decay"] > 0) == (expected["role"] == "weight")
+    adam = make_optimizer(model, OptimConfig(optimizer="AdamW"), 0.0005)
+    assert list(adam.param_groups[0]["betas"]) == content["adam_betas"]
+    apply_settings(adam, Schedule(OptimConfig(), 3, 10, 16).at(5))
+    assert adam.param_groups[0]["lr"] > adam.param_groups[1]["lr"]
+
+
+@pytest.mark.parametrize("file", golden_cases("schedule", "misc.json"))
+def test_ema(file: Path) -> None:
+    misc, arrays = json.loads(file.read_text()), np.load(file.with_name("ema.npz"))
+    decay = misc["ema_decay"]
+    ema = ModelEma(nn.Linear(1, 1), decay["base"], decay["tau"])
+    np.testing.assert_allclose([ema.decay_at(u) for u in decay["updates"]], decay["decay"], RTOL, ATOL)
+    sequence = misc["ema_sequence"]
+
+    def state(prefix: str) -> dict[str, torch.Tensor]:
+        return {key: torch.from_numpy(arrays[f"{prefix}|{key}"].copy()) for key in sequence["keys"]}
+
+    for start in sequence["start_updates"]:
+        model = nn.ModuleDict({"lin": nn.Linear(3, 2), "bn": nn.BatchNorm1d(2)})
+        model.load_state_dict(state("model0"))
+        ema = ModelEma(model, decay["base"], decay["tau"], updates=start)
+        for step in range(sequence["steps"]):
+            model.load_state_dict(state(f"model{step}"))
+            ema.update(model)
+            for key, value in ema.module.state_dict().items():
+                expected = arrays[f"start{start}|ema{step}|{key}"]
+                np.testing.assert_allclose(value.numpy(), expected, RTOL, ATOL, err_msg=f"{start} {step} {key}")
+
+
+@pytest.mark.parametrize("file", golden_cases("schedule", "misc.json"))
+def test_early_stopping_and_factors(file: Path) -> None:
+    misc = json.loads(file.read_text())
+    for case in misc["early_stopping"]:
+        stopper = EarlyStopping(case["patience"])
+        for entry in case["log"]:
+            assert stopper.update(entry["epoch"], entry["fitness"]) == entry["stop"]
+            assert stopper.may_stop_next(entry["epoch"]) == entry["possible_stop"]
+            assert (stopper.best_epoch, stopper.best_fitness) == (entry["best_epoch"], entry["best_fitness"])
+    for case in misc["lr_lambda"]:
+        epochs = case["epochs"]
+        for key, cosine, divisor in (
+            ("cosine", True, epochs),
+            ("linear_6_1_and_later", False, epochs),
+            ("linear_5_0_and_6_0", False, epochs - 1),
+        ):
+            values = [lr_factor(e, divisor, case["lrf"], cosine=cosine) for e in range(len(case[key]))]
+            np.testing.assert_allclose(values, case[key], RTOL, ATOL)
+
+
+@pytest.mark.parametrize("file", golden_cases("schedule", "hyp_scaling_v[67]*.json"))
+def test_gain_scaling(file: Path) -> None:
+    for case in json.loads(file.read_text())["cases"]:
+        before = LossConfig(**case["before"])
+        after = scale_gains(before, num_layers=case["nl"], num_classes=case["nc"], imgsz=case["imgsz"])
+        for key, value in case["after"].items():
+            np.testing.assert_allclose(getattr(after, key), value, RTOL, ATOL)
