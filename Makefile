@@ -6,12 +6,10 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: demo test lint types tests install format clean
 
 demo: $(INSTALLED)
-	OMP_NUM_THREADS= $(RUN) -m boxwright demo
+	$(RUN) -m boxwright demo
 
 test: lint types tests
 

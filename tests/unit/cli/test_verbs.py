@@ -90,14 +90,3 @@ def test_python_does_the_same(jobs: SimpleNamespace) -> None:
 def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
     with pytest.raises(Exception, match="epochz: no such setting; did you mean epochs"):
         bw.train("d.yaml", epochz=3)
-
-
-def test_info(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "yolov5n", "--verbose"]) == 0
-    text = capsys.readouterr().out
-    assert "yolov5n: 25 layers, 1,872,157 parameters (1,867,405 fused), 80 classes" in text
-    assert "strides 8, 16, 32; 4.47 GFLOPs" in text
-    assert len(text.splitlines()) == 1 + 25 + 2
-    assert main(["info", "yolov5q"]) == 2
-    assert main(["info", "yolov5n", "--imgsz", "333"]) == 2
-    assert "multiple" in capsys.readouterr().err
