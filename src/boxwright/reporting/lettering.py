@@ -40,7 +40,9 @@ def text_mask(text: str, size: int) -> NDArray[np.float32]:
 
     Text past 40 characters is cut with an ellipsis; line breaks and tabs become spaces.
     """
-    line = " ".join(text.split()) or " "
+    line = " ".join(text.split())
+    if not line:
+        return np.zeros((round(size * 0.95) + round(size * 0.28), 1), np.float32)
     if len(line) > _MAX_CHARACTERS:
         line = line[: _MAX_CHARACTERS - 1] + "…"
     with warnings.catch_warnings():

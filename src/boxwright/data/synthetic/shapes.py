@@ -252,9 +252,9 @@ def _person(s: _Sculptor, x: float, base: float, height: float, *, wide: float =
 
     depth = 0.3 if not seated else 0.1
     if not seated:
-        s.block((x - depth * 0.9, x + depth * 0.35), (-0.3, -0.02), z(0.0, 0.48), "second")
+        s.block((x - 0.5, x - 0.1), (-0.3, -0.02), z(0.0, 0.48), "second", top_x=(x - depth, x + 0.1))
         s.paint("front", (0.0, 1.0), (0.0, 0.1), "dark")
-        s.block((x - depth * 0.35, x + depth * 0.9), (0.02, 0.3), z(0.0, 0.48), "second")
+        s.block((x + 0.1, x + 0.5), (0.02, 0.3), z(0.0, 0.48), "second", top_x=(x - 0.1, x + depth))
         s.paint("front", (0.0, 1.0), (0.0, 0.1), "dark")
     s.block((x - depth, x + depth), (-wide, wide), z(0.45, 0.83), "body", top_y=(-wide * 0.85, wide * 0.85), layer=2)
     for face in ("left", "right"):
@@ -280,14 +280,15 @@ def _two_wheels(s: _Sculptor, radius: Range, thick: float, inner: str | None) ->
 
 
 def _motorcycle(s: _Sculptor, variant: int) -> None:
-    _two_wheels(s, (0.15, 0.21), 0.18, "hub")
-    s.block((-0.36, 0.3), (-0.26, 0.26), (0.2, 0.52), "body", top_x=(-0.46, 0.34))
+    up = 1.0 if variant else 1.25  # without a rider the machine itself fills the cuboid
+    _two_wheels(s, (0.15, 0.21 * up), 0.18, "hub")
+    s.block((-0.36, 0.3), (-0.26, 0.26), (0.2 * up, 0.52 * up), "body", top_x=(-0.46, 0.34))
     for face in ("left", "right"):
         s.paint(face, (0.15, 0.6), (0.0, 0.5), "dark")
     s.paint("rear", (0.25, 0.75), (0.5, 0.95), "rear_light")
-    s.block((0.16, 0.36), (-0.5, 0.5), (0.5, 0.66), "dark", layer=1)
+    s.block((0.16, 0.36), (-0.5, 0.5), (0.5 * up, 0.66 * up), "dark", layer=1)
     s.paint("front", (0.35, 0.65), (0.1, 0.9), "front_light")
-    s.block((0.2, 0.3), (-0.2, 0.2), (0.6, 0.78), "glass", top_x=(0.14, 0.2), layer=1)
+    s.block((0.2, 0.3), (-0.2, 0.2), (0.6 * up, 0.8 * up), "glass", top_x=(0.14, 0.2), layer=1)
     if variant:
         _person(s, -0.05, 0.2, 0.8, wide=0.42, seated=True)
 

@@ -1,0 +1,190 @@
+"""report.html: one page about a run folder, readable without network.
+
+The page shows what lies in the folder (config.yaml, results.csv, plots, weights) and what the caller adds (tables,
+sample predictions). Images are linked by relative paths, so that the folder can be moved or zipped as a whole.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from boxwright.reporting.plots import read_results
+
+_STYLE = """
+:root { --ink: #1c2430; --soft: #5d6b7c; --line: #dde3ea; --panel: #f6f8fa; --accent: #1f6feb; }
+* { box-sizing: border-box; }
+body { margin: 0; font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); }
+main { max-width: 1180px; margin: 0 auto; padding: 32px 24px 64px; }
+h1 { font-size: 26px; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 19px; margin: 40px 0 12px; padding-bottom: 6px; border-bottom: 1px solid var(--line); }
+p.sub { color: var(--soft); margin: 0 0 24px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+.card { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
+.card b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
+.card span { color: var(--soft); font-size: 13px; }
+.scroll { overflow-x: auto; margin-bottom: 20px; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--soft); padding: 4px 0; }
+th, td { padding: 4px 14px 4px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+th { color: var(--soft); font-weight: 600; }
+figure { margin: 0 0 24px; }
+figure img { max-width: 100%; border: 1px solid var(--line); border-radius: 6px; }
+figcaption { color: var(--soft); font-size: 13px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 16px; }
+.grid img { width: 100%; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 14px; overflow: auto;
+  font-size: 13px; max-height: 480px; }
+"""
+
+# Files that a run folder may hold, in the order in which they are shown.
+_WIDE = (("Results over epochs", ("results.png",)),)
+_SECTIONS = (
+    ("Labels beside predictions", ("val_batch*.jpg",)),
+    ("Curves", ("PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png")),
+    ("Confusion", ("confusion_matrix.png",)),
+    ("Training data", ("labels.jpg", "train_batch*.jpg")),
+)
+_CARDS = (
+    ("metrics/mAP_0.5", "mAP@0.5"),
+    ("metrics/mAP_0.5:0.95", "mAP@0.5:0.95"),
+    ("metrics/precision", "precision"),
+    ("metrics/recall", "recall"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the report: title, column names, rows of words."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_report(
+    folder: Path,
+    *,
+    title: str = "",
+    tables: Sequence[Table] = (),
+    predictions: Sequence[Path] = (),
+    commands: Sequence[str] = (),
+) -> Path:
+    """Write report.html into a run folder.
+
+    Args:
+        folder: the run folder; whatever of the known files it holds is shown.
+        title: headline; the folder's name if empty.
+        tables: metrics to show below the headline figures.
+        predictions: annotated images to show.
+        commands: what to type next.
+
+    Returns:
+        The page.
+    """
+    title = title or folder.name
+    best = _best_epoch(folder)
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="sub">{html.escape(_subtitle(folder, best))}</p>',
+        _cards(best),
+    ]
+    if tables:
+        parts += ["<h2>Metrics</h2>", *(_table(table) for table in tables)]
+    parts += _images(folder, _WIDE, wide=True)
+    if predictions:
+        parts += ["<h2>Predictions</h2>", _gallery(folder, predictions)]
+    parts += _images(folder, _SECTIONS, wide=False)
+    if commands:
+        parts += ["<h2>What to try next</h2>", _preformatted("\n".join(commands))]
+    parts += _configuration(folder)
+    page = folder / "report.html"
+    page.write_text(_page(title, "\n".join(part for part in parts if part)), encoding="utf-8")
+    return page
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _best_epoch(folder: Path) -> dict[str, float]:
+    """Return the row of results.csv with the largest 0.1 mAP50 + 0.9 mAP, the published fitness; empty if none."""
+    path = folder / "results.csv"
+    columns = read_results(path) if path.is_file() else {}
+    scores = [columns.get(name) for name in ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95")]
+    if scores[0] is None or scores[1] is None or not len(scores[0]):
+        return {}
+    fitness = [0.1 * low + 0.9 * high for low, high in zip(scores[0], scores[1], strict=True)]
+    row = max(range(len(fitness)), key=lambda i: (fitness[i] == fitness[i], fitness[i]))
+    return {name: float(values[row]) for name, values in columns.items()} | {"epochs": float(len(fitness))}
+
+
+def _subtitle(folder: Path, best: dict[str, float]) -> str:
+    weights = sorted(path.name for path in (folder / "weights").glob("*.pt"))
+    words = [f"{best['epochs']:.0f} epochs, best: epoch {best.get('epoch', 0):.0f}"] if best else []
+    words += [f"weights: {', '.join(weights)}"] if weights else []
+    return " · ".join(words)
+
+
+def _cards(best: dict[str, float]) -> str:
+    cards = [
+        f'<div class="card"><b>{best[column]:.3f}</b><span>{label}, best epoch</span></div>'
+        for column, label in _CARDS
+        if column in best
+    ]
+    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+
+
+def _table(table: Table) -> str:
+    def row(cells: Iterable[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "\n".join(row(cells, "td") for cells in table.rows)
+    caption = f"<caption>{html.escape(table.title)}</caption>"
+    return f'<div class="scroll"><table>{caption}{row(table.header, "th")}\n{body}</table></div>'
+
+
+def _figure(folder: Path, path: Path) -> str:
+    link = quote(Path(os.path.relpath(path, folder)).as_posix())
+    name = html.escape(path.name)
+    return (
+        f'<figure><a href="{link}"><img src="{link}" alt="{name}" loading="lazy"></a>'
+        f"<figcaption>{name}</figcaption></figure>"
+    )
+
+
+def _gallery(folder: Path, paths: Iterable[Path]) -> str:
+    return f'<div class="grid">{"".join(_figure(folder, path) for path in paths)}</div>'
+
+
+def _images(folder: Path, sections: Sequence[tuple[str, Sequence[str]]], *, wide: bool) -> list[str]:
+    parts: list[str] = []
+    for heading, patterns in sections:
+        paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+        if paths:
+            shown = (
+                "".join(_figure(folder, path) for path in paths) if wide or len(paths) == 1 else _gallery(folder, paths)
+            )
+            parts += [f"<h2>{html.escape(heading)}</h2>", shown]
+    return parts
+
+
+def _configuration(folder: Path) -> list[str]:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return []
+    return ["<h2>Settings</h2>", _preformatted(path.read_text(encoding="utf-8"))]
+
+
+def _preformatted(text: str) -> str:
+    return f"<pre>{html.escape(text)}</pre>"
