@@ -9,24 +9,22 @@ import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import LogNorm
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from boxwright.data.index import DataIndex
+from boxwright.evaluation.loop import Evaluation
 from boxwright.reporting.lettering import class_color
 from boxwright.reporting.sheets import plot_batch, plot_val_batch
-
-if TYPE_CHECKING:
-    from boxwright.data.index import DataIndex
-    from boxwright.evaluation.loop import Evaluation
 
 __all__ = ["plot_batch", "plot_confusion", "plot_curves", "plot_labels", "plot_results", "plot_val_batch"]
 
@@ -95,10 +93,10 @@ def _density(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], x_name:
         return
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=50, range=[[0, 1], [0, 1]])
     shown = np.ma.masked_equal(counts.T, 0)
-    mesh = axes.pcolormesh(x_edges, y_edges, shown, cmap="viridis", norm=LogNorm(vmin=0.8, vmax=max(2, counts.max())))
+    mesh = axes.pcolormesh(x_edges, y_edges, shown, cmap="viridis", norm=PowerNorm(0.5, vmin=0))
     figure = axes.get_figure()
     if figure is not None:
-        figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes")
+        figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes", ticks=MaxNLocator(6, integer=True))
 
 
 _PANELS = (
