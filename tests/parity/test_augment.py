@@ -101,7 +101,7 @@ def test_a_composed_tile_shows_what_the_published_warp_shows(case: Path) -> None
             continue
         image, expected = arrays[f"{name}_image_in"], arrays[f"{name}_image_out"].astype(int)
         height, width = image.shape[:2]
-        tile = Tile(0, (height, width), arrays[f"{name}_M"], (0.0, 0.0, float(width), float(height)))
+        tile = Tile(0, arrays[f"{name}_M"], (0.0, 0.0, float(width), float(height)))
         out = render([tile], out_hw, lambda _, image=image: image)
         # The rim differs: there the published warp blends with grey.
         assert np.percentile(abs(out - expected), 95) <= _GREY_LEVELS
@@ -160,7 +160,7 @@ def _check_mosaic(item: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         record = Record(Path("x"), *tile_hw, rows[:, 0].astype(np.int32), rows[:, 1:])
         index = DataIndex.from_records([record], [str(k) for k in range(1000)])
         parts.append(shapes_of(index, 0, tuple(tile_hw), placement.offset_xy[::-1]))
-        tiles.append(Tile(position, tuple(tile_hw), geometry.translation(*placement.offset_xy), placement.small))
+        tiles.append(Tile(position, geometry.translation(*placement.offset_xy), placement.small))
     canvas_hw = (CANVAS * side, CANVAS * side)
     shapes = concatenate(parts).clipped(*canvas_hw)
     expected_rows = arrays[f"{name}_labels_out_xyxy_px"]

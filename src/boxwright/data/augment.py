@@ -73,7 +73,8 @@ class TrainingSamples:
         else:
             pixels, labels = self._letterboxed(image, out_hw, rng)
         gains = (self.config.hsv_h, self.config.hsv_s, self.config.hsv_v)
-        table = hsv_table(draw_hsv_multipliers(rng, gains)) if any(gains) else None
+        multipliers = draw_hsv_multipliers(rng, gains)  # drawn in any case: a gain must not change the flips
+        table = hsv_table(multipliers) if any(gains) else None
         flip_y, flip_x = rng.random(2) < (self.config.flipud, self.config.fliplr)
         if flip_x or flip_y:
             code = -1 if flip_x and flip_y else int(flip_x)
@@ -108,7 +109,7 @@ class TrainingSamples:
 
     def _place(self, position: int, image: int, centre_xy: tuple[int, int]) -> tuple[Tile, Shapes]:
         """One tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""
-        original, source_hw = self._original_size(image), self.source.size(image)
+        original, source_hw = self._original_size(image), self.source.extent(image)
         tile_hw = loaded_size(original, self.imgsz)
         placement = place_tile(position, centre_xy, tile_hw, self.imgsz)
         left, top = placement.offset_xy
@@ -116,7 +117,6 @@ class TrainingSamples:
         x1, y1, x2, y2 = placement.small
         tile = Tile(
             image,
-            source_hw,
             translation(left, top) @ resize_matrix(source_hw, tile_hw),
             (x1 * per_x, y1 * per_y, x2 * per_x, y2 * per_y),
         )
@@ -124,13 +124,13 @@ class TrainingSamples:
 
     def _letterboxed(self, image: int, out_hw: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Labels]:
         """One image, letterboxed and warped; BGR."""
-        source_hw = self.source.size(image)
+        source_hw = self.source.extent(image)
         loaded_hw = loaded_size(self._original_size(image), self.imgsz)
         fit = fit_letterbox(loaded_hw, out_hw, auto=False, stride=self.stride)
         warp = draw_perspective(rng, self.config)
         matrix = perspective_matrix(warp, out_hw, out_hw)
         place = translation(fit.left, fit.top) @ resize_matrix(source_hw, fit.resized_hw)
-        tile = Tile(image, source_hw, matrix @ place, (0.0, 0.0, float(source_hw[1]), float(source_hw[0])))
+        tile = Tile(image, matrix @ place, (0.0, 0.0, source_hw[1], source_hw[0]))
         size = (fit.scale_yx[0] * loaded_hw[0], fit.scale_yx[1] * loaded_hw[1])
         shapes = shapes_of(self.source.index, image, size, fit.pad_yx)
         return render([tile], out_hw, self.source.load), warp_shapes(shapes, matrix, warp.scale, out_hw)

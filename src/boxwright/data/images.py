@@ -6,11 +6,13 @@ EXIF rotation is applied at every scale. What is not here: keeping decoded image
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import cast
 
 import cv2
 import numpy as np
+import PIL.Image
 
 from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
@@ -22,7 +24,7 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _LARGEST_REDUCTION = 8  # what JPEG decoders offer: the inverse DCT at 1/8 is its mean
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def read_image(path: Path, reduction: int = 1) -> Image:
@@ -30,8 +32,9 @@ def read_image(path: Path, reduction: int = 1) -> Image:
 
     Args:
         path: the file; any characters in its name.
-        reduction: 1, 2, 4, ...; the result has ceil(side / reduction) pixels a side. A JPEG is decoded at that scale
-            (up to 8), which is faster; other formats are decoded in full and averaged.
+        reduction: 1, 2, 4, ...; each pixel of the result stands for a block of that side, so the result has
+            ceil(side / reduction) pixels a side and the last ones may reach beyond the image. A JPEG is decoded at that
+            scale (up to 8), which is faster; other formats are decoded in full and averaged.
 
     Returns:
         (H, W, 3) uint8, BGR, contiguous.
@@ -50,11 +53,20 @@ def read_image(path: Path, reduction: int = 1) -> Image:
         image = None
     if image is None:
         raise UserError(f"{path}: cannot be read as an image; replace it or take it out of the data set")
-    rest = reduction // decoded_at
-    if rest > 1:
-        height, width = image.shape[:2]
-        image = cv2.resize(image, (-(-width // rest), -(-height // rest)), interpolation=cv2.INTER_AREA)
-    return cast("Image", image)
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # grey PFM files ignore the colour flag
+    return _average(cast("Image", image), reduction // decoded_at)
+
+
+def _average(image: Image, reduction: int) -> Image:
+    """Shrink by a whole number as a JPEG decoder does: each pixel is a whole block, filled up at the far edges."""
+    if reduction == 1:
+        return image
+    height, width = image.shape[:2]
+    new_h, new_w = reduced_size((height, width), reduction)
+    missing = (new_h * reduction - height, new_w * reduction - width)
+    whole = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+    return cast("Image", cv2.resize(whole, (new_w, new_h), interpolation=cv2.INTER_AREA))
 
 
 def read_indexed_image(path: Path, indexed_hw: tuple[int, int], reduction: int = 1) -> Image:
@@ -81,14 +93,19 @@ def _read_bytes(path: Path) -> np.ndarray:
 
 
 def _is_truncated_jpeg(data: np.ndarray) -> bool:
-    """Tell whether no end marker follows the last start of scan; the decoder itself only warns and fills with grey.
+    """Tell whether a JPEG is cut off; OpenCV itself only warns and fills the rest with grey.
 
-    Inside the compressed data neither marker can occur, since 0xFF is followed by 0x00 or a restart marker there.
+    A file may lack the end marker and still hold every row, so Pillow, which raises on missing rows, has the last word,
+    as it has when the data set is indexed (image_header.py).
     """
     if data[-2:].tobytes() == _JPEG_END:
         return False
-    raw = data.tobytes()
-    return raw.rfind(_JPEG_END) < raw.rfind(_JPEG_SCAN)
+    try:
+        with PIL.Image.open(io.BytesIO(data.tobytes())) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return True
+    return False
 
 
 def reduction_for(image_hw: tuple[int, int], imgsz: int) -> int:

@@ -65,7 +65,7 @@ def shapes_of(index: DataIndex, image: int, size_hw: tuple[float, float], offset
     classes, boxes = index.labels(image)
     size = np.array([size_hw[1], size_hw[0]] * 2, dtype=np.float32)
     offset = np.array([offset_yx[1], offset_yx[0]] * 2, dtype=np.float32)
-    half = boxes[:, 2:] / 2
+    half = np.multiply(boxes[:, 2:], 0.5, dtype=np.float32)
     corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
     bounds = index.point_offsets[index.box_offsets[image] : index.box_offsets[image + 1] + 1]
     points = index.points[bounds[0] : bounds[-1]] * size[:2] + offset[:2]

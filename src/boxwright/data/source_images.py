@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from boxwright.data.cache import user_cache_dir
 from boxwright.data.images import read_indexed_image, reduced_size, reduction_for
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import Image
@@ -49,6 +50,12 @@ class SourceImages:
         """Height and width of what `load` gives; reads no file."""
         height, width = self.index.sizes[image].tolist()
         return reduced_size((height, width), self.reduction(image))
+
+    def extent(self, image: int) -> tuple[float, float]:
+        """Height and width of the image itself in `load`'s pixels, of which the last ones may be covered in part."""
+        reduction = self.reduction(image)
+        height, width = self.index.sizes[image].tolist()
+        return height / reduction, width / reduction
 
     def load(self, image: int) -> Image:
         """Pixels (H, W, 3) uint8 BGR; not to be written to."""
@@ -142,15 +149,9 @@ def open_source_images(
     makers: dict[str, Callable[[], SourceImages]] = {
         "": lambda: SourceImages(index, imgsz, reduce=reduce),
         "ram": lambda: RamCache(index, imgsz, reduce=reduce),
-        "disk": lambda: DiskCache(index, imgsz, cache_folder or user_cache_folder() / "images", reduce=reduce),
+        "disk": lambda: DiskCache(index, imgsz, cache_folder or user_cache_dir() / "images", reduce=reduce),
     }
     return makers[cache]()
-
-
-def user_cache_folder() -> Path:
-    """The user's cache folder for Boxwright (XDG_CACHE_HOME, LOCALAPPDATA, or ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "boxwright"
 
 
 def available_memory() -> int | None:

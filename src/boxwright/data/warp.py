@@ -10,6 +10,7 @@ go through here and stay exact. Any other matrix goes through OpenCV's general w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -31,22 +32,20 @@ class Tile:
 
     Args:
         image: position in the data index.
-        source_hw: size of the decoded image.
         matrix: output_from_source on pixel indices, (3, 3).
         window: the part of the source that may be seen, x1, y1, x2, y2 in source edges.
     """
 
     image: int
-    source_hw: tuple[int, int]
     matrix: Matrix
     window: tuple[float, float, float, float]
 
     def then(self, matrix: Matrix) -> Tile:
         """The same tile with one more transform behind."""
-        return Tile(self.image, self.source_hw, matrix @ self.matrix, self.window)
+        return Tile(self.image, matrix @ self.matrix, self.window)
 
 
-def resize_matrix(source_hw: tuple[int, int], out_hw: tuple[int, int]) -> Matrix:
+def resize_matrix(source_hw: tuple[float, float], out_hw: tuple[int, int]) -> Matrix:
     """The transform of pixel indices that a resize stands for: edges are scaled, so indices shift by half a pixel."""
     scale_y, scale_x = out_hw[0] / source_hw[0], out_hw[1] / source_hw[1]
     return np.array([[scale_x, 0.0, (scale_x - 1.0) / 2], [0.0, scale_y, (scale_y - 1.0) / 2], [0.0, 0.0, 1.0]])
@@ -83,15 +82,13 @@ def render(tiles: Sequence[Tile], out_hw: tuple[int, int], load: LoadImage) -> I
     return out
 
 
-def _span(
-    scale: float, shift: float, window: tuple[float, float], limit: int, source: int
-) -> tuple[int, int, int, int]:
+def _span(scale: float, shift: float, window: tuple[float, float], limit: int) -> tuple[int, int, int, int]:
     """Along one axis: the output pixels that show the window, and the source pixels that go there."""
     start = min(max(round(window[0] * scale + shift), 0), limit)
     stop = min(max(round(window[1] * scale + shift), 0), limit)
     if stop <= start:
         return 0, 0, 0, 0
-    low, high = int(window[0]), min(-int(-window[1] // 1), source)
+    low, high = int(window[0]), math.ceil(window[1])
     first = min(max(round((start - shift) / scale), low), high - 1)
     last = min(max(round((stop - shift) / scale), first + 1), high)
     return start, stop, first, last
@@ -103,8 +100,8 @@ def _render_scaled(out: Image, tile: Tile, load: LoadImage) -> None:
     shift_x = float(tile.matrix[0, 2]) + (1.0 - scale_x) / 2  # from indices to edges
     shift_y = float(tile.matrix[1, 2]) + (1.0 - scale_y) / 2
     x1, y1, x2, y2 = tile.window
-    left, right, first_x, last_x = _span(scale_x, shift_x, (x1, x2), out.shape[1], tile.source_hw[1])
-    top, bottom, first_y, last_y = _span(scale_y, shift_y, (y1, y2), out.shape[0], tile.source_hw[0])
+    left, right, first_x, last_x = _span(scale_x, shift_x, (x1, x2), out.shape[1])
+    top, bottom, first_y, last_y = _span(scale_y, shift_y, (y1, y2), out.shape[0])
     if right <= left or bottom <= top:
         return
     crop = load(tile.image)[first_y:last_y, first_x:last_x]
@@ -125,7 +122,7 @@ def _render_warped(out: Image, tile: Tile, load: LoadImage) -> None:
     right, bottom = np.minimum(np.ceil(mapped.max(axis=0)).astype(int) + 1, (out.shape[1], out.shape[0]))
     if right <= left or bottom <= top:
         return
-    low_x, low_y, high_x, high_y = int(x1), int(y1), -int(-x2 // 1), -int(-y2 // 1)
+    low_x, low_y, high_x, high_y = int(x1), int(y1), math.ceil(x2), math.ceil(y2)
     crop = load(tile.image)[low_y:high_y, low_x:high_x]
     size = (int(bottom - top), int(right - left))
     crop, matrix = _shrunk(crop, translation(-left, -top) @ tile.matrix @ translation(low_x, low_y))

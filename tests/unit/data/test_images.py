@@ -1,0 +1,107 @@
+"""Decoding: every depth, channel count, orientation and scale; clear errors for files that are no images."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from boxwright.data.image_header import image_size
+from boxwright.data.images import read_image, read_indexed_image, reduced_size, reduction_for
+from boxwright.errors import UserError
+from tests.unit.data.small_sets import write_image
+
+
+def encode(path: Path, pixels: np.ndarray) -> Path:
+    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(np.full((30, 40), 77, np.uint8), id="grey"),
+        pytest.param(np.full((30, 40, 4), 77, np.uint8), id="alpha"),
+        pytest.param(np.full((30, 40), 77 * 256 + 77, np.uint16), id="16-bit grey"),
+        pytest.param(np.full((30, 40, 3), 77 * 256 + 77, np.uint16), id="16-bit colour"),
+    ],
+)
+def test_everything_comes_out_as_three_bytes(tmp_path: Path, pixels: np.ndarray) -> None:
+    image = read_image(encode(tmp_path / "obrázek s mezerou 画.png", pixels))
+    assert image.shape == (30, 40, 3)
+    assert image.dtype == np.uint8
+    assert (image == 77).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8, 16])
+def test_reduced_decoding_gives_the_size_that_is_planned_for(tmp_path: Path, suffix: str, reduction: int) -> None:
+    path = write_image(tmp_path / f"a{suffix}", 333, 501)
+    image = read_image(path, reduction)
+    assert image.shape[:2] == reduced_size((333, 501), reduction)
+    size = (image.shape[0] * reduction, image.shape[1] * reduction)
+    whole = cv2.copyMakeBorder(read_image(path), 0, size[0] - 333, 0, size[1] - 501, cv2.BORDER_REPLICATE)
+    full = cv2.resize(whole, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert abs(image.astype(int) - full).mean() < 4
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    tiff = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, orientation, 0)
+    segment = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_orientation_is_honoured_at_every_scale(tmp_path: Path, orientation: int, reduction: int) -> None:
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[:16, :16] = 255
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(with_orientation(cv2.imencode(".jpg", pixels)[1].tobytes(), orientation))
+    image = read_image(path, reduction)
+    assert image.shape[:2] == reduced_size(image_size(path), reduction)
+    corners = {1: (0, 0), 3: (-1, -1), 6: (0, -1), 8: (-1, 0)}  # where the white corner belongs
+    assert [tuple(c) for c in ((0, 0), (0, -1), (-1, 0), (-1, -1)) if image[c].min() > 200] == [corners[orientation]]
+
+
+def test_reduction_keeps_the_longer_side_at_least_at_the_input_size() -> None:
+    assert reduction_for((480, 640), 640) == 1
+    assert reduction_for((480, 640), 321) == 1
+    assert reduction_for((480, 640), 320) == 2
+    assert reduction_for((4000, 3000), 320) == 8
+
+
+def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "kurz.jpg", 200, 200)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(UserError, match=r"kurz\.jpg: the JPEG file is truncated"):
+        read_image(path)
+
+
+def test_bytes_behind_a_jpeg_do_no_harm(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.jpg")
+    expected = read_image(path)
+    path.write_bytes(path.read_bytes() + b"\0\0camera notes")
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n12345"])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.png: "):
+        read_image(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.jpg: cannot be opened \(No such file"):
+        read_image(tmp_path / "gone.jpg")
+
+
+def test_a_file_of_another_size_than_indexed_is_named(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.jpg", 48, 64)
+    with pytest.raises(UserError, match=r"a\.jpg: the image was 32 x 48 pixels"):
+        read_indexed_image(path, (48, 32))
