@@ -89,7 +89,7 @@ def test_ema(file: Path) -> None:
         ema = ModelEma(model, decay["base"], decay["tau"], updates=start)
         for step in range(sequence["steps"]):
             model.load_state_dict(state(f"model{step}"))
-            ema.update(model)
+            ema.update()
             for key, value in ema.module.state_dict().items():
                 expected = arrays[f"start{start}|ema{step}|{key}"]
                 np.testing.assert_allclose(value.numpy(), expected, RTOL, ATOL, err_msg=f"{start} {step} {key}")
@@ -101,7 +101,8 @@ def test_early_stopping_and_factors(file: Path) -> None:
     for case in misc["early_stopping"]:
         stopper = EarlyStopping(case["patience"])
         for entry in case["log"]:
-            assert stopper.update(entry["epoch"], entry["fitness"]) == entry["stop"]
+            stopper.update(entry["epoch"], entry["fitness"])
+            assert stopper.exhausted(entry["epoch"]) == entry["stop"]
             assert stopper.may_stop_next(entry["epoch"]) == entry["possible_stop"]
             assert (stopper.best_epoch, stopper.best_fitness) == (entry["best_epoch"], entry["best_fitness"])
     for case in misc["lr_lambda"]:

@@ -17,7 +17,7 @@ class ModelEma:
     """A second model that follows the first.
 
     Args:
-        model: the trained one.
+        model: the trained one, on its device; its tensors are looked up once and must stay the same objects.
         decay: decay after the ramp.
         tau: number of updates over which it ramps up.
         updates: updates done so far.
@@ -28,19 +28,20 @@ class ModelEma:
         self.decay = decay
         self.tau = tau
         self.updates = updates
+        self._averaged, self._current = _floating(self.module), _floating(model)
 
     def decay_at(self, updates: int) -> float:
         return self.decay * (1 - math.exp(-updates / self.tau))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Move towards the model by one step."""
         self.updates += 1
         decay = self.decay_at(self.updates)
-        averaged, current = _floating(self.module), _floating(model)
-        torch._foreach_mul_(averaged, decay)
         # Product and sum are rounded apart, as published; a fused lerp differs in the last digit.
-        torch._foreach_add_(averaged, torch._foreach_mul(current, 1 - decay))
+        torch._foreach_mul_(self._averaged, decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        step = torch._foreach_mul(self._current, 1 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        torch._foreach_add_(self._averaged, step)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
 def _floating(model: nn.Module) -> list[Tensor]:

@@ -19,9 +19,14 @@ class EarlyStopping:
         return self.patience or math.inf
 
     def update(self, epoch: int, fitness: float) -> bool:
-        """Take in the fitness of an epoch; True: stop now."""
-        if fitness >= self.best_fitness:
+        """Take in the fitness of an epoch; True: it is the best so far."""
+        improved = fitness >= self.best_fitness
+        if improved:
             self.best_epoch, self.best_fitness = epoch, fitness
+        return improved
+
+    def exhausted(self, epoch: int) -> bool:
+        """Whether the run should stop after this epoch."""
         return epoch - self.best_epoch >= self.limit
 
     def may_stop_next(self, epoch: int) -> bool:

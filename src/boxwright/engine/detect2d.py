@@ -1,0 +1,142 @@
+"""The Task of 2-D detection: a YOLO model, its loss, its loaders and the published metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from boxwright.config.schema import RunConfig
+from boxwright.data.index import DataIndex
+from boxwright.data.loader import make_train_loader, make_val_loader
+from boxwright.data.rng import sample_generator
+from boxwright.engine.task import Score, StepLoss
+from boxwright.evaluation.loop import evaluate
+from boxwright.evaluation.yolo import fitness
+from boxwright.losses.yolo import YoloLoss
+from boxwright.models.graph import DetectionModel
+from boxwright.structures import Batch
+
+MULTI_SCALE_STREAM = 101  # apart from the streams that samples draw from
+
+
+class Detect2d:
+    """Args:
+    model: on its device, with the class names of the data set.
+    train, val: the data; val may be None when nothing is validated.
+    config: settings of the run; imgsz is already a multiple of the largest stride.
+    """
+
+    loss_names: Sequence[str] = ("box_loss", "obj_loss", "cls_loss")
+    metric_names: Sequence[str] = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
+
+    def __init__(
+        self,
+        model: DetectionModel,
+        train: DataIndex,
+        val: DataIndex | None,
+        config: RunConfig,
+        device: torch.device,
+    ) -> None:
+        self.model: nn.Module = model
+        self.config = config
+        self.device = device
+        self.names = model.names
+        self.stride = max(model.strides)
+        head = model.head
+        self.criterion: nn.Module = YoloLoss(
+            head.anchors, model.strides, model.num_classes, config.loss, imgsz=config.imgsz
+        ).to(device)
+        self._network: Callable[[Tensor], list[Tensor]] = model
+        if config.compile:
+            self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(model))
+        pin = device.type == "cuda"
+        self.train_loader = make_train_loader(
+            train,
+            imgsz=config.imgsz,
+            batch_size=config.batch_size,
+            augment=config.augment,
+            seed=config.seed,
+            stride=self.stride,
+            workers=config.workers,
+            rect=config.rect,
+            cache=config.cache,
+            pin_memory=pin,
+        )
+        self.val = val
+        self.val_loader = None
+        if val is not None:
+            self.val_loader = make_val_loader(
+                val,
+                imgsz=config.imgsz,
+                batch_size=config.batch_size * 2,  # as published: no gradients, half the memory
+                stride=self.stride,
+                workers=config.workers,
+                pin_memory=pin,
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train_loader)
+
+    def train_batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        return self.train_loader.batches(epoch, start_step)
+
+    def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:
+        images = batch.images.float().div_(255)
+        if self.config.multi_scale:
+            images = self._rescaled(images, epoch, step)
+        output = self.criterion(self._network(images), batch.targets)
+        return StepLoss(output.total, output.items)
+
+    def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]] = nullcontext) -> Score:
+        assert isinstance(model, DetectionModel)
+        assert self.val is not None
+        assert self.val_loader is not None
+        self.criterion.eval()
+        found = evaluate(
+            model,
+            self.val_loader,
+            self.val,
+            device=self.device,
+            score_threshold=self.config.conf_thres,
+            iou_threshold=self.config.iou_thres,
+            max_detections=self.config.max_det,
+            autocast=autocast,
+            single_cls=self.config.single_cls,
+            compat=self.config.compat,
+            criterion=self.criterion,
+        )
+        self.criterion.train()
+        values = (found.precision, found.recall, found.map50, found.map)
+        metrics = dict(zip(self.metric_names, values, strict=True))
+        return Score(fitness(found), metrics, found.losses or (0.0,) * len(self.loss_names), found)
+
+    def describe_model(self) -> dict[str, Any]:
+        assert isinstance(self.model, DetectionModel)
+        return {
+            "spec": self.model.spec.to_mapping(),
+            "names": list(self.model.names),
+            "strides": list(self.model.strides),
+        }
+
+    def close(self) -> None:
+        self.train_loader.close()
+        if self.val_loader is not None:
+            self.val_loader.close()
+
+    def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
+        """Published multi-scale: a side of 0.5 to 1.5 times imgsz, drawn for each step from (seed, epoch, step)."""
+        generator = sample_generator(self.config.seed, epoch, step, MULTI_SCALE_STREAM)
+        imgsz, stride = self.config.imgsz, self.stride
+        side = int(generator.integers(imgsz // 2, int(imgsz * 1.5) + stride)) // stride * stride
+        factor = side / max(images.shape[2:])
+        if factor == 1:
+            return images
+        size = [math.ceil(s * factor / stride) * stride for s in images.shape[2:]]
+        return interpolate(images, size=size, mode="bilinear", align_corners=False)

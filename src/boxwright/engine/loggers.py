@@ -1,0 +1,213 @@
+"""Where the course of a run is told: console, results.csv, events.jsonl, TensorBoard. All hear the same reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from boxwright.engine.task import Score
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Args:
+    epoch, epochs: running epoch from 0, and how many there are.
+    step, steps: batches of it done, and how many there are.
+    losses: mean of each loss over the epoch so far.
+    rates: learning rate of each parameter group.
+    batch_size: images a step.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    rates: Sequence[float]
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """Args:
+    epoch, epochs: the epoch that ended, from 0, and how many there are.
+    history: rows of results.csv up to and with this epoch.
+    score: validation, if there was one.
+    improved: it is the best so far.
+    """
+
+    epoch: int
+    epochs: int
+    history: Sequence[Mapping[str, float]]
+    score: Score | None
+    improved: bool
+
+
+class Logger(Protocol):
+    """Hears of a run. An exception in here stops the run."""
+
+    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+        """The run begins, or goes on after the epochs in `history`."""
+        ...
+
+    def step(self, report: StepReport) -> None:
+        """Some steps are done; called every few steps and at the end of an epoch."""
+        ...
+
+    def epoch(self, report: EpochReport) -> None:
+        """An epoch has been trained and validated."""
+        ...
+
+    def close(self) -> None:
+        """The run ends, whether well or not."""
+        ...
+
+
+class ResultsCsv:
+    """The published results.csv: rewritten as a whole and renamed, so that it never disagrees with the checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+        if history:
+            self._write(history)
+
+    def step(self, report: StepReport) -> None:
+        pass
+
+    def epoch(self, report: EpochReport) -> None:
+        self._write(report.history)
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, history: Sequence[Mapping[str, float]]) -> None:
+        lines = [",".join(history[0])]
+        lines += [",".join(_cell(name, row[name]) for name in history[0]) for row in history]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path)
+
+
+def _cell(name: str, value: float) -> str:
+    return str(int(value)) if name == "epoch" else f"{value:.6g}"
+
+
+class EventsJsonl:
+    """One json object a line: what happened when."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+        self._append("resume" if history else "start", {"epochs_done": len(history)})
+
+    def step(self, report: StepReport) -> None:
+        losses = dict(report.losses)
+        self._append("step", {"epoch": report.epoch, "step": report.step, "losses": losses, "rates": report.rates})
+
+    def epoch(self, report: EpochReport) -> None:
+        self._append("epoch", dict(report.history[-1]) | {"improved": report.improved})
+
+    def close(self) -> None:
+        self._append("end", {})
+
+    def _append(self, event: str, values: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": event, "time": round(time.time(), 3)} | values) + "\n")
+
+
+class TensorBoard:
+    """Scalars under the published tags, which are the column names of results.csv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
+
+    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self._writer = SummaryWriter(str(self.folder), purge_step=len(history) or None)
+
+    def step(self, report: StepReport) -> None:
+        pass
+
+    def epoch(self, report: EpochReport) -> None:
+        for name, value in report.history[-1].items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, report.epoch)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class ConsoleLog:
+    """A progress bar an epoch on a terminal; one line an epoch either way."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._progress: Progress | None = None
+        self._began = time.perf_counter()
+        self._steps_at_start = 0
+
+    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"))
+            self._progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self._progress.start()
+        self._began = time.perf_counter()
+
+    def step(self, report: StepReport) -> None:
+        if self._progress is None:
+            return
+        if not self._progress.task_ids:
+            self._progress.add_task("", total=report.epochs * report.steps, info="")
+            self._steps_at_start = report.epoch * report.steps + report.step
+        done = report.epoch * report.steps + report.step
+        rate = (done - self._steps_at_start) * report.batch_size / max(time.perf_counter() - self._began, 1e-9)
+        losses = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in report.losses.items())
+        info = f"{losses}  lr {report.rates[-1]:.2g}  {rate:.1f} img/s  {memory_text()}"
+        self._progress.update(
+            self._progress.task_ids[0],
+            completed=done,
+            description=f"epoch {report.epoch + 1}/{report.epochs}",
+            info=info,
+        )
+
+    def epoch(self, report: EpochReport) -> None:
+        row = report.history[-1]
+        values = [f"{name.split('/')[1]} {value:.4g}" for name, value in row.items() if name.startswith("train/")]
+        if report.score is not None:
+            values += [f"{name} {value:.4f}" for name, value in report.score.metrics.items()]
+        seconds = time.perf_counter() - self._began
+        mark = "  best" if report.improved else ""
+        self.console.print(
+            f"epoch {report.epoch + 1}/{report.epochs}  {'  '.join(values)}  [{seconds:.0f} s]{mark}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def memory_text() -> str:
+    """Most memory that training has taken: of the GPU, or of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"

@@ -1,0 +1,74 @@
+"""What the trainer knows of the work it does: a Task. A new system adds a Task and touches no other engine file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from boxwright.structures import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class StepLoss:
+    """Args:
+    total: scalar with gradient.
+    items: (len(loss_names),) detached parts, on the device.
+    """
+
+    total: Tensor
+    items: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Result of a validation.
+
+    Args:
+        fitness: what best.pt is chosen by; larger is better.
+        metrics: column name to value, in the order of results.csv.
+        losses: one value a loss name; zeros where no loss was taken.
+        detail: the evaluation itself, for reports.
+    """
+
+    fitness: float
+    metrics: Mapping[str, float]
+    losses: Sequence[float]
+    detail: Any
+
+
+class Task(Protocol):
+    """Model, criterion, data and metric of one kind of work."""
+
+    model: nn.Module
+    criterion: nn.Module
+    loss_names: Sequence[str]
+    metric_names: Sequence[str]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def train_batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        """Batches of an epoch from a step on; the same for the same arguments."""
+        ...
+
+    def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:
+        """Forward pass and criterion of one batch, already on the device."""
+        ...
+
+    def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> Score:
+        """Measure a model of this task on its validation data."""
+        ...
+
+    def describe_model(self) -> dict[str, Any]:
+        """Plain values from which the model can be built again."""
+        ...
+
+    def close(self) -> None:
+        """End loader processes."""
+        ...

@@ -1,0 +1,213 @@
+"""The train verb: settings to a trained model in a run folder; and going on with a run that was stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxwright.checkpoints.reader import Weights, read_weights, transfer
+from boxwright.config.load import dump_yaml, load
+from boxwright.config.schema import RunConfig, ValConfig
+from boxwright.data.dataset import open_dataset
+from boxwright.data.index import DataIndex
+from boxwright.engine.checkpointing import load_run, restore
+from boxwright.engine.detect2d import Detect2d
+from boxwright.engine.device import select_device
+from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard
+from boxwright.engine.optim import freeze_layers
+from boxwright.engine.precision import Policy, resolve
+from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.trainer import Trainer
+from boxwright.errors import UserError
+from boxwright.jobs.val import val
+from boxwright.models.graph import DetectionModel, build_model
+from boxwright.models.zoo import load_spec
+
+_log = logging.getLogger("boxwright.train")
+_NUM_BATCH_SHEETS = 3
+
+
+def train(config: RunConfig) -> Path:
+    """Train a detector from scratch or from weights.
+
+    Args:
+        config: settings of the run.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        UserError: something in the settings, the data or the weights is wrong; says what.
+    """
+    if not config.data:
+        raise UserError("train needs --data: a data yaml, a VOC root or a COCO json")
+    policy = resolve(config.precision, select_device(config.device))
+    train_index, val_index = _open(config)
+    model = _make_model(config, train_index)
+    config = config.model_copy(update={"imgsz": fitting_imgsz(config.imgsz, max(model.strides))})
+    folder = new_run_folder(config.project, config.name, config.exist_ok)
+    (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+    return _run(config, model, train_index, val_index, policy, folder)
+
+
+def resume(path: Path | None, overrides: Mapping[str, object]) -> Path:
+    """Go on with a run; the result equals that of a run that was never stopped.
+
+    Args:
+        path: its last.pt or its folder; None takes the newest run below runs/train.
+        overrides: settings that may differ: workers, device, epochs (another number of epochs changes the rates).
+
+    Returns:
+        the run folder.
+    """
+    checkpoint = _find_checkpoint(path)
+    content = load_run(checkpoint)
+    config = load(RunConfig, {**content["config"], **overrides})
+    folder = checkpoint.parent.parent
+    policy = resolve(config.precision, select_device(config.device))
+    train_index, val_index = _open(config)
+    model = _make_model(config, train_index)
+    print(f"going on with {folder} after epoch {content['epoch']} of {config.epochs}")
+    return _run(config, model, train_index, val_index, policy, folder, content)
+
+
+def fitting_imgsz(imgsz: int, stride: int) -> int:
+    """The side rounded up to a multiple of the largest stride, at least two of them, as published."""
+    fitting = max(-(-imgsz // stride) * stride, 2 * stride)
+    if fitting != imgsz:
+        _log.warning("--imgsz %d is not a multiple of the largest stride %d; using %d", imgsz, stride, fitting)
+    return fitting
+
+
+def _open(config: RunConfig) -> tuple[DataIndex, DataIndex]:
+    train_index = open_dataset(config.data, "train", single_cls=config.single_cls)
+    val_index = open_dataset(config.data, "val", single_cls=config.single_cls)
+    if not len(train_index.boxes):
+        raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
+    return train_index, val_index
+
+
+def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
+    """Build the network for the classes of the data and give it what fits of the weights."""
+    weights: Weights | None = read_weights(config.weights) if config.weights else None
+    if config.model:
+        spec = load_spec(config.model, data.num_classes)
+    elif weights is not None:
+        spec = replace(weights.spec, num_classes=data.num_classes)
+    else:
+        raise UserError("train needs --model (such as yolov5n) or --weights (a checkpoint)")
+    torch.manual_seed(config.seed)
+    model = build_model(spec, data.names)
+    if weights is not None:
+        # A model that was asked for by name keeps its own anchors, as published.
+        done, total = transfer(model, weights, exclude=("anchor",) if config.model else ())
+        print(f"Transferred {done}/{total} items from {config.weights}")
+        if done < total / 2:
+            _log.warning("most of %s does not fit this model; is it of another size?", config.weights)
+    return model
+
+
+def _run(
+    config: RunConfig,
+    model: DetectionModel,
+    train_index: DataIndex,
+    val_index: DataIndex,
+    policy: Policy,
+    folder: Path,
+    content: dict[str, Any] | None = None,
+) -> Path:
+    if policy.device.type == "cuda":  # an exact resume needs the same kernels to give the same bits
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    frozen = freeze_layers(model, config.freeze)
+    if frozen:
+        print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
+    task = Detect2d(model, train_index, val_index, config, policy.device)
+    loggers = (
+        ResultsCsv(folder / "results.csv"),
+        EventsJsonl(folder / "events.jsonl"),
+        TensorBoard(folder),
+        ConsoleLog(),
+    )
+    trainer = Trainer(task, config, folder, policy, loggers)
+    _introduce(config, model, train_index, val_index, policy, folder)
+    if content is not None:
+        restore(trainer, content)
+        if trainer.finished:
+            raise UserError(f"{folder} has finished its {config.epochs} epochs; train longer with --epochs")
+    elif not config.noplots:
+        _plot_data(task, train_index, folder)
+    trainer.fit()
+    _finish(config, folder)
+    return folder
+
+
+def _introduce(
+    config: RunConfig, model: DetectionModel, train: DataIndex, val: DataIndex, policy: Policy, folder: Path
+) -> None:
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"{config.model or config.weights}: {parameters:,} parameters, {model.num_classes} classes; "
+        f"{len(train)} images to train on, {len(val)} to validate on; {policy.device}, {policy.name}; {folder}"
+    )
+    if config.batch_size > len(train):
+        _log.warning("--batch-size %d is larger than the data set of %d images", config.batch_size, len(train))
+
+
+def _plot_data(task: Detect2d, index: DataIndex, folder: Path) -> None:
+    from boxwright.reporting.plots import plot_labels
+    from boxwright.reporting.sheets import plot_batch
+
+    plot_labels(index, folder / "labels.jpg")
+    for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
+        plot_batch(batch, index.names, folder / f"train_batch{number}.jpg")
+
+
+def _finish(config: RunConfig, folder: Path) -> None:
+    """Measure the best weights once more, in full precision, with both metrics, and write the report."""
+    best = folder / "weights" / "best.pt"
+    if best.exists():
+        val(
+            ValConfig(
+                weights=str(best),
+                data=config.data,
+                imgsz=config.imgsz,
+                batch_size=config.batch_size * 2,
+                conf_thres=config.conf_thres,
+                iou_thres=config.iou_thres,
+                max_det=config.max_det,
+                device=config.device,
+                workers=config.workers,
+                single_cls=config.single_cls,
+                compat=config.compat,
+                noplots=config.noplots,
+                project=str(folder.parent),
+                name=folder.name,
+                exist_ok=True,
+            )
+        )
+    if not config.noplots:
+        from boxwright.reporting.plots import plot_results
+        from boxwright.reporting.report import write_report
+
+        plot_results(folder / "results.csv", folder / "results.png")
+        write_report(folder)
+    print(f"results in {folder}")
+
+
+def _find_checkpoint(path: Path | None) -> Path:
+    if path is None:
+        found = sorted(Path("runs/train").glob("*/weights/last.pt"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise UserError("there is no runs/train/*/weights/last.pt to go on with; name one: --resume PATH")
+        return found[-1]
+    if path.is_dir():
+        path = path / "weights" / "last.pt"
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path} to go on with")
+    return path.absolute()
