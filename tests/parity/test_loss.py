@@ -80,7 +80,7 @@ def test_assignment(case: Path) -> None:
         rank = found.order.repeat_interleave(repeats).tolist()
         place = torch.stack((found.images, found.anchors, found.rows, found.columns, found.labels), dim=1)
         place = place.repeat_interleave(repeats, dim=0).numpy()
-        sizes = torch.cat((found.boxes, found.anchor_sizes), dim=1).repeat_interleave(repeats, dim=0).numpy()
+        sizes = torch.cat((found.boxes, found.anchor_sizes.T), dim=1).repeat_interleave(repeats, dim=0).numpy()
         expected_place = np.stack([arrays[f"{key}{i}"] for key in ("b", "a", "gj", "gi", "tcls")], axis=1)
         expected_sizes = np.concatenate((arrays[f"tbox{i}"], arrays[f"anch{i}"]), axis=1)
         assert place.shape == expected_place.shape

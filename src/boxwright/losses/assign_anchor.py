@@ -29,8 +29,8 @@ class Assignment:
         counts: (K,) float32, how often the candidate stands in the published list: 0 not at all, seldom more than 1.
         order: (K,) int64 from 1 up, its last place in that list; of valid candidates no two are equal.
         images, anchors, rows, columns: (K,) int64 place in the raw map (B, A, ny, nx, ...).
-        boxes: (K, 4) centre relative to the cell and size, in cells.
-        anchor_sizes: (K, 2) in cells.
+        boxes: (K, 4) centre relative to the cell and size, in cells; a view of (4, K).
+        anchor_sizes: (2, K) in cells.
         labels: (K,) int64.
     """
 
@@ -58,69 +58,69 @@ def assign(targets: Targets, anchors: Tensor, grid_hw: tuple[int, int], anchor_t
     num_anchors, num_boxes = anchors.shape[0], num_images * num_labels
     height, width = grid_hw
     device = anchors.device
-    grid = torch.tensor([width, height], dtype=torch.float32, device=device)
-    boxes = targets.boxes_cxcywh.reshape(-1, 4) * torch.cat((grid, grid))  # (BM, 4) in cells
-    centre, size = boxes[:, :2], boxes[:, 2:]
+    x, y, w, h = targets.boxes_cxcywh.reshape(-1, 4).float().unbind(dim=1)  # each (BM,)
+    x, y, w, h = x * width, y * height, w * width, h * height  # in cells
 
-    ratio = size / anchors[:, None]  # (A, BM, 2)
-    fits = torch.maximum(ratio, 1 / ratio).amax(dim=-1) < anchor_t
-    fits = fits & targets.valid.reshape(-1)  # (A, BM)
+    ratio_w, ratio_h = w / anchors[:, 0:1], h / anchors[:, 1:2]  # (A, BM)
+    larger = torch.maximum(torch.maximum(ratio_w, 1 / ratio_w), torch.maximum(ratio_h, 1 / ratio_h))
+    fits = (larger < anchor_t) & targets.valid.reshape(-1)
 
-    places = _places(centre, grid)
-    cell = (centre + places.shifts).long()  # (3, BM, 2); truncation is floor, as no shifted centre is negative
-    columns, rows = cell[..., 0].clamp(0, width - 1), cell[..., 1].clamp(0, height - 1)
-    offset = centre - torch.stack((columns, rows), dim=-1)  # relative to the clamped cell
+    in_x, in_y = _neighbour(x, width, 0), _neighbour(y, height, 1)
+    nowhere = torch.zeros_like(x)
+    cell_x = (x + torch.stack((nowhere, in_x.shift, nowhere))).long()  # (3, BM); truncation is floor: none is negative
+    cell_y = (y + torch.stack((nowhere, nowhere, in_y.shift))).long()
+    columns, rows = cell_x.clamp(0, width - 1), cell_y.clamp(0, height - 1)
+    offset_x, offset_y = x - columns, y - rows  # relative to the clamped cell
 
     shape = (3, num_anchors, num_boxes)
-    counts = places.counts[:, None] * fits  # (3, A, BM)
-    cell_boxes = torch.cat((offset, size.expand_as(offset)), dim=-1)[:, None].expand(*shape, 4)
-    unit = torch.ones((), device=device)  # a box for which every overlap measure and gradient is finite
-    within_place = torch.arange(num_anchors * num_boxes, device=device).view(num_anchors, num_boxes)
-    image_of = torch.arange(num_boxes, device=device) // num_labels
+    counts = torch.stack((1.0 + in_x.own_again + in_y.own_again, in_x.exists.float(), in_y.exists.float()))
+    counts = counts[:, None] * fits  # (3, A, BM)
+    numbers = torch.stack((torch.maximum(in_x.own_number, in_y.own_number), in_x.number, in_y.number))
+    within_place = torch.arange(1, num_anchors * num_boxes + 1, device=device).view(num_anchors, num_boxes)
+    boxes = torch.stack((offset_x, offset_y, w.expand_as(offset_x), h.expand_as(offset_y)))  # (4, 3, BM)
+    # A box of ones where nothing is assigned: every overlap measure of it is finite, and so is the gradient.
+    boxes = torch.where(counts > 0, boxes[:, :, None], 1.0)
     return Assignment(
         counts=counts.reshape(-1),
-        order=(places.numbers[:, None] * within_place.numel() + within_place + 1).reshape(-1),
-        images=image_of.expand(shape).reshape(-1),
+        order=(numbers[:, None] * within_place.numel() + within_place).reshape(-1),
+        images=(torch.arange(num_boxes, device=device) // num_labels).expand(shape).reshape(-1),
         anchors=torch.arange(num_anchors, device=device)[:, None].expand(shape).reshape(-1),
         rows=rows[:, None].expand(shape).reshape(-1),
         columns=columns[:, None].expand(shape).reshape(-1),
-        boxes=torch.where(counts.unsqueeze(-1) > 0, cell_boxes, unit).reshape(-1, 4),
-        anchor_sizes=anchors[None, :, None].expand(*shape, 2).reshape(-1, 2),
+        boxes=boxes.reshape(4, -1).T,
+        anchor_sizes=anchors.T[:, None, :, None].expand(2, *shape).reshape(2, -1),
         labels=targets.labels.reshape(-1).expand(shape).reshape(-1),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """Own cell, neighbour in x, neighbour in y of each label.
+class _Neighbour:
+    """The nearest cell along one axis, for each of the BM labels.
 
     Args:
-        shifts: (3, BM, 2) what to add to the centre to land in the cell.
-        counts: (3, BM) float32 entries of the published list that mean this cell.
-        numbers: (3, BM) int64 position of the last of them: 0 own, 1 left, 2 up, 3 right, 4 down.
+        exists: bool; False where the centre is in the middle of its cell or the neighbour would be outside the grid.
+        shift: what to add to the centre to land in the neighbour: half a cell.
+        number: int64 place of the neighbour in the published order: 0 own, 1 left, 2 up, 3 right, 4 down.
+        own_again: bool; the centre lies on a border, and the place after it stands for its own cell once more...
+        own_number: ...which then has that place's number, else 0.
     """
 
-    shifts: Tensor
-    counts: Tensor
-    numbers: Tensor
+    exists: Tensor
+    shift: Tensor
+    number: Tensor
+    own_again: Tensor
+    own_number: Tensor
 
 
-def _places(centre: Tensor, grid: Tensor) -> _Places:
-    from_end = grid - centre
-    before = (centre % 1 < 0.5) & (centre > 1)  # (BM, 2): takes the left, the upper neighbour
-    after = (from_end % 1 < 0.5) & (from_end > 1)  # takes the right, the lower one
-    on_border = before & after  # there "after" is the own cell again
-    direction = torch.where(before, -0.5, 0.5)  # (BM, 2)
-    nothing = torch.zeros_like(direction[:, 0])
-    shifts = torch.stack(
-        (
-            torch.zeros_like(direction),
-            torch.stack((direction[:, 0], nothing), dim=1),
-            torch.stack((nothing, direction[:, 1]), dim=1),
-        )
+def _neighbour(centre: Tensor, cells: int, axis: int) -> _Neighbour:
+    """Choose the neighbour along an axis (0 for x, 1 for y) of so many cells."""
+    from_end = cells - centre
+    before = (centre % 1 < 0.5) & (centre > 1)
+    after = (from_end % 1 < 0.5) & (from_end > 1)
+    return _Neighbour(
+        exists=before | after,
+        shift=torch.where(before, -0.5, 0.5),
+        number=torch.where(before, axis + 1, axis + 3),
+        own_again=before & after,
+        own_number=torch.where(before & after, axis + 3, 0),
     )
-    counts = torch.cat((1.0 + on_border.sum(dim=1, keepdim=True), (before | after).float()), dim=1)
-    axis_numbers = torch.arange(1, 3, device=centre.device)
-    own = torch.where(on_border, axis_numbers + 2, 0).amax(dim=1, keepdim=True)
-    numbers = torch.cat((own, torch.where(before, axis_numbers, axis_numbers + 2)), dim=1)
-    return _Places(shifts, counts.T, numbers.T)

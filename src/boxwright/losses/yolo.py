@@ -96,12 +96,10 @@ class YoloLoss(nn.Module):
         """Box, objectness and class term of one level, before gains."""
         config = self.config
         found = assign(targets, self.anchors[level], (maps.shape[2], maps.shape[3]), config.anchor_t)
-        candidates, objectness_logits = pick(maps, found)
+        boxes, class_logits, objectness_logits = pick(maps, found)
         total = found.counts.sum().clamp(min=1)
 
-        centre = candidates[:, 0:2].sigmoid() * 2 - 0.5
-        size = (candidates[:, 2:4].sigmoid() * 2) ** 2 * found.anchor_sizes
-        iou = elementwise_iou(torch.cat((centre, size), dim=1), found.boxes, "ciou")
+        iou = elementwise_iou(_decode(boxes, found.anchor_sizes).T, found.boxes, "ciou")
         box = ((1.0 - iou) * found.counts).sum() / total
 
         wanted = _objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
@@ -109,15 +107,20 @@ class YoloLoss(nn.Module):
         if self.num_classes == 1:
             return box, objectness, box.new_zeros(())
         smooth = 0.5 * config.label_smoothing
-        class_logits = candidates[:, 5:]
         class_targets = torch.full_like(class_logits, smooth).scatter_(1, found.labels[:, None], 1.0 - smooth)
-        bce = binary_cross_entropy(class_logits, class_targets, config.cls_pw, config.fl_gamma).mean(dim=1)
-        return box, objectness, (bce * found.counts).sum() / total
+        bce = binary_cross_entropy(class_logits, class_targets, config.cls_pw, config.fl_gamma).sum(dim=1)
+        return box, objectness, (bce * found.counts).sum() / (total * self.num_classes)
 
     def _rebalance(self, level_objectness: Tensor) -> None:
         """Let each level's weight follow the inverse of its loss."""
         balance = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / level_objectness
         self.balance.copy_(balance / balance[self.reference_level])
+
+
+def _decode(raw_boxes: Tensor, anchor_sizes: Tensor) -> Tensor:
+    """Boxes (4, K) in cells, centre relative to the candidate's cell, from raw (4, K) and anchors (2, K)."""
+    sigmoid = raw_boxes.sigmoid()
+    return torch.cat((sigmoid[:2] * 2 - 0.5, (sigmoid[2:] * 2).square() * anchor_sizes))
 
 
 def _objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
