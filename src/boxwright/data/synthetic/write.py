@@ -36,6 +36,7 @@ class StreetSettings:
         width: image width in pixels.
         height: image height in pixels.
         seed: of the world.
+        first_scene: number of the first scene.
         limits: what is worth a label.
     """
 
@@ -44,6 +45,7 @@ class StreetSettings:
     width: int = 320
     height: int = 192
     seed: int = 0
+    first_scene: int = 0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -113,7 +115,7 @@ def write_street(
 def _tasks(folder: Path, settings: StreetSettings) -> list[tuple[str, Sequence[int]]]:
     """Make the folders and cut the scenes of each split into chunks."""
     tasks: list[tuple[str, Sequence[int]]] = []
-    first = 0
+    first = settings.first_scene
     for split, count in settings.scenes:
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
         (folder / "labels" / split).mkdir(parents=True, exist_ok=True)
