@@ -60,8 +60,8 @@ def test_every_kind_of_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("flat.txt:1", "no width or height"),
         ("empty.txt", "empty"),
         ("none.txt", "no label file"),
-        ("cut.jpg", "cut off"),
-        ("garbage.jpg", "not an image"),
+        ("cut.jpg", "truncated"),
+        ("garbage.jpg", "cannot be read as an image"),
         ("gone.jpg", "no such file"),
         ("copy.jpg", "the same image is in train"),
     ]:

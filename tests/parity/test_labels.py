@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from boxwright.data.dataset import open_dataset
+from boxwright.data.yolo_dataset import read_yolo
 from boxwright.data.yolo_txt import parse_labels
 from tests.golden import golden_cases
+from tests.unit.data.small_sets import write_image
 
 
 @pytest.mark.parametrize("expected", golden_cases("labels", "expected_v*.json"))
@@ -33,6 +36,36 @@ def test_acceptance(expected: Path) -> None:
         assert bool(labels.problems) == (outcome == "accepted_with_warning"), case["file"]
 
 
+@pytest.mark.parametrize("expected", golden_cases("labels", "expected_v*.json"))
+def test_images_of_the_label_files(expected: Path, tmp_path: Path) -> None:
+    """The whole way: an image is in the index exactly if its label file is accepted, or missing."""
+    cases = json.loads(expected.read_text())["results"]
+    for case in cases:
+        name = case["file"] or "no label.txt"
+        write_image(tmp_path / "images" / Path(name).with_suffix(".png"), height=48, width=64)
+        if case["file"]:
+            (tmp_path / "labels").mkdir(exist_ok=True)
+            (tmp_path / "labels" / name).write_bytes((expected.parent / "files" / name).read_bytes())
+    images = sorted((tmp_path / "images").iterdir())
+    index = read_yolo(images, [f"class {i}" for i in range(1000)])
+    stems = {index.path(i).stem: i for i in range(len(index))}
+    for case in cases:
+        stem = Path(case["file"] or "no label.txt").stem
+        assert (stem in stems) == (case["outcome"] != "rejected"), stem
+        if stem in stems:
+            boxes = np.array(case["boxes"], dtype=np.float32).reshape(-1, 5)
+            boxes = boxes[(boxes[:, 3:] > 0).all(axis=1)]  # without area: left out here
+            np.testing.assert_array_equal(index.labels(stems[stem])[1], boxes[:, 1:])
+
+
+@pytest.mark.parametrize("expected", golden_cases("labels", "expected_v*.json"))
+def test_smallest_images(expected: Path, tmp_path: Path) -> None:
+    for case in json.loads(expected.read_text())["image_checks"]:
+        width, height = (int(number) for number in re.findall(r"\d+", case["image"]))
+        image = write_image(tmp_path / f"{width}x{height}.png", height, width)
+        assert len(read_yolo([image], ["a"])) == (case["outcome"] == "accepted"), case
+
+
 @pytest.mark.parametrize(
     ("data", "split", "images", "boxes"),
     [
@@ -51,6 +84,7 @@ def test_real_data_sets(
     for _ in range(2):  # read, then from the cache
         index = open_dataset(shared / "data" / data, split)  # type: ignore[arg-type]
         assert (len(index), len(index.boxes)) == (images, boxes)
+        assert {problem.kind for problem in index.problems} <= {"degenerate box", "missing label", "set aside"}
         assert sum(problem.drops != "" for problem in index.problems) == (data == "bccd" and split != "test")
 
 

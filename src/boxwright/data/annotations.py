@@ -10,6 +10,7 @@ import numpy as np
 
 from boxwright.data.coco import read_json
 from boxwright.data.index import DataIndex
+from boxwright.errors import UserError
 
 _log = logging.getLogger("boxwright.data")
 
@@ -38,16 +39,26 @@ def _places(image: Path) -> list[Path]:
 
 
 def _joined(index: DataIndex, file: Path) -> DataIndex:
-    content = read_json(file)
-    by_file = {Path(str(image["file_name"])).name: int(image["id"]) for image in content["images"]}
-    by_name = {str(category["name"]): int(category["id"]) for category in content["categories"]}
-    unknown = [name for name in index.names if name not in by_name]
-    if unknown:
-        _log.warning("%s is not used: it has no category %r", file, unknown[0])
+    try:
+        content = read_json(file)
+        images = [(Path(str(image["file_name"])).name, int(image["id"])) for image in content["images"]]
+        by_name = {str(category["name"]): int(category["id"]) for category in content["categories"]}
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        _log.warning("%s is not used: %s", file, error)
         return index
-    ids = [by_file.get(index.path(i).name, -1) for i in range(len(index))]
-    if min(ids) < 0:
-        _log.warning("%s is not used: it does not know the image %s", file, index.path(ids.index(-1)).name)
-        return index
-    categories = tuple(by_name[name] for name in index.names)
-    return replace(index, image_ids=np.array(ids, dtype=np.int64), category_ids=categories, annotations=file)
+    by_file = dict(images)
+    names = [index.path(i).name for i in range(len(index))]
+    unknown_class = next((name for name in index.names if name not in by_name), None)
+    unknown_image = next((name for name in names if name not in by_file), None)
+    if unknown_class is not None:
+        reason = f"it has no category {unknown_class!r}"
+    elif unknown_image is not None:
+        reason = f"it does not know the image {unknown_image}"
+    elif len(by_file) < len(images) or len(set(names)) < len(names):
+        reason = "file names do not tell its images apart"
+    else:
+        ids = np.array([by_file[name] for name in names], dtype=np.int64)
+        categories = tuple(by_name[name] for name in index.names)
+        return replace(index, image_ids=ids, category_ids=categories, annotations=file)
+    _log.warning("%s is not used: %s", file, reason)
+    return index

@@ -1,8 +1,10 @@
-"""Keep the index of a YOLO txt data set on disk, so that the next run starts at once.
+"""Keep an index on disk, so that the next run starts at once and all ranks and workers share the same pages.
 
-The key is the path, size and modification time of every image, the content of every label file, and the class names:
-any edit is noticed, also one that keeps size and time of a label. Files are npz without pickle, written under another
-name and renamed. A cache that cannot be read or written costs time, never the run.
+One file a split: a first line, a JSON header (what is no array), then the arrays, which are mapped into memory.
+It is taken if what shaped the index (settings, list of images, content of all labels) has the same digest, and every
+file that it names has the same size and time of change. So any edit is noticed, also one that keeps size and time of a
+label. Files are written under another name and renamed. A cache that cannot be read or written costs time, never
+the run.
 """
 
 from __future__ import annotations
@@ -10,104 +12,168 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import os
 import tempfile
-import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.data.index import DataIndex, Problem
-from boxwright.data.yolo_dataset import read_yolo
+from boxwright.data.index import ARRAYS, DataIndex, Problem
 
-_VERSION = b"boxwright data index 1"
+_MAGIC = b"boxwright data index 3\n"
+_ALIGN = 64  # bytes; arrays start at a multiple of it
 _THREADS = 8
-_ARRAYS = tuple(f.name for f in fields(DataIndex) if f.name not in ("names", "category_ids", "annotations", "problems"))
+_BLOCK = 128  # files
 _log = logging.getLogger("boxwright.data")
 
 
 def user_cache_dir() -> Path:
     """Where the tool keeps what it can make again: XDG_CACHE_HOME/boxwright, or ~/.cache/boxwright."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "boxwright"
+    return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "boxwright"
 
 
 def cached_index(
-    images: Sequence[Path], labels: Sequence[Path], names: Sequence[str], cache_dir: Path | None = None
+    identity: str, shaped_by: Callable[[], str], build: Callable[[], DataIndex], cache_dir: Path | None = None
 ) -> DataIndex:
-    """The index of these images, from the cache if nothing has changed, else read and kept.
+    """An index from the cache if nothing has changed, else built and kept.
 
     Args:
-        images: image files.
-        labels: their label files, which may be missing.
-        names: class names.
+        identity: names the data set and split; each has one cache file, the next build replaces it.
+        shaped_by: gives the digest of all that the index depends on but the image files; see `digest`.
+        build: reads the data set.
         cache_dir: folder for caches; None is the user's.
     """
-    file = (cache_dir or user_cache_dir() / "index") / f"{_fingerprint(images, labels, names)}.npz"
-    index = _load(file, names)
+    name = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:24]
+    file = (cache_dir or user_cache_dir() / "index") / f"{name}.index"
+    key = shaped_by()
+    index = _load(file, key)
     if index is None:
-        index = read_yolo(images, names)
-        _save(index, file)
+        index = build()
+        if shaped_by() == key:  # else a label was edited just now: the next run reads it again
+            _save(index, key, file)
     return index
 
 
-def _fingerprint(images: Sequence[Path], labels: Sequence[Path], names: Sequence[str]) -> str:
-    digest = hashlib.sha256(_VERSION)
-    digest.update(json.dumps(list(names)).encode())
+def digest(settings: object, listed: Iterable[Path], contents: Sequence[Path]) -> str:
+    """Digest of settings (as JSON), of the names of files, and of the content of files, which may be missing."""
+    total = hashlib.sha256(json.dumps(settings).encode())
+    for path in (*listed, None, *contents):
+        total.update((os.fsencode(path) if path else b"") + b"\0")
+    _update(total, _content_digest, contents)
+    return total.hexdigest()
+
+
+def _content_digest(file: Path) -> bytes:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError as error:
+        return f"missing {error.errno}".encode().ljust(32)
+
+
+def _state(index: DataIndex) -> str:
+    """Digest of size and time of change of every file that the index names."""
+    total = hashlib.sha256()
+    images = [index.path(i) for i in range(len(index))]
+    _update(total, _state_of, [*images, *(problem.path for problem in index.problems)])
+    return total.hexdigest()
+
+
+def _update(total: Any, part_of: Callable[[Path], bytes], files: Sequence[Path]) -> None:
+    """Add a part for each file, in order. Threads take many files at a time: most answers are quick."""
+    blocks = [files[i : i + _BLOCK] for i in range(0, len(files), _BLOCK)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        for part in pool.map(_fingerprint_one, images, labels):
-            digest.update(part)
-    return digest.hexdigest()[:32]
+        for part in pool.map(lambda block: b"".join(map(part_of, block)), blocks):
+            total.update(part)
 
 
-def _fingerprint_one(image: Path, label: Path) -> bytes:
+def _state_of(file: Path) -> bytes:
     try:
-        status = image.stat()
-        seen = f"{status.st_size} {status.st_mtime_ns}"
+        status = os.stat(file)
     except OSError:
-        seen = "missing"
-    try:
-        content = hashlib.sha256(label.read_bytes()).digest()
-    except OSError:
-        content = b"missing"
-    return hashlib.sha256(os.fsencode(image.absolute()) + b"\0" + seen.encode() + b"\0" + content).digest()
+        return b"missing\0"
+    return f"{status.st_size} {status.st_mtime_ns}\0".encode()
 
 
-def _load(file: Path, names: Sequence[str]) -> DataIndex | None:
+def _load(file: Path, key: str) -> DataIndex | None:
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-            problems = [_problem(row) for row in json.loads(stored["problems"].tobytes())]
-    except FileNotFoundError:
+        with file.open("rb") as stream:
+            if stream.readline(len(_MAGIC)) != _MAGIC:
+                raise ValueError("another version, or no index")
+            header = json.loads(stream.readline())
+            if header["key"] != key:
+                return None
+            pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        if zlib.crc32(memoryview(pages)[header["start"] :]) != header["checksum"]:
+            raise ValueError("damaged")
+        index = _index_of(header, pages)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        _log.warning("the index cache %s cannot be read (%s) and is made again", file, error)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.info("the index cache %s cannot be used (%s) and is made again", file, error)
         return None
+    return index if _state(index) == header["state"] else None
+
+
+def _index_of(header: dict[str, Any], pages: mmap.mmap) -> DataIndex:
+    arrays: dict[str, Any] = {}
+    for name, dtype, shape, offset in header["arrays"]:
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(pages, dtype, count, header["start"] + offset).reshape(shape)
     return DataIndex(
-        names=tuple(names), category_ids=tuple(range(1, len(names) + 1)), problems=tuple(problems), **arrays
+        names=tuple(header["names"]),
+        category_ids=tuple(header["category_ids"]),
+        annotations=Path(header["annotations"]) if header["annotations"] else None,
+        problems=tuple(Problem(kind, Path(path), *rest) for kind, path, *rest in header["problems"]),
+        **arrays,
     )
 
 
-def _save(index: DataIndex, file: Path) -> None:
-    problems = [[p.kind, os.fspath(p.path), p.line, p.text, p.drops] for p in index.problems]
-    encoded: NDArray[np.uint8] = np.frombuffer(json.dumps(problems).encode(), dtype=np.uint8)
+def _save(index: DataIndex, key: str, file: Path) -> None:
+    parts: list[NDArray[Any]] = [np.ascontiguousarray(getattr(index, name)) for name in ARRAYS]
+    layout: list[tuple[str, str, tuple[int, ...], int]] = []
+    payload = bytearray()
+    for name, part in zip(ARRAYS, parts, strict=True):
+        layout.append((name, part.dtype.str, part.shape, len(payload)))
+        payload += part.tobytes()
+        payload += bytes(-len(payload) % _ALIGN)
+    payload += bytes(_ALIGN)  # never empty, and an array of length zero has a place
+    header = {
+        "key": key,
+        "state": _state(index),
+        "checksum": zlib.crc32(payload),
+        "names": index.names,
+        "category_ids": index.category_ids,
+        "annotations": os.fspath(index.annotations) if index.annotations else None,
+        "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
+        "arrays": layout,
+    }
+    _write(file, _head(header), payload)
+
+
+def _head(header: dict[str, Any]) -> bytes:
+    """The first lines, padded so that the arrays start at an aligned place, which the header names."""
+    room = len(_MAGIC) + len(json.dumps(header)) + 64  # enough for the number and the padding
+    start = -(-room // _ALIGN) * _ALIGN
+    text = json.dumps(header | {"start": start}).encode()
+    return _MAGIC + text.ljust(start - len(_MAGIC) - 1) + b"\n"
+
+
+def _write(file: Path, *parts: bytes | bytearray) -> None:
     temporary = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
-            np.savez(temporary, problems=encoded, **{name: getattr(index, name) for name in _ARRAYS})
+            for part in parts:
+                temporary.write(part)
         os.replace(temporary.name, file)
     except OSError as error:
         _log.info("the index is not kept: %s", error)
         if temporary is not None:
             Path(temporary.name).unlink(missing_ok=True)
-
-
-def _problem(row: list[Any]) -> Problem:
-    kind, path, line, text, drops = row
-    return Problem(kind, Path(path), line, text, drops)

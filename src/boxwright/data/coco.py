@@ -1,10 +1,14 @@
-"""COCO instance annotations (one json) to the index. Crowd regions stay in the ground truth only."""
+"""COCO instance annotations (one json) to the index. Crowd regions stay in the ground truth only.
+
+Source: the COCO data format; boxes are left, top, width, height in pixels whose origin is the image's corner.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +17,10 @@ from numpy.typing import NDArray
 
 from boxwright.data.image_header import BrokenImageError, image_size
 from boxwright.data.index import DataIndex, Problem, Record
+from boxwright.data.pixel_objects import PixelObject, pixel_record
 from boxwright.errors import UserError
+
+_THREADS = 8
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -26,7 +33,7 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the COCO file {file}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file} is not valid json: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: a COCO file is an object with images, annotations and categories")
@@ -41,17 +48,16 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def read_coco_names(file: Path) -> tuple[str, ...]:
     """Category names in order of category id."""
-    return tuple(name for _, name in _categories(read_json(file)))
+    return tuple(name for _, name in _categories(read_json(file), file))
 
 
-def read_coco(
-    file: Path, *, names: Sequence[str] | None = None, images: Path | None = None, decode: bool = False
-) -> DataIndex:
+def read_coco(file: Path, *, names: Sequence[str] = (), images: Path | None = None, decode: bool = False) -> DataIndex:
     """Read a COCO json.
 
     Args:
         file: the json.
-        names: class names in the wanted order; None takes the categories by id.
+        names: class names in the wanted order; empty: the categories by id. Annotations of a category that is not
+            among the names are left out.
         images: folder of the images; None looks beside the json.
         decode: decode every image to find damage.
 
@@ -59,32 +65,43 @@ def read_coco(
         UserError: keys are missing or malformed, a name is no category, or no image is found.
     """
     content = read_json(file)
+    categories = _categories(content, file)
+    names = tuple(names or (name for _, name in categories))
+    by_name = {name: category for category, name in categories}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise UserError(f"{file} has no category {missing[0]!r}; it has {', '.join(sorted(by_name))}")
+    class_of = {by_name[name]: i for i, name in enumerate(names)}
     try:
-        categories = _categories(content)
-        names = tuple(names or (name for _, name in categories))
-        by_name = {name: category for category, name in categories}
-        missing = [name for name in names if name not in by_name]
-        if missing:
-            raise UserError(f"{file} has no category {missing[0]!r}; it has {', '.join(sorted(by_name))}")
-        class_of = {by_name[name]: i for i, name in enumerate(names)}
-        folder = images or _image_folder(file, [str(image["file_name"]) for image in content["images"]])
-        annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            annotations[int(annotation["image_id"])].append(annotation)
-        records: list[Record] = []
-        problems: list[Problem] = []
-        for image in sorted(content["images"], key=lambda image: int(image["id"])):
-            record = _record(image, annotations[int(image["id"])], folder, class_of, file, problems, decode)
-            if record is not None:
-                records.append(record)
-    except (KeyError, TypeError, ValueError) as error:
+        listed = {int(image["id"]): image for image in content["images"]}
+        folder = images or _image_folder(file, [str(image["file_name"]) for image in listed.values()])
+        objects, problems = _objects(content["annotations"], class_of, set(listed), file)
+        files = [(number, folder / str(listed[number]["file_name"])) for number in sorted(listed)]
+        sizes = {number: _declared_size(image) for number, image in listed.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} does not follow the COCO layout: {error!r}") from error
+
+    def read(task: tuple[int, Path]) -> tuple[Record | None, list[Problem]]:
+        number, path = task
+        return _read_one(number, path, sizes[number], objects.get(number, ()), file, decode)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(pool.map(read, files))
+    records = [record for record, _ in results if record is not None]
+    problems += [problem for _, found in results for problem in found]
     category_ids = tuple(by_name[name] for name in names)
     return DataIndex.from_records(records, names, category_ids=category_ids, annotations=file, problems=problems)
 
 
-def _categories(content: dict[str, Any]) -> list[tuple[int, str]]:
-    return sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
+def _categories(content: dict[str, Any], file: Path) -> list[tuple[int, str]]:
+    try:
+        return sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: a category has an id and a name: {error!r}") from error
+
+
+def _declared_size(image: Mapping[str, Any]) -> tuple[int, int]:
+    return int(image.get("height") or 0), int(image.get("width") or 0)
 
 
 def _image_folder(file: Path, file_names: list[str]) -> Path:
@@ -93,57 +110,72 @@ def _image_folder(file: Path, file_names: list[str]) -> Path:
     roots = (file.parent, file.parent.parent)
     places = [root / sub for root in roots for sub in ("", "images", f"images/{split}", split, "JPEGImages")]
     places += [folder for root in roots for folder in sorted((root / "images").glob("*")) if folder.is_dir()]
-    for place in places:
-        if file_names and (place / file_names[0]).is_file():
-            return place
     if not file_names:
         return file.parent
-    looked = ", ".join(str(place) for place in places)
+    for name in file_names[:100]:  # the very first may be the one that is missing
+        for place in places:
+            if (place / name).is_file():
+                return place
+    looked = ", ".join(str(place) for place in dict.fromkeys(places))
     raise UserError(f"{file}: cannot find its first image {file_names[0]!r}; looked in {looked}")
 
 
-def _record(
-    image: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    folder: Path,
-    class_of: dict[int, int],
-    file: Path,
-    problems: list[Problem],
-    decode: bool,
-) -> Record | None:
-    path = folder / str(image["file_name"])
+def _objects(
+    annotations: list[Any], class_of: Mapping[int, int], image_ids: set[int], file: Path
+) -> tuple[dict[int, list[PixelObject]], list[Problem]]:
+    """Objects by image id, and the annotations that are none."""
+    objects: dict[int, list[PixelObject]] = defaultdict(list)
+    problems: list[Problem] = []
+    num_crowds = 0
+    for annotation in annotations:
+        label = f"annotation {annotation.get('id')}"
+        image_id, category = int(annotation["image_id"]), int(annotation["category_id"])
+        if annotation.get("iscrowd", 0):
+            num_crowds += 1
+        elif category not in class_of:
+            text = f"{label} has the category {category}, which is none of the names; it is left out"
+            problems.append(Problem("unknown class", file, 0, text, "row"))
+        elif image_id not in image_ids:
+            text = f"{label} belongs to image {image_id}, which is not listed; it is left out"
+            problems.append(Problem("missing image", file, 0, text, "row"))
+        else:
+            try:
+                left, top, width, height = (float(value) for value in annotation["bbox"])
+                polygon = _outline(annotation.get("segmentation"))
+            except (KeyError, TypeError, ValueError):
+                text = f"{label} has no bbox of four numbers, or a broken polygon; it is left out"
+                problems.append(Problem("unreadable label", file, 0, text, "row"))
+                continue
+            corners = (left, top, left + width, top + height)
+            objects[image_id].append(PixelObject(label, 0, class_of[category], corners, polygon))
+    if num_crowds:
+        text = f"{num_crowds} crowd regions stay in the ground truth and are not trained on"
+        problems.append(Problem("set aside", file, 0, text))
+    return objects, problems
+
+
+def _read_one(
+    image_id: int, path: Path, declared: tuple[int, int], objects: Sequence[PixelObject], file: Path, decode: bool
+) -> tuple[Record | None, list[Problem]]:
     try:
-        height, width = image_size(path, decode=decode)
+        size = image_size(path, decode=decode)
     except BrokenImageError as error:
         kind = "corrupt image" if path.exists() else "missing image"
-        problems.append(Problem(kind, path, 0, f"{error}; the image is left out", "image"))
+        return None, [Problem(kind, path, 0, f"{error}; the image is left out", "image")]
+    return pixel_record(path, size, declared, objects, file, image_id)
+
+
+def _outline(segmentation: Any) -> NDArray[np.float64] | None:
+    """Vertices of an object's polygon in pixels; None for masks stored otherwise.
+
+    An object of several parts becomes one polygon: every part is closed and reached from the first vertex of all and
+    left to it on the same line, so that these bridges have no area.
+    """
+    if not isinstance(segmentation, list):
         return None
-    classes: list[int] = []
-    boxes: list[NDArray[np.float32]] = []
-    polygons: list[NDArray[np.float32]] = []
-    side = np.array([width, height], dtype=np.float64)
-    for annotation in annotations:
-        if annotation.get("iscrowd", 0) or int(annotation["category_id"]) not in class_of:
-            continue
-        left, top, box_width, box_height = (float(value) for value in annotation["bbox"])
-        low = np.clip((left, top), 0, side)
-        high = np.clip((left + box_width, top + box_height), 0, side)
-        if not (high > low).all():
-            text = f"annotation {annotation.get('id')} has no area inside {path.name}; it is left out"
-            problems.append(Problem("degenerate box", file, 0, text, "row"))
-            continue
-        classes.append(class_of[int(annotation["category_id"])])
-        boxes.append(np.concatenate(((low + high) / 2 / side, (high - low) / side)).astype(np.float32))
-        polygons.append(_outline(annotation.get("segmentation"), side))
-    box_rows = np.stack(boxes) if boxes else np.zeros((0, 4), np.float32)
-    return Record(path, height, width, np.array(classes, np.int32), box_rows, tuple(polygons), int(image["id"]))
-
-
-def _outline(segmentation: Any, side: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Vertices of the largest polygon, normalised; empty for masks stored otherwise."""
-    parts = cast("list[list[float]]", segmentation) if isinstance(segmentation, list) else []
-    parts = [part for part in parts if len(part) >= 6 and len(part) % 2 == 0]
-    if not parts:
-        return np.zeros((0, 2), np.float32)
-    points = np.array(max(parts, key=len), dtype=np.float64).reshape(-1, 2)
-    return np.clip(points / side, 0, 1).astype(np.float32)
+    parts = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in cast("list[Any]", segmentation)]
+    parts = [part for part in parts if len(part) >= 3]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    start = parts[0][:1]
+    return np.concatenate([piece for part in parts for piece in (part, part[:1], start)])

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from boxwright.config.schema import Compat
 from boxwright.data.annotations import with_annotations
-from boxwright.data.cache import cached_index
+from boxwright.data.cache import cached_index, digest
 from boxwright.data.coco import read_coco, read_coco_names
-from boxwright.data.image_list import list_images
+from boxwright.data.image_list import find_source, list_images
 from boxwright.data.index import DataIndex
-from boxwright.data.voc import is_voc_root, read_voc, read_voc_names
-from boxwright.data.yaml_file import DataYaml, Split, read_data_yaml
+from boxwright.data.voc import annotation_files, is_voc_root, read_voc, read_voc_names, split_file
+from boxwright.data.yaml_file import SPLITS, DataYaml, Split, read_data_yaml
 from boxwright.data.yolo_dataset import label_files, read_yolo
 from boxwright.errors import UserError
 
@@ -23,7 +26,12 @@ _log = logging.getLogger("boxwright.data")
 
 
 def open_dataset(
-    data: str | Path, split: Split, *, single_cls: bool = False, cache_dir: Path | None = None, decode: bool = False
+    data: str | Path,
+    split: Split,
+    *,
+    single_cls: bool = False,
+    compat: Compat = "faithful",
+    cache_dir: Path | None = None,
 ) -> DataIndex:
     """Read one split, leaving out broken images and rows and saying how many.
 
@@ -31,17 +39,18 @@ def open_dataset(
         data: data yaml, VOC root (Annotations, ImageSets/Main, JPEGImages) or COCO json.
         split: which part; a COCO json by itself is every split.
         single_cls: treat all classes as one.
+        compat: "fixed" mends two defects of the published label reading, see yolo_txt.
         cache_dir: where indexes are kept; None is the user's cache folder.
-        decode: decode every image to find damage (`boxwright check`); the cache is passed over.
 
     Raises:
         UserError: nothing there, a format that is not known, or a split without images.
     """
-    index = _read(Path(data).expanduser(), split, cache_dir, decode)
+    index = read_split(data, split, compat=compat, cache_dir=cache_dir)
+    _say_what_is_left_out(index, split)
     if not len(index):
-        raise UserError(f"the {split} split of {data} has no usable image{_first_problem(index)}")
-    if not decode:
-        _say_what_is_left_out(index, split)
+        first = next((problem for problem in index.problems if problem.drops == "image"), None)
+        reason = f": all images are left out, the first because {first}" if first else ""
+        raise UserError(f"the {split} split of {data} has no usable image{reason}")
     if split != "train" and not single_cls:
         index = with_annotations(index)
     return index.as_single_class() if single_cls else index
@@ -49,71 +58,123 @@ def open_dataset(
 
 def read_names(data: str | Path) -> tuple[str, ...]:
     """Class names of a data set."""
-    path = Path(data).expanduser()
+    path = _located(data)
     if is_voc_root(path):
         return read_voc_names(path)
     if path.suffix == ".json":
         return read_coco_names(path)
-    return read_data_yaml(_existing_yaml(path)).names
+    data_yaml = read_data_yaml(path)
+    if data_yaml.names:
+        return data_yaml.names
+    file = next(source for sources in data_yaml.splits.values() for source in sources if source.endswith(".json"))
+    return read_coco_names(find_source(file, data_yaml.root, path))
 
 
-def has_split(data: str | Path, split: Split) -> bool:
-    """Whether the data set names this split."""
-    path = Path(data).expanduser()
+def splits_of(data: str | Path) -> tuple[Split, ...]:
+    """The splits that a data set names. A COCO json by itself is one set of images, here called train."""
+    path = _located(data)
     if is_voc_root(path):
-        return (path / "ImageSets" / "Main" / f"{split}.txt").is_file()
-    return path.suffix == ".json" or split in read_data_yaml(_existing_yaml(path)).splits
+        lists = path / "ImageSets" / "Main"
+        return tuple(split for split in SPLITS if (lists / f"{split}.txt").is_file())
+    return ("train",) if path.suffix == ".json" else tuple(read_data_yaml(path).splits)
 
 
-def _read(path: Path, split: Split, cache_dir: Path | None, decode: bool) -> DataIndex:
+def read_split(
+    data: str | Path,
+    split: Split,
+    *,
+    compat: Compat = "faithful",
+    decode: bool = False,
+    cache_dir: Path | None = None,
+) -> DataIndex:
+    """Read one split, from the cache if nothing has changed. It may come out empty when all its images are broken.
+
+    Args:
+        decode: decode every image to find damage (`boxwright check`); the cache is passed over.
+    """
+    path = _located(data)
+    source = _source(path, split, compat)
+    if decode:
+        return source.read(True)
+    return cached_index(f"{path} {split} {compat}", source.digest, lambda: source.read(False), cache_dir)
+
+
+class _Source(NamedTuple):
+    """A split of one format."""
+
+    digest: Callable[[], str]  # of all that shapes its index but the image files
+    read: Callable[[bool], DataIndex]  # whether to decode every image
+
+
+def _source(path: Path, split: Split, compat: Compat) -> _Source:
     if is_voc_root(path):
-        return read_voc(path, split, decode=decode)
+        return _voc_source(path, split)
     if path.suffix == ".json":
-        return read_coco(path, decode=decode)
-    data_yaml = read_data_yaml(_existing_yaml(path))
-    if split not in data_yaml.splits:
+        return _coco_source(path, (), None)
+    data_yaml = read_data_yaml(path)
+    sources = data_yaml.splits.get(split)
+    if sources is None:
         raise UserError(f"{path} names no {split} split; it has {', '.join(data_yaml.splits) or 'none at all'}")
-    sources = data_yaml.splits[split]
-    if any(source.endswith(".json") for source in sources):
-        return _read_coco_split(data_yaml, sources, decode)
+    if not any(source.endswith(".json") for source in sources):
+        return _yolo_source(data_yaml, split, sources, compat)
+    if len(sources) != 1:
+        raise UserError(f"{path}: a split is one COCO json, not several files")
+    images = find_source(data_yaml.images, data_yaml.root, path) if data_yaml.images else None
+    return _coco_source(find_source(sources[0], data_yaml.root, path), data_yaml.names, images)
+
+
+def _yolo_source(data_yaml: DataYaml, split: Split, sources: tuple[str, ...], compat: Compat) -> _Source:
     images = list_images(sources, data_yaml.root, data_yaml.file)
     if not images:
-        raise UserError(f"the {split} split of {path} ({', '.join(sources)}) holds no image")
-    if decode:
-        return read_yolo(images, data_yaml.names, decode=True)
-    return cached_index(images, label_files(images), data_yaml.names, cache_dir)
+        raise UserError(f"the {split} split of {data_yaml.file} ({', '.join(sources)}) holds no image")
+    labels, names = label_files(images), data_yaml.names
+    return _Source(
+        lambda: digest(["yolo", names, compat], images, labels),
+        lambda decode: read_yolo(images, names, compat=compat, decode=decode),
+    )
 
 
-def _read_coco_split(data_yaml: DataYaml, sources: tuple[str, ...], decode: bool) -> DataIndex:
-    if len(sources) > 1:
-        raise UserError(f"{data_yaml.file}: a split is one COCO json, not several")
-    images = data_yaml.root / data_yaml.images if data_yaml.images else None
-    return read_coco(data_yaml.root / sources[0], names=data_yaml.names, images=images, decode=decode)
+def _voc_source(root: Path, split: Split) -> _Source:
+    contents = [split_file(root, split), *annotation_files(root)]
+    return _Source(
+        lambda: digest(["voc", split], [], contents),
+        lambda decode: read_voc(root, split, decode=decode),
+    )
 
 
-def _existing_yaml(path: Path) -> Path:
-    looked_at = [path] if path.suffix in (".yaml", ".yml") else [path, path.with_name(f"{path.name}.yaml")]
-    for place in looked_at:
+def _coco_source(file: Path, names: tuple[str, ...], images: Path | None) -> _Source:
+    return _Source(
+        lambda: digest(["coco", names, str(images)], [], [file]),
+        lambda decode: read_coco(file, names=names, images=images, decode=decode),
+    )
+
+
+def _located(data: str | Path) -> Path:
+    """The data set as an absolute path: a VOC root, a json, or a yaml."""
+    path = Path(data).expanduser().absolute()
+    if path.is_file() or is_voc_root(path):
+        return path
+    places = [path] if path.suffix in (".yaml", ".yml", ".json") else [path, path.with_name(f"{path.name}.yaml")]
+    for place in places[1:]:
         if place.is_file():
             return place
     if path.is_dir():
+        inside = sorted((*path.glob("*.yaml"), *path.glob("*.yml")))
+        if len(inside) == 1:
+            return inside[0]
+        found = ", ".join(file.name for file in inside) or "no yaml file"
         raise UserError(
-            f"{path} is a folder but no VOC data set (Annotations, ImageSets/Main, JPEGImages); name its data yaml"
+            f"{path} is a folder with {found}, and no VOC data set (Annotations, ImageSets/Main, JPEGImages); "
+            "name the data yaml"
         )
-    places = ", ".join(str(place.absolute()) for place in looked_at)
-    raise UserError(f"there is no data set {path}; looked at {places}")
-
-
-def _first_problem(index: DataIndex) -> str:
-    for first in index.problems:
-        return f"; the first of {len(index.problems)} problems is {first}"
-    return ""
+    raise UserError(f"there is no data set {data}; looked at {' and '.join(map(str, places))}")
 
 
 def _say_what_is_left_out(index: DataIndex, split: str) -> None:
-    for what in ("image", "row"):
-        kinds = Counter(problem.kind for problem in index.problems if problem.drops == what)
-        if kinds:
+    images = {problem.path: problem for problem in index.problems if problem.drops == "image"}  # each once
+    rows = [problem for problem in index.problems if problem.drops == "row"]
+    for what, found in (("image(s)", list(images.values())), ("row(s)", rows)):
+        if found:
+            kinds = Counter(problem.kind for problem in found)
             reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-            first = next(problem for problem in index.problems if problem.drops == what)
-            _log.warning("%s: %d %ss left out (%s), first: %s", split, kinds.total(), what, reasons, first)
+            _log.warning("%s: %d %s left out (%s), the first: %s", split, len(found), what, reasons, found[0])

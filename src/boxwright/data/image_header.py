@@ -1,21 +1,39 @@
-"""Size of an image file from its header, and whether the file is whole, mostly without decoding it."""
+"""Size of an image file, and whether the file is whole: JPEG and PNG from their headers, other formats by decoding.
+
+What is not here: pixels (images.py). Whatever a header leaves open is answered by the decoder that training uses, so
+that sizes here and shapes there cannot differ.
+
+Source: JPEG (ITU T.81 annex B), Exif 2.32 (section 4.6), PNG (W3C recommendation, section 5).
+"""
 
 from __future__ import annotations
 
-import warnings
+import struct
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from boxwright.data.images import read_image
+from boxwright.errors import UserError
 
 # What the published 6.x system reads.
 IMAGE_SUFFIXES = frozenset((".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm"))
 MIN_SIDE = 10  # pixels; smaller images are left out, as published
-_EXIF_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three are tables, not frames
+_START_OF_SCAN = 0xDA
+_APP1 = 0xE1
+_ORIENTATION_TAG = 0x0112
+_TURNED = frozenset((5, 6, 7, 8))  # orientations that swap width and height
 
 
 class BrokenImageError(Exception):
-    """The file is no readable image; the text says why."""
+    """The file is no usable image; the text says why."""
+
+
+class _UnclearError(Exception):
+    """The header alone does not tell."""
 
 
 def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
@@ -28,32 +46,101 @@ def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     Raises:
         BrokenImageError: missing, not an image, cut off, or smaller than 10 px.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is none of our business
-            with Image.open(path) as image:
-                width, height = image.size
-                if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
-                    width, height = height, width
-                if decode or not _ends_well(path, image.format):
-                    image.load()
-    except FileNotFoundError:
-        raise BrokenImageError("there is no such file") from None
-    except UnidentifiedImageError:
-        raise BrokenImageError("not an image in a known format") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BrokenImageError(f"damaged or cut off ({error})") from None
+    height, width = _decoded_size(path) if decode else _header_size(path)
     if min(height, width) < MIN_SIDE:
-        raise BrokenImageError(f"{width} x {height} pixels is smaller than {MIN_SIDE} x {MIN_SIDE}")
+        raise BrokenImageError(f"{width} x {height} pixels are fewer than {MIN_SIDE} x {MIN_SIDE}")
     return height, width
 
 
-def _ends_well(path: Path, image_format: str | None) -> bool:
-    """Whether the end of the file is what its format wants; True for formats without an end mark."""
-    marks = {"JPEG": (2, b"\xff\xd9"), "MPO": (2, b"\xff\xd9"), "PNG": (8, b"IEND\xaeB`\x82")}
-    if image_format not in marks:
-        return True
-    length, mark = marks[image_format]
-    with path.open("rb") as file:
-        file.seek(-length, 2)
-        return file.read() == mark
+def _decoded_size(path: Path) -> tuple[int, int]:
+    if not path.exists():
+        raise BrokenImageError("there is no such file")
+    try:
+        height, width = read_image(path).shape[:2]
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
+        raise BrokenImageError(reason) from None
+    return height, width
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start == _PNG_START:
+                return _png_size(file)
+            if start[:2] == _JPEG_START:
+                return _jpeg_size(file)
+    except FileNotFoundError:
+        raise BrokenImageError("there is no such file") from None
+    except OSError as error:
+        raise BrokenImageError(f"cannot be opened ({error.strerror or error})") from None
+    except (_UnclearError, struct.error, IndexError):
+        pass  # damaged or unusual: the decoder decides
+    return _decoded_size(path)
+
+
+def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
+    file.seek(-2, 2)
+    if file.read(2) != _JPEG_END:
+        raise _UnclearError  # cut off, or followed by something else
+    file.seek(2)
+    size, orientation = (0, 0), 1
+    while True:
+        marker = _next_marker(file)
+        if marker == _START_OF_SCAN:
+            break
+        (length,) = struct.unpack(">H", file.read(2))
+        if marker in _START_OF_FRAME:
+            body = file.read(length - 2)
+            size = struct.unpack_from(">HH", body, 1)
+        elif marker == _APP1:
+            body = file.read(length - 2)
+            if body.startswith(b"Exif\0\0"):
+                orientation = _orientation(body[6:])
+        else:
+            file.seek(length - 2, 1)
+    height, width = size
+    if not height or not width:
+        raise _UnclearError
+    return (width, height) if orientation in _TURNED else (height, width)
+
+
+def _next_marker(file: BinaryIO) -> int:
+    if file.read(1) != b"\xff":
+        raise _UnclearError
+    marker = file.read(1)[0]
+    while marker == 0xFF:  # fill bytes
+        marker = file.read(1)[0]
+    return marker
+
+
+def _orientation(tiff: bytes) -> int:
+    """Orientation 1 to 8 from the first directory of an Exif block; 1 if it has none."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        raise _UnclearError
+    (offset,) = struct.unpack_from(order + "I", tiff, 4)
+    (num_entries,) = struct.unpack_from(order + "H", tiff, offset)
+    for entry in range(num_entries):
+        tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, offset + 2 + 12 * entry)
+        if tag == _ORIENTATION_TAG:
+            return value
+    return 1
+
+
+def _png_size(file: BinaryIO) -> tuple[int, int]:
+    """Walk the chunks to the end mark; its absence is how a cut file shows."""
+    size = (0, 0)
+    while True:
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", file.read(8))
+            size = (height, width)
+            length -= 8
+        elif kind == b"IEND":
+            struct.unpack(">I", file.read(4))  # its checksum must be there as well
+            return size
+        elif kind == b"eXIf":
+            raise _UnclearError  # may turn the image
+        file.seek(length + 4, 1)  # the rest of the chunk and its checksum

@@ -23,34 +23,58 @@ def list_images(sources: Sequence[str], root: Path, named_in: Path) -> list[Path
     """
     found: set[str] = set()
     for source in sources:
-        place = _find(source, root, named_in)
-        found.update(_in_folder(place) if place.is_dir() else _in_list(place))
+        place = find_source(source, root, named_in)
+        found.update(_in_folder(place) if place.is_dir() else _in_list(place, root))
     return [Path(path) for path in sorted(found)]
 
 
-def _find(source: str, root: Path, named_in: Path) -> Path:
-    places = list(dict.fromkeys([root / source, named_in.parent / source]))
+def find_source(source: str, root: Path, named_in: Path) -> Path:
+    """Where a folder or file that a data yaml names lies.
+
+    Looked at: below the root, beside the yaml, and, for `../x`, `x` below the root (exports that were unpacked one
+    level higher than their yaml says; published YOLOv5 finds those as well).
+    """
+    places = [root / source, named_in.parent / source]
+    if source.startswith("../"):
+        places.append(root / source.removeprefix("../"))
+    places = [Path(os.path.normpath(place)) for place in dict.fromkeys(places)]
     for place in places:
         if place.exists():
             return place
-    looked = " and ".join(str(place.absolute()) for place in places)
+    looked = " and ".join(dict.fromkeys(str(place) for place in places))
     raise UserError(f"{named_in} names {source!r}, which is not there; looked at {looked}")
 
 
 def _in_folder(folder: Path) -> list[str]:
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-    ]
+    """Images below a folder; links are followed, but no folder is entered twice. Hidden files are not images."""
+    found: list[str] = []
+    entered: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        found += [
+            os.path.join(parent, name)
+            for name in names
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
+    return found
 
 
-def _in_list(file: Path) -> list[str]:
-    """Lines of a list file; relative ones are relative to the file's folder, as published for `./`."""
+def _in_list(file: Path, root: Path) -> list[str]:
+    """Lines of a list file: absolute, relative to the file's folder (always for `./`), or to the root of the data."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the image list {file}: {error}") from error
-    entries = [line.strip() for line in lines if line.strip()]
-    return [os.path.normpath(os.path.join(file.parent, entry)) for entry in entries]
+    found: list[str] = []
+    for entry in filter(None, (line.strip() for line in lines)):
+        path = os.path.join(file.parent, entry.removeprefix("./"))
+        beside_root = os.path.join(root, entry)
+        if not entry.startswith("./") and not os.path.exists(path) and os.path.exists(beside_root):
+            path = beside_root
+        found.append(path)
+    return found

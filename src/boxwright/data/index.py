@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,12 @@ ProblemKind = Literal[
     "unknown class",
     "degenerate box",
     "shared image",
+    "fractional class",
+    "mixed rows",
+    "size mismatch",
+    "label without image",
+    "set aside",
+    "unreadable split",
 ]
 
 
@@ -55,7 +61,7 @@ class Problem:
         return f"{place}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """One image on its way into the index.
 
@@ -77,9 +83,9 @@ class Record:
     image_id: int = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DataIndex:
-    """A split of a data set.
+    """A split of a data set. Its arrays are read-only: they may be a file that is mapped into memory.
 
     Args:
         names: class names.
@@ -133,8 +139,9 @@ class DataIndex:
         return [self.points[start:stop] for start, stop in pairwise(bounds)]
 
     def as_single_class(self) -> DataIndex:
-        """The same images with every box of the one class `item`."""
-        return replace(self, names=("item",), classes=np.zeros_like(self.classes), category_ids=(1,), annotations=None)
+        """The same images with every box of one class: `item`, or the only name there is."""
+        names = self.names if len(self.names) == 1 else ("item",)
+        return replace(self, names=names, classes=np.zeros_like(self.classes), category_ids=(1,), annotations=None)
 
     @classmethod
     def from_records(
@@ -149,7 +156,7 @@ class DataIndex:
         """Pack records into flat arrays, in their order."""
         encoded = [os.fsencode(record.path) for record in records]
         polygons = [polygon for record in records for polygon in _polygons_of(record)]
-        return cls(
+        index = cls(
             names=tuple(names),
             path_bytes=np.frombuffer(b"".join(encoded), dtype=np.uint8),
             path_offsets=_offsets([len(path) for path in encoded]),
@@ -164,6 +171,12 @@ class DataIndex:
             annotations=annotations,
             problems=tuple(problems),
         )
+        for name in ARRAYS:
+            getattr(index, name).flags.writeable = False
+        return index
+
+
+ARRAYS = tuple(f.name for f in fields(DataIndex) if str(f.type).startswith("NDArray"))
 
 
 def _polygons_of(record: Record) -> tuple[NDArray[np.float32], ...]:

@@ -1,37 +1,54 @@
 """Pascal VOC folders: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages.
 
 VOC corners count pixels from 1 and include both ends (the VOC development kit), so xmin 1, xmax W covers an image of
-width W: left = xmin - 1, right = xmax. Class names are the sorted names that occur in any annotation.
+width W: left = xmin - 1, right = xmax. A box with xmax <= xmin has no area. Class names are the sorted names of all
+objects of all annotations, whatever the split. Objects marked difficult are not trained on or scored, as published for
+YOLOv5. Entities and document types are refused, so that no xml can grow or reach out.
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from xml.parsers import expat
 
 from boxwright.data.image_header import IMAGE_SUFFIXES, BrokenImageError, image_size
 from boxwright.data.index import DataIndex, Problem, Record
+from boxwright.data.pixel_objects import PixelObject, pixel_record
 from boxwright.errors import UserError
 
 _THREADS = 8
+_CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
+_SET_LISTS = Path("ImageSets", "Main")
 
 
 def is_voc_root(path: Path) -> bool:
     """Whether a folder is laid out as a VOC data set."""
-    return (path / "Annotations").is_dir() and (path / "ImageSets" / "Main").is_dir()
+    return (path / "Annotations").is_dir() and (path / _SET_LISTS).is_dir()
+
+
+def split_file(root: Path, split: str) -> Path:
+    """The list of a split's images. Raises a UserError if there is none."""
+    file = root / _SET_LISTS / f"{split}.txt"
+    if not file.is_file():
+        there = ", ".join(sorted(other.stem for other in file.parent.glob("*.txt"))) or "none"
+        raise UserError(f"there is no {split} split in {root}: {file} is missing; there are {there}")
+    return file
+
+
+def annotation_files(root: Path) -> list[Path]:
+    """All annotations of the data set, sorted."""
+    return sorted((root / "Annotations").glob("*.xml"))
 
 
 def read_voc_names(root: Path) -> tuple[str, ...]:
     """Sorted names of all classes that occur in the annotations."""
     names: set[str] = set()
-    for file in sorted((root / "Annotations").glob("*.xml")):
+    for file in annotation_files(root):
         try:
-            names.update(_text(item, "name") for item in _parse(file).iter("object"))
+            names.update(item.text["name"] for item in _parse(file).objects if item.text.get("name"))
         except _AnnotationError:
             continue  # said by read_voc, with the file's name
     if not names:
@@ -39,110 +56,162 @@ def read_voc_names(root: Path) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def read_voc(root: Path, split: str, *, names: Sequence[str] | None = None, decode: bool = False) -> DataIndex:
+def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
     """Read one image set.
 
     Args:
         root: the VOC folder.
         split: name of a list in ImageSets/Main.
-        names: class names; None takes those of read_voc_names.
         decode: decode every image to find damage.
 
     Raises:
         UserError: the list of the split is missing.
     """
-    list_file = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not list_file.is_file():
-        there = ", ".join(sorted(file.stem for file in list_file.parent.glob("*.txt"))) or "none"
-        raise UserError(f"there is no {split} split in {root}: {list_file} is missing; there are {there}")
-    stems = [line.split()[0] for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    names = tuple(names or read_voc_names(root))
+    list_file = split_file(root, split)
+    lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
+    names = read_voc_names(root)
     class_of = {name: i for i, name in enumerate(names)}
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(lambda stem: _read_one(root, stem, class_of, decode), stems))
-    records = [record for record, _ in results if record is not None]
-    return DataIndex.from_records(records, names, problems=[problem for _, found in results for problem in found])
+        results = list(pool.map(lambda line: _read_one(root, line, class_of, decode), filter(None, lines)))
+    records = [record for record, _, _ in results if record is not None]
+    problems = [problem for _, found, _ in results for problem in found]
+    num_difficult = sum(count for _, _, count in results)
+    if num_difficult:
+        text = f"{num_difficult} objects marked difficult are not trained on or scored"
+        problems.append(Problem("set aside", list_file, 0, text))
+    return DataIndex.from_records(records, names, problems=problems)
 
 
 class _AnnotationError(Exception):
     """The xml cannot be used; the text says why."""
 
+    def __init__(self, text: str, line: int = 0) -> None:
+        super().__init__(text)
+        self.line = line
 
-def _parse(file: Path) -> ElementTree.Element:
+
+@dataclass(slots=True)
+class _Item:
+    line: int
+    text: dict[str, str] = field(default_factory=dict[str, str])  # path below the object, e.g. bndbox/xmin -> text
+
+
+@dataclass(slots=True)
+class _Annotation:
+    """What is read of an xml file, filled by the parser's calls."""
+
+    objects: list[_Item] = field(default_factory=list[_Item])
+    text: dict[str, str] = field(default_factory=dict[str, str])  # path below the root, e.g. size/width -> text
+    open_tags: list[str] = field(default_factory=list[str])
+    words: str = ""
+
+    def start(self, tag: str, line: int) -> None:
+        self.open_tags.append(tag)
+        self.words = ""
+        if self.open_tags[1:] == ["object"]:
+            self.objects.append(_Item(line))
+
+    def end(self) -> None:
+        path = self.open_tags[1:]
+        if path[:1] == ["object"]:
+            self.objects[-1].text.setdefault("/".join(path[1:]), self.words.strip())
+        else:
+            self.text.setdefault("/".join(path), self.words.strip())
+        self.open_tags.pop()
+        self.words = ""
+
+    def add_words(self, words: str) -> None:
+        self.words += words
+
+
+def _parse(file: Path) -> _Annotation:
     try:
-        text = file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
         raise _AnnotationError(f"cannot be read ({error.strerror})") from error
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise _AnnotationError("declares entities, which are not read")
+    annotation = _Annotation()
+    parser = expat.ParserCreate()
+
+    def refuse(*_: object) -> None:
+        raise _AnnotationError("has a document type or entities, which are not read", parser.CurrentLineNumber)
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler = lambda tag, _: annotation.start(tag, parser.CurrentLineNumber)
+    parser.EndElementHandler = lambda _: annotation.end()
+    parser.CharacterDataHandler = annotation.add_words
     try:
-        return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise _AnnotationError(f"is not valid xml ({error})") from error
+        parser.Parse(content, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter for encodings
+        raise _AnnotationError(f"is not valid xml ({error})", getattr(error, "lineno", 0)) from error
+    return annotation
 
 
-def _text(element: ElementTree.Element, tag: str) -> str:
-    value = element.findtext(tag)
-    if value is None or not value.strip():
-        raise _AnnotationError(f"an object has no <{tag}>")
-    return value.strip()
-
-
-def _read_one(root: Path, stem: str, class_of: Mapping[str, int], decode: bool) -> tuple[Record | None, list[Problem]]:
-    folder = root / "JPEGImages"
-    names = (f"{stem}{suffix}" for suffix in ("", ".jpg", *sorted(IMAGE_SUFFIXES)))
-    image = next((folder / name for name in names if (folder / name).is_file()), None)
+def _read_one(
+    root: Path, listed: str, class_of: Mapping[str, int], decode: bool
+) -> tuple[Record | None, list[Problem], int]:
+    """Record and problems of one line of a list, and the number of difficult objects."""
+    image = _image_of(root, listed)
     if image is None:
-        return None, [Problem("missing image", folder / f"{stem}.jpg", 0, "there is no such image; left out", "image")]
+        path = root / "JPEGImages" / f"{listed}.jpg"
+        return None, [Problem("missing image", path, 0, "there is no such file; the image is left out", "image")], 0
     try:
-        height, width = image_size(image, decode=decode)
+        size = image_size(image, decode=decode)
     except BrokenImageError as error:
-        return None, [Problem("corrupt image", image, 0, f"{error}; the image is left out", "image")]
+        return None, [Problem("corrupt image", image, 0, f"{error}; the image is left out", "image")], 0
     file = root / "Annotations" / f"{image.stem}.xml"
     if not file.is_file():
-        empty = Record(image, height, width, np.zeros(0, np.int32), np.zeros((0, 4), np.float32))
-        return empty, [Problem("missing label", file, 0, "there is no annotation; the image counts as background")]
+        record, _ = pixel_record(image, size, (0, 0), [], file)
+        text = "there is no annotation; the image counts as background"
+        return record, [Problem("missing label", file, 0, text)], 0
     try:
-        classes, boxes, problems = _objects(_parse(file), file, class_of, height, width)
+        annotation = _parse(file)
     except _AnnotationError as error:
-        return None, [Problem("unreadable label", file, 0, f"{error}; the image is left out", "image")]
-    return Record(image, height, width, classes, boxes), problems
+        text = f"{error}; the image is left out"
+        return None, [Problem("unreadable label", file, error.line, text, "image")], 0
+    easy = [item for item in annotation.objects if item.text.get("difficult", "0") != "1"]
+    objects, problems = _objects(easy, file, class_of)
+    record, more = pixel_record(image, size, _declared_size(annotation), objects, file)
+    if not annotation.objects:
+        more.append(Problem("empty label", file, 0, "the annotation has no object; the image counts as background"))
+    return record, problems + more, len(annotation.objects) - len(easy)
+
+
+def _image_of(root: Path, listed: str) -> Path | None:
+    """The image of a line: its stem, which a flag may follow (`000012  1` in the lists of a class)."""
+    for stem in dict.fromkeys((listed, listed.split()[0])):
+        for suffix in (".jpg", "", *sorted(IMAGE_SUFFIXES)):
+            place = root / "JPEGImages" / f"{stem}{suffix}"
+            if place.is_file():
+                return place
+    return None
+
+
+def _declared_size(annotation: _Annotation) -> tuple[int, int]:
+    try:
+        return int(annotation.text["size/height"]), int(annotation.text["size/width"])
+    except (KeyError, ValueError):
+        return 0, 0
 
 
 def _objects(
-    tree: ElementTree.Element, file: Path, class_of: Mapping[str, int], height: int, width: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32], list[Problem]]:
-    classes: list[int] = []
-    boxes: list[tuple[float, ...]] = []
+    items: Sequence[_Item], file: Path, class_of: Mapping[str, int]
+) -> tuple[list[PixelObject], list[Problem]]:
+    objects: list[PixelObject] = []
     problems: list[Problem] = []
-    for number, item in enumerate(tree.iter("object"), start=1):
-        name = _text(item, "name")
+    for item in items:
+        name = item.text.get("name", "")
         if name not in class_of:
-            text = f"object {number} has the unknown class {name!r}; it is left out"
-            problems.append(Problem("unknown class", file, 0, text, "row"))
+            text = "the object has no name; it is left out"
+            problems.append(Problem("unknown class", file, item.line, text, "row"))
             continue
-        corners = _corners(item, number)
-        left, top = max(corners[0] - 1, 0.0), max(corners[1] - 1, 0.0)
-        right, bottom = min(corners[2], float(width)), min(corners[3], float(height))
-        if right - left <= 1 or bottom - top <= 1:  # in VOC's counting xmin == xmax is a single column
-            text = f"object {number} ({name}) has no area: {corners}; it is left out"
-            problems.append(Problem("degenerate box", file, 0, text, "row"))
+        try:
+            left, top, right, bottom = (float(item.text[tag]) for tag in _CORNERS)
+        except (KeyError, ValueError):
+            text = f"the {name} lacks a corner, or it is no number; it is left out"
+            problems.append(Problem("unreadable label", file, item.line, text, "row"))
             continue
-        box = ((left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height)
-        if (class_of[name], box) in zip(classes, boxes, strict=True):
-            problems.append(Problem("duplicate", file, 0, f"object {number} ({name}) is there twice", "row"))
-            continue
-        classes.append(class_of[name])
-        boxes.append(box)
-    return np.array(classes, np.int32), np.array(boxes, np.float32).reshape(-1, 4), problems
-
-
-def _corners(item: ElementTree.Element, number: int) -> tuple[float, float, float, float]:
-    box = item.find("bndbox")
-    if box is None:
-        raise _AnnotationError(f"object {number} has no <bndbox>")
-    try:
-        left, top, right, bottom = (float(_text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError as error:
-        raise _AnnotationError(f"object {number} has a corner that is no number ({error})") from error
-    return left, top, right, bottom
+        is_flat = right <= left or bottom <= top  # a single column too: no annotator draws one on purpose
+        corners = (left, top, left, top) if is_flat else (left - 1, top - 1, right, bottom)
+        objects.append(PixelObject(f"the {name}", item.line, class_of[name], corners))
+    return objects, problems

@@ -15,6 +15,7 @@ import yaml
 from boxwright.errors import UserError
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _log = logging.getLogger("boxwright.data")
 
 
@@ -24,13 +25,13 @@ class DataYaml:
     file: the yaml itself.
     root: folder that the splits are relative to.
     splits: sources of each split that the yaml names, as written.
-    names: class names.
+    names: class names; empty if there are none and COCO json files bring them.
     images: folder of images for splits that are COCO json files, if the yaml names one.
     """
 
     file: Path
     root: Path
-    splits: dict[str, tuple[str, ...]]
+    splits: dict[Split, tuple[str, ...]]
     names: tuple[str, ...]
     images: str | None = None
 
@@ -52,9 +53,12 @@ def read_data_yaml(file: Path) -> DataYaml:
     entries = cast("dict[str, Any]", content)
     if entries.get("download"):
         _log.info("%s: `download` is not run; fetch the data yourself", file)
-    root = file.parent / str(entries.get("path") or "")
-    splits = {key: _sources(entries[key], key, file) for key in ("train", "val", "test") if entries.get(key)}
-    names = _names(entries, file)
+    root = file.parent / Path(str(entries.get("path") or "")).expanduser()
+    splits: dict[Split, tuple[str, ...]] = {
+        key: _sources(entries[key], key, file) for key in SPLITS if entries.get(key)
+    }
+    brings_names = any(source.endswith(".json") for sources in splits.values() for source in sources)
+    names = () if brings_names and entries.get("names") is None else _names(entries, file)
     images = entries.get("images")
     return DataYaml(file, root, splits, names, str(images) if images else None)
 

@@ -1,7 +1,9 @@
 """YOLO label files: one row a box, `class cx cy w h`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, all in 0..1.
 
-Source: acceptance as published for YOLOv5 6.x (spec B7, B14): one bad row rejects the whole file; a file with any
-polygon row reads plain box rows as two-point polygons; duplicate rows are removed, which sorts the rest.
+Source: acceptance as published for YOLOv5 6.x (spec B7, B14, golden labels). One bad row rejects the whole file; limits
+are checked on the box of a polygon, not on its vertices; removing duplicate rows sorts the rest. Two defects are kept
+unless `compat` is "fixed": a file with any polygon row reads its plain box rows as polygons of two points, and a line
+of blanks between rows rejects the file.
 """
 
 from __future__ import annotations
@@ -12,10 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.config.schema import Compat
 from boxwright.data.index import Problem, ProblemKind
 
 _BOX_COLUMNS = 5
 _POLYGON_COLUMNS = 7  # class and three corners: from this many numbers on a row is a polygon
+_OUTSIDE = 0.01  # share of the image that a box may stick out before it is worth a word
+_NO_POINTS = np.zeros((0, 2), np.float32)
+
+Row = NDArray[np.float32]  # class, cx, cy, w, h
+Polygon = NDArray[np.float32]  # (k, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,63 +34,94 @@ class LabelFile:
         rows: (n, 5) float32 class, cx, cy, w, h; empty when the file is rejected.
         polygons: per row (k, 2) vertices; an empty tuple when the file has boxes only.
         lines: 1-based line of each row.
-        problems: why rows or the file were left out.
+        problems: why rows, or the file, were left out.
+        notes: what is accepted but looks like a mistake.
         rejected: the file, and with it its image, is left out.
     """
 
     rows: NDArray[np.float32]
-    polygons: tuple[NDArray[np.float32], ...] = ()
+    polygons: tuple[Polygon, ...] = ()
     lines: tuple[int, ...] = ()
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
     rejected: bool = False
 
 
-class _RejectedError(Exception):
-    """A rule that rejects the file: kind, line, sentence."""
+class _RowError(Exception):
+    """A row that rejects the file."""
 
-    def __init__(self, kind: ProblemKind, line: int, text: str) -> None:
+    def __init__(self, kind: ProblemKind, text: str) -> None:
         super().__init__(text)
         self.kind: ProblemKind = kind
-        self.line = line
 
 
-def parse_labels(text: str, path: Path) -> LabelFile:
+def parse_labels(text: str, path: Path, compat: Compat = "faithful") -> LabelFile:
     """Read the text of a label file; `path` is only used in messages."""
-    try:
-        return _parse(text, path)
-    except _RejectedError as fault:
-        problem = Problem(fault.kind, path, fault.line, f"{fault}; the image is left out", "image")
-        return LabelFile(np.zeros((0, 5), np.float32), problems=(problem,), rejected=True)
-
-
-def _parse(text: str, path: Path) -> LabelFile:
-    body = text.strip()
-    first = text[: len(text) - len(text.lstrip())].count("\n") + 1
-    cells = [(first + i, line.split()) for i, line in enumerate(body.splitlines()) if line]
-    if not cells:
+    lines, cells = _split(text, compat)
+    if not lines:
         return LabelFile(np.zeros((0, 5), np.float32))
-    polygons: tuple[NDArray[np.float32], ...] = ()
-    numbers = [(line, _numbers(row, line)) for line, row in cells]
-    if any(len(row) >= _POLYGON_COLUMNS for _, row in numbers):
-        polygons = tuple(_polygon(row, line) for line, row in numbers)
-        rows = np.stack([_row_of_polygon(row[0], p) for (_, row), p in zip(numbers, polygons, strict=True)])
-    else:
-        for line, row in numbers:
-            if len(row) != _BOX_COLUMNS:
-                raise _RejectedError("column count", line, f"a box row has 5 numbers, this one has {len(row)}")
-        rows = np.stack([row for _, row in numbers])
-    _check_range(rows, polygons, [line for line, _ in numbers])
-    return _without_duplicates(rows, polygons, [line for line, _ in numbers], path)
+    has_polygons = any(len(row) >= _POLYGON_COLUMNS for row in cells)
+    rows = None if has_polygons else _plain_rows(cells)
+    if rows is not None:
+        return _finished(rows, (), lines, path, compat)
+    read: list[Row] = []
+    polygons: list[Polygon] = []
+    faults: list[Problem] = []
+    for line, row in zip(lines, cells, strict=True):
+        try:
+            box, polygon = _read_row(row, has_polygons and (compat == "faithful" or len(row) != _BOX_COLUMNS))
+        except _RowError as fault:
+            faults.append(Problem(fault.kind, path, line, f"{fault}; the image is left out", "image"))
+            continue
+        read.append(box)
+        polygons.append(polygon)
+    if faults:
+        return LabelFile(np.zeros((0, 5), np.float32), problems=tuple(faults), rejected=True)
+    return _finished(np.stack(read), tuple(polygons) if has_polygons else (), lines, path, compat)
 
 
-def _numbers(row: list[str], line: int) -> NDArray[np.float32]:
-    if not row:
-        raise _RejectedError("column count", line, "a line holds only blanks")
+def _split(text: str, compat: Compat) -> tuple[list[int], list[list[str]]]:
+    """Line numbers and words of the rows. Blanks around the whole text do not count, empty lines never do."""
+    first = text[: len(text) - len(text.lstrip())].count("\n") + 1
+    rows = [(first + i, line.split()) for i, line in enumerate(text.strip().splitlines()) if line]
+    if compat == "fixed":
+        rows = [(line, row) for line, row in rows if row]
+    return [line for line, _ in rows], [row for _, row in rows]
+
+
+def _plain_rows(cells: list[list[str]]) -> NDArray[np.float32] | None:
+    """All rows at once if they are boxes without fault, which nearly all files are."""
+    if any(len(row) != _BOX_COLUMNS for row in cells):
+        return None
     try:
-        return np.array(row, dtype=np.float32)
+        rows = np.array(cells, dtype=np.float32)
     except ValueError:
-        bad = next((cell for cell in row if not _is_number(cell)), row[0])
-        raise _RejectedError("unreadable label", line, f"{bad!r} is not a number") from None
+        return None
+    return rows if (rows >= 0).all() and (rows[:, 1:] <= 1).all() else None
+
+
+def _read_row(cells: list[str], is_polygon: bool) -> tuple[Row, Polygon]:
+    if not cells:
+        raise _RowError("column count", "a line holds only blanks")
+    try:
+        numbers = np.array(cells, dtype=np.float32)
+    except ValueError:
+        bad = next((cell for cell in cells if not _is_number(cell)), cells[0])
+        raise _RowError("unreadable label", f"{bad!r} is not a number") from None
+    polygon = _NO_POINTS
+    if is_polygon:
+        if len(numbers) % 2 == 0 or len(numbers) < 3:
+            raise _RowError("column count", "a polygon row is a class and pairs of x and y")
+        polygon = numbers[1:].reshape(-1, 2)
+        low, high = polygon.min(axis=0), polygon.max(axis=0)
+        numbers = np.concatenate((numbers[:1], (low + high) / 2, high - low)).astype(np.float32)
+    elif len(numbers) != _BOX_COLUMNS:
+        raise _RowError("column count", f"a box row has {_BOX_COLUMNS} numbers, this one has {len(numbers)}")
+    if not (numbers >= 0).all():  # NaN counts as negative, as published
+        raise _RowError("out of range", "a number is negative or NaN; all lie in 0..1")
+    if not (numbers[1:] <= 1).all():
+        raise _RowError("out of range", "a coordinate is above 1; coordinates are shares of the image")
+    return numbers, polygon
 
 
 def _is_number(cell: str) -> bool:
@@ -93,36 +132,36 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _polygon(row: NDArray[np.float32], line: int) -> NDArray[np.float32]:
-    if len(row) % 2 == 0 or len(row) < _BOX_COLUMNS:
-        raise _RejectedError("column count", line, "a polygon row is a class and pairs of x and y")
-    return row[1:].reshape(-1, 2)
-
-
-def _row_of_polygon(label: np.float32, points: NDArray[np.float32]) -> NDArray[np.float32]:
-    low, high = points.min(axis=0), points.max(axis=0)
-    return np.concatenate(([label], (low + high) / 2, high - low)).astype(np.float32)
-
-
-def _check_range(rows: NDArray[np.float32], polygons: tuple[NDArray[np.float32], ...], lines: list[int]) -> None:
-    points = np.concatenate(polygons) if polygons else rows[:, 1:]
-    if (rows >= 0).all() and (rows[:, 1:] <= 1).all() and (points >= 0).all() and (points <= 1).all():
-        return
-    for i, row in enumerate(rows):  # something is wrong: find its line
-        numbers = np.concatenate((row, polygons[i].reshape(-1))) if polygons else row
-        if not (numbers >= 0).all():  # NaN counts as negative, as published
-            raise _RejectedError("out of range", lines[i], "a number is negative or NaN; all lie in 0..1")
-        if (numbers[1:] > 1).any():
-            raise _RejectedError("out of range", lines[i], "a coordinate is above 1; they are shares of the image")
-
-
-def _without_duplicates(
-    rows: NDArray[np.float32], polygons: tuple[NDArray[np.float32], ...], lines: list[int], path: Path
+def _finished(
+    rows: NDArray[np.float32], polygons: tuple[Polygon, ...], lines: list[int], path: Path, compat: Compat
 ) -> LabelFile:
+    """Take out duplicate rows and note what looks odd."""
+    notes = tuple(_notes(rows, polygons, lines, path))
     _, keep = np.unique(rows, axis=0, return_index=True)
     if len(keep) == len(rows):
-        return LabelFile(rows, polygons, tuple(lines))
+        return LabelFile(rows, polygons, tuple(lines), notes=notes)
     gone = sorted(set(range(len(rows))) - set(keep.tolist()))
-    problems = tuple(Problem("duplicate", path, lines[i], "this row stands in the file before", "row") for i in gone)
+    text = "this row stands in the file before; it is left out"
+    problems = tuple(Problem("duplicate", path, lines[i], text, "row") for i in gone)
+    if compat == "fixed":
+        keep = np.sort(keep)
     kept_polygons = tuple(polygons[i] for i in keep) if polygons else ()
-    return LabelFile(rows[keep], kept_polygons, tuple(lines[i] for i in keep), problems)
+    return LabelFile(rows[keep], kept_polygons, tuple(lines[i] for i in keep), problems, notes)
+
+
+def _notes(rows: NDArray[np.float32], polygons: tuple[Polygon, ...], lines: list[int], path: Path) -> list[Problem]:
+    notes: list[Problem] = []
+    for i in np.flatnonzero(rows[:, 0] % 1 > 0):
+        text = f"class {rows[i, 0]:g} is no whole number; it is taken as {int(rows[i, 0])}"
+        notes.append(Problem("fractional class", path, lines[i], text))
+    reach = rows[:, 3:5] / 2
+    outside = np.maximum(reach - rows[:, 1:3], rows[:, 1:3] + reach - 1).max(axis=1) > _OUTSIDE
+    for i in np.flatnonzero(outside):
+        notes.append(Problem("out of range", path, lines[i], "the box reaches out of the image"))
+    for line, points in zip(lines, polygons, strict=False):
+        if len(points) == 2:
+            text = "a box row in a file with polygons is read as a polygon of two points, as published"
+            notes.append(Problem("mixed rows", path, line, text))
+        elif len(points) and not ((points >= 0) & (points <= 1)).all():
+            notes.append(Problem("out of range", path, line, "a vertex lies outside of the image"))
+    return notes

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from boxwright.data.dataset import has_split, open_dataset
+from boxwright.data.check import labels_without_image, shared_images
+from boxwright.data.dataset import read_split, splits_of
 from boxwright.data.index import DataIndex, Problem
-from boxwright.data.yaml_file import Split
 from boxwright.errors import UserError
-
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def check(data: str) -> int:
@@ -26,21 +23,27 @@ def check(data: str) -> int:
         data: data yaml, VOC root or COCO json.
 
     Returns:
-        1 if training would leave something out, else 0.
+        1 if training would leave something out or a split cannot be opened, else 0.
 
     Raises:
-        UserError: the data set cannot be opened at all, or no split of it has an image.
+        UserError: the data set, or every split of it, cannot be opened at all.
     """
-    # A COCO json by itself is every split; reading it once is enough.
-    splits = _SPLITS if not data.endswith(".json") else _SPLITS[:1]
-    indices: dict[Split, DataIndex] = {
-        split: open_dataset(data, split, decode=True) for split in splits if has_split(data, split)
-    }
+    indices: dict[str, DataIndex] = {}
+    found: dict[str, list[Problem]] = {}
+    errors: list[UserError] = []
+    for split in splits_of(data):
+        try:
+            indices[split] = read_split(data, split, decode=True)
+        except UserError as error:
+            errors.append(error)
+            found[split] = [Problem("unreadable split", Path(data), 0, str(error), "image")]
+        else:
+            found[split] = [*indices[split].problems]
     if not indices:
-        raise UserError(f"{data} has none of the splits train, val and test")
-    found: dict[Split, list[Problem]] = {split: [*index.problems] for split, index in indices.items()}
+        raise errors[0] if errors else UserError(f"{data} has none of the splits train, val and test")
     if "train" in indices and "val" in indices:
-        found["val"] += _shared_images(indices["train"], indices["val"])
+        found["val"] += shared_images(indices["train"], indices["val"])
+    next(iter(found.values())).extend(labels_without_image(indices))
     console = Console(soft_wrap=True, highlight=False)
     for split, problems in found.items():
         for problem in problems:
@@ -49,39 +52,20 @@ def check(data: str) -> int:
     return int(any(problem.drops for problems in found.values() for problem in problems))
 
 
-def _shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
-    """Images of val whose content is in train as well, whatever their names."""
-    by_size: dict[int, list[Path]] = {}
-    for i in range(len(train)):
-        path = train.path(i)
-        by_size.setdefault(path.stat().st_size, []).append(path)
-    problems: list[Problem] = []
-    for i in range(len(val)):
-        path = val.path(i)
-        candidates = by_size.get(path.stat().st_size, [])
-        twin = next((other for other in candidates if other == path or _digest(other) == _digest(path)), None)
-        if twin is not None:
-            text = "this image is in train and val" if twin == path else f"the same image is in train as {twin}"
-            problems.append(Problem("shared image", path, 0, text))
-    return problems
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
-
-
-def _summary(console: Console, indices: Mapping[Split, DataIndex], found: Mapping[Split, list[Problem]]) -> None:
-    table = Table("split", "images", "without boxes", "boxes", "problems", "left out: images", "rows")
+def _summary(console: Console, indices: Mapping[str, DataIndex], found: Mapping[str, Sequence[Problem]]) -> None:
+    table = Table("split", "images", "without boxes", "boxes", "problems", "images left out", "rows left out")
     for split, index in indices.items():
         empty = int((np.diff(index.box_offsets) == 0).sum())
-        drops = Counter(problem.drops for problem in found[split])
-        cells = (len(index), empty, len(index.boxes), len(found[split]), drops["image"], drops["row"])
+        images = {problem.path for problem in found[split] if problem.drops == "image"}
+        rows = sum(problem.drops == "row" for problem in found[split])
+        cells = (len(index), empty, len(index.boxes), len(found[split]), len(images), rows)
         table.add_row(split, *(str(cell) for cell in cells))
     console.print(table)
-    classes = Table("class", *indices)
+    classes = Table("class", *(f"boxes in {split}" for split in indices))
     counts = {split: np.bincount(index.classes, minlength=index.num_classes) for split, index in indices.items()}
     for number, name in enumerate(next(iter(indices.values())).names):
-        classes.add_row(f"{number} {name}", *(str(counts[split][number]) for split in indices))
+        numbers = (str(counts[split][number]) if number < len(counts[split]) else "0" for split in indices)
+        classes.add_row(f"{number} {name}", *numbers)
     console.print(classes)
     kinds = Counter(problem.kind for problems in found.values() for problem in problems)
     console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))

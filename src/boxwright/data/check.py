@@ -1,0 +1,57 @@
+"""What no single split shows: images that two splits share, and label files without an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from boxwright.data.index import DataIndex, Problem
+from boxwright.data.yolo_dataset import label_file
+
+_NOT_LABELS = frozenset(("classes.txt", "README.txt"))  # what annotation tools put beside the labels
+
+
+def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
+    """Images of val whose content is in train as well, whatever their names."""
+    by_size: dict[int, list[Path]] = {}
+    for i in range(len(train)):
+        path = train.path(i)
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    digests: dict[Path, bytes] = {}
+    problems: list[Problem] = []
+    for i in range(len(val)):
+        path = val.path(i)
+        candidates = by_size.get(path.stat().st_size, ())
+        twin = next((other for other in candidates if other == path or _same(other, path, digests)), None)
+        if twin is not None:
+            text = "this image is in train and val" if twin == path else f"the same image is in train as {twin}"
+            problems.append(Problem("shared image", path, 0, text))
+    return problems
+
+
+def _same(one: Path, other: Path, digests: dict[Path, bytes]) -> bool:
+    for path in (one, other):
+        if path not in digests:
+            digests[path] = hashlib.sha256(path.read_bytes()).digest()
+    return digests[one] == digests[other]
+
+
+def labels_without_image(indices: Mapping[str, DataIndex]) -> list[Problem]:
+    """YOLO label files beside those of the data set that belong to no image of any split."""
+    expected = {label_file(path) for path in _images(indices.values())}
+    folders = {file.parent for file in expected if file.is_file()}
+    orphans = sorted(
+        file
+        for folder in folders
+        for file in folder.glob("*.txt")
+        if file not in expected and file.name not in _NOT_LABELS
+    )
+    return [Problem("label without image", file, 0, "there is no image for this label file") for file in orphans]
+
+
+def _images(indices: Iterable[DataIndex]) -> Iterable[Path]:
+    for index in indices:
+        yield from (index.path(i) for i in range(len(index)))
+        # an image that is left out is named by its problem, by itself or by its label file
+        yield from (problem.path for problem in index.problems if problem.drops == "image")

@@ -1,0 +1,201 @@
+"""COCO json and VOC folders."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from boxwright.data.dataset import open_dataset, read_names
+from boxwright.errors import UserError
+from tests.unit.data.small_sets import voc_object, write_image, write_voc, write_yolo
+
+COCO: dict[str, Any] = {
+    "images": [{"id": 5, "file_name": "one.jpg", "width": 64, "height": 48}],
+    "annotations": [
+        {"id": 1, "image_id": 5, "category_id": 7, "bbox": [8, 12, 16, 12], "iscrowd": 0},
+        {"id": 2, "image_id": 5, "category_id": 3, "bbox": [0, 0, 10, 10], "iscrowd": 1},
+        {"id": 3, "image_id": 5, "category_id": 3, "bbox": [70, 0, 10, 10]},
+        {"id": 4, "image_id": 5, "category_id": 9, "bbox": [0, 0, 10, 10]},
+        {"id": 5, "image_id": 5, "category_id": 3, "bbox": [0, 0, "wide"]},
+        {"id": 6, "image_id": 5, "category_id": 7, "bbox": [8, 12, 16, 12]},
+    ],
+    "categories": [{"id": 7, "name": "late"}, {"id": 3, "name": "early"}],
+}
+
+
+def write_coco(root: Path, content: dict[str, Any] = COCO, name: str = "gt.json") -> Path:
+    file = root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_coco_json(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "one.jpg")
+    index = open_dataset(write_coco(tmp_path), "val")
+    assert index.names == ("early", "late")
+    assert index.category_ids == (3, 7)
+    assert index.image_ids.tolist() == [5]
+    assert index.classes.tolist() == [1]
+    assert index.annotations == tmp_path / "gt.json"
+    np.testing.assert_allclose(index.boxes, [[0.25, 0.375, 0.25, 0.25]])
+    found = sorted((problem.kind, problem.drops) for problem in index.problems)
+    assert found == [
+        ("degenerate box", "row"),
+        ("duplicate", "row"),
+        ("set aside", ""),
+        ("unknown class", "row"),
+        ("unreadable label", "row"),
+    ]
+
+
+@pytest.mark.parametrize("key", list(COCO))
+def test_coco_without_a_part(tmp_path: Path, key: str) -> None:
+    file = write_coco(tmp_path, {k: v for k, v in COCO.items() if k != key})
+    with pytest.raises(UserError, match=key):
+        open_dataset(file, "val")
+
+
+@pytest.mark.parametrize(
+    ("json_place", "image_place"),
+    [
+        ("gt.json", "one.jpg"),
+        ("gt.json", "images/one.jpg"),
+        ("gt.json", "images/whatever/one.jpg"),
+        ("instances_val2017.json", "images/val2017/one.jpg"),
+        ("annotations/instances_val2017.json", "val2017/one.jpg"),
+        ("annotations/instances_val2017.json", "images/val2017/one.jpg"),
+    ],
+)
+def test_images_beside_the_json(tmp_path: Path, json_place: str, image_place: str) -> None:
+    image = write_image(tmp_path / image_place)
+    assert open_dataset(write_coco(tmp_path, name=json_place), "val").path(0) == image
+
+
+def test_images_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"first image 'one.jpg'; looked in .*images"):
+        open_dataset(write_coco(tmp_path), "val")
+
+
+def test_yaml_over_coco_files(tmp_path: Path) -> None:
+    write_image(tmp_path / "pictures" / "one.jpg")
+    write_coco(tmp_path)
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text("train: gt.json\nval: gt.json\nimages: pictures\n")
+    assert read_names(yaml) == ("early", "late")
+    yaml.write_text("train: gt.json\nval: gt.json\nimages: pictures\nnames: [late]\n")
+    index = open_dataset(yaml, "train")
+    assert (index.names, index.category_ids, index.classes.tolist()) == (("late",), (7,), [0])
+    yaml.write_text("train: gt.json\nimages: pictures\nnames: [late, other]\n")
+    with pytest.raises(UserError, match="no category 'other'"):
+        open_dataset(yaml, "train")
+    yaml.write_text("train: gone.json\n")
+    with pytest.raises(UserError, match=r"looked at .*gone\.json"):
+        open_dataset(yaml, "train")
+
+
+def coco_with(segmentation: Any, **image: Any) -> dict[str, Any]:
+    annotation = {"id": 1, "image_id": 5, "category_id": 7, "bbox": [8, 12, 16, 12], "segmentation": segmentation}
+    return {**COCO, "images": [COCO["images"][0] | image], "annotations": [annotation]}
+
+
+def test_parts_of_an_object_become_one_polygon_of_the_same_area(tmp_path: Path) -> None:
+    write_image(tmp_path / "one.jpg")
+    parts = [[2, 2, 12, 2, 12, 12, 2, 12], [20, 20, 30, 20, 30, 40, 20, 40], [40, 5, 60, 5, 50, 15]]
+    index = open_dataset(write_coco(tmp_path, coco_with(parts)), "val")
+    (polygon,) = index.polygons(0)
+    ours, theirs = np.zeros((2, 480, 640), np.uint8)
+    cv2.fillPoly(ours, [(polygon * (640, 480)).round().astype(np.int32)], 1)
+    cv2.fillPoly(theirs, [(np.array(part).reshape(-1, 2) * 10).astype(np.int32) for part in parts], 1)
+    assert int(ours.sum()) == pytest.approx(int(theirs.sum()), rel=0.02)  # the lines between the parts are a pixel wide
+    np.testing.assert_array_equal(ours & theirs, theirs)
+
+
+def test_masks_that_are_no_polygons(tmp_path: Path) -> None:
+    write_image(tmp_path / "one.jpg")
+    index = open_dataset(write_coco(tmp_path, coco_with({"counts": "abc", "size": [48, 64]})), "val")
+    assert len(index.boxes) == 1
+    assert len(index.polygons(0)[0]) == 0
+
+
+def test_another_size_than_declared(tmp_path: Path) -> None:
+    write_image(tmp_path / "one.jpg")
+    index = open_dataset(write_coco(tmp_path, coco_with(None, width=128, height=96)), "val")
+    np.testing.assert_allclose(index.boxes, [[0.125, 0.1875, 0.125, 0.125]])
+    assert index.sizes.tolist() == [[48, 64]]
+    assert index.problems[0].kind == "size mismatch"
+
+
+def test_ground_truth_beside_yolo_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yaml = write_yolo(tmp_path, {"one": "0 .5 .5 .2 .2\n"}, names="[late, early]")
+    file = write_coco(tmp_path, name="instances.json")
+    index = open_dataset(yaml, "val")
+    assert (index.annotations, index.category_ids, index.image_ids.tolist()) == (file, (7, 3), [5])
+    assert open_dataset(yaml, "val", single_cls=True).annotations is None
+    caplog.set_level(logging.WARNING)
+    for content, reason in [
+        ({**COCO, "images": []}, "does not know the image one.jpg"),
+        ({**COCO, "categories": []}, "has no category 'late'"),
+        ({**COCO, "images": COCO["images"] * 2}, "do not tell"),
+        ({**COCO, "images": [{}]}, "file_name"),
+    ]:
+        write_coco(tmp_path, content, "instances.json")
+        assert open_dataset(yaml, "val").annotations is None
+        assert reason in caplog.records[-1].getMessage()
+
+
+def test_voc(tmp_path: Path) -> None:
+    objects = (
+        voc_object("cell", 1, 1, 64, 24)
+        + voc_object("atom", 5, 5, 5, 9)
+        + voc_object("atom", 1, 1, "x", 9)
+        + voc_object("cell", 1, 1, 64, 24)
+        + voc_object("cell", 2, 2, 20, 20, "<difficult>1</difficult>")
+        + voc_object("cell", 11, 11, 20, 20, "<part><name>nucleus</name><bndbox><xmin>3</xmin></bndbox></part>")
+    )
+    index = open_dataset(write_voc(tmp_path, {"one two": objects, "none": None, "empty": ""}), "train")
+    assert index.names == ("atom", "cell")
+    assert len(index) == 3
+    np.testing.assert_allclose(index.boxes[0], [0.5, 0.25, 1.0, 0.5])
+    np.testing.assert_allclose(index.boxes[1] * (64, 48, 64, 48), [15, 15, 10, 10], rtol=1e-6)
+    assert len(index.boxes) == 2
+    found = {(problem.kind, problem.line, problem.drops) for problem in index.problems}
+    assert found == {
+        ("degenerate box", 3, "row"),
+        ("unreadable label", 4, "row"),
+        ("duplicate", 5, "row"),
+        ("set aside", 0, ""),
+        ("missing label", 0, ""),
+        ("empty label", 0, ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("head", "says"), [("<!DOCTYPE a [<!ENTITY b 'c'>]>", "entities"), ("<a", "not valid xml"), ("\0", "not valid xml")]
+)
+def test_voc_annotations_that_are_refused(tmp_path: Path, head: str, says: str) -> None:
+    root = write_voc(tmp_path, {"good": voc_object("cell", 1, 1, 64, 24)})
+    write_voc(tmp_path, {"good": None, "bad": voc_object("cell", 1, 1, 64, 24)}, head=head)
+    index = open_dataset(root, "train")
+    assert [index.path(i).stem for i in range(len(index))] == ["good"]
+    assert says in index.problems[0].text
+    assert index.problems[0].line >= 1
+
+
+def test_voc_lists_with_flags_and_missing_images(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"a": voc_object("cell", 1, 1, 64, 24)})
+    (root / "ImageSets/Main/train.txt").write_text("a  1\n\ngone -1\n")
+    index = open_dataset(root, "train")
+    assert len(index) == 1
+    assert [problem.kind for problem in index.problems] == ["missing image"]
+
+
+def test_voc_without_the_split_names_those_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are train"):
+        open_dataset(write_voc(tmp_path, {"a": ""}), "val")

@@ -1,0 +1,213 @@
+"""YOLO txt data sets: where things are looked for, and what is left out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from boxwright.data.dataset import open_dataset, read_names
+from boxwright.data.image_header import IMAGE_SUFFIXES
+from boxwright.data.index import DataIndex
+from boxwright.data.yolo_dataset import label_file
+from boxwright.errors import UserError
+from tests.unit.data.small_sets import turn, write_image, write_yolo
+
+
+def stems(index: DataIndex) -> list[str]:
+    return [index.path(i).stem for i in range(len(index))]
+
+
+def test_folder_with_spaces_and_umlauts(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path / "Übung mit Leerzeichen 図", {"ein bild": "0 .5 .5 .2 .2\n"})
+    for _ in range(2):
+        index = open_dataset(yaml, "train")
+        assert index.path(0).exists()
+        assert index.labels(0)[0].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("/a/images/b/c.d.jpg", "/a/labels/b/c.d.txt"),
+        ("/images/x/images/c.jpg", "/images/x/labels/c.txt"),
+        ("/a/my images/c.jpg", "/a/my images/c.txt"),
+        ("/a/images", "/a/images.txt"),
+    ],
+)
+def test_label_of_an_image(image: str, label: str) -> None:
+    assert label_file(Path(image)) == Path(label)
+
+
+def test_list_files_and_names_as_map(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "set", {"a": "1 .5 .5 .2 .2\n", "b": "", "c": ""})
+    lists = tmp_path / "set" / "lists"
+    lists.mkdir()
+    (lists / "one.txt").write_text(f"./../images/train/b.jpg\n\n{tmp_path}/set/images/train/a.jpg\n")
+    (lists / "two.txt").write_text("images/train/c.jpg\n../images/train/b.jpg\n")
+    yaml = tmp_path / "by list.yaml"
+    yaml.write_text("path: set\ntrain: [lists/one.txt, lists/two.txt]\nval: lists/two.txt\nnames: {1: dog, 0: cat}\n")
+    index = open_dataset(yaml, "train")
+    assert sorted(set(stems(index))) == ["a", "b", "c"]
+    assert index.classes.tolist() == [1]
+    assert sorted(stems(open_dataset(yaml, "val"))) == ["b", "c"]
+    assert read_names(yaml) == ("cat", "dog")
+
+
+def test_path_key_is_relative_to_the_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_yolo(tmp_path / "sets" / "one", {"a": ""})
+    yaml = tmp_path / "one.yaml"
+    yaml.write_text("path: sets/one\ntrain: images/train\nval: images/train\nnames: [a]\n")
+    monkeypatch.chdir("/")
+    assert len(open_dataset(yaml, "val")) == 1
+
+
+def test_paths_are_absolute_wherever_the_cache_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_yolo(tmp_path / "set", {"a": ""})
+    monkeypatch.chdir(tmp_path / "set")
+    assert open_dataset("data.yaml", "train").path(0).is_absolute()
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("set/data.yaml", "train").path(0).exists()
+    assert len(open_dataset("set/data", "train")) == 1
+    assert len(open_dataset("set", "train")) == 1
+
+
+def test_yaml_that_points_nowhere_lists_the_places(tmp_path: Path) -> None:
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text("path: elsewhere\ntrain: ../gone/images\nnames: [a]\n")
+    with pytest.raises(UserError) as error:
+        open_dataset(yaml, "train")
+    for place in (tmp_path / "gone/images", tmp_path.parent / "gone/images", tmp_path / "elsewhere/gone/images"):
+        assert str(place) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_export_that_was_unpacked_a_level_too_high(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path, {"a": ""})
+    yaml.write_text("train: ../images/train\nval: ../images/train\nnames: [a]\n")
+    assert len(open_dataset(yaml, "train")) == 1
+
+
+@pytest.mark.parametrize("data", ["gone.yaml", "gone", "gone.json"])
+def test_no_such_data_set(tmp_path: Path, data: str) -> None:
+    with pytest.raises(UserError, match=rf"looked at {tmp_path}/gone"):
+        open_dataset(tmp_path / data, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("train: images/train\n", "names is missing"),
+        ("train: images/train\nnames: []\n", "names is empty"),
+        ("train: images/train\nnames: [a]\nnc: 2\n", "nc is 2 but names has 1"),
+        ("train: images/train\nnames: {0: a, 2: b}\n", "without a gap"),
+        ("- a\n", "a mapping"),
+        ("train: [\n", "not valid yaml"),
+        ("train: {a: b}\nnames: [a]\n", "train is a folder"),
+        ("val: images/train\nnames: [a]\n", "names no train split"),
+        ("train:\nval: images/train\nnames: [a]\n", "names no train split"),
+        ("train: !!python/object/apply:os.system [touch hacked]\nnames: [a]\n", "not valid yaml"),
+    ],
+)
+def test_bad_yaml(tmp_path: Path, text: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    yaml = write_yolo(tmp_path, {"a": ""})
+    yaml.write_text(text)
+    with pytest.raises(UserError, match=says):
+        open_dataset(yaml, "train")
+    assert not Path("hacked").exists()
+
+
+def test_download_entry_is_not_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    yaml = write_yolo(tmp_path, {"a": ""})
+    yaml.write_text(yaml.read_text() + f"download: bash -c 'touch {tmp_path}/hacked'\n")
+    open_dataset(yaml, "train")
+    assert not (tmp_path / "hacked").exists()
+    assert "`download` is not run" in caplog.text
+
+
+def test_bad_rows_and_files_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labels = {
+        "good": "0 .5 .5 .2 .2\n7 .5 .5 .2 .2\n1 .5 .5 0 .2\n",
+        "text": "0 .5 .5 .2 .2\ncat .5 .5 .2 .2\n0 .5\n",
+        "bare": None,
+    }
+    yaml = write_yolo(tmp_path, labels)
+    cut = write_image(tmp_path / "images/train/cut.jpg")
+    cut.write_bytes(cut.read_bytes()[:-200])
+    for _ in range(2):
+        caplog.clear()
+        index = open_dataset(yaml, "train")
+        assert stems(index) == ["bare", "good"]
+        assert len(index.boxes) == 1
+        by_kind = {problem.kind: problem for problem in index.problems}
+        kinds = {"unknown class", "degenerate box", "unreadable label", "column count", "missing label"}
+        assert set(by_kind) == {*kinds, "corrupt image"}
+        assert [by_kind[kind].line for kind in ("unknown class", "degenerate box", "unreadable label")] == [2, 3, 2]
+        assert "train: 2 image(s) left out" in caplog.text
+        assert "train: 2 row(s) left out" in caplog.text
+
+
+def test_polygons_stay_with_their_boxes(tmp_path: Path) -> None:
+    text = "9 .1 .1 .2 .1 .2 .2\n1 .1 .1 .5 .1 .5 .6 .1 .6\n0 .3 .3 .4 .3 .4 .5\n"
+    index = open_dataset(write_yolo(tmp_path, {"a": text}), "train")
+    assert index.classes.tolist() == [1, 0]
+    assert [len(points) for points in index.polygons(0)] == [4, 3]
+
+
+def test_exif_rotation_swaps_the_size(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path, {"a": ""})
+    turn(tmp_path / "images/train/a.jpg", 6)
+    assert open_dataset(yaml, "train").sizes.tolist() == [[64, 48]]
+
+
+def test_what_counts_as_an_image(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path, {"a": ""})
+    folder = tmp_path / "images/train"
+    write_image(folder / "deep/er/b.PNG".replace("PNG", "png"))
+    (folder / "deep/er/b.png").rename(folder / "deep/er/b.PNG")
+    for name in ("notes.md", ".hidden.jpg", "movie.mp4"):
+        (folder / name).write_bytes(b"no image")
+    (folder / "deep" / "loop").symlink_to(folder)
+    (folder / "z linked.jpg").symlink_to(folder / "a.jpg")
+    assert stems(open_dataset(yaml, "train")) == ["a", "b", "z linked"]
+    assert ".jpg" in IMAGE_SUFFIXES
+
+
+def test_empty_split(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path, {"a": ""})
+    (tmp_path / "empty").mkdir()
+    yaml.write_text("train: images/train\nval: empty\nnames: [a]\n")
+    with pytest.raises(UserError, match=r"the val split of .* holds no image"):
+        open_dataset(yaml, "val")
+    (tmp_path / "images/train/a.jpg").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"no usable image: all images are left out, the first because .*a\.jpg"):
+        open_dataset(yaml, "train")
+
+
+def test_single_class(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n1 .4 .4 .2 .2\n"})
+    index = open_dataset(yaml, "train", single_cls=True)
+    assert index.names == ("item",)
+    assert index.classes.tolist() == [0, 0]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser writes everywhere")
+def test_read_only_data_set(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path / "set", {"a": "0 .5 .5 .2 .2\n"})
+    folders = [tmp_path / "set", *(path for path in (tmp_path / "set").rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert len(open_dataset(yaml, "train")) == 1
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_compat(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n  \n1 .4 .4 .2 .2\n", "b": ""})
+    assert stems(open_dataset(yaml, "train")) == ["b"]
+    assert stems(open_dataset(yaml, "train", compat="fixed")) == ["a", "b"]
