@@ -13,7 +13,7 @@ import torch
 from boxwright.data.index import DataIndex, Record
 from boxwright.evaluation.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
 from boxwright.evaluation.confusion import confusion
-from boxwright.evaluation.matching import IOU_THRESHOLDS, MatchRule, match
+from boxwright.evaluation.matching import IOU_THRESHOLDS, Generation, match
 from boxwright.evaluation.protocol import FlatBoxes
 from boxwright.evaluation.yolo import (
     YoloEvaluator,
@@ -29,7 +29,11 @@ from boxwright.structures import Detections
 from tests.golden import golden_cases, read_case
 
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-9}
-BEFORE_V62 = ("v6.0", "v6.1")  # matched once at IoU 0.5, best F1 not smoothed, images without detections skipped
+
+
+def generation_of(meta: dict[str, Any]) -> Generation:
+    """Which rule a record of some release is of."""
+    return "v6.1" if meta["version"] in ("v6.0", "v6.1") else "v7.0"
 
 
 def groups(arrays: dict[str, np.ndarray], marker: str) -> list[str]:
@@ -47,7 +51,6 @@ def flat(rows: np.ndarray, *, truth: bool = False, image: int = 0) -> FlatBoxes:
 @pytest.mark.parametrize("file", [*golden_cases("metrics", "ap_v6*.npz"), *golden_cases("metrics", "ap_v7*.npz")])
 def test_average_precision_per_class(file: Path) -> None:
     arrays, meta = read_case(file)
-    smoothing = 0.0 if meta["version"] in BEFORE_V62 else 0.1
     cases = groups(arrays, "|tp")
     assert cases
     for case in cases:
@@ -56,7 +59,7 @@ def test_average_precision_per_class(file: Path) -> None:
             return arrays[f"{case}|{name}"]
 
         inputs = [value(name) for name in ("tp", "conf", "pred_cls", "target_cls")]
-        metrics = average_precision_per_class(*inputs, smoothing=smoothing)
+        metrics = average_precision_per_class(*inputs, generation=generation_of(meta))
         np.testing.assert_array_equal(metrics.class_ids, value("out_classes"))
         for name, got in (
             ("p", metrics.precision),
@@ -91,24 +94,22 @@ def test_curve_smoothing_and_fitness(file: Path) -> None:
 @pytest.mark.parametrize("file", [*golden_cases("metrics", "match_v6*.npz"), *golden_cases("metrics", "match_v7*.npz")])
 def test_matching(file: Path) -> None:
     arrays, meta = read_case(file)
-    rule: MatchRule = "once" if meta["version"] in BEFORE_V62 else "per_threshold"
     np.testing.assert_array_equal(IOU_THRESHOLDS, arrays["iouv"])
     scenes = groups(arrays, "_out_correct")
     assert scenes
     for scene in scenes:
         found, truth = flat(arrays[f"{scene}_detections"]), flat(arrays[f"{scene}_labels"], truth=True)
-        correct = match(found, truth, rule=rule)
+        correct = match(found, truth, generation=generation_of(meta))
         np.testing.assert_array_equal(correct, arrays[f"{scene}_out_correct"].astype(bool), err_msg=scene)
 
 
 @pytest.mark.parametrize("file", [*golden_cases("metrics", "match_v6*.npz"), *golden_cases("metrics", "match_v7*.npz")])
 def test_matching_of_many_images_at_once_equals_one_by_one(file: Path) -> None:
     arrays, meta = read_case(file)
-    rule: MatchRule = "once" if meta["version"] in BEFORE_V62 else "per_threshold"
     scenes = groups(arrays, "_out_correct")
     parts = [flat(arrays[f"{scene}_detections"], image=i) for i, scene in enumerate(scenes)]
     truths = [flat(arrays[f"{scene}_labels"], truth=True, image=i) for i, scene in enumerate(scenes)]
-    correct = match(joined(parts), joined(truths), rule=rule)
+    correct = match(joined(parts), joined(truths), generation=generation_of(meta))
     expected = np.concatenate([arrays[f"{scene}_out_correct"] for scene in scenes]).astype(bool)
     np.testing.assert_array_equal(correct, expected)
 
@@ -121,12 +122,11 @@ def joined(parts: list[FlatBoxes]) -> FlatBoxes:
 @pytest.mark.parametrize("file", [*golden_cases("metrics", "match_v6*.npz"), *golden_cases("metrics", "match_v7*.npz")])
 def test_confusion_matrix(file: Path) -> None:
     arrays, meta = read_case(file)
-    skip = meta["version"] in BEFORE_V62
     scenes = groups(arrays, "_out_correct")
     total = np.zeros_like(arrays["total_out_confusion"])
     for scene in scenes:
         found, truth = flat(arrays[f"{scene}_detections"]), flat(arrays[f"{scene}_labels"], truth=True)
-        matrix = confusion(found, truth, meta["nc"], skip_undetected=skip)
+        matrix = confusion(found, truth, meta["nc"], generation=generation_of(meta))
         np.testing.assert_array_equal(matrix, arrays[f"{scene}_out_confusion"], err_msg=scene)
         total += matrix
     np.testing.assert_array_equal(total, arrays["total_out_confusion"])
@@ -204,7 +204,7 @@ def test_chain_does_not_depend_on_the_batches(recorded: Recorded) -> None:
 
 
 def published(recorded: Recorded, batch_size: int) -> YoloMetrics:
-    evaluator = YoloEvaluator(recorded.index)
+    evaluator = YoloEvaluator(recorded.index, generation_of(recorded.meta))
     for start in range(0, len(recorded.index), batch_size):
         rows = range(start, min(start + batch_size, len(recorded.index)))
         evaluator.process([recorded.detections[i] for i in rows], rows)

@@ -207,7 +207,7 @@ def as_json(predictions: NDArray[np.float64]) -> list[dict[str, Any]]:
 
 
 def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The numbers of pycocotools' summary, by the same sums; computed here because hotcoco prints when it makes them."""
+    """The numbers of pycocotools' summary, by the same sums; made here because hotcoco prints its own."""
     sizes = (_ALL, _SMALL, _MEDIUM, _LARGE)
     parts: Iterable[NDArray[np.float64]] = (
         precision[..., _ALL, _HUNDRED],

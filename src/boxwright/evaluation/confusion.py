@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from boxwright.config.schema import Compat
 from boxwright.data.index import DataIndex
-from boxwright.evaluation.matching import best_labels
+from boxwright.evaluation.matching import Generation, best_labels
 from boxwright.evaluation.protocol import FlatBoxes, flatten, truth_of
 from boxwright.structures import Detections
 
@@ -27,8 +27,8 @@ def confusion(
     truth: FlatBoxes,
     num_classes: int,
     *,
+    generation: Generation,
     compat: Compat = "faithful",
-    skip_undetected: bool = False,
 ) -> NDArray[np.int64]:
     """Count pairs of predicted and true class.
 
@@ -36,13 +36,13 @@ def confusion(
         found: detections; those with a score up to 0.25 do not count.
         truth: labels of the same images.
         num_classes: C.
+        generation: "v6.1" leaves labels of images without any detection out, "v7.0" counts them as missed.
         compat: "faithful" leaves false positives of images without a pair out, "fixed" counts them.
-        skip_undetected: leave labels of images without any detection out, as v6.0 and v6.1 did.
 
     Returns:
         (C + 1, C + 1) counts; row: predicted class, column: true class, the last of each: background.
     """
-    if skip_undetected:
+    if generation == "v6.1":
         truth = truth.take(np.isin(truth.images, found.images))
     found = found.take(found.scores > SCORE_THRESHOLD)
     best = best_labels(found, truth, same_class=False)
@@ -60,16 +60,17 @@ def confusion(
 
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     np.add.at(matrix, (found.labels[detections], truth.labels[labels]), 1)
-    np.add.at(matrix, (found.labels[unpaired], num_classes), 1)
-    np.add.at(matrix, (num_classes, truth.labels[missed]), 1)
+    matrix[:-1, -1] = np.bincount(found.labels[unpaired], minlength=num_classes)
+    matrix[-1, :-1] = np.bincount(truth.labels[missed], minlength=num_classes)
     return matrix
 
 
 class ConfusionEvaluator:
     """Adds up the confusion matrices of batches; `evaluate` gives the sum."""
 
-    def __init__(self, index: DataIndex, compat: Compat = "faithful") -> None:
+    def __init__(self, index: DataIndex, generation: Generation, compat: Compat = "faithful") -> None:
         self.index = index
+        self.generation: Generation = generation
         self.compat: Compat = compat
         self.reset()
 
@@ -78,7 +79,7 @@ class ConfusionEvaluator:
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
         found, truth = flatten(detections, indices), truth_of(self.index, indices)
-        self._matrix += confusion(found, truth, self.index.num_classes, compat=self.compat)
+        self._matrix += confusion(found, truth, self.index.num_classes, generation=self.generation, compat=self.compat)
 
     def evaluate(self) -> NDArray[np.int64]:
         return self._matrix.copy()

@@ -83,10 +83,10 @@ def truth_of(index: DataIndex, indices: Sequence[int]) -> FlatBoxes:
     rows = ranges(starts, counts)
     owner = np.repeat(images, counts)
     sides = index.sizes[owner][:, ::-1].astype(np.float32)  # width, height
-    centre, half = index.boxes[rows, :2] * sides, index.boxes[rows, 2:] * sides / 2
+    centre, half = index.boxes[rows, :2] * sides, index.boxes[rows, 2:] * (sides / 2)
     return FlatBoxes(
         images=owner,
-        boxes=np.concatenate((centre - half, centre + half), axis=1),
+        boxes=np.concatenate((centre - half, centre + half), axis=1, dtype=np.float32),
         labels=index.classes[rows].astype(np.int64),
         scores=np.ones(len(rows), np.float32),
     )

@@ -1,8 +1,8 @@
 """The published YOLOv5 metric: precision, recall, F1 and AP per class, and the fitness that picks the best checkpoint.
 
 Source: spec B6 and B8, golden vectors of v6.0 and v7.0. AP is the area under the monotone envelope of the
-precision-recall curve, sampled at 101 recalls. A perfect detector has AP .995: the envelope ends at (1, 0), and the last
-of the 100 trapezoids falls to it.
+precision-recall curve, sampled at 101 recalls. A perfect detector has AP .995: the envelope ends at (1, 0), and the
+last of the 100 trapezoids falls to it.
 
 Legend: N detections, K classes that have labels, T IoU thresholds, X confidences at which curves are kept.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
-from boxwright.evaluation.matching import IOU_THRESHOLDS, MatchRule, match
+from boxwright.evaluation.matching import IOU_THRESHOLDS, Generation, match
 from boxwright.evaluation.protocol import flatten, truth_of
 from boxwright.structures import Detections
 
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 _EPS = 1e-16
 _CURVE_POINTS = 1000
 _RECALL_POINTS = 101
-_F1_SMOOTHING = 0.1  # width of the box filter as a fraction of the curve; from v6.2 on
+_F1_SMOOTHING = 0.1  # width of the box filter as a fraction of the curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class YoloMetrics:
     Args:
         class_ids: (K,) class indices, ascending.
         num_labels: (K,) labels of each.
-        precision, recall, f1: (K,) at the one confidence where the smoothed mean F1 is largest, IoU 0.5.
+        precision, recall, f1: (K,) at the one confidence where the mean F1 is largest, IoU 0.5.
         ap: (K, T) average precision at each IoU threshold.
         true_positives, false_positives: (K,) counts at that confidence.
         confidence: that confidence.
@@ -97,12 +97,12 @@ class YoloEvaluator:
 
     Args:
         index: where the labels are.
-        rule: see `matching.match`.
+        generation: see `matching`.
     """
 
-    def __init__(self, index: DataIndex, rule: MatchRule = "per_threshold") -> None:
+    def __init__(self, index: DataIndex, generation: Generation) -> None:
         self.index = index
-        self.rule: MatchRule = rule
+        self.generation: Generation = generation
         self.reset()
 
     def reset(self) -> None:
@@ -113,14 +113,14 @@ class YoloEvaluator:
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
         found, truth = flatten(detections, indices), truth_of(self.index, indices)
-        self._correct.append(match(found, truth, rule=self.rule))
+        self._correct.append(match(found, truth, generation=self.generation))
         self._scores.append(found.scores)
         self._labels.append(found.labels)
         self._truth.append(truth.labels)
 
     def evaluate(self) -> YoloMetrics:
         correct, scores, labels, truth = map(np.concatenate, (self._correct, self._scores, self._labels, self._truth))
-        return average_precision_per_class(correct, scores, labels, truth)
+        return average_precision_per_class(correct, scores, labels, truth, generation=self.generation)
 
 
 def average_precision_per_class(
@@ -129,7 +129,7 @@ def average_precision_per_class(
     labels: NDArray[Any],
     truth_labels: NDArray[Any],
     *,
-    smoothing: float = _F1_SMOOTHING,
+    generation: Generation,
 ) -> YoloMetrics:
     """Reduce marked detections to the published metric.
 
@@ -138,7 +138,7 @@ def average_precision_per_class(
         scores: (N,) confidences in 0..1. Of equal ones the earlier detection comes first.
         labels: (N,) predicted classes.
         truth_labels: (M,) classes of all labels.
-        smoothing: width of the box filter over the mean F1 before its best point is taken; 0 in v6.0 and v6.1.
+        generation: "v7.0" smooths the mean F1 before its best point is taken.
     """
     class_ids, num_labels = np.unique(truth_labels.astype(np.int64), return_counts=True)
     order = np.lexsort((-scores, labels))
@@ -165,7 +165,7 @@ def average_precision_per_class(
     f1 = 2 * precision * recall / (precision + recall + _EPS)
     curves = Curves(class_ids, axis, precision, recall, f1, axis, at_recall)
     mean_f1 = f1.mean(axis=0) if len(f1) else np.zeros(_CURVE_POINTS)
-    best = int(smooth(mean_f1, smoothing).argmax() if smoothing else mean_f1.argmax())
+    best = int((smooth(mean_f1, _F1_SMOOTHING) if generation == "v7.0" else mean_f1).argmax())
     true_positives = (recall[:, best] * num_labels).round()
     return YoloMetrics(
         class_ids=class_ids,
