@@ -74,10 +74,10 @@ class TrainLoader:
         """
         for step in range(start_step, self._num_batches):
             if self._next != (epoch, step):
-                self._stream = self._pool.batches(self._keys_from(epoch, step))
+                self._stream = self._pool.batches(_keys_from(epoch, step, self._num_batches))
             self._next = None  # stays so if the batch fails
             batch = next(self._stream)
-            self._next = (epoch, step + 1) if step + 1 < self._num_batches else (epoch + 1, 0)
+            self._next = _following(epoch, step, self._num_batches)
             yield batch
 
     def close(self) -> None:
@@ -85,10 +85,15 @@ class TrainLoader:
         self._stream, self._next = iter(()), None
         self._pool.close()
 
-    def _keys_from(self, epoch: int, step: int) -> Iterator[Key]:
-        while True:
-            yield epoch, step
-            epoch, step = (epoch, step + 1) if step + 1 < self._num_batches else (epoch + 1, 0)
+
+def _keys_from(epoch: int, step: int, num_batches: int) -> Iterator[Key]:
+    while True:
+        yield epoch, step
+        epoch, step = _following(epoch, step, num_batches)
+
+
+def _following(epoch: int, step: int, num_batches: int) -> Key:
+    return (epoch, step + 1) if step + 1 < num_batches else (epoch + 1, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ class BatchPool:
         self._keys.keys = keys
         for item in cast("Iterator[Batch | _Mistake]", iter(self._loader)):
             if isinstance(item, _Mistake):
+                self.close()  # now: left to the garbage collector, workers would be waited for in vain
                 raise UserError(item.text)
             yield item
 
