@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
-_GOLDEN_RATIO = 0.618033988749895  # successive multiples spread hues evenly, however many classes there are
+_GOLDEN_RATIO = 0.618034  # successive multiples spread hues evenly, however many classes there are
 _SUBPIXEL_BITS = 4
 _MAX_CHARACTERS = 40
+_MAX_NAME = 28  # characters of a name that a score follows
 
 
 @lru_cache(maxsize=512)
 def class_color(index: int) -> Color:
-    """Return the RGB colour that stands for a class in every picture."""
-    hue = (0.58 + index * _GOLDEN_RATIO) % 1.0
-    value = 0.95 if index % 2 == 0 else 0.80
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.78, value)
+    """Return the RGB colour that stands for a class in every picture; the same as in predictions."""
+    saturation, value = ((0.82, 1.0), (0.6, 0.95), (1.0, 0.72))[index % 3]
+    red, green, blue = colorsys.hsv_to_rgb((0.58 + index * _GOLDEN_RATIO) % 1.0, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
@@ -73,14 +73,19 @@ def draw_text(image: Image, text: str, left: int, top: int, size: int, color: Co
 
 def draw_tag(image: Image, text: str, left: int, top: int, size: int, background: Color) -> None:
     """Paint text on a filled plate that is moved to lie inside the image."""
-    height, width = text_mask(text, size).shape
-    height, width = height + 2, width + 5
+    height, width = plate_size(text, size)
     left = max(0, min(left, image.shape[1] - width))
     top = max(0, min(top, image.shape[0] - height))
     image[top : top + height, left : left + width] = background
     red, green, blue = background
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 150  # luma of ITU-R BT.601
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 140  # luma of ITU-R BT.601
     draw_text(image, text, left + 3, top + 1, size, (255, 255, 255) if dark else (20, 20, 20))
+
+
+def plate_size(text: str, size: int) -> tuple[int, int]:
+    """Return height and width of the plate under a line of text."""
+    height, width = text_mask(text, size).shape
+    return height + 2, width + 5
 
 
 def draw_boxes(
@@ -92,15 +97,42 @@ def draw_boxes(
     scores: NDArray[np.floating[Any]] | None = None,
     text_size: int = 11,
 ) -> None:
-    """Paint boxes (N, 4) xyxy pixels with class names (and scores) into an RGB image, last box first."""
-    for row in range(len(boxes) - 1, -1, -1):
-        x0, y0, x1, y1 = (round(float(value)) for value in boxes[row])
+    """Paint boxes (N, 4) xyxy pixels with class names (and scores) into an RGB image, the first box on top.
+
+    A name stands above its box, or below or inside it where that keeps it clear of the names of earlier boxes.
+    """
+    corners = [(round(x0), round(y0), round(x1), round(y1)) for x0, y0, x1, y1 in boxes.tolist()]
+    for row in range(len(corners) - 1, -1, -1):
+        x0, y0, x1, y1 = corners[row]
         cv2.rectangle(image, (x0, y0), (x1, y1), class_color(int(labels[row])), 2)
-    for row in range(len(boxes) - 1, -1, -1):
+    taken: list[tuple[int, int, int, int]] = []
+    plates: list[tuple[str, int, int, int]] = []
+    for row, box in enumerate(corners):
         label = int(labels[row])
         text = names[label] if label < len(names) else str(label)
-        if scores is not None:
-            text = f"{text} {scores[row]:.2f}"
-        height = text_mask(text, text_size).shape[0] + 2
-        left, top = round(float(boxes[row][0])) - 1, round(float(boxes[row][1])) - height
+        text = text if scores is None else f"{text[:_MAX_NAME]} {scores[row]:.2f}"
+        plate = _free_place(box, plate_size(text, text_size), image.shape, taken)
+        taken.append(plate)
+        plates.append((text, plate[0], plate[1], label))
+    for text, left, top, label in reversed(plates):
         draw_tag(image, text, left, top, text_size, class_color(label))
+
+
+def _free_place(
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    shape: tuple[int, ...],
+    taken: list[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int]:
+    """Return a place (left, top, right, bottom) for a plate beside a box that overlaps none taken, if there is one."""
+    x0, y0, x1, y1 = box
+    height, width = size
+    places = [(x0 - 1, y0 - height), (x0 - 1, y1), (x0 - 1, y0), (x1 - width, y0 - height), (x0 - 1, y0 - 2 * height)]
+    found: list[tuple[int, int, int, int]] = []
+    for left, top in places:
+        left, top = max(0, min(left, shape[1] - width)), max(0, min(top, shape[0] - height))
+        place = (left, top, left + width, top + height)
+        if not any(place[0] < b[2] and b[0] < place[2] and place[1] < b[3] and b[1] < place[3] for b in taken):
+            return place
+        found.append(place)
+    return found[0]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.reporting.lettering import class_color, draw_text, text_mask
+from boxwright.inference.draw import class_color as drawn_color
+from boxwright.reporting.lettering import class_color, draw_boxes, draw_text, plate_size, text_mask
 from boxwright.reporting.plots import plot_batch, plot_confusion, plot_curve, plot_results, plot_val_batch, read_results
 from boxwright.reporting.sheets import fit, tile
 from boxwright.structures import Batch, Detections, Targets
@@ -136,6 +137,19 @@ def test_letters_are_painted_and_long_text_is_cut() -> None:
     assert text_mask("", 12).max() == 0
     assert text_mask("o", 40)[27, 12] < 0.1  # the hole of the letter stays open
     assert text_mask("a" * 200, 10).shape[1] < 400
+
+
+def test_names_of_boxes_that_lie_on_each_other_do_not_overlap() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    boxes = np.array([[50.0, 60, 200, 150]] * 3)
+    draw_boxes(image, boxes, np.array([0, 1, 2]), ("........",) * 3)
+    height, width = plate_size("........", 11)
+    for label in (1, 2):  # their outlines lie under that of the first
+        assert (image == class_color(label)).all(-1).sum() > height * width * 0.6
+
+
+def test_a_class_has_one_colour_in_all_pictures() -> None:
+    assert all(class_color(label) == drawn_color(label)[::-1] for label in range(100))
 
 
 def test_tiles_hold_images_of_different_size() -> None:
