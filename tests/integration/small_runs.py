@@ -1,0 +1,69 @@
+"""A tiny network and data set, and training in a process of its own that a signal hits at a chosen step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.unit.data.small_sets import write_yolo
+
+NETWORK = """
+nc: 2
+depth_multiple: 1.0
+width_multiple: 1.0
+anchors: [[8, 8, 16, 12, 12, 16], [20, 20, 30, 24, 24, 30], [40, 40, 56, 44, 44, 56]]
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [[2, 3, 4], 1, Detect, [nc, anchors]]
+"""
+
+_DRIVER = """
+import json, os, signal, sys
+from pathlib import Path
+from boxwright.config.load import load
+from boxwright.config.schema import RunConfig
+from boxwright.engine.trainer import Trainer
+from boxwright.jobs import train
+
+order = json.loads(sys.argv[1])
+note = Trainer._note
+
+def note_and_signal(self, loss, batch, step):
+    note(self, loss, batch, step)
+    if step == order["at_step"]:
+        os.kill(os.getpid(), getattr(signal, order["signal"]))
+
+Trainer._note = note_and_signal
+if order["resume"]:
+    train.resume(Path(order["resume"]), order["settings"])
+else:
+    train.train(load(RunConfig, order["settings"]))
+"""
+
+
+def write_world(root: Path, num_images: int = 22) -> tuple[Path, Path]:
+    """A data yaml and a model yaml."""
+    labels = {f"image {i}": f"{i % 2} .5 .5 .3 .4\n{(i + 1) % 2} .3 .{3 + i % 4} .2 .2\n" for i in range(num_images)}
+    network = root / "tiny.yaml"
+    network.parent.mkdir(parents=True, exist_ok=True)
+    network.write_text(NETWORK)
+    return write_yolo(root / "data", labels), network
+
+
+def run(
+    settings: dict[str, Any], *, resume: Path | None = None, signal: str = "SIGKILL", at_step: int = -1
+) -> subprocess.CompletedProcess[str]:
+    """Train in a fresh process; the signal hits it after the forward and backward pass of a step."""
+    order = {"settings": settings, "resume": str(resume) if resume else "", "signal": signal, "at_step": at_step}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", _DRIVER, json.dumps(order)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
