@@ -22,7 +22,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from boxwright.models.graph import DetectionModel
+    from boxwright.structures import Targets
 
 VARIANTS = ("fp32", "layout", "auto")
 BATCH, NUM_CLASSES, PADDED_LABELS = 16, 80, 64
@@ -92,10 +98,8 @@ def measure(variant: str, size: int, steps: int, labels: int, threads: int) -> d
     return times
 
 
-def make_step(variant: str, size: int, labels: int):
+def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
     """Build network, loss, optimizer and a batch; return the function that does one step."""
-    import copy
-
     import torch
 
     from boxwright.config.schema import LossConfig
@@ -104,37 +108,64 @@ def make_step(variant: str, size: int, labels: int):
     from boxwright.models.graph import build_model
     from boxwright.models.zoo import load_spec
 
-    tuned = variant != "fp32"
     torch.manual_seed(0)
     policy = resolve("auto" if variant == "auto" else "fp32", torch.device("cpu"))
-    layout = torch.channels_last if tuned else torch.contiguous_format
+    layout = torch.contiguous_format if variant == "fp32" else torch.channels_last
     model = build_model(load_spec("yolov5n", NUM_CLASSES)).to(memory_format=layout).train()
-    averaged = copy.deepcopy(model).requires_grad_(False)
     criterion = YoloLoss(model.head.anchors, model.strides, NUM_CLASSES, LossConfig(), size)
-    parameters = list(model.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.937, nesterov=True, fused=tuned, foreach=False)
+    update = plain_update(model) if variant == "fp32" else tuned_update(model)
     targets = make_targets(labels)
     images = torch.randint(0, 256, (BATCH, 3, size, size), dtype=torch.uint8).contiguous(memory_format=layout)
-    values = [v for v in model.state_dict().values() if v.is_floating_point()]
-    averages = [v for v in averaged.state_dict().values() if v.is_floating_point()]
 
     def step() -> None:
         with policy.autocast():
-            loss = criterion(model(images.float() / 255), targets)
+            loss = criterion(model(images.float().div_(255)), targets)
         loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0, foreach=tuned)
-        optimizer.step()
-        optimizer.zero_grad()
-        if tuned:
-            torch._foreach_lerp_(averages, values, 1e-4)
-        else:
-            for average, value in zip(averages, values, strict=True):
-                average.mul_(1 - 1e-4).add_(value, alpha=1e-4)
+        update()
 
     return step
 
 
-def make_targets(labels: int):
+def tuned_update(model: DetectionModel) -> Callable[[], None]:
+    """The engine's own optimizer, clipping and EMA."""
+    from boxwright.config.schema import OptimConfig
+    from boxwright.engine.ema import ModelEma
+    from boxwright.engine.optim import clip_gradients, make_optimizer
+
+    optimizer = make_optimizer(model, OptimConfig(lr0=1e-4), weight_decay=5e-4)
+    ema = ModelEma(model)
+
+    def update() -> None:
+        clip_gradients(model, 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update()
+
+    return update
+
+
+def plain_update(model: DetectionModel) -> Callable[[], None]:
+    """The same one tensor at a time."""
+    import copy
+
+    import torch
+
+    averaged = copy.deepcopy(model).requires_grad_(False)
+    values = [v for v in model.state_dict().values() if v.is_floating_point()]
+    averages = [v for v in averaged.state_dict().values() if v.is_floating_point()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.937, nesterov=True, foreach=False)
+
+    def update() -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0, foreach=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        for average, value in zip(averages, values, strict=True):
+            average.mul_(1 - 1e-4).add_(value, alpha=1e-4)
+
+    return update
+
+
+def make_targets(labels: int) -> Targets:
     """Random boxes from a tenth to a third of the side, padded as a loader pads them."""
     import torch
 
