@@ -1,0 +1,164 @@
+"""What goes wrong in training ends in one clear sentence, and what can go on goes on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from boxwright.checkpoints.native import save_checkpoint
+from boxwright.config.load import load
+from boxwright.config.schema import RunConfig
+from boxwright.engine.task import StepLoss
+from boxwright.engine.trainer import Trainer
+from boxwright.errors import UserError
+from boxwright.jobs.train import fitting_imgsz, train
+from tests.integration.small_runs import write_world
+from tests.unit.data.small_sets import write_image
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data, network = write_world(tmp_path, num_images=6)
+    return {
+        "data": str(data),
+        "model": str(network),
+        "epochs": 1,
+        "batch_size": 4,
+        "imgsz": 64,
+        "workers": 0,
+        "device": "cpu",
+        "noplots": True,
+        "project": str(tmp_path / "runs"),
+    }
+
+
+def start(settings: dict[str, Any], **changes: Any) -> Path:
+    return train(load(RunConfig, settings | changes))
+
+
+def test_broken_images_and_labels_are_left_out(
+    settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = tmp_path / "data/images/train", tmp_path / "data/labels/train"
+    cut = write_image(images / "cut.jpg")
+    cut.write_bytes(cut.read_bytes()[:-200])
+    (labels / "image 0.txt").write_text("0 .5 .5 .2 .2\nzero .5 .5 .2 .2\n")
+    (labels / "image 1.txt").write_text("0 .5 .5 .2 .2\n7 .5 .5 .2 .2\n")
+    with caplog.at_level(logging.WARNING):
+        folder = start(settings)
+    assert (folder / "weights/last.pt").exists()
+    assert "2 image(s) left out" in caplog.text
+    assert "1 row(s) left out" in caplog.text
+
+
+@pytest.mark.parametrize(("imgsz", "expected"), [(333, 352), (64, 64), (1, 64), (640, 640), (641, 672)])
+def test_image_size_is_rounded_up(imgsz: int, expected: int) -> None:
+    assert fitting_imgsz(imgsz, 32) == expected
+
+
+def test_batch_larger_than_the_data(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    folder = start(settings, batch_size=50, imgsz=33)
+    assert "larger than the data set of 6 images" in caplog.text
+    assert "using 64" in caplog.text
+    assert len((folder / "results.csv").read_text().splitlines()) == 2
+
+
+def test_empty_val_split(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "data/empty").mkdir()
+    yaml = Path(settings["data"])
+    yaml.write_text("train: images/train\nval: empty\nnames: [a, b]\n")
+    with pytest.raises(UserError, match=r"the val split of .* holds no image"):
+        start(settings)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_label_at_all(settings: dict[str, Any], tmp_path: Path) -> None:
+    for file in (tmp_path / "data/labels/train").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match="has no box at all"):
+        start(settings)
+
+
+def test_run_folder_that_cannot_be_written(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be"):
+        start(settings, project=str(tmp_path / "file" / "runs"))
+
+
+def test_full_disk_keeps_the_old_checkpoint(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = torch.save, []
+
+    def full_in_the_second_epoch(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(torch, "save", full_in_the_second_epoch)
+    with pytest.raises(UserError, match="no space left on device"):
+        start(settings, epochs=3)
+    monkeypatch.setattr(torch, "save", real)
+    weights = Path(settings["project"]) / "exp/weights"
+    assert torch.load(weights / "last.pt", weights_only=True)["epoch"] == 1
+    assert sorted(file.name for file in weights.iterdir()) == ["best.pt", "last.pt"]
+
+
+def test_loss_that_is_not_finite_names_step_and_images(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Trainer._note
+
+    def poisoned(self: Trainer, loss: StepLoss, batch: Any, step: int) -> None:
+        items: Tensor = loss.items * float("nan") if step == 3 else loss.items
+        note(self, StepLoss(loss.total, items), batch, step)
+
+    monkeypatch.setattr(Trainer, "_note", poisoned)
+    with pytest.raises(UserError) as error:
+        start(settings, epochs=3)
+    assert "epoch 2, step 2" in str(error.value)
+    assert "image " in str(error.value)
+    weights = Path(settings["project"]) / "exp/weights"
+    state = torch.load(weights / "last.pt", weights_only=True)
+    assert state["epoch"] == 1
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+
+def test_weights_of_another_size(
+    settings: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = start(settings) / "weights/best.pt"
+    network = Path(settings["model"])
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(network.read_text().replace("width_multiple: 1.0", "width_multiple: 2.0"))
+    start(settings, model=str(wider), weights=str(best))
+    assert "of another size" in caplog.text
+    assert "Transferred" in capsys.readouterr().out
+    content = torch.load(best, weights_only=True)
+    content["state_dict"] = {f"x.{key}": value for key, value in content["state_dict"].items()}
+    save_checkpoint(tmp_path / "other.pt", content)
+    with pytest.raises(UserError, match="none of its weights fits"):
+        start(settings, weights=str(tmp_path / "other.pt"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data": ""}, "needs --data"),
+        ({"model": ""}, "needs --model"),
+        ({"model": "yolov5q"}, "yolov5n"),
+        ({"weights": "gone.pt"}, "gone.pt"),
+        ({"device": "99"}, "device '99'"),
+        ({"precision": "fp16"}, "needs a GPU"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict[str, Any], changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        start(settings, **changes)
+    assert not Path(settings["project"]).exists()

@@ -1,0 +1,91 @@
+"""Options of the trainer that a run must show: freezing, accumulation, patience, periods of saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.config.load import load
+from boxwright.config.schema import RunConfig
+from boxwright.engine.optim import freeze_layers
+from boxwright.jobs.train import train
+from boxwright.models.graph import build_model
+from boxwright.models.zoo import load_spec
+from tests.integration.small_runs import write_world
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data, network = write_world(tmp_path, num_images=6)
+    return {"data": str(data), "model": str(network), "batch_size": 3, "imgsz": 64, "workers": 0, "device": "cpu"} | {
+        "noplots": True,
+        "project": str(tmp_path / "runs"),
+        "epochs": 2,
+    }
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "weights/last.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(("freeze", "layers"), [((0,), set()), ((2,), {0, 1}), ((0, 3), {0, 3})])
+def test_freeze(freeze: tuple[int, ...], layers: set[int]) -> None:
+    model = build_model(load_spec("yolov5n"))
+    freeze_layers(model, freeze)
+    frozen = {int(name.split(".")[1]) for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == layers
+
+
+def test_frozen_layers_stay_but_their_statistics_move(settings: dict[str, Any]) -> None:
+    config = load(RunConfig, settings | {"freeze": [2]})
+    after = last(train(config))["state_dict"]
+    torch.manual_seed(0)
+    before = build_model(load_spec(settings["model"]), ["a", "b"]).state_dict()
+    assert torch.equal(after["model.1.conv.weight"], before["model.1.conv.weight"])
+    assert not torch.equal(after["model.1.bn.running_mean"], before["model.1.bn.running_mean"])
+    assert not torch.equal(after["model.2.conv.weight"], before["model.2.conv.weight"])
+
+
+def test_patience_ends_the_run(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    # With a threshold no box passes, so the fitness is 0 throughout, which counts as no worse: the run goes on.
+    folder = train(load(RunConfig, settings | {"epochs": 4, "patience": 1, "conf_thres": 1.0}))
+    assert last(folder)["epoch"] == 4
+    assert "no better fitness" not in capsys.readouterr().out
+
+
+def test_save_period_and_noval(settings: dict[str, Any]) -> None:
+    folder = train(load(RunConfig, settings | {"epochs": 3, "save_period": 2, "noval": True}))
+    assert sorted(file.name for file in (folder / "weights").iterdir()) == ["best.pt", "epoch2.pt", "last.pt"]
+    rows = (folder / "results.csv").read_text().splitlines()
+    assert rows[0].startswith("epoch,train/box_loss,train/obj_loss,train/cls_loss,metrics/precision,metrics/recall")
+    assert rows[0].endswith("x/lr0,x/lr1,x/lr2")
+    column = rows[0].split(",").index("val/box_loss")
+    assert [float(row.split(",")[column]) > 0 for row in rows[1:]] == [False, False, True]
+
+
+def test_optimizer_steps_follow_the_accumulation(settings: dict[str, Any]) -> None:
+    few = last(train(load(RunConfig, settings | {"epochs": 10, "noval": True})))
+    each = last(train(load(RunConfig, settings | {"epochs": 10, "noval": True, "optim.nominal_batch_size": 3})))
+    assert each["engine"]["ema_updates"] == 20
+    assert few["engine"]["ema_updates"] < 16
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_other_optimizers(settings: dict[str, Any], name: str) -> None:
+    state = last(train(load(RunConfig, settings | {"optim.optimizer": name})))["engine"]["optimizer"]["state"]
+    assert "exp_avg" in state[0]
+
+
+def test_cosine_rate_and_seed_change_the_run(settings: dict[str, Any]) -> None:
+    plain, again, cosine, seeded = (
+        last(train(load(RunConfig, settings | {"epochs": 3} | change)))
+        for change in ({}, {}, {"optim.cos_lr": True}, {"seed": 1})
+    )
+    key = "model.2.conv.weight"
+    assert torch.equal(plain["state_dict"][key], again["state_dict"][key])
+    assert not torch.equal(plain["state_dict"][key], cosine["state_dict"][key])
+    assert not torch.equal(plain["state_dict"][key], seeded["state_dict"][key])
