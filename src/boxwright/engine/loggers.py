@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from boxwright.engine.task import Score
 
@@ -55,8 +55,8 @@ class EpochReport:
 class Logger(Protocol):
     """Hears of a run. An exception in here stops the run."""
 
-    def start(self, history: Sequence[Mapping[str, float]]) -> None:
-        """The run begins, or goes on after the epochs in `history`."""
+    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
+        """The run begins, or goes on after the epochs in `history`, of which and of the next `steps_done` are done."""
         ...
 
     def step(self, report: StepReport) -> None:
@@ -78,7 +78,7 @@ class ResultsCsv:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
         if history:
             self._write(history)
 
@@ -109,7 +109,7 @@ class EventsJsonl:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
         self._append("resume" if history else "start", {"epochs_done": len(history)})
 
     def step(self, report: StepReport) -> None:
@@ -134,7 +134,7 @@ class TensorBoard:
         self.folder = folder
         self._writer: Any = None
 
-    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self._writer = SummaryWriter(str(self.folder), purge_step=len(history) or None)
@@ -153,36 +153,37 @@ class TensorBoard:
 
 
 class ConsoleLog:
-    """A progress bar an epoch on a terminal; one line an epoch either way."""
+    """A progress bar over the run on a terminal; one line an epoch either way."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._progress: Progress | None = None
-        self._began = time.perf_counter()
-        self._steps_at_start = 0
+        self._start = self._mark = (0, 0.0)  # steps done and time: when the run went on, when the epoch did
+        self._newest: StepReport | None = None
+        self._images_per_second = 0.0
 
-    def start(self, history: Sequence[Mapping[str, float]]) -> None:
+    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"))
-            self._progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self._progress = Progress(*columns, console=self.console, transient=True)
             self._progress.start()
-        self._began = time.perf_counter()
+        self._start = self._mark = (steps_done, time.perf_counter())
 
     def step(self, report: StepReport) -> None:
+        done = report.epoch * report.steps + report.step
+        steps, seconds = done - self._mark[0], time.perf_counter() - self._mark[1]
+        self._images_per_second = steps * report.batch_size / max(seconds, 1e-9)
+        self._newest = report
         if self._progress is None:
             return
         if not self._progress.task_ids:
             self._progress.add_task("", total=report.epochs * report.steps, info="")
-            self._steps_at_start = report.epoch * report.steps + report.step
-        done = report.epoch * report.steps + report.step
-        rate = (done - self._steps_at_start) * report.batch_size / max(time.perf_counter() - self._began, 1e-9)
         losses = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in report.losses.items())
-        info = f"{losses}  lr {report.rates[-1]:.2g}  {rate:.1f} img/s  {memory_text()}"
         self._progress.update(
             self._progress.task_ids[0],
             completed=done,
             description=f"epoch {report.epoch + 1}/{report.epochs}",
-            info=info,
+            info=f"{losses}  {self._pace(report)}",
         )
 
     def epoch(self, report: EpochReport) -> None:
@@ -190,18 +191,26 @@ class ConsoleLog:
         values = [f"{name.split('/')[1]} {value:.4g}" for name, value in row.items() if name.startswith("train/")]
         if report.score is not None:
             values += [f"{name} {value:.4f}" for name, value in report.score.metrics.items()]
-        seconds = time.perf_counter() - self._began
-        mark = "  best" if report.improved else ""
-        self.console.print(
-            f"epoch {report.epoch + 1}/{report.epochs}  {'  '.join(values)}  [{seconds:.0f} s]{mark}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        if self._newest is not None:
+            values.append(self._pace(self._newest))
+        if report.improved:
+            values.append("best")
+        line = f"epoch {report.epoch + 1}/{report.epochs}  {'  '.join(values)}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self._newest is not None:
+            self._mark = ((report.epoch + 1) * self._newest.steps, time.perf_counter())
 
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+    def _pace(self, report: StepReport) -> str:
+        """Rate, speed of the running epoch, memory, and the time left at the pace of the whole run so far."""
+        done = report.epoch * report.steps + report.step
+        seconds = time.perf_counter() - self._start[1]
+        left = (report.epochs * report.steps - done) * seconds / max(done - self._start[0], 1)
+        clock = f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}"
+        return f"lr {report.rates[-1]:.2g}  {self._images_per_second:.1f} img/s  {memory_text()}  left {clock}"
 
 
 def memory_text() -> str:

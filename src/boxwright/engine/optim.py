@@ -6,11 +6,12 @@ Source: YOLOv5 6.2 to 7.0 as published (spec B6, 8): group order bias, weight, n
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from boxwright.config.schema import OptimConfig
 from boxwright.engine.schedule import StepSettings
+from boxwright.errors import UserError
 
 _NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _ADAM_BETA2 = 0.999
@@ -67,15 +68,26 @@ def freeze_layers(model: nn.Module, freeze: tuple[int, ...]) -> list[str]:
 
     Returns:
         Names of the frozen parameters.
+
+    Raises:
+        UserError: nothing is left to train.
     """
     layers = range(freeze[0]) if len(freeze) == 1 else freeze
     prefixes = tuple(f"model.{layer}." for layer in layers)
     frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)] if prefixes else []
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(
+            f"--freeze {' '.join(map(str, freeze))} freezes every layer; leave at least the last one to train"
+        )
     return frozen
 
 
-def clip_gradients(model: nn.Module, largest_norm: float) -> None:
-    """Scale all gradients down to a common norm; nothing waits for the device."""
-    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=largest_norm, foreach=True)
+def clip_gradients(model: nn.Module, largest_norm: float) -> Tensor:
+    """Scale all gradients down to a common norm; nothing waits for the device.
+
+    Returns:
+        scalar, the norm before.
+    """
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=largest_norm, foreach=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from boxwright.config.schema import RunConfig
 from boxwright.engine.checkpointing import save_last, save_weights
@@ -70,8 +71,8 @@ class Trainer:
             SystemExit: 143 or 130 after SIGTERM or SIGINT; the state is saved then.
         """
         self.weights_folder.mkdir(parents=True, exist_ok=True)
-        for logger in self.loggers:
-            logger.start(self.state.history)
+        done = self.state.epoch * self.task.steps_per_epoch + self.state.step
+        self._tell(lambda logger: logger.start(self.state.history, done))
         with Interrupt() as interrupt:
             try:
                 while not self.finished:
@@ -80,8 +81,7 @@ class Trainer:
                     self._leave_if_told(interrupt)
             finally:
                 self.task.close()
-                for logger in self.loggers:
-                    logger.close()
+                self._tell(lambda logger: logger.close())
 
     def train_epoch(self, interrupt: Interrupt) -> None:
         """One pass over the training images."""
@@ -96,7 +96,7 @@ class Trainer:
                 loss = task.loss(on_device, state.epoch, state.step)
             self.scaler.scale(loss.total).backward()
             if step - state.last_update >= settings.accumulate:
-                self.update_weights()
+                self.update_weights(step)
                 state.last_update = step
             self._note(loss, batch, step)
             state.step += 1
@@ -104,10 +104,12 @@ class Trainer:
                 self._report_step()
             self._leave_if_told(interrupt)
 
-    def update_weights(self) -> None:
+    def update_weights(self, step: int) -> None:
         """One optimizer step from the gathered gradients, and one step of the average."""
         self.scaler.unscale_(self.optimizer)
-        clip_gradients(self.task.model, self.config.optim.clip_norm)
+        norm = clip_gradients(self.task.model, self.config.optim.clip_norm)
+        if not self.scaler.is_enabled():  # the scaler leaves such a step out and tries a smaller scale
+            self._mark_bad(~norm.isfinite(), step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -122,8 +124,8 @@ class Trainer:
             score = self.task.evaluate(self.ema.module, self.policy.autocast)
         state.history.append(self._row(score))
         improved = score is not None and self.stopping.update(state.epoch, score.fitness)
-        for logger in self.loggers:
-            logger.epoch(EpochReport(state.epoch, config.epochs, state.history, score, improved))
+        report = EpochReport(state.epoch, config.epochs, state.history, score, improved)
+        self._tell(lambda logger: logger.epoch(report))
         epoch = state.epoch
         state.epoch, state.step, state.loss_sum = epoch + 1, 0, None
         self._save_epoch(epoch, improved=improved)
@@ -153,12 +155,14 @@ class Trainer:
         return row
 
     def _note(self, loss: StepLoss, batch: Batch, step: int) -> None:
-        """Add up the losses and mark the first step whose loss is not finite, all on the device."""
+        """Add up the losses and mark a step whose loss is not finite, all on the device."""
         state = self.state
         state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
         self._recent.append((step, batch.paths))
-        bad = ~loss.items.isfinite().all() & (self._first_bad < 0)
-        self._first_bad = torch.where(bad, step, self._first_bad)
+        self._mark_bad(~loss.items.isfinite().all(), step)
+
+    def _mark_bad(self, bad: Tensor, step: int) -> None:
+        self._first_bad = torch.where(bad & (self._first_bad < 0), step, self._first_bad)
 
     def _report_step(self) -> None:
         """Tell the loggers how it goes. The device is waited for here."""
@@ -177,11 +181,23 @@ class Trainer:
             rates,
             self.config.batch_size,
         )
+        self._tell(lambda logger: logger.step(report))
+
+    def _tell(self, say: Callable[[Logger], None]) -> None:
+        """Let every logger hear something.
+
+        Raises:
+            UserError: one of them cannot write, as on a full disk.
+        """
         for logger in self.loggers:
-            logger.step(report)
+            try:
+                say(logger)
+            except OSError as error:
+                kept = "; the weights saved so far are kept" if (self.weights_folder / "last.pt").exists() else ""
+                raise UserError(f"cannot write the logs in {self.folder}: {error.strerror or error}{kept}") from error
 
     def check_finite(self) -> None:
-        """Stop if the loss of a recent step was not finite; the last good checkpoint stays as it is.
+        """Stop if the loss or gradient of a recent step was not finite; the last good checkpoint stays as it is.
 
         Raises:
             UserError: names the step and its images.
@@ -195,7 +211,7 @@ class Trainer:
         kept = self.weights_folder / "last.pt"
         keep = f"{kept} of before is kept. " if kept.exists() else ""
         raise UserError(
-            f"the loss is not finite at epoch {epoch + 1}, step {step + 1}. {keep}"
+            f"the loss or its gradient is not finite at epoch {epoch + 1}, step {step + 1}. {keep}"
             "Try a lower --optim.lr0, --precision fp32, or look at these images and their labels: " + images
         )
 

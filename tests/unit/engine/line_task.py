@@ -1,0 +1,85 @@
+"""A task of a few numbers: fits a line. It shows that the trainer knows nothing of images or detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from boxwright.config.schema import OptimConfig, RunConfig
+from boxwright.engine.loggers import Logger, ResultsCsv
+from boxwright.engine.precision import Policy
+from boxwright.engine.task import Score, StepLoss
+from boxwright.engine.trainer import Trainer
+from boxwright.structures import Batch, Targets
+
+CPU = Policy("fp32", torch.device("cpu"))
+STEPS, BATCH = 5, 2
+
+
+class LineTask:
+    """Args:
+    fitness: one value an epoch; afterwards the last one again.
+    poison: (epoch, step) -> what the loss is multiplied by.
+    """
+
+    loss_names: Sequence[str] = ("loss",)
+    metric_names: Sequence[str] = ("error",)
+    steps_per_epoch = STEPS
+
+    def __init__(
+        self, fitness: Sequence[float] = (0.5,), poison: Callable[[int, int], float] = lambda epoch, step: 1.0
+    ) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        self.criterion: nn.Module = nn.Identity()
+        self.fitness = fitness
+        self.poison = poison
+        self.num_evaluations = 0
+        self.closed = False
+
+    def train_batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        for step in range(start_step, STEPS):
+            generator = torch.Generator().manual_seed(epoch * 100 + step)
+            zeros = torch.zeros(BATCH, 1, 4)
+            yield Batch(
+                images=torch.randn(BATCH, 3, generator=generator),
+                targets=Targets(zeros, zeros[..., 0].long(), zeros[..., 0].bool()),
+                indices=torch.arange(BATCH),
+                original_sizes=torch.ones(BATCH, 2),
+                scales=torch.ones(BATCH, 2),
+                pads=torch.zeros(BATCH, 2),
+                paths=tuple(Path(f"image {epoch}-{step}-{i}.jpg") for i in range(BATCH)),
+            )
+
+    def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:
+        error = (self.model(batch.images) - batch.images.sum(1, keepdim=True)).square().mean()
+        total = error * self.poison(epoch, step)
+        return StepLoss(total, total.detach()[None])
+
+    def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> Score:
+        assert not model.training
+        fitness = self.fitness[min(self.num_evaluations, len(self.fitness) - 1)]
+        self.num_evaluations += 1
+        return Score(fitness, {"error": fitness}, [0.25], None)
+
+    def describe_model(self) -> dict[str, Any]:
+        return {"names": ["line"]}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def make_trainer(
+    folder: Path, task: LineTask | None = None, loggers: Sequence[Logger] = (), **settings: Any
+) -> Trainer:
+    """A trainer in float32 whose optimizer gathers the gradients of two batches."""
+    optim = OptimConfig(nominal_batch_size=2 * BATCH, warmup_epochs=0)
+    config = RunConfig(**{"epochs": 3, "batch_size": BATCH, "optim": optim} | settings)
+    trainer = Trainer(task or LineTask(), config, folder, CPU, [ResultsCsv(folder / "results.csv"), *loggers])
+    assert trainer.schedule.warmup_steps == 100
+    return trainer

@@ -1,0 +1,182 @@
+"""The loop over a task of a few numbers: what is saved when, exact resume, losses that are not finite, full disks."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from boxwright.config.schema import OptimConfig
+from boxwright.engine.checkpointing import load_run, restore, save_last
+from boxwright.engine.loggers import EventsJsonl
+from boxwright.engine.optim import freeze_layers
+from boxwright.errors import UserError
+from tests.integration.test_resume import assert_same
+from tests.unit.engine.line_task import BATCH, STEPS, LineTask, make_trainer
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "weights" / "last.pt", weights_only=True)
+
+
+def test_best_is_the_epoch_of_the_best_fitness(tmp_path: Path) -> None:
+    task = LineTask(fitness=[0.2, 0.6, 0.4])
+    make_trainer(tmp_path, task, save_period=2).fit()
+    best = torch.load(tmp_path / "weights" / "best.pt", weights_only=True)
+    assert best["metrics"]["epoch"] == 1
+    assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["best.pt", "epoch2.pt", "last.pt"]
+    assert last(tmp_path)["engine"]["best_epoch"] == 1
+    assert task.closed
+    header, *rows = (tmp_path / "results.csv").read_text().splitlines()
+    assert header == "epoch,train/loss,metrics/error,val/loss,x/lr0,x/lr1,x/lr2"
+    assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
+    assert [row.split(",")[2] for row in rows] == ["0.2", "0.6", "0.4"]
+
+
+def test_patience_ends_the_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, LineTask(fitness=[0.5, 0.4, 0.3, 0.6]), epochs=10, patience=2)
+    trainer.fit()
+    assert trainer.state.epoch == 3
+
+
+def test_noval_and_nosave_act_only_at_the_end(tmp_path: Path) -> None:
+    task = LineTask()
+    trainer = make_trainer(tmp_path, task, noval=True, nosave=True)
+    seen: list[bool] = []
+    finish = trainer.finish_epoch
+
+    def finish_and_look() -> None:
+        finish()
+        seen.append((tmp_path / "weights" / "last.pt").exists())
+
+    trainer.finish_epoch = finish_and_look  # type: ignore[method-assign]
+    trainer.fit()
+    assert seen == [False, False, True]
+    assert task.num_evaluations == 1
+
+
+@pytest.mark.parametrize("stop_after", range(1, STEPS * 2))
+def test_resume_between_two_batches_of_one_optimizer_step(tmp_path: Path, stop_after: int) -> None:
+    """Stopped at each step of two epochs: gathered gradients, running losses and all else go on as they were."""
+    settings: dict[str, Any] = {"epochs": 2, "optim": OptimConfig(nominal_batch_size=3 * BATCH, warmup_momentum=0.9)}
+    stopped = make_trainer(tmp_path / "stopped", **settings)
+    stopped.schedule = _gathering_three(stopped.schedule)
+    whole = make_trainer(tmp_path / "whole", **settings)
+    whole.schedule = _gathering_three(whole.schedule)
+    whole.fit()
+
+    class StoppedError(Exception):
+        pass
+
+    note, count = stopped._note, 0
+
+    def note_and_stop(*args: Any) -> None:
+        nonlocal count
+        note(*args)
+        count += 1
+        if count == stop_after:
+            stopped.state.step += 1
+            save_last(stopped, stopped.weights_folder / "last.pt")
+            raise StoppedError
+
+    stopped._note = note_and_stop  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        stopped.fit()
+    resumed = make_trainer(tmp_path / "stopped", **settings)
+    resumed.schedule = _gathering_three(resumed.schedule)
+    restore(resumed, load_run(tmp_path / "stopped" / "weights" / "last.pt"))
+    resumed.fit()
+    ours, theirs = last(tmp_path / "stopped"), last(tmp_path / "whole")
+    assert_same(ours, theirs)
+    assert (tmp_path / "stopped" / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
+
+
+def _gathering_three(schedule: Any) -> Any:
+    """The same rates, but three batches an optimizer step from the first one on."""
+
+    class Gathering:
+        scaled_weight_decay = schedule.scaled_weight_decay
+
+        def at(self, step: int) -> Any:
+            return replace(schedule.at(step + 20), accumulate=3)
+
+    return Gathering()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_names_step_and_images(tmp_path: Path, value: float) -> None:
+    """The third step of the second epoch goes wrong: the checkpoint of the first epoch stays, to the byte."""
+    task = LineTask(poison=lambda epoch, step: value if (epoch, step) == (1, 2) else 1.0)
+    trainer = make_trainer(tmp_path, task)
+    with pytest.raises(UserError, match=r"epoch 2, step 3\b.*last\.pt.*image 1-2-0\.jpg, image 1-2-1\.jpg"):
+        trainer.fit()
+    kept = last(tmp_path)
+    assert kept["engine"]["run"]["epoch"] == 1
+    assert all(bool(t.isfinite().all()) for t in kept["state_dict"].values())
+    assert task.closed
+
+
+def test_gradient_that_is_not_finite_in_the_last_step_is_not_saved(tmp_path: Path) -> None:
+    """The loss is fine, its gradient is not: the weights are spoiled and no loss will tell before they are saved."""
+    trainer = make_trainer(tmp_path, epochs=2, optim=OptimConfig(nominal_batch_size=BATCH))
+    loss = trainer.task.loss
+
+    def spoil(batch: Any, epoch: int, step: int) -> Any:
+        result = loss(batch, epoch, step)
+        if (epoch, step) == (1, STEPS - 1):
+            result.total.register_hook(lambda gradient: gradient * float("nan"))
+        return result
+
+    trainer.task.loss = spoil  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=f"gradient is not finite at epoch 2, step {STEPS}"):
+        trainer.fit()
+    assert all(bool(t.isfinite().all()) for t in last(tmp_path)["state_dict"].values())
+
+
+def test_full_disk_while_saving_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tmp_path, LineTask(fitness=[0.5, 0.1]))
+    real, before = os.fsync, b""
+
+    def fsync(handle: int) -> None:
+        if trainer.state.epoch == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    finish = trainer.finish_epoch
+
+    def finish_and_keep() -> None:
+        nonlocal before
+        finish()
+        before = (tmp_path / "weights" / "last.pt").read_bytes()
+
+    trainer.finish_epoch = finish_and_keep  # type: ignore[method-assign]
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(
+        UserError, match=r"cannot write .*last\.pt: no space left on device; the last\.pt of before is kept"
+    ):
+        trainer.fit()
+    assert (tmp_path / "weights" / "last.pt").read_bytes() == before
+    assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["best.pt", "last.pt"]
+
+
+def test_full_disk_while_logging_is_one_sentence(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    trainer = make_trainer(tmp_path, loggers=[EventsJsonl(Path("/dev/full"))])
+    with pytest.raises(UserError, match=r"cannot write the logs in .*: No space left on device"):
+        trainer.fit()
+
+
+def test_freezing_everything_is_refused() -> None:
+    model = nn.Module()
+    model.model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    assert freeze_layers(model, (0,)) == []
+    assert freeze_layers(model, (1,)) == ["model.0.weight", "model.0.bias"]
+    with pytest.raises(UserError, match="--freeze 2 freezes every layer"):
+        freeze_layers(model, (2,))
