@@ -17,7 +17,6 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.index import ARRAYS, DataIndex, Problem
+from boxwright.data.threads import in_threads
 
 _MAGIC = b"boxwright data index 3\n"
 _ALIGN = 64  # bytes; arrays start at a multiple of it
-_THREADS = 8
-_BLOCK = 128  # files
 _log = logging.getLogger("boxwright.data")
 
 
@@ -66,7 +64,7 @@ def digest(settings: object, listed: Iterable[Path], contents: Sequence[Path]) -
     total = hashlib.sha256(json.dumps(settings).encode())
     for path in (*listed, None, *contents):
         total.update((os.fsencode(path) if path else b"") + b"\0")
-    _update(total, _content_digest, contents)
+    total.update(b"".join(in_threads(_content_digest, contents)))
     return total.hexdigest()
 
 
@@ -81,16 +79,8 @@ def _state(index: DataIndex) -> str:
     """Digest of size and time of change of every file that the index names."""
     total = hashlib.sha256()
     images = [index.path(i) for i in range(len(index))]
-    _update(total, _state_of, [*images, *(problem.path for problem in index.problems)])
+    total.update(b"".join(in_threads(_state_of, [*images, *(problem.path for problem in index.problems)])))
     return total.hexdigest()
-
-
-def _update(total: Any, part_of: Callable[[Path], bytes], files: Sequence[Path]) -> None:
-    """Add a part for each file, in order. Threads take many files at a time: most answers are quick."""
-    blocks = [files[i : i + _BLOCK] for i in range(0, len(files), _BLOCK)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for part in pool.map(lambda block: b"".join(map(part_of, block)), blocks):
-            total.update(part)
 
 
 def _state_of(file: Path) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +17,8 @@ from numpy.typing import NDArray
 from boxwright.data.image_header import BrokenImageError, image_size
 from boxwright.data.index import DataIndex, Problem, Record
 from boxwright.data.pixel_objects import PixelObject, pixel_record
+from boxwright.data.threads import in_threads
 from boxwright.errors import UserError
-
-_THREADS = 8
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -85,8 +83,7 @@ def read_coco(file: Path, *, names: Sequence[str] = (), images: Path | None = No
         number, path = task
         return _read_one(number, path, sizes[number], objects.get(number, ()), file, decode)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(read, files))
+    results = in_threads(read, files)
     records = [record for record, _ in results if record is not None]
     problems += [problem for _, found in results for problem in found]
     category_ids = tuple(by_name[name] for name in names)

@@ -9,7 +9,6 @@ YOLOv5. Entities and document types are refused, so that no xml can grow or reac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
@@ -17,9 +16,9 @@ from xml.parsers import expat
 from boxwright.data.image_header import IMAGE_SUFFIXES, BrokenImageError, image_size
 from boxwright.data.index import DataIndex, Problem, Record
 from boxwright.data.pixel_objects import PixelObject, pixel_record
+from boxwright.data.threads import in_threads
 from boxwright.errors import UserError
 
-_THREADS = 8
 _CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 _SET_LISTS = Path("ImageSets", "Main")
 
@@ -71,8 +70,7 @@ def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
     lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
     names = read_voc_names(root)
     class_of = {name: i for i, name in enumerate(names)}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(lambda line: _read_one(root, line, class_of, decode), filter(None, lines)))
+    results = in_threads(lambda line: _read_one(root, line, class_of, decode), [*filter(None, lines)])
     records = [record for record, _, _ in results if record is not None]
     problems = [problem for _, found, _ in results for problem in found]
     num_difficult = sum(count for _, _, count in results)
