@@ -15,7 +15,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 MODULES = [path for top in ("src", "tests", "benchmarks") for path in sorted((ROOT / top).rglob("*.py"))]
 
 MAX_FILE_LINES = 400  # past ~350 a file wants to be two
-MAX_FUNCTION_LINES = 70
+MAX_FUNCTION_LINES = 70  # its docstring not counted
 NAMES_OF_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper", "general"}
 
 # Written in pieces, so that this file does not contain them.
@@ -51,11 +51,15 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
+def length(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
 @pytest.mark.parametrize("path", MODULES, ids=where)
 def test_a_function_fits_a_screen(path: Path) -> None:
     for function in functions(ast.parse(path.read_text(encoding="utf-8"))):
-        assert function.end_lineno is not None
-        lines = function.end_lineno - function.lineno + 1
+        lines = length(function) - (length(function.body[0]) if ast.get_docstring(function) else 0)
         place = f"{where(path)}:{function.lineno}"
         assert lines <= MAX_FUNCTION_LINES, f"{place}: {function.name} has {lines} lines, {MAX_FUNCTION_LINES} allowed"
 
