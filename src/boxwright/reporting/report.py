@@ -1,18 +1,20 @@
 """report.html: one page about a run folder, readable without network.
 
-The page shows what lies in the folder (config.yaml, results.csv, plots, weights) and what the caller adds (tables,
-sample predictions). Images are linked by relative paths, so that the folder can be moved or zipped as a whole.
+The page shows what lies in the folder (config.yaml, results.csv, metrics.json, plots, weights) and what the caller adds
+(sample predictions, commands). Images are linked by relative paths: the folder can be moved or zipped as a whole.
 """
 
 from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from boxwright.reporting.metrics_file import read_metrics
 from boxwright.reporting.plots import read_results
 
 _STYLE = """
@@ -71,7 +73,6 @@ def write_report(
     folder: Path,
     *,
     title: str = "",
-    tables: Sequence[Table] = (),
     predictions: Sequence[Path] = (),
     commands: Sequence[str] = (),
 ) -> Path:
@@ -80,7 +81,6 @@ def write_report(
     Args:
         folder: the run folder; whatever of the known files it holds is shown.
         title: headline; the folder's name if empty.
-        tables: metrics to show below the headline figures.
         predictions: annotated images to show.
         commands: what to type next.
 
@@ -94,8 +94,9 @@ def write_report(
         f'<p class="sub">{html.escape(_subtitle(folder, best))}</p>',
         _cards(best),
     ]
+    tables = metric_tables(read_metrics(folder / "metrics.json"))
     if tables:
-        parts += ["<h2>Metrics</h2>", *(_table(table) for table in tables)]
+        parts += ["<h2>Metrics of the best weights</h2>", *(_table(table) for table in tables)]
     parts += _images(folder, _WIDE, wide=True)
     if predictions:
         parts += ["<h2>Predictions</h2>", _gallery(folder, predictions)]
@@ -106,6 +107,35 @@ def write_report(
     page = folder / "report.html"
     page.write_text(_page(title, "\n".join(part for part in parts if part)), encoding="utf-8")
     return page
+
+
+def metric_tables(metrics: Mapping[str, Any] | None) -> list[Table]:
+    """Return the tables of metrics.json: classes by the published metric, and the twelve COCO numbers."""
+    if metrics is None:
+        return []
+    columns = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
+    tables: list[Table] = []
+    total = [
+        "all",
+        str(metrics["images"]),
+        str(metrics["labels"]),
+        *(_number(metrics["yolov5"][c]) for c in columns),
+        "",
+    ]
+    rows = [total] + [
+        [row["name"], str(row["images"]), str(row["labels"]), *(_number(row[c]) for c in (*columns, "coco_AP"))]
+        for row in metrics["classes"]
+    ]
+    header = ("class", "images", "labels", *columns, "COCO AP")
+    tables.append(Table("YOLOv5 metric, as published; the last column is the COCO metric", header, rows))
+    if metrics["coco"]:
+        words = list(metrics["coco"])
+        tables.append(Table("COCO metric", words, [[_number(metrics["coco"][word]) for word in words]]))
+    return tables
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _page(title: str, body: str) -> str:

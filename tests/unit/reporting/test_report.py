@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,18 @@ from urllib.parse import unquote
 
 import pytest
 
-from boxwright.reporting.report import Table, write_report
+from boxwright.reporting.report import write_report
+
+METRICS = {
+    "images": 7,
+    "labels": 9,
+    "yolov5": {"precision": 0.5, "recall": 0.6, "mAP_0.5": 0.7125, "mAP_0.5:0.95": 0.4},
+    "coco": {"AP": 0.41, "APs": None},
+    "classes": [
+        {"name": "<img src=x>", "images": 1, "labels": 2, "precision": 1.0, "recall": 1.0, "mAP_0.5": 0.25}
+        | {"mAP_0.5:0.95": 0.1, "coco_AP": None}
+    ],
+}
 
 
 class Links(HTMLParser):
@@ -52,13 +64,14 @@ def test_the_page_links_only_files_that_are_there(folder: Path) -> None:
 
 
 def test_text_is_escaped(folder: Path) -> None:
-    table = Table("a < b", ("class", "AP"), [("<img src=x>", "0.5")])
-    page = write_report(folder, title="<i>run</i>", tables=[table], commands=["boxwright train <data>"])
+    (folder / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
+    page = write_report(folder, title="<i>run</i>", commands=["boxwright train <data>"])
     tags = links_of(page).tags
     assert "i" not in tags
     assert "script" not in tags
     text = page.read_text(encoding="utf-8")
     assert "&lt;img src=x&gt;" in text
+    assert "0.250" in text
     assert "boxwright train &lt;data&gt;" in text
 
 
