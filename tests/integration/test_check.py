@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from boxwright.cli.main import main
+from boxwright.errors import UserError
 from boxwright.jobs.check import check
 from tests.unit.data.small_sets import write_image, write_yolo
 
@@ -66,6 +68,46 @@ def test_every_kind_of_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("copy.jpg", "the same image is in train"),
     ]:
         assert any(place in line and text in line for line in out.splitlines()), (place, text, out)
+
+
+def test_label_files_without_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n", "rejected": "cat\n"})
+    for name in ("lost.txt", "classes.txt"):
+        (tmp_path / "labels/train" / name).write_text("0 .5 .5 .2 .2\n")
+    assert check(str(yaml)) == 1
+    out = capsys.readouterr().out
+    assert "lost.txt: there is no image for this label file" in out
+    assert "1 label without image" in out
+
+
+def test_a_split_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n", "b": "0 .5\n"})
+    yaml.write_text("train: images/train\nval: gone\nnames: [a, b]\n")
+    assert check(str(yaml)) == 1
+    out = capsys.readouterr().out
+    assert "looked at" in out
+    assert "b.txt:1" in out  # the other split is still checked
+    yaml.write_text("train: gone\nval: gone\nnames: [a, b]\n")
+    with pytest.raises(UserError, match="looked at"):
+        check(str(yaml))
+
+
+def test_a_split_whose_images_are_all_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n"})
+    (tmp_path / "images/train/a.jpg").write_bytes(b"no image")
+    assert check(str(yaml)) == 1
+    assert "2 corrupt image" in capsys.readouterr().out  # in train and in val
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(write_yolo(tmp_path / "ä ö", {"a": "0 .5 .5 .2 .2\n"}))]) == 0
+    assert main(["check", str(tmp_path / "gone.yaml")]) == 2
+    assert f"looked at {tmp_path}/gone.yaml" in capsys.readouterr().err
+
+
+def test_coco_json(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(str(shared / "data/coco_val164/instances.json")) == 0
+    assert "17 crowd regions" in capsys.readouterr().out
 
 
 def test_warnings_alone_pass(tmp_path: Path) -> None:

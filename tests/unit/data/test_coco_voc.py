@@ -150,6 +150,23 @@ def test_ground_truth_beside_yolo_labels(tmp_path: Path, caplog: pytest.LogCaptu
         assert reason in caplog.records[-1].getMessage()
 
 
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("instances.json", True),
+        ("images/instances.json", True),
+        ("images/train/instances.json", True),
+        ("annotations/instances_train.json", True),
+        ("annotations/instances_val.json", False),
+        ("../instances.json", False),
+    ],
+)
+def test_where_a_ground_truth_is_looked_for(tmp_path: Path, place: str, found: bool) -> None:
+    yaml = write_yolo(tmp_path / "set", {"one": "0 .5 .5 .2 .2\n"}, names="[late, early]")
+    write_coco(tmp_path / "set", name=place)
+    assert (open_dataset(yaml, "val").annotations is not None) == found
+
+
 def test_voc(tmp_path: Path) -> None:
     objects = (
         voc_object("cell", 1, 1, 64, 24)
