@@ -78,7 +78,7 @@ def elementwise_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IouKind = "iou", e
         a_cxcywh: (..., 4).
         b_cxcywh: (..., 4).
         kind: plain IoU, or GIoU, DIoU, CIoU. The weight of CIoU's aspect term carries no gradient, as published.
-        eps: keeps denominators from zero: 1e-7 in the published 6.x system.
+        eps: keeps denominators from zero: 1e-7 in the published 6.x system, smaller in earlier ones.
 
     Returns:
         (...) values, finite for identical and for zero-size boxes (the published form gives NaN there).
@@ -104,8 +104,12 @@ def elementwise_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IouKind = "iou", e
     diou = iou - distance / (hull_width.square() + hull_height.square() + eps)
     if kind == "diou":
         return diou
-    # The height is kept from zero so that a degenerate box has a finite aspect angle and gradient.
-    aspect = (4 / math.pi**2) * (torch.atan(bw / bh.clamp(min=eps)) - torch.atan(aw / ah.clamp(min=eps))).square()
+    aspect = (4 / math.pi**2) * (_aspect_angle(bw, bh, eps) - _aspect_angle(aw, ah, eps)).square()
     with torch.no_grad():
-        weight = aspect / (aspect - iou + (1 + eps))
+        weight = aspect / (aspect - iou + (1 + eps)).clamp(min=torch.finfo(iou.dtype).tiny)  # identical boxes: 0 / 0
     return diou - weight * aspect
+
+
+def _aspect_angle(width: Tensor, height: Tensor, eps: float) -> Tensor:
+    """Angle of the diagonal; a height of zero is moved off, not clamped, so that its gradient is finite but not lost."""
+    return torch.atan(width / torch.where(height > eps, height, height + eps))
