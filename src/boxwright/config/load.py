@@ -125,9 +125,10 @@ def _build(kind: type[C], settings: Mapping[str, Setting]) -> C:
         built = None
         for name, reason in _reasons(error, known):
             problems.append(_line(name, settings[name].origin if name in settings else "", reason))
+    if len(problems) == 1:
+        raise UserError(f"wrong setting: {problems[0]}")
     if problems:
-        count = "1 setting is wrong" if len(problems) == 1 else f"{len(problems)} settings are wrong"
-        raise UserError("\n  ".join([f"{count}:", *problems]))
+        raise UserError("\n  ".join([f"{len(problems)} settings are wrong:", *problems]))
     assert built is not None
     return built
 

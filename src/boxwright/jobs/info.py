@@ -68,7 +68,8 @@ def describe(model: str, imgsz: int = 640) -> ModelSummary:
     Raises:
         UserError: no such model, not readable, or a side that the strides do not divide.
     """
-    is_checkpoint = Path(model).is_file() and Path(model).suffix not in (".yaml", ".yml")
+    suffix = Path(model).suffix
+    is_checkpoint = suffix == ".pt" or (Path(model).is_file() and suffix not in (".yaml", ".yml"))
     network = load_model(model) if is_checkpoint else build_model(load_spec(model))
     network.eval()
     num_parameters = _count(network)

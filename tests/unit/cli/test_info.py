@@ -57,5 +57,7 @@ def test_verbose_lists_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes() -> None:
     with pytest.raises(UserError, match="no model 'yolov5q'"):
         describe("yolov5q")
+    with pytest.raises(UserError, match=r"no weights at gone\.pt"):
+        describe("gone.pt")
     with pytest.raises(UserError, match="largest stride of yolov5n is 32"):
         describe("yolov5n", 333)
