@@ -133,7 +133,9 @@ def plot_results(csv_path: Path, path: Path) -> None:
             values = columns.get(name, np.zeros(0))
             epochs = columns.get("epoch", np.arange(len(values), dtype=np.float64))
             panel.plot(epochs[: len(values)], values, marker="o" if len(values) < 40 else None, markersize=3.5)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if len(values):
+                panel.set_xlim(np.nanmin(epochs) - 0.5, np.nanmax(epochs) + 0.5)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if name.startswith("metrics/"):
                 panel.set_ylim(0, 1)
             else:

@@ -38,8 +38,9 @@ th { color: var(--soft); font-weight: 600; }
 figure { margin: 0 0 24px; }
 figure img { max-width: 100%; border: 1px solid var(--line); border-radius: 6px; }
 figcaption { color: var(--soft); font-size: 13px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 16px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)); gap: 16px; }
 .grid img { width: 100%; }
+.single { max-width: 800px; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 14px; overflow: auto;
   font-size: 13px; max-height: 480px; }
 """
@@ -161,7 +162,8 @@ def _best_epoch(folder: Path) -> dict[str, float]:
 
 def _subtitle(folder: Path, best: dict[str, float]) -> str:
     weights = sorted(path.name for path in (folder / "weights").glob("*.pt"))
-    words = [f"{best['epochs']:.0f} epochs, best: epoch {best.get('epoch', 0):.0f}"] if best else []
+    plural = "" if best.get("epochs") == 1 else "s"
+    words = [f"{best['epochs']:.0f} epoch{plural}, best: epoch {best.get('epoch', 0):.0f}"] if best else []
     words += [f"weights: {', '.join(weights)}"] if weights else []
     return " · ".join(words)
 
@@ -202,9 +204,9 @@ def _images(folder: Path, sections: Sequence[tuple[str, Sequence[str]]], *, wide
     for heading, patterns in sections:
         paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
         if paths:
-            shown = (
-                "".join(_figure(folder, path) for path in paths) if wide or len(paths) == 1 else _gallery(folder, paths)
-            )
+            shown = "".join(_figure(folder, path) for path in paths) if wide else _gallery(folder, paths)
+            if len(paths) == 1 and not wide:
+                shown = f'<div class="single">{_figure(folder, paths[0])}</div>'
             parts += [f"<h2>{html.escape(heading)}</h2>", shown]
     return parts
 
