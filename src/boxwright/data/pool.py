@@ -108,3 +108,5 @@ class BatchPool:
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which finishes its step with our batches
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # so is SIGTERM to the whole group, as `timeout` and batch systems send it
