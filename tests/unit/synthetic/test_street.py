@@ -79,6 +79,18 @@ def test_objects_move_with_their_velocity_and_keep_their_identity() -> None:
     assert scene.global_from_ego(3.0)[0, 3] == pytest.approx(3 * scene.ego_speed)
 
 
+def test_nothing_leaves_its_strip_or_runs_into_the_ego_vehicle() -> None:
+    for index in range(20):
+        scene = make_scene(0, index)
+        assert np.abs(scene.objects.velocities[:, 1]).max() < 1e-9
+        for time in (0.0, 10.0, 20.0):
+            eye = scene.global_from_ego(time)[:2, 3] + (1.7, 0)
+            objects = scene.at(time)
+            apart = np.abs(objects.centers[:, :2] - eye) - objects.sizes[:, :2] / 2
+            straight = np.abs(np.sin(objects.yaws)) < 0.1
+            assert (apart[straight].max(1) > 0.3).all()
+
+
 def test_objects_stand_on_the_ground_with_sizes_near_their_class() -> None:
     objects = make_scene(0, 2).objects
     mean = np.array([KINDS[i].size for i in objects.class_ids])

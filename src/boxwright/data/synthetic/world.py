@@ -206,11 +206,11 @@ def _heading(rng: np.random.Generator, row: _Row, name: str, top_speed: float) -
     if name in {"traffic_cone", "barrier"}:
         return row.heading + np.pi / 2 * float(rng.random() < 0.4) + float(rng.normal(0, 0.15)), 0.0
     if name == "pedestrian":
-        along = row.heading + np.pi * float(rng.integers(0, 2))
-        return along + float(rng.normal(0, 0.12)), float(rng.uniform(0, top_speed))
-    wobble = 0.03 if row.speed else 0.06
-    turned = np.pi if not row.speed and rng.random() < 0.2 else 0.0
-    return row.heading + turned + float(rng.normal(0, wobble)), row.speed
+        return row.heading + np.pi * float(rng.integers(0, 2)), float(rng.uniform(0, top_speed))
+    if row.speed:  # straight along the lane: the smallest angle would lead off the road within the scene
+        return row.heading, row.speed
+    turned = np.pi if rng.random() < 0.2 else 0.0
+    return row.heading + turned + float(rng.normal(0, 0.06)), 0.0
 
 
 def _build(rng: np.random.Generator, facade: float, reach: float) -> Buildings:
