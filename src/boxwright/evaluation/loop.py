@@ -6,20 +6,21 @@ What is not here: drawing and files (jobs/val.py, reporting).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.config.schema import Compat
 from boxwright.data.index import DataIndex
 from boxwright.evaluation.coco import CocoEvaluator, CocoMetrics, CocoTruth
 from boxwright.evaluation.confusion import ConfusionEvaluator
 from boxwright.evaluation.matching import Generation
+from boxwright.evaluation.protocol import Evaluator
 from boxwright.evaluation.yolo import Curves, YoloEvaluator, YoloMetrics
 from boxwright.losses.yolo import LossOutput
 from boxwright.models.graph import DetectionModel
@@ -163,61 +164,84 @@ def evaluate(
         on_batch: called after each batch with the detections, on the host and in original pixels.
     """
     index = index.as_single_class() if single_cls else index
-    generation: Generation = "v6.1" if compat == "faithful" else "v7.0"
-    yolo, confusion = YoloEvaluator(index, generation), ConfusionEvaluator(index, generation, compat)
-    coco = None if coco_truth is None else CocoEvaluator(index, coco_truth)
-    evaluators = [yolo, confusion] if coco is None else [yolo, confusion, coco]
+    metrics = _Metrics(index, compat, coco_truth)
     postprocess = YoloPostprocess(score_threshold, iou_threshold, max_detections, multi_label=True, agnostic=single_cls)
     losses: list[Tensor] = []
-    seen: list[NDArray[np.int64]] = []
+    watch = Stopwatch(device)
+    with _eval_mode(model):
+        for batch in loader:
+            watch.lap("load")
+            on_device = batch.to(device)
+            images = on_device.images.float().div_(255)
+            watch.lap("preprocess")
+            with autocast():
+                raw = model(images)
+            raw = [level.float() for level in raw]
+            decoded = model.decode(raw)
+            watch.lap("inference")
+            detections = to_original(postprocess(decoded), batch, single_cls=single_cls)
+            watch.lap("nms")
+            metrics.process(detections, batch.indices.tolist())
+            watch.lap("metrics")
+            if criterion is not None:
+                losses.append(criterion(raw, on_device.targets).items)
+            if on_batch is not None:
+                on_batch(batch, detections)
+            watch.lap("other")
+    return metrics.evaluate(mean_losses(losses), watch)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Generator[None]:
     was_training = model.training
     model.eval()
-    watch = Stopwatch(device)
-    for batch in loader:
-        watch.lap("load")
-        on_device = batch.to(device)
-        images = on_device.images.float().div_(255)
-        watch.lap("preprocess")
-        with autocast():
-            raw = model(images)
-        raw = [level.float() for level in raw]
-        decoded = model.decode(raw)
-        watch.lap("inference")
-        detections = to_original(postprocess(decoded), batch, single_cls=single_cls)
-        watch.lap("nms")
-        indices = batch.indices.numpy()
-        for evaluator in evaluators:
-            evaluator.process(detections, indices.tolist())
-        seen.append(indices)
-        watch.lap("metrics")
-        if criterion is not None:
-            losses.append(criterion(raw, on_device.targets).items)
-        if on_batch is not None:
-            on_batch(batch, detections)
-        watch.lap("other")
-    model.train(was_training)
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
-    metrics, coco_metrics, matrix = yolo.evaluate(), coco.evaluate() if coco else None, confusion.evaluate()
-    images_seen = np.concatenate([np.zeros(0, np.int64), *seen])
-    per_class = class_rows(index, images_seen, metrics, coco_metrics)
-    watch.lap("metrics")
-    return Evaluation(
-        names=index.names,
-        num_images=len(images_seen),
-        num_labels=int(metrics.num_labels.sum()),
-        yolo=metrics,
-        coco_metrics=coco_metrics,
-        confusion=matrix,
-        losses=mean_losses(losses),
-        per_class=per_class,
-        speeds=watch.speeds(len(images_seen)),
-    )
+
+class _Metrics:
+    """All evaluators of a pass as one."""
+
+    def __init__(self, index: DataIndex, compat: Compat, coco_truth: CocoTruth | None) -> None:
+        generation: Generation = "v6.1" if compat == "faithful" else "v7.0"
+        self.index = index
+        self.yolo = YoloEvaluator(index, generation)
+        self.confusion = ConfusionEvaluator(index, generation, compat)
+        self.coco = None if coco_truth is None else CocoEvaluator(index, coco_truth)
+        self.seen: list[int] = []
+
+    def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
+        evaluators: tuple[Evaluator[object] | None, ...] = (self.yolo, self.confusion, self.coco)
+        for evaluator in evaluators:
+            if evaluator is not None:
+                evaluator.process(detections, indices)
+        self.seen.extend(indices)
+
+    def evaluate(self, losses: tuple[float, float, float] | None, watch: Stopwatch) -> Evaluation:
+        yolo, coco = self.yolo.evaluate(), None if self.coco is None else self.coco.evaluate()
+        per_class = class_rows(self.index, self.seen, yolo, coco)
+        confusion = self.confusion.evaluate()
+        watch.lap("metrics")
+        return Evaluation(
+            names=self.index.names,
+            num_images=len(self.seen),
+            num_labels=int(yolo.num_labels.sum()),
+            yolo=yolo,
+            coco_metrics=coco,
+            confusion=confusion,
+            losses=losses,
+            per_class=per_class,
+            speeds=watch.speeds(len(self.seen)),
+        )
 
 
 def to_original(found: Sequence[Detections], batch: Batch, *, single_cls: bool = False) -> list[Detections]:
     """Bring detections of a batch to the host and its boxes from network to original pixels, clipped to the image.
 
-    One transfer and one set of operations for all images.
+    One transfer and one set of operations for all images. Each axis has its own ratio, because a resized side is a
+    whole number of pixels; the published system takes the vertical one for both, which moves x by half a pixel at most.
     """
     counts = torch.tensor([len(one) for one in found])
     rows = [torch.cat((one.boxes, one.scores[:, None], one.labels[:, None].to(one.boxes.dtype)), 1) for one in found]
@@ -234,7 +258,7 @@ def to_original(found: Sequence[Detections], batch: Batch, *, single_cls: bool =
 
 
 def class_rows(
-    index: DataIndex, images: NDArray[np.int64], metrics: YoloMetrics, coco: CocoMetrics | None
+    index: DataIndex, images: Sequence[int], metrics: YoloMetrics, coco: CocoMetrics | None
 ) -> tuple[ClassRow, ...]:
     """The table of classes that have labels in the images seen."""
     owner = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
