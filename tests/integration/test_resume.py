@@ -57,7 +57,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
     for name in ("last.pt", "best.pt"):
         ours, theirs = (torch.load(f / "weights" / name, weights_only=True) for f in (folder, whole))
         for content in (ours, theirs):
-            for setting in ("name", "workers"):
+            for setting in ("name", "workers", "model"):
                 content["config"].pop(setting)
         assert_same(ours, theirs, name)
 
@@ -80,9 +80,15 @@ def test_killed_three_times(world: dict[str, Any]) -> None:
 
 
 def test_told_to_stop(world: dict[str, Any]) -> None:
-    """SIGTERM in the first epoch and SIGINT in the last: the step is finished and saved, nothing is done twice."""
+    """SIGTERM in the first epoch and SIGINT in the last: the step is finished and saved, nothing is done twice.
+
+    What the network was built from is gone by then.
+    """
     folder = world["whole"].parent / "told"
-    stopped = run(world["settings"] | {"name": "told"}, signal="SIGTERM", at_step=3)
+    network = world["whole"].parent / "moved.yaml"
+    network.write_text(Path(world["settings"]["model"]).read_text())
+    stopped = run(world["settings"] | {"name": "told", "model": str(network)}, signal="SIGTERM", at_step=3)
+    network.unlink()
     assert stopped.returncode == 143, stopped.stderr
     assert f"boxwright train --resume '{folder / 'weights' / 'last.pt'}'" in stopped.stderr
     content = torch.load(folder / "weights" / "last.pt", weights_only=True)
@@ -94,7 +100,12 @@ def test_told_to_stop(world: dict[str, Any]) -> None:
     assert_same_run(folder, world["whole"])
 
 
-def test_a_finished_run_is_not_resumed(world: dict[str, Any]) -> None:
+def test_a_finished_run_is_only_measured_again(world: dict[str, Any]) -> None:
+    """As after a kill between the last epoch and the end of the final validation."""
+    weights = world["whole"] / "weights"
+    before = [(weights / name).read_bytes() for name in ("last.pt", "best.pt")]
     again = run({}, resume=world["whole"])
-    assert again.returncode != 0
+    assert again.returncode == 0, again.stderr
     assert "has finished its 3 epochs" in again.stderr
+    assert f"results in {world['whole']}" in again.stdout
+    assert [(weights / name).read_bytes() for name in ("last.pt", "best.pt")] == before

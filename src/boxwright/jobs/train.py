@@ -26,6 +26,7 @@ from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.jobs.val import val
 from boxwright.models.graph import DetectionModel, build_model
+from boxwright.models.spec import ModelSpec
 from boxwright.models.zoo import load_spec
 
 _log = logging.getLogger("boxwright.train")
@@ -71,7 +72,7 @@ def resume(path: Path | None, overrides: Mapping[str, object]) -> Path:
     folder = checkpoint.parent.parent
     policy = resolve(config.precision, select_device(config.device))
     train_index, val_index = _open(config)
-    model = _make_model(config, train_index)
+    model = _saved_model(content, train_index)
     print(f"going on with {folder} after epoch {content['epoch']} of {config.epochs}")
     return _run(config, model, train_index, val_index, policy, folder, content)
 
@@ -112,6 +113,18 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
     return model
 
 
+def _saved_model(content: Mapping[str, Any], data: DataIndex) -> DetectionModel:
+    """The network of a checkpoint; the weights that its run began with may be gone by now."""
+    names = tuple(content["model"]["names"])
+    if data.names != names:
+        raise UserError(
+            f"the data has the classes {', '.join(data.names)}, the run was started with {', '.join(names)}"
+        )
+    model = build_model(ModelSpec.from_mapping(content["model"]["spec"]), names)
+    model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
+    return model
+
+
 def _run(
     config: RunConfig,
     model: DetectionModel,
@@ -138,11 +151,13 @@ def _run(
     _introduce(config, model, train_index, val_index, policy, folder)
     if content is not None:
         restore(trainer, content)
-        if trainer.finished:
-            raise UserError(f"{folder} has finished its {config.epochs} epochs; train longer with --epochs")
     elif not config.noplots:
         _plot_data(task, train_index, folder)
-    trainer.fit()
+    if trainer.finished:  # perhaps killed while it was measured: that is done again
+        _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
+        task.close()
+    else:
+        trainer.fit()
     _finish(config, folder)
     return folder
 
