@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 from itertools import islice
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 import torch
 
 from boxwright.config.schema import AugmentConfig
+from boxwright.data.augment import TrainingSamples
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import TrainLoader, make_train_loader, make_val_loader
+from boxwright.data.pool import BatchPool
+from boxwright.data.source_images import RamCache, SourceImages
 from boxwright.errors import UserError
 from boxwright.structures import Batch
 from tests.unit.data.scenes import write_scenes
@@ -109,6 +113,40 @@ def test_workers_live_as_long_as_the_loader(index: DataIndex) -> None:
     del loader
     gc.collect()
     assert not {child.pid for child in multiprocessing.active_children()} & pids[0]
+
+
+def test_what_a_worker_caches_in_memory_is_there_for_all(index: DataIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = RamCache(index, 64)
+    samples = TrainingSamples(source, 64, 32, AugmentConfig(), seed=0)
+    pool = BatchPool(_FillCache(samples), 1)
+    next(pool.batches([(0, 0)]))
+    pool.close()
+    monkeypatch.setattr(SourceImages, "load", lambda *_: pytest.fail("decoded again"))
+    assert source.load(4).any()
+
+
+class _FillCache:
+    """Makes a batch in a worker; a plain class, as a pool wants it."""
+
+    def __init__(self, samples: TrainingSamples) -> None:
+        self._samples = samples
+
+    def __call__(self, key: tuple[int, int]) -> Batch:
+        self._samples.source.load(4)
+        loader = make_val_loader(self._samples.source.index, imgsz=64, batch_size=1, stride=32, workers=0)
+        return next(iter(loader))
+
+
+def test_ctrl_c_does_not_end_the_workers(index: DataIndex) -> None:
+    before = {child.pid for child in multiprocessing.active_children()}
+    loader = open_loader(index, 1)
+    batches = loader.batches(0)
+    next(batches)
+    for child in multiprocessing.active_children():
+        if child.pid not in before:
+            os.kill(child.pid, signal.SIGINT)
+    assert len(list(batches)) == len(loader) - 1
+    loader.close()
 
 
 def test_loading_leaves_the_generator_of_the_run_alone(index: DataIndex) -> None:

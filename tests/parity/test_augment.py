@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from boxwright.data import geometry
-from boxwright.data.color import hsv_table, jitter_to_rgb
+from boxwright.data.color import finish_colors, hsv_table
 from boxwright.data.copy_paste import choose_pastes, paste_mirrored
 from boxwright.data.index import DataIndex, Record
 from boxwright.data.mixup import mixup
@@ -102,7 +103,7 @@ def test_a_composed_tile_shows_what_the_published_warp_shows(case: Path) -> None
         image, expected = arrays[f"{name}_image_in"], arrays[f"{name}_image_out"].astype(int)
         height, width = image.shape[:2]
         tile = Tile(0, arrays[f"{name}_M"], (0.0, 0.0, float(width), float(height)))
-        out = render([tile], out_hw, lambda _, image=image: image)
+        out = render([tile], np.empty((*out_hw, 3), np.uint8), lambda _, image=image: image)
         # The rim differs: there the published warp blends with grey.
         assert np.percentile(abs(out - expected), 95) <= _GREY_LEVELS
 
@@ -135,8 +136,12 @@ def test_hsv_tables_and_pixels_equal_the_published_ones(case: Path) -> None:
         table = hsv_table(item["multipliers"])
         for channel, part in enumerate(("hue", "sat", "val")):
             np.testing.assert_array_equal(table[0, :, channel], arrays[f"{name}_lut_{part}"])
-        rgb = jitter_to_rgb(arrays[f"{name}_image_in_bgr"], table)
-        np.testing.assert_array_equal(rgb[:, :, ::-1], arrays[f"{name}_image_out_bgr"])
+        expected = arrays[f"{name}_image_out_bgr"]
+        for flip_x, flip_y in product((False, True), repeat=2):
+            rgb = np.empty_like(expected)
+            finish_colors(arrays[f"{name}_image_in_bgr"].copy(), table, rgb, flip_x=flip_x, flip_y=flip_y)
+            bgr = rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1, ::-1]
+            np.testing.assert_array_equal(bgr, expected)
 
 
 @pytest.mark.parametrize("case", golden_cases("augment", "mosaic_v[67]*.json"))
@@ -175,7 +180,7 @@ def _check_canvas(tiles: list[Tile], sizes: list[list[int]], expected: np.ndarra
     numbers = set(np.unique(expected[..., 0]).tolist()) - {114}
     first = min(numbers)
     assert numbers <= {first + k for k in range(len(tiles))}
-    canvas = render(tiles, expected.shape[:2], lambda tile: np.full((*sizes[tile], 3), first + tile, np.uint8))
+    canvas = render(tiles, np.empty_like(expected), lambda tile: np.full((*sizes[tile], 3), first + tile, np.uint8))
     np.testing.assert_array_equal(canvas[..., 0], expected[..., 0])
 
 

@@ -6,13 +6,13 @@ flips. Positions and labels are worked out first, from sizes alone; then each im
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-import cv2
 import numpy as np
 
 from boxwright.config.schema import AugmentConfig
-from boxwright.data.color import draw_hsv_multipliers, hsv_table, jitter_to_rgb
+from boxwright.data.color import draw_hsv_multipliers, finish_colors, hsv_table
 from boxwright.data.copy_paste import choose_pastes, draw_paste_order, paste_mirrored
 from boxwright.data.geometry import draw_perspective, perspective_matrix, translation
 from boxwright.data.images import loaded_size
@@ -27,7 +27,7 @@ from boxwright.data.warp import Tile, render, resize_matrix, warp_image
 
 @dataclass(frozen=True, slots=True)
 class TrainingSamples:
-    """Makes training samples.
+    """Makes training samples, one at a time (threads would share its buffers).
 
     Args:
         source: where pixels come from.
@@ -44,6 +44,7 @@ class TrainingSamples:
     config: AugmentConfig
     seed: int
     mosaic: bool = True
+    _buffers: dict[tuple[int, int, int], Image] = field(default_factory=dict[Any, Image], repr=False, compare=False)
 
     def write(self, epoch: int, image: int, out: Image) -> Labels:
         """Make one sample.
@@ -65,7 +66,7 @@ class TrainingSamples:
             pixels, labels = self._mosaic(image, rng)
             if rng.random() < self.config.mixup:
                 other = int(rng.integers(len(self.source.index)))
-                second, more = self._mosaic(other, rng)
+                second, more = self._mosaic(other, rng, role=1)
                 pixels = mixup(pixels, second, draw_mixup_ratio(rng))
                 labels = Labels(
                     np.concatenate([labels.classes, more.classes]), np.concatenate([labels.boxes, more.boxes])
@@ -75,16 +76,12 @@ class TrainingSamples:
         gains = (self.config.hsv_h, self.config.hsv_s, self.config.hsv_v)
         multipliers = draw_hsv_multipliers(rng, gains)  # drawn in any case: a gain must not change the flips
         table = hsv_table(multipliers) if any(gains) else None
-        flip_y, flip_x = rng.random(2) < (self.config.flipud, self.config.fliplr)
-        if flip_x or flip_y:
-            code = -1 if flip_x and flip_y else int(flip_x)
-            cv2.flip(jitter_to_rgb(pixels, table), code, dst=out)
-        else:
-            jitter_to_rgb(pixels, table, out)
-        return labels.normalised(out_hw, flip_x=bool(flip_x), flip_y=bool(flip_y))
+        flip_y, flip_x = (rng.random(2) < (self.config.flipud, self.config.fliplr)).tolist()
+        finish_colors(pixels, table, out, flip_x=flip_x, flip_y=flip_y)
+        return labels.normalised(out_hw, flip_x=flip_x, flip_y=flip_y)
 
-    def _mosaic(self, image: int, rng: np.random.Generator) -> tuple[Image, Labels]:
-        """Four images around a centre, warped to the square of the input size; BGR."""
+    def _mosaic(self, image: int, rng: np.random.Generator, role: int = 0) -> tuple[Image, Labels]:
+        """Four images around a centre, warped to the square of the input size; BGR. `role` names the buffer to use."""
         side = self.imgsz
         out_hw, canvas_hw = (side, side), (CANVAS * side, CANVAS * side)
         draw = draw_mosaic(rng, image, len(self.source.index), side)
@@ -101,9 +98,10 @@ class TrainingSamples:
         matrix = perspective_matrix(warp, canvas_hw, out_hw)
         labels = warp_shapes(shapes_after, matrix, warp.scale, out_hw)
         if not len(pasted):
-            return render([tile.then(matrix) for tile in tiles], out_hw, self.source.load), labels
+            out = self._buffer(out_hw, role)
+            return render([tile.then(matrix) for tile in tiles], out, self.source.load), labels
         # A pasted object is cut out of the mirrored canvas, which therefore has to exist.
-        canvas = render(tiles, canvas_hw, self.source.load)
+        canvas = render(tiles, self._buffer(canvas_hw, role), self.source.load)
         paste_mirrored(canvas, shapes, pasted)
         return warp_image(canvas, matrix, out_hw), labels
 
@@ -133,8 +131,15 @@ class TrainingSamples:
         tile = Tile(image, matrix @ place, (0.0, 0.0, source_hw[1], source_hw[0]))
         size = (fit.scale_yx[0] * loaded_hw[0], fit.scale_yx[1] * loaded_hw[1])
         shapes = shapes_of(self.source.index, image, size, fit.pad_yx)
-        return render([tile], out_hw, self.source.load), warp_shapes(shapes, matrix, warp.scale, out_hw)
+        return render([tile], self._buffer(out_hw), self.source.load), warp_shapes(shapes, matrix, warp.scale, out_hw)
 
     def _original_size(self, image: int) -> tuple[int, int]:
         height, width = self.source.index.sizes[image].tolist()
         return height, width
+
+    def _buffer(self, hw: tuple[int, int], role: int = 0) -> Image:
+        """Room for pixels, used again by the next sample."""
+        key = (*hw, role)
+        if key not in self._buffers:
+            self._buffers[key] = np.empty((*hw, 3), np.uint8)
+        return self._buffers[key]

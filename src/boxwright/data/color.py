@@ -6,7 +6,6 @@ Source: published YOLOv5 6.x behaviour (spec A7 and B7, golden augment/hsv).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import cv2
 import numpy as np
@@ -33,16 +32,32 @@ def hsv_table(multipliers: Sequence[float] | NDArray[np.float64]) -> NDArray[np.
     return table
 
 
-def jitter_to_rgb(image_bgr: Image, table: NDArray[np.uint8] | None, out: Image | None = None) -> Image:
-    """Apply an HSV table to a BGR image and return RGB; no table only swaps the channels.
+def finish_colors(
+    pixels_bgr: Image, table: NDArray[np.uint8] | None, out: Image, *, flip_x: bool, flip_y: bool
+) -> None:
+    """Apply an HSV table to a BGR image, turn it to RGB and mirror it.
+
+    The two buffers take turns, since a fresh one costs more in page faults than the arithmetic does.
 
     Args:
-        image_bgr: (H, W, 3) uint8.
-        table: what `hsv_table` gives.
-        out: contiguous array of the same shape to write to.
+        pixels_bgr: (H, W, 3) uint8, contiguous; overwritten.
+        table: what `hsv_table` gives; None leaves the colours alone.
+        out: contiguous array of the same shape, gets the result.
+        flip_x, flip_y: mirror left to right, upside down.
     """
-    if table is None:
-        return cast("Image", cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB, dst=out))
-    hsv = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2HSV)
-    cv2.LUT(hsv, table, dst=hsv)
-    return cast("Image", cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=out))
+    flips = flip_x or flip_y
+    if table is not None:
+        cv2.cvtColor(pixels_bgr, cv2.COLOR_BGR2HSV, dst=out)
+        if not flips:
+            cv2.LUT(out, table, dst=pixels_bgr)
+            cv2.cvtColor(pixels_bgr, cv2.COLOR_HSV2RGB, dst=out)
+            return
+        cv2.LUT(out, table, dst=out)
+        cv2.cvtColor(out, cv2.COLOR_HSV2RGB, dst=pixels_bgr)
+    elif not flips:
+        cv2.cvtColor(pixels_bgr, cv2.COLOR_BGR2RGB, dst=out)
+        return
+    else:
+        cv2.cvtColor(pixels_bgr, cv2.COLOR_BGR2RGB, dst=pixels_bgr)
+    both = -1  # OpenCV's code for mirroring both ways; 1 is left to right, 0 upside down
+    cv2.flip(pixels_bgr, both if flip_x and flip_y else int(flip_x), dst=out)

@@ -62,18 +62,18 @@ def warp_image(image: Image, matrix: Matrix, out_hw: tuple[int, int], border: in
     return cast("Image", out)
 
 
-def render(tiles: Sequence[Tile], out_hw: tuple[int, int], load: LoadImage) -> Image:
+def render(tiles: Sequence[Tile], out: Image, load: LoadImage) -> Image:
     """Sample all tiles into one output.
 
     Args:
         tiles: the plan; a later tile covers an earlier one.
-        out_hw: size of the output.
+        out: (H, W, 3) uint8, contiguous; overwritten.
         load: gives the pixels of an image; not asked for tiles of which nothing is seen.
 
     Returns:
-        (H, W, 3) uint8, grey where no tile lies.
+        `out`, grey where no tile lies.
     """
-    out = np.full((*out_hw, 3), FILL, dtype=np.uint8)
+    out[:] = FILL
     for tile in tiles:
         if is_scale_and_shift(tile.matrix):
             _render_scaled(out, tile, load)

@@ -15,6 +15,10 @@ def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+def room(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 9, np.uint8)  # what was there before must not be seen
+
+
 def whole(image: np.ndarray, matrix: np.ndarray) -> Tile:
     height, width = image.shape[:2]
     return Tile(0, matrix, (0.0, 0.0, float(width), float(height)))
@@ -25,7 +29,7 @@ def whole(image: np.ndarray, matrix: np.ndarray) -> Tile:
 def test_crop_and_resize_is_close_to_the_general_warp(scale: float, shift: tuple[float, float]) -> None:
     image = smooth_image(150, 190)
     matrix = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]], [0.0, 0.0, 1.0]])
-    fast = render([whole(image, matrix)], (160, 170), lambda _: image).astype(int)
+    fast = render([whole(image, matrix)], room(160, 170), lambda _: image).astype(int)
     exact = warp_image(image, matrix, (160, 170)).astype(int)
     covered = warp_image(np.full_like(image, 255), matrix, (160, 170))[..., 0] == 255
     inner = cv2.erode(covered.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
@@ -39,7 +43,7 @@ def test_a_shift_by_whole_pixels_is_exact() -> None:
     image = smooth_image(40, 50)
     matrix = translation(7, -5)
     np.testing.assert_array_equal(
-        render([whole(image, matrix)], (48, 48), lambda _: image), warp_image(image, matrix, (48, 48))
+        render([whole(image, matrix)], room(48, 48), lambda _: image), warp_image(image, matrix, (48, 48))
     )
 
 
@@ -53,7 +57,7 @@ def test_a_tile_that_is_not_seen_is_not_loaded() -> None:
 
     turned = perspective_matrix(PerspectiveDraw(angle=20.0), (40, 50), (40, 50))
     tiles = [whole(image, translation(500, 0)), whole(image, translation(0, -80) @ turned), whole(image, np.eye(3))]
-    render(tiles, (64, 64), load)
+    render(tiles, room(64, 64), load)
     assert asked == [0]
 
 
@@ -68,7 +72,7 @@ def test_composed_tiles_show_what_canvas_and_warp_show() -> None:
         Tile(0, translation(0, 20) @ resize_matrix((90, 120), (60, 80)), (0.0, 0.0, 120.0, 90.0)),
         Tile(1, translation(80, 20) @ resize_matrix((90, 60), (60, 40)), (0.0, 0.0, 60.0, 90.0)),
     ]
-    composed = render([tile.then(matrix) for tile in tiles], (120, 150), lambda k: (first, second)[k]).astype(int)
+    composed = render([tile.then(matrix) for tile in tiles], room(120, 150), lambda k: (first, second)[k]).astype(int)
     painted = warp_image(canvas, matrix, (120, 150)).astype(int)
     difference = abs(composed - painted)
     assert np.median(difference) <= 3
@@ -80,5 +84,5 @@ def test_strong_shrinking_averages_instead_of_leaving_pixels_out() -> None:
     image = np.repeat(checker[..., None].astype(np.uint8), 3, axis=2)
     for angle in (0.0, 30.0):
         matrix = perspective_matrix(PerspectiveDraw(angle=angle, scale=0.2), (256, 256), (48, 48))
-        middle = render([whole(image, matrix)], (48, 48), lambda _: image)[16:32, 16:32].astype(int)
+        middle = render([whole(image, matrix)], room(48, 48), lambda _: image)[16:32, 16:32].astype(int)
         assert abs(middle - 127).max() <= 20
