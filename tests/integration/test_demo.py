@@ -52,7 +52,7 @@ def test_the_report_shows_predictions_and_commands(run: Path) -> None:
 
 def test_what_is_shown_was_never_trained_or_validated_on(run: Path) -> None:
     def scenes(folder: str) -> set[str]:
-        return {path.stem.split("_")[1] for path in (run / folder).glob("*.jpg")}
+        return {path.stem.split("_")[2] for path in (run / folder).glob("*.jpg")}
 
     shown = scenes("predictions")
     assert shown

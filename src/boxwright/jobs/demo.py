@@ -106,11 +106,13 @@ def training_settings(
         project=str(folder.parent),
         name=folder.name,
         exist_ok=True,
-        augment=AugmentConfig(hsv_h=0.01, hsv_s=0.3, hsv_v=0.3, mosaic=0.0, scale=0.0, translate=0.0),
+        # Shifts and zooms must stay: without grey borders in training, those of validation would be all new.
+        augment=AugmentConfig(hsv_h=0.01, hsv_s=0.3, hsv_v=0.3, mosaic=0.0, scale=0.2, translate=0.1),
         # Gains are scaled by classes / 80 and (imgsz / 640)^2; these undo it. Boxes count twice as much as published.
         loss=LossConfig(box=0.1, cls=0.5 * 80 / num_classes, obj=(640 / settings.imgsz) ** 2),
         optim=OptimConfig(
             lr0=0.02,
+            cos_lr=True,
             warmup_epochs=0.5,
             warmup_bias_lr=0.02,
             nominal_batch_size=_BATCH_SIZE,

@@ -154,7 +154,7 @@ def test_the_files_are_read_without_a_complaint(street: Path, split: str, count:
 
 
 def test_splits_share_no_scene(street: Path) -> None:
-    scenes = [{p.stem.split("_")[1] for p in (street.parent / "images" / s).iterdir()} for s in ("train", "val")]
+    scenes = [{p.stem.split("_")[2] for p in (street.parent / "images" / s).iterdir()} for s in ("train", "val")]
     assert not scenes[0] & scenes[1]
 
 

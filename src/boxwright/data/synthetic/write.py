@@ -107,7 +107,8 @@ def write_street(
             for future in as_completed(futures):
                 collect(futures[future], future.result())
     for split, _ in settings.scenes:
-        labelled = [entry for key in sorted(results) if key[0] == split for entry in results[key]]
+        labelled = [entry for key, entries in results.items() if key[0] == split for entry in entries]
+        labelled.sort(key=lambda entry: entry.name)
         _write_coco(folder / "annotations" / f"instances_{split}.json", labelled, settings)
     return _write_yaml(folder / "data.yaml", settings)
 
@@ -135,7 +136,7 @@ def _write_scenes(folder: Path, settings: StreetSettings, split: str, scenes: Se
         scene = make_scene(settings.seed, index)
         for frame in range(settings.frames):
             picture = render(scene, camera, frame * DURATION / settings.frames, limits=settings.limits)
-            name = f"street_{index:05d}_{frame:02d}"
+            name = f"street_{frame:02d}_{index:05d}"  # neighbours in the file list are other scenes
             _write_jpeg(folder / "images" / split / f"{name}.jpg", picture.image)
             centers = (picture.boxes[:, :2] + picture.boxes[:, 2:]) / 2 / size
             sides = (picture.boxes[:, 2:] - picture.boxes[:, :2]) / size
