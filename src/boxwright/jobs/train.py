@@ -86,8 +86,8 @@ def fitting_imgsz(imgsz: int, stride: int) -> int:
 
 
 def _open(config: RunConfig) -> tuple[DataIndex, DataIndex]:
-    train_index = open_dataset(config.data, "train", single_cls=config.single_cls)
-    val_index = open_dataset(config.data, "val", single_cls=config.single_cls)
+    train_index = open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat)
+    val_index = open_dataset(config.data, "val", single_cls=config.single_cls, compat=config.compat)
     if not len(train_index.boxes):
         raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
     return train_index, val_index

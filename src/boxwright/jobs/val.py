@@ -49,7 +49,8 @@ def val(config: ValConfig) -> Evaluation:
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     only_speed = config.task == "speed"
     model = load_model(config.weights)
-    index = open_dataset(config.data, "val" if config.task == "speed" else config.task, single_cls=config.single_cls)
+    split = "val" if config.task == "speed" else config.task
+    index = open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
     _check_classes(config, model, index)
     folder = None if only_speed else new_run_folder(config.project, config.name, config.exist_ok)
     stride = max(model.strides)
