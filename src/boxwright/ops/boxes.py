@@ -111,5 +111,5 @@ def elementwise_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IouKind = "iou", e
 
 
 def _aspect_angle(width: Tensor, height: Tensor, eps: float) -> Tensor:
-    """Angle of the diagonal; a height of zero is moved off, not clamped, so that its gradient is finite but not lost."""
+    """Angle of the diagonal; a height of zero is moved off, not clamped: its gradient is finite and not lost."""
     return torch.atan(width / torch.where(height > eps, height, height + eps))

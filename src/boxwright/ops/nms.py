@@ -1,20 +1,23 @@
-"""Non-maximum suppression over a whole batch of decoded YOLO predictions.
+"""Non-maximum suppression over a batch of decoded YOLO predictions.
 
 Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (spec B9). Classes are kept apart
 by shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
 
-Legend: B images, R rows (anchors of all levels), C classes.
+Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
 from boxwright.ops.boxes import xyxy_from_cxcywh
+
+_SMALLEST_PORTION = 300  # candidates; fewer are not worth a call
 
 
 def batched_nms(
@@ -47,39 +50,77 @@ def batched_nms(
     Returns:
         B tensors (n, 6): xyxy pixels, score, class index; highest score first.
     """
-    images, boxes, scores, labels = _candidates(predictions, score_threshold, multi_label, side_limits)
-    if classes is not None:
-        wanted = torch.isin(labels, torch.tensor(list(classes), dtype=labels.dtype, device=labels.device))
-        images, boxes, scores, labels = images[wanted], boxes[wanted], scores[wanted], labels[wanted]
-    by_score = scores.argsort(descending=True, stable=True)
-    order = by_score[images[by_score].argsort(stable=True)]
-    counts = torch.bincount(images, minlength=predictions.shape[0]).tolist()  # the device waits here
-    rows = torch.cat((boxes, scores[:, None], labels[:, None].to(boxes.dtype)), dim=1)[order]
+    found = _candidates(predictions, score_threshold, multi_label, side_limits, classes)
     kept: list[Tensor] = []
-    for image_rows in rows.split(counts):
-        best = image_rows[:max_candidates]
-        shift = torch.zeros_like(best[:, 5:6]) if agnostic else best[:, 5:6] * class_offset
-        survivors = nms(best[:, :4] + shift, best[:, 4], iou_threshold)[:max_detections]
-        kept.append(best[survivors])
+    for own in torch.arange(len(found.scores), device=found.scores.device).split(found.counts):
+        order = own[found.scores[own].argsort(descending=True, stable=True)[:max_candidates]]
+        kept.append(_first_survivors(found, order, iou_threshold, max_detections, 0.0 if agnostic else class_offset))
     return kept
 
 
+def _first_survivors(found: _Candidates, order: Tensor, iou_threshold: float, most: int, class_offset: float) -> Tensor:
+    """Rows (n, 6) of the first `most` candidates of one image that greedy NMS keeps; order is by descending score.
+
+    What it keeps does not depend on weaker boxes, so they are looked at in portions, each together with the survivors
+    so far, until there are enough. The cost, boxes times survivors, is then seldom that of all candidates.
+    """
+    rivals = found.take(order[:0])
+    for portion in order.split(max(most, _SMALLEST_PORTION)):
+        rivals = torch.cat((rivals, found.take(portion)))
+        survivors = nms(rivals[:, :4] + rivals[:, 5:6] * class_offset, rivals[:, 4], iou_threshold)
+        rivals = rivals[survivors]
+        if len(rivals) >= most:
+            break
+    return rivals[:most]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Every (row, class) above the threshold, ordered by image, row and class.
+
+    Args:
+        boxes: (P, 4) xyxy of the rows.
+        scores, labels: (N,).
+        rows: (N,) positions in `boxes`.
+        counts: candidates of each image.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    rows: Tensor
+    counts: list[int]
+
+    def take(self, which: Tensor) -> Tensor:
+        """Box, score and class (n, 6) of some candidates."""
+        columns = (self.scores[which, None], self.labels[which, None].to(self.boxes.dtype))
+        return torch.cat((self.boxes[self.rows[which]], *columns), dim=1)
+
+
 def _candidates(
-    predictions: Tensor, score_threshold: float, multi_label: bool, side_limits: tuple[float, float] | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image index, xyxy box, score and class of every (row, class) above the threshold, over the whole batch."""
+    predictions: Tensor,
+    score_threshold: float,
+    multi_label: bool,
+    side_limits: tuple[float, float] | None,
+    classes: Sequence[int] | None,
+) -> _Candidates:
     possible = predictions[..., 4] > score_threshold
     if side_limits is not None:
         sides = predictions[..., 2:4]
         possible &= ((sides >= side_limits[0]) & (sides <= side_limits[1])).all(dim=-1)
-    images, rows = possible.nonzero(as_tuple=True)
-    picked = predictions[images, rows].float()
+    (index,) = possible.flatten().nonzero(as_tuple=True)
+    picked = predictions.flatten(0, 1).index_select(0, index).float()
     class_scores = picked[:, 5:] * picked[:, 4:5]
     if multi_label and class_scores.shape[1] > 1:
-        index, labels = (class_scores > score_threshold).nonzero(as_tuple=True)
-        scores = class_scores[index, labels]
+        place, labels = (class_scores > score_threshold).nonzero(as_tuple=True)
+        scores = class_scores[place, labels]
     else:
-        best, best_labels = class_scores.max(dim=1)
-        (index,) = (best > score_threshold).nonzero(as_tuple=True)
-        scores, labels = best[index], best_labels[index]
-    return images[index], xyxy_from_cxcywh(picked[index, :4]), scores, labels
+        scores, labels = class_scores.max(dim=1)
+        (place,) = (scores > score_threshold).nonzero(as_tuple=True)
+        scores, labels = scores[place], labels[place]
+    if classes is not None:
+        wanted = torch.isin(labels, torch.tensor(list(classes), dtype=labels.dtype, device=labels.device))
+        place, scores, labels = place[wanted], scores[wanted], labels[wanted]
+    images = index[place] // predictions.shape[1]
+    counts = torch.bincount(images, minlength=predictions.shape[0]).tolist()  # the device waits here
+    return _Candidates(xyxy_from_cxcywh(picked[:, :4]), scores, labels, place, counts)
