@@ -73,3 +73,11 @@ def test_fixed_counts_every_box_once_and_batches_do_not_matter(seed: int) -> Non
     np.testing.assert_array_equal(matrix[:-1].sum(axis=1), np.bincount(kept, minlength=3))
     together.reset()
     assert not together.evaluate().any()
+
+
+@pytest.mark.parametrize(("height", "paired"), [(8.8, False), (9.2, True)])  # IoU 0.44 and 0.46 with a 20 x 20 label
+def test_pairs_need_an_overlap_of_45_percent(height: float, paired: bool) -> None:
+    index = DataIndex.from_records([record([BOX], [0])], ["a"])
+    evaluator = ConfusionEvaluator(index, "v7.0")
+    evaluator.process([detections([[10, 10, 30, 10 + height]], [0.9], [0])], [0])
+    assert evaluator.evaluate()[0, 0] == paired

@@ -148,3 +148,12 @@ def test_fitness_is_mostly_the_strict_map() -> None:
     index, found = random_scene(2)
     metrics = measure(index, found)
     assert fitness(metrics) == pytest.approx(0.1 * metrics.map50 + 0.9 * metrics.map)
+
+
+def test_beyond_the_highest_score_precision_is_one_and_recall_zero() -> None:
+    correct, scores = np.zeros((1, 10), bool), np.array([0.1])
+    curves = average_precision_per_class(correct, scores, np.zeros(1), np.zeros(1), generation="v7.0").curves
+    beyond = curves.confidence > 0.1
+    assert (curves.precision[0][beyond] == 1).all()
+    assert (curves.precision[0][~beyond] == 0).all()
+    assert not curves.recall.any()
