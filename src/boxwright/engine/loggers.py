@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -209,8 +210,7 @@ class ConsoleLog:
         done = report.epoch * report.steps + report.step
         seconds = time.perf_counter() - self._start[1]
         left = (report.epochs * report.steps - done) * seconds / max(done - self._start[0], 1)
-        clock = f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}"
-        return f"lr {report.rates[-1]:.2g}  {self._images_per_second:.1f} img/s  {memory_text()}  left {clock}"
+        return f"lr {report.rates[-1]:.2g}  {self._images_per_second:.1f} img/s  {memory_text()}  left {timedelta(seconds=round(left))}"
 
 
 def memory_text() -> str:

@@ -1,0 +1,85 @@
+"""Names of devices, precision policies, and the malloc settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from boxwright.engine.device import select_device
+from boxwright.engine.precision import Policy, cpu_has_bf16, resolve
+from boxwright.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def two_gpus(monkeypatch: pytest.MonkeyPatch, count: int = 2) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize(("name", "index"), [("", 0), ("0", 0), ("1", 1), ("cuda", 0), ("cuda:1", 1), (" CUDA:1 ", 1)])
+def test_gpu_names(monkeypatch: pytest.MonkeyPatch, name: str, index: int) -> None:
+    two_gpus(monkeypatch)
+    assert select_device(name) == torch.device("cuda", index)
+    assert select_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("2", "2 GPU"), ("cuda:7", "2 GPU"), ("gpu", "cpu, or one GPU"), ("0,1", "one GPU")]
+)
+def test_names_that_are_no_device_here(monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
+    two_gpus(monkeypatch)
+    with pytest.raises(UserError, match=says):
+        select_device(name)
+
+
+def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    two_gpus(monkeypatch, count=0)
+    assert select_device("") == CPU
+    with pytest.raises(UserError, match="no GPU that this PyTorch can use; --device cpu"):
+        select_device("0")
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("fpu avx512f", False), ("fpu avx512_bf16 x", True), ("amx_bf16 amx_tile", True), (None, False)]
+)
+def test_bf16_is_read_from_the_processor(tmp_path: Path, flags: str | None, has: bool) -> None:
+    info = tmp_path / "cpuinfo"
+    if flags is not None:
+        info.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert cpu_has_bf16(info) is has
+
+
+def test_auto_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, name in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("boxwright.engine.precision.cpu_has_bf16", lambda has=has: has)
+        assert resolve("auto", CPU) == Policy(name, CPU)
+    for capability, name in (((7, 5), "fp16"), ((9, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        assert resolve("auto", torch.device("cuda", 0)).name == name
+
+
+def test_policies_compute_in_their_format() -> None:
+    weights = torch.ones(2, 2)
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        policy = resolve(name, CPU)
+        with policy.autocast():
+            assert (weights @ weights).dtype == dtype == policy.dtype
+        assert not policy.make_scaler().is_enabled()
+    for name, says in (("fp16", "needs a GPU"), ("int8", "auto, fp32, bf16 or fp16")):
+        with pytest.raises(UserError, match=says):
+            resolve(name, CPU)
+
+
+def test_malloc_settings_need_no_torch() -> None:
+    """In a process of its own: the settings would stay in force here."""
+    code = (
+        "import sys; from boxwright.engine.allocator import keep_large_buffers; done = keep_large_buffers();"
+        "import platform; print(done == (platform.libc_ver()[0] == 'glibc'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

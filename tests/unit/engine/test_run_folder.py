@@ -1,0 +1,42 @@
+"""exp, exp2, exp3 ... and folders that cannot be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from boxwright.engine.run_folder import new_run_folder
+from boxwright.errors import UserError
+
+
+def test_names_count_up(tmp_path: Path) -> None:
+    project = tmp_path / "runs ü" / "train"
+    names = [new_run_folder(project, "exp").name for _ in range(3)]
+    assert names == ["exp", "exp2", "exp3"]
+    (project / "exp2").rmdir()
+    assert new_run_folder(project, "exp").name == "exp2"  # a gap is filled
+    assert new_run_folder(project, "exp", exist_ok=True).name == "exp"
+    assert list((project / "exp").iterdir()) == []
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "exp").write_text("")
+    assert new_run_folder(tmp_path, "exp").name == "exp2"
+    with pytest.raises(UserError, match="a file of that name is there"):
+        new_run_folder(tmp_path, "exp", exist_ok=True)
+    with pytest.raises(UserError, match=r"cannot be written .*--project"):
+        new_run_folder(tmp_path / "exp", "run")
+
+
+def test_a_project_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root may write anywhere, the refusal is played."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(
+        UserError, match=r"cannot be written \(Permission denied\); choose another place with --project"
+    ):
+        new_run_folder(tmp_path, "exp")
