@@ -25,6 +25,7 @@ from boxwright.evaluation.loop import Evaluation, evaluate
 from boxwright.jobs.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
 from boxwright.models.fuse import fuse
 from boxwright.models.graph import DetectionModel
+from boxwright.reporting.metrics_file import write_metrics
 from boxwright.structures import Batch, Detections
 
 _log = logging.getLogger("boxwright.val")
@@ -112,9 +113,10 @@ class _Outputs:
         self.num_batches += 1
 
     def finish(self, evaluation: Evaluation) -> None:
-        """Draw curves and confusion matrix, write predictions.json, say where everything is."""
+        """Write metrics.json and predictions.json, draw curves and confusion matrix, say where everything is."""
         if self.folder is None:
             return
+        write_metrics(evaluation, self.folder / "metrics.json")
         if self.config.save_json and evaluation.coco_metrics is not None:
             write_predictions(evaluation.coco_metrics.predictions, self.folder / "predictions.json")
         if not self.config.noplots:
