@@ -37,11 +37,12 @@ def test_a_cached_image_is_decoded_once(tmp_path: Path, cache: str, monkeypatch:
 
 
 def test_the_disk_cache_notices_an_edit_and_damage(tmp_path: Path) -> None:
-    index = write_scenes(tmp_path / "im", [(40, 50)])
+    index = write_scenes(tmp_path / "im", [(40, 50)], suffix=".bmp")
     path = index.path(0)
     source = open_source_images(index, 64, "disk", cache_folder=tmp_path / "c")
     source.load(0)
-    other = write_scenes(tmp_path / "other", [(40, 50)], boxes=0).path(0)
+    other = write_scenes(tmp_path / "other", [(40, 50)], boxes=0, suffix=".bmp").path(0)
+    assert path.stat().st_size == other.stat().st_size
     path.write_bytes(other.read_bytes())
     os.utime(path, ns=(1, 1))
     np.testing.assert_array_equal(source.load(0), read_image(other))
