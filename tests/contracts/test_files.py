@@ -101,3 +101,10 @@ def test_no_binaries_but_pictures_of_the_docs() -> None:
     assert found == []
     heavy = [where(path) for path in tracked_files() if path.stat().st_size > 200_000]
     assert heavy == []
+
+
+def test_provenance_names_files_that_are_there() -> None:
+    text = (ROOT / "PROVENANCE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z0-9_]+/[a-z0-9_/]+(?:\.py)?)`", text)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / "src" / "boxwright" / name).exists()] == []
