@@ -210,7 +210,8 @@ class ConsoleLog:
         done = report.epoch * report.steps + report.step
         seconds = time.perf_counter() - self._start[1]
         left = (report.epochs * report.steps - done) * seconds / max(done - self._start[0], 1)
-        return f"lr {report.rates[-1]:.2g}  {self._images_per_second:.1f} img/s  {memory_text()}  left {timedelta(seconds=round(left))}"
+        speed = f"{self._images_per_second:.1f} img/s"
+        return f"lr {report.rates[-1]:.2g}  {speed}  {memory_text()}  left {timedelta(seconds=round(left))}"
 
 
 def memory_text() -> str:
