@@ -22,6 +22,7 @@ from boxwright.models.graph import build_model
 from boxwright.models.zoo import load_spec
 
 NAMES = ("cell", "Größe", "猫")
+METRICS = "metrics.json"
 PLOTS = {"PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png", "confusion_matrix.png", "val_batch0.jpg"}
 
 
@@ -68,7 +69,7 @@ def test_everything_written(weights: Path, data: Path, tmp_path: Path, capsys: p
     settings = {"conf_thres": 0.0, "max_det": 5, "save_json": True, "save_txt": True, "save_conf": True}
     found = run(weights, data, tmp_path, verbose=True, **settings)
     folder = tmp_path / "runs" / "exp"
-    assert {p.name for p in folder.iterdir()} == {*PLOTS, "val_batch1.jpg", "labels", "predictions.json"}
+    assert {p.name for p in folder.iterdir()} == {*PLOTS, METRICS, "val_batch1.jpg", "labels", "predictions.json"}
     assert found.num_images == 4
     assert found.num_labels == 6
 
@@ -95,7 +96,7 @@ def test_everything_written(weights: Path, data: Path, tmp_path: Path, capsys: p
 
 def test_noplots_draws_nothing(weights: Path, data: Path, tmp_path: Path) -> None:
     run(weights, data, tmp_path, batch_size=1, noplots=True)
-    assert not list((tmp_path / "runs" / "exp").iterdir())
+    assert [p.name for p in (tmp_path / "runs" / "exp").iterdir()] == [METRICS]
 
 
 def test_tasks_choose_the_split(weights: Path, data: Path, tmp_path: Path) -> None:
