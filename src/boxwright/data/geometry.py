@@ -43,7 +43,7 @@ class PerspectiveDraw:
 
 def draw_perspective(rng: np.random.Generator, config: AugmentConfig) -> PerspectiveDraw:
     """Draw the parameters from their ranges. The count of draws does not depend on the configuration."""
-    unit = rng.uniform(-1.0, 1.0, 8)
+    unit = rng.uniform(-1.0, 1.0, 8).tolist()
     return PerspectiveDraw(
         perspective=(unit[0] * config.perspective, unit[1] * config.perspective),
         angle=unit[2] * config.degrees,
