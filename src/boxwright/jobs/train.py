@@ -50,7 +50,9 @@ def train(config: RunConfig) -> Path:
     policy = resolve(config.precision, select_device(config.device))
     train_index, val_index = _open(config)
     model = _make_model(config, train_index)
-    config = config.model_copy(update={"imgsz": fitting_imgsz(config.imgsz, max(model.strides))})
+    fitting = fitting_imgsz(config.imgsz, max(model.strides))
+    data = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
+    config = config.model_copy(update={"imgsz": fitting, "data": data})
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
     return _run(config, model, train_index, val_index, policy, folder)
@@ -212,7 +214,6 @@ def _finish(config: RunConfig, folder: Path) -> None:
 
         plot_results(folder / "results.csv", folder / "results.png")
         write_report(folder)
-    print(f"results in {folder}")
 
 
 def _find_checkpoint(path: Path | None) -> Path:
