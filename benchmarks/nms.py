@@ -37,6 +37,8 @@ def main() -> None:
     print(f"{'settings':10}{'candidates':>12}{'loop ms':>10}{'batched ms':>12}{'ratio':>8}{'equal':>8}")
     for name, (score, iou, multi_label) in SETTINGS.items():
         times: dict[str, list[float]] = {"loop": [], "batched": []}
+        one_by_one: list[Tensor] = []
+        together: list[Tensor] = []
         for _ in range(options.rounds):
             start = time.process_time()
             one_by_one = [loop_nms(rows, score, iou, multi_label) for rows in predictions]

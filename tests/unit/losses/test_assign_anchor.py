@@ -20,31 +20,27 @@ fraction = st.one_of(st.integers(0, 64).map(lambda n: n / 64), st.floats(0, 1, w
 label = st.tuples(fraction, fraction, fraction, fraction)
 
 
-def published_places(centre: float, cells: int) -> list[float]:
-    """Shifts of the centre along one axis, besides none: towards the start, towards the end."""
-    shifts: list[float] = []
+def takes(centre: float, cells: int) -> tuple[bool, bool]:
+    """Whether a centre is tried half a cell towards the start, and towards the end, of its axis."""
     from_end = float(torch.tensor(cells - centre, dtype=torch.float32))
-    if centre % 1 < 0.5 and centre > 1:
-        shifts.append(-0.5)
-    if from_end % 1 < 0.5 and from_end > 1:
-        shifts.append(0.5)
-    return shifts
+    return centre % 1 < 0.5 and centre > 1, from_end % 1 < 0.5 and from_end > 1
 
 
-def loop(boxes: torch.Tensor, valid: torch.Tensor, anchor_t: float) -> Counter[tuple[int, ...]]:
-    """How often each (image, anchor, row, column, index of the label) is assigned."""
-    found: Counter[tuple[int, ...]] = Counter()
-    for image, number in valid.nonzero().tolist():
-        x, y, w, h = (boxes[image, number] * torch.tensor([WIDTH, HEIGHT] * 2)).tolist()
-        cells = [(x, y)]
-        cells += [(x + shift, y) for shift in published_places(x, WIDTH)]
-        cells += [(x, y + shift) for shift in published_places(y, HEIGHT)]
+def published_list(boxes: torch.Tensor, valid: torch.Tensor, anchor_t: float) -> list[tuple[int, ...]]:
+    """(image, anchor, row, column, index of the label) in the published order: place, anchor, image, label."""
+    found: list[tuple[int, ...]] = []
+    for place in range(5):  # own, left, up, right, down
         for anchor, (anchor_w, anchor_h) in enumerate(ANCHORS.tolist()):
-            if min(w, h) == 0 or max(w / anchor_w, anchor_w / w, h / anchor_h, anchor_h / h) >= anchor_t:
-                continue
-            for cell_x, cell_y in cells:
-                row, column = min(int(cell_y), HEIGHT - 1), min(int(cell_x), WIDTH - 1)
-                found[image, anchor, row, column, number] += 1
+            for image, number in valid.nonzero().tolist():
+                x, y, w, h = (boxes[image, number] * torch.tensor([WIDTH, HEIGHT] * 2)).tolist()
+                if min(w, h) == 0 or max(w / anchor_w, anchor_w / w, h / anchor_h, anchor_h / h) >= anchor_t:
+                    continue
+                (left, right), (up, down) = takes(x, WIDTH), takes(y, HEIGHT)
+                if not (True, left, up, right, down)[place]:
+                    continue
+                row = int(y + (0, 0, -0.5, 0, 0.5)[place])
+                column = int(x + (0, -0.5, 0, 0.5, 0)[place])
+                found.append((image, anchor, min(row, HEIGHT - 1), min(column, WIDTH - 1), number))
     return found
 
 
@@ -55,13 +51,24 @@ def test_equals_a_plain_loop(labels: list[tuple[float, ...]], num_padded: int, a
     valid = (torch.arange(4) < 4 - num_padded).view(2, 2)
     numbers = torch.arange(2).expand(2, 2)  # the label index in place of a class, so that the loop can name it
     found = assign(Targets(boxes, numbers, valid), ANCHORS, (HEIGHT, WIDTH), anchor_t)
-    columns = (found.images, found.anchors, found.rows, found.columns, found.labels)
-    ours: Counter[tuple[int, ...]] = Counter()
-    for *place, count in zip(*(c.tolist() for c in columns), found.counts.tolist(), strict=True):
-        ours[tuple(place)] += int(count)
-    assert +ours == loop(boxes, valid, anchor_t)
+    columns = (found.order, found.images, found.anchors, found.rows, found.columns, found.labels)
+    rows = sorted(zip(*(c.tolist() for c in columns), found.counts.tolist(), strict=True))
+    ours = [tuple(place) for _, *place, count in rows for _ in range(int(count))]
+    theirs = published_list(boxes, valid, anchor_t)
+    assert Counter(ours) == Counter(theirs)
+    last = {place[:4]: place[4] for place in theirs}  # a dict keeps the last one put in
+    assert {place[:4]: place[4] for place in ours} == last
     order = found.order[found.counts > 0]
     assert len(order.unique()) == len(order)
+
+
+def test_a_border_label_comes_back_after_its_neighbours() -> None:
+    # A's centre is on a border: own cell 3, and again 3 in the place of the right neighbour. B takes 3 as its left.
+    size = [2 / WIDTH, 3.75 / HEIGHT]
+    boxes = torch.tensor([[[3 / WIDTH, 5.5 / HEIGHT, *size], [4.25 / WIDTH, 5.5 / HEIGHT, *size]]])
+    found = assign(Targets(boxes, torch.arange(2)[None], torch.ones(1, 2, dtype=torch.bool)), ANCHORS[1:2], (12, 16), 4)
+    in_cell = (found.columns == 3) & (found.counts > 0)
+    assert found.labels[in_cell][found.order[in_cell].argmax()] == 0
 
 
 def test_offsets_stay_in_reach_of_the_decoding() -> None:

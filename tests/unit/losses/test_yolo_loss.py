@@ -106,6 +106,16 @@ def test_more_padding_changes_nothing() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
 
 
+def test_box_and_class_terms_are_means() -> None:
+    # A label in the middle of a cell of the 8 px level has one candidate there and none elsewhere; twice, it has two.
+    box = torch.tensor([4.5 / 12, 4.5 / 12, 3 / SIDE, 4 / SIDE])
+    once = Targets(box.expand(2, 2, 4), torch.ones(2, 2).long(), torch.tensor([[True, False], [False, False]]))
+    twice = Targets(once.boxes_cxcywh, once.labels, torch.tensor([[True, True], [False, False]]))
+    first, second = make_loss()(make_maps(), once).items, make_loss()(make_maps(), twice).items
+    assert first[0] > 0
+    torch.testing.assert_close(first, second)
+
+
 def test_padding_may_hold_anything() -> None:
     loss, clean = make_loss(), make_targets(3)
     dirty = Targets(
