@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from boxwright.structures import Targets
 
 VARIANTS = ("fp32", "layout", "auto")
-BATCH, NUM_CLASSES, PADDED_LABELS = 16, 80, 64
+BATCH, NUM_CLASSES = 16, 80
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[320, 640])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of a process, after two warm-up steps")
-    parser.add_argument("--labels", type=int, default=20, help=f"labels an image, padded to {PADDED_LABELS}")
+    parser.add_argument("--labels", type=int, default=20, help="mean number of labels an image")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -165,18 +165,20 @@ def plain_update(model: DetectionModel) -> Callable[[], None]:
     return update
 
 
-def make_targets(labels: int) -> Targets:
-    """Random boxes from a tenth to a third of the side, padded as a loader pads them."""
-    import torch
+def make_targets(mean_labels: int) -> Targets:
+    """Random boxes of a twelfth to a third of the side, 0 to twice the mean an image, padded by the loader's rule."""
+    import numpy as np
 
-    from boxwright.structures import Targets
+    from boxwright.data.collate import pad_labels
+    from boxwright.data.shapes import Labels
 
-    boxes = torch.rand(BATCH, PADDED_LABELS, 4)
-    boxes[..., 2:] = boxes[..., 2:] * 0.25 + 0.08
-    boxes[..., :2] = boxes[..., :2] * 0.9 + 0.05
-    valid = (torch.arange(PADDED_LABELS) < labels).expand(BATCH, -1)
-    classes = torch.randint(0, NUM_CLASSES, (BATCH, PADDED_LABELS))
-    return Targets(boxes * valid[..., None], classes * valid, valid)
+    rng = np.random.default_rng(0)
+    images: list[Labels] = []
+    for count in rng.integers(0, 2 * mean_labels, endpoint=True, size=BATCH):
+        centres, sides = rng.uniform(0.05, 0.95, (count, 2)), rng.uniform(0.08, 0.33, (count, 2))
+        classes = rng.integers(0, NUM_CLASSES, count, dtype=np.int32)
+        images.append(Labels(classes, np.concatenate((centres, sides), axis=1).astype(np.float32)))
+    return pad_labels(images)
 
 
 if __name__ == "__main__":
