@@ -44,10 +44,10 @@ class DemoSettings:
     """
 
     street: StreetSettings = field(
-        default_factory=lambda: StreetSettings(scenes=(("train", 800), ("val", 75)), frames=2, width=320, height=192)
+        default_factory=lambda: StreetSettings(scenes=(("train", 700), ("val", 75)), frames=2, width=320, height=192)
     )
     imgsz: int = 320
-    epochs: int = 10
+    epochs: int = 8
     num_predictions: int = 12
 
 

@@ -53,14 +53,14 @@ def plot_val_batch(
     path: Path,
     *,
     score_threshold: float = 0.25,
-    max_images: int = 12,
+    max_images: int = 8,
 ) -> None:
     """Write a contact sheet of image pairs: labels on the left, predictions on the right.
 
     Args: as `plot_batch`; detections are in pixels of the ORIGINAL images.
     """
     count = min(len(batch), max_images)
-    pairs = max(1, min(3, int(np.ceil(np.sqrt(count / 2)))))
+    pairs = 1 if count < 2 else 2
     columns = 2 * pairs
     left = _cells(batch, count, columns, _label_painter(batch, names), lambda row: f"labels: {batch.paths[row].name}")
     painter = _detection_painter(batch, names, detections, score_threshold)
@@ -101,7 +101,7 @@ def _detection_painter(
 
 
 def _text_size(cell: Image) -> int:
-    return max(10, min(13, cell.shape[1] // 34))
+    return max(9, min(13, cell.shape[1] // 42))
 
 
 def _cells(batch: Batch, count: int, columns: int, paint: _Painter, caption: Callable[[int], str]) -> list[Image]:
