@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from boxwright.models.join import join_channels
+
 BATCH_NORM_EPS = 1e-3  # of every published release from v2.0 on
 BATCH_NORM_MOMENTUM = 0.03
 
@@ -99,7 +101,7 @@ class C3(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), dim=1))
+        return self.cv3(join_channels((self.m(self.cv1(x)), self.cv2(x))))
 
 
 class SPP(nn.Module):
@@ -133,7 +135,7 @@ class SPPF(nn.Module):
         x = self.cv1(x)
         once = self.m(x)
         twice = self.m(once)
-        return self.cv2(torch.cat((x, once, twice, self.m(twice)), dim=1))
+        return self.cv2(join_channels((x, once, twice, self.m(twice))))
 
 
 class Concat(nn.Module):
@@ -144,4 +146,4 @@ class Concat(nn.Module):
         self.dim = dim
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        return torch.cat(maps, dim=self.dim)
+        return join_channels(maps) if self.dim == 1 else torch.cat(maps, dim=self.dim)
