@@ -24,8 +24,8 @@ keep_large_buffers()
 import torch  # noqa: E402  # the malloc setting comes before torch allocates
 
 from boxwright.engine.precision import Policy  # noqa: E402
+from boxwright.models.build import build_model  # noqa: E402
 from boxwright.models.fuse import fuse  # noqa: E402
-from boxwright.models.graph import build_model  # noqa: E402
 from boxwright.models.zoo import load_spec  # noqa: E402
 from boxwright.postprocess.yolo import YoloPostprocess  # noqa: E402
 

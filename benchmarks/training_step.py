@@ -27,7 +27,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from boxwright.models.graph import DetectionModel
+    from boxwright.models.detection import DetectionModel
     from boxwright.structures import Targets
 
 VARIANTS = ("fp32", "layout", "auto")

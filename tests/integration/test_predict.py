@@ -18,7 +18,7 @@ from boxwright.errors import UserError
 from boxwright.inference.predictor import Detector, load
 from boxwright.inference.writer import write_image
 from boxwright.jobs.predict import predict
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 
 NAMES = ("cell", "Größe", "猫")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from boxwright.checkpoints.native import save_checkpoint
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]

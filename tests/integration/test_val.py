@@ -18,7 +18,7 @@ from boxwright.config.schema import ValConfig
 from boxwright.errors import UserError
 from boxwright.evaluation.loop import Evaluation
 from boxwright.jobs.val import val
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 
 NAMES = ("cell", "Größe", "猫")

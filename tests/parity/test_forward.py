@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from boxwright.models.build import build_model
+from boxwright.models.detection import DetectionModel
 from boxwright.models.fuse import fuse
-from boxwright.models.graph import DetectionModel, build_model
 from boxwright.models.zoo import load_spec
 from tests.golden import fill_module, golden_cases, read_case
 

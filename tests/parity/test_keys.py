@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from boxwright.models.build import build_model
+from boxwright.models.detection import DetectionModel
 from boxwright.models.fuse import fuse
-from boxwright.models.graph import DetectionModel, build_model
 from boxwright.models.yolo_head import prior_bias
 from boxwright.models.zoo import NAMES, load_spec
 from tests.golden import golden_cases

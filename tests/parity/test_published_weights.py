@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boxwright.checkpoints.reader import load_model, read_weights, transfer
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 from tests.golden import SHARED
 

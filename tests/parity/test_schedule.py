@@ -16,7 +16,7 @@ from boxwright.engine.optim import apply_settings, make_optimizer, parameter_rol
 from boxwright.engine.schedule import Schedule, lr_factor
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.losses.yolo import scale_gains
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 from tests.golden import golden_cases
 

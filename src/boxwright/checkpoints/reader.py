@@ -13,8 +13,8 @@ from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.yolov5_pt import read_published
 from boxwright.errors import UserError
-from boxwright.models.graph import DetectionModel, build_model
-from boxwright.models.spec import ModelSpec
+from boxwright.models.build import build_model, read_spec
+from boxwright.models.detection import DetectionModel, DetectionSpec
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Weights:
     """
 
     state_dict: Mapping[str, Tensor]
-    spec: ModelSpec
+    spec: DetectionSpec
     names: tuple[str, ...]
     strides: tuple[int, ...]
     hyp: dict[str, Any] | None
@@ -110,7 +110,7 @@ def _read_native(content: dict[str, Any], path: Path) -> Weights:
     model = cast(dict[str, Any], model)
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
     try:
-        spec = ModelSpec.from_mapping(model["spec"], f"the model in {path}")
+        spec = read_spec(model["spec"], f"the model in {path}")
         names, strides = tuple(map(str, model["names"])), tuple(map(int, model["strides"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its description of the model is malformed ({error})") from error

@@ -19,7 +19,7 @@ from boxwright.engine.task import Score, StepLoss
 from boxwright.evaluation.loop import evaluate
 from boxwright.evaluation.yolo import fitness
 from boxwright.losses.yolo import YoloLoss
-from boxwright.models.graph import DetectionModel
+from boxwright.models.detection import DetectionModel
 from boxwright.structures import Batch
 
 MULTI_SCALE_STREAM = 101  # apart from the streams that samples draw from
@@ -48,9 +48,8 @@ class Detect2d:
         self.device = device
         self.names = model.names
         self.stride = max(model.strides)
-        head = model.head
         self.criterion: nn.Module = YoloLoss(
-            head.anchors, model.strides, model.num_classes, config.loss, imgsz=config.imgsz
+            model.anchors, model.strides, model.num_classes, config.loss, imgsz=config.imgsz
         ).to(device)
         self._network: Callable[[Tensor], list[Tensor]] = model
         if config.compile:

@@ -23,7 +23,7 @@ from boxwright.evaluation.matching import Generation
 from boxwright.evaluation.protocol import Evaluator
 from boxwright.evaluation.yolo import Curves, YoloEvaluator, YoloMetrics
 from boxwright.losses.yolo import LossOutput
-from boxwright.models.graph import DetectionModel
+from boxwright.models.detection import DetectionModel
 from boxwright.postprocess.yolo import YoloPostprocess
 from boxwright.structures import Batch, Detections, Targets
 

@@ -28,8 +28,8 @@ from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.draw import draw_boxes
 from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
+from boxwright.models.detection import DetectionModel
 from boxwright.models.fuse import fuse
-from boxwright.models.graph import DetectionModel
 from boxwright.ops.boxes import scale_back
 from boxwright.postprocess.yolo import YoloPostprocess
 

@@ -47,7 +47,7 @@ class DemoSettings:
         default_factory=lambda: StreetSettings(scenes=(("train", 700), ("val", 75)), frames=2, width=320, height=192)
     )
     imgsz: int = 320
-    epochs: int = 8
+    epochs: int = 6
     num_predictions: int = 12
 
 

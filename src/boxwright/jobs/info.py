@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.checkpoints.reader import load_model
 from boxwright.errors import UserError
+from boxwright.models.build import build_model
+from boxwright.models.detection import DetectionModel, LayerInfo
 from boxwright.models.fuse import fuse
-from boxwright.models.graph import DetectionModel, LayerInfo, build_model
 from boxwright.models.zoo import load_spec
 
 

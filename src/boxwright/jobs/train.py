@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, Tensor
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
 from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.threads import one_core_left
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.jobs.val import val
-from boxwright.models.graph import DetectionModel, build_model
-from boxwright.models.spec import ModelSpec
+from boxwright.models.build import build_model, read_spec
+from boxwright.models.detection import DetectionModel
 from boxwright.models.zoo import load_spec
 
 _log = logging.getLogger("boxwright.train")
@@ -101,7 +101,7 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
     if config.model:
         spec = load_spec(config.model, data.num_classes)
     elif weights is not None:
-        spec = replace(weights.spec, num_classes=data.num_classes)
+        spec = weights.spec.with_classes(data.num_classes)
     else:
         raise UserError("train needs --model (such as yolov5n) or --weights (a checkpoint)")
     torch.manual_seed(config.seed)
@@ -122,7 +122,7 @@ def _saved_model(content: Mapping[str, Any], data: DataIndex) -> DetectionModel:
         raise UserError(
             f"the data has the classes {', '.join(data.names)}, the run was started with {', '.join(names)}"
         )
-    model = build_model(ModelSpec.from_mapping(content["model"]["spec"]), names)
+    model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
     model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
     return model
 
@@ -159,7 +159,8 @@ def _run(
         _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
         task.close()
     else:
-        trainer.fit()
+        with one_core_left(policy.device):
+            trainer.fit()
     _finish(config, folder)
     return folder
 

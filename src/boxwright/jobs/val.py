@@ -23,8 +23,8 @@ from boxwright.errors import UserError
 from boxwright.evaluation.coco import truth_for
 from boxwright.evaluation.loop import Evaluation, evaluate
 from boxwright.jobs.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
+from boxwright.models.detection import DetectionModel
 from boxwright.models.fuse import fuse
-from boxwright.models.graph import DetectionModel
 from boxwright.reporting.metrics_file import write_metrics
 from boxwright.structures import Batch, Detections
 

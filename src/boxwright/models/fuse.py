@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import nn
 
-from boxwright.models.graph import DetectionModel
+from boxwright.models.detection import DetectionModel
 from boxwright.models.layers import Conv, FusedConv
 
 

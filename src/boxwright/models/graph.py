@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.errors import UserError
+from boxwright.models.detection import DetectionModel, LayerInfo
 from boxwright.models.layers import C3, SPP, SPPF, Bottleneck, Concat, Conv
 from boxwright.models.spec import ModelSpec, Row
 from boxwright.models.yolo_head import DetectHead
-
-__all__ = ["BLOCKS", "DetectionModel", "LayerInfo", "ModelSpec", "build_model"]
 
 DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use
 
@@ -60,18 +59,6 @@ class Built:
     module: nn.Module
     out_channels: int
     args: tuple[Any, ...]  # resolved arguments, to be shown
-
-
-@dataclass(frozen=True)
-class LayerInfo:
-    """One line of the model summary."""
-
-    index: int
-    sources: tuple[int, ...]
-    repeats: int  # after the depth multiple
-    block: str
-    num_parameters: int
-    args: tuple[Any, ...]
 
 
 def _conv(
@@ -140,8 +127,8 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class DetectionModel(nn.Module):
-    """Images to raw maps. State-dict keys are the published ones (`model.0.conv.weight`).
+class GraphModel(DetectionModel):
+    """A network of the rows of a model yaml. State-dict keys are the published ones (`model.0.conv.weight`).
 
     Args:
         spec: what to build.
@@ -150,7 +137,7 @@ class DetectionModel(nn.Module):
 
     def __init__(self, spec: ModelSpec, names: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.spec = spec
+        self._spec = spec
         self.names = tuple(names) if names is not None else tuple(str(i) for i in range(spec.num_classes))
         if len(self.names) != spec.num_classes:
             raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
@@ -164,8 +151,8 @@ class DetectionModel(nn.Module):
         self.head.calibrate(self._measure_strides())
 
     @property
-    def num_classes(self) -> int:
-        return self.spec.num_classes
+    def spec(self) -> ModelSpec:
+        return self._spec
 
     @property
     def head(self) -> DetectHead:
@@ -175,18 +162,13 @@ class DetectionModel(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels per cell of each level."""
         return self.head.strides
 
+    @property
+    def anchors(self) -> Tensor:
+        return self.head.anchors
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute raw maps, in training and in evaluation alike.
-
-        Args:
-            images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride.
-
-        Returns:
-            one (B, A, ny, nx, 5 + classes) map a level, no activation.
-        """
         x: Any = images
         kept: dict[int, Tensor] = {}
         for i, (layer, sources) in enumerate(zip(self.model, self._sources, strict=True)):
@@ -199,7 +181,6 @@ class DetectionModel(nn.Module):
         return x
 
     def decode(self, raw: list[Tensor]) -> Tensor:
-        """(B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores. See `DetectHead`."""
         return self.head.decode(raw)
 
     def _measure_strides(self) -> tuple[int, ...]:
@@ -215,19 +196,6 @@ class DetectionModel(nn.Module):
             raise UserError(f"{where}: the layers do not fit together: {str(error).splitlines()[0]}") from error
         self.train()
         return tuple(DRY_RUN_SIDE // x.shape[2] for x in raw)
-
-
-def build_model(spec: ModelSpec, names: Sequence[str] | None = None) -> DetectionModel:
-    """Build a network with random weights, in training mode.
-
-    Args:
-        spec: what to build.
-        names: one name a class.
-
-    Raises:
-        UserError: a row names an unknown block, has wrong arguments, or the layers do not fit together.
-    """
-    return DetectionModel(spec, names)
 
 
 def _assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:

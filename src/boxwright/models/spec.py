@@ -6,7 +6,7 @@ Source: the published YOLOv5 model yaml grammar (rows of [from, number, block, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from boxwright.errors import UserError
@@ -100,6 +100,9 @@ class ModelSpec:
             activation=None if activation is None else str(activation),
             input_channels=_count(mapping.get("ch", 3), f"{where}: ch"),
         )
+
+    def with_classes(self, num_classes: int) -> ModelSpec:
+        return replace(self, num_classes=num_classes)
 
     def to_mapping(self) -> dict[str, Any]:
         """The published yaml form, in plain values; `from_mapping` reads it back."""

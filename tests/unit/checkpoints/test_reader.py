@@ -16,7 +16,8 @@ from torch import nn
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.checkpoints.reader import Weights, load_model, read_weights, transfer
 from boxwright.errors import UserError
-from boxwright.models.graph import DetectionModel, build_model
+from boxwright.models.build import build_model
+from boxwright.models.detection import DetectionModel
 from boxwright.models.spec import ModelSpec
 from boxwright.models.zoo import load_spec
 

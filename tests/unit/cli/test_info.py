@@ -11,7 +11,7 @@ from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.jobs.info import describe
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 
 

@@ -12,7 +12,7 @@ from boxwright.config.load import load
 from boxwright.config.schema import RunConfig
 from boxwright.engine.optim import freeze_layers
 from boxwright.jobs.train import train
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 from tests.integration.small_runs import write_world
 

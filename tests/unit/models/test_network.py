@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from boxwright.models.build import build_model
+from boxwright.models.detection import DetectionModel
 from boxwright.models.fuse import fuse
-from boxwright.models.graph import DetectionModel, build_model
 from boxwright.models.layers import SPP, SPPF
 from boxwright.models.yolo_head import DetectHead
 from boxwright.models.zoo import load_spec

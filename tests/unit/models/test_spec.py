@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.models.graph import build_model
+from boxwright.models.build import build_model
 from boxwright.models.spec import ModelSpec
 from boxwright.models.zoo import NAMES, load_spec
 

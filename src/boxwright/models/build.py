@@ -1,0 +1,33 @@
+"""From a description to a network: one door for all kinds of descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from boxwright.models.detection import DetectionModel, DetectionSpec
+from boxwright.models.graph import GraphModel
+from boxwright.models.spec import ModelSpec
+
+
+def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> DetectionModel:
+    """Build a network with random weights, in training mode.
+
+    Args:
+        spec: what to build.
+        names: one name a class.
+
+    Raises:
+        UserError: the description names something unknown, or its layers do not fit together.
+    """
+    assert isinstance(spec, ModelSpec)
+    return GraphModel(spec, names)
+
+
+def read_spec(mapping: Mapping[str, Any], where: str) -> DetectionSpec:
+    """Turn what `DetectionSpec.to_mapping` gave, as a checkpoint holds it, into the description again.
+
+    Raises:
+        UserError: malformed.
+    """
+    return ModelSpec.from_mapping(mapping, where)

@@ -1,0 +1,81 @@
+"""What every 2-D detection network offers, however it was described: a model yaml (graph.py) or a Darknet cfg."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from torch import Tensor, nn
+
+
+class DetectionSpec(Protocol):
+    """A network before it is built: plain, frozen, comparable. `to_mapping` gives what goes into a checkpoint."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def input_channels(self) -> int: ...
+
+    def with_classes(self, num_classes: int) -> Self: ...
+
+    def to_mapping(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One line of the model summary."""
+
+    index: int
+    sources: tuple[int, ...]
+    repeats: int  # after the depth multiple
+    block: str
+    num_parameters: int
+    args: tuple[Any, ...]
+
+
+class DetectionModel(nn.Module):
+    """Images to raw maps, and raw maps to boxes.
+
+    Attributes:
+        names: one name a class.
+        layers: one line of the summary a layer.
+    """
+
+    names: tuple[str, ...]
+    layers: tuple[LayerInfo, ...]
+
+    @property
+    @abstractmethod
+    def spec(self) -> DetectionSpec:
+        """How to build this network again."""
+
+    @property
+    @abstractmethod
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each raw map."""
+
+    @property
+    @abstractmethod
+    def anchors(self) -> Tensor:
+        """(L, A, 2) width, height in cells of each raw map."""
+
+    @property
+    def num_classes(self) -> int:
+        return self.spec.num_classes
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute raw maps, in training and in evaluation alike.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride.
+
+        Returns:
+            one (B, A, ny, nx, 5 + classes) map a level, no activation.
+        """
+
+    @abstractmethod
+    def decode(self, raw: list[Tensor]) -> Tensor:
+        """(B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores in 0..1."""
