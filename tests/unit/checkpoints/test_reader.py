@@ -136,7 +136,7 @@ def published_classes(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 def as_published(model: DetectionModel, classes: types.SimpleNamespace, head: str = "Detect") -> nn.Module:
     """The same tree of modules, tensors and attributes under the published class names."""
     known = {"Conv": classes.common.Conv, "C3": classes.common.C3, "Bottleneck": classes.common.Bottleneck}
-    known |= {"DetectHead": getattr(classes.yolo, head), "DetectionModel": classes.yolo.Model}
+    known |= {"DetectHead": getattr(classes.yolo, head), "GraphModel": classes.yolo.Model}
     for module in model.modules():
         if type(module).__name__ in known:
             kept = {k: module.__dict__[k] for k in nn.Module().__dict__ if k in module.__dict__}
