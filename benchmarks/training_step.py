@@ -105,7 +105,7 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
     from boxwright.config.schema import LossConfig
     from boxwright.engine.precision import resolve
     from boxwright.losses.yolo import YoloLoss
-    from boxwright.models.graph import build_model
+    from boxwright.models.build import build_model
     from boxwright.models.zoo import load_spec
 
     torch.manual_seed(0)
