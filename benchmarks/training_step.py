@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
 VARIANTS = ("fp32", "layout", "auto")
 BATCH, NUM_CLASSES = 16, 80
+WARM_UP = 8  # steps until malloc has all the buffers that it keeps
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[320, 640])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of a process, after two warm-up steps")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of a process, after the warm-up")
     parser.add_argument("--labels", type=int, default=20, help="mean number of labels an image")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -89,10 +90,10 @@ def measure(variant: str, size: int, steps: int, labels: int, threads: int) -> d
     torch.set_num_threads(threads)
     step = make_step(variant, size, labels)
     times: dict[str, list[float]] = {"cpu": [], "wall": []}
-    for number in range(steps + 2):
+    for number in range(steps + WARM_UP):
         cpu, wall = time.process_time(), time.perf_counter()
         step()
-        if number >= 2:
+        if number >= WARM_UP:
             times["cpu"].append(time.process_time() - cpu)
             times["wall"].append(time.perf_counter() - wall)
     return times

@@ -118,12 +118,13 @@ BLOCKS: dict[str, Callable[..., Built]] = {
     "Detect": _detect,
 }
 JOINS = ("Concat", "Detect")  # blocks that take several feature maps
+# In place only where the backward reads the output: the others would have to copy their input first.
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
-    "SiLU": lambda: nn.SiLU(inplace=True),
+    "SiLU": lambda: nn.SiLU(),
     "ReLU": lambda: nn.ReLU(inplace=True),
     "LeakyReLU": lambda slope=0.01: nn.LeakyReLU(slope, inplace=True),
-    "Hardswish": lambda: nn.Hardswish(inplace=True),
-    "Mish": lambda: nn.Mish(inplace=True),
+    "Hardswish": lambda: nn.Hardswish(),
+    "Mish": lambda: nn.Mish(),
 }
 
 
