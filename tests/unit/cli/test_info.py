@@ -12,6 +12,7 @@ from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.jobs.info import describe
 from boxwright.models.build import build_model
+from boxwright.models.figures import count_parameters, find_modules, parameter_rows
 from boxwright.models.zoo import load_spec
 
 
@@ -31,7 +32,7 @@ def test_published_figures(model: str, parameters: int, fused: int, gflops: floa
 
 
 def test_cost_grows_with_the_area() -> None:
-    assert describe("yolov5n", 320).gflops * 4 == pytest.approx(describe("yolov5n", 640).gflops)
+    assert describe("yolov5n", imgsz=320).gflops * 4 == pytest.approx(describe("yolov5n").gflops)
 
 
 def test_a_model_yaml_and_a_checkpoint(tmp_path: Path) -> None:
@@ -47,11 +48,42 @@ def test_a_model_yaml_and_a_checkpoint(tmp_path: Path) -> None:
     assert from_weights.names == ("a", "b", "c")
 
 
-def test_verbose_lists_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "yolov5n", "--verbose"]) == 0
-    text = capsys.readouterr().out
-    assert "yolov5n: 25 layers, 1,872,157 parameters (1,867,405 fused), 80 classes" in text
-    assert len(text.splitlines()) == 1 + 25 + 2
+def test_the_table_has_a_line_a_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--cfg", "yolov5n", "--nc", "1", "--imgsz", "320", "640"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 25 + 3
+    assert lines[14].split(maxsplit=4) == ["13", "-1", "1", "90,880", "C3              [256, 128, 1, False]"]
+    assert lines[-2].startswith("yolov5n: 25 layers (214 modules), 1,765,270 parameters (1,760,518 fused)")
+    assert lines[-2].endswith("1,765,270 gradients, 1 class")
+    assert lines[-1].endswith("for one image of 640 x 320 (convolutions)")
+
+
+def test_verbose_lists_each_parameter() -> None:
+    summary = describe("yolov5n")
+    assert len(summary.text(verbose=True).splitlines()) == len(summary.text().splitlines()) + 2 + 177
+    row = next(row for row in summary.parameters if row.name == "model.24.m.1.bias")
+    assert (row.index, row.trained, row.count, row.shape) == (174, True, 255, (255,))
+    head = build_model(load_spec("yolov5n")).state_dict()["model.24.m.1.bias"]
+    assert row.mean == pytest.approx(float(head.mean()), abs=0.1)
+    assert row.std == pytest.approx(float(head.std()), abs=0.1)
+
+
+def test_modules_are_found_by_class_and_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    network = build_model(load_spec("yolov5n"))
+    assert len([*find_modules(network, "BatchNorm2d")]) == 57
+    assert [name for name, _ in find_modules(network, "*Pool*")] == ["model.9.m"]
+    assert [name for name, _ in find_modules(network, "model.9.cv?")] == ["model.9.cv1", "model.9.cv2"]
+    assert main(["info", "yolov5n", "--find", "SPPF"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["model.9", "SPPF", "164,608"]
+    assert main(["info", "yolov5n", "--find", "Nothing"]) == 2
+    assert "class or name like 'Nothing'" in capsys.readouterr().err
+
+
+def test_frozen_parameters_have_no_gradient() -> None:
+    network = build_model(load_spec("yolov5n"))
+    network.requires_grad_(False)
+    assert count_parameters(network, only_trained=True) == 0
+    assert not any(row.trained for row in parameter_rows(network))
 
 
 def test_mistakes() -> None:
@@ -60,4 +92,23 @@ def test_mistakes() -> None:
     with pytest.raises(UserError, match=r"no weights at gone\.pt"):
         describe("gone.pt")
     with pytest.raises(UserError, match="largest stride of yolov5n is 32"):
-        describe("yolov5n", 333)
+        describe("yolov5n", imgsz=333)
+    with pytest.raises(UserError, match="--imgsz 64 333"):
+        describe("yolov5n", imgsz=(64, 333))
+    with pytest.raises(UserError, match="name a model"):
+        describe()
+    with pytest.raises(UserError, match="its own number of classes"):
+        describe("gone.pt", num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["yolov5n", "--cfg", "yolov5s"], "two models are named"),
+        (["yolov5n", "--nc", "0"], "at least one class"),
+        (["yolov5n", "--imgsz", "1", "2", "3"], "height and width"),
+    ],
+)
+def test_mistakes_in_the_flags(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", *argv]) == 2
+    assert says in capsys.readouterr().err
