@@ -1,10 +1,12 @@
-"""`boxwright val`: its flags, and the call of `jobs.val`."""
+"""`boxwright val`: its flags, and the calls of `jobs.val` and `jobs.val_results`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
+from boxwright.errors import UserError
 
 RUN = (
     Flag("weights", "--weights", "", "checkpoint to measure", "PT"),
@@ -32,6 +34,11 @@ OUTPUT = (
     switch("exist_ok", "--exist-ok", "write into an existing run folder"),
 )
 GROUPS = {"the run": RUN, "output": OUTPUT}
+RESULTS = (
+    Flag("json", "--json", "", "COCO results to measure, without a network", "JSON"),
+    Flag("annotations", "--annotations", "", "COCO ground truth of these results", "JSON"),
+    Flag("iou_type", "--iou-type", "bbox", "bbox, segm or keypoints", "KIND"),
+)
 
 
 def parser() -> Parser:
@@ -39,12 +46,18 @@ def parser() -> Parser:
     made.add_argument("--config", metavar="YAML", default="", help="yaml of settings of this verb")
     for title, flags in GROUPS.items():
         made.add_flags(title, flags)
+    made.add_flags("a file of results", RESULTS)
     return made
 
 
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
     config = given.pop("config")
+    if "json" in given:
+        return _run_on_results(given, config)
+    stray = [flag.names for flag in RESULTS if flag.setting in given]
+    if stray:
+        raise UserError(f"{stray[0]} goes with --json: a file of COCO results")
     from boxwright.config.load import load
     from boxwright.config.schema import ValConfig
 
@@ -52,4 +65,16 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.jobs.val import val
 
     val(settings)
+    return 0
+
+
+def _run_on_results(given: Mapping[str, Any], config: str) -> int:
+    own = {flag.setting for flag in RESULTS}
+    names = {flag.setting: flag.names.split()[0] for flags in GROUPS.values() for flag in flags}
+    refused = [names.get(setting, setting) for setting in given if setting not in own] + ["--config"] * bool(config)
+    if refused:
+        raise UserError(f"val --json measures a file and runs no network: leave out {', '.join(refused)}")
+    from boxwright.jobs.val_results import val_results
+
+    val_results(given["json"], given.get("annotations", ""), given.get("iou_type", "bbox"))
     return 0

@@ -1,4 +1,5 @@
-"""The COCO metric: the 12 numbers of pycocotools, bit for bit, computed by hotcoco. The one file that knows hotcoco.
+"""The COCO metric: the 12 numbers of pycocotools, bit for bit, computed by hotcoco. Only this file and coco_results.py
+know hotcoco.
 
 Detections are rounded as they are written to predictions.json (boxes 3 decimals, scores 5), so that the numbers printed
 are the ones that any other COCO evaluator finds for that file. Where there is nothing to measure (no label of that
