@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from boxwright.models.darknet import DarknetModel
+from boxwright.models.darknet_cfg import DarknetSpec
 from boxwright.models.detection import DetectionModel, DetectionSpec
 from boxwright.models.graph import GraphModel
 from boxwright.models.spec import ModelSpec
@@ -20,6 +22,8 @@ def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> Dete
     Raises:
         UserError: the description names something unknown, or its layers do not fit together.
     """
+    if isinstance(spec, DarknetSpec):
+        return DarknetModel(spec, names)
     assert isinstance(spec, ModelSpec)
     return GraphModel(spec, names)
 
@@ -30,4 +34,6 @@ def read_spec(mapping: Mapping[str, Any], where: str) -> DetectionSpec:
     Raises:
         UserError: malformed.
     """
+    if "cfg" in mapping:
+        return DarknetSpec.from_text(str(mapping["cfg"]), where)
     return ModelSpec.from_mapping(mapping, where)

@@ -21,7 +21,18 @@ def fuse(model: DetectionModel) -> DetectionModel:
         for name, child in list(parent.named_children()):
             if isinstance(child, Conv):
                 setattr(parent, name, FusedConv(fold(child.conv, child.bn), child.act))
+        _fold_named(parent)
     return fused
+
+
+def _fold_named(block: nn.Module) -> None:
+    """The same in a block of a Darknet network, which names its parts."""
+    if isinstance(block, nn.Sequential) and any(name == "BatchNorm2d" for name, _ in block.named_children()):
+        conv, norm = block.get_submodule("Conv2d"), block.get_submodule("BatchNorm2d")
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        block.Conv2d = fold(conv, norm)
+        del block.BatchNorm2d
 
 
 @torch.no_grad()
