@@ -194,7 +194,8 @@ def _assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]
     for i, section in enumerate(spec.sections):
         before = channels[-1] if channels else spec.input_channels
         sources = _sources(i, section)
-        out, args = before, ()
+        out = before
+        args: tuple[Any, ...] = ()
         if section.kind == "convolutional":
             module, args = _convolutional(section, before)
             out = section.number("filters")

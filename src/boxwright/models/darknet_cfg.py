@@ -252,7 +252,7 @@ def _warn_of_masks(spec: DarknetSpec, where: str) -> None:
         for section, mask in zip(yolo, published, strict=True):
             if section.get("mask") != mask:
                 logger.warning(
-                    "%s: mask=%s, but the published weights were trained with mask=%s: their boxes would have wrong sizes",
+                    "%s: mask=%s, but the published weights were trained with mask=%s: boxes would get wrong sizes",
                     section.place,
                     _written(section.get("mask")),
                     _written(mask),
