@@ -141,7 +141,8 @@ class DarknetModel(DetectionModel):
             elif isinstance(module, WeightedSum):
                 x = module(x, *(kept[source] for source in sources))
             elif sources:
-                x = join_channels([kept[source] for source in sources]) if len(sources) > 1 else kept[sources[0]]
+                maps = [kept[source] for source in sources]
+                x = maps[0] if len(maps) == 1 else join_channels(maps)
             else:
                 x = module(x)
             if i in self._kept:
