@@ -42,6 +42,8 @@ OUTPUT = (
     switch("noval", "--noval", "validate only after the last epoch"),
     switch("noplots", "--noplots", "draw nothing"),
     Flag("save_period", "--save-period", "-1", "keep a checkpoint every N epochs; -1: never"),
+    Flag("save_name", "--save-name", "epoch", "what stands before N in its name: epoch or epoch_", "TEXT"),
+    Flag("val_period", "--val-period", "1", "validate every N epochs, and after the last"),
     Flag("conf_thres", "--conf-thres", "0.001", "validation: lowest score"),
     Flag("iou_thres", "--iou-thres", "0.6", "validation: NMS overlap"),
     Flag("max_det", "--max-det", "300", "validation: most boxes an image"),

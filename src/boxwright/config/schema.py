@@ -116,6 +116,8 @@ class RunConfig(Frozen):
     noval: bool = False  # validate only after the last epoch
     noplots: bool = False  # draw nothing
     save_period: Annotated[int, Field(ge=-1)] = -1  # keep epoch<N>.pt every this many epochs; -1: never
+    save_name: Literal["epoch", "epoch_"] = "epoch"  # what stands before the number in the names of those files
+    val_period: Annotated[int, Field(ge=1)] = 1  # validate every this many epochs, and after the last
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False  # write into an existing run folder instead of counting up

@@ -120,7 +120,8 @@ class Trainer:
         state, config = self.state, self.config
         last = state.epoch + 1 == config.epochs
         score = None
-        if not config.noval or last or self.stopping.may_stop_next(state.epoch):
+        due = not config.noval and (state.epoch + 1) % config.val_period == 0
+        if due or last or self.stopping.may_stop_next(state.epoch):
             score = self.task.evaluate(self.ema.module, self.policy.autocast)
         state.history.append(self._row(score))
         improved = score is not None and self.stopping.update(state.epoch, score.fitness)
@@ -136,7 +137,7 @@ class Trainer:
         if improved:
             save_weights(self, self.weights_folder / "best.pt")
         if self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0:
-            save_weights(self, self.weights_folder / f"epoch{epoch + 1}.pt")
+            save_weights(self, self.weights_folder / f"{self.config.save_name}{epoch + 1}.pt")
         if self.finished or not self.config.nosave:
             save_last(self, self.weights_folder / "last.pt")
 

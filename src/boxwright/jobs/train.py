@@ -21,6 +21,7 @@ from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, Tensor
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
 from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.text_log import TextLog
 from boxwright.engine.threads import one_core_left
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
@@ -147,6 +148,7 @@ def _run(
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl"),
         TensorBoard(folder),
+        TextLog(folder / "log.log"),
         ConsoleLog(),
     )
     trainer = Trainer(task, config, folder, policy, loggers)

@@ -45,6 +45,16 @@ def test_patience_ends_the_run(tmp_path: Path) -> None:
     assert trainer.state.epoch == 3
 
 
+def test_validation_every_few_epochs(tmp_path: Path) -> None:
+    task = LineTask(fitness=[0.2, 0.6, 0.4])
+    make_trainer(tmp_path, task, epochs=7, val_period=3, save_period=3, save_name="epoch_").fit()
+    assert task.num_evaluations == 3  # after epochs 3, 6 and the last
+    names = sorted(p.name for p in (tmp_path / "weights").iterdir())
+    assert names == ["best.pt", "epoch_3.pt", "epoch_6.pt", "last.pt"]
+    rows = (tmp_path / "results.csv").read_text().splitlines()[1:]
+    assert [float(row.split(",")[2]) for row in rows] == [0, 0, 0.2, 0, 0, 0.6, 0.4]
+
+
 def test_noval_and_nosave_act_only_at_the_end(tmp_path: Path) -> None:
     task = LineTask()
     trainer = make_trainer(tmp_path, task, noval=True, nosave=True)
