@@ -10,11 +10,14 @@ from typing import Any, Literal, cast
 from torch import Tensor
 
 from boxwright.checkpoints.archive import read_archive
+from boxwright.checkpoints.darknet_weights import is_darknet, read_darknet
 from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.yolov5_pt import read_published
 from boxwright.errors import UserError
 from boxwright.models.build import build_model, read_spec
+from boxwright.models.darknet_cfg import DarknetSpec
 from boxwright.models.detection import DetectionModel, DetectionSpec
+from boxwright.models.zoo import DARKNET_NAMES, load_spec
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,25 @@ class Weights:
     names: tuple[str, ...]
     strides: tuple[int, ...]
     hyp: dict[str, Any] | None
-    source: Literal["native", "yolov5"]
+    source: Literal["native", "yolov5", "darknet"]
     path: Path
 
 
-def read_weights(path: str | Path) -> Weights:
-    """Read our own checkpoint or a published YOLOv5 `.pt`; nothing in the file is executed.
+def read_weights(path: str | Path, model: str = "") -> Weights:
+    """Read our own checkpoint, a published YOLOv5 `.pt` or a Darknet `.weights`; nothing in the file is executed.
+
+    Args:
+        path: the file.
+        model: name or cfg of the network that a Darknet file was written for, as the file does not say; by default the
+            cfg of the same name beside it, or the published one of that name. The file may have other classes, or be
+            cut off after its backbone.
 
     Raises:
         UserError: missing, not a checkpoint, damaged, or refused (the message names what the file asks for).
     """
     path = Path(path)
+    if is_darknet(path):
+        return _read_darknet(path, model, strict=False)
     content = read_archive(path)
     if is_native(content):
         return _read_native(cast(dict[str, Any], content), path)
@@ -56,13 +67,22 @@ def read_weights(path: str | Path) -> Weights:
     )
 
 
-def load_model(path: str | Path) -> DetectionModel:
+def load_model(path: str | Path, model: str = "") -> DetectionModel:
     """Build the network that a file describes and give it its weights; in eval mode, on the CPU.
+
+    Args:
+        path: the file.
+        model: what a Darknet file belongs to, see `read_weights`; here the file must hold exactly that network.
 
     Raises:
         UserError: as `read_weights`, or weights and description of the file do not belong together.
     """
-    weights = read_weights(path)
+    path = Path(path)
+    weights = _read_darknet(path, model, strict=True) if is_darknet(path) else read_weights(path)
+    return _build(weights, path)
+
+
+def _build(weights: Weights, path: Path) -> DetectionModel:
     model = build_model(weights.spec, weights.names)
     own = model.state_dict()
     wrong = [k for k in own if k not in weights.state_dict or weights.state_dict[k].shape != own[k].shape]
@@ -116,3 +136,30 @@ def _read_native(content: dict[str, Any], path: Path) -> Weights:
         raise UserError(f"{path}: its description of the model is malformed ({error})") from error
     float32 = {key: t.float() if t.is_floating_point() else t for key, t in state_dict.items()}
     return Weights(float32, spec, names, strides, None, "native", path)
+
+
+def _read_darknet(path: Path, model: str, *, strict: bool) -> Weights:
+    spec = _darknet_spec(path, model)
+    read = read_darknet(path, spec, strict=strict)
+    file = path.with_suffix(".names")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    names = tuple(filter(None, map(str.strip, lines)))
+    if len(names) != read.spec.num_classes:
+        names = tuple(str(i) for i in range(read.spec.num_classes))
+    return Weights(read.state_dict, read.spec, names, read.strides, None, "darknet", path)
+
+
+def _darknet_spec(path: Path, model: str) -> DarknetSpec:
+    """The network of a Darknet file: as named, else the cfg beside the file, else the published one of its name."""
+    beside = path.with_suffix(".cfg")
+    if not model:
+        model = str(beside) if beside.is_file() else path.stem
+        if not beside.is_file() and path.stem not in DARKNET_NAMES:
+            raise UserError(
+                f"{path} is a Darknet file, which does not say its network: add --model with its cfg or one of "
+                f"{', '.join(DARKNET_NAMES)}, or put the cfg beside it as {beside.name}"
+            )
+    spec = load_spec(model)
+    if not isinstance(spec, DarknetSpec):
+        raise UserError(f"{path} is a Darknet file, but {model} is no Darknet network: name its cfg")
+    return spec
