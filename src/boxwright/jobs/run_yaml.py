@@ -1,0 +1,147 @@
+"""Runs from one yaml: `train --run` and `predict --run`. They prepare data and folders, then call the usual jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from boxwright.config.load import load
+from boxwright.config.run_yaml import RunYaml, read_run_yaml
+from boxwright.config.schema import PredictConfig, RunConfig
+from boxwright.config.yaml_file import Setting
+from boxwright.data.convert import read_annotated, write_yolo
+from boxwright.engine.run_folder import new_run_folder
+from boxwright.errors import UserError
+from boxwright.jobs.predict import predict
+from boxwright.jobs.train import train
+
+_FIXED = {"data": "train_path and val_path", "project": "work_dir", "name": "task_name", "exist_ok": "work_dir"}
+
+
+def train_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = None, *, hyp: str = "") -> Path:
+    """Train as a run yaml says.
+
+    Annotations of VOC or COCO are converted to labels below `convertor_path` first. The run folder is
+    `work_dir/task_name/DATE/DATE_TIME`.
+
+    Args:
+        file: the run yaml.
+        flags: settings of the command line; stronger than the yaml.
+        hyp: hyper-parameters instead of those of the yaml.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        UserError: something in the yaml, the data or the weights is wrong; names the file and the key.
+    """
+    run, flags = read_run_yaml(file), flags or {}
+    _refuse_fixed(flags, file)
+    run.need("train_path", "val_path", *(() if "model" in run.values or "model" in flags else ("weights",)))
+    hyp = hyp or run.hyp()
+    config = load(RunConfig, {**run.training(), **flags}, hyp=hyp)  # before anything is written
+    folder = _date_folder(run)
+    data = _write_data(run, folder)
+    named = {"data": str(data), "project": str(folder.parent), "name": folder.name, "exist_ok": True}
+    return train(config.model_copy(update=named))
+
+
+def predict_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = None) -> Path:
+    """Predict as a run yaml says, into `output_pos`, or into a date folder like those of training if it names none.
+
+    Args:
+        file: the run yaml.
+        flags: settings of the command line; stronger than the yaml.
+
+    Returns:
+        the folder with the results and a log.log of what was printed.
+    """
+    run, flags = read_run_yaml(file), flags or {}
+    _refuse_fixed(flags, file)
+    run.need(*(key for key in ("weights", "source") if key not in flags))
+    settings = run.prediction() if "source" in run.values else {}
+    config = load(PredictConfig, {**settings, **flags})
+    weights = Path(config.weights)
+    if not weights.is_file():
+        raise UserError(f"{_place(run, 'weights')}: there is no checkpoint {weights}")
+    folder = run.path("output_pos") if "output_pos" in run.values else _date_folder(run)
+    folder = new_run_folder(folder.parent, folder.name, exist_ok=True)
+    config = config.model_copy(update={"project": str(folder.parent), "name": folder.name, "exist_ok": True})
+    with (folder / "log.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(_Both(sys.stdout, log)):
+        return predict(config)
+
+
+def _refuse_fixed(flags: Mapping[str, Setting], file: str | Path) -> None:
+    for name, key in _FIXED.items():
+        if name in flags:
+            raise UserError(f"{flags[name].origin} does not go with --run: {file} says it by {key}")
+
+
+def _date_folder(run: RunYaml) -> Path:
+    """A new folder work_dir/task_name/DATE/DATE_TIME."""
+    now = datetime.now()
+    task = run.values["task_name"].value if "task_name" in run.values else ""
+    if not isinstance(task, str | int) or Path(str(task)).is_absolute() or ".." in Path(str(task)).parts:
+        raise UserError(f"{_place(run, 'task_name')}: task_name is the name of a folder below work_dir, not {task!r}")
+    work = run.path("work_dir", "work_dir") / str(task)
+    return new_run_folder(work / f"{now:%Y-%m-%d}", f"{now:%Y-%m-%d_%H-%M-%S}")
+
+
+def _write_data(run: RunYaml, folder: Path) -> Path:
+    """A data yaml in the run folder that names images with YOLO labels, converted where they were not."""
+    splits: dict[str, Any] = {}
+    names = run.names
+    for split, key in (("train", "train_path"), ("val", "val_path")):
+        sources: list[str] = []
+        for number, path in enumerate(run.paths(key)):
+            if not path.exists():
+                raise UserError(f"{_place(run, key)}: {key} names {path}, which is not there")
+            try:
+                index = read_annotated(path, split)
+            except UserError as error:
+                raise UserError(f"{_place(run, key)}: {key}: {error}") from error
+            if index is None:
+                sources.append(str(path))
+                continue
+            missing = sorted(set(names) - set(index.names))
+            if missing and split == "train":
+                there = ", ".join(index.names)
+                raise UserError(f"{_place(run, 'names')}: {path} has no class {missing[0]!r}; it has {there}")
+            names = names or index.names
+            target = run.path("convertor_path") if "convertor_path" in run.values else folder / "converted"
+            sources.append(str(write_yolo(index, names, target, split if number == 0 else f"{split}{number + 1}")))
+        splits[split] = sources
+    if not names:
+        raise UserError(f"{run.file} lacks names (class names), which the labels of {splits['train'][0]} do not hold")
+    data = folder / "data.yaml"
+    data.write_text(
+        yaml.safe_dump({**splits, "names": list(names)}, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    return data
+
+
+def _place(run: RunYaml, key: str) -> str:
+    return run.values[key].origin if key in run.values else str(run.file)
+
+
+class _Both(io.TextIOBase):
+    """Writes to two streams."""
+
+    def __init__(self, *streams: Any) -> None:
+        self._streams = streams
+
+    def write(self, text: str, /) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
