@@ -66,12 +66,15 @@ OPTIM = (
     Flag("optim.ema_tau", "--optim.ema_tau", "2000.0", "updates over which that decay ramps up"),
 )
 LOSS = (
+    Flag("loss.recipe", "--loss.recipe", "", "v5 or v3: which published loss; none: that of the model", "NAME"),
     Flag("loss.box", "--loss.box", "0.05", "gain of the box term"),
     Flag("loss.cls", "--loss.cls", "0.5", "gain of the class term"),
     Flag("loss.obj", "--loss.obj", "1.0", "gain of the objectness term"),
     Flag("loss.cls_pw", "--loss.cls_pw", "1.0", "weight of positives in the class term"),
     Flag("loss.obj_pw", "--loss.obj_pw", "1.0", "weight of positives in the objectness term"),
     Flag("loss.anchor_t", "--loss.anchor_t", "4.0", "largest side ratio of label to anchor that matches"),
+    Flag("loss.iou_t", "--loss.iou_t", "0.2", "recipe v3: overlap of label and anchor sides above which they match"),
+    Flag("loss.iou_kind", "--loss.iou_kind", "", "iou, giou, diou or ciou in the box term; none: as published", "KIND"),
     Flag("loss.fl_gamma", "--loss.fl_gamma", "0.0", "focal loss gamma; 0: plain cross-entropy"),
     Flag("loss.label_smoothing", "--label-smoothing --loss.label_smoothing", "0.0", "softens class targets"),
     switch("loss.autobalance", "--loss.autobalance", "let the weights of the levels follow their losses"),
@@ -111,6 +114,7 @@ def parser() -> Parser:
         "--hyp", metavar="HYP", default="", help="preset (scratch-low, VOC, ...) or hyper-parameter yaml"
     )
     files.add_argument("--config", metavar="YAML", default="", help="yaml of settings, or a run folder")
+    files.add_argument("--run", metavar="YAML", default="", help="run yaml: data, model and folders in one file")
     files.add_argument(
         "--resume",
         metavar="PT",
@@ -125,13 +129,20 @@ def parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
-    hyp, config, resume = given.pop("hyp"), given.pop("config"), given.pop("resume")
+    hyp, config, resume, run_file = (given.pop(name) for name in ("hyp", "config", "resume", "run"))
     from boxwright.config.load import load
     from boxwright.config.schema import RunConfig
 
     flags = origins(given, *GROUPS.values())
     if resume is not None:
-        _refuse_other_settings({"--hyp": hyp, "--config": config}, flags)
+        _refuse_other_settings({"--hyp": hyp, "--config": config, "--run": run_file}, flags)
+    if run_file:
+        if config:
+            raise UserError("--config does not go with --run: the run yaml and flags hold the settings")
+        from boxwright.jobs.run_yaml import train_from_yaml
+
+        train_from_yaml(run_file, flags, hyp=hyp)
+        return 0
     settings = load(RunConfig, flags, hyp=hyp, config=config)
     from boxwright.jobs import train
 

@@ -62,12 +62,15 @@ class AugmentConfig(Frozen):
 class LossConfig(Frozen):
     """Gains and options of the detection loss."""
 
+    recipe: Literal["", "v5", "v3"] = ""  # which published loss; empty: that of the model
     box: NotNegative = 0.05  # gain of the box term
     cls: NotNegative = 0.5  # gain of the class term, before scaling by classes and layers
     obj: NotNegative = 1.0  # gain of the objectness term, before scaling by image size and layers
     cls_pw: Positive = 1.0  # weight of positives in the class BCE
     obj_pw: Positive = 1.0  # weight of positives in the objectness BCE
     anchor_t: Annotated[float, Field(gt=1.0)] = 4.0  # largest side ratio of label to anchor that still matches
+    iou_t: Fraction = 0.2  # recipe v3: overlap of sides of label and anchor above which they match
+    iou_kind: Literal["", "iou", "giou", "diou", "ciou"] = ""  # overlap measure of the box term; empty: as published
     fl_gamma: NotNegative = 0.0  # focal loss gamma; 0 is plain BCE
     label_smoothing: Fraction = 0.0  # targets become 1 - eps/2 and eps/2
     autobalance: bool = False  # let the weights of the levels follow their losses

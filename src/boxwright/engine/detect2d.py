@@ -18,7 +18,7 @@ from boxwright.data.rng import sample_generator
 from boxwright.engine.task import Score, StepLoss
 from boxwright.evaluation.loop import evaluate
 from boxwright.evaluation.yolo import fitness
-from boxwright.losses.yolo import YoloLoss
+from boxwright.losses.recipe import make_criterion
 from boxwright.models.detection import DetectionModel
 from boxwright.structures import Batch
 
@@ -48,9 +48,7 @@ class Detect2d:
         self.device = device
         self.names = model.names
         self.stride = max(model.strides)
-        self.criterion: nn.Module = YoloLoss(
-            model.anchors, model.strides, model.num_classes, config.loss, imgsz=config.imgsz
-        ).to(device)
+        self.criterion: nn.Module = make_criterion(model, config.loss, config.imgsz).to(device)
         self._network: Callable[[Tensor], list[Tensor]] = model
         if config.compile:
             self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(model))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from boxwright.config.schema import LossConfig
 from boxwright.losses.assign_anchor import Assignment, assign
+from boxwright.losses.box_coding import BoxCoding, decode_boxes
 from boxwright.losses.focal import binary_cross_entropy
 from boxwright.losses.pick import pick
 from boxwright.ops.boxes import elementwise_iou
@@ -56,26 +57,35 @@ class YoloLoss(nn.Module):
 
     Args:
         anchors: (L, A, 2) anchor sizes in cells of each level.
-        strides: pixels a cell of each level, finest first.
+        strides: pixels a cell of each level, in any order.
         num_classes: C; with one class there is no class term.
         config: gains and options.
         imgsz: network input side for which the gains are scaled; None takes them as they are.
+        coding: how the network's raw boxes are meant.
     """
 
     balance: Tensor
     anchors: Tensor
 
     def __init__(
-        self, anchors: Tensor, strides: Sequence[int], num_classes: int, config: LossConfig, imgsz: int | None = None
+        self,
+        anchors: Tensor,
+        strides: Sequence[int],
+        num_classes: int,
+        config: LossConfig,
+        imgsz: int | None = None,
+        coding: BoxCoding = "v5",
     ) -> None:
         super().__init__()
         num_layers = len(strides)
         if imgsz is not None:
             config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz)
         self.config = config
+        self.coding: BoxCoding = coding
         self.num_classes = num_classes
         published = _BALANCE_3 if num_layers == 3 else _BALANCE_MORE[:num_layers]
-        self.register_buffer("balance", torch.tensor(published))
+        by_stride = [published[sorted(strides).index(stride)] for stride in strides]
+        self.register_buffer("balance", torch.tensor(by_stride))
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
         strides = list(strides)
         self.reference_level = strides.index(_REFERENCE_STRIDE) if config.autobalance else 0
@@ -99,10 +109,11 @@ class YoloLoss(nn.Module):
         boxes, class_logits, objectness_logits = pick(maps, found)
         total = found.counts.sum().clamp(min=1)
 
-        iou = elementwise_iou(_decode(boxes, found.anchor_sizes).T, found.boxes, "ciou")
+        decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
+        iou = elementwise_iou(decoded.T, found.boxes, config.iou_kind or "ciou")
         box = ((1.0 - iou) * found.counts).sum() / total
 
-        wanted = _objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
+        wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
         objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).mean()
         if self.num_classes == 1:
             return box, objectness, box.new_zeros(())
@@ -117,13 +128,7 @@ class YoloLoss(nn.Module):
         self.balance.copy_(balance / balance[self.reference_level])
 
 
-def _decode(raw_boxes: Tensor, anchor_sizes: Tensor) -> Tensor:
-    """Boxes (4, K) in cells, centre relative to the candidate's cell, from raw (4, K) and anchors (2, K)."""
-    sigmoid = raw_boxes.sigmoid()
-    return torch.cat((sigmoid[:2] * 2 - 0.5, (sigmoid[2:] * 2).square() * anchor_sizes))
-
-
-def _objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
+def objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
     """Objectness target (B, A, ny, nx): the overlap at assigned cells, 0 elsewhere.
 
     Of several candidates in one cell the last of the published list wins, or the best overlap with best_wins: the cell

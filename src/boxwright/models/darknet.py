@@ -101,6 +101,10 @@ class DarknetModel(DetectionModel):
     names: one name a class; by default the class numbers.
     """
 
+    box_coding = "v3"
+    recipe = "v3"
+    layer_prefix = "module_list"
+
     def __init__(self, spec: DarknetSpec, names: Sequence[str] | None = None) -> None:
         super().__init__()
         self._spec = spec
@@ -126,6 +130,17 @@ class DarknetModel(DetectionModel):
     def anchors(self) -> Tensor:
         pixels = torch.stack([layer.anchors for layer in self._yolo_layers()])
         return pixels / torch.tensor(self._strides, device=pixels.device).view(-1, 1, 1)
+
+    @property
+    def num_backbone_layers(self) -> int:
+        """75 where the network begins with Darknet-53: up to the last shortcut before an output."""
+        first_output = self.predictors()[0] + 1
+        shortcuts = [i for i, s in enumerate(self._spec.sections[:first_output]) if s.kind == "shortcut"]
+        return shortcuts[-1] + 1 if shortcuts else 0
+
+    @property
+    def predictor_prefixes(self) -> tuple[str, ...]:
+        return tuple(f"module_list.{i}." for i in self.predictors())
 
     def predictors(self) -> tuple[int, ...]:
         """Numbers of the convolutions that feed the yolo layers."""

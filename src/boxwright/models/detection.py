@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from torch import Tensor, nn
+
+BoxCoding = Literal["v3", "v5"]  # how raw boxes are meant: sigmoid and exponential, or sigmoids only
 
 
 class DetectionSpec(Protocol):
@@ -41,10 +43,16 @@ class DetectionModel(nn.Module):
     Attributes:
         names: one name a class.
         layers: one line of the summary a layer.
+        box_coding: how `decode` reads raw boxes.
+        recipe: the published loss that it is trained with.
+        layer_prefix: parameters of layer i are named `<layer_prefix>.<i>.`.
     """
 
     names: tuple[str, ...]
     layers: tuple[LayerInfo, ...]
+    box_coding: ClassVar[BoxCoding] = "v5"
+    recipe: str = "v5"
+    layer_prefix: ClassVar[str] = "model"
 
     @property
     @abstractmethod
@@ -60,6 +68,16 @@ class DetectionModel(nn.Module):
     @abstractmethod
     def anchors(self) -> Tensor:
         """(L, A, 2) width, height in cells of each raw map."""
+
+    @property
+    def num_backbone_layers(self) -> int:
+        """The first so many layers are the backbone; 0: it is not known which."""
+        return 0
+
+    @property
+    def predictor_prefixes(self) -> tuple[str, ...]:
+        """What the names of the parameters of the last layers begin with; by default the very last one."""
+        return (f"{self.layer_prefix}.{len(self.layers) - 1}.",)
 
     @property
     def num_classes(self) -> int:
