@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
+from boxwright.errors import UserError
 
 RUN = (
     Flag("weights", "--weights", "", "checkpoint to run", "PT"),
@@ -38,6 +39,7 @@ GROUPS = {"the run": RUN, "output": OUTPUT}
 def parser() -> Parser:
     made = Parser("predict", "Find objects in images, videos or a camera.")
     made.add_argument("--config", metavar="YAML", default="", help="yaml of settings of this verb")
+    made.add_argument("--run", metavar="YAML", default="", help="run yaml: weights, source and output in one file")
     for title, flags in GROUPS.items():
         made.add_flags(title, flags)
     return made
@@ -45,11 +47,19 @@ def parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
-    config = given.pop("config")
+    config, run_file = given.pop("config"), given.pop("run")
+    flags = origins(given, *GROUPS.values())
+    if run_file:
+        if config:
+            raise UserError("--config does not go with --run: the run yaml and flags hold the settings")
+        from boxwright.jobs.run_yaml import predict_from_yaml
+
+        predict_from_yaml(run_file, flags)
+        return 0
     from boxwright.config.load import load
     from boxwright.config.schema import PredictConfig
 
-    settings = load(PredictConfig, origins(given, *GROUPS.values()), config=config)
+    settings = load(PredictConfig, flags, config=config)
     from boxwright.jobs.predict import predict
 
     predict(settings)

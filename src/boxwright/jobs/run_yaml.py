@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from boxwright.config.run_yaml import RunYaml, read_run_yaml
 from boxwright.config.schema import PredictConfig, RunConfig
 from boxwright.config.yaml_file import Setting
 from boxwright.data.convert import read_annotated, write_yolo
+from boxwright.data.index import DataIndex
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.jobs.predict import predict
@@ -47,8 +49,9 @@ def train_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = None
     run.need("train_path", "val_path", *(() if "model" in run.values or "model" in flags else ("weights",)))
     hyp = hyp or run.hyp()
     config = load(RunConfig, {**run.training(), **flags}, hyp=hyp)  # before anything is written
+    found = _read_data(run)
     folder = _date_folder(run)
-    data = _write_data(run, folder)
+    data = _write_data(run, found, folder)
     named = {"data": str(data), "project": str(folder.parent), "name": folder.name, "exist_ok": True}
     return train(config.model_copy(update=named))
 
@@ -94,37 +97,52 @@ def _date_folder(run: RunYaml) -> Path:
     return new_run_folder(work / f"{now:%Y-%m-%d}", f"{now:%Y-%m-%d_%H-%M-%S}")
 
 
-def _write_data(run: RunYaml, folder: Path) -> Path:
-    """A data yaml in the run folder that names images with YOLO labels, converted where they were not."""
-    splits: dict[str, Any] = {}
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What a run yaml says of data: class names, and for each split its places, read where labels need converting."""
+
+    names: tuple[str, ...]
+    splits: Mapping[str, list[tuple[Path, DataIndex | None]]]
+
+
+def _read_data(run: RunYaml) -> _Data:
+    splits: dict[str, list[tuple[Path, DataIndex | None]]] = {}
     names = run.names
     for split, key in (("train", "train_path"), ("val", "val_path")):
-        sources: list[str] = []
-        for number, path in enumerate(run.paths(key)):
+        splits[split] = []
+        for path in run.paths(key):
             if not path.exists():
                 raise UserError(f"{_place(run, key)}: {key} names {path}, which is not there")
             try:
                 index = read_annotated(path, split)
             except UserError as error:
                 raise UserError(f"{_place(run, key)}: {key}: {error}") from error
-            if index is None:
-                sources.append(str(path))
-                continue
-            missing = sorted(set(names) - set(index.names))
-            if missing and split == "train":
+            missing = sorted(set(names) - set(index.names)) if index is not None and split == "train" else ()
+            if missing and index is not None:
                 there = ", ".join(index.names)
                 raise UserError(f"{_place(run, 'names')}: {path} has no class {missing[0]!r}; it has {there}")
-            names = names or index.names
-            target = run.path("convertor_path") if "convertor_path" in run.values else folder / "converted"
-            sources.append(str(write_yolo(index, names, target, split if number == 0 else f"{split}{number + 1}")))
-        splits[split] = sources
+            names = names or (index.names if index is not None else ())
+            splits[split].append((path, index))
     if not names:
-        raise UserError(f"{run.file} lacks names (class names), which the labels of {splits['train'][0]} do not hold")
-    data = folder / "data.yaml"
-    data.write_text(
-        yaml.safe_dump({**splits, "names": list(names)}, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    return data
+        first = splits["train"][0][0]
+        raise UserError(f"{run.file} lacks names (class names), which the labels of {first} do not hold")
+    return _Data(names, splits)
+
+
+def _write_data(run: RunYaml, data: _Data, folder: Path) -> Path:
+    """A data yaml in the run folder that names images with YOLO labels, converted where they were not."""
+    target = run.path("convertor_path") if "convertor_path" in run.values else folder / "converted"
+    sources: dict[str, Any] = {}
+    for split, places in data.splits.items():
+        sources[split] = []
+        for number, (path, index) in enumerate(places, 1):
+            if index is not None:
+                path = write_yolo(index, data.names, target, split if number == 1 else f"{split}{number}")
+            sources[split].append(str(path))
+    file = folder / "data.yaml"
+    text = yaml.safe_dump(sources | {"names": list(data.names)}, sort_keys=False, allow_unicode=True)
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def _place(run: RunYaml, key: str) -> str:
