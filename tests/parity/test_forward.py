@@ -19,11 +19,14 @@ BOXES = {"rtol": 1e-4, "atol": 2e-2}  # pixels
 SCORES = {"rtol": 1e-4, "atol": 1e-4}
 FUSED = {"rtol": 1e-4, "atol": 3e-2}
 
-CASES = golden_cases("forward", "v[67]*_yolov5*.npz")
+CASES = [*golden_cases("forward", "v*_yolov5*.npz"), *golden_cases("forward", "yolov3_*.npz")]
 
 
 def build(meta: dict) -> DetectionModel:
-    model = build_model(load_spec(meta["yaml"], meta["nc"]))
+    name = meta["yaml"]
+    if name.startswith("yolov5"):
+        name = f"{name.removesuffix('.yaml')}@{meta['version']}"
+    model = build_model(load_spec(name, meta["nc"]))
     fill_module().fill_torch(model, meta["fill_gain"])
     return model
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from boxwright.errors import UserError
 from boxwright.models.detection import DetectionModel, LayerInfo
+from boxwright.models.early_layers import BottleneckCSP, Focus
 from boxwright.models.layers import C3, SPP, SPPF, Bottleneck, Concat, Conv
 from boxwright.models.spec import ModelSpec, Row
 from boxwright.models.yolo_head import DetectHead
@@ -34,12 +35,14 @@ class Site:
         repeats: after the depth multiple.
         spec: the whole network.
         activation: one module shared by all convolutions, as it has no state.
+        feeds_predictions: every layer that feeds it is a plain convolution, as the predictors of v1.0.
     """
 
     in_channels: tuple[int, ...]
     repeats: int
     spec: ModelSpec
     activation: nn.Module
+    feeds_predictions: bool
 
     def widen(self, channels: int) -> int:
         """Scale output channels by the width multiple, up to a multiple of 8; those of a head stay as they are."""
@@ -81,6 +84,39 @@ def _c3(site: Site, channels: int, shortcut: bool = True, groups: int = 1, expan
     return Built(module, out, (c_in, out, site.repeats, shortcut, groups, expansion))
 
 
+def _csp(site: Site, channels: int, shortcut: bool = True, groups: int = 1, expansion: float = 0.5) -> Built:
+    out, c_in = site.widen(channels), site.in_channels[0]
+    joint = _activation(site.spec.generation_facts.csp_activation)
+    module = BottleneckCSP(
+        c_in, out, site.repeats, shortcut, groups, expansion, activation=site.activation, joint_activation=joint
+    )
+    return Built(module, out, (c_in, out, site.repeats, shortcut, groups, expansion))
+
+
+def _focus(site: Site, channels: int, kernel: int = 1) -> Built:
+    out = site.widen(channels)
+    module = site.chain(lambda c: Focus(c, out, kernel, activation=site.activation), out)
+    return Built(module, out, (site.in_channels[0], out, kernel))
+
+
+def _conv2d(site: Site, channels: int, kernel: int = 1, stride: int = 1, padding: int = 0) -> Built:
+    out = site.widen(channels)
+    module = site.chain(lambda c: nn.Conv2d(c, out, kernel, stride, padding), out)
+    return Built(module, out, (site.in_channels[0], out, kernel, stride, padding))
+
+
+def _max_pool(site: Site, kernel: int, stride: int | None = None, padding: int = 0) -> Built:
+    c_in = site.in_channels[0]
+    module = site.chain(lambda _: nn.MaxPool2d(kernel, stride, padding), c_in)
+    return Built(module, c_in, (kernel, stride, padding))
+
+
+def _zero_pad(site: Site, padding: Sequence[int]) -> Built:
+    left, right, top, bottom = padding
+    c_in = site.in_channels[0]
+    return Built(site.chain(lambda _: nn.ZeroPad2d((left, right, top, bottom)), c_in), c_in, (tuple(padding),))
+
+
 def _spp(site: Site, channels: int, kernels: Sequence[int] = (5, 9, 13)) -> Built:
     out = site.widen(channels)
     module = site.chain(lambda c: SPP(c, out, tuple(kernels), activation=site.activation), out)
@@ -103,20 +139,29 @@ def _concat(site: Site, dim: int = 1) -> Built:
 
 
 def _detect(site: Site, num_classes: int, anchors: Sequence[Sequence[Sequence[float]]]) -> Built:
+    outputs = len(anchors[0]) * (num_classes + 5)
+    if site.feeds_predictions:  # v1.0: the predictors are rows of their own
+        return Built(DetectHead(num_classes, anchors, ()), outputs, (num_classes, anchors))
     head = DetectHead(num_classes, anchors, site.in_channels)
-    return Built(head, head.num_anchors * head.num_outputs, (num_classes, anchors, site.in_channels))
+    return Built(head, outputs, (num_classes, anchors, site.in_channels))
 
 
 BLOCKS: dict[str, Callable[..., Built]] = {
     "Conv": _conv,
     "Bottleneck": _bottleneck,
     "C3": _c3,
+    "BottleneckCSP": _csp,
+    "Focus": _focus,
+    "nn.Conv2d": _conv2d,
+    "nn.MaxPool2d": _max_pool,
+    "nn.ZeroPad2d": _zero_pad,
     "SPP": _spp,
     "SPPF": _sppf,
     "nn.Upsample": _upsample,
     "Concat": _concat,
     "Detect": _detect,
 }
+REPEAT_INSIDE = ("C3", "BottleneckCSP")  # blocks whose repeats are their own matter
 JOINS = ("Concat", "Detect")  # blocks that take several feature maps
 # In place only where the backward reads the output: the others would have to copy their input first.
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
@@ -149,7 +194,13 @@ class GraphModel(DetectionModel):
         self._kept = frozenset(
             s if s >= 0 else i + s for i, row in enumerate(spec.rows) for s in row.sources if i and s != -1
         )
-        self.head.calibrate(self._measure_strides())
+        facts = spec.generation_facts
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = facts.batch_norm_eps
+        self.head.calibrate(self._measure_strides(), self._predictors(), class_margin=facts.class_margin)
+        if facts.early:
+            self.head.keep_anchor_grid()
 
     @property
     def spec(self) -> ModelSpec:
@@ -164,6 +215,10 @@ class GraphModel(DetectionModel):
     @property
     def strides(self) -> tuple[int, ...]:
         return self.head.strides
+
+    @property
+    def num_backbone_layers(self) -> int:
+        return len(self._spec.backbone)
 
     @property
     def anchors(self) -> Tensor:
@@ -184,6 +239,12 @@ class GraphModel(DetectionModel):
     def decode(self, raw: list[Tensor]) -> Tensor:
         return self.head.decode(raw)
 
+    def _predictors(self) -> list[nn.Conv2d]:
+        """The convolutions whose outputs are the raw maps, one a level."""
+        last = len(self.model) - 1
+        rows = [self.model[s if s >= 0 else last + s] for s in self._sources[last]]
+        return [m for m in (self.head.m if len(self.head.m) else rows) if isinstance(m, nn.Conv2d)]
+
     def _measure_strides(self) -> tuple[int, ...]:
         """Run one black image through the network in evaluation mode, which leaves batch-norm statistics alone."""
         device = self.head.anchors.device
@@ -200,18 +261,21 @@ class GraphModel(DetectionModel):
 
 
 def _assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
-    activation = _activation(spec)
+    activation = _activation(spec.activation or spec.generation_facts.activation)
     modules: list[nn.Module] = []
     infos: list[LayerInfo] = []
     channels: list[int] = []
     for i, row in enumerate(spec.rows):
         in_channels = tuple(channels[s] for s in row.sources) if i else (spec.input_channels,)
         repeats = max(round(row.repeats * spec.depth_multiple), 1) if row.repeats > 1 else 1
-        built = _build_row(row, Site(in_channels, repeats, spec, activation))
+        feeding = [spec.rows[s if s >= 0 else i + s].block for s in row.sources] if i else []
+        site = Site(in_channels, repeats, spec, activation, all(block == "nn.Conv2d" for block in feeding))
+        built = _build_row(row, site)
         modules.append(built.module)
         channels.append(built.out_channels)
         num_parameters = sum(p.numel() for p in built.module.parameters())
-        infos.append(LayerInfo(i, row.sources, repeats, row.block.removeprefix("nn."), num_parameters, built.args))
+        shown = 1 if spec.generation_facts.early and row.block in REPEAT_INSIDE else repeats
+        infos.append(LayerInfo(i, row.sources, shown, row.block.removeprefix("nn."), num_parameters, built.args))
     return modules, tuple(infos)
 
 
@@ -221,7 +285,9 @@ def _build_row(row: Row, site: Site) -> Built:
         raise UserError(f"{row.place}: unknown block {row.block} (known are {', '.join(sorted(BLOCKS))})")
     if len(row.sources) > 1 and row.block not in JOINS:
         raise UserError(f"{row.place}: {row.block} takes one layer, not {list(row.sources)}")
-    words = {"None": None, "nc": site.spec.num_classes, "anchors": site.spec.anchors}
+    spec = site.spec
+    words = {"None": None, "nc": spec.num_classes, "anchors": spec.anchors}
+    words["na * (nc + 5)"] = len(spec.anchors[0]) * (spec.num_classes + 5)  # so written in yamls of v1.0
     args = [words.get(a, a) if isinstance(a, str) else a for a in row.args]
     signature = inspect.signature(block)
     try:
@@ -232,9 +298,8 @@ def _build_row(row: Row, site: Site) -> Built:
         raise UserError(f"{row.place}: {row.block} takes [{wanted}], not {list(row.args)} ({error})") from error
 
 
-def _activation(spec: ModelSpec) -> nn.Module:
-    """The activation named in the yaml, such as "nn.LeakyReLU(0.1)". Read by pattern: nothing is evaluated."""
-    text = spec.activation or "SiLU"
+def _activation(text: str) -> nn.Module:
+    """The activation named in a yaml, such as "nn.LeakyReLU(0.1)". Read by pattern: nothing is evaluated."""
     match = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)(?:\(\s*([\d.]*)\s*(?:,?\s*inplace=\w+)?\))?", text.strip())
     make = ACTIVATIONS.get(match[1]) if match else None
     try:

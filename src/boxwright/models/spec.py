@@ -10,8 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from boxwright.errors import UserError
+from boxwright.models.generations import CURRENT, Generation, find_generation
 
-KNOWN_KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "activation", "ch", "inplace")
+KNOWN_KEYS = (
+    "nc",
+    "depth_multiple",
+    "width_multiple",
+    "anchors",
+    "backbone",
+    "head",
+    "activation",
+    "ch",
+    "inplace",
+    "generation",
+)
 REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
 
 Levels = tuple[tuple[tuple[float, float], ...], ...]  # width, height in pixels: [level][anchor]
@@ -51,8 +63,9 @@ class ModelSpec:
         anchors: [level][anchor] width, height in pixels of the network input.
         backbone: first rows.
         head: last rows; the last one is the Detect head.
-        activation: as written in the yaml, such as "nn.LeakyReLU(0.1)"; None is SiLU.
+        activation: as written in the yaml, such as "nn.LeakyReLU(0.1)"; None is that of the generation.
         input_channels: channels of an image.
+        generation: the release whose activations and constants it has, such as "v3.0".
     """
 
     num_classes: int
@@ -63,6 +76,11 @@ class ModelSpec:
     head: tuple[Row, ...]
     activation: str | None = None
     input_channels: int = 3
+    generation: str = CURRENT
+
+    @property
+    def generation_facts(self) -> Generation:
+        return find_generation(self.generation)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -99,6 +117,7 @@ class ModelSpec:
             head=head,
             activation=None if activation is None else str(activation),
             input_channels=_count(mapping.get("ch", 3), f"{where}: ch"),
+            generation=_generation(mapping.get("generation", CURRENT), where),
         )
 
     def with_classes(self, num_classes: int) -> ModelSpec:
@@ -114,8 +133,17 @@ class ModelSpec:
             "backbone": [row.to_list() for row in self.backbone],
             "head": [row.to_list() for row in self.head],
             "ch": self.input_channels,
+            "generation": self.generation,
         }
         return mapping if self.activation is None else mapping | {"activation": self.activation}
+
+
+def _generation(value: object, where: str) -> str:
+    try:
+        find_generation(str(value))
+    except UserError as error:
+        raise UserError(f"{where}: generation: {error}") from error
+    return str(value)
 
 
 def _count(value: object, what: str) -> int:

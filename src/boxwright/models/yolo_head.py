@@ -17,10 +17,9 @@ Anchors = Sequence[Sequence[Sequence[float]]]  # (L, A, 2): width, height in pix
 
 NOMINAL_SIDE = 640  # pixels: the input side at which an image is expected to hold...
 NOMINAL_OBJECTS = 8  # ...this many objects; sets the prior of objectness
-CLASS_MARGIN = 0.99999  # keeps the class prior finite for one class; 0.99 up to v6.0, 0.999999 in v6.1
 
 
-def prior_bias(stride: float, num_classes: int, class_margin: float = CLASS_MARGIN) -> tuple[float, float]:
+def prior_bias(stride: float, num_classes: int, class_margin: float) -> tuple[float, float]:
     """Logits added to the head's random bias so that a new network starts near the expected rates.
 
     Returns:
@@ -36,7 +35,7 @@ class DetectHead(nn.Module):
     Args:
         num_classes: number of classes.
         anchors: (L, A, 2) width, height in input pixels, levels in the order of the inputs.
-        in_channels: channels of each level's feature map.
+        in_channels: channels of each level's feature map; empty: the maps come predicted already, as in v1.0.
 
     The head is ready after `calibrate`, which knows the strides.
     """
@@ -52,28 +51,37 @@ class DetectHead(nn.Module):
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))
         self.m = nn.ModuleList([nn.Conv2d(c, self.num_anchors * self.num_outputs, 1) for c in in_channels])
 
-    def calibrate(self, strides: Sequence[int], *, class_margin: float = CLASS_MARGIN) -> None:
+    def calibrate(self, strides: Sequence[int], predictors: Sequence[nn.Conv2d], *, class_margin: float) -> None:
         """Give a new head its strides: anchors go from pixels to cells, biases get their prior. Call once.
 
         Anchors listed from large to small against strides from small to large are turned round, as published.
+
+        Args:
+            strides: input pixels a cell of each level.
+            predictors: the convolutions whose outputs are the raw maps.
+            class_margin: keeps the class prior finite for one class.
         """
         areas = [float(level[..., 0].mul(level[..., 1]).mean()) for level in self.anchors]
         runs_against = (areas[-1] - areas[0]) * (strides[-1] - strides[0]) < 0
         pixels = self.anchors.flip(0) if runs_against else self.anchors
         self.strides = tuple(strides)
         self.anchors = pixels / torch.tensor(self.strides, dtype=torch.float32).view(-1, 1, 1)
-        for conv, stride in zip(self.m, self.strides, strict=True):
+        for conv, stride in zip(predictors, self.strides, strict=True):
             objectness, classes = prior_bias(stride, self.num_classes, class_margin)
-            assert isinstance(conv, nn.Conv2d)
             assert conv.bias is not None
             bias = conv.bias.detach().view(self.num_anchors, self.num_outputs)  # shares the parameter's memory
             bias[:, 4] += objectness
             bias[:, 5:] += classes
 
+    def keep_anchor_grid(self) -> None:
+        """Hold the anchors once more in pixels, as the files of releases up to v5.0 do. Nothing reads it here."""
+        pixels = self.anchors * torch.tensor(self.strides, dtype=torch.float32).view(-1, 1, 1)
+        self.register_buffer("anchor_grid", pixels.view(len(pixels), 1, -1, 1, 1, 2).clone())
+
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         raw: list[Tensor] = []
-        for conv, feature in zip(self.m, features, strict=True):
-            x = conv(feature)
+        for i, feature in enumerate(features):
+            x = self.m[i](feature) if len(self.m) else feature
             batch, _, height, width = x.shape
             # A view: in channels_last memory the values of one cell already lie side by side.
             raw.append(x.view(batch, self.num_anchors, self.num_outputs, height, width).permute(0, 1, 3, 4, 2))

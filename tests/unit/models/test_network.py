@@ -83,7 +83,7 @@ def test_maps_are_views_in_channels_last(model: DetectionModel) -> None:
 
 def test_decode_by_hand() -> None:
     head = DetectHead(2, [[[10, 20], [30, 40]]], [8])
-    head.calibrate([16])
+    head.calibrate([16], list(head.m), class_margin=0.99)
     raw = torch.randn(1, 2, 3, 5, 7)
     decoded = head.decode([raw]).numpy().reshape(1, 2, 3, 5, 7)
     s = 1 / (1 + np.exp(-raw.numpy().astype(np.float64)))
@@ -104,7 +104,7 @@ def test_decode_by_hand() -> None:
 def test_decode_range() -> None:
     """Spec, B2: a centre lies within half a cell around its cell, a side within four anchors."""
     head = DetectHead(1, [[[10, 20]]], [8])
-    head.calibrate([8])
+    head.calibrate([8], list(head.m), class_margin=0.99)
     extreme = torch.stack([torch.full((6,), 50.0), torch.full((6,), -50.0)]).view(1, 1, 1, 2, 6)
     decoded = head.decode([extreme])[0]
     np.testing.assert_allclose(decoded[0, :4], [1.5 * 8, 1.5 * 8, 40, 80], rtol=1e-5)
@@ -121,8 +121,8 @@ def test_decode_is_float32_whatever_the_network_ran_in(model: DetectionModel) ->
 def test_anchors_against_the_strides_are_turned_round() -> None:
     small, large = [[10.0, 10.0]], [[100.0, 100.0]]
     right, wrong = DetectHead(1, [small, large], [8, 8]), DetectHead(1, [large, small], [8, 8])
-    right.calibrate([8, 16])
-    wrong.calibrate([8, 16])
+    right.calibrate([8, 16], list(right.m), class_margin=0.99)
+    wrong.calibrate([8, 16], list(wrong.m), class_margin=0.99)
     assert torch.equal(right.anchors, wrong.anchors)
     assert right.anchors.flatten().tolist() == [1.25, 1.25, 6.25, 6.25]
 

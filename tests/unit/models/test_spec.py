@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.models.build import build_model
+from boxwright.models.build import build_model, read_spec
 from boxwright.models.spec import ModelSpec
-from boxwright.models.zoo import NAMES, load_spec
+from boxwright.models.zoo import DARKNET_NAMES, NAMES, load_spec
 
 GOOD: dict[str, Any] = {
     "nc": 3,
@@ -46,10 +46,13 @@ def test_good_yaml_builds_and_runs() -> None:
     assert [tuple(x.shape) for x in model(torch.zeros(1, 3, 64, 32))] == [(1, 2, 16, 8, 8), (1, 2, 8, 4, 8)]
 
 
-@pytest.mark.parametrize("name", list(NAMES))
+ROUND_TRIPS = [*NAMES, *(f"{name}.yaml" for name in DARKNET_NAMES), "yolov5x@v1.0", "yolov5s@v3.0", "yolov5l6@v5.0"]
+
+
+@pytest.mark.parametrize("name", ROUND_TRIPS)
 def test_mapping_round_trip(name: str) -> None:
     spec = load_spec(name, 7)
-    again = ModelSpec.from_mapping(spec.to_mapping())
+    again = read_spec(spec.to_mapping(), "a checkpoint")
     assert again.to_mapping() == spec.to_mapping()
     assert again.num_classes == 7
 
@@ -72,7 +75,7 @@ def test_mapping_round_trip(name: str) -> None:
         (row(1, [-1, 1, "Conv"]), r"backbone row 2 \(layer 1\): a row is \[from, number, block, arguments\]"),
         (
             row(2, [-1, 1, "Magic", [64]]),
-            r"backbone row 3 \(layer 2\): unknown block Magic \(known are Bottleneck, C3,",
+            r"backbone row 3 \(layer 2\): unknown block Magic \(known are Bottleneck, BottleneckCSP, C3,",
         ),
         (row(5, [[-1, 12], 1, "Concat", [1]]), r"head row 3 \(layer 5\): from 12 names no earlier layer"),
         (row(5, [[-1, -9], 1, "Concat", [1]]), "from -9 names no earlier layer"),
