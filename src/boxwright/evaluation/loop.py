@@ -23,7 +23,7 @@ from boxwright.evaluation.matching import Generation
 from boxwright.evaluation.protocol import Evaluator
 from boxwright.evaluation.yolo import Curves, YoloEvaluator, YoloMetrics
 from boxwright.losses.yolo import LossOutput
-from boxwright.models.detection import DetectionModel
+from boxwright.models.detection import Network
 from boxwright.postprocess.yolo import YoloPostprocess
 from boxwright.structures import Batch, Detections, Targets
 
@@ -132,7 +132,7 @@ class Stopwatch:
 
 @torch.no_grad()
 def evaluate(
-    model: DetectionModel,
+    model: Network,
     loader: Iterable[Batch],
     index: DataIndex,
     *,

@@ -37,18 +37,45 @@ class LayerInfo:
     args: tuple[Any, ...]
 
 
-class DetectionModel(nn.Module):
-    """Images to raw maps, and raw maps to boxes.
+class Network(nn.Module):
+    """Whatever finds boxes in images: a network of ours, an exported file, several networks as one.
 
     Attributes:
         names: one name a class.
+        input_size: height and width of images where they are fixed; None: any multiple of the largest stride.
+    """
+
+    names: tuple[str, ...]
+    input_size: tuple[int, int] | None = None
+
+    @property
+    @abstractmethod
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each raw map."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in 0..1 to what `decode` takes."""
+
+    @abstractmethod
+    def decode(self, raw: list[Tensor]) -> Tensor:
+        """(B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores in 0..1."""
+
+
+class DetectionModel(Network):
+    """Images to raw maps, and raw maps to boxes.
+
+    Attributes:
         layers: one line of the summary a layer.
         box_coding: how `decode` reads raw boxes.
         recipe: the published loss that it is trained with.
         layer_prefix: parameters of layer i are named `<layer_prefix>.<i>.`.
     """
 
-    names: tuple[str, ...]
     layers: tuple[LayerInfo, ...]
     box_coding: ClassVar[BoxCoding] = "v5"
     recipe: str = "v5"
@@ -58,11 +85,6 @@ class DetectionModel(nn.Module):
     @abstractmethod
     def spec(self) -> DetectionSpec:
         """How to build this network again."""
-
-    @property
-    @abstractmethod
-    def strides(self) -> tuple[int, ...]:
-        """Input pixels a cell of each raw map."""
 
     @property
     @abstractmethod
@@ -79,10 +101,6 @@ class DetectionModel(nn.Module):
         """What the names of the parameters of the last layers begin with; by default the very last one."""
         return (f"{self.layer_prefix}.{len(self.layers) - 1}.",)
 
-    @property
-    def num_classes(self) -> int:
-        return self.spec.num_classes
-
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute raw maps, in training and in evaluation alike.
@@ -93,7 +111,3 @@ class DetectionModel(nn.Module):
         Returns:
             one (B, A, ny, nx, 5 + classes) map a level, no activation.
         """
-
-    @abstractmethod
-    def decode(self, raw: list[Tensor]) -> Tensor:
-        """(B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores in 0..1."""
