@@ -12,6 +12,7 @@ from torch import Tensor
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.darknet_weights import is_darknet, read_darknet
 from boxwright.checkpoints.native import is_native
+from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from boxwright.checkpoints.yolov5_pt import read_published
 from boxwright.errors import UserError
 from boxwright.models.build import build_model, read_spec
@@ -39,12 +40,12 @@ class Weights:
     names: tuple[str, ...]
     strides: tuple[int, ...]
     hyp: dict[str, Any] | None
-    source: Literal["native", "yolov5", "darknet"]
+    source: Literal["native", "yolov5", "darknet", "safetensors"]
     path: Path
 
 
 def read_weights(path: str | Path, model: str = "") -> Weights:
-    """Read our own checkpoint, a published YOLOv5 `.pt` or a Darknet `.weights`; nothing in the file is executed.
+    """Read our own checkpoint or safetensors, a published YOLOv5 `.pt` or a Darknet `.weights`; nothing is executed.
 
     Args:
         path: the file.
@@ -58,6 +59,8 @@ def read_weights(path: str | Path, model: str = "") -> Weights:
     path = Path(path)
     if is_darknet(path):
         return _read_darknet(path, model, strict=False)
+    if is_safetensors(path):
+        return _described(*read_safetensors(path), path, "safetensors")
     content = read_archive(path)
     if is_native(content):
         return _read_native(cast(dict[str, Any], content), path)
@@ -127,15 +130,21 @@ def _read_native(content: dict[str, Any], path: Path) -> Weights:
     model, state = content.get("model"), content.get("ema") or content.get("state_dict")
     if not isinstance(model, dict) or not isinstance(state, dict):
         raise UserError(f"{path} is a Boxwright checkpoint without a model")
-    model = cast(dict[str, Any], model)
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
+    return _described(state_dict, cast(dict[str, Any], model), path, "native")
+
+
+def _described(
+    state_dict: dict[str, Tensor], model: dict[str, Any], path: Path, source: Literal["native", "safetensors"]
+) -> Weights:
+    """Entries with the description of the network that our own files hold."""
     try:
         spec = read_spec(model["spec"], f"the model in {path}")
         names, strides = tuple(map(str, model["names"])), tuple(map(int, model["strides"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its description of the model is malformed ({error})") from error
     float32 = {key: t.float() if t.is_floating_point() else t for key, t in state_dict.items()}
-    return Weights(float32, spec, names, strides, None, "native", path)
+    return Weights(float32, spec, names, strides, None, source, path)
 
 
 def _read_darknet(path: Path, model: str, *, strict: bool) -> Weights:

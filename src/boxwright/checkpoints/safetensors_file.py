@@ -1,0 +1,84 @@
+"""Networks as safetensors: the numbers in the published form of that format, the description as json in its metadata.
+
+Any safetensors reader can take the tensors; the entries `spec`, `names` and `strides` of the metadata are ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from boxwright.checkpoints.native import FORMAT, VERSION
+from boxwright.errors import UserError
+
+_LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as the format does: the length of a json header, then that header."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(10)
+        size = path.stat().st_size
+    except OSError:
+        return False
+    return (
+        len(start) == 10
+        and start[8:9] == b"{"
+        and int.from_bytes(start[:8], "little") <= min(size - 8, _LARGEST_HEADER)
+    )
+
+
+def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str, Any]) -> None:
+    """Write a network in one step: either the new file is there whole, or the old one is untouched.
+
+    Args:
+        path: where to; the folder must exist.
+        state_dict: its entries.
+        model: spec, names and strides in plain values.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    metadata = {"format": FORMAT, "version": str(VERSION)} | {key: json.dumps(value) for key, value in model.items()}
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata))
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a network: its entries, and spec, names and strides in plain values.
+
+    Raises:
+        UserError: unreadable, damaged, or without our description of the network.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = cast(dict[str, str], file.metadata() or {})
+            tensors = {key: cast(Tensor, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118, it is no mapping
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is a damaged safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
+        raise UserError(
+            f"{path} is a safetensors file without a description of a network by Boxwright (its metadata has "
+            f"{', '.join(sorted(metadata)) or 'no entry'}); `boxwright convert weights` writes such files"
+        )
+    try:
+        return tensors, {key: json.loads(metadata[key]) for key in ("spec", "names", "strides")}
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its description of the model is malformed ({error})") from error
