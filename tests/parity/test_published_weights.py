@@ -30,7 +30,9 @@ def test_plain_values_and_shapes(path: Path) -> None:
     assert list(weights.names) == facts["names"]
     assert list(weights.strides) == facts["stride"]
     assert weights.hyp == facts["hyp"]
-    assert weights.spec.to_mapping() == facts["yaml"]
+    rows = weights.spec.to_mapping()
+    assert rows.pop("generation") == "v7.0"  # told apart by its layers: the file does not say
+    assert rows == facts["yaml"]
     assert all(value.dtype in (torch.float32, torch.int64) for value in weights.state_dict.values())
 
 

@@ -15,6 +15,7 @@ from boxwright.engine.ema import ModelEma
 from boxwright.engine.optim import apply_settings, make_optimizer, parameter_roles
 from boxwright.engine.schedule import Schedule, lr_factor
 from boxwright.engine.stopping import EarlyStopping
+from boxwright.losses.releases import RELEASES
 from boxwright.losses.yolo import scale_gains
 from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
@@ -116,10 +117,13 @@ def test_early_stopping_and_factors(file: Path) -> None:
             np.testing.assert_allclose(values, case[key], RTOL, ATOL)
 
 
-@pytest.mark.parametrize("file", golden_cases("schedule", "hyp_scaling_v[67]*.json"))
+@pytest.mark.parametrize("file", golden_cases("schedule", "hyp_scaling_v*.json"))
 def test_gain_scaling(file: Path) -> None:
-    for case in json.loads(file.read_text())["cases"]:
+    content = json.loads(file.read_text())
+    release = RELEASES.get(content["version"], RELEASES["v5"])
+    for case in content["cases"]:
         before = LossConfig(**case["before"])
-        after = scale_gains(before, num_layers=case["nl"], num_classes=case["nc"], imgsz=case["imgsz"])
+        sizes = {"num_layers": case["nl"], "num_classes": case["nc"], "imgsz": case["imgsz"]}
+        after = scale_gains(before, **sizes, release=release)
         for key, value in case["after"].items():
             np.testing.assert_allclose(getattr(after, key), value, RTOL, ATOL)

@@ -6,7 +6,8 @@ import difflib
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from boxwright import __version__
@@ -78,18 +79,24 @@ def _dispatch(argv: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
         raise UserError(f"there is no verb '{name}'; {hint}")
     verb = VERBS[name]
-    _log_to_stderr()
     if verb.computes and not {"-h", "--help"} & set(argv):
         from boxwright.engine.allocator import keep_large_buffers
 
         keep_large_buffers()  # before torch allocates
-    return importlib.import_module(verb.module).run(argv[1:])
+    with _log_to_stderr():
+        return importlib.import_module(verb.module).run(argv[1:])
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Only while the verb runs: who calls `main` from Python keeps his own logging."""
     logger = logging.getLogger("boxwright")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+    level, handler = logger.level, logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -66,7 +66,7 @@ OPTIM = (
     Flag("optim.ema_tau", "--optim.ema_tau", "2000.0", "updates over which that decay ramps up"),
 )
 LOSS = (
-    Flag("loss.recipe", "--loss.recipe", "", "v5 or v3: which published loss; none: that of the model", "NAME"),
+    Flag("loss.recipe", "--loss.recipe", "", "v5, v4.0 ... v1.0, v3: published loss; none: the model's", "NAME"),
     Flag("loss.box", "--loss.box", "0.05", "gain of the box term"),
     Flag("loss.cls", "--loss.cls", "0.5", "gain of the class term"),
     Flag("loss.obj", "--loss.obj", "1.0", "gain of the objectness term"),

@@ -15,6 +15,8 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
+# v5 is the loss of YOLOv5 v5.0 to v7.0, v1.0 to v4.0 those of its early releases, v3 that of YOLOv3-SPP.
+Recipe = Literal["", "v5", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -62,7 +64,7 @@ class AugmentConfig(Frozen):
 class LossConfig(Frozen):
     """Gains and options of the detection loss."""
 
-    recipe: Literal["", "v5", "v3"] = ""  # which published loss; empty: that of the model
+    recipe: Recipe = ""  # which published loss; empty: that of the model
     box: NotNegative = 0.05  # gain of the box term
     cls: NotNegative = 0.5  # gain of the class term, before scaling by classes and layers
     obj: NotNegative = 1.0  # gain of the objectness term, before scaling by image size and layers

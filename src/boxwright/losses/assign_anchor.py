@@ -6,7 +6,8 @@ or not, so that no shape depends on the data: the step needs no host sync and ca
 
 Source: YOLOv5 6.x as published (spec B3). There a label is tried at five places (own cell, left, up, right, down). Left
 and right exclude each other, except for a centre exactly on a cell border, whose "right" place is its own cell once
-more; so three candidates with a count say the same as five, at three fifths of the cost.
+more; so three candidates with a count say the same as five, at three fifths of the cost. In v1.0 and v2.0 such a
+centre had no "right" place.
 
 Legend: B images, M labels an image (padded), A anchors a level, K = 3 * A * B * M candidates.
 """
@@ -45,7 +46,14 @@ class Assignment:
     labels: Tensor
 
 
-def assign(targets: Targets, anchors: Tensor, grid_hw: tuple[int, int], anchor_t: float) -> Assignment:
+def assign(
+    targets: Targets,
+    anchors: Tensor,
+    grid_hw: tuple[int, int],
+    anchor_t: float,
+    *,
+    border_counts_twice: bool = True,
+) -> Assignment:
     """Candidates of one level.
 
     Args:
@@ -53,6 +61,7 @@ def assign(targets: Targets, anchors: Tensor, grid_hw: tuple[int, int], anchor_t
         anchors: (A, 2) width, height in cells of this level.
         grid_hw: rows and columns of this level's map.
         anchor_t: a side ratio of this or more does not match.
+        border_counts_twice: a centre exactly on a border between cells is tried on both sides of it, as from v3.0 on.
     """
     num_images, num_labels = targets.labels.shape
     num_anchors, num_boxes = anchors.shape[0], num_images * num_labels
@@ -65,7 +74,7 @@ def assign(targets: Targets, anchors: Tensor, grid_hw: tuple[int, int], anchor_t
     larger = torch.maximum(torch.maximum(ratio_w, 1 / ratio_w), torch.maximum(ratio_h, 1 / ratio_h))
     fits = (larger < anchor_t) & targets.valid.reshape(-1)
 
-    in_x, in_y = _neighbour(x, width, 0), _neighbour(y, height, 1)
+    in_x, in_y = _neighbour(x, width, 0, border_counts_twice), _neighbour(y, height, 1, border_counts_twice)
     nowhere = torch.zeros_like(x)
     cell_x = (x + torch.stack((nowhere, in_x.shift, nowhere))).long()  # (3, BM); truncation is floor: none is negative
     cell_y = (y + torch.stack((nowhere, nowhere, in_y.shift))).long()
@@ -112,11 +121,11 @@ class _Neighbour:
     own_number: Tensor
 
 
-def _neighbour(centre: Tensor, cells: int, axis: int) -> _Neighbour:
+def _neighbour(centre: Tensor, cells: int, axis: int, border_counts_twice: bool) -> _Neighbour:
     """Choose the neighbour along an axis (0 for x, 1 for y) of so many cells."""
     from_end = cells - centre
     before = (centre % 1 < 0.5) & (centre > 1)
-    after = (from_end % 1 < 0.5) & (from_end > 1)
+    after = (from_end % 1 < 0.5 if border_counts_twice else centre % 1 > 0.5) & (from_end > 1)
     return _Neighbour(
         exists=before | after,
         shift=torch.where(before, -0.5, 0.5),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from boxwright.config.schema import LossConfig
+from boxwright.losses.releases import RELEASES
 from boxwright.losses.yolo import YoloLoss
 from boxwright.losses.yolov3 import YoloV3Loss
 from boxwright.models.detection import DetectionModel
@@ -19,4 +20,5 @@ def make_criterion(model: DetectionModel, config: LossConfig, imgsz: int | None 
     recipe = config.recipe or model.recipe
     if recipe == "v3":
         return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_coding)
-    return YoloLoss(model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding)
+    release = RELEASES[recipe]
+    return YoloLoss(model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding, release)

@@ -1,7 +1,7 @@
-"""The published YOLOv5 detection loss: CIoU box term, objectness and class BCE, summed over levels.
+"""The published YOLOv5 detection loss: box overlap, objectness and class BCE, summed over levels.
 
-Source: YOLOv5 6.x as published (spec B4). Shapes are static and nothing waits for the device, so the step can be
-compiled.
+Source: YOLOv5 as published (spec B4); what its releases did differently is in releases.py. Shapes are static and
+nothing waits for the device, so the step can be compiled.
 
 Legend: B images, A anchors a level, C classes, K candidates of a level (losses/assign_anchor.py).
 """
@@ -19,13 +19,12 @@ from boxwright.losses.assign_anchor import Assignment, assign
 from boxwright.losses.box_coding import BoxCoding, decode_boxes
 from boxwright.losses.focal import binary_cross_entropy
 from boxwright.losses.pick import pick
+from boxwright.losses.releases import RELEASES, Release
 from boxwright.ops.boxes import elementwise_iou
 from boxwright.structures import Targets
 
-# Weight of each level's objectness, finest first, as published.
-_BALANCE_3 = (4.0, 1.0, 0.4)
-_BALANCE_MORE = (4.0, 1.0, 0.25, 0.06, 0.02)
 _AUTOBALANCE_RATE = 0.0001
+_MANY_LEVELS = 4
 _REFERENCE_STRIDE = 16  # autobalance keeps this level's weight at 1
 
 
@@ -40,16 +39,21 @@ class LossOutput:
     items: Tensor
 
 
-def scale_gains(config: LossConfig, *, num_layers: int, num_classes: int, imgsz: int) -> LossConfig:
+def scale_gains(
+    config: LossConfig, *, num_layers: int, num_classes: int, imgsz: int, release: Release = RELEASES["v5"]
+) -> LossConfig:
     """Gains for this number of levels, classes and this image size; they are published for 3, 80 and 640."""
-    per_layer = 3 / num_layers
-    return config.model_copy(
-        update={
-            "box": config.box * per_layer,
-            "cls": config.cls * num_classes / 80 * per_layer,
-            "obj": config.obj * (imgsz / 640) ** 2 * per_layer,
-        }
-    )
+    gains = _by_level(config, release.per_level_outside, num_layers)
+    gains["cls"] *= num_classes / 80
+    if release.objectness_by_area:
+        gains["obj"] *= (imgsz / 640) ** 2
+    return config.model_copy(update=gains)
+
+
+def _by_level(config: LossConfig, which: Sequence[str], num_layers: int) -> dict[str, float]:
+    """The three gains, some of them for a network of this many levels."""
+    gains = {"box": config.box, "cls": config.cls, "obj": config.obj}
+    return {name: gain * (3 / num_layers if name in which else 1.0) for name, gain in gains.items()}
 
 
 class YoloLoss(nn.Module):
@@ -62,6 +66,7 @@ class YoloLoss(nn.Module):
         config: gains and options.
         imgsz: network input side for which the gains are scaled; None takes them as they are.
         coding: how the network's raw boxes are meant.
+        release: which published form of the loss.
     """
 
     balance: Tensor
@@ -75,15 +80,19 @@ class YoloLoss(nn.Module):
         config: LossConfig,
         imgsz: int | None = None,
         coding: BoxCoding = "v5",
+        release: Release = RELEASES["v5"],
     ) -> None:
         super().__init__()
         num_layers = len(strides)
         if imgsz is not None:
-            config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz)
-        self.config = config
+            config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz, release=release)
+        gains = _by_level(config, release.per_level_inside, num_layers)
+        gains["obj"] *= release.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
+        self.config = config.model_copy(update=gains)
+        self.release = release
         self.coding: BoxCoding = coding
         self.num_classes = num_classes
-        published = _BALANCE_3 if num_layers == 3 else _BALANCE_MORE[:num_layers]
+        published = release.balance_3 if num_layers == 3 else release.balance_more[:num_layers]
         by_stride = [published[sorted(strides).index(stride)] for stride in strides]
         self.register_buffer("balance", torch.tensor(by_stride))
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
@@ -105,12 +114,19 @@ class YoloLoss(nn.Module):
     def _level(self, level: int, maps: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
         """Box, objectness and class term of one level, before gains."""
         config = self.config
-        found = assign(targets, self.anchors[level], (maps.shape[2], maps.shape[3]), config.anchor_t)
+        found = assign(
+            targets,
+            self.anchors[level],
+            (maps.shape[2], maps.shape[3]),
+            config.anchor_t,
+            border_counts_twice=self.release.border_counts_twice,
+        )
         boxes, class_logits, objectness_logits = pick(maps, found)
         total = found.counts.sum().clamp(min=1)
 
         decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
-        iou = elementwise_iou(decoded.T, found.boxes, config.iou_kind or "ciou")
+        kind = config.iou_kind or self.release.iou_kind
+        iou = elementwise_iou(decoded.T, found.boxes, kind, eps=self.release.iou_eps)
         box = ((1.0 - iou) * found.counts).sum() / total
 
         wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)

@@ -195,6 +195,7 @@ class GraphModel(DetectionModel):
             s if s >= 0 else i + s for i, row in enumerate(spec.rows) for s in row.sources if i and s != -1
         )
         facts = spec.generation_facts
+        self.recipe = facts.recipe
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = facts.batch_norm_eps
