@@ -6,7 +6,7 @@ import difflib
 import importlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ def _dispatch(argv: Sequence[str]) -> int:
 
 
 @contextmanager
-def _log_to_stderr() -> Iterator[None]:
+def _log_to_stderr() -> Generator[None]:
     """Only while the verb runs: who calls `main` from Python keeps his own logging."""
     logger = logging.getLogger("boxwright")
     level, handler = logger.level, logging.StreamHandler()

@@ -20,16 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boxwright.checkpoints.reader import load_model
 from boxwright.data.image_header import IMAGE_SUFFIXES
 from boxwright.data.images import read_image
 from boxwright.data.letterbox import Image, letterbox
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.draw import draw_boxes
+from boxwright.inference.networks import open_network, ready
 from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
-from boxwright.models.detection import DetectionModel
-from boxwright.models.fuse import fuse
+from boxwright.models.detection import DetectionModel, Network
 from boxwright.ops.boxes import scale_back
 from boxwright.postprocess.yolo import YoloPostprocess
 
@@ -102,17 +101,17 @@ class Result:
 
 
 class Detector:
-    """A fused network on a device.
+    """A network on a device, batch norms folded.
 
     Args:
-        model: in any mode and on any device; it is copied.
+        model: in any mode and on any device, it is copied; or one that `open_network` has made ready.
         device: where to run.
         half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
     """
 
-    def __init__(self, model: DetectionModel, *, device: torch.device | None = None, half: bool = False) -> None:
+    def __init__(self, model: Network, *, device: torch.device | None = None, half: bool = False) -> None:
         self.device = device or torch.device("cpu")
-        self.model = fuse(model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = ready(model, self.device) if isinstance(model, DetectionModel) else model
         self.dtype = torch.float32
         if half:
             self.dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
@@ -199,8 +198,9 @@ class Detector:
     def _prepare(self, image: Image, imgsz: int) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
         """Letterbox, BGR to RGB, to the device, 0..1. The bytes are sent, not the floats."""
         multiple = max(LETTERBOX_MULTIPLE, *self.model.strides)
-        side = self._round_up(imgsz, multiple)
-        padded, scale_yx, pad_yx = letterbox(image, (side, side), auto=True, stride=multiple)
+        fixed = self.model.input_size
+        side = self._round_up(imgsz, multiple) if fixed is None else 0
+        padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
         pixels = torch.from_numpy(np.ascontiguousarray(padded[..., ::-1])).to(self.device)
         images = pixels.permute(2, 0, 1)[None]  # in memory still HWC, which is channels_last
         return images.to(self.dtype).div_(255), scale_yx, pad_yx
@@ -219,7 +219,7 @@ class Detector:
 
 
 def load(path: str | Path, *, device: str = "", half: bool = False) -> Detector:
-    """Load our own or a published YOLOv5 checkpoint.
+    """Load our own or a published checkpoint, or an exported file.
 
     Args:
         path: the file.
@@ -229,7 +229,8 @@ def load(path: str | Path, *, device: str = "", half: bool = False) -> Detector:
     Raises:
         UserError: no readable checkpoint, or no such device.
     """
-    return Detector(load_model(path), device=select_device(device), half=half)
+    where = select_device(device)
+    return Detector(open_network(path, where, half=half), device=where, half=half)
 
 
 def _is_one(item: str | Path | Image) -> bool:

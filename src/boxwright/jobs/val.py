@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
-from boxwright.checkpoints.reader import load_model
 from boxwright.config.schema import ValConfig
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
@@ -22,9 +20,9 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.evaluation.coco import truth_for
 from boxwright.evaluation.loop import Evaluation, evaluate
+from boxwright.inference.networks import open_network
 from boxwright.jobs.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
-from boxwright.models.detection import DetectionModel
-from boxwright.models.fuse import fuse
+from boxwright.models.detection import Network
 from boxwright.reporting.metrics_file import write_metrics
 from boxwright.structures import Batch, Detections
 
@@ -49,19 +47,21 @@ def val(config: ValConfig) -> Evaluation:
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     only_speed = config.task == "speed"
-    model = load_model(config.weights)
+    network = open_network(config.weights, device, half=config.half)
     split = "val" if config.task == "speed" else config.task
     index = open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
-    _check_classes(config, model, index)
+    _check_classes(config, network, index)
     folder = None if only_speed else new_run_folder(config.project, config.name, config.exist_ok)
-    stride = max(model.strides)
-    network = fuse(model).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    stride, fixed = max(network.strides), network.input_size
+    if fixed is not None and fixed[0] != fixed[1]:
+        raise UserError(f"{config.weights} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
     loader = make_val_loader(
         index,
-        imgsz=_fitting(config.imgsz, stride),
+        imgsz=_fitting(config.imgsz, stride) if fixed is None else fixed[0],
         batch_size=config.batch_size,
         stride=stride,
         workers=config.workers,
+        rect=fixed is None,
         pin_memory=device.type == "cuda",
     )
     outputs = _Outputs(config, index, folder)
@@ -127,7 +127,7 @@ class _Outputs:
         print(f"results in {self.folder}")
 
 
-def _check_classes(config: ValConfig, model: DetectionModel, index: DataIndex) -> None:
+def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
     """Weights and data must speak of the same classes; no label at all is worth a word."""
     if not config.single_cls:
         if model.num_classes != index.num_classes:
