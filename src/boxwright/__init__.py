@@ -11,7 +11,7 @@ import boxwright as bw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,20 +23,23 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "predict", "train", "val"]
 
 
-def load(weights: str | Path, *, device: str = "", half: bool = False) -> Detector:
+def load(
+    weights: str | Path | Sequence[str | Path], *, device: str = "", half: bool = False, augment: bool = False
+) -> Detector:
     """Load a checkpoint, ready to predict.
 
     Args:
-        weights: a Boxwright checkpoint or a published YOLOv5 `.pt` file.
+        weights: a Boxwright checkpoint, a published YOLOv5 `.pt` or an exported file; several run as one network.
         device: cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
+        augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
 
     Raises:
-        UserError: missing, not a checkpoint, or refused because it would run code.
+        UserError: missing, not a checkpoint, refused because it would run code, or several of different classes.
     """
     from boxwright.inference.predictor import load as load_detector
 
-    return load_detector(weights, device=device, half=half)
+    return load_detector(weights, device=device, half=half, augment=augment)
 
 
 def train(
@@ -79,11 +82,13 @@ def train(
     return job.resume(None if resume is True else Path(resume), overrides)
 
 
-def val(weights: str | Path = "", data: str | Path = "", *, config: str = "", **settings: Any) -> Evaluation:
+def val(
+    weights: str | Path | Sequence[str | Path] = "", data: str | Path = "", *, config: str = "", **settings: Any
+) -> Evaluation:
     """Measure a detector on labelled images.
 
     Args:
-        weights: checkpoint to measure.
+        weights: checkpoint or exported file to measure; several run as one network.
         data: data yaml, VOC root or COCO json.
         config: yaml of settings of this verb.
         settings: any setting of `config.schema.ValConfig`.
@@ -95,11 +100,13 @@ def val(weights: str | Path = "", data: str | Path = "", *, config: str = "", **
     return job(load_settings(ValConfig, _given(settings, weights=weights, data=data), config=config))
 
 
-def predict(weights: str | Path = "", source: str | Path = "", *, config: str = "", **settings: Any) -> Path:
+def predict(
+    weights: str | Path | Sequence[str | Path] = "", source: str | Path = "", *, config: str = "", **settings: Any
+) -> Path:
     """Find objects and write annotated images, labels, crops or json to a run folder.
 
     Args:
-        weights: checkpoint to run.
+        weights: checkpoint or exported file to run; several run as one network.
         source: image, folder, glob, list file, video or camera number.
         config: yaml of settings of this verb.
         settings: any setting of `config.schema.PredictConfig`.
@@ -114,6 +121,7 @@ def predict(weights: str | Path = "", source: str | Path = "", *, config: str = 
     return job(load_settings(PredictConfig, _given(settings, weights=weights, source=source), config=config))
 
 
-def _given(settings: Mapping[str, Any], **named: str | Path) -> dict[str, Any]:
+def _given(settings: Mapping[str, Any], **named: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """The named settings that were given, and the others."""
-    return {name: str(value) for name, value in named.items() if value} | dict(settings)
+    given = {name: value for name, value in named.items() if value}
+    return {n: str(v) if isinstance(v, str | Path) else [str(p) for p in v] for n, v in given.items()} | dict(settings)

@@ -24,7 +24,6 @@ YOLOV5_FLAGS: dict[str, str] = {
     "--linear-lr": "linear is the default, --cos-lr chooses the other",
     "--notest": "write --noval",
     "--save-hybrid": "this version does not have it",
-    "--augment": "this version does not have it",
     "--evolve": "this version does not have it",
     "--image-weights": "this version does not have it",
     "--noautoanchor": "anchors are never changed here, so leave it out",

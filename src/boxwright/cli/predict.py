@@ -8,7 +8,7 @@ from boxwright.cli.flags import Flag, Parser, origins, switch
 from boxwright.errors import UserError
 
 RUN = (
-    Flag("weights", "--weights", "", "checkpoint to run", "PT"),
+    Flag("weights", "--weights", "", "checkpoint to run; several: run as one", "PT", kind="list"),
     Flag("source", "--source", "", "image, folder, glob, list file, video or camera number", "SOURCE"),
     Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),
     Flag("conf_thres", "--conf-thres", "0.25", "lowest score"),
@@ -18,6 +18,7 @@ RUN = (
     switch("agnostic_nms", "--agnostic-nms", "let boxes of different classes suppress each other"),
     Flag("device", "--device", "", "cpu, or a GPU as 0 or cuda:0; none: the first GPU, else the CPU", "DEVICE"),
     switch("half", "--half", "half precision: bf16 on the CPU, fp16 on a GPU"),
+    switch("augment", "--augment", "test-time augmentation: look at three sizes, once mirrored"),
     Flag("vid_stride", "--vid-stride", "1", "take every N-th frame of a video"),
 )
 OUTPUT = (

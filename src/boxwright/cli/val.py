@@ -9,7 +9,7 @@ from boxwright.cli.flags import Flag, Parser, origins, switch
 from boxwright.errors import UserError
 
 RUN = (
-    Flag("weights", "--weights", "", "checkpoint to measure", "PT"),
+    Flag("weights", "--weights", "", "checkpoint to measure; several: run as one", "PT", kind="list"),
     Flag("data", "--data", "", "data yaml, VOC root or COCO json", "DATA"),
     Flag("task", "--task", "val", "train, val or test: the split; speed: time only", "TASK"),
     Flag("batch_size", "--batch-size --batch", "32", "images at a time"),
@@ -21,6 +21,7 @@ RUN = (
     Flag("device", "--device", "", "cpu, or a GPU as 0 or cuda:0; none: the first GPU, else the CPU", "DEVICE"),
     Flag("workers", "--workers", "8", "loader processes, at most one a core"),
     switch("half", "--half", "half precision: bf16 on the CPU, fp16 on a GPU"),
+    switch("augment", "--augment", "test-time augmentation: look at three sizes, once mirrored"),
     Flag("compat", "--compat", "faithful", "faithful or fixed: keep or mend known defects", "KIND"),
 )
 OUTPUT = (

@@ -6,7 +6,9 @@ the flat hyper-parameter files (hyp.py).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -17,6 +19,7 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
 # v5 is the loss of YOLOv5 v5.0 to v7.0, v1.0 to v4.0 those of its early releases, v3 that of YOLOv3-SPP.
 Recipe = Literal["", "v5", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
+ExportKind = Literal["onnx", "torchscript", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -33,6 +36,15 @@ def _numbers(value: Any) -> Any:
 
 
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+
+
+def _paths(value: Any) -> Any:
+    """Read one path as a list of one; an empty one is none at all."""
+    paths = cast(Sequence[Any], value) if isinstance(value, list | tuple) else (value,)
+    return tuple(str(path) if isinstance(path, PurePath) else path for path in paths if path != "")
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 
 
 class Frozen(BaseModel):
@@ -139,7 +151,7 @@ class RunConfig(Frozen):
 class ValConfig(Frozen):
     """Settings of `boxwright val`."""
 
-    weights: str = ""
+    weights: Paths = ()  # checkpoint or exported file to measure; several run as one network
     data: str = ""
     batch_size: Annotated[int, Field(ge=1)] = 32
     imgsz: Annotated[int, Field(ge=1)] = 640
@@ -155,6 +167,7 @@ class ValConfig(Frozen):
     save_conf: bool = False
     save_json: bool = False
     half: bool = False  # run the network in bf16 (CPU) or fp16 (GPU)
+    augment: bool = False  # test-time augmentation: three sizes, one of them mirrored
     noplots: bool = False
     compat: Compat = "faithful"
     project: str = "runs/val"
@@ -165,7 +178,7 @@ class ValConfig(Frozen):
 class PredictConfig(Frozen):
     """Settings of `boxwright predict`."""
 
-    weights: str = ""
+    weights: Paths = ()  # checkpoint or exported file to run; several run as one network
     source: str = ""  # image, folder, glob, list file, video, or a camera number
     imgsz: Annotated[int, Field(ge=1)] = 640
     conf_thres: Fraction = 0.25
@@ -183,7 +196,24 @@ class PredictConfig(Frozen):
     hide_labels: bool = False
     hide_conf: bool = False
     half: bool = False
+    augment: bool = False  # test-time augmentation: three sizes, one of them mirrored
     vid_stride: Annotated[int, Field(ge=1)] = 1  # take every n-th frame
     project: str = "runs/predict"
     name: str = "exp"
     exist_ok: bool = False
+
+
+class ExportConfig(Frozen):
+    """Settings of `boxwright export`."""
+
+    weights: str = ""
+    include: tuple[ExportKind, ...] = ("onnx",)
+    imgsz: Annotated[Numbers, Field(min_length=1)] = (640,)  # one side, or height and width
+    static: bool = False  # the file takes images of that size only; else of any size
+    half: bool = False
+    int8: bool = False
+    source: str = ""  # images to check the files with, and to measure for int8
+    nms: bool = False  # NMS in the file, at these thresholds
+    conf_thres: Fraction = 0.25
+    iou_thres: Fraction = 0.45
+    max_det: Annotated[int, Field(ge=1)] = 1000

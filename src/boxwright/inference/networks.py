@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from boxwright.errors import UserError
 from boxwright.inference.exported import is_exported, open_exported
 from boxwright.models.detection import DetectionModel, Network
 from boxwright.models.fuse import fuse
+from boxwright.postprocess.ensemble import Ensemble
+from boxwright.postprocess.tta import AugmentedNetwork
 
 
 def open_network(path: str | Path, device: torch.device, *, half: bool = False) -> Network:
@@ -32,6 +35,35 @@ def open_network(path: str | Path, device: torch.device, *, half: bool = False) 
     if half:
         raise UserError(f"the precision of {path} is fixed: leave out --half, or export with --half")
     return open_exported(path, device)
+
+
+def open_networks(
+    paths: Sequence[str | Path], device: torch.device, *, half: bool = False, augment: bool = False
+) -> Network:
+    """Open one file, or several as one network whose rows go through one NMS.
+
+    Args:
+        paths: at least one, each as `open_network` takes it; all of the same classes.
+        device: where they will run.
+        half: whether they will be asked to compute in half precision.
+        augment: look at each image at three sizes, one of them mirrored.
+
+    Raises:
+        UserError: as `open_network`; the classes differ; or augment is asked of an exported file.
+    """
+    sources = [str(path) for path in paths]
+    networks = [open_network(path, device, half=half) for path in paths]
+    if augment:
+        networks = [_augmented(network, source) for network, source in zip(networks, sources, strict=True)]
+    return networks[0] if len(networks) == 1 else Ensemble(networks, sources)
+
+
+def _augmented(network: Network, source: str) -> Network:
+    if not isinstance(network, DetectionModel):
+        raise UserError(
+            f"--augment needs the levels of a network, which exported files do not give: leave out {source}"
+        )
+    return AugmentedNetwork(network)
 
 
 def ready(model: DetectionModel, device: torch.device) -> DetectionModel:

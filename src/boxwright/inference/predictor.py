@@ -26,7 +26,7 @@ from boxwright.data.letterbox import Image, letterbox
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.draw import draw_boxes
-from boxwright.inference.networks import open_network, ready
+from boxwright.inference.networks import open_networks, ready
 from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
 from boxwright.models.detection import DetectionModel, Network
 from boxwright.ops.boxes import scale_back
@@ -104,7 +104,7 @@ class Detector:
     """A network on a device, batch norms folded.
 
     Args:
-        model: in any mode and on any device, it is copied; or one that `open_network` has made ready.
+        model: in any mode and on any device, it is copied; or one that `open_networks` has made ready.
         device: where to run.
         half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
     """
@@ -218,19 +218,24 @@ class Detector:
         return time.perf_counter()
 
 
-def load(path: str | Path, *, device: str = "", half: bool = False) -> Detector:
+def load(
+    weights: str | Path | Sequence[str | Path], *, device: str = "", half: bool = False, augment: bool = False
+) -> Detector:
     """Load our own or a published checkpoint, or an exported file.
 
     Args:
-        path: the file.
+        weights: the file; several run as one network: NMS goes over what all of them found.
         device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
+        augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
 
     Raises:
-        UserError: no readable checkpoint, or no such device.
+        UserError: no readable checkpoint, several of different classes, no such device, or augment is asked of an
+            exported file.
     """
     where = select_device(device)
-    return Detector(open_network(path, where, half=half), device=where, half=half)
+    paths = [weights] if isinstance(weights, str | Path) else weights
+    return Detector(open_networks(paths, where, half=half, augment=augment), device=where, half=half)
 
 
 def _is_one(item: str | Path | Image) -> bool:

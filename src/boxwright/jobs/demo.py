@@ -166,7 +166,7 @@ def _predict(folder: Path, settings: DemoSettings, seed: int, device: str) -> li
     )
     write_street(folder / "unseen", unseen)
     config = PredictConfig(
-        weights=str(folder / "weights" / "best.pt"),
+        weights=(str(folder / "weights" / "best.pt"),),
         source=str(folder / "unseen" / "images" / "unseen"),
         imgsz=settings.imgsz,
         device=device,

@@ -32,7 +32,7 @@ def predict(config: PredictConfig) -> Path:
         if not getattr(config, name):
             raise UserError(f"predict needs --{name}")
     source = open_source(config.source, video_stride=config.vid_stride)
-    detector = load(config.weights, device=config.device, half=config.half)
+    detector = load(config.weights, device=config.device, half=config.half, augment=config.augment)
     postprocess = YoloPostprocess(
         score_threshold=config.conf_thres,
         iou_threshold=config.iou_thres,

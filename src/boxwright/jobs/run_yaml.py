@@ -71,9 +71,9 @@ def predict_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = No
     run.need(*(key for key in ("weights", "source") if key not in flags))
     settings = run.prediction() if "source" in run.values else {}
     config = load(PredictConfig, {**settings, **flags})
-    weights = Path(config.weights)
-    if not weights.is_file():
-        raise UserError(f"{_place(run, 'weights')}: there is no checkpoint {weights}")
+    for weights in config.weights:
+        if not Path(weights).exists():
+            raise UserError(f"{_place(run, 'weights')}: there is no checkpoint {weights}")
     folder = run.path("output_pos") if "output_pos" in run.values else _date_folder(run)
     folder = new_run_folder(folder.parent, folder.name, exist_ok=True)
     config = config.model_copy(update={"project": str(folder.parent), "name": folder.name, "exist_ok": True})

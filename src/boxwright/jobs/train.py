@@ -194,7 +194,7 @@ def _finish(config: RunConfig, folder: Path) -> None:
     if best.exists():
         val(
             ValConfig(
-                weights=str(best),
+                weights=(str(best),),
                 data=config.data,
                 imgsz=config.imgsz,
                 batch_size=config.batch_size * 2,

@@ -20,7 +20,7 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.evaluation.coco import truth_for
 from boxwright.evaluation.loop import Evaluation, evaluate
-from boxwright.inference.networks import open_network
+from boxwright.inference.networks import open_networks
 from boxwright.jobs.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
 from boxwright.models.detection import Network
 from boxwright.reporting.metrics_file import write_metrics
@@ -47,14 +47,14 @@ def val(config: ValConfig) -> Evaluation:
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     only_speed = config.task == "speed"
-    network = open_network(config.weights, device, half=config.half)
+    network = open_networks(config.weights, device, half=config.half, augment=config.augment)
     split = "val" if config.task == "speed" else config.task
     index = open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
     _check_classes(config, network, index)
     folder = None if only_speed else new_run_folder(config.project, config.name, config.exist_ok)
     stride, fixed = max(network.strides), network.input_size
     if fixed is not None and fixed[0] != fixed[1]:
-        raise UserError(f"{config.weights} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
+        raise UserError(f"{_listed(config)} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
     loader = make_val_loader(
         index,
         imgsz=_fitting(config.imgsz, stride) if fixed is None else fixed[0],
@@ -132,7 +132,7 @@ def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
     if not config.single_cls:
         if model.num_classes != index.num_classes:
             raise UserError(
-                f"{config.weights} predicts {model.num_classes} classes but {config.data} names {index.num_classes}; "
+                f"{_listed(config)} predicts {model.num_classes} classes but {config.data} names {index.num_classes}; "
                 "measure it on data with the same classes, or add --single-cls to find objects of any class"
             )
         pairs = list(enumerate(zip(model.names, index.names, strict=True)))
@@ -141,12 +141,16 @@ def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
             i, ours, theirs = different[0]
             _log.warning(
                 "%d class names differ: class %d is %r in %s but %r in %s; classes are compared by number",
-                *(len(different), i, ours, config.weights, theirs, config.data),
+                *(len(different), i, ours, _listed(config), theirs, config.data),
             )
     if not len(index.boxes):
         _log.warning(
             "no label in the %s split of %s: the YOLOv5 metric is 0 and the COCO metric -1", config.task, config.data
         )
+
+
+def _listed(config: ValConfig) -> str:
+    return ", ".join(config.weights)
 
 
 def _fitting(imgsz: int, stride: int) -> int:
