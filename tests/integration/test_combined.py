@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.config.schema import ValConfig
 from boxwright.errors import UserError
+from boxwright.inference.exported import METADATA_KEY, ExportInfo
 from boxwright.jobs.val import val
 from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
@@ -130,6 +132,45 @@ def test_other_classes_are_refused(
     with pytest.raises(UserError, match=message):
         bw.load([weights[0], other], device="cpu", augment=augment)
     assert not (tmp_path / "runs").exists()
+
+
+class OneBox(torch.nn.Module):
+    """An exported network: one box in the middle of every image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        row = torch.tensor([48.0, 48.0, 40.0, 20.0, 1.0, 0.0, 1.0, 0.0])
+        return row.expand(images.shape[0], 1, 8)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A TorchScript file for images of 96x96."""
+    path = tmp_path / "one box.torchscript"
+    info = ExportInfo(NAMES, (8, 16, 32), (96, 96), "rows")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        script = torch.jit.trace(OneBox(), (torch.zeros(1, 3, 96, 96),))
+        torch.jit.save(script, str(path), _extra_files={METADATA_KEY: info.to_json().encode()})
+    return path
+
+
+def test_an_exported_file_with_a_checkpoint(weights: tuple[Path, Path], exported: Path) -> None:
+    detector = bw.load([weights[0], exported], device="cpu")
+    result = detector.predict(np.full((96, 96, 3), 90, np.uint8), score_threshold=0.5)
+    assert result.input_size == (96, 96)
+    assert result.labels.tolist() == [1]
+    np.testing.assert_allclose(result.boxes, [[28, 38, 68, 58]])
+
+
+def test_an_exported_file_cannot_be_augmented(weights: tuple[Path, Path], exported: Path) -> None:
+    for chosen in (exported, [weights[0], exported]):
+        with pytest.raises(UserError, match=r"--augment needs the levels .*: leave out .*one box\.torchscript"):
+            bw.load(chosen, device="cpu", augment=True)
+
+
+def test_no_weights() -> None:
+    with pytest.raises(UserError, match="no weights are given"):
+        bw.load([])
 
 
 def test_messages_name_all_weights(weights: tuple[Path, Path], data: Path, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def open_networks(
         UserError: as `open_network`; the classes differ; or augment is asked of an exported file.
     """
     sources = [str(path) for path in paths]
+    if not sources:
+        raise UserError("no weights are given")
     networks = [open_network(path, device, half=half) for path in paths]
     if augment:
         networks = [_augmented(network, source) for network, source in zip(networks, sources, strict=True)]
