@@ -1,4 +1,4 @@
-"""Outputs of the networks against the published ones, for weights filled by name; no test-time augmentation yet."""
+"""Outputs of the networks against the published ones, for weights filled by name. Test-time augmentation: test_tta.py."""
 
 from __future__ import annotations
 
