@@ -1,4 +1,4 @@
-"""Outputs of the networks against the published ones, for weights filled by name. Test-time augmentation: test_tta.py."""
+"""Outputs of the networks against the published ones, for weights filled by name; augmented ones: test_tta.py."""
 
 from __future__ import annotations
 
