@@ -14,8 +14,8 @@ demo: $(INSTALLED)
 test: lint types tests
 
 lint: $(INSTALLED)
-	$(RUN) -m ruff format --check src tests benchmarks
-	$(RUN) -m ruff check src tests benchmarks
+	$(RUN) -m ruff format --check src tests benchmarks examples
+	$(RUN) -m ruff check src tests benchmarks examples
 	$(VENV)/bin/lint-imports
 
 types: $(INSTALLED)
@@ -25,8 +25,8 @@ tests: $(INSTALLED)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 format: $(INSTALLED)
-	$(RUN) -m ruff format src tests benchmarks
-	$(RUN) -m ruff check --fix src tests benchmarks
+	$(RUN) -m ruff format src tests benchmarks examples
+	$(RUN) -m ruff check --fix src tests benchmarks examples
 
 install: $(INSTALLED)
 

@@ -6,7 +6,7 @@ import boxwright as bw
     result = detector.predict("photo.jpg")
     result.boxes, result.scores, result.labels
 
-`bw.train`, `bw.val` and `bw.predict` are the verbs of the command line. Importing this module loads no torch.
+`bw.train`, `bw.val`, `bw.predict` and `bw.export` are verbs of the command line. Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from boxwright.evaluation.loop import Evaluation
     from boxwright.inference.predictor import Detector
+    from boxwright.inference.verify import Agreement
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "predict", "train", "val"]
+__all__ = ["__version__", "export", "load", "predict", "train", "val"]
 
 
 def load(
@@ -119,6 +120,24 @@ def predict(
     from boxwright.jobs.predict import predict as job
 
     return job(load_settings(PredictConfig, _given(settings, weights=weights, source=source), config=config))
+
+
+def export(weights: str | Path = "", *, config: str = "", **settings: Any) -> dict[Path, Agreement]:
+    """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch.
+
+    Args:
+        weights: checkpoint to export.
+        config: yaml of settings of this verb.
+        settings: any setting of `config.schema.ExportConfig`: `include=["onnx", "openvino"]`.
+
+    Returns:
+        each file with how well it agrees with PyTorch.
+    """
+    from boxwright.config.load import load as load_settings
+    from boxwright.config.schema import ExportConfig
+    from boxwright.jobs.export import export as job
+
+    return job(load_settings(ExportConfig, _given(settings, weights=weights), config=config))
 
 
 def _given(settings: Mapping[str, Any], **named: str | Path | Sequence[str | Path]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def flags() -> list[str]:
 def settings() -> list[str]:
     """One line a setting: dotted path, type with its limits, default."""
     lines: list[str] = []
-    for kind in (schema.RunConfig, schema.ValConfig, schema.PredictConfig):
+    for kind in (schema.RunConfig, schema.ValConfig, schema.PredictConfig, schema.ExportConfig):
         for name in setting_names(kind):
             model: type[schema.Frozen] = kind
             *groups, last = name.split(".")

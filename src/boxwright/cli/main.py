@@ -25,6 +25,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("boxwright.cli.train", "train a detector, or go on with a run that was stopped"),
     "val": Verb("boxwright.cli.val", "measure a detector on labelled images"),
     "predict": Verb("boxwright.cli.predict", "find objects in images, videos or a camera"),
+    "export": Verb("boxwright.cli.export", "write a checkpoint for ONNX Runtime, TorchScript or OpenVINO"),
     "check": Verb("boxwright.cli.check", "list every problem of a data set, with file and line", computes=False),
     "info": Verb("boxwright.cli.info", "show the layers, parameters and strides of a model", computes=False),
     "convert": Verb("boxwright.cli.convert", "write weights as another kind of file", computes=False),

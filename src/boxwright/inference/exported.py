@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,7 +139,9 @@ class TorchScriptNetwork(ExportedNetwork):
     def __init__(self, path: Path, device: torch.device) -> None:
         extra = {METADATA_KEY: ""}
         try:
-            script = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that TorchScript is deprecated is no news to who chose it
+                script = torch.jit.load(str(path), map_location=device, _extra_files=extra)
         except (RuntimeError, OSError) as error:
             raise UserError(f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}") from error
         text: str | bytes = extra[METADATA_KEY]
