@@ -72,14 +72,19 @@ def train(
         UserError: lists every setting that is unknown or wrong, or says what else the user can mend.
     """
     from boxwright.config.load import load as load_settings
-    from boxwright.config.schema import RunConfig
+    from boxwright.config.schema import CHANGED_ON_RESUME, RunConfig
+    from boxwright.errors import UserError
     from boxwright.jobs import train as job
 
     given = _given(settings, data=data, model=model, weights=weights)
     run = load_settings(RunConfig, given, hyp=hyp, config=config)
     if resume is False:
         return job.train(run)
-    overrides = {name: getattr(run, name) for name in ("workers", "device", "epochs") if name in settings}
+    files = {"hyp": hyp, "config": config}
+    others = [name for name in (*given, *(key for key, file in files.items() if file)) if name not in CHANGED_ON_RESUME]
+    if others:
+        raise UserError(f"resume takes no {others[0]}: a run goes on as it was, but for {', '.join(CHANGED_ON_RESUME)}")
+    overrides = {name: getattr(run, name) for name in given}
     return job.resume(None if resume is True else Path(resume), overrides)
 
 

@@ -196,3 +196,38 @@ def test_detector_keeps_the_given_model() -> None:
     Detector(model, half=True)
     assert model.training
     assert model.model[0].conv.weight.dtype == torch.float32
+
+
+def test_a_line_of_pixels_is_an_image_like_others(weights: Path, tmp_path: Path) -> None:
+    for shape in ((1, 5000, 3), (5000, 2, 3)):
+        result = load(weights, device="cpu").predict(np.zeros(shape, np.uint8), imgsz=64)
+        assert not isinstance(result, list)
+        assert min(result.input_size) == 32
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"imgsz": 0},
+        {"imgsz": -32},
+        {"score_threshold": 25},
+        {"iou_threshold": -1},
+        {"max_detections": 0},
+        {"classes": [0.7]},
+        {"classes": [3]},
+    ],
+)
+def test_python_settings_out_of_range(weights: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        load(weights, device="cpu").predict(np.zeros((64, 64, 3), np.uint8), **settings)
+
+
+def test_scores_go_into_label_files_only(weights: Path, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="add --save-txt"):
+        predict(config(weights, images, save_conf=True, project=str(tmp_path)))
+
+
+def test_a_list_that_is_no_text(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00photo")
+    with pytest.raises(UserError, match="not UTF-8"):
+        predict(config(weights, tmp_path / "list.txt"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.config.load import load
 from boxwright.config.schema import RunConfig
@@ -162,3 +163,16 @@ def test_settings_that_cannot_work(settings: dict[str, Any], changes: dict[str, 
     with pytest.raises(UserError, match=says):
         start(settings, **changes)
     assert not Path(settings["project"]).exists()
+
+
+def test_resume_from_python_takes_no_other_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="resume takes no imgsz"):
+        bw.train(resume=tmp_path, workers=1, imgsz=64)
+    with pytest.raises(UserError, match="resume takes no data"):
+        bw.train("data.yaml", resume=tmp_path)
+
+
+def test_resume_of_a_checkpoint_outside_a_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="does not lie in a run folder"):
+        bw.train(resume=tmp_path / "last.pt")

@@ -104,7 +104,6 @@ GROUPS = {
     "loss": LOSS,
     "augmentation": AUGMENT,
 }
-CHANGED_ON_RESUME = ("workers", "device", "epochs")  # the only settings that may differ from those of the stopped run
 
 
 def parser() -> Parser:
@@ -131,11 +130,12 @@ def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
     hyp, config, resume, run_file = (given.pop(name) for name in ("hyp", "config", "resume", "run"))
     from boxwright.config.load import load
-    from boxwright.config.schema import RunConfig
+    from boxwright.config.schema import CHANGED_ON_RESUME, RunConfig
 
     flags = origins(given, *GROUPS.values())
     if resume is not None:
-        _refuse_other_settings({"--hyp": hyp, "--config": config, "--run": run_file}, flags)
+        others = {name: setting for name, setting in flags.items() if name not in CHANGED_ON_RESUME}
+        _refuse_other_settings({"--hyp": hyp, "--config": config, "--run": run_file}, others)
     if run_file:
         if config:
             raise UserError("--config does not go with --run: the run yaml and flags hold the settings")
@@ -157,7 +157,7 @@ def run(argv: Sequence[str]) -> int:
 def _refuse_other_settings(files: Mapping[str, str], flags: Mapping[str, Setting]) -> None:
     """A resumed run equals one that was not stopped, so it keeps its settings."""
     refused = [name for name, value in files.items() if value]
-    refused += [setting.origin for name, setting in flags.items() if name not in CHANGED_ON_RESUME]
+    refused += [setting.origin for setting in flags.values()]
     if refused:
         raise UserError(
             f"--resume goes on with the run's own settings: leave out {', '.join(refused)} "

@@ -55,6 +55,9 @@ class Frozen(BaseModel):
     )
 
 
+CHANGED_ON_RESUME = ("workers", "device", "epochs")  # the only settings that may differ from those of the stopped run
+
+
 class AugmentConfig(Frozen):
     """Random changes of training images."""
 

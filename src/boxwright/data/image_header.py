@@ -9,6 +9,7 @@ Source: JPEG (ITU T.81 annex B), Exif 2.32 (section 4.6), PNG (W3C recommendatio
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -130,17 +131,16 @@ def _orientation(tiff: bytes) -> int:
 
 
 def _png_size(file: BinaryIO) -> tuple[int, int]:
-    """Walk the chunks to the end mark; its absence is how a cut file shows."""
+    """Walk the chunks to the end mark; a cut or damaged file shows by a checksum that is not there or wrong."""
     size = (0, 0)
     while True:
         length, kind = struct.unpack(">I4s", file.read(8))
+        body = file.read(length)
+        (checksum,) = struct.unpack(">I", file.read(4))
+        if zlib.crc32(body, zlib.crc32(kind)) != checksum or kind == b"eXIf":
+            raise _UnclearError  # damaged, or it may turn the image
         if kind == b"IHDR":
-            width, height = struct.unpack(">II", file.read(8))
+            width, height = struct.unpack_from(">II", body)
             size = (height, width)
-            length -= 8
         elif kind == b"IEND":
-            struct.unpack(">I", file.read(4))  # its checksum must be there as well
             return size
-        elif kind == b"eXIf":
-            raise _UnclearError  # may turn the image
-        file.seek(length + 4, 1)  # the rest of the chunk and its checksum

@@ -25,6 +25,7 @@ _REDUCED = {
 }
 _LARGEST_REDUCTION = 8  # what JPEG decoders offer: the inverse DCT at 1/8 is its mean
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PFM_STARTS = (b"PF", b"Pf")
 
 
 def read_image(path: Path, reduction: int = 1) -> Image:
@@ -53,9 +54,16 @@ def read_image(path: Path, reduction: int = 1) -> Image:
         image = None
     if image is None:
         raise UserError(f"{path}: cannot be read as an image; replace it or take it out of the data set")
-    if image.ndim == 2:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # grey PFM files ignore the colour flag
+    if data[:2].tobytes() in _PFM_STARTS:
+        image = _from_floats(data)
     return _average(cast("Image", image), reduction // decoded_at)
+
+
+def _from_floats(data: np.ndarray) -> Image:
+    """A PFM file holds floats, of which 1 is white; OpenCV rounds them to 0 and 1."""
+    pixels = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
+    pixels = np.clip(np.nan_to_num(pixels) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
 def _average(image: Image, reduction: int) -> Image:

@@ -62,7 +62,7 @@ def fit_letterbox(
     if not scale_up:
         scale = min(scale, 1.0)
     scale_yx = (scale, scale)
-    resized_h, resized_w = round(height * scale), round(width * scale)
+    resized_h, resized_w = max(round(height * scale), 1), max(round(width * scale), 1)
     border_h, border_w = target_h - resized_h, target_w - resized_w
     if auto:
         border_h, border_w = border_h % stride, border_w % stride

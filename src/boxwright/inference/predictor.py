@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from boxwright.config.load import load as load_settings
+from boxwright.config.schema import PredictConfig
 from boxwright.data.image_header import IMAGE_SUFFIXES
 from boxwright.data.images import read_image
 from boxwright.data.letterbox import Image, letterbox
@@ -148,16 +150,11 @@ class Detector:
             agnostic: boxes of different classes suppress each other, too.
 
         Raises:
-            UserError: nothing is there, or an image cannot be read.
+            UserError: nothing is there, an image cannot be read, or a setting is out of its range.
         """
-        postprocess = YoloPostprocess(
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_detections=max_detections,
-            multi_label=False,
-            agnostic=agnostic,
-            classes=self.check_classes(classes),
-        )
+        given = {"imgsz": imgsz, "conf_thres": score_threshold, "iou_thres": iou_threshold, "max_det": max_detections}
+        settings = load_settings(PredictConfig, {**given, "classes": classes, "agnostic_nms": agnostic})
+        postprocess = self.postprocess(settings)
         many = isinstance(source, list | tuple)
         items = cast(Sequence[str | Path | Image], source) if many else [cast(str | Path | Image, source)]
         results = [self.run(frame, imgsz, postprocess) for item in items for frame in _frames(item)]
@@ -169,6 +166,17 @@ class Detector:
         if wrong:
             raise UserError(f"class {wrong[0]} is not one of the network's, which go from 0 to {len(self.names) - 1}")
         return None if classes is None else tuple(classes)
+
+    def postprocess(self, settings: PredictConfig) -> YoloPostprocess:
+        """The filter that these settings ask for."""
+        return YoloPostprocess(
+            score_threshold=settings.conf_thres,
+            iou_threshold=settings.iou_thres,
+            max_detections=settings.max_det,
+            multi_label=False,
+            agnostic=settings.agnostic_nms,
+            classes=self.check_classes(settings.classes),
+        )
 
     @torch.inference_mode()
     def run(self, frame: Frame, imgsz: int, postprocess: YoloPostprocess) -> Result:

@@ -132,7 +132,11 @@ def _is_media(path: Path) -> bool:
 
 def _read_list(path: Path) -> list[Path]:
     files: list[Path] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no list of files: it is not UTF-8 text") from error
+    for number, line in enumerate(lines, 1):
         if not (entry := line.strip()):
             continue
         places = [path.parent / entry, Path(entry)]

@@ -13,7 +13,6 @@ from boxwright.errors import UserError
 from boxwright.inference.predictor import Result, Speed, load
 from boxwright.inference.sources import open_source
 from boxwright.inference.writer import PredictionWriter
-from boxwright.postprocess.yolo import YoloPostprocess
 
 
 def predict(config: PredictConfig) -> Path:
@@ -31,16 +30,11 @@ def predict(config: PredictConfig) -> Path:
     for name in ("weights", "source"):
         if not getattr(config, name):
             raise UserError(f"predict needs --{name}")
+    if config.save_conf and not config.save_txt:
+        raise UserError("--save-conf writes scores into label files: add --save-txt")
     source = open_source(config.source, video_stride=config.vid_stride)
     detector = load(config.weights, device=config.device, half=config.half, augment=config.augment)
-    postprocess = YoloPostprocess(
-        score_threshold=config.conf_thres,
-        iou_threshold=config.iou_thres,
-        max_detections=config.max_det,
-        multi_label=False,
-        agnostic=config.agnostic_nms,
-        classes=detector.check_classes(config.classes),
-    )
+    postprocess = detector.postprocess(config)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     speeds: list[Speed] = []
     num_boxes, input_size = 0, (0, 0)

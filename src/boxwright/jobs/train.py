@@ -229,4 +229,7 @@ def _find_checkpoint(path: Path | None) -> Path:
         path = path / "weights" / "last.pt"
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path} to go on with")
-    return path.absolute()
+    path = path.absolute()
+    if path.parent.name != "weights":
+        raise UserError(f"{path} does not lie in a run folder: a run goes on from its RUN/weights/last.pt")
+    return path

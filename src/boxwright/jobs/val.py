@@ -44,6 +44,8 @@ def val(config: ValConfig) -> Evaluation:
     for name in ("weights", "data"):
         if not getattr(config, name):
             raise UserError(f"val needs --{name}")
+    if config.save_conf and not config.save_txt:
+        raise UserError("--save-conf writes scores into label files: add --save-txt")
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     only_speed = config.task == "speed"

@@ -70,3 +70,12 @@ def test_progressive_and_grey(tmp_path: Path) -> None:
     pixels = np.zeros((30, 40), np.uint8)
     path.write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes())
     assert image_size(path) == (30, 40)
+
+
+def test_png_with_a_damaged_middle_is_left_out(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", 60, 80)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(BrokenImageError, match="cannot be read as an image"):
+        image_size(path)

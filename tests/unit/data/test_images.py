@@ -105,3 +105,10 @@ def test_a_file_of_another_size_than_indexed_is_named(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.jpg", 48, 64)
     with pytest.raises(UserError, match=r"a\.jpg: the image was 32 x 48 pixels"):
         read_indexed_image(path, (48, 32))
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3)])
+def test_pfm_holds_floats_of_which_1_is_white(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    image = read_image(encode(tmp_path / "a.pfm", np.full(shape, 0.5, np.float32)))
+    assert image.shape == (30, 40, 3)
+    assert (image == 128).all()
