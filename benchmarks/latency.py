@@ -1,9 +1,11 @@
-"""Time of one image through yolov5n at 640 px: network, decode and NMS, in four variants.
+"""Time of one image through yolov5n at 640 px: network, decode and NMS, in every form that `predict` can run.
 
-    fp32    fp32, NCHW, batch-norm folded: the baseline
-    last    the same in channels_last
-    bf16    channels_last, bf16 autocast (slow where the CPU has no bf16 units)
-    unfused fp32, channels_last, batch-norm not folded
+    eager     PyTorch, fp32, NCHW, batch norms not folded: the baseline
+    last      PyTorch, fp32, channels_last, folded: what `predict` takes
+    bf16      the same in bf16 (slow where the CPU has no bf16 units): `predict --half`
+    compile   "last" through torch.compile (needs a C++ compiler)
+    onnx      exported, ONNX Runtime
+    openvino  exported, OpenVINO
 
 All in one process with the malloc setting of the command line, alternating; medians of CPU time and wall time.
 
@@ -13,8 +15,11 @@ All in one process with the malloc setting of the command line, alternating; med
 from __future__ import annotations
 
 import argparse
+import copy
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 from boxwright.engine.allocator import keep_large_buffers
@@ -23,18 +28,15 @@ keep_large_buffers()
 
 import torch  # noqa: E402  # the malloc setting comes before torch allocates
 
-from boxwright.engine.precision import Policy  # noqa: E402
+import boxwright as bw  # noqa: E402
+from boxwright.checkpoints.native import save_checkpoint  # noqa: E402
+from boxwright.inference.predictor import Detector  # noqa: E402
 from boxwright.models.build import build_model  # noqa: E402
-from boxwright.models.fuse import fuse  # noqa: E402
+from boxwright.models.detection import DetectionModel, Network  # noqa: E402
 from boxwright.models.zoo import load_spec  # noqa: E402
 from boxwright.postprocess.yolo import YoloPostprocess  # noqa: E402
 
-VARIANTS = {
-    "fp32": (torch.contiguous_format, "fp32", True),
-    "last": (torch.channels_last, "fp32", True),
-    "bf16": (torch.channels_last, "bf16", True),
-    "unfused": (torch.channels_last, "fp32", False),
-}
+Run = Callable[[], object]
 
 
 def main() -> None:
@@ -45,7 +47,8 @@ def main() -> None:
     parser.add_argument("--model", default="yolov5n")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    runs = {name: make_run(options.model, options.size, *variant) for name, variant in VARIANTS.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        runs = make_runs(options.model, options.size, Path(folder))
     cpu: dict[str, list[float]] = {name: [] for name in runs}
     wall: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(options.rounds + 2):
@@ -57,29 +60,48 @@ def main() -> None:
                 wall[name].append(time.perf_counter() - start_wall)
     print(f"latency, {options.model}, one image of {options.size} px, {options.threads} thread(s)")
     print(f"{'variant':10}{'CPU ms':>9}{'wall ms':>9}{'CPU ratio':>11}{'wall ratio':>12}")
-    base_cpu, base_wall = median(cpu["fp32"]), median(wall["fp32"])
+    base_cpu, base_wall = median(cpu["eager"]), median(wall["eager"])
     for name in runs:
         own_cpu, own_wall = median(cpu[name]), median(wall[name])
         ratios = f"{base_cpu / own_cpu:11.2f}{base_wall / own_wall:12.2f}"
         print(f"{name:10}{1000 * own_cpu:9.1f}{1000 * own_wall:9.1f}{ratios}")
 
 
-def make_run(name: str, size: int, layout: torch.memory_format, precision: str, fused: bool) -> Callable[[], None]:
-    """One variant, ready to be called."""
+def make_runs(name: str, size: int, folder: Path) -> dict[str, Run]:
+    """Every variant, ready to be called."""
     torch.manual_seed(0)
     model = build_model(load_spec(name, 80)).eval()
-    if fused:
-        model = fuse(model)
-    model = model.to(memory_format=layout)
-    policy = Policy(precision, torch.device("cpu"))  # type: ignore[arg-type]
-    postprocess = YoloPostprocess(score_threshold=0.25)
-    image = torch.rand(1, 3, size, size).to(memory_format=layout)
+    weights = folder / "model.pt"
+    about = {"spec": model.spec.to_mapping(), "names": list(model.names), "strides": list(model.strides)}
+    save_checkpoint(weights, {"model": about, "state_dict": model.state_dict(), "ema": None})
+    onnx, openvino = bw.export(weights, include=["onnx", "openvino"], imgsz=size)
+    image = torch.rand(1, 3, size, size)
+    last = image.to(memory_format=torch.channels_last)
+    runs: dict[str, Run] = {"eager": make_run(model, image), "last": make_run(bw.load(weights).model, last)}
+    runs["bf16"] = make_run(bw.load(weights, half=True).model, last.bfloat16())
+    try:
+        runs["compile"] = make_run(compiled(bw.load(weights)), last)
+        runs["compile"]()
+    except Exception as error:  # torch's own exceptions; without a compiler the others can still be measured
+        del runs["compile"]
+        print(f"compile: left out ({str(error).splitlines()[0]})")
+    return runs | {path.suffix[1:] or "openvino": make_run(bw.load(path).model, image) for path in (onnx, openvino)}
 
-    def run() -> None:
-        with torch.inference_mode(), policy.autocast():
-            raw = model(image)
-        with torch.inference_mode():
-            postprocess(model.decode(raw))
+
+def compiled(detector: Detector) -> Network:
+    """The network with a compiled forward; decoding stays as it is."""
+    model = copy.deepcopy(detector.model)
+    assert isinstance(model, DetectionModel)
+    model.forward = torch.compile(model.forward)  # type: ignore[method-assign]
+    return model
+
+
+def make_run(network: Network, image: torch.Tensor) -> Run:
+    postprocess = YoloPostprocess(score_threshold=0.25)
+
+    @torch.inference_mode()
+    def run() -> object:
+        return postprocess(network.decode(network(image)))
 
     return run
 

@@ -122,6 +122,7 @@ class OnnxNetwork(ExportedNetwork):
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors only
+        options.intra_op_num_threads = torch.get_num_threads()
         try:
             session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own exception types share no base
@@ -166,8 +167,8 @@ class OpenVinoNetwork(ExportedNetwork):
         text = model.get_rt_info(METADATA_KEY).astype(str) if model.has_rt_info(METADATA_KEY) else ""
         super().__init__(ExportInfo.from_json(text, file))
         # Without the hint it computes in bf16 where the CPU has it, which moves boxes by pixels.
-        precision = {"INFERENCE_PRECISION_HINT": "f32"}
-        self._model = core.compile_model(model, "CPU", precision | {"PERFORMANCE_HINT": "LATENCY"})
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._model = core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
 
     def run(self, images: Tensor) -> Tensor:
         found: NDArray[np.float32] = self._model(images.cpu().numpy())[0]
