@@ -25,7 +25,13 @@ __all__ = ["__version__", "export", "load", "predict", "train", "val"]
 
 
 def load(
-    weights: str | Path | Sequence[str | Path], *, device: str = "", half: bool = False, augment: bool = False
+    weights: str | Path | Sequence[str | Path],
+    *,
+    device: str = "",
+    half: bool = False,
+    augment: bool = False,
+    classifier: str = "",
+    classifier_weights: str | Path = "",
 ) -> Detector:
     """Load a checkpoint, ready to predict.
 
@@ -34,13 +40,22 @@ def load(
         device: cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
         augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
+        classifier: name of a torchvision classifier as second stage: boxes that it takes for another class are dropped.
+        classifier_weights: its state dict; its classes are those of the detector, in the same order.
 
     Raises:
         UserError: missing, not a checkpoint, refused because it would run code, or several of different classes.
     """
     from boxwright.inference.predictor import load as load_detector
 
-    return load_detector(weights, device=device, half=half, augment=augment)
+    return load_detector(
+        weights,
+        device=device,
+        half=half,
+        augment=augment,
+        classifier=classifier,
+        classifier_weights=classifier_weights,
+    )
 
 
 def train(

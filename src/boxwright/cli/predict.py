@@ -19,6 +19,8 @@ RUN = (
     Flag("device", "--device", "", "cpu, or a GPU as 0 or cuda:0; none: the first GPU, else the CPU", "DEVICE"),
     switch("half", "--half", "half precision: bf16 on the CPU, fp16 on a GPU"),
     switch("augment", "--augment", "test-time augmentation: look at three sizes, once mirrored"),
+    Flag("classifier", "--classifier", "", "second stage: drop boxes that this torchvision network doubts", "NAME"),
+    Flag("classifier_weights", "--classifier-weights", "", "its state dict, of the same classes", "FILE"),
     Flag("vid_stride", "--vid-stride", "1", "take every N-th frame of a video"),
 )
 OUTPUT = (

@@ -200,6 +200,8 @@ class PredictConfig(Frozen):
     hide_conf: bool = False
     half: bool = False
     augment: bool = False  # test-time augmentation: three sizes, one of them mirrored
+    classifier: str = ""  # second stage on crops: a torchvision classifier; boxes that it takes for another class go
+    classifier_weights: str = ""  # its state dict
     vid_stride: Annotated[int, Field(ge=1)] = 1  # take every n-th frame
     project: str = "runs/predict"
     name: str = "exp"

@@ -27,6 +27,7 @@ from boxwright.data.images import read_image
 from boxwright.data.letterbox import Image, letterbox
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
+from boxwright.inference.classify import keep_agreed, load_second_stage
 from boxwright.inference.draw import draw_boxes
 from boxwright.inference.networks import open_networks, ready
 from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
@@ -46,6 +47,7 @@ class Speed:
     preprocess: float
     inference: float
     nms: float
+    classify: float = 0.0  # second stage, where there is one
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,18 @@ class Detector:
         model: in any mode and on any device, it is copied; or one that `open_networks` has made ready.
         device: where to run.
         half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
+        classifier: second stage: a classifier of crops with the network's classes (classify.py); detections that it
+            takes for another class are dropped. It is moved to the device and runs in float32.
     """
 
-    def __init__(self, model: Network, *, device: torch.device | None = None, half: bool = False) -> None:
+    def __init__(
+        self,
+        model: Network,
+        *,
+        device: torch.device | None = None,
+        half: bool = False,
+        classifier: nn.Module | None = None,
+    ) -> None:
         self.device = device or torch.device("cpu")
         self.model = ready(model, self.device) if isinstance(model, DetectionModel) else model
         self.dtype = torch.float32
@@ -120,6 +131,7 @@ class Detector:
             for module in self.model.modules():  # not the anchors: bf16 would move them
                 if isinstance(module, nn.Conv2d):
                     module.to(self.dtype)
+        self.classifier = classifier.to(self.device).eval() if classifier is not None else None
         self._rounded: set[int] = set()
 
     @property
@@ -191,6 +203,9 @@ class Detector:
         height, width = frame.image.shape[:2]
         boxes = scale_back(found.boxes, scale_yx, pad_yx, (height, width))
         found = replace(found, boxes=boxes).cpu()
+        filtered = self._clock()
+        if self.classifier is not None:
+            found = keep_agreed(self.classifier, frame.image, found, self.device)
         done = self._clock()
         return Result(
             boxes=found.boxes.float().numpy(),
@@ -200,7 +215,12 @@ class Detector:
             path=frame.path,
             image_size=(height, width),
             input_size=(images.shape[2], images.shape[3]),
-            speed=Speed((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3),
+            speed=Speed(
+                (prepared - start) * 1e3,
+                (inferred - prepared) * 1e3,
+                (filtered - inferred) * 1e3,
+                (done - filtered) * 1e3,
+            ),
         )
 
     def _prepare(self, image: Image, imgsz: int) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
@@ -227,7 +247,13 @@ class Detector:
 
 
 def load(
-    weights: str | Path | Sequence[str | Path], *, device: str = "", half: bool = False, augment: bool = False
+    weights: str | Path | Sequence[str | Path],
+    *,
+    device: str = "",
+    half: bool = False,
+    augment: bool = False,
+    classifier: str = "",
+    classifier_weights: str | Path = "",
 ) -> Detector:
     """Load our own or a published checkpoint, or an exported file.
 
@@ -236,14 +262,21 @@ def load(
         device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
         augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
+        classifier: name of a torchvision classifier as second stage: detections that it takes for another class are
+            dropped.
+        classifier_weights: its state dict; its classes are those of the network, in the same order.
 
     Raises:
-        UserError: no readable checkpoint, several of different classes, no such device, or augment is asked of an
-            exported file.
+        UserError: no readable checkpoint, several of different classes, no such device, augment is asked of an
+            exported file, or the classifier or its weights are wrong.
     """
+    if bool(classifier) != bool(classifier_weights):
+        raise UserError("a second stage needs both --classifier, a name, and --classifier-weights, a file")
     where = select_device(device)
     paths = [weights] if isinstance(weights, str | Path) else weights
-    return Detector(open_networks(paths, where, half=half, augment=augment), device=where, half=half)
+    network = open_networks(paths, where, half=half, augment=augment)
+    second = load_second_stage(classifier, len(network.names), classifier_weights) if classifier else None
+    return Detector(network, device=where, half=half, classifier=second)
 
 
 def _is_one(item: str | Path | Image) -> bool:

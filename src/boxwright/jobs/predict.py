@@ -33,7 +33,14 @@ def predict(config: PredictConfig) -> Path:
     if config.save_conf and not config.save_txt:
         raise UserError("--save-conf writes scores into label files: add --save-txt")
     source = open_source(config.source, video_stride=config.vid_stride)
-    detector = load(config.weights, device=config.device, half=config.half, augment=config.augment)
+    detector = load(
+        config.weights,
+        device=config.device,
+        half=config.half,
+        augment=config.augment,
+        classifier=config.classifier,
+        classifier_weights=config.classifier_weights,
+    )
     postprocess = detector.postprocess(config)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     speeds: list[Speed] = []
@@ -64,6 +71,11 @@ def describe(result: Result) -> str:
 
 def summary(speeds: Sequence[Speed], input_size: tuple[int, int]) -> str:
     """The mean time of each stage."""
-    pre, infer, nms = (np.mean([(s.preprocess, s.inference, s.nms) for s in speeds], axis=0)).tolist()
+    means = np.mean([(s.preprocess, s.inference, s.nms, s.classify) for s in speeds], axis=0).tolist()
+    pre, infer, nms, classify = means
+    second = f", {classify:.1f} ms classifier" if classify >= 0.05 else ""
     height, width = input_size
-    return f"Speed: {pre:.1f} ms pre-process, {infer:.1f} ms inference, {nms:.1f} ms NMS per image at {width}x{height}"
+    return (
+        f"Speed: {pre:.1f} ms pre-process, {infer:.1f} ms inference, {nms:.1f} ms NMS{second} "
+        f"per image at {width}x{height}"
+    )
