@@ -1,4 +1,4 @@
-"""Schedules, parameter groups, averaging, early stopping and gain scaling of 6.x against recorded numbers."""
+"""Schedules of every release, parameter groups, averaging, early stopping, gain scaling: against recorded numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.config.schema import LossConfig, OptimConfig
+from boxwright.config.load import load
+from boxwright.config.schema import LossConfig, OptimConfig, RunConfig
+from boxwright.engine.detect2d import v3_sides
 from boxwright.engine.ema import ModelEma
 from boxwright.engine.optim import apply_settings, make_optimizer, parameter_roles
-from boxwright.engine.schedule import Schedule, lr_factor
+from boxwright.engine.schedule import Schedule, V5Schedule, lr_factor, make_schedule
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.losses.releases import RELEASES
 from boxwright.losses.yolo import scale_gains
+from boxwright.losses.yolov3 import scale_gains_v3
 from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 from tests.golden import golden_cases
@@ -24,21 +27,18 @@ from tests.golden import golden_cases
 RTOL, ATOL = 1e-9, 1e-12
 
 
-@pytest.mark.parametrize("file", golden_cases("schedule", "iterations_v[67]*.json"))
+@pytest.mark.parametrize("file", golden_cases("schedule", "iterations_v*.json"))
 def test_iterations(file: Path) -> None:
     content = json.loads(file.read_text())
-    old = content["version"] in ("v6.0", "v6.1")
     for case in content["cases"]:
         hyp = {key: value for key, value in case["hyp"].items() if key in OptimConfig.model_fields}
-        config = OptimConfig(**hyp, cos_lr=case["cosine"], nominal_batch_size=case["nominal_batch"])
-        # The linear factor of v6.0 divides by E - 1.
-        epochs = case["epochs"] - 1 if content["version"] == "v6.0" and not case["cosine"] else case["epochs"]
-        schedule = Schedule(
-            config, epochs, case["batches_per_epoch"], case["batch_size"], min_warmup_steps=1000 if old else 100
-        )
+        options = {"cos_lr": case["cosine"], "nominal_batch_size": case["nominal_batch"]}
+        config = OptimConfig(**hyp, **options, release=content["version"])
+        schedule = make_schedule(config, case["epochs"], case["batches_per_epoch"], case["batch_size"])
+        assert isinstance(schedule, V5Schedule)
         assert schedule.warmup_steps == case["nw"]
         np.testing.assert_allclose([schedule.factor(e) for e in range(len(case["lf"]))], case["lf"], RTOL, ATOL)
-        np.testing.assert_allclose(schedule.scaled_weight_decay, case["scaled_weight_decay"]["weight"], RTOL, ATOL)
+        np.testing.assert_allclose(schedule.weight_decay, case["scaled_weight_decay"]["weight"], RTOL, ATOL)
         settings = [schedule.at(step) for step in case["iterations"]]
         for key, values in (
             ("lr_bias", [s.lr_bias for s in settings]),
@@ -48,12 +48,42 @@ def test_iterations(file: Path) -> None:
             ("accumulate", [s.accumulate for s in settings]),
         ):
             np.testing.assert_allclose(values, case[key], RTOL, ATOL, err_msg=f"{case['name']} {key}")
-        last, steps = -1, []
-        for step in range(case["epochs"] * case["batches_per_epoch"]):  # `iterations` may be a selection
-            if step - last >= schedule.at(step).accumulate:
-                steps.append(step)
-                last = step
-        assert steps == case["step_iterations"], case["name"]
+        assert all(s.loss_scale == 1 for s in settings)
+        num_steps = case["epochs"] * case["batches_per_epoch"]  # `iterations` may be a selection
+        assert steps_of_updates(schedule, num_steps) == case["step_iterations"], case["name"]
+
+
+def steps_of_updates(schedule: Schedule, num_steps: int) -> list[int]:
+    last, steps = -1, list[int]()
+    for step in range(num_steps):
+        if schedule.updates(step, last):
+            steps.append(step)
+            last = step
+    return steps
+
+
+@pytest.mark.parametrize("file", golden_cases("schedule", "yolov3spp*.json"))
+def test_yolov3_spp(file: Path) -> None:
+    content = json.loads(file.read_text())
+    for case in content["lr_cases"]:
+        config = OptimConfig(
+            lr0=case["lr0"], lrf=case["lrf"], cos_lr=True, warmup_epochs=float(case["warmup"]), release="v3"
+        )
+        schedule = make_schedule(config, case["epochs"], case["batches_per_epoch"], case["batch_size"])
+        settings = [schedule.at(step) for step in case["iterations"]]
+        np.testing.assert_allclose([s.lr_other for s in settings], case["lr"], RTOL, ATOL)
+        assert [s.lr_bias for s in settings] == [s.lr_other for s in settings]
+        np.testing.assert_allclose([s.loss_scale for s in settings], case["loss_scale"], RTOL, ATOL)
+        assert schedule.at(10**9).accumulate == case["accumulate"]
+        steps = steps_of_updates(schedule, case["epochs"] * case["batches_per_epoch"])
+        assert steps == case["step_iterations"]
+    preset = load(RunConfig, hyp="yolov3-spp").loss
+    for case in content["hyp_scaling"]:
+        after = scale_gains_v3(preset, num_classes=case["nc"], imgsz=case["img_size"])
+        found = (after.cls, after.obj, after.box)
+        np.testing.assert_allclose(found, (case["cls"], case["obj"], case["giou"]), RTOL, ATOL)
+    for case in content["multi_scale_range"]:
+        assert v3_sides(case["img_size"], 32) == (case["min"], case["max"])
 
 
 @pytest.mark.parametrize("file", golden_cases("schedule", "param_groups_v[67]*.json"))
@@ -69,7 +99,7 @@ def test_parameter_groups(file: Path) -> None:
         assert (group["weight_decay"] > 0) == (expected["role"] == "weight")
     adam = make_optimizer(model, OptimConfig(optimizer="AdamW"), 0.0005)
     assert list(adam.param_groups[0]["betas"]) == content["adam_betas"]
-    apply_settings(adam, Schedule(OptimConfig(), 3, 10, 16).at(5))
+    apply_settings(adam, make_schedule(OptimConfig(), 3, 10, 16).at(5))
     assert adam.param_groups[0]["lr"] > adam.param_groups[1]["lr"]
 
 

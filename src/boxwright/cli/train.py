@@ -23,7 +23,13 @@ RUN = (
     Flag("workers", "--workers", "8", "loader processes, at most one a core"),
     Flag("precision", "--precision", "auto", "fp32, bf16, fp16; auto: bf16 where the hardware has it", "KIND"),
     switch("compile", "--compile", "compile the training step"),
-    Flag("freeze", "--freeze", "0", "one number: the first N layers; several: just these", kind="list"),
+    Flag(
+        "freeze",
+        "--freeze",
+        "0",
+        "backbone, all-but-predictors, none; N: the first N layers; several: these",
+        kind="list",
+    ),
     Flag("patience", "--patience", "100", "epochs without a better fitness before it stops; 0: never"),
     Flag("seed", "--seed", "0", "everything random follows from this"),
     Flag("compat", "--compat", "faithful", "faithful or fixed: keep or mend known defects", "KIND"),
@@ -32,7 +38,7 @@ DATA = (
     Flag("cache", "--cache", "", "keep decoded images in ram or on disk", "ram|disk", bare="ram"),
     switch("rect", "--rect", "rectangular batches: no mosaic, no shuffle"),
     switch("single_cls", "--single-cls", "train all classes as one"),
-    switch("multi_scale", "--multi-scale", "vary the input side by +-50 %"),
+    switch("multi_scale", "--multi-scale", "vary the input side by +-50 % (release v3: 1/1.5 to 1/0.667)"),
 )
 OUTPUT = (
     Flag("project", "--project", "runs/train", "folder of runs", "DIR"),
@@ -55,7 +61,8 @@ OPTIM = (
     switch("optim.cos_lr", "--cos-lr --optim.cos_lr", "cosine instead of linear decay"),
     Flag("optim.momentum", "--optim.momentum", "0.937", "SGD momentum, Adam beta1"),
     Flag("optim.weight_decay", "--optim.weight_decay", "0.0005", "at the nominal batch size"),
-    Flag("optim.warmup_epochs", "--optim.warmup_epochs", "3.0", "epochs of warm-up"),
+    Flag("optim.release", "--optim.release", "", "schedule of v7.0, v6.1 ... v1.0 or v3; none: v7.0", "NAME"),
+    Flag("optim.warmup_epochs", "--optim.warmup_epochs", "3.0", "epochs of warm-up; release v3: 0 or the first one"),
     Flag("optim.warmup_momentum", "--optim.warmup_momentum", "0.8", "momentum where the warm-up begins"),
     Flag("optim.warmup_bias_lr", "--optim.warmup_bias_lr", "0.1", "rate of biases where the warm-up begins"),
     Flag(
@@ -95,6 +102,7 @@ AUGMENT = (
     Flag("augment.mosaic", "--augment.mosaic", "1.0", "probability of a mosaic of four"),
     Flag("augment.mixup", "--augment.mixup", "0.0", "probability that a mosaic is blended with another"),
     Flag("augment.copy_paste", "--augment.copy_paste", "0.0", "share of polygon objects pasted mirrored"),
+    Flag("augment.release", "--augment.release", "", "warp and kept boxes of v7.0 ... v1.0 or v3; none: v7.0", "NAME"),
 )
 GROUPS = {
     "the run": RUN,

@@ -16,7 +16,8 @@ from boxwright.errors import UserError
 
 logger = logging.getLogger("boxwright.config")
 
-_LOSS_KEYS = ("box", "cls", "cls_pw", "obj", "obj_pw", "anchor_t", "fl_gamma", "label_smoothing")
+# iou_t stands in every published file; only YOLOv3-SPP reads it.
+_LOSS_KEYS = ("box", "cls", "cls_pw", "obj", "obj_pw", "anchor_t", "iou_t", "fl_gamma", "label_smoothing")
 _OPTIM_KEYS = (
     "lr0",
     "lrf",
@@ -29,11 +30,9 @@ _OPTIM_KEYS = (
 SETTING_OF_KEY: dict[str, str] = {
     **{key: f"optim.{key}" for key in _OPTIM_KEYS},
     **{key: f"loss.{key}" for key in _LOSS_KEYS},
-    **{key: f"augment.{key}" for key in AugmentConfig.model_fields},
+    **{key: f"augment.{key}" for key in AugmentConfig.model_fields if key != "release"},
     "giou": "loss.box",  # what files up to v3.0 call the box gain
 }
-
-_UNREAD = "iou_t"  # in every published file, read by nothing since the first release
 
 
 def preset_names() -> list[str]:
@@ -72,8 +71,6 @@ def read_hyp(name: str) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     problems: list[str] = []
     for key, setting in read_yaml_settings(path).items():
-        if key == _UNREAD:
-            continue
         if key == "anchors":
             logger.info(
                 "%s: `anchors` is left aside, the anchors of the model are kept (`boxwright anchors` makes new ones)",

@@ -19,6 +19,8 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
 # v5 is the loss of YOLOv5 v5.0 to v7.0, v1.0 to v4.0 those of its early releases, v3 that of YOLOv3-SPP.
 Recipe = Literal["", "v5", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
+# Releases that other parts of a run differ in; empty is v7.0, or v3 where the loss is that of YOLOv3-SPP.
+Release = Literal["", "v7.0", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -36,6 +38,22 @@ def _numbers(value: Any) -> Any:
 
 
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+
+
+FREEZE_WORDS = ("backbone", "all-but-predictors")
+
+
+def _freeze(value: Any) -> Any:
+    """Read a word of FREEZE_WORDS, `none`, or numbers of layers."""
+    words = cast(Sequence[Any], value) if isinstance(value, list | tuple) else (value,)
+    if len(words) == 1 and isinstance(words[0], str) and not words[0][:1].isdigit():
+        if words[0] not in ("none", *FREEZE_WORDS):
+            raise ValueError(f"it is none, {', '.join(FREEZE_WORDS)}, or numbers of layers")
+        return (0,) if words[0] == "none" else words[0]
+    return _numbers(value)
+
+
+Freeze = Annotated[tuple[int, ...] | Literal["backbone", "all-but-predictors"], BeforeValidator(_freeze)]
 
 
 def _paths(value: Any) -> Any:
@@ -74,6 +92,7 @@ class AugmentConfig(Frozen):
     mosaic: Fraction = 1.0  # probability that a sample is a mosaic of four
     mixup: Fraction = 0.0  # probability that a mosaic is blended with a second one
     copy_paste: Fraction = 0.0  # share of the polygon objects that are pasted mirrored
+    release: Release = ""  # whose warp and rule for the boxes that are kept; empty: v7.0
 
 
 class LossConfig(Frozen):
@@ -104,7 +123,8 @@ class OptimConfig(Frozen):
     cos_lr: bool = False  # cosine instead of linear decay
     momentum: Fraction = 0.937  # SGD momentum, Adam beta1
     weight_decay: NotNegative = 0.0005  # at the nominal batch size; scaled to the real one
-    warmup_epochs: NotNegative = 3.0
+    release: Release = ""  # whose schedule; empty: v7.0
+    warmup_epochs: NotNegative = 3.0  # release v3: 0 is no warm-up, anything else the first epoch
     warmup_momentum: Fraction = 0.8
     warmup_bias_lr: NotNegative = 0.1
     nominal_batch_size: Annotated[int, Field(ge=1)] = 64  # gradients are accumulated up to this many images
@@ -129,8 +149,8 @@ class RunConfig(Frozen):
     device: str = ""  # cpu, 0, cuda:1; empty: the first GPU, else the CPU
     precision: Precision = "auto"  # auto: bf16 where the hardware has it
     compile: bool = False  # torch.compile the step
-    multi_scale: bool = False  # vary the input side by +-50 %
-    freeze: Numbers = (0,)  # one number N: the first N layers; several: just these layers
+    multi_scale: bool = False  # vary the input side by +-50 %; release v3: from 1 / 1.5 to 1 / 0.667
+    freeze: Freeze = (0,)  # backbone, all-but-predictors; one number N: the first N layers; several: just these
     patience: Annotated[int, Field(ge=0)] = 100  # epochs without a better fitness before the run stops; 0: never
     nosave: bool = False  # write checkpoints only at the end
     noval: bool = False  # validate only after the last epoch

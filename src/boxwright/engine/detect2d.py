@@ -16,13 +16,20 @@ from boxwright.data.index import DataIndex
 from boxwright.data.loader import make_train_loader, make_val_loader
 from boxwright.data.rng import sample_generator
 from boxwright.engine.task import Score, StepLoss
+from boxwright.evaluation.coco import STAT_NAMES, truth_for
 from boxwright.evaluation.loop import evaluate
 from boxwright.evaluation.yolo import fitness
 from boxwright.losses.recipe import make_criterion
 from boxwright.models.detection import DetectionModel
 from boxwright.structures import Batch
 
+COCO_COLUMNS = tuple(f"COCO_{name}" for name in STAT_NAMES)
 MULTI_SCALE_STREAM = 101  # apart from the streams that samples draw from
+
+
+def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
+    """Smallest and largest side of the multi-scale training of YOLOv3-SPP, as published (spec A6): 320, 736 for 512."""
+    return int(imgsz // 1.5 // stride) * stride, int(imgsz // 0.667 // stride) * stride
 
 
 class Detect2d:
@@ -53,9 +60,15 @@ class Detect2d:
         if config.compile:
             self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(model))
         pin = device.type == "cuda"
+        # YOLOv3-SPP loads for the largest side that it draws, and validates with the 12 COCO numbers.
+        self._is_v3 = config.optim.release == "v3"
+        self._sides = v3_sides(config.imgsz, self.stride)
+        self._coco_truth = truth_for(val) if val is not None and self._is_v3 else None
+        if self._is_v3:
+            self.metric_names = (*self.metric_names, *COCO_COLUMNS)
         self.train_loader = make_train_loader(
             train,
-            imgsz=config.imgsz,
+            imgsz=self._sides[1] if config.multi_scale and self._is_v3 else config.imgsz,
             batch_size=config.batch_size,
             augment=config.augment,
             seed=config.seed,
@@ -107,12 +120,17 @@ class Detect2d:
             autocast=autocast,
             single_cls=self.config.single_cls,
             compat=self.config.compat,
+            coco_truth=self._coco_truth,
             criterion=self.criterion,
         )
         self.criterion.train()
         values = (found.precision, found.recall, found.map50, found.map)
-        metrics = dict(zip(self.metric_names, values, strict=True))
-        return Score(fitness(found), metrics, found.losses or (0.0,) * len(self.loss_names), found)
+        metrics = dict(zip(self.metric_names, values, strict=False))
+        losses = found.losses or (0.0,) * len(self.loss_names)
+        if found.coco is None:
+            return Score(fitness(found), metrics, losses, found)
+        coco = dict(zip(COCO_COLUMNS, found.coco.tolist(), strict=True))
+        return Score(max(float(found.coco[0]), 0.0), metrics, losses, found, coco)
 
     def describe_model(self) -> dict[str, Any]:
         assert isinstance(self.model, DetectionModel)
@@ -128,10 +146,18 @@ class Detect2d:
             self.val_loader.close()
 
     def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
-        """Published multi-scale: a side of 0.5 to 1.5 times imgsz, drawn for each step from (seed, epoch, step)."""
-        generator = sample_generator(self.config.seed, epoch, step, MULTI_SCALE_STREAM)
+        """Published multi-scale, drawn from (seed, epoch, step): a side of 0.5 to 1.5 times imgsz for each step, or the
+        range of YOLOv3-SPP for as many steps as a nominal batch has.
+        """
         imgsz, stride = self.config.imgsz, self.stride
-        side = int(generator.integers(imgsz // 2, int(imgsz * 1.5) + stride)) // stride * stride
+        if self._is_v3:
+            block = max(round(self.config.optim.nominal_batch_size / self.config.batch_size), 1)
+            generator = sample_generator(self.config.seed, epoch, step // block, MULTI_SCALE_STREAM)
+            low, high = self._sides
+            side = int(generator.integers(low // stride, high // stride + 1)) * stride
+        else:
+            generator = sample_generator(self.config.seed, epoch, step, MULTI_SCALE_STREAM)
+            side = int(generator.integers(imgsz // 2, int(imgsz * 1.5) + stride)) // stride * stride
         factor = side / max(images.shape[2:])
         if factor == 1:
             return images

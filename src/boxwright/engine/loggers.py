@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from boxwright.engine.task import Score
+
+_V3_LOSSES = (("giou", "box"), ("obj", "obj"), ("cls", "cls"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +131,16 @@ class EventsJsonl:
 
 
 class TensorBoard:
-    """Scalars under the published tags, which are the column names of results.csv."""
+    """Scalars of an epoch.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the event file goes.
+        tags: makes them of a row of results.csv; by default each column under its own name, as published.
+    """
+
+    def __init__(self, folder: Path, tags: Callable[[Mapping[str, float]], Mapping[str, float]] = dict) -> None:
         self.folder = folder
+        self.tags = tags
         self._writer: Any = None
 
     def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
@@ -144,13 +152,26 @@ class TensorBoard:
         pass
 
     def epoch(self, report: EpochReport) -> None:
-        for name, value in report.history[-1].items():
+        for name, value in self.tags(report.history[-1]).items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, report.epoch)
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
+    """What YOLOv3-SPP published in TensorBoard (spec A1), of a row of results.csv."""
+    losses = {f"train/{name}_loss": row[f"train/{column}_loss"] for name, column in _V3_LOSSES}
+    return {
+        **losses,
+        "train/loss": sum(losses.values()),
+        "learning_rate": row["x/lr0"],
+        "mAP@[IoU=0.50:0.95]": row["metrics/COCO_AP"],
+        "mAP@[IoU=0.5]": row["metrics/COCO_AP50"],
+        "mAR@[IoU=0.50:0.95]": row["metrics/COCO_AR100"],
+    }
 
 
 class ConsoleLog:

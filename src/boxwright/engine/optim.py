@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from boxwright.config.schema import OptimConfig
+from boxwright.config.schema import Freeze, OptimConfig
 from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
+from boxwright.models.detection import DetectionModel
 
 _NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 _ADAM_BETA2 = 0.999
@@ -28,19 +29,22 @@ def parameter_roles(model: nn.Module) -> dict[str, list[str]]:
     return roles
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig, weight_decay: float) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, weight_decay: float, *, decays_everything: bool = False
+) -> Optimizer:
     """Optimizer over the parameters that are not frozen; fused kernels.
 
     Args:
         model: on its device.
         config: kind, rate and momentum.
         weight_decay: of the `weight` group, already scaled to the batch.
+        decays_everything: the same for the other groups.
     """
     parameters = dict(model.named_parameters())
     groups = [
         {
             "params": [parameters[name] for name in names if parameters[name].requires_grad],
-            "weight_decay": weight_decay if role == "weight" else 0.0,
+            "weight_decay": weight_decay if role == "weight" or decays_everything else 0.0,
         }
         for role, names in parameter_roles(model).items()
     ]
@@ -59,25 +63,32 @@ def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
         # Adam keeps its betas, as published: only SGD's momentum warms up.
 
 
-def freeze_layers(model: nn.Module, freeze: tuple[int, ...]) -> list[str]:
+def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
     """Stop the gradients of layers; batch-norm statistics go on moving, as published.
 
     Args:
-        model: its layers are the parameters named `model.<i>.`.
-        freeze: one number N freezes layers 0 to N - 1; several numbers freeze just these.
+        model: knows how the parameters of its layers are named, and which are its backbone and its predictors.
+        freeze: one number N freezes layers 0 to N - 1; several numbers freeze just these; or a word.
 
     Returns:
         Names of the frozen parameters.
 
     Raises:
-        UserError: nothing is left to train.
+        UserError: nothing is left to train, or it is not known which layers are the backbone.
     """
-    layers = range(freeze[0]) if len(freeze) == 1 else freeze
-    prefixes = tuple(f"model.{layer}." for layer in layers)
-    frozen = [name for name, _ in model.named_parameters() if name.startswith(prefixes)] if prefixes else []
+    if freeze == "backbone" and not model.num_backbone_layers:
+        raise UserError("--freeze backbone: it is not known where the backbone of this model ends; give a number")
+    names = [name for name, _ in model.named_parameters()]
+    if freeze == "all-but-predictors":
+        frozen = [name for name in names if not name.startswith(model.predictor_prefixes)]
+    else:
+        numbers = (model.num_backbone_layers,) if freeze == "backbone" else freeze
+        layers = range(numbers[0]) if len(numbers) == 1 else numbers
+        prefixes = tuple(f"{model.layer_prefix}.{layer}." for layer in layers)
+        frozen = [name for name in names if prefixes and name.startswith(prefixes)]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if len(frozen) == len(names):
         raise UserError(
             f"--freeze {' '.join(map(str, freeze))} freezes every layer; leave at least the last one to train"
         )

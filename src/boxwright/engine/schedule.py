@@ -1,17 +1,65 @@
-"""Learning rates, momentum and accumulation as pure functions of the step.
+"""Learning rates, momentum and accumulation as pure functions of the step; a schedule for each published release.
 
-Source: YOLOv5 6.2 to 7.0 as published (spec B6; facts of B14 kept): in warm-up the rates aim at the factor of the
-running epoch; after it, epoch e trains with the factor of epoch e - 1.
+Source: YOLOv5 v1.0 to v7.0 as published (spec B6; facts of B14 kept): in warm-up the rates aim at the factor of the
+running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published (spec A6).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from boxwright.config.schema import OptimConfig
 
-MIN_WARMUP_STEPS = 100  # from v6.2 on; 1000 before
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRules:
+    """What a published release does in its own way; the defaults are those of v6.2 and v7.0.
+
+    Args:
+        min_warmup_steps: shortest warm-up.
+        linear_to_last: linear decay is at lrf in the last epoch already, and not only after it.
+        always_cosine: there is no linear decay.
+        fixed_lrf: final factor whatever is set; None: as set.
+        fixed_warmup: three epochs from momentum .9 and a bias rate of .1, whatever is set.
+        updates_on_multiples: weights move at steps that `accumulate` divides, not when so many have passed.
+    """
+
+    min_warmup_steps: int = 100
+    linear_to_last: bool = False
+    always_cosine: bool = False
+    fixed_lrf: float | None = None
+    fixed_warmup: bool = False
+    updates_on_multiples: bool = False
+
+    def applied(self, config: OptimConfig) -> OptimConfig:
+        """The settings with what this release does not let anyone set."""
+        fixed: dict[str, object] = {"cos_lr": True} if self.always_cosine else {}
+        if self.fixed_lrf is not None:
+            fixed["lrf"] = self.fixed_lrf
+        if self.fixed_warmup:
+            fixed |= {"warmup_epochs": 3.0, "warmup_momentum": 0.9, "warmup_bias_lr": 0.1}
+        return config.model_copy(update=fixed)
+
+
+_V4 = ScheduleRules(1000, always_cosine=True, updates_on_multiples=True)
+_V2 = replace(_V4, fixed_lrf=0.2, fixed_warmup=True)
+RULES = {
+    "v1.0": replace(_V2, fixed_lrf=0.1),
+    "v2.0": _V2,
+    "v3.0": _V2,
+    "v3.1": _V4,
+    "v4.0": _V4,
+    "v5.0": ScheduleRules(1000, linear_to_last=True, updates_on_multiples=True),
+    "v6.0": ScheduleRules(1000, linear_to_last=True),
+    "v6.1": ScheduleRules(1000),
+    "v7.0": ScheduleRules(),
+}
+
+
+_FIRST_V3_FACTOR = 1 / 1000  # of the rate, where the warm-up of YOLOv3-SPP begins
+_LONGEST_V3_WARMUP = 1000  # steps
 
 
 def lr_factor(epoch: float, epochs: float, lrf: float, *, cosine: bool) -> float:
@@ -23,48 +71,95 @@ def lr_factor(epoch: float, epochs: float, lrf: float, *, cosine: bool) -> float
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What one step trains with; `accumulate` is the number of batches an optimizer step gathers."""
+    """What one step trains with.
+
+    Args:
+        lr_bias, lr_other: rates of biases and of everything else.
+        momentum: of SGD.
+        accumulate: number of batches an optimizer step gathers.
+        loss_scale: what the loss is multiplied by before the backward pass.
+    """
 
     lr_bias: float
     lr_other: float
     momentum: float
     accumulate: int
+    loss_scale: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """The course of a run.
+class Schedule(Protocol):
+    """The course of a run."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of the weights."""
+        ...
+
+    @property
+    def decays_everything(self) -> bool:
+        """Biases and normalisation decay like weights."""
+        ...
+
+    def at(self, step: int) -> StepSettings:
+        """Settings of a step counted over the whole run."""
+        ...
+
+    def updates(self, step: int, last_update: int) -> bool:
+        """Whether the weights move after this step, the last time having been after `last_update`; -1: never."""
+        ...
+
+
+def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> Schedule:
+    """The schedule of the release that the settings name.
 
     Args:
-        config: rates, warm-up and nominal batch.
+        config: rates, warm-up, nominal batch and release.
         epochs: planned length.
         steps_per_epoch: batches in an epoch.
         batch_size: images a batch.
-        min_warmup_steps: shortest warm-up.
+    """
+    if config.release == "v3":
+        return V3Schedule(config, epochs, steps_per_epoch, batch_size)
+    return V5Schedule(config, epochs, steps_per_epoch, batch_size, RULES[config.release or "v7.0"])
+
+
+@dataclass(frozen=True, slots=True)
+class V5Schedule:
+    """Args:
+    config, epochs, steps_per_epoch, batch_size: as of `make_schedule`.
+    rules: of a release.
     """
 
     config: OptimConfig
     epochs: int
     steps_per_epoch: int
     batch_size: int
-    min_warmup_steps: int = MIN_WARMUP_STEPS
+    rules: ScheduleRules = RULES["v7.0"]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", self.rules.applied(self.config))
 
     @property
     def warmup_steps(self) -> int:
-        return max(round(self.config.warmup_epochs * self.steps_per_epoch), self.min_warmup_steps)
+        return max(round(self.config.warmup_epochs * self.steps_per_epoch), self.rules.min_warmup_steps)
 
     @property
-    def scaled_weight_decay(self) -> float:
-        """Weight decay for the images that an optimizer step really gathers."""
+    def weight_decay(self) -> float:
+        """For the images that an optimizer step really gathers."""
         nominal = self.config.nominal_batch_size
         accumulate = max(round(nominal / self.batch_size), 1)
         return self.config.weight_decay * self.batch_size * accumulate / nominal
 
+    @property
+    def decays_everything(self) -> bool:
+        return False
+
     def factor(self, epoch: float) -> float:
-        return lr_factor(epoch, self.epochs, self.config.lrf, cosine=self.config.cos_lr)
+        cosine = self.config.cos_lr
+        epochs = self.epochs - 1 if self.rules.linear_to_last and not cosine else self.epochs
+        return lr_factor(epoch, max(epochs, 1), self.config.lrf, cosine=cosine)
 
     def at(self, step: int) -> StepSettings:
-        """Settings of a step counted over the whole run."""
         config = self.config
         full = config.nominal_batch_size / self.batch_size
         epoch = step // self.steps_per_epoch
@@ -81,3 +176,42 @@ class Schedule:
         last_warm_epoch = self.warmup_steps // self.steps_per_epoch
         rate = config.lr0 * self.factor(epoch if epoch == last_warm_epoch else epoch - 1)
         return StepSettings(rate, rate, config.momentum, max(1, round(full)))
+
+    def updates(self, step: int, last_update: int) -> bool:
+        accumulate = self.at(step).accumulate
+        return step % accumulate == 0 if self.rules.updates_on_multiples else step - last_update >= accumulate
+
+
+@dataclass(frozen=True, slots=True)
+class V3Schedule:
+    """YOLOv3-SPP: one rate for everything, a factor an epoch, warm-up within the first epoch if at all.
+
+    In an epoch that warms up every batch moves the weights; later ones move them once a nominal batch, with the mean
+    loss of its batches. Args: as of `make_schedule`.
+    """
+
+    config: OptimConfig
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+
+    @property
+    def weight_decay(self) -> float:
+        return self.config.weight_decay
+
+    @property
+    def decays_everything(self) -> bool:
+        return True
+
+    def at(self, step: int) -> StepSettings:
+        config, epoch = self.config, step // self.steps_per_epoch
+        if epoch == 0 and config.warmup_epochs > 0:
+            share = min(step / max(min(_LONGEST_V3_WARMUP, self.steps_per_epoch - 1), 1), 1.0)
+            rate = config.lr0 * (_FIRST_V3_FACTOR * (1 - share) + share)
+            return StepSettings(rate, rate, config.momentum, 1)
+        rate = config.lr0 * lr_factor(epoch, self.epochs, config.lrf, cosine=config.cos_lr)
+        accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
+        return StepSettings(rate, rate, config.momentum, accumulate, 1 / accumulate)
+
+    def updates(self, step: int, last_update: int) -> bool:
+        return step % self.at(step).accumulate == 0

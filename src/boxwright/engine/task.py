@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -32,12 +32,14 @@ class Score:
         metrics: column name to value, in the order of results.csv.
         losses: one value a loss name; zeros where no loss was taken.
         detail: the evaluation itself, for reports.
+        more: further columns of results.csv, which the console leaves out.
     """
 
     fitness: float
     metrics: Mapping[str, float]
     losses: Sequence[float]
     detail: Any
+    more: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class Task(Protocol):

@@ -17,7 +17,7 @@ from boxwright.engine.interrupt import Interrupt
 from boxwright.engine.loggers import EpochReport, Logger, StepReport
 from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.precision import Policy
-from boxwright.engine.schedule import Schedule
+from boxwright.engine.schedule import make_schedule
 from boxwright.engine.state import RunState
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.engine.task import Score, StepLoss, Task
@@ -45,8 +45,10 @@ class Trainer:
         self.policy = policy
         self.device = policy.device
         self.loggers = loggers
-        self.schedule = Schedule(config.optim, config.epochs, task.steps_per_epoch, config.batch_size)
-        self.optimizer = make_optimizer(task.model, config.optim, self.schedule.scaled_weight_decay)
+        self.schedule = make_schedule(config.optim, config.epochs, task.steps_per_epoch, config.batch_size)
+        self.optimizer = make_optimizer(
+            task.model, config.optim, self.schedule.weight_decay, decays_everything=self.schedule.decays_everything
+        )
         self.scaler = policy.make_scaler()
         self.ema = ModelEma(task.model, config.optim.ema_decay, config.optim.ema_tau)
         self.stopping = EarlyStopping(config.patience)
@@ -94,8 +96,8 @@ class Trainer:
             on_device = batch.to(self.device)
             with self.policy.autocast():
                 loss = task.loss(on_device, state.epoch, state.step)
-            self.scaler.scale(loss.total).backward()
-            if step - state.last_update >= settings.accumulate:
+            self.scaler.scale(loss.total * settings.loss_scale).backward()
+            if self.schedule.updates(step, state.last_update):
                 self.update_weights(step)
                 state.last_update = step
             self._note(loss, batch, step)
@@ -148,7 +150,7 @@ class Trainer:
         losses = (state.loss_sum / task.steps_per_epoch).tolist()
         row = {"epoch": float(state.epoch)}
         row |= {f"train/{name}": value for name, value in zip(task.loss_names, losses, strict=True)}
-        metrics = score.metrics if score else dict.fromkeys(task.metric_names, 0.0)
+        metrics = {**score.metrics, **score.more} if score else dict.fromkeys(task.metric_names, 0.0)
         row |= {f"metrics/{name}": value for name, value in metrics.items()}
         val_losses = score.losses if score else [0.0] * len(task.loss_names)
         row |= {f"val/{name}": value for name, value in zip(task.loss_names, val_losses, strict=True)}

@@ -11,13 +11,14 @@ import torch
 
 from boxwright.checkpoints.reader import Weights, read_weights, transfer
 from boxwright.config.load import dump_yaml, load
+from boxwright.config.recipe import V3, with_recipe
 from boxwright.config.schema import RunConfig, ValConfig
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.detect2d import Detect2d
 from boxwright.engine.device import select_device
-from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard
+from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard, v3_tags
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
 from boxwright.engine.run_folder import new_run_folder
@@ -47,10 +48,11 @@ def train(config: RunConfig) -> Path:
         UserError: something in the settings, the data or the weights is wrong; says what.
     """
     if not config.data:
-        raise UserError("train needs --data: a data yaml, a VOC root or a COCO json")
+        raise UserError("train needs --data: a data yaml, a Darknet .data file, a VOC root or a COCO json")
     policy = resolve(config.precision, select_device(config.device))
     train_index, val_index = _open(config)
     model = _make_model(config, train_index)
+    config = with_recipe(config, model.recipe, has_backbone=model.num_backbone_layers > 0)
     fitting = fitting_imgsz(config.imgsz, max(model.strides))
     data = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
     config = config.model_copy(update={"imgsz": fitting, "data": data})
@@ -147,7 +149,7 @@ def _run(
     loggers = (
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl"),
-        TensorBoard(folder),
+        TensorBoard(folder, v3_tags if config.optim.release == V3 else dict),
         TextLog(folder / "log.log"),
         ConsoleLog(),
     )

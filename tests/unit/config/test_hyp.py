@@ -41,7 +41,10 @@ def test_a_preset_is_complete_and_says_where_it_is_from(name: str) -> None:
     header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
     for part in ("Source:", "Expected", "Command: boxwright train"):
         assert part in header
-    assert set(read_hyp(name)) == {SETTING_OF_KEY[key] for key in PUBLISHED_KEYS}
+    keys = {SETTING_OF_KEY[key] for key in PUBLISHED_KEYS}
+    if name == "yolov3-spp":
+        keys = keys - {"optim.warmup_momentum", "optim.warmup_bias_lr", "loss.anchor_t"} | {"loss.iou_t"}
+    assert set(read_hyp(name)) == keys
     load(RunConfig, hyp=name)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from boxwright.config.schema import OptimConfig, RunConfig
 from boxwright.engine.loggers import Logger, ResultsCsv
 from boxwright.engine.precision import Policy
+from boxwright.engine.schedule import V5Schedule
 from boxwright.engine.task import Score, StepLoss
 from boxwright.engine.trainer import Trainer
 from boxwright.structures import Batch, Targets
@@ -81,5 +82,6 @@ def make_trainer(
     optim = OptimConfig(nominal_batch_size=2 * BATCH, warmup_epochs=0)
     config = RunConfig(**{"epochs": 3, "batch_size": BATCH, "optim": optim} | settings)
     trainer = Trainer(task or LineTask(), config, folder, CPU, [ResultsCsv(folder / "results.csv"), *loggers])
+    assert isinstance(trainer.schedule, V5Schedule)
     assert trainer.schedule.warmup_steps == 100
     return trainer

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from boxwright.config.schema import OptimConfig
 from boxwright.engine.checkpointing import load_run, restore, save_last
 from boxwright.engine.loggers import EventsJsonl
 from boxwright.engine.optim import freeze_layers
 from boxwright.errors import UserError
+from boxwright.models.build import build_model
+from boxwright.models.zoo import load_spec
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import BATCH, STEPS, LineTask, make_trainer
 
@@ -111,10 +112,11 @@ def _gathering_three(schedule: Any) -> Any:
     """The same rates, but three batches an optimizer step from the first one on."""
 
     class Gathering:
-        scaled_weight_decay = schedule.scaled_weight_decay
-
         def at(self, step: int) -> Any:
             return replace(schedule.at(step + 20), accumulate=3)
+
+        def updates(self, step: int, last_update: int) -> bool:
+            return step - last_update >= 3
 
     return Gathering()
 
@@ -185,9 +187,8 @@ def test_full_disk_while_logging_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_freezing_everything_is_refused() -> None:
-    model = nn.Module()
-    model.model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    model = build_model(load_spec("yolov5n"))
     assert freeze_layers(model, (0,)) == []
-    assert freeze_layers(model, (1,)) == ["model.0.weight", "model.0.bias"]
-    with pytest.raises(UserError, match="--freeze 2 freezes every layer"):
-        freeze_layers(model, (2,))
+    assert {name.split(".")[1] for name in freeze_layers(model, (1,))} == {"0"}
+    with pytest.raises(UserError, match="--freeze 25 freezes every layer"):
+        freeze_layers(model, (25,))

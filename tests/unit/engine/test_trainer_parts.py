@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from boxwright.config.load import load
-from boxwright.config.schema import RunConfig
-from boxwright.engine.optim import freeze_layers
+from boxwright.config.schema import OptimConfig, RunConfig
+from boxwright.engine.optim import freeze_layers, make_optimizer
+from boxwright.errors import UserError
 from boxwright.jobs.train import train
 from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
@@ -38,6 +39,27 @@ def test_freeze(freeze: tuple[int, ...], layers: set[int]) -> None:
     freeze_layers(model, freeze)
     frozen = {int(name.split(".")[1]) for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == layers
+
+
+def test_freeze_by_word() -> None:
+    """Published: Darknet-53 is layers 0 to 74, of which 69 parameters are left; or only the three predictors train."""
+    model = build_model(load_spec("yolov3-spp", 2))
+    frozen = freeze_layers(model, "backbone")
+    assert {int(name.split(".")[1]) for name in frozen} <= set(range(75))
+    assert sum(p.requires_grad for p in model.parameters()) == 69
+    freeze_layers(model, "all-but-predictors")
+    left = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert left == [f"module_list.{i}.Conv2d.{kind}" for i in (88, 100, 112) for kind in ("weight", "bias")]
+    make_optimizer(model, OptimConfig(), 0.0).step()  # a group without parameters
+    with pytest.raises(UserError, match="it is not known where the backbone of this model ends"):
+        freeze_layers(build_model(load_spec("yolov3-tiny", 2)), "backbone")
+
+
+def test_everything_decays_where_the_release_says_so() -> None:
+    model = build_model(load_spec("yolov5n", 2))
+    for everything, decays in ((False, [0.0, 0.1, 0.0]), (True, [0.1] * 3)):
+        optimizer = make_optimizer(model, OptimConfig(), 0.1, decays_everything=everything)
+        assert [group["weight_decay"] for group in optimizer.param_groups] == decays
 
 
 def test_frozen_layers_stay_but_their_statistics_move(settings: dict[str, Any]) -> None:
