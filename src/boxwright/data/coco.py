@@ -71,12 +71,12 @@ def read_coco(file: Path, *, names: Sequence[str] = (), images: Path | None = No
         raise UserError(f"{file} has no category {missing[0]!r}; it has {', '.join(sorted(by_name))}")
     class_of = {by_name[name]: i for i, name in enumerate(names)}
     try:
-        listed = {int(image["id"]): image for image in content["images"]}
+        listed = {int(np.int64(image["id"])): image for image in content["images"]}
         folder = images or _image_folder(file, [str(image["file_name"]) for image in listed.values()])
         objects, problems = _objects(content["annotations"], class_of, set(listed), file)
         files = [(number, folder / str(listed[number]["file_name"])) for number in sorted(listed)]
         sizes = {number: _declared_size(image) for number, image in listed.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} does not follow the COCO layout: {error!r}") from error
 
     def read(task: tuple[int, Path]) -> tuple[Record | None, list[Problem]]:
@@ -92,8 +92,8 @@ def read_coco(file: Path, *, names: Sequence[str] = (), images: Path | None = No
 
 def _categories(content: dict[str, Any], file: Path) -> list[tuple[int, str]]:
     try:
-        return sorted((int(category["id"]), str(category["name"])) for category in content["categories"])
-    except (KeyError, TypeError, ValueError) as error:
+        return sorted((int(np.int64(category["id"])), str(category["name"])) for category in content["categories"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{file}: a category has an id and a name: {error!r}") from error
 
 

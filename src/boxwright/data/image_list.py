@@ -64,14 +64,27 @@ def _in_folder(folder: Path) -> list[str]:
     return found
 
 
+def read_lines(file: Path) -> list[str]:
+    """Lines of a text file without blanks around them, and without the mark that some editors put first.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no list of files: it is not UTF-8 text") from error
+    return [line.strip() for line in text.splitlines()]
+
+
 def _in_list(file: Path, root: Path) -> list[str]:
     """Lines of a list file: absolute, relative to the file's folder (always for `./`), or to the root of the data."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(file)
+    except OSError as error:
         raise UserError(f"cannot read the image list {file}: {error}") from error
     found: list[str] = []
-    for entry in filter(None, (line.strip() for line in lines)):
+    for entry in filter(None, lines):
         path = os.path.join(file.parent, entry.removeprefix("./"))
         beside_root = os.path.join(root, entry)
         if not entry.startswith("./") and not os.path.exists(path) and os.path.exists(beside_root):

@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from boxwright.data.image_header import IMAGE_SUFFIXES, BrokenImageError, image_size
+from boxwright.data.image_list import read_lines
 from boxwright.data.index import DataIndex, Problem, Record
 from boxwright.data.pixel_objects import PixelObject, pixel_record
 from boxwright.data.threads import in_threads
@@ -67,10 +68,10 @@ def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
         UserError: the list of the split is missing.
     """
     list_file = split_file(root, split)
-    lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
+    lines = [*filter(None, read_lines(list_file))]
     names = read_voc_names(root)
     class_of = {name: i for i, name in enumerate(names)}
-    results = in_threads(lambda line: _read_one(root, line, class_of, decode), [*filter(None, lines)])
+    results = in_threads(lambda line: _read_one(root, line, class_of, decode), lines)
     records = [record for record, _, _ in results if record is not None]
     problems = [problem for _, found, _ in results for problem in found]
     num_difficult = sum(count for _, _, count in results)

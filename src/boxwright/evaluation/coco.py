@@ -51,11 +51,11 @@ class CocoTruth:
     def from_json(cls, content: Mapping[str, Any]) -> CocoTruth:
         """Take what box evaluation needs out of a COCO ground truth; KeyError where a needed field is missing."""
         grouped: dict[int, list[dict[str, Any]]] = {}
-        for row in content["annotations"]:
+        for number, row in enumerate(content["annotations"], start=1):
             box = [float(value) for value in row["bbox"]]
             grouped.setdefault(row["image_id"], []).append(
                 {
-                    "id": row["id"],
+                    "id": row.get("id", -number),
                     "image_id": row["image_id"],
                     "category_id": row["category_id"],
                     "bbox": box,
@@ -63,7 +63,11 @@ class CocoTruth:
                     "iscrowd": int(row.get("iscrowd", 0)),
                 }
             )
-        images = {row["id"]: {key: row[key] for key in ("id", "width", "height")} for row in content["images"]}
+        # Sizes and ids of annotations are written by most tools, but boxes are evaluated without them.
+        images = {
+            row["id"]: {"id": row["id"], "width": row.get("width", 0), "height": row.get("height", 0)}
+            for row in content["images"]
+        }
         names = [{"id": row["id"], "name": str(row.get("name", row["id"]))} for row in content["categories"]]
         return cls(images, grouped, tuple(names))
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from boxwright.data.image_header import IMAGE_SUFFIXES
+from boxwright.data.image_list import read_lines
 from boxwright.data.images import read_image
 from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
@@ -132,12 +133,8 @@ def _is_media(path: Path) -> bool:
 
 def _read_list(path: Path) -> list[Path]:
     files: list[Path] = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no list of files: it is not UTF-8 text") from error
-    for number, line in enumerate(lines, 1):
-        if not (entry := line.strip()):
+    for number, entry in enumerate(read_lines(path), 1):
+        if not entry:
             continue
         places = [path.parent / entry, Path(entry)]
         file = next((place for place in places if place.is_file()), None)

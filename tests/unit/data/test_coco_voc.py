@@ -216,3 +216,19 @@ def test_voc_lists_with_flags_and_missing_images(tmp_path: Path) -> None:
 def test_voc_without_the_split_names_those_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are train"):
         open_dataset(write_voc(tmp_path, {"a": ""}), "val")
+
+
+def test_a_list_with_a_mark_at_its_start_and_one_that_is_no_text(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {"a": voc_object("cell", 1, 1, 64, 24)})
+    file = root / "ImageSets" / "Main" / "train.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(open_dataset(root, "train")) == 1
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        open_dataset(root, "train")
+
+
+def test_an_id_beyond_all_numbers(tmp_path: Path) -> None:
+    file = write_coco(tmp_path, COCO | {"images": [{"id": 2**70, "file_name": "a.jpg"}]})
+    with pytest.raises(UserError, match="does not follow the COCO layout"):
+        open_dataset(file, "train")

@@ -117,3 +117,14 @@ def test_files_that_are_no_ground_truth(tmp_path: Path, text: str) -> None:
         CocoTruth.from_file(file)
     with pytest.raises(UserError, match=r"missing\.json"):
         CocoTruth.from_file(tmp_path / "missing.json")
+
+
+def test_boxes_are_measured_without_sizes_and_ids_of_annotations() -> None:
+    index, found = random_scene(12)
+    content = as_ground_truth(index)
+    expected = measure(index, CocoTruth.from_json(content), found).stats
+    for row in content["images"]:
+        del row["width"], row["height"]
+    for row in content["annotations"]:
+        del row["id"]
+    np.testing.assert_array_equal(measure(index, CocoTruth.from_json(content), found).stats, expected)
