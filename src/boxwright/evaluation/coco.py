@@ -55,7 +55,7 @@ class CocoTruth:
             box = [float(value) for value in row["bbox"]]
             grouped.setdefault(row["image_id"], []).append(
                 {
-                    "id": row.get("id", -number),
+                    "id": row.get("id", number),
                     "image_id": row["image_id"],
                     "category_id": row["category_id"],
                     "bbox": box,
