@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from boxwright.data.mixup import mixup
 from boxwright.data.mosaic import CANVAS, place_tile
 from boxwright.data.shapes import Labels, Shapes, concatenate, shapes_of
 from boxwright.data.warp import Tile, render, warp_image
+from boxwright.data.warp_rules import RULES, WarpRules
 from tests.golden import golden_cases, read_case
 
 _BOX = {"rtol": 1e-4, "atol": 1e-3}
@@ -41,29 +43,35 @@ def _draw(params: dict[str, Any]) -> geometry.PerspectiveDraw:
     )
 
 
-@pytest.mark.parametrize("case", golden_cases("augment", "geometry_v[67]*.npz"))
+def _rules(meta: dict[str, Any]) -> WarpRules:
+    return RULES["v3" if meta["version"] == "yolov3spp" else meta["version"]]
+
+
+def _draw_of(item: dict[str, Any], rules: WarpRules) -> geometry.PerspectiveDraw:
+    """The recorded parameters; early releases gave the shift from the middle."""
+    params = {"perspective": (0.0, 0.0), **item["params"]}
+    if rules.shear_last:
+        params["translate_fraction"] = [0.5 + fraction for fraction in params["translate_fraction"]]
+    return _draw(params)
+
+
+@pytest.mark.parametrize("case", golden_cases("augment", "geometry_*.npz"))
 def test_matrix_and_boxes_equal_the_published_ones(case: Path) -> None:
     arrays, meta = read_case(case)
-    max_aspect = _defaults(case)["ar_thr"]
+    rules = _rules(meta)
     assert meta["cases"]
     for item in meta["cases"]:
         name = f"c{item['id']}"
         out_hw = (item["out_wh"][1], item["out_wh"][0])
-        draw = _draw(item["params"])
-        matrix = geometry.perspective_matrix(draw, tuple(item["image_hw"]), out_hw)
+        draw = _draw_of(item, rules)
+        matrix = geometry.perspective_matrix(draw, tuple(item["image_hw"]), out_hw, rules)
         np.testing.assert_allclose(matrix, arrays[f"{name}_M"], rtol=1e-9, atol=1e-9)
         rows = arrays[f"{name}_targets_in"]
         boxes = geometry.clip_boxes(geometry.transform_boxes(rows[:, 1:], matrix), out_hw)
-        kept = geometry.is_candidate(rows[:, 1:] * draw.scale, boxes, max_aspect=max_aspect)
+        kept = geometry.kept_boxes(rows[:, 1:], boxes, draw.scale, rules)
         expected = arrays[f"{name}_targets_out"]
         np.testing.assert_array_equal(rows[kept, 0], expected[:, 0])
         np.testing.assert_allclose(boxes[kept], expected[:, 1:], **_BOX)
-
-
-def _defaults(case: Path) -> dict[str, Any]:
-    """The keep rule of the release a geometry file is from; v7.0's where no such file lies beside it."""
-    stated = case.with_name(case.name.replace("geometry", "candidates")).with_suffix(".json")
-    return read_case(stated)[1]["defaults"] if stated.exists() else {"ar_thr": 100}
 
 
 @pytest.mark.parametrize("case", golden_cases("augment", "geometry_v7*.npz"))
@@ -81,7 +89,7 @@ def test_labels_of_a_warped_sample_equal_the_published_ones(case: Path) -> None:
         np.testing.assert_allclose(labels.boxes, expected[:, 1:], **_BOX)
 
 
-@pytest.mark.parametrize("case", golden_cases("augment", "geometry_v[67]*.npz"))
+@pytest.mark.parametrize("case", golden_cases("augment", "geometry_*.npz"))
 def test_warped_pixels_are_close_to_the_published_ones(case: Path) -> None:
     arrays, meta = read_case(case)
     shown = [item for item in meta["cases"] if f"c{item['id']}_image_out" in arrays]
@@ -93,7 +101,7 @@ def test_warped_pixels_are_close_to_the_published_ones(case: Path) -> None:
         assert abs(warp_image(image, matrix, out_hw) - expected).max() <= _GREY_LEVELS
 
 
-@pytest.mark.parametrize("case", golden_cases("augment", "geometry_v[67]*.npz"))
+@pytest.mark.parametrize("case", golden_cases("augment", "geometry_*.npz"))
 def test_a_composed_tile_shows_what_the_published_warp_shows(case: Path) -> None:
     arrays, meta = read_case(case)
     for item in meta["cases"]:
@@ -108,22 +116,18 @@ def test_a_composed_tile_shows_what_the_published_warp_shows(case: Path) -> None
         assert np.percentile(abs(out - expected), 95) <= _GREY_LEVELS
 
 
-@pytest.mark.parametrize("case", golden_cases("augment", "candidates_v[67]*.npz"))
+@pytest.mark.parametrize("case", golden_cases("augment", "candidates_*.npz"))
 def test_keep_rule_equals_the_published_one(case: Path) -> None:
     arrays, meta = read_case(case)
-    rule = meta["defaults"]
+    rules, stated = _rules(meta), meta["defaults"]
+    assert (rules.min_side, rules.max_aspect, rules.min_area_ratio) == tuple(
+        stated[name] for name in ("wh_thr", "ar_thr", "area_thr")
+    )
     for name, expected in arrays.items():
         if name in ("box1", "box2"):
             continue
-        area = rule["area_thr"] if name == "default" else float(name.removeprefix("area_thr_"))
-        kept = geometry.is_candidate(
-            arrays["box1"],
-            arrays["box2"],
-            min_side=rule["wh_thr"],
-            max_aspect=rule["ar_thr"],
-            min_area_ratio=area,
-            eps=rule["eps"],
-        )
+        area = rules.min_area_ratio if name == "default" else float(name.removeprefix("area_thr_"))
+        kept = geometry.kept_boxes(arrays["box1"], arrays["box2"], 1.0, replace(rules, min_area_ratio=area))
         np.testing.assert_array_equal(kept, expected.astype(bool), err_msg=name)
 
 

@@ -23,6 +23,7 @@ from boxwright.data.rng import sample_generator
 from boxwright.data.shapes import Labels, Shapes, concatenate, shapes_of, warp_shapes
 from boxwright.data.source_images import SourceImages
 from boxwright.data.warp import Tile, render, resize_matrix, warp_image
+from boxwright.data.warp_rules import RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,9 @@ class TrainingSamples:
         order = draw_paste_order(rng, shapes, self.config.copy_paste)
         pasted, shapes_after = choose_pastes(shapes, order, canvas_hw[1])
         warp = draw_perspective(rng, self.config)
-        matrix = perspective_matrix(warp, canvas_hw, out_hw)
-        labels = warp_shapes(shapes_after, matrix, warp.scale, out_hw)
+        rules = RULES[self.config.release]
+        matrix = perspective_matrix(warp, canvas_hw, out_hw, rules)
+        labels = warp_shapes(shapes_after, matrix, warp.scale, out_hw, rules)
         if not len(pasted):
             out = self._buffer(out_hw, role)
             return render([tile.then(matrix) for tile in tiles], out, self.source.load), labels
@@ -126,12 +128,14 @@ class TrainingSamples:
         loaded_hw = loaded_size(self._original_size(image), self.imgsz)
         fit = fit_letterbox(loaded_hw, out_hw, auto=False, stride=self.stride)
         warp = draw_perspective(rng, self.config)
-        matrix = perspective_matrix(warp, out_hw, out_hw)
+        rules = RULES[self.config.release]
+        matrix = perspective_matrix(warp, out_hw, out_hw, rules)
         place = translation(fit.left, fit.top) @ resize_matrix(source_hw, fit.resized_hw)
         tile = Tile(image, matrix @ place, (0.0, 0.0, source_hw[1], source_hw[0]))
         size = (fit.scale_yx[0] * loaded_hw[0], fit.scale_yx[1] * loaded_hw[1])
         shapes = shapes_of(self.source.index, image, size, fit.pad_yx)
-        return render([tile], self._buffer(out_hw), self.source.load), warp_shapes(shapes, matrix, warp.scale, out_hw)
+        labels = warp_shapes(shapes, matrix, warp.scale, out_hw, rules)
+        return render([tile], self._buffer(out_hw), self.source.load), labels
 
     def _original_size(self, image: int) -> tuple[int, int]:
         height, width = self.source.index.sizes[image].tolist()

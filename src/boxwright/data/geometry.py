@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.config.schema import AugmentConfig
+from boxwright.data.warp_rules import CURRENT, WarpRules
 
 Matrix = NDArray[np.float64]  # (3, 3)
 Floats = NDArray[np.floating]
 
 POLYGON_POINTS = 1000  # points a polygon is resampled to before it is warped, as published
-MIN_AREA_RATIO = 0.10  # smallest share of a box's area that must remain
-MIN_AREA_RATIO_POLYGONS = 0.01  # the same where boxes come from polygons
+MIN_AREA_RATIO_POLYGONS = 0.01  # smallest share of a box's area that must remain where boxes come from polygons
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,16 @@ def translation(x: float, y: float) -> Matrix:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
-def perspective_matrix(draw: PerspectiveDraw, image_hw: tuple[int, int], out_hw: tuple[int, int]) -> Matrix:
-    """Compose translate · shear · rotate and scale · perspective · centre.
+def perspective_matrix(
+    draw: PerspectiveDraw, image_hw: tuple[int, int], out_hw: tuple[int, int], rules: WarpRules = CURRENT
+) -> Matrix:
+    """Compose translate · shear · rotate and scale · perspective · centre; early releases shear after the translation.
 
     Args:
         draw: the parameters.
         image_hw: size of the image (of the whole mosaic canvas).
         out_hw: size of the result.
+        rules: of a release.
 
     Returns:
         out_from_image, (3, 3) float64.
@@ -76,8 +79,12 @@ def perspective_matrix(draw: PerspectiveDraw, image_hw: tuple[int, int], out_hw:
     rotate = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
     shear = np.eye(3)
     shear[0, 1], shear[1, 0] = (math.tan(math.radians(degrees)) for degrees in draw.shear)
-    move = translation(draw.translate[0] * out_hw[1], draw.translate[1] * out_hw[0])
-    return move @ shear @ rotate @ perspective @ translation(-width / 2, -height / 2)
+    turned = rotate @ perspective @ translation(-width / 2, -height / 2)
+    if not rules.shear_last:
+        return translation(draw.translate[0] * out_hw[1], draw.translate[1] * out_hw[0]) @ shear @ turned
+    sides = (height, width) if rules.swapped_shift else (width, height)
+    shift_x, shift_y = ((place - 0.5) * side for place, side in zip(draw.translate, sides, strict=True))
+    return shear @ translation(out_hw[1] / 2 + shift_x, out_hw[0] / 2 + shift_y) @ turned
 
 
 def is_scale_and_shift(matrix: Matrix) -> bool:
@@ -139,9 +146,9 @@ def is_candidate(
     before: Floats,
     after: Floats,
     *,
-    min_side: float = 2.0,
-    max_aspect: float = 100.0,
-    min_area_ratio: float = MIN_AREA_RATIO,
+    min_side: float = CURRENT.min_side,
+    max_aspect: float = CURRENT.max_aspect,
+    min_area_ratio: float = CURRENT.min_area_ratio,
     eps: float = 1e-16,
 ) -> NDArray[np.bool_]:
     """Decide which boxes are worth keeping after a warp.
@@ -161,3 +168,25 @@ def is_candidate(
     aspect = np.maximum(width / (height + eps), height / (width + eps))
     ratio = width * height / (width_before * height_before + eps)
     return (width > min_side) & (height > min_side) & (ratio > min_area_ratio) & (aspect < max_aspect)
+
+
+def kept_boxes(
+    boxes: Floats, warped: Floats, scale: float, rules: WarpRules = CURRENT, *, polygons: bool = False
+) -> NDArray[np.bool_]:
+    """`is_candidate` with the rules of a release.
+
+    Args:
+        boxes: (n, 4) xyxy before the warp.
+        warped: (n, 4) xyxy after it, clipped.
+        scale: magnification that the warp was drawn with.
+        rules: of a release.
+        polygons: warped boxes come from polygons.
+    """
+    growth = scale ** (rules.area_grows_with / 2)  # of a side
+    return is_candidate(
+        boxes * growth,
+        warped,
+        min_side=rules.min_side,
+        max_aspect=rules.max_aspect,
+        min_area_ratio=MIN_AREA_RATIO_POLYGONS if polygons else rules.min_area_ratio,
+    )

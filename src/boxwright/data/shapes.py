@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from boxwright.data import geometry
 from boxwright.data.index import DataIndex
+from boxwright.data.warp_rules import CURRENT, WarpRules
 
 _EDGE = 1e-3  # published: normalised boxes end this many pixels before the far edges
 
@@ -105,7 +106,9 @@ class Labels:
         return Labels(self.classes, result)
 
 
-def warp_shapes(shapes: Shapes, matrix: geometry.Matrix, scale: float, out_hw: tuple[int, int]) -> Labels:
+def warp_shapes(
+    shapes: Shapes, matrix: geometry.Matrix, scale: float, out_hw: tuple[int, int], rules: WarpRules = CURRENT
+) -> Labels:
     """Warp objects, clip them to the output, and drop those of which too little is left.
 
     Boxes come from the polygons when every object has one, else from the corners of the boxes.
@@ -115,6 +118,7 @@ def warp_shapes(shapes: Shapes, matrix: geometry.Matrix, scale: float, out_hw: t
         matrix: out_from_image.
         scale: magnification that the matrix was drawn with.
         out_hw: size of the output.
+        rules: which of them are kept.
     """
     polygons = shapes.all_have_polygons
     if polygons:
@@ -122,9 +126,5 @@ def warp_shapes(shapes: Shapes, matrix: geometry.Matrix, scale: float, out_hw: t
         boxes = geometry.boxes_of_points(geometry.transform_points(points, matrix), out_hw)
     else:
         boxes = geometry.clip_boxes(geometry.transform_boxes(shapes.boxes, matrix), out_hw)
-    kept = geometry.is_candidate(
-        shapes.boxes * scale,
-        boxes,
-        min_area_ratio=geometry.MIN_AREA_RATIO_POLYGONS if polygons else geometry.MIN_AREA_RATIO,
-    )
+    kept = geometry.kept_boxes(shapes.boxes, boxes, scale, rules, polygons=polygons)
     return Labels(shapes.classes[kept], boxes[kept].astype(np.float32))
