@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from boxwright.data.letterbox import scale_between
 from boxwright.ops.boxes import clip_boxes, cxcywh_from_xyxy, scale_back, xyxy_from_cxcywh
 from tests.golden import golden_cases, read_case
 
@@ -56,15 +57,16 @@ def test_conversions(file: Path) -> None:
     np.testing.assert_array_equal(xyxy.numpy(), arrays["xyxy_px"])  # inputs are left alone
 
 
-@pytest.mark.parametrize("file", golden_cases("letterbox", "scale_back_v[367].[01].json"))
+@pytest.mark.parametrize("file", golden_cases("letterbox", "scale_back_*.json"))
 def test_scale_back(file: Path) -> None:
     arrays, meta = read_case(file)
+    release = "v3" if meta["version"] == "yolov3spp" else meta["version"]
     for case in meta["cases"]:
         (net_h, net_w), (height, width) = case["img1_hw"], case["img0_hw"]
         if case["ratio_pad"]:
             (scale, _), (pad_x, pad_y) = case["ratio_pad"]
         else:
-            scale = min(net_h / height, net_w / width)
+            scale = scale_between((height, width), (net_h, net_w), release)
             pad_x, pad_y = (net_w - width * scale) / 2, (net_h - height * scale) / 2
         boxes = torch.from_numpy(arrays[f"in{case['id']}"])
         found = scale_back(boxes, (scale, scale), (pad_y, pad_x), (height, width))
