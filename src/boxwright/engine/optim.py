@@ -74,7 +74,7 @@ def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
         Names of the frozen parameters.
 
     Raises:
-        UserError: nothing is left to train, or it is not known which layers are the backbone.
+        UserError: nothing is left to train, there is no such layer, or it is not known which layers are the backbone.
     """
     if freeze == "backbone" and not model.num_backbone_layers:
         raise UserError("--freeze backbone: it is not known where the backbone of this model ends; give a number")
@@ -83,6 +83,9 @@ def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
         frozen = [name for name in names if not name.startswith(model.predictor_prefixes)]
     else:
         numbers = (model.num_backbone_layers,) if freeze == "backbone" else freeze
+        wrong = [number for number in numbers if not 0 <= number <= len(model.layers)]
+        if wrong:
+            raise UserError(f"--freeze {wrong[0]}: the layers of this model go from 0 to {len(model.layers) - 1}")
         layers = range(numbers[0]) if len(numbers) == 1 else numbers
         prefixes = tuple(f"{model.layer_prefix}.{layer}." for layer in layers)
         frozen = [name for name in names if prefixes and name.startswith(prefixes)]

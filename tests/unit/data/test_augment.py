@@ -180,6 +180,15 @@ def test_copy_paste_pastes_where_little_is_hidden() -> None:
     assert columns.tolist() == [*range(4, 15), *range(49, 60)]
 
 
+@pytest.mark.parametrize(("hidden", "pasted"), [(2.9, True), (3.0, False), (3.1, False)])
+def test_copy_paste_leaves_out_what_hides_30_percent(hidden: float, pasted: bool) -> None:
+    polygons = [square(4, 4, 10), square(60 - hidden, 4, 10)]  # the mirror image of the first spans x of 50 to 60
+    boxes = np.array([[*p.min(axis=0), *p.max(axis=0)] for p in polygons], np.float32)
+    shapes = Shapes(np.zeros(2, np.int32), boxes, np.concatenate(polygons), np.array([0, 4, 8]))
+    chosen, _ = choose_pastes(shapes, np.array([0]), width=64)
+    assert bool(len(chosen)) == pasted
+
+
 def test_pasting_looks_at_what_was_pasted_before() -> None:
     polygons = [square(4, 4, 10), square(5, 5, 10)]
     boxes = np.array([[*p.min(axis=0), *p.max(axis=0)] for p in polygons], np.float32)

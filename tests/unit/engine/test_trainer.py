@@ -108,6 +108,17 @@ def test_resume_between_two_batches_of_one_optimizer_step(tmp_path: Path, stop_a
     assert (tmp_path / "stopped" / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
 
 
+def test_resume_remembers_the_best_epoch(tmp_path: Path) -> None:
+    first = make_trainer(tmp_path, LineTask(fitness=[0.6, 0.2]), epochs=2)
+    first.fit()
+    resumed = make_trainer(tmp_path, LineTask(fitness=[0.5]), epochs=3)
+    restore(resumed, load_run(tmp_path / "weights" / "last.pt"))
+    resumed.fit()
+    best = torch.load(tmp_path / "weights" / "best.pt", weights_only=True)
+    assert best["metrics"]["epoch"] == 0
+    assert last(tmp_path)["engine"]["best_fitness"] == 0.6
+
+
 def _gathering_three(schedule: Any) -> Any:
     """The same rates, but three batches an optimizer step from the first one on."""
 

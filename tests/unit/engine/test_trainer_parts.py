@@ -10,7 +10,8 @@ import torch
 
 from boxwright.config.load import load
 from boxwright.config.schema import OptimConfig, RunConfig
-from boxwright.engine.optim import freeze_layers, make_optimizer
+from boxwright.engine.optim import apply_settings, clip_gradients, freeze_layers, make_optimizer
+from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
 from boxwright.jobs.train import train
 from boxwright.models.build import build_model
@@ -39,6 +40,32 @@ def test_freeze(freeze: tuple[int, ...], layers: set[int]) -> None:
     freeze_layers(model, freeze)
     frozen = {int(name.split(".")[1]) for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == layers
+
+
+@pytest.mark.parametrize("freeze", [(-1,), (99,), (3, 99)])
+def test_freeze_of_layers_that_are_not_there(freeze: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="go from 0 to 24"):
+        freeze_layers(build_model(load_spec("yolov5n")), freeze)
+
+
+def test_settings_of_an_iteration_reach_the_optimizer() -> None:
+    model = build_model(load_spec("yolov5n", 2))
+    settings = StepSettings(lr_bias=0.3, lr_other=0.2, momentum=0.55, accumulate=1)
+    sgd = make_optimizer(model, OptimConfig(), 0.0)
+    apply_settings(sgd, settings)
+    assert {group["momentum"] for group in sgd.param_groups} == {0.55}
+    assert sorted(group["lr"] for group in sgd.param_groups) == [0.2, 0.2, 0.3]
+    adam = make_optimizer(model, OptimConfig(optimizer="Adam"), 0.0)
+    apply_settings(adam, settings)
+    assert all("momentum" not in group for group in adam.param_groups)
+
+
+def test_gradients_are_scaled_down_to_the_norm() -> None:
+    layer = torch.nn.Linear(3, 1)
+    for largest, expected in ((10.0, 10.0), (1e3, 60.0)):
+        layer.weight.grad = torch.tensor([[20.0, 40.0, 40.0]])
+        assert clip_gradients(layer, largest).item() == pytest.approx(60)
+        assert layer.weight.grad.norm().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_freeze_by_word() -> None:
