@@ -13,7 +13,7 @@ def parser() -> Parser:
         "List every problem of a data set, with file and line. Exit code 1 if training would drop something.",
         usage="%(prog)s DATA",
     )
-    made.add_argument("data", metavar="DATA", help="data yaml, VOC root or COCO json")
+    made.add_argument("data", metavar="DATA", help="data yaml, Darknet .data, VOC root or COCO json")
     return made
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 RUN = (
     Flag("model", "--model --cfg", "", "yolov5n ... yolov5x6 or a model yaml; none: as the weights", "MODEL"),
     Flag("weights", "--weights", "", "checkpoint to start from; none: from scratch", "PT"),
-    Flag("data", "--data", "", "data yaml, VOC root or COCO json", "DATA"),
+    Flag("data", "--data", "", "data yaml, Darknet .data, VOC root or COCO json", "DATA"),
     Flag("epochs", "--epochs", "100", "passes over the training images"),
     Flag("batch_size", "--batch-size --batch", "16", "images a step"),
     Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),

@@ -10,7 +10,7 @@ from boxwright.errors import UserError
 
 RUN = (
     Flag("weights", "--weights", "", "checkpoint to measure; several: run as one", "PT", kind="list"),
-    Flag("data", "--data", "", "data yaml, VOC root or COCO json", "DATA"),
+    Flag("data", "--data", "", "data yaml, Darknet .data, VOC root or COCO json", "DATA"),
     Flag("task", "--task", "val", "train, val or test: the split; speed: time only", "TASK"),
     Flag("batch_size", "--batch-size --batch", "32", "images at a time"),
     Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),

@@ -1,6 +1,7 @@
 """Open a split of a data set of any known format as one index.
 
-Formats: data yaml with YOLO txt labels or COCO json splits, a VOC root folder, a COCO json by itself.
+Formats: data yaml with YOLO txt labels or COCO json splits, a Darknet `.data` file, a VOC root folder, a COCO json by
+itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from boxwright.config.schema import Compat
 from boxwright.data.annotations import with_annotations
 from boxwright.data.cache import cached_index, digest
 from boxwright.data.coco import read_coco, read_coco_names
+from boxwright.data.darknet_data import read_darknet_data
 from boxwright.data.image_list import find_source, list_images
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import annotation_files, is_voc_root, read_voc, read_voc_names, split_file
@@ -36,7 +38,7 @@ def open_dataset(
     """Read one split, leaving out broken images and rows and saying how many.
 
     Args:
-        data: data yaml, VOC root (Annotations, ImageSets/Main, JPEGImages) or COCO json.
+        data: data yaml, Darknet .data file, VOC root (Annotations, ImageSets/Main, JPEGImages) or COCO json.
         split: which part; a COCO json by itself is every split.
         single_cls: treat all classes as one.
         compat: "fixed" mends two defects of the published label reading, see yolo_txt.
@@ -63,7 +65,7 @@ def read_names(data: str | Path) -> tuple[str, ...]:
         return read_voc_names(path)
     if path.suffix == ".json":
         return read_coco_names(path)
-    data_yaml = read_data_yaml(path)
+    data_yaml = _described(path)
     if data_yaml.names:
         return data_yaml.names
     file = next(source for sources in data_yaml.splits.values() for source in sources if source.endswith(".json"))
@@ -76,7 +78,7 @@ def splits_of(data: str | Path) -> tuple[Split, ...]:
     if is_voc_root(path):
         lists = path / "ImageSets" / "Main"
         return tuple(split for split in SPLITS if (lists / f"{split}.txt").is_file())
-    return ("train",) if path.suffix == ".json" else tuple(read_data_yaml(path).splits)
+    return ("train",) if path.suffix == ".json" else tuple(_described(path).splits)
 
 
 def read_split(
@@ -111,7 +113,7 @@ def _source(path: Path, split: Split, compat: Compat) -> _Source:
         return _voc_source(path, split)
     if path.suffix == ".json":
         return _coco_source(path, (), None)
-    data_yaml = read_data_yaml(path)
+    data_yaml = _described(path)
     sources = data_yaml.splits.get(split)
     if sources is None:
         raise UserError(f"{path} names no {split} split; it has {', '.join(data_yaml.splits) or 'none at all'}")
@@ -149,12 +151,21 @@ def _coco_source(file: Path, names: tuple[str, ...], images: Path | None) -> _So
     )
 
 
+def _described(path: Path) -> DataYaml:
+    return read_darknet_data(path) if path.suffix == ".data" else read_data_yaml(path)
+
+
 def _located(data: str | Path) -> Path:
-    """The data set as an absolute path: a VOC root, a json, or a yaml."""
+    """The data set as an absolute path: a VOC root, a json, a yaml, or a Darknet .data file."""
     path = Path(data).expanduser().absolute()
     if path.is_file() or is_voc_root(path):
         return path
-    places = [path] if path.suffix in (".yaml", ".yml", ".json") else [path, path.with_name(f"{path.name}.yaml")]
+    if path.suffix == ".data":  # published: the leading data/ may be left out
+        places = [path, path.parent / "data" / path.name]
+    elif path.suffix in (".yaml", ".yml", ".json"):
+        places = [path]
+    else:
+        places = [path, path.with_name(f"{path.name}.yaml")]
     for place in places[1:]:
         if place.is_file():
             return place
