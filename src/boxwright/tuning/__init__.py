@@ -1,0 +1,1 @@
+"""What is fitted to data before or between training runs: anchors. Not here: training itself (engine)."""

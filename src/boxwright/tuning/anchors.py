@@ -1,0 +1,169 @@
+"""How well anchors fit the labels of a data set, and a search for anchors that fit better.
+
+A label can be learned where the larger ratio of its sides to those of an anchor stays below `anchor_t`. The measure is
+the inverse of that ratio, in 0..1, so a label is matched where it exceeds 1 / anchor_t.
+
+Source: published YOLOv5 v7.0 auto-anchor (spec B6): the measure, the fitness, k-means and 1000 genetic steps.
+Deviation: the search runs on logarithms of sides, where the measure is a distance; it keeps several starts and tries
+several mutations a step, some of a few sides only. It reaches a higher fitness (tests/parity/test_anchors.py).
+Legend: N labels, K anchors, S starts, C children; (.., 2) is width and height in pixels at the training size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans
+
+from boxwright.data.index import DataIndex
+from boxwright.errors import UserError
+
+Sizes = NDArray[np.float32]
+
+SMALLEST_SIDE = 2.0  # pixels: labels with both sides below it do not shape the anchors, and no anchor side is below it
+_JITTER = 0.1  # published: the check scales each image by 1 +- this
+_THINNEST = 1e-3  # pixels: what a side of no length counts as
+_DECIMALS = 2  # of found sides
+
+_MOST_LABELS = 20_000  # a random choice of so many stands for a larger data set in the search
+_CLUSTERINGS, _STARTS = 12, 4  # k-means runs, and how many of them the genetic steps go on with
+_CHILDREN = 8  # mutations a step of each start, fewer where there are many labels:
+_MOST_DISTANCES = 1 << 19  # of labels to anchors a step
+_RATES = (0.9, 0.3, 0.1)  # share of the sides that a mutation changes; .9 is published, small ones refine
+_SPREAD = 0.1  # published: relative change of a side, times a random number of 0..1 for the mutation as a whole
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How well anchors fit labels.
+
+    Args:
+        recall: best possible recall, the share of labels that at least one anchor matches.
+        per_label: mean number of anchors that match a label.
+        fitness: mean over labels of the best measure, 0 where it is no match; what the search maximises.
+        mean_measure: over all labels and anchors.
+        mean_best: over all labels, of the best anchor.
+    """
+
+    recall: float
+    per_label: float
+    fitness: float
+    mean_measure: float
+    mean_best: float
+
+
+def measure(sizes: Sizes, anchors: Sizes) -> Sizes:
+    """(N, K) in 0..1: the smallest ratio of sides, either way, of each label and anchor; 1 where they are equal."""
+    ratio = sizes[:, None] / anchors[None]
+    return np.minimum(ratio, 1 / ratio).min(axis=2)
+
+
+def fit(sizes: Sizes, anchors: Sizes, anchor_t: float) -> AnchorFit:
+    """Judge anchors.
+
+    Args:
+        sizes: (N, 2), N > 0, sides above 0.
+        anchors: (K, 2).
+        anchor_t: largest side ratio that matches.
+    """
+    measures = measure(sizes, anchors)
+    best = measures.max(axis=1)
+    matched = best > 1 / anchor_t
+    return AnchorFit(
+        recall=float(matched.mean()),
+        per_label=float((measures > 1 / anchor_t).sum(axis=1).mean()),
+        fitness=float((best * matched).mean()),
+        mean_measure=float(measures.mean()),
+        mean_best=float(best.mean()),
+    )
+
+
+def label_sizes(index: DataIndex, imgsz: int, rng: np.random.Generator | None = None) -> Sizes:
+    """(N, 2) sides of all labels when the longer side of each image is imgsz.
+
+    Args:
+        index: the training images.
+        imgsz: pixels.
+        rng: scales each image by 1 +- 0.1, as the published check does; None leaves them.
+    """
+    sides = index.sizes[:, ::-1].astype(np.float64)  # width, height
+    sides *= imgsz / sides.max(axis=1, keepdims=True, initial=1)
+    if rng is not None:
+        sides *= rng.uniform(1 - _JITTER, 1 + _JITTER, (len(sides), 1))
+    per_label = np.repeat(sides, np.diff(index.box_offsets), axis=0)
+    return np.maximum(index.boxes[:, 2:4] * per_label, _THINNEST).astype(np.float32)
+
+
+def usable(sizes: Sizes) -> Sizes:
+    """Those labels that shape anchors: at least one side of SMALLEST_SIDE."""
+    return sizes[(sizes >= SMALLEST_SIDE).any(axis=1)]
+
+
+def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int, seed: int) -> Sizes:
+    """Find anchors for labels: k-means, then genetic steps.
+
+    Args:
+        sizes: (N, 2).
+        num_anchors: K; may be larger than N.
+        anchor_t: largest side ratio that matches.
+        generations: genetic steps; 0: k-means only.
+        seed: the same seed and sizes give the same anchors.
+
+    Returns:
+        (K, 2) by area, in hundredths of a pixel.
+
+    Raises:
+        UserError: no label is usable.
+    """
+    sizes = usable(sizes)
+    if not len(sizes):
+        raise UserError(
+            f"no label has a side of {SMALLEST_SIDE:g} pixels or more, so there is nothing to fit anchors to"
+        )
+    rng = np.random.default_rng(seed)
+    if len(sizes) > _MOST_LABELS:
+        sizes = sizes[rng.choice(len(sizes), _MOST_LABELS, replace=False)]
+    logs = np.log(np.maximum(sizes, _THINNEST))
+    starts = np.stack([_cluster(logs, num_anchors, rng) for _ in range(_CLUSTERINGS)])
+    anchors = np.exp(_evolve(logs, starts, np.log(anchor_t), generations, rng)).round(_DECIMALS)
+    return anchors[np.argsort(anchors.prod(axis=1), kind="stable")].astype(np.float32)
+
+
+def _cluster(logs: Sizes, num_anchors: int, rng: np.random.Generator) -> Sizes:
+    """(K, 2) centres of one k-means run; where labels or distinct ones are too few, others near labels fill up."""
+    centres = kmeans(logs, num_anchors, iter=1, rng=rng)[0] if len(logs) > num_anchors else logs
+    fill = rng.integers(len(logs), size=num_anchors - len(centres))
+    near = logs[fill] + _SPREAD * rng.standard_normal((len(fill), 2))
+    return np.maximum(np.concatenate([centres, near]), np.log(SMALLEST_SIDE)).astype(np.float32)
+
+
+def _evolve(logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.random.Generator) -> Sizes:
+    """(K, 2): the best that comes of (S, K, 2) starts when each is replaced by its best child, if that is better."""
+    fitness = _fitness(logs, starts, reach)
+    order = np.argsort(-fitness, kind="stable")[:_STARTS]
+    parents, best = starts[order], fitness[order]
+    num_starts, num_anchors, _ = parents.shape
+    children = int(np.clip(_MOST_DISTANCES // (num_starts * len(logs) * num_anchors), 1, _CHILDREN))
+    shape = (num_starts, children, num_anchors, 2)
+    for _ in range(generations):
+        changed = rng.random(shape) < rng.choice(_RATES, (*shape[:2], 1, 1))
+        step = changed * rng.random((*shape[:2], 1, 1)) * rng.standard_normal(shape) * _SPREAD
+        tried = np.maximum(parents[:, None] + step, np.log(SMALLEST_SIDE)).astype(np.float32)
+        fitness = _fitness(logs, tried.reshape(-1, num_anchors, 2), reach).reshape(num_starts, children)
+        for start, child in enumerate(fitness.argmax(axis=1)):
+            if fitness[start, child] > best[start]:
+                parents[start], best[start] = tried[start, child], fitness[start, child]
+    return parents[best.argmax()]
+
+
+def _fitness(logs: Sizes, anchors: Sizes, reach: float) -> Sizes:
+    """(C,) fitness of (C, K, 2) logarithms of anchors.
+
+    The measure is exp of minus the larger difference of the logarithms of a side.
+    """
+    distance = np.abs(logs[:, 0, None] - anchors[:, None, :, 0])  # (C, N, K)
+    np.maximum(distance, np.abs(logs[:, 1, None] - anchors[:, None, :, 1]), out=distance)
+    nearest = distance.min(axis=2)
+    return (np.exp(-nearest) * (nearest < reach)).mean(axis=1)
