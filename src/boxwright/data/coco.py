@@ -127,7 +127,7 @@ def _objects(
     for annotation in annotations:
         label = f"annotation {annotation.get('id')}"
         image_id, category = int(annotation["image_id"]), int(annotation["category_id"])
-        if annotation.get("iscrowd", 0):
+        if int(annotation.get("iscrowd") or 0):
             num_crowds += 1
         elif category not in class_of:
             text = f"{label} has the category {category}, which is none of the names; it is left out"

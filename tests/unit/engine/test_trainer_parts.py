@@ -15,6 +15,7 @@ from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
 from boxwright.jobs.train import train
 from boxwright.models.build import build_model
+from boxwright.models.graph import GraphModel
 from boxwright.models.zoo import load_spec
 from tests.integration.small_runs import write_world
 
@@ -66,6 +67,24 @@ def test_gradients_are_scaled_down_to_the_norm() -> None:
         layer.weight.grad = torch.tensor([[20.0, 40.0, 40.0]])
         assert clip_gradients(layer, largest).item() == pytest.approx(60)
         assert layer.weight.grad.norm().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_multi_scale_shows_the_network_several_sizes(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published: a side of 0.5 to 1.5 times imgsz, a multiple of the stride, for each step."""
+    seen: list[tuple[int, ...]] = []
+    forward = GraphModel.forward
+
+    def looking(model: GraphModel, images: torch.Tensor) -> list[torch.Tensor]:
+        if model.training:
+            seen.append(tuple(images.shape[2:]))
+        return forward(model, images)
+
+    monkeypatch.setattr(GraphModel, "forward", looking)
+    for multi_scale, expected in ((False, {64}), (True, {32, 64, 96})):
+        seen.clear()
+        train(load(RunConfig, settings | {"multi_scale": multi_scale, "epochs": 8, "noval": True}))
+        assert len(seen) == 16
+        assert {side for shape in seen for side in shape} == expected
 
 
 def test_freeze_by_word() -> None:
