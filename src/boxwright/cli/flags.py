@@ -26,7 +26,6 @@ YOLOV5_FLAGS: dict[str, str] = {
     "--save-hybrid": "this version does not have it",
     "--evolve": "this version does not have it",
     "--image-weights": "this version does not have it",
-    "--noautoanchor": "anchors are never changed here, so leave it out",
     "--quad": "this version does not have it",
     "--sync-bn": "this version does not have it",
     "--local_rank": "leave it out",

@@ -36,6 +36,10 @@ RUN = (
 )
 DATA = (
     Flag("cache", "--cache", "", "keep decoded images in ram or on disk", "ram|disk", bare="ram"),
+    Flag(
+        "anchors", "--anchors", "0", "find so many anchors a level before training; 0: those of the model, if they fit"
+    ),
+    switch("noautoanchor", "--noautoanchor", "keep the anchors even if they do not fit"),
     switch("rect", "--rect", "rectangular batches: no mosaic, no shuffle"),
     switch("single_cls", "--single-cls", "train all classes as one"),
     switch("multi_scale", "--multi-scale", "vary the input side by +-50 % (release v3: 1/1.5 to 1/0.667)"),

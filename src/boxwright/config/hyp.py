@@ -6,15 +6,12 @@ Source: names and meanings of the keys of the published YOLOv5 files (v1.0 to v7
 from __future__ import annotations
 
 import difflib
-import logging
 from importlib import resources
 from pathlib import Path
 
 from boxwright.config.schema import AugmentConfig
 from boxwright.config.yaml_file import Setting, read_yaml_settings
 from boxwright.errors import UserError
-
-logger = logging.getLogger("boxwright.config")
 
 # iou_t stands in every published file; only YOLOv3-SPP reads it.
 _LOSS_KEYS = ("box", "cls", "cls_pw", "obj", "obj_pw", "anchor_t", "iou_t", "fl_gamma", "label_smoothing")
@@ -31,6 +28,7 @@ SETTING_OF_KEY: dict[str, str] = {
     **{key: f"optim.{key}" for key in _OPTIM_KEYS},
     **{key: f"loss.{key}" for key in _LOSS_KEYS},
     **{key: f"augment.{key}" for key in AugmentConfig.model_fields if key != "release"},
+    "anchors": "anchors",
     "giou": "loss.box",  # what files up to v3.0 call the box gain
 }
 
@@ -71,12 +69,6 @@ def read_hyp(name: str) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     problems: list[str] = []
     for key, setting in read_yaml_settings(path).items():
-        if key == "anchors":
-            logger.info(
-                "%s: `anchors` is left aside, the anchors of the model are kept (`boxwright anchors` makes new ones)",
-                setting.origin,
-            )
-            continue
         if key not in SETTING_OF_KEY:
             near = difflib.get_close_matches(key.rpartition(".")[2], SETTING_OF_KEY, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

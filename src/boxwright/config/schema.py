@@ -65,6 +65,26 @@ def _paths(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 
 
+def _anchors(value: Any) -> Any:
+    """Read a number of anchors a level (old files have 3.4), or one list of sides a level as in a model yaml."""
+    if isinstance(value, list | tuple) and value and all(_is_sides(level) for level in cast(Sequence[Any], value)):
+        return tuple(cast(Sequence[Any], value))
+    try:
+        number = float(cast(Any, value)) if isinstance(value, int | float | str) else -1.0
+    except ValueError:
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number < 100:
+        raise ValueError("it is a number of anchors a level, or one list of width, height, width, height ... a level")
+    return round(number)
+
+
+def _is_sides(level: object) -> bool:
+    return isinstance(level, list | tuple) and all(isinstance(s, int | float) for s in cast(Sequence[Any], level))
+
+
+Anchors = Annotated[int | tuple[tuple[float, ...], ...], BeforeValidator(_anchors)]
+
+
 class Frozen(BaseModel):
     """A group of settings: immutable, and a key that is not here is an error."""
 
@@ -142,6 +162,8 @@ class RunConfig(Frozen):
     epochs: Annotated[int, Field(ge=1)] = 100
     batch_size: Annotated[int, Field(ge=1)] = 16  # images a step, over all ranks
     imgsz: Annotated[int, Field(ge=1)] = 640  # network input side; rounded up to a multiple of the largest stride
+    anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
+    noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training
     rect: bool = False  # rectangular batches: no mosaic, no shuffle
     cache: Literal["", "ram", "disk"] = ""  # keep decoded images
     single_cls: bool = False  # train all classes as one

@@ -30,6 +30,7 @@ from boxwright.jobs.val import val
 from boxwright.models.build import build_model, read_spec
 from boxwright.models.detection import DetectionModel
 from boxwright.models.zoo import load_spec
+from boxwright.tuning.auto_anchor import with_fitting_anchors
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
@@ -56,6 +57,7 @@ def train(config: RunConfig) -> Path:
     fitting = fitting_imgsz(config.imgsz, max(model.strides))
     data = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
     config = config.model_copy(update={"imgsz": fitting, "data": data})
+    model = with_fitting_anchors(model, train_index, config)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
     return _run(config, model, train_index, val_index, policy, folder)
@@ -107,11 +109,13 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
         spec = weights.spec.with_classes(data.num_classes)
     else:
         raise UserError("train needs --model (such as yolov5n) or --weights (a checkpoint)")
+    if config.anchors:
+        spec = spec.with_anchors(config.anchors, "settings")
     torch.manual_seed(config.seed)
     model = build_model(spec, data.names)
     if weights is not None:
         # A model that was asked for by name keeps its own anchors, as published.
-        done, total = transfer(model, weights, exclude=("anchor",) if config.model else ())
+        done, total = transfer(model, weights, exclude=("anchor",) if config.model or config.anchors else ())
         print(f"Transferred {done}/{total} items from {config.weights}")
         if done < total / 2:
             _log.warning("most of %s does not fit this model; is it of another size?", config.weights)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from boxwright.models.darknet import DarknetModel
 from boxwright.models.darknet_cfg import DarknetSpec
 from boxwright.models.detection import DetectionModel, DetectionSpec
@@ -37,3 +39,20 @@ def read_spec(mapping: Mapping[str, Any], where: str) -> DetectionSpec:
     if "cfg" in mapping:
         return DarknetSpec.from_text(str(mapping["cfg"]), where)
     return ModelSpec.from_mapping(mapping, where)
+
+
+def with_anchors(model: DetectionModel, anchors: object) -> DetectionModel:
+    """The same network and weights with other anchors, as many a level; on the CPU, in training mode.
+
+    Args:
+        model: stays as it is.
+        anchors: in pixels, in the form of a model yaml; levels may run in either order.
+
+    Raises:
+        UserError: they do not fit its levels.
+    """
+    with torch.random.fork_rng(devices=[]):  # the random weights are overwritten at once
+        made = build_model(model.spec.with_anchors(anchors), model.names)
+    kept = {name: value for name, value in model.state_dict().items() if "anchor" not in name}
+    made.load_state_dict(kept, strict=False)
+    return made

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.errors import UserError
+from boxwright.models.anchor_levels import Levels, growth, read_levels, write_levels
 
 logger = logging.getLogger("boxwright.models")
 
@@ -94,17 +95,19 @@ class DarknetSpec:
     Args:
         sections: the layers, without `[net]`.
         input_channels: channels of an image.
+        anchors_to_find: the anchors only say how many there are; training finds real ones.
     """
 
     sections: tuple[Section, ...]
     input_channels: int = 3
+    anchors_to_find: bool = False
 
     @property
     def num_classes(self) -> int:
         return next(s.number("classes") for s in self.sections if s.kind == "yolo")
 
     @property
-    def anchors(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+    def anchors(self) -> Levels:
         """Width, height in pixels: [yolo section][anchor], in the order of the sections."""
         levels: list[tuple[tuple[float, float], ...]] = []
         for section in self.sections:
@@ -144,6 +147,31 @@ class DarknetSpec:
                 filters = len(section.get("mask")) * (num_classes + 5)
                 sections[i - 1] = sections[i - 1].with_value("filters", filters)
         return replace(self, sections=tuple(sections))
+
+    def with_anchors(self, anchors: object, where: str = "cfg") -> DarknetSpec:
+        """The same network with other anchors; the predictors change where there are more or fewer a level.
+
+        Args:
+            anchors: as in a model yaml. Levels are turned round to run from small to large, or back, as they do now.
+            where: names their place, for messages.
+        """
+        own = self.anchors
+        levels, to_find = read_levels(anchors, len(own), where)
+        if to_find:  # what stands in until then runs as it did
+            levels = tuple(tuple(level[i % len(level)] for i in range(len(levels[0]))) for level in own)
+        elif growth(levels) * growth(own) < 0:
+            levels = levels[::-1]
+        per_level = len(levels[0])
+        sides = tuple(side for level in write_levels(levels) for side in level)
+        sections, number = list(self.sections), 0
+        for i, section in enumerate(sections):
+            if section.kind == "yolo":
+                mask = tuple(range(number * per_level, (number + 1) * per_level))
+                sections[i] = section.with_value("mask", mask).with_value("anchors", sides)
+                sections[i] = sections[i].with_value("num", len(sides) // 2)
+                sections[i - 1] = sections[i - 1].with_value("filters", per_level * (self.num_classes + 5))
+                number += 1
+        return replace(self, sections=tuple(sections), anchors_to_find=to_find)
 
     def to_text(self) -> str:
         """As a cfg; `from_text` reads it back."""

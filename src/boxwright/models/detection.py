@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 from torch import Tensor, nn
 
+from boxwright.models.anchor_levels import Levels
+
 BoxCoding = Literal["v3", "v5"]  # how raw boxes are meant: sigmoid and exponential, or sigmoids only
 
 
@@ -20,7 +22,25 @@ class DetectionSpec(Protocol):
     @property
     def input_channels(self) -> int: ...
 
+    @property
+    def anchors(self) -> Levels:
+        """Width, height in pixels: [level][anchor]."""
+        ...
+
+    @property
+    def anchors_to_find(self) -> bool:
+        """The anchors only say how many there are."""
+        ...
+
     def with_classes(self, num_classes: int) -> Self: ...
+
+    def with_anchors(self, anchors: object, where: str = "model") -> Self:
+        """The same network with other anchors, in the form of a model yaml; levels may run in either order.
+
+        Raises:
+            UserError: they do not fit the levels; `where` names their place.
+        """
+        ...
 
     def to_mapping(self) -> dict[str, Any]: ...
 

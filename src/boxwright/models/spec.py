@@ -5,11 +5,12 @@ Source: the published YOLOv5 model yaml grammar (rows of [from, number, block, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from boxwright.errors import UserError
+from boxwright.models.anchor_levels import Levels, items, read_levels, write_levels
 from boxwright.models.generations import CURRENT, Generation, find_generation
 
 KNOWN_KEYS = (
@@ -25,8 +26,6 @@ KNOWN_KEYS = (
     "generation",
 )
 REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
-
-Levels = tuple[tuple[tuple[float, float], ...], ...]  # width, height in pixels: [level][anchor]
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class ModelSpec:
         activation: as written in the yaml, such as "nn.LeakyReLU(0.1)"; None is that of the generation.
         input_channels: channels of an image.
         generation: the release whose activations and constants it has, such as "v3.0".
+        anchors_to_find: the anchors only say how many there are; training finds real ones.
     """
 
     num_classes: int
@@ -77,6 +77,7 @@ class ModelSpec:
     activation: str | None = None
     input_channels: int = 3
     generation: str = CURRENT
+    anchors_to_find: bool = False
 
     @property
     def generation_facts(self) -> Generation:
@@ -108,20 +109,26 @@ class ModelSpec:
         if not head or head[-1].block != "Detect":
             raise UserError(f"{where}: the last row of head must be Detect")
         activation = mapping.get("activation")
+        anchors, anchors_to_find = read_levels(mapping["anchors"], len(head[-1].sources), where)
         return cls(
             num_classes=_count(mapping["nc"], f"{where}: nc"),
             depth_multiple=_multiple(mapping.get("depth_multiple", 1.0), f"{where}: depth_multiple"),
             width_multiple=_multiple(mapping.get("width_multiple", 1.0), f"{where}: width_multiple"),
-            anchors=_read_anchors(mapping["anchors"], len(head[-1].sources), where),
+            anchors=anchors,
             backbone=backbone,
             head=head,
             activation=None if activation is None else str(activation),
             input_channels=_count(mapping.get("ch", 3), f"{where}: ch"),
             generation=_generation(mapping.get("generation", CURRENT), where),
+            anchors_to_find=anchors_to_find,
         )
 
     def with_classes(self, num_classes: int) -> ModelSpec:
         return replace(self, num_classes=num_classes)
+
+    def with_anchors(self, anchors: object, where: str = "model") -> ModelSpec:
+        levels, to_find = read_levels(anchors, len(self.anchors), where)
+        return replace(self, anchors=levels, anchors_to_find=to_find)
 
     def to_mapping(self) -> dict[str, Any]:
         """The published yaml form, in plain values; `from_mapping` reads it back."""
@@ -129,7 +136,7 @@ class ModelSpec:
             "nc": self.num_classes,
             "depth_multiple": self.depth_multiple,
             "width_multiple": self.width_multiple,
-            "anchors": [[side for anchor in level for side in anchor] for level in self.anchors],
+            "anchors": len(self.anchors[0]) if self.anchors_to_find else write_levels(self.anchors),
             "backbone": [row.to_list() for row in self.backbone],
             "head": [row.to_list() for row in self.head],
             "ch": self.input_channels,
@@ -158,33 +165,8 @@ def _multiple(value: object, what: str) -> float:
     return float(value)
 
 
-def _items(value: object) -> list[Any] | None:
-    """A list or tuple as a list; None for anything else."""
-    return list(cast(Sequence[Any], value)) if isinstance(value, list | tuple) else None
-
-
-def _read_anchors(value: object, num_levels: int, where: str) -> Levels:
-    """Anchors as pairs; a bare number asks for that many a level, which autoanchor has to find."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        placeholder = tuple((float(2 * i), float(2 * i + 1)) for i in range(value))
-        return (placeholder,) * num_levels
-    levels = _items(value)
-    if levels is None or len(levels) != num_levels:
-        raise UserError(f"{where}: anchors must list {num_levels} levels, one for each input of Detect")
-    read: list[tuple[tuple[float, float], ...]] = []
-    for i, level in enumerate(levels):
-        sides = _items(level)
-        numbers = [s for s in sides or [] if isinstance(s, int | float) and not isinstance(s, bool) and s > 0]
-        if sides is None or len(numbers) != len(sides) or not sides or len(sides) % 2:
-            raise UserError(f"{where}: anchors of level {i} must be pairs of width and height above 0, not {level!r}")
-        read.append(tuple(zip(map(float, numbers[0::2]), map(float, numbers[1::2]), strict=True)))
-    if len({len(level) for level in read}) > 1:
-        raise UserError(f"{where}: every level must have the same number of anchors")
-    return tuple(read)
-
-
 def _read_rows(value: object, part: str, first_index: int, where: str) -> tuple[Row, ...]:
-    rows = _items(value)
+    rows = items(value)
     if rows is None:
         raise UserError(f"{where}: {part} must be a list of rows [from, number, block, arguments]")
     return tuple(
@@ -194,17 +176,17 @@ def _read_rows(value: object, part: str, first_index: int, where: str) -> tuple[
 
 
 def _read_row(value: object, index: int, place: str) -> Row:
-    cells = _items(value)
+    cells = items(value)
     if cells is None or len(cells) != 4:
         raise UserError(f"{place}: a row is [from, number, block, arguments], not {value!r}")
     source, repeats, block, args = cells
-    sources = _items(source) if isinstance(source, list | tuple) else [source]
+    sources = items(source) if isinstance(source, list | tuple) else [source]
     for layer in sources or [None]:
         if isinstance(layer, bool) or not isinstance(layer, int):
             raise UserError(f"{place}: from must be a layer number or a list of them, not {source!r}")
         if layer >= index or (layer < 0 and index + layer < (0 if index else -1)):
             raise UserError(f"{place}: from {layer} names no earlier layer")
-    arguments = _items(args)
+    arguments = items(args)
     if arguments is None or not isinstance(block, str):
         raise UserError(f"{place}: block must be a name and arguments a list, not {block!r}, {args!r}")
     frozen = tuple(tuple(cast(list[Any], a)) if isinstance(a, list) else a for a in arguments)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 
 from boxwright.config.hyp import SETTING_OF_KEY, find_hyp, preset_names, read_hyp
-from boxwright.config.load import load, setting_names
+from boxwright.config.load import dump, load, setting_names
 from boxwright.config.schema import RunConfig
 from boxwright.errors import UserError
 
@@ -72,14 +71,30 @@ def test_a_file_beats_a_preset_of_the_same_name(tmp_path: Path, monkeypatch: pyt
     assert load(RunConfig, hyp="hyp.VOC.yaml").optim.lr0 == 0.5
 
 
-def test_early_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        settings = load(RunConfig, hyp=write(tmp_path, "giou: 0.05\niou_t: 0.2\nanchors: 3.4\nlabel_smoothing: 0.1\n"))
+def test_early_files(tmp_path: Path) -> None:
+    settings = load(RunConfig, hyp=write(tmp_path, "giou: 0.05\niou_t: 0.2\nlabel_smoothing: 0.1\n"))
     assert (settings.loss.box, settings.loss.label_smoothing) == (0.05, 0.1)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'hyp.yaml'}:3: `anchors` is left aside, the anchors of the model are kept "
-        "(`boxwright anchors` makes new ones)"
-    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "anchors"),
+    [
+        ("3", 3),
+        ("3.4", 3),  # as hyper-parameter evolution wrote them
+        ("0", 0),
+        ("[[10, 13, 16, 30], [33.5, 23, 30, 61]]", ((10, 13, 16, 30), (33.5, 23, 30, 61))),
+    ],
+)
+def test_anchors(text: str, anchors: object, tmp_path: Path) -> None:
+    settings = load(RunConfig, hyp=write(tmp_path, f"anchors: {text}\n"))
+    assert settings.anchors == anchors
+    assert load(RunConfig, dump(settings)) == settings
+
+
+@pytest.mark.parametrize("text", ["true", "-1", "[]", "[10, 13]", "many", "[[10, a]]"])
+def test_what_anchors_cannot_be(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"hyp\.yaml:1\): .*number"):
+        load(RunConfig, hyp=write(tmp_path, f"anchors: {text}\n"))
 
 
 def test_unknown_keys_are_refused_with_file_and_line(tmp_path: Path) -> None:

@@ -117,8 +117,13 @@ def test_activation_of_the_yaml(text: str, kind: type) -> None:
 
 
 def test_number_of_anchors_instead_of_anchors() -> None:
-    model = build_model(ModelSpec.from_mapping(changed(anchors=4)))
+    spec = ModelSpec.from_mapping(changed(anchors=4))
+    assert spec.anchors_to_find
+    assert spec.to_mapping()["anchors"] == 4
+    assert ModelSpec.from_mapping(spec.to_mapping()).anchors == spec.anchors
+    model = build_model(spec)
     assert model.head.anchors.shape == (2, 4, 2)
+    assert (model.head.anchors > 0).all()
 
 
 def test_yaml_files(tmp_path: Path) -> None:
