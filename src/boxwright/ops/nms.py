@@ -2,6 +2,7 @@
 
 Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (spec B9). Classes are kept apart
 by shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
+What other releases did differently is in nms_rules.py.
 
 Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).
 """
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from boxwright.ops.boxes import xyxy_from_cxcywh
+from boxwright.ops.boxes import pairwise_iou, xyxy_from_cxcywh
+from boxwright.ops.nms_rules import CURRENT_RULES, NmsRules
 
 _SMALLEST_PORTION = 300  # candidates; fewer are not worth a call
+_MOST_TO_MERGE = 3000  # candidates of an image: the published limit of merging, which compares all with all
 
 
 def batched_nms(
@@ -30,8 +33,9 @@ def batched_nms(
     agnostic: bool = False,
     classes: Sequence[int] | None = None,
     max_candidates: int = 30_000,
-    class_offset: float = 7680.0,
-    side_limits: tuple[float, float] | None = None,
+    merge: bool = False,
+    known: Sequence[Tensor] | None = None,
+    rules: NmsRules = CURRENT_RULES,
 ) -> list[Tensor]:
     """Best boxes of each image.
 
@@ -44,18 +48,48 @@ def batched_nms(
         agnostic: let boxes of different classes suppress each other.
         classes: keep only these class indices; an empty list keeps nothing.
         max_candidates: only this many best candidates of an image are compared.
-        class_offset: shift between classes in pixels: 7680 from v6.1 on, 4096 in v6.0.
-        side_limits: smallest and largest side in pixels of a box that counts; v6.1 had 2 and 7680.
+        merge: each kept box becomes the mean, weighted by score, of the boxes that overlap it, and is dropped if there
+            is no other such box; for images of 2 to 2999 candidates.
+        known: for each image boxes that are known beforehand, (n, 5): class, cxcywh pixels. They compete with score 1.
+        rules: of which release.
 
     Returns:
         B tensors (n, 6): xyxy pixels, score, class index; highest score first.
     """
-    found = _candidates(predictions, score_threshold, multi_label, side_limits, classes)
+    if known is not None:
+        predictions = _with_known(predictions, known)
+    wanted = None if rules.empty_means_all and not classes else classes
+    found = _candidates(predictions, score_threshold, multi_label or rules.always_multi_label, rules, wanted)
+    shift = 0.0 if agnostic else rules.class_offset
     kept: list[Tensor] = []
     for own in torch.arange(len(found.scores), device=found.scores.device).split(found.counts):
         order = own[found.scores[own].argsort(descending=True, stable=True)[:max_candidates]]
-        kept.append(_first_survivors(found, order, iou_threshold, max_detections, 0.0 if agnostic else class_offset))
+        rows = _first_survivors(found, order, iou_threshold, max_detections, shift)
+        if merge and 1 < len(own) < _MOST_TO_MERGE:
+            rows = _merged(rows, found.take(order), iou_threshold, shift)
+        kept.append(rows)
     return kept
+
+
+def _with_known(predictions: Tensor, known: Sequence[Tensor]) -> Tensor:
+    """Append the known boxes of each image as rows of full confidence; where others have more, rows of none."""
+    extra = predictions.new_zeros(len(known), max(map(len, known), default=0), predictions.shape[2])
+    for rows, labels in zip(extra, known, strict=True):
+        own = rows[: len(labels)]
+        own[:, :4] = labels[:, 1:]
+        own[:, 4] = 1.0
+        own.scatter_(1, 5 + labels[:, :1].long(), 1.0)
+    return torch.cat((predictions, extra), dim=1)
+
+
+def _merged(kept: Tensor, candidates: Tensor, iou_threshold: float, class_offset: float) -> Tensor:
+    """Kept rows (n, 6) that overlap at least one other candidate, their boxes the weighted mean of those overlapped."""
+    ours, theirs = (rows[:, :4] + rows[:, 5:6] * class_offset for rows in (kept, candidates))
+    overlaps = pairwise_iou(ours, theirs) > iou_threshold
+    seconded = overlaps.sum(dim=1) > 1
+    weights = overlaps[seconded] * candidates[:, 4]
+    boxes = weights @ candidates[:, :4] / weights.sum(dim=1, keepdim=True)
+    return torch.cat((boxes, kept[seconded, 4:]), dim=1)
 
 
 def _first_survivors(found: _Candidates, order: Tensor, iou_threshold: float, most: int, class_offset: float) -> Tensor:
@@ -101,13 +135,12 @@ def _candidates(
     predictions: Tensor,
     score_threshold: float,
     multi_label: bool,
-    side_limits: tuple[float, float] | None,
+    rules: NmsRules,
     classes: Sequence[int] | None,
 ) -> _Candidates:
     possible = predictions[..., 4] > score_threshold
-    if side_limits is not None:
-        sides = predictions[..., 2:4]
-        possible &= ((sides >= side_limits[0]) & (sides <= side_limits[1])).all(dim=-1)
+    if rules.side_limits is not None:
+        possible &= rules.sized(predictions[..., 2:4])
     (index,) = possible.flatten().nonzero(as_tuple=True)
     picked = predictions.flatten(0, 1).index_select(0, index).float()
     class_scores = picked[:, 5:] * picked[:, 4:5]

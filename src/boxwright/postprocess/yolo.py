@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from boxwright.ops.nms import batched_nms
+from boxwright.ops.nms_rules import CURRENT_RULES, NmsRules
 from boxwright.structures import Detections
 
 
@@ -21,6 +22,8 @@ class YoloPostprocess:
         multi_label: one row may count for several classes (validation does so).
         agnostic: boxes of different classes suppress each other.
         classes: keep only these class indices; None keeps all.
+        merge: kept boxes become the mean of those that they stand for, see `batched_nms`.
+        rules: of which release; `ops.nms_rules.NMS_RULES` has those that differ.
     """
 
     score_threshold: float = 0.25
@@ -29,6 +32,8 @@ class YoloPostprocess:
     multi_label: bool = False
     agnostic: bool = False
     classes: tuple[int, ...] | None = None
+    merge: bool = False
+    rules: NmsRules = CURRENT_RULES
 
     def __call__(self, decoded: Tensor) -> list[Detections]:
         """Detections of each image, boxes in pixels of the network input, from decoded (B, R, 5 + C)."""
@@ -40,5 +45,7 @@ class YoloPostprocess:
             multi_label=self.multi_label,
             agnostic=self.agnostic,
             classes=self.classes,
+            merge=self.merge,
+            rules=self.rules,
         )
         return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].long()) for rows in found]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.ops.boxes import xyxy_from_cxcywh
 from boxwright.ops.nms import batched_nms
+from boxwright.ops.nms_rules import NMS_RULES, NmsRules
 
 
 def crowd(num_images: int, num_rows: int, num_classes: int, seed: int = 0, spread: float = 300) -> Tensor:
@@ -96,3 +97,51 @@ def test_half_precision_predictions_give_float32_boxes() -> None:
     (rows,) = batched_nms(crowd(1, 50, 2).bfloat16(), score_threshold=0.1, iou_threshold=0.5)
     assert rows.dtype is torch.float32
     assert len(rows) > 0
+
+
+def rows_of(*boxes_and_scores: tuple[float, ...]) -> torch.Tensor:
+    """One image; each row cxcywh and the scores of the classes, with full objectness."""
+    return torch.tensor([[*row[:4], 1.0, *row[4:]] for row in boxes_and_scores])[None]
+
+
+def test_sides_at_a_limit_count_or_not() -> None:
+    predictions = rows_of((50, 50, 2, 20, 0.9), (150, 50, 20, 64, 0.8), (250, 50, 2.5, 63, 0.7), (350, 50, 1, 9, 0.6))
+    options = {"score_threshold": 0.1, "iou_threshold": 0.5}
+    for counts, kept in ((True, [0.9, 0.8, 0.7]), (False, [0.7])):
+        rules = NmsRules(side_limits=(2.0, 64.0), limits_count=counts)
+        (rows,) = batched_nms(predictions, rules=rules, **options)  # type: ignore[arg-type]
+        assert rows[:, 4].tolist() == pytest.approx(kept)
+
+
+def test_classes_of_boxes_wider_than_the_offset_meet() -> None:
+    """Two boxes of different classes, one beginning where the shift puts the other."""
+    predictions = rows_of((5000, 50, 9000, 90, 0.9, 0.1), (904, -4046, 9000, 90, 0.1, 0.8))
+    options = {"score_threshold": 0.2, "iou_threshold": 0.5}
+    (near,) = batched_nms(predictions, rules=NmsRules(class_offset=4096.0), **options)  # type: ignore[arg-type]
+    (far,) = batched_nms(predictions, **options)  # type: ignore[arg-type]
+    assert (len(near), len(far)) == (1, 2)
+
+
+def test_early_rules_take_every_class_of_a_row_and_an_empty_list_for_all() -> None:
+    predictions = rows_of((50, 50, 20, 20, 0.9, 0.8))
+    options = {"score_threshold": 0.2, "iou_threshold": 0.5, "classes": []}
+    (early,) = batched_nms(predictions, rules=NMS_RULES["v3.1"], **options)  # type: ignore[arg-type]
+    assert early[:, 5].tolist() == [0, 1]
+    assert len(batched_nms(predictions, **options)[0]) == 0  # type: ignore[arg-type]
+
+
+def test_merged_box_is_the_mean_by_score_and_needs_a_second() -> None:
+    predictions = rows_of((50, 50, 20, 20, 0.9), (52, 50, 20, 20, 0.6), (150, 50, 20, 20, 0.8))
+    (rows,) = batched_nms(predictions, score_threshold=0.2, iou_threshold=0.5, merge=True)
+    centre = (50 * 0.9 + 52 * 0.6) / 1.5
+    torch.testing.assert_close(rows, torch.tensor([[centre - 10, 40, centre + 10, 60, 0.9, 0.0]]))
+    (alone,) = batched_nms(predictions[:, 2:], score_threshold=0.2, iou_threshold=0.5, merge=True)
+    assert len(alone) == 1, "a single candidate is left alone"
+
+
+def test_known_boxes_compete_with_full_score() -> None:
+    predictions = rows_of((50, 50, 20, 20, 0.9, 0.1), (150, 50, 20, 20, 0.1, 0.8)).repeat(2, 1, 1)
+    known = [torch.tensor([[1.0, 150.0, 52.0, 20.0, 20.0]]), torch.zeros(0, 5)]
+    first, second = batched_nms(predictions, score_threshold=0.2, iou_threshold=0.5, known=known)
+    assert first[:, 4:].tolist() == [[1.0, 1.0], [pytest.approx(0.9), 0.0]]
+    assert len(second) == 2
