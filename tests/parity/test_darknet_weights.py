@@ -117,7 +117,7 @@ def test_bad_files(file: Path, change, message: str, tmp_path: Path) -> None:
 def test_other_formats_are_told_apart(shared: Path, tmp_path: Path) -> None:
     assert not is_darknet(shared / "weights" / "yolov5n.pt")
     (tmp_path / "some.weights").write_bytes(Header().to_bytes() + b"\0" * 40)
-    with pytest.raises(UserError, match="does not say its network: add --model"):
+    with pytest.raises(UserError, match="does not say its network: put the cfg beside it"):
         read_weights(tmp_path / "some.weights")
     with pytest.raises(UserError, match="yolov5n is no Darknet network"):
         read_weights(tmp_path / "some.weights", "yolov5n")

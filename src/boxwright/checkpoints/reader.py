@@ -14,6 +14,7 @@ from boxwright.checkpoints.darknet_weights import is_darknet, read_darknet
 from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from boxwright.checkpoints.yolov5_pt import read_published
+from boxwright.data.image_list import read_lines
 from boxwright.errors import UserError
 from boxwright.models.build import build_model, read_spec
 from boxwright.models.darknet_cfg import DarknetSpec
@@ -151,8 +152,7 @@ def _read_darknet(path: Path, model: str, *, strict: bool) -> Weights:
     spec = _darknet_spec(path, model)
     read = read_darknet(path, spec, strict=strict)
     file = path.with_suffix(".names")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    names = tuple(filter(None, map(str.strip, lines)))
+    names = tuple(filter(None, read_lines(file))) if file.is_file() else ()
     if len(names) != read.spec.num_classes:
         names = tuple(str(i) for i in range(read.spec.num_classes))
     return Weights(read.state_dict, read.spec, names, read.strides, None, "darknet", path)
@@ -165,8 +165,8 @@ def _darknet_spec(path: Path, model: str) -> DarknetSpec:
         model = str(beside) if beside.is_file() else path.stem
         if not beside.is_file() and path.stem not in DARKNET_NAMES:
             raise UserError(
-                f"{path} is a Darknet file, which does not say its network: add --model with its cfg or one of "
-                f"{', '.join(DARKNET_NAMES)}, or put the cfg beside it as {beside.name}"
+                f"{path} is a Darknet file, which does not say its network: put the cfg beside it as {beside.name} "
+                f"(train, info and convert take it by --model, too: a cfg or one of {', '.join(DARKNET_NAMES)})"
             )
     spec = load_spec(model)
     if not isinstance(spec, DarknetSpec):
