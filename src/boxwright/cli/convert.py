@@ -19,6 +19,9 @@ def parser() -> Parser:
     made.add_argument(
         "--cfg", "--model", dest="model", metavar="CFG", default="", help="cfg or name that a Darknet IN belongs to"
     )
+    made.add_argument(
+        "--stem", metavar="KIND", choices=("conv6",), help="conv6: the Focus of early releases as a 6x6 convolution"
+    )
     return made
 
 
@@ -26,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
     from boxwright.jobs.convert import convert_weights
 
-    network = convert_weights(given["source"], given["target"], model=given["model"])
+    network = convert_weights(given["source"], given["target"], model=given["model"], conv6_stem=bool(given["stem"]))
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f"{given['target']}: {count:,} parameters, {len(network.names)} classes, from {given['source']}")
     return 0

@@ -11,11 +11,14 @@ from boxwright.checkpoints.safetensors_file import write_safetensors
 from boxwright.errors import UserError
 from boxwright.models.darknet import DarknetModel
 from boxwright.models.detection import DetectionModel
+from boxwright.models.stem import with_conv6_stem
 
 TARGETS = {".pt": "Boxwright checkpoint", ".safetensors": "safetensors", ".weights": "Darknet"}
 
 
-def convert_weights(source: str | Path, target: str | Path, *, model: str = "") -> DetectionModel:
+def convert_weights(
+    source: str | Path, target: str | Path, *, model: str = "", conv6_stem: bool = False
+) -> DetectionModel:
     """Read any weight file and write its network as another kind, chosen by the suffix of the target.
 
     A Darknet file does not say its network nor its classes: they are written beside it as `.cfg` and `.names`, where no
@@ -25,6 +28,7 @@ def convert_weights(source: str | Path, target: str | Path, *, model: str = "") 
         source: a published `.pt`, our own `.pt` or safetensors, or a Darknet `.weights`.
         target: `.pt`, `.safetensors` or `.weights`.
         model: what a Darknet source belongs to: a cfg or a published name.
+        conv6_stem: turn the Focus of early releases into a 6x6 convolution that gives the same numbers.
 
     Returns:
         the network.
@@ -43,6 +47,8 @@ def convert_weights(source: str | Path, target: str | Path, *, model: str = "") 
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: there is no folder {target.parent}")
     network = load_model(source, model)
+    if conv6_stem:
+        network = with_conv6_stem(network)
     if suffix == ".weights":
         _write_darknet(target, network, source)
         return network
