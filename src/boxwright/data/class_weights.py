@@ -31,4 +31,4 @@ def image_weights(
         num_images: images in all; one without labels weighs nothing.
         weights: (C,) weight of each class.
     """
-    return np.bincount(images, weights=weights[classes], minlength=num_images)
+    return np.bincount(images, weights=weights[classes], minlength=num_images).astype(np.float64)
