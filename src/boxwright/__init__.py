@@ -6,7 +6,8 @@ import boxwright as bw
     result = detector.predict("photo.jpg")
     result.boxes, result.scores, result.labels
 
-`bw.train`, `bw.val`, `bw.predict` and `bw.export` are verbs of the command line. Importing this module loads no torch.
+`bw.train`, `bw.val`, `bw.predict`, `bw.export` and `bw.anchors` are verbs of the command line. Importing this module
+loads no torch.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from boxwright.evaluation.loop import Evaluation
     from boxwright.inference.predictor import Detector
     from boxwright.inference.verify import Agreement
+    from boxwright.jobs.anchors import AnchorReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "load", "predict", "train", "val"]
+__all__ = ["__version__", "anchors", "export", "load", "predict", "train", "val"]
 
 
 def load(
@@ -158,6 +160,22 @@ def export(weights: str | Path = "", *, config: str = "", **settings: Any) -> di
     from boxwright.jobs.export import export as job
 
     return job(load_settings(ExportConfig, _given(settings, weights=weights), config=config))
+
+
+def anchors(data: str | Path, **settings: Any) -> AnchorReport:
+    """Compare the anchors of a model with those that a search finds for the labels of a data set.
+
+    Args:
+        data: data yaml, VOC root or COCO json.
+        settings: those of `jobs.anchors.anchors`: `num_anchors=9, imgsz=640, anchor_t=4.0, generations=1000, seed=0,
+            model="yolov5s"`; the folder by `project`, `name`, `exist_ok`.
+
+    Returns:
+        the anchors found, how well they and those of the model fit, and the folder with `anchors.yaml` and a plot.
+    """
+    from boxwright.jobs.anchors import anchors as job
+
+    return job(data, **settings)
 
 
 def _given(settings: Mapping[str, Any], **named: str | Path | Sequence[str | Path]) -> dict[str, Any]:

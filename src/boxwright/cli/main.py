@@ -27,6 +27,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("boxwright.cli.predict", "find objects in images, videos or a camera"),
     "export": Verb("boxwright.cli.export", "write a checkpoint for ONNX Runtime, TorchScript or OpenVINO"),
     "check": Verb("boxwright.cli.check", "list every problem of a data set, with file and line", computes=False),
+    "anchors": Verb("boxwright.cli.anchors", "find anchors that fit a data set", computes=False),
     "info": Verb("boxwright.cli.info", "show the layers, parameters and strides of a model", computes=False),
     "convert": Verb("boxwright.cli.convert", "write weights as another kind of file", computes=False),
     "bench": Verb("boxwright.cli.bench", "measure what a module or a model costs: operations, memory, time"),

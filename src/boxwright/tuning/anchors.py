@@ -23,14 +23,15 @@ from boxwright.errors import UserError
 Sizes = NDArray[np.float32]
 
 SMALLEST_SIDE = 2.0  # pixels: labels with both sides below it do not shape the anchors, and no anchor side is below it
+TINY_SIDE = 3.0  # pixels: labels with a side below it are worth a word
 _JITTER = 0.1  # published: the check scales each image by 1 +- this
 _THINNEST = 1e-3  # pixels: what a side of no length counts as
 _DECIMALS = 2  # of found sides
 
-_MOST_LABELS = 20_000  # a random choice of so many stands for a larger data set in the search
+_MOST_LABELS = 10_000  # a random choice of so many stands for a larger data set in the search
 _CLUSTERINGS, _STARTS = 12, 4  # k-means runs, and how many of them the genetic steps go on with
 _CHILDREN = 8  # mutations a step of each start, fewer where there are many labels:
-_MOST_DISTANCES = 1 << 19  # of labels to anchors a step
+_MOST_DISTANCES = 1 << 18  # of labels to anchors a step
 _RATES = (0.9, 0.3, 0.1)  # share of the sides that a mutation changes; .9 is published, small ones refine
 _SPREAD = 0.1  # published: relative change of a side, times a random number of 0..1 for the mutation as a whole
 
@@ -96,6 +97,11 @@ def label_sizes(index: DataIndex, imgsz: int, rng: np.random.Generator | None = 
     return np.maximum(index.boxes[:, 2:4] * per_label, _THINNEST).astype(np.float32)
 
 
+def random_numbers(seed: int) -> np.random.Generator:
+    """From a seed of a run; negative ones are taken modulo 2^64."""
+    return np.random.default_rng(seed % 2**64)
+
+
 def usable(sizes: Sizes) -> Sizes:
     """Those labels that shape anchors: at least one side of SMALLEST_SIDE."""
     return sizes[(sizes >= SMALLEST_SIDE).any(axis=1)]
@@ -122,7 +128,7 @@ def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int,
         raise UserError(
             f"no label has a side of {SMALLEST_SIDE:g} pixels or more, so there is nothing to fit anchors to"
         )
-    rng = np.random.default_rng(seed)
+    rng = random_numbers(seed)
     if len(sizes) > _MOST_LABELS:
         sizes = sizes[rng.choice(len(sizes), _MOST_LABELS, replace=False)]
     logs = np.log(np.maximum(sizes, _THINNEST))

@@ -13,7 +13,7 @@ from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
 from boxwright.models.build import with_anchors
 from boxwright.models.detection import DetectionModel
-from boxwright.tuning.anchors import AnchorFit, Sizes, fit, label_sizes, search, usable
+from boxwright.tuning.anchors import AnchorFit, Sizes, fit, label_sizes, random_numbers, search, usable
 
 GENERATIONS = 1000
 _ENOUGH = 0.98  # best possible recall above which anchors stay; published v7.0
@@ -41,7 +41,7 @@ def with_fitting_anchors(model: DetectionModel, data: DataIndex, config: RunConf
         )
     if config.noautoanchor or ((config.loss.recipe or model.recipe) == V3 and not to_find):
         return model
-    sizes = label_sizes(data, config.imgsz, np.random.default_rng(config.seed))
+    sizes = label_sizes(data, config.imgsz, random_numbers(config.seed))
     shaping = usable(label_sizes(data, config.imgsz))
     now = fit(sizes, anchors_of(model), anchor_t)
     if now.recall > _ENOUGH and not to_find:

@@ -1,0 +1,94 @@
+"""The sides of labels against anchors, and how close the best anchor comes to each label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
+
+from boxwright.reporting.plots import save_figure, short
+
+Sizes = NDArray[np.float32]
+
+_MOST_POINTS = 20_000  # labels drawn: more only turn the panel into one blot
+_UNMATCHED = "#d62728"
+
+
+@dataclass(frozen=True)
+class DrawnAnchors:
+    """Anchors on the plot.
+
+    Args:
+        name: in the legend.
+        anchors: (K, 2) width, height in pixels.
+        best: (N,) measure of the best of them for each label, in 0..1.
+    """
+
+    name: str
+    anchors: Sizes
+    best: NDArray[np.float32]
+
+
+def plot_anchors(sizes: Sizes, found: DrawnAnchors, current: DrawnAnchors | None, anchor_t: float, path: Path) -> None:
+    """Draw labels and anchors on logarithmic axes, where a label is matched inside a square around an anchor.
+
+    Args:
+        sizes: (N, 2) width, height of labels in pixels.
+        found: anchors whose reach is drawn.
+        current: those that they are compared with.
+        anchor_t: largest side ratio that matches.
+        path: of the picture; the suffix picks the format.
+    """
+    figure = Figure(figsize=(13, 6.6), layout="constrained")
+    figure.suptitle(f"{len(sizes)} boxes, {len(found.anchors)} anchors, side ratio up to {anchor_t:g}")
+    plane, histogram = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    _draw_plane(plane, sizes, found, current, anchor_t)
+    _draw_histogram(histogram, found, current, anchor_t)
+    save_figure(figure, path)
+
+
+def _draw_plane(axes: Axes, sizes: Sizes, found: DrawnAnchors, current: DrawnAnchors | None, anchor_t: float) -> None:
+    chosen = np.linspace(0, len(sizes) - 1, min(len(sizes), _MOST_POINTS)).astype(int)
+    drawn, best = sizes[chosen], found.best[chosen]
+    for width, height in found.anchors:
+        corner = (width / anchor_t, height / anchor_t)
+        sides = (width * anchor_t - corner[0], height * anchor_t - corner[1])
+        axes.add_patch(Rectangle(corner, *sides, facecolor="#1f77b4", alpha=0.05, linewidth=0))
+    matched = best > 1 / anchor_t
+    points = axes.scatter(*drawn[matched].T, c=best[matched], s=7, vmin=1 / anchor_t, vmax=1, cmap="viridis", alpha=0.7)
+    if not matched.all():
+        axes.scatter(*drawn[~matched].T, s=14, c=_UNMATCHED, marker="x", linewidths=1, label="box without an anchor")
+    if current is not None:
+        style = {"s": 60, "marker": "D", "facecolors": "none", "edgecolors": "black", "linewidths": 1.2}
+        axes.scatter(*current.anchors.T, label=f"{short(current.name)} anchors", **style)
+    axes.scatter(*found.anchors.T, s=75, marker="s", c="#ff7f0e", edgecolors="black", label=f"{found.name} anchors")
+    axes.set(xscale="log", yscale="log", xlabel="width (pixels)", ylabel="height (pixels)", aspect="equal")
+    sides = np.concatenate([drawn, found.anchors, *([current.anchors] if current is not None else [])])
+    low, high = max(sides.min() / 1.3, 0.5), sides.max() * 1.3
+    axes.set(xlim=(low, high), ylim=(low, high), title=f"boxes and anchors; shaded: within reach of {found.name} ones")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="upper left", fontsize=9)
+    figure = axes.get_figure()
+    if figure is not None:
+        figure.colorbar(points, ax=axes, shrink=0.8, label="smallest side ratio of a box and its best anchor")
+
+
+def _draw_histogram(axes: Axes, found: DrawnAnchors, current: DrawnAnchors | None, anchor_t: float) -> None:
+    bins = np.linspace(0, 1, 41).tolist()
+    if current is not None:
+        label = f"{short(current.name)}: mean {current.best.mean():.3f}"
+        axes.hist(current.best, bins=bins, histtype="step", color="black", linewidth=1.4, label=label)
+    axes.hist(found.best, bins=bins, color="#ff7f0e", alpha=0.65, label=f"{found.name}: mean {found.best.mean():.3f}")
+    axes.axvline(1 / anchor_t, color=_UNMATCHED, linestyle="--", label=f"no match below 1 / {anchor_t:g}")
+    axes.set(title="how close the best anchor comes", xlabel="smallest side ratio, 1 is equal", ylabel="boxes")
+    axes.set_xlim(0, 1)
+    axes.legend(loc="upper left", fontsize=9)
