@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from boxwright.models import graph
 from boxwright.models.build import build_model
-from boxwright.models.detection import DetectionModel
+from boxwright.models.detection import DetectionSpec
 from boxwright.models.fuse import fuse
 from boxwright.models.graph import GraphModel
 from boxwright.models.yolo_head import prior_bias
@@ -27,22 +29,37 @@ EARLY_MARGIN = 0.99
 CASES = golden_cases("keys", "v*_*.json")
 
 
-def build(facts: dict[str, Any]) -> DetectionModel:
-    """The network of this name; a case may have anchors of its own."""
+def skeleton(spec: DetectionSpec) -> GraphModel:
+    """The network as `build_model` makes it, but quickly and small: nothing is drawn, strides are measured on 64 pixels
+    (one cell of the coarsest level), and in the end only the anchors have numbers, all else has shapes and types.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Conv2d, "reset_parameters", lambda self: None)
+        patch.setattr(graph, "DRY_RUN_SIDE", 64)
+        model = build_model(spec)
+    assert isinstance(model, GraphModel)
+    anchors = model.head.anchors
+    model.to("meta")
+    model.head.anchors = anchors
+    return model
+
+
+@cache
+def published(file: Path) -> tuple[dict[str, Any], GraphModel]:
+    """The facts of a case, and the network of that name; a case may have anchors of its own."""
+    facts = json.loads(file.read_text())
     anchors = tuple(tuple((w, h) for w, h in level) for level in facts["anchors_in_pixels"])
     own = facts["model"].endswith("-article")  # has anchors of its own
     name = facts["model"].split("-")[0] if own else facts["model"]
     spec = load_spec(f"{name}.yaml" if name.startswith("yolov3") else f"{name}@{facts['version']}", facts["nc"])
     if not own:
         assert spec.anchors == anchors
-    return build_model(replace(spec, anchors=anchors))
+    return facts, skeleton(replace(spec, anchors=anchors))
 
 
 @pytest.mark.parametrize("file", CASES)
 def test_network_is_the_published_one(file: Path) -> None:
-    facts = json.loads(file.read_text())
-    model = build(facts)
-    assert isinstance(model, GraphModel)
+    facts, model = published(file)
     parameters = dict(model.named_parameters())
     rows = [
         [
@@ -73,8 +90,8 @@ def test_network_is_the_published_one(file: Path) -> None:
 
 @pytest.mark.parametrize("file", CASES)
 def test_layers_are_the_published_ones(file: Path) -> None:
-    facts = json.loads(file.read_text())
-    infos = build(facts).layers
+    facts, model = published(file)
+    infos = model.layers
     assert len(infos) == len(facts["layers"])
     for info, row in zip(infos, facts["layers"], strict=True):
         sources = row["from"] if isinstance(row["from"], list) else [row["from"]]
@@ -93,7 +110,7 @@ PARAMETER_COUNTS = {  # spec, B1.4: nc -> model -> integer
 
 @pytest.mark.parametrize(("nc", "name"), [(nc, name) for nc, counts in PARAMETER_COUNTS.items() for name in counts])
 def test_parameter_counts_of_the_spec(nc: int, name: str) -> None:
-    model = build_model(load_spec(name, nc))
+    model = skeleton(load_spec(name, nc))
     assert sum(p.numel() for p in model.parameters()) == PARAMETER_COUNTS[nc][name]
 
 
@@ -103,7 +120,7 @@ def test_parameter_counts_of_the_spec(nc: int, name: str) -> None:
 )
 def test_published_size_of_p6(name: str, millions: float) -> None:
     assert name in NAMES
-    model = build_model(load_spec(name))
+    model = skeleton(load_spec(name))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)  # as printed there
     assert model.strides == (8, 16, 32, 64)
 
