@@ -66,6 +66,23 @@ def hostile(sentinel: Path) -> dict[str, tuple[bytes, str]]:
             + b"tR.",
             "builtins.getattr",
         ),
+        "getattr of a module": (
+            start
+            + b"c__builtin__\ngetattr\n(c__builtin__\n__import__\n("
+            + text("os")
+            + b"tR"
+            + text("system")
+            + b"tR.",
+            "__builtin__.__import__",
+        ),
+        "getattr of a stand-in": (
+            start + b"c__builtin__\ngetattr\n(cmodels.yolo\nModel\n)R" + text("__class__") + b"tR.",
+            "__builtin__.getattr",
+        ),
+        "getattr of a name": (
+            start + b"c__builtin__\ngetattr\n(cmodels.yolo\nModel\n" + text("forward_fuse") + b"tR.",
+            "__builtin__.getattr",
+        ),
         "torch.load": (start + calls("torch", "load", str(sentinel)) + stop, "torch.load"),
         "torch.hub": (start + calls("torch.hub", "load", "x", "y") + stop, "torch.hub.load"),
         "numpy.load": (start + calls("numpy", "load", str(sentinel)) + stop, "numpy.load"),
