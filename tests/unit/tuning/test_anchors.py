@@ -40,6 +40,11 @@ def test_fit() -> None:
     )
 
 
+def test_a_measure_of_just_the_threshold_is_no_match() -> None:
+    got = fit(np.array([[10, 40]], np.float32), np.array([[10, 10]], np.float32), 4.0)
+    assert (got.recall, got.per_label, got.fitness, got.mean_best) == (0, 0, 0, 0.25)
+
+
 def test_more_steps_fit_better_and_the_seed_decides() -> None:
     sizes = like_coco(300)
     fitness = [fit(sizes, found(sizes, generations=steps), 4.0).fitness for steps in (0, 20, 100)]
