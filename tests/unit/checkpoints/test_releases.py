@@ -195,3 +195,12 @@ def test_network_that_contains_itself(tmp_path: Path, published: types.SimpleNam
     network.model[2] = inner
     with pytest.raises(UserError, match="contains itself, or is larger"):
         read_weights(save(tmp_path / "b.pt", network))
+
+
+def test_convert_with_another_stem(tmp_path: Path, published: types.SimpleNamespace) -> None:
+    model = narrow("v3.1")
+    path = save(tmp_path / "a.pt", disguise(model, "v3.1", published).half())
+    assert main(["convert", "weights", str(path), str(tmp_path / "b.safetensors"), "--stem", "conv6"]) == 0
+    converted = load_model(tmp_path / "b.safetensors")
+    assert converted.layers[0].block == "Conv"
+    torch.testing.assert_close(outputs(converted), outputs(model), rtol=1e-5, atol=1e-3)  # type: ignore[arg-type]
