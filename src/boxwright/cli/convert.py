@@ -1,35 +1,108 @@
-"""`boxwright convert weights IN OUT`: the call of `jobs.convert`."""
+"""`boxwright convert weights|data IN OUT`, `boxwright convert split DATA`: the calls of three jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from boxwright.cli.flags import Parser
+from boxwright.errors import UserError
+
+_FLAGS_OF = {"weights": ("model", "stem"), "data": ("to", "copy", "compat"), "split": ("shares", "seed", "compat")}
+_SHARES = ("0.9", "0.1", "0.0")
 
 
 def parser() -> Parser:
     made = Parser(
         "convert",
-        "Write a network as another kind of weight file: .pt (our checkpoint), .safetensors or .weights (Darknet).",
-        usage="%(prog)s weights IN OUT [flags]",
-    )
-    made.add_argument("what", metavar="weights", choices=("weights",), help="weights: the numbers of a network")
-    made.add_argument("source", metavar="IN", help="published .pt, Boxwright .pt, .safetensors or Darknet .weights")
-    made.add_argument("target", metavar="OUT", help="its suffix says the kind")
-    made.add_argument(
-        "--cfg", "--model", dest="model", metavar="CFG", default="", help="cfg or name that a Darknet IN belongs to"
+        "Write a network as another kind of weight file, a data set in another format, or new lists of its images.",
+        usage="%(prog)s weights|data|split IN OUT [flags]",
+        argument_default=argparse.SUPPRESS,
     )
     made.add_argument(
+        "what", choices=tuple(_FLAGS_OF), metavar="weights|data|split", help="weights: a network; data, split: images"
+    )
+    made.add_argument(
+        "source",
+        metavar="IN",
+        help="published .pt, Boxwright .pt, .safetensors or Darknet .weights; data yaml, Darknet .data, VOC root or "
+        "COCO json; split: data yaml or folder of images with YOLO labels",
+    )
+    made.add_argument(
+        "target",
+        metavar="OUT",
+        nargs="?",
+        help="weights: .pt, .safetensors or .weights (Darknet); data, split: a new folder (split: else IN_split)",
+    )
+    weights = made.add_argument_group("weights")
+    weights.add_argument(
+        "--cfg", "--model", dest="model", metavar="CFG", help="cfg or name that a Darknet IN belongs to"
+    )
+    weights.add_argument(
         "--stem", metavar="KIND", choices=("conv6",), help="conv6: the Focus of early releases as a 6x6 convolution"
     )
+    data = made.add_argument_group("data")
+    data.add_argument("--to", metavar="FORMAT", choices=("yolo", "coco", "voc"), help="yolo, coco or voc")
+    data.add_argument("--copy", action="store_true", help="copy images; otherwise they are linked")
+    data.add_argument(
+        "--compat",
+        metavar="KIND",
+        choices=("faithful", "fixed"),
+        help="data, split: keep or mend known defects of reading labels (default faithful)",
+    )
+    split = made.add_argument_group("split")
+    split.add_argument(
+        "--shares",
+        metavar="SHARE",
+        nargs="+",
+        type=float,
+        help=f"of train, val and test (default {' '.join(_SHARES)}); each class is shared out so",
+    )
+    split.add_argument("--seed", metavar="N", type=int, help="of the draw (default 0)")
     return made
 
 
 def run(argv: Sequence[str]) -> int:
-    given = parser().parse_strictly(argv)
+    asked = parser()
+    given = asked.parse_strictly(argv)
+    what, source = given.pop("what"), given.pop("source")
+    if "target" not in given and what != "split":
+        asked.error("the following arguments are required: OUT")
+    target = given.pop("target", "")
+    stray = [name for name in given if name not in _FLAGS_OF[what]]
+    if stray:
+        owners = [kind for kind, names in _FLAGS_OF.items() if stray[0] in names]
+        flag = "cfg" if stray[0] == "model" else stray[0]
+        raise UserError(f"--{flag} belongs to convert {' and '.join(owners)}, not to convert {what}")
+    return {"weights": _weights, "data": _data, "split": _split}[what](source, target, given)
+
+
+def _weights(source: str, target: str, given: Mapping[str, Any]) -> int:
     from boxwright.jobs.convert import convert_weights
 
-    network = convert_weights(given["source"], given["target"], model=given["model"], conv6_stem=bool(given["stem"]))
+    network = convert_weights(source, target, model=given.get("model", ""), conv6_stem="stem" in given)
     count = sum(parameter.numel() for parameter in network.parameters())
-    print(f"{given['target']}: {count:,} parameters, {len(network.names)} classes, from {given['source']}")
+    print(f"{target}: {count:,} parameters, {len(network.names)} classes, from {source}")
+    return 0
+
+
+def _data(source: str, target: str, given: Mapping[str, Any]) -> int:
+    if "to" not in given:
+        raise UserError("convert data needs --to yolo, coco or voc")
+    from boxwright.jobs.convert_data import convert_data
+
+    for split, index in convert_data(source, target, **given).items():
+        print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
+    print(f"written to {target}")
+    return 0
+
+
+def _split(source: str, target: str, given: Mapping[str, Any]) -> int:
+    from boxwright.jobs.split_data import split_data
+
+    folder, lists = split_data(source, target, **given)
+    for split, images in lists.items():
+        print(f"{split}: {len(images)} images")
+    print(f"written to {folder}; data yaml: {folder / 'data.yaml'}")
     return 0

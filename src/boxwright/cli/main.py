@@ -29,7 +29,11 @@ VERBS: dict[str, Verb] = {
     "check": Verb("boxwright.cli.check", "list every problem of a data set, with file and line", computes=False),
     "anchors": Verb("boxwright.cli.anchors", "find anchors that fit a data set", computes=False),
     "info": Verb("boxwright.cli.info", "show the layers, parameters and strides of a model", computes=False),
-    "convert": Verb("boxwright.cli.convert", "write weights as another kind of file", computes=False),
+    "convert": Verb(
+        "boxwright.cli.convert",
+        "write weights or data sets in another format, or new splits",
+        computes=False,
+    ),
     "bench": Verb("boxwright.cli.bench", "measure what a module or a model costs: operations, memory, time"),
 }
 _OTHER_NAMES = {"detect": "predict", "test": "val", "validate": "val", "fit": "train"}

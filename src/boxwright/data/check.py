@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from boxwright.data.index import DataIndex, Problem
@@ -28,6 +29,18 @@ def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
             text = "this image is in train and val" if twin == path else f"the same image is in train as {twin}"
             problems.append(Problem("shared image", path, 0, text))
     return problems
+
+
+def content_groups(images: Sequence[Path]) -> list[int]:
+    """For each image the position of the first one with the same content, which may be itself."""
+    first: dict[object, int] = {}
+    sizes = [path.stat().st_size for path in images]
+    times = Counter(sizes)
+    groups: list[int] = []
+    for i, (path, size) in enumerate(zip(images, sizes, strict=True)):
+        key = i if times[size] == 1 else hashlib.sha256(path.read_bytes()).digest()
+        groups.append(first.setdefault(key, i))
+    return groups
 
 
 def _same(one: Path, other: Path, digests: dict[Path, bytes]) -> bool:

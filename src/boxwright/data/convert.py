@@ -17,6 +17,7 @@ import numpy as np
 
 from boxwright.data.coco import read_coco
 from boxwright.data.index import DataIndex
+from boxwright.data.placed_images import free_stems
 from boxwright.data.voc import is_voc_root, read_voc
 from boxwright.errors import UserError
 
@@ -57,14 +58,11 @@ def write_yolo(index: DataIndex, names: Sequence[str], folder: Path, split: str)
     number_of = {name: number for number, name in enumerate(names)}
     left_out = Counter[str]()
     listed: list[str] = []
-    taken: Counter[str] = Counter()
     try:
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
-        for i in range(len(index)):
-            image = index.path(i)
-            taken[image.stem] += 1
-            stem = image.stem if taken[image.stem] == 1 else f"{image.stem}_{taken[image.stem]}"
+        images = [index.path(i) for i in range(len(index))]
+        for i, (image, stem) in enumerate(zip(images, free_stems(images), strict=True)):
             link = folder / "images" / split / f"{stem}{image.suffix}"
             _link(image, link)
             classes, boxes = index.labels(i)

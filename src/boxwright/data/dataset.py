@@ -19,7 +19,7 @@ from boxwright.data.coco import read_coco, read_coco_names
 from boxwright.data.darknet_data import read_darknet_data
 from boxwright.data.image_list import find_source, list_images
 from boxwright.data.index import DataIndex
-from boxwright.data.voc import annotation_files, is_voc_root, read_voc, read_voc_names, split_file
+from boxwright.data.voc import annotation_files, classes_file, is_voc_root, read_voc, read_voc_names, split_file
 from boxwright.data.yaml_file import SPLITS, DataYaml, Split, read_data_yaml
 from boxwright.data.yolo_dataset import label_files, read_yolo
 from boxwright.errors import UserError
@@ -48,7 +48,7 @@ def open_dataset(
         UserError: nothing there, a format that is not known, or a split without images.
     """
     index = read_split(data, split, compat=compat, cache_dir=cache_dir)
-    _say_what_is_left_out(index, split)
+    say_what_is_left_out(index, split)
     if not len(index):
         first = next((problem for problem in index.problems if problem.drops == "image"), None)
         reason = f": all images are left out, the first because {first}" if first else ""
@@ -70,6 +70,20 @@ def read_names(data: str | Path) -> tuple[str, ...]:
         return data_yaml.names
     file = next(source for sources in data_yaml.splits.values() for source in sources if source.endswith(".json"))
     return read_coco_names(find_source(file, data_yaml.root, path))
+
+
+def labelled_images(data: str | Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Images of all splits of a data set with YOLO labels, each once and sorted, and its class names.
+
+    Raises:
+        UserError: the labels do not lie beside the images, as those of VOC and COCO do not.
+    """
+    path = _located(data)
+    data_yaml = None if is_voc_root(path) or path.suffix == ".json" else _described(path)
+    sources = [source for named in data_yaml.splits.values() for source in named] if data_yaml else []
+    if data_yaml is None or any(source.endswith(".json") for source in sources):
+        raise UserError(f"{data} has no YOLO labels; write them by `boxwright convert data {data} FOLDER --to yolo`")
+    return list_images(sources, data_yaml.root, data_yaml.file), data_yaml.names
 
 
 def splits_of(data: str | Path) -> tuple[Split, ...]:
@@ -137,7 +151,7 @@ def _yolo_source(data_yaml: DataYaml, split: Split, sources: tuple[str, ...], co
 
 
 def _voc_source(root: Path, split: Split) -> _Source:
-    contents = [split_file(root, split), *annotation_files(root)]
+    contents = [split_file(root, split), classes_file(root), *annotation_files(root)]
     return _Source(
         lambda: digest(["voc", split], [], contents),
         lambda decode: read_voc(root, split, decode=decode),
@@ -181,7 +195,8 @@ def _located(data: str | Path) -> Path:
     raise UserError(f"there is no data set {data}; looked at {' and '.join(map(str, places))}")
 
 
-def _say_what_is_left_out(index: DataIndex, split: str) -> None:
+def say_what_is_left_out(index: DataIndex, split: str) -> None:
+    """Log how many images and rows of a split are left out, and the first of them."""
     images = {problem.path: problem for problem in index.problems if problem.drops == "image"}  # each once
     rows = [problem for problem in index.problems if problem.drops == "row"]
     for what, found in (("image(s)", list(images.values())), ("row(s)", rows)):

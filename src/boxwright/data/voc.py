@@ -1,9 +1,10 @@
 """Pascal VOC folders: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages.
 
 VOC corners count pixels from 1 and include both ends (the VOC development kit), so xmin 1, xmax W covers an image of
-width W: left = xmin - 1, right = xmax. A box with xmax <= xmin has no area. Class names are the sorted names of all
-objects of all annotations, whatever the split. Objects marked difficult are not trained on or scored, as published for
-YOLOv5. Entities and document types are refused, so that no xml can grow or reach out.
+width W: left = xmin - 1, right = xmax. A box with xmax <= xmin has no area. Class names are those of `classes.txt`, one
+a line, if there is one, then the sorted names of all other objects of all annotations, whatever the split. Objects
+marked difficult are not trained on or scored, as published for YOLOv5. Entities and
+document types are refused, so that no xml can grow or reach out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from boxwright.errors import UserError
 
 _CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 _SET_LISTS = Path("ImageSets", "Main")
+CLASSES_FILE = "classes.txt"
 
 
 def is_voc_root(path: Path) -> bool:
@@ -44,16 +46,22 @@ def annotation_files(root: Path) -> list[Path]:
 
 
 def read_voc_names(root: Path) -> tuple[str, ...]:
-    """Sorted names of all classes that occur in the annotations."""
+    """Names in the order of `classes.txt`, then the sorted names of other classes that occur in the annotations."""
+    listed = [*dict.fromkeys(filter(None, read_lines(classes_file(root))))] if classes_file(root).is_file() else []
     names: set[str] = set()
     for file in annotation_files(root):
         try:
             names.update(item.text["name"] for item in _parse(file).objects if item.text.get("name"))
         except _AnnotationError:
             continue  # said by read_voc, with the file's name
-    if not names:
+    if not names and not listed:
         raise UserError(f"{root / 'Annotations'} holds no object of any class")
-    return tuple(sorted(names))
+    return (*listed, *sorted(names.difference(listed)))
+
+
+def classes_file(root: Path) -> Path:
+    """Where the order of the classes may stand."""
+    return root / CLASSES_FILE
 
 
 def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
