@@ -114,6 +114,28 @@ def test_warnings_alone_pass(tmp_path: Path) -> None:
     assert check(str(write_yolo(tmp_path, {"a": None, "b": ""}))) == 0
 
 
+def test_classes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = write_yolo(tmp_path, {"x": "0 .5 .5 .25 .25\n0 .5 .5 .5 .5\n2 .5 .5 .1 .1\n", "y": "0 .5 .5 1 1\n"})
+    (tmp_path / "images/val").mkdir()
+    write_image(tmp_path / "images/val/z.jpg", 100, 400)
+    (tmp_path / "labels/val").mkdir()
+    (tmp_path / "labels/val/z.txt").write_text("2 .5 .5 .25 .25\n2 .5 .5 .5 .5\n")
+    yaml.write_text("train: images/train\nval: images/val\nnames: ['[b]a', never, ü]\n")
+    assert main(["check", str(yaml), "--plots", str(tmp_path / "plots ü/a")]) == 0
+    out = capsys.readouterr().out
+    rows = {cells[0]: cells[1:] for line in out.splitlines() if len(cells := line.strip("│ ").split("│")) == 3}
+    rows = {name.strip(): [cell.strip() for cell in cells] for name, cells in rows.items()}
+    assert rows["0 [b]a"] == ["2 / 3 / 28 px", "0"]  # sides 14, 28 and 55
+    assert rows["1 never"] == ["0", "0"]
+    assert rows["2 ü"] == ["1 / 1 / 6 px", "1 / 2 / 75 px"]  # 50 and 100
+    drawn = sorted((tmp_path / "plots ü/a").iterdir())
+    assert [file.name for file in drawn] == ["labels_train.png", "labels_val.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in drawn)
+    (tmp_path / "file").write_text("")
+    assert main(["check", str(yaml), "--plots", str(tmp_path / "file")]) == 2
+    assert "cannot write plots into" in capsys.readouterr().err
+
+
 def test_bccd(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(str(shared / "data/bccd")) == 1
     assert "2 degenerate box" in capsys.readouterr().out

@@ -8,25 +8,28 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from boxwright.data.check import labels_without_image, shared_images
+from boxwright.data.class_statistics import class_statistics
 from boxwright.data.dataset import read_split, splits_of
 from boxwright.data.index import DataIndex, Problem
 from boxwright.errors import UserError
 
 
-def check(data: str) -> int:
+def check(data: str, plots: str | Path = "") -> int:
     """Decode every image and read every label of a data set, list what is wrong, summarise what is there.
 
     Args:
         data: data yaml, VOC root or COCO json.
+        plots: folder for `labels_SPLIT.png`, which show classes, places and sizes of the boxes; empty: none.
 
     Returns:
         1 if training would leave something out or a split cannot be opened, else 0.
 
     Raises:
-        UserError: the data set, or every split of it, cannot be opened at all.
+        UserError: the data set, or every split of it, cannot be opened at all, or a plot cannot be written.
     """
     indices: dict[str, DataIndex] = {}
     found: dict[str, list[Problem]] = {}
@@ -49,6 +52,8 @@ def check(data: str) -> int:
         for problem in problems:
             console.print(f"{split}: {problem}", markup=False)
     _summary(console, indices, found)
+    if str(plots):
+        _plot(indices, Path(plots).expanduser())
     return int(any(problem.drops for problems in found.values() for problem in problems))
 
 
@@ -61,11 +66,31 @@ def _summary(console: Console, indices: Mapping[str, DataIndex], found: Mapping[
         cells = (len(index), empty, len(index.boxes), len(found[split]), len(images), rows)
         table.add_row(split, *(str(cell) for cell in cells))
     console.print(table)
-    classes = Table("class", *(f"boxes in {split}" for split in indices))
-    counts = {split: np.bincount(index.classes, minlength=index.num_classes) for split, index in indices.items()}
-    for number, name in enumerate(next(iter(indices.values())).names):
-        numbers = (str(counts[split][number]) if number < len(counts[split]) else "0" for split in indices)
-        classes.add_row(f"{number} {name}", *numbers)
-    console.print(classes)
+    console.print(_class_table(indices))
     kinds = Counter(problem.kind for problems in found.values() for problem in problems)
     console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))
+
+
+def _class_table(indices: Mapping[str, DataIndex]) -> Table:
+    """Of each class and split: images that have it, boxes, and the median side of these, the root of their area."""
+    table = Table("class", *(f"{split}: images / boxes / median side" for split in indices))
+    columns = [class_statistics(index) for index in indices.values()]
+    for number, name in enumerate(next(iter(indices.values())).names):
+        cells: list[str] = []
+        for images, boxes, sides in columns:
+            there = number < len(boxes) and boxes[number]
+            cells.append(f"{images[number]} / {boxes[number]} / {sides[number]:.0f} px" if there else "0")
+        table.add_row(escape(f"{number} {name}"), *cells)
+    return table
+
+
+def _plot(indices: Mapping[str, DataIndex], folder: Path) -> None:
+    from boxwright.reporting.plots import plot_labels
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, index in indices.items():
+            plot_labels(index, folder / f"labels_{split}.png")
+    except OSError as error:
+        raise UserError(f"cannot write plots into {folder}: {(error.strerror or str(error)).lower()}") from error
+    print(f"plots in {folder}")
