@@ -49,7 +49,7 @@ OUTPUT = (
     Flag("name", "--name", "exp", "folder of this run; counts up where it exists", "NAME"),
     switch("exist_ok", "--exist-ok", "write into an existing run folder"),
     switch("nosave", "--nosave", "write checkpoints only at the end"),
-    switch("noval", "--noval", "validate only after the last epoch"),
+    switch("noval", "--noval", "validate only after the last epoch, and where --patience could end the run"),
     switch("noplots", "--noplots", "draw nothing"),
     Flag("save_period", "--save-period", "-1", "keep a checkpoint every N epochs; -1: never"),
     Flag("save_name", "--save-name", "epoch", "what stands before N in its name: epoch or epoch_", "TEXT"),
@@ -72,7 +72,7 @@ OPTIM = (
     Flag(
         "optim.nominal_batch_size", "--optim.nominal_batch_size", "64", "gradients are gathered over this many images"
     ),
-    Flag("optim.clip_norm", "--optim.clip_norm", "10.0", "largest gradient norm"),
+    Flag("optim.clip_norm", "--optim.clip_norm", "10.0", "largest gradient norm; 0: any"),
     Flag("optim.ema_decay", "--optim.ema_decay", "0.9999", "decay of the averaged weights"),
     Flag("optim.ema_tau", "--optim.ema_tau", "2000.0", "updates over which that decay ramps up"),
 )
