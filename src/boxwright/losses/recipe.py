@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from boxwright.config.schema import LossConfig
 from boxwright.losses.releases import RELEASES
-from boxwright.losses.yolo import YoloLoss
+from boxwright.losses.yolo import SumOverRanks, YoloLoss, alone
 from boxwright.losses.yolov3 import YoloV3Loss
 from boxwright.models.detection import DetectionModel
 
 
-def make_criterion(model: DetectionModel, config: LossConfig, imgsz: int | None = None) -> YoloLoss | YoloV3Loss:
+def make_criterion(
+    model: DetectionModel, config: LossConfig, imgsz: int | None = None, over_ranks: SumOverRanks = alone
+) -> YoloLoss | YoloV3Loss:
     """The loss of a recipe for a network; boxes are read as the network means them, whatever the recipe.
 
     Args:
         model: gives anchors, strides, classes, and the recipe where the settings name none.
         config: recipe, gains and options.
         imgsz: network input side for which the gains are scaled; None takes them as they are.
+        over_ranks: sums over the processes that share a batch.
     """
     recipe = config.recipe or model.recipe
     if recipe == "v3":
-        return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_coding)
+        return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_coding, over_ranks)
     release = RELEASES[recipe]
-    return YoloLoss(model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding, release)
+    return YoloLoss(
+        model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding, release, over_ranks
+    )

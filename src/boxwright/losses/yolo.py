@@ -3,12 +3,16 @@
 Source: YOLOv5 as published (spec B4); what its releases did differently is in releases.py. Shapes are static and
 nothing waits for the device, so the step can be compiled.
 
+Every term is a mean: over the positives of a level, or over the cells of all images. Where several processes share a
+batch, each adds up its own part and divides by the count of all, so that the parts of all processes add up to what one
+process would have found; that is also true of their gradients.
+
 Legend: B images, A anchors a level, C classes, K candidates of a level (losses/assign_anchor.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +31,19 @@ _AUTOBALANCE_RATE = 0.0001
 _MANY_LEVELS = 4
 _REFERENCE_STRIDE = 16  # autobalance keeps this level's weight at 1
 
+SumOverRanks = Callable[[Tensor], Tensor]  # gives the sum of a tensor of counts or values over all processes
+
+
+def alone(values: Tensor) -> Tensor:
+    """The sum over one process."""
+    return values
+
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
     """Args:
-    total: scalar with gradient, sum of the terms times the batch size, as published.
-    items: (3,) detached box, objectness and class terms, each with its gain.
+    total: scalar with gradient, sum of the terms times the batch size, as published; this process's part of it.
+    items: (3,) detached box, objectness and class terms, each with its gain; of all processes.
     """
 
     total: Tensor
@@ -67,6 +78,7 @@ class YoloLoss(nn.Module):
         imgsz: network input side for which the gains are scaled; None takes them as they are.
         coding: how the network's raw boxes are meant.
         release: which published form of the loss.
+    over_ranks: sums over the processes that share a batch.
     """
 
     balance: Tensor
@@ -81,6 +93,7 @@ class YoloLoss(nn.Module):
         imgsz: int | None = None,
         coding: BoxCoding = "v5",
         release: Release = RELEASES["v5"],
+        over_ranks: SumOverRanks = alone,
     ) -> None:
         super().__init__()
         num_layers = len(strides)
@@ -90,6 +103,7 @@ class YoloLoss(nn.Module):
         gains["obj"] *= release.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
         self.config = config.model_copy(update=gains)
         self.release = release
+        self.over_ranks = over_ranks
         self.coding: BoxCoding = coding
         self.num_classes = num_classes
         published = release.balance_3 if num_layers == 3 else release.balance_more[:num_layers]
@@ -102,27 +116,37 @@ class YoloLoss(nn.Module):
     def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
         """Loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
         with torch.autocast(device_type=raw[0].device.type, enabled=False):
-            terms = [self._level(level, maps, targets) for level, maps in enumerate(raw)]
-            box, level_objectness, cls = (torch.stack(column) for column in zip(*terms, strict=True))
-            objectness = (level_objectness * self.balance.clone()).sum()  # a copy: autobalance writes in place
+            found = [self._assign(level, maps, targets) for level, maps in enumerate(raw)]
+            sizes = count_over_ranks(found, raw[0].shape[0], self.over_ranks)
+            terms = [
+                self._level(maps, one, total, sizes.images)
+                for maps, one, total in zip(raw, found, sizes.positives, strict=True)
+            ]
+            part = torch.stack([torch.stack(term) for term in terms], dim=1)  # (3, L)
+            whole = self.over_ranks(part.detach())
+            balance = self.balance.clone()  # a copy: autobalance writes in place
             if self.config.autobalance and self.training:
-                self._rebalance(level_objectness.detach())
-            config = self.config
-            items = torch.stack((box.sum() * config.box, objectness * config.obj, cls.sum() * config.cls))
-        return LossOutput(items.sum() * raw[0].shape[0], items.detach())
+                self._rebalance(whole[1])
+        return LossOutput(self._items(part, balance).sum() * sizes.images, self._items(whole, balance))
 
-    def _level(self, level: int, maps: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-        """Box, objectness and class term of one level, before gains."""
-        config = self.config
-        found = assign(
+    def _items(self, terms: Tensor, balance: Tensor) -> Tensor:
+        """Terms (3, L) to (3,) with their gains."""
+        config, (box, objectness, cls) = self.config, terms
+        return torch.stack((box.sum() * config.box, (objectness * balance).sum() * config.obj, cls.sum() * config.cls))
+
+    def _assign(self, level: int, maps: Tensor, targets: Targets) -> Assignment:
+        return assign(
             targets,
             self.anchors[level],
             (maps.shape[2], maps.shape[3]),
-            config.anchor_t,
+            self.config.anchor_t,
             border_counts_twice=self.release.border_counts_twice,
         )
+
+    def _level(self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Box, objectness and class term of one level, before gains; `total` positives in all `images`."""
+        config = self.config
         boxes, class_logits, objectness_logits = pick(maps, found)
-        total = found.counts.sum().clamp(min=1)
 
         decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
         kind = config.iou_kind or self.release.iou_kind
@@ -130,7 +154,8 @@ class YoloLoss(nn.Module):
         box = ((1.0 - iou) * found.counts).sum() / total
 
         wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
-        objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).mean()
+        objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).sum()
+        objectness = objectness / (images * maps.shape[1:4].numel())
         if self.num_classes == 1:
             return box, objectness, box.new_zeros(())
         smooth = 0.5 * config.label_smoothing
@@ -142,6 +167,24 @@ class YoloLoss(nn.Module):
         """Let each level's weight follow the inverse of its loss."""
         balance = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / level_objectness
         self.balance.copy_(balance / balance[self.reference_level])
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    """Args:
+    positives: one scalar a level, at least 1.
+    images: scalar.
+    """
+
+    positives: tuple[Tensor, ...]
+    images: Tensor
+
+
+def count_over_ranks(found: Sequence[Assignment], num_images: int, over_ranks: SumOverRanks) -> BatchCounts:
+    """What the means of a batch are taken over, in all processes that share it: one sum of a few numbers."""
+    counts = [one.counts.sum() for one in found]
+    everywhere = over_ranks(torch.stack((*counts, torch.full_like(counts[0], num_images))))
+    return BatchCounts(everywhere[:-1].clamp(min=1).unbind(), everywhere[-1])
 
 
 def objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
