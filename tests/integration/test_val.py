@@ -94,6 +94,29 @@ def test_everything_written(weights: Path, data: Path, tmp_path: Path, capsys: p
         assert word in printed
 
 
+def test_hybrid_labels(weights: Path, data: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"conf_thres": 0.0, "max_det": 6, "noplots": True}
+    plain = run(weights, data, tmp_path, name="plain", **settings)
+    found = run(weights, data, tmp_path, save_hybrid=True, save_conf=True, **settings)
+    assert (found.map, found.map50) == (plain.map, plain.map50)  # of the network alone
+    folder = tmp_path / "runs/exp/labels"
+    for i in range(4):
+        rows = np.array([line.split() for line in (folder / f"{i} é.txt").read_text().splitlines()], float)
+        truth = np.array(
+            [line.split() for line in (data.parent / f"labels/val/{i} é.txt").read_text().splitlines()], float
+        ).reshape(-1, 5)
+        np.testing.assert_array_equal(rows[: len(truth), :5], truth)
+        assert (rows[: len(truth), 5] == 1).all()
+        assert len(rows) == 6  # labels count as well
+        assert (rows[len(truth) :, 5] < 1).all()
+    run(weights, data, tmp_path, name="sure", save_hybrid=True, conf_thres=0.99, noplots=True)
+    files = sorted((tmp_path / "runs/sure/labels").iterdir())
+    assert [file.name for file in files] == [f"{i} é.txt" for i in range(3)]
+    assert files[0].read_text() == "0 0.5 0.5 0.4 0.4\n1 0.2 0.3 0.2 0.2\n"
+    run(weights, data, tmp_path, name="one", save_hybrid=True, single_cls=True, **settings)
+    assert {line[0] for line in (tmp_path / "runs/one/labels/1 é.txt").read_text().splitlines()} == {"0"}
+
+
 def test_noplots_draws_nothing(weights: Path, data: Path, tmp_path: Path) -> None:
     run(weights, data, tmp_path, batch_size=1, noplots=True)
     assert [p.name for p in (tmp_path / "runs" / "exp").iterdir()] == [METRICS]

@@ -23,7 +23,6 @@ YOLOV5_FLAGS: dict[str, str] = {
     "--cache-images": "write --cache ram",
     "--linear-lr": "linear is the default, --cos-lr chooses the other",
     "--notest": "write --noval",
-    "--save-hybrid": "this version does not have it",
     "--evolve": "this version does not have it",
     "--image-weights": "this version does not have it",
     "--quad": "this version does not have it",

@@ -27,6 +27,7 @@ RUN = (
 OUTPUT = (
     switch("verbose", "--verbose", "one line a class"),
     switch("save_txt", "--save-txt", "write boxes as label files"),
+    switch("save_hybrid", "--save-hybrid", "write labels and what was found besides as label files"),
     switch("save_conf", "--save-conf", "with scores in them"),
     switch("save_json", "--save-json", "write boxes as COCO json"),
     switch("noplots", "--noplots", "draw nothing"),

@@ -148,7 +148,7 @@ class OptimConfig(Frozen):
     warmup_momentum: Fraction = 0.8
     warmup_bias_lr: NotNegative = 0.1
     nominal_batch_size: Annotated[int, Field(ge=1)] = 64  # gradients are accumulated up to this many images
-    clip_norm: Positive = 10.0  # largest gradient norm
+    clip_norm: NotNegative = 10.0  # largest gradient norm; 0: any
     ema_decay: Fraction = 0.9999  # decay of the averaged weights after their ramp
     ema_tau: Positive = 2000.0  # updates over which the decay ramps up
 
@@ -209,6 +209,7 @@ class ValConfig(Frozen):
     single_cls: bool = False
     verbose: bool = False  # one line a class
     save_txt: bool = False
+    save_hybrid: bool = False  # label files that hold the labels and what was found besides; metrics stay the same
     save_conf: bool = False
     save_json: bool = False
     half: bool = False  # run the network in bf16 (CPU) or fp16 (GPU)

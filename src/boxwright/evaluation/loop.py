@@ -19,6 +19,7 @@ from boxwright.config.schema import Compat
 from boxwright.data.index import DataIndex
 from boxwright.evaluation.coco import CocoEvaluator, CocoMetrics, CocoTruth
 from boxwright.evaluation.confusion import ConfusionEvaluator
+from boxwright.evaluation.hybrid import besides_labels
 from boxwright.evaluation.matching import Generation
 from boxwright.evaluation.protocol import Evaluator
 from boxwright.evaluation.yolo import Curves, YoloEvaluator, YoloMetrics
@@ -146,6 +147,7 @@ def evaluate(
     coco_truth: CocoTruth | None = None,
     criterion: Criterion | None = None,
     on_batch: OnBatch | None = None,
+    on_besides: OnBatch | None = None,
 ) -> Evaluation:
     """Measure a model.
 
@@ -162,6 +164,7 @@ def evaluate(
         coco_truth: what the COCO metric is measured against; without it that metric is left out.
         criterion: gives losses of the raw maps, which are float32.
         on_batch: called after each batch with the detections, on the host and in original pixels.
+        on_besides: the same with those that remain when the labels take part in NMS, see `hybrid`.
     """
     index = index.as_single_class() if single_cls else index
     metrics = _Metrics(index, compat, coco_truth)
@@ -187,6 +190,9 @@ def evaluate(
                 losses.append(criterion(raw, on_device.targets).items)
             if on_batch is not None:
                 on_batch(batch, detections)
+            if on_besides is not None:
+                besides = besides_labels(postprocess, decoded, on_device)
+                on_besides(batch, to_original(besides, batch, single_cls=single_cls))
             watch.lap("other")
     return metrics.evaluate(mean_losses(losses), watch)
 

@@ -44,8 +44,8 @@ def val(config: ValConfig) -> Evaluation:
     for name in ("weights", "data"):
         if not getattr(config, name):
             raise UserError(f"val needs --{name}")
-    if config.save_conf and not config.save_txt:
-        raise UserError("--save-conf writes scores into label files: add --save-txt")
+    if config.save_conf and not (config.save_txt or config.save_hybrid):
+        raise UserError("--save-conf writes scores into label files: add --save-txt or --save-hybrid")
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     only_speed = config.task == "speed"
@@ -81,6 +81,7 @@ def val(config: ValConfig) -> Evaluation:
             compat=config.compat,
             coco_truth=None if only_speed else truth_for(index),
             on_batch=outputs.take,
+            on_besides=None if only_speed or not config.save_hybrid else outputs.take_besides,
         )
     finally:
         loader.close()
@@ -105,14 +106,23 @@ class _Outputs:
         """Draw the first batches, write label files."""
         if self.folder is None:
             return
-        if self.config.save_txt:
-            self.labels = self.labels or LabelWriter(self.folder / "labels", with_scores=self.config.save_conf)
-            self.labels.write(batch, detections)
+        if self.config.save_txt and not self.config.save_hybrid:
+            self._label_writer(None).write(batch, detections)
         if not self.config.noplots and self.num_batches < _NUM_BATCH_SHEETS:
             from boxwright.reporting.plots import plot_val_batch
 
             plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
         self.num_batches += 1
+
+    def take_besides(self, batch: Batch, detections: list[Detections]) -> None:
+        """Write hybrid label files: the labels, and what was found besides."""
+        self._label_writer(self.index).write(batch, detections)
+
+    def _label_writer(self, labels: DataIndex | None) -> LabelWriter:
+        if self.labels is None:
+            assert self.folder is not None
+            self.labels = LabelWriter(self.folder / "labels", with_scores=self.config.save_conf, labels=labels)
+        return self.labels
 
     def finish(self, evaluation: Evaluation) -> None:
         """Write metrics.json and predictions.json, draw curves and confusion matrix, say where everything is."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.config.schema import Compat
+from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
 from boxwright.evaluation.coco import STAT_NAMES, as_json
 from boxwright.evaluation.loop import Evaluation, Speeds
@@ -66,25 +67,33 @@ class LabelWriter:
 
     Args:
         folder: where they go; made at the first box. As published, an image without boxes has no file.
-        with_scores: append the score.
+        with_scores: append the score; that of a label is 1.
+        labels: write the labels of these images first, detections after them.
     """
 
-    def __init__(self, folder: Path, *, with_scores: bool) -> None:
+    def __init__(self, folder: Path, *, with_scores: bool, labels: DataIndex | None = None) -> None:
         self.folder = folder
         self.with_scores = with_scores
+        self.labels = labels
         self._taken: dict[str, Path] = {}
 
     def write(self, batch: Batch, detections: Sequence[Detections]) -> None:
         """Take the detections, in original pixels, of one batch."""
-        for path, (height, width), found in zip(batch.paths, batch.original_sizes.tolist(), detections, strict=True):
-            if not len(found):
+        images = zip(batch.paths, batch.indices.tolist(), batch.original_sizes.tolist(), detections, strict=True)
+        for path, index, (height, width), found in images:
+            left, top, right, bottom = (found.boxes.double() / found.boxes.new_tensor([width, height] * 2)).T.numpy()
+            rows = np.stack((found.labels, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top), axis=1)
+            rows = np.column_stack((rows, found.scores))
+            if self.labels is not None:
+                classes, boxes = self.labels.labels(index)
+                rows = np.concatenate((np.column_stack((classes, boxes, np.ones(len(boxes)))), rows))
+            if not len(rows):
                 continue
-            left, top, right, bottom = (found.boxes.double() / found.boxes.new_tensor([width, height] * 2)).T
-            columns = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-            if self.with_scores:
-                columns.append(found.scores)
-            rows = zip(found.labels.tolist(), *(column.tolist() for column in columns), strict=True)
-            text = "".join(f"{label} {' '.join(f'{n:.6g}' for n in numbers)}\n" for label, *numbers in rows)
+            numbers = rows[:, 1:] if self.with_scores else rows[:, 1:-1]
+            text = "".join(
+                f"{int(label)} {' '.join(f'{n:.6g}' for n in own)}\n"
+                for label, own in zip(rows[:, 0], numbers, strict=True)
+            )
             write_text(self.folder / f"{self._free_name(path)}.txt", text)
 
     def _free_name(self, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -35,8 +36,13 @@ class YoloPostprocess:
     merge: bool = False
     rules: NmsRules = CURRENT_RULES
 
-    def __call__(self, decoded: Tensor) -> list[Detections]:
-        """Detections of each image, boxes in pixels of the network input, from decoded (B, R, 5 + C)."""
+    def __call__(self, decoded: Tensor, known: Sequence[Tensor] | None = None) -> list[Detections]:
+        """Detections of each image, boxes in pixels of the network input, from decoded (B, R, 5 + C).
+
+        Args:
+            decoded: cxcywh pixels, objectness and class scores of each row.
+            known: for each image boxes (n, 5) that are known beforehand, see `batched_nms`.
+        """
         found = batched_nms(
             decoded,
             score_threshold=self.score_threshold,
@@ -46,6 +52,7 @@ class YoloPostprocess:
             agnostic=self.agnostic,
             classes=self.classes,
             merge=self.merge,
+            known=known,
             rules=self.rules,
         )
         return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].long()) for rows in found]
