@@ -5,6 +5,8 @@ Source: YOLOv5 6.2 to 7.0 as published (spec B6, 8): group order bias, weight, n
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -99,9 +101,9 @@ def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
 
 
 def clip_gradients(model: nn.Module, largest_norm: float) -> Tensor:
-    """Scale all gradients down to a common norm; nothing waits for the device.
+    """Scale all gradients down to a common norm (0: leave them as they are); nothing waits for the device.
 
     Returns:
         scalar, the norm before.
     """
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=largest_norm, foreach=True)
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=largest_norm or math.inf, foreach=True)

@@ -28,7 +28,7 @@ def test_published_defaults() -> None:
     assert (config.optim.lr0, config.optim.lrf, config.optim.warmup_epochs) == (0.001, 0.01, 0.0)
     assert (config.optim.release, config.optim.cos_lr, config.augment.release) == ("v3", True, "v3")
     assert (config.augment.hsv_h, config.augment.scale, config.multi_scale) == (0.0138, 0.0, True)
-    assert config.freeze == "backbone"
+    assert (config.freeze, config.optim.clip_norm) == ("backbone", 0.0)
     assert load(RunConfig, dump(config)) == config, "the settings as resolved must pass their own checks"
 
 

@@ -108,6 +108,15 @@ def test_everything_decays_where_the_release_says_so() -> None:
         assert [group["weight_decay"] for group in optimizer.param_groups] == decays
 
 
+def test_clipping() -> None:
+    """To a norm that is given, or not at all; either way the norm before is told."""
+    layer = torch.nn.Linear(2, 1, bias=False)
+    for largest, kept in ((10.0, 10.0), (0.0, 50.0), (100.0, 50.0)):
+        layer.weight.grad = torch.tensor([[30.0, 40.0]])
+        assert float(clip_gradients(layer, largest)) == 50.0
+        assert float(layer.weight.grad.norm()) == pytest.approx(kept, rel=1e-5)
+
+
 def test_frozen_layers_stay_but_their_statistics_move(settings: dict[str, Any]) -> None:
     config = load(RunConfig, settings | {"freeze": [2]})
     after = last(train(config))["state_dict"]
