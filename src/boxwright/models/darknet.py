@@ -182,6 +182,14 @@ class DarknetModel(DetectionModel):
             where = self._spec.sections[0].place.rpartition(":")[0]
             raise UserError(f"{where}: the layers do not fit together: {str(error).splitlines()[0]}") from error
         self.train()
+        yolo = [section for section in self._spec.sections if section.kind == "yolo"]
+        for section, maps in zip(yolo, raw, strict=True):
+            height, width = maps.shape[2:4]
+            if height != width or DRY_RUN_SIDE % height:
+                raise UserError(
+                    f"{section.place}: {DRY_RUN_SIDE}x{DRY_RUN_SIDE} pixels come out as {width}x{height} cells here, "
+                    "but a cell must be a whole number of pixels, the same in width and height"
+                )
         return tuple(DRY_RUN_SIDE // maps.shape[2] for maps in raw)
 
     @torch.no_grad()
@@ -223,7 +231,7 @@ def _assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]
         elif section.kind == "route":
             module, out = nn.Identity(), sum(channels[source] for source in sources)
         elif section.kind == "shortcut":
-            learned = str(section.get("weights_type") or "none") not in ("none", "0")
+            learned = str(section.get("weights_type") or "none") != "none"
             module = WeightedSum(len(sources) + 1, learned=learned)
         else:
             anchors = next(levels)

@@ -6,6 +6,7 @@ Source: the published cfg grammar of Darknet and of the YOLOv3-SPP system for Py
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ _REQUIRED = {
     "shortcut": ("from",),
     "yolo": ("mask", "anchors", "classes"),
 }
+_WEIGHTS_TYPES = ("none", "per_feature", "per_layer")  # the last two are two names of one weight a layer
 # Masks of the published cfg files, coarse level first. yolov3-tiny was trained with these, yet a widespread cfg says
 # 0,1,2 in its second yolo section.
 _PUBLISHED_MASKS = {3: ((6, 7, 8), (3, 4, 5), (0, 1, 2)), 2: ((3, 4, 5), (1, 2, 3))}
@@ -127,13 +129,20 @@ class DarknetSpec:
         if not sections or sections[0].kind not in ("net", "network"):
             raise UserError(f"{where}: a cfg begins with the section [net]")
         channels = sections[0].number("channels", 3)
+        if channels < 1:
+            raise UserError(f"{sections[0].place}: channels must be at least 1, not {channels}")
         layers = tuple(sections[1:])
         for i, section in enumerate(layers):
+            if section.kind not in _KEYS:
+                raise UserError(f"{section.place}: [{section.kind}] stands once, at the beginning")
             _check(i, section, layers)
         if not any(section.kind == "yolo" for section in layers):
             raise UserError(f"{where}: there is no [yolo] section, so nothing would be detected")
-        if len({section.number("classes") for section in layers if section.kind == "yolo"}) > 1:
+        yolo = [section for section in layers if section.kind == "yolo"]
+        if len({section.number("classes") for section in yolo}) > 1:
             raise UserError(f"{where}: the [yolo] sections differ in their number of classes")
+        if len({len(section.get("mask")) for section in yolo}) > 1:
+            raise UserError(f"{where}: the [yolo] sections differ in their number of anchors (mask=)")
         spec = cls(layers, channels)
         _warn_of_masks(spec, where)
         return spec
@@ -193,7 +202,7 @@ def read_cfg(path: Path) -> DarknetSpec:
         UserError: unreadable, or as `DarknetSpec.from_text`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     return DarknetSpec.from_text(text, str(path))
@@ -221,7 +230,9 @@ def _read_sections(text: str, where: str) -> list[Section]:
 
 def _read_value(kind: str, key: str, text: str, place: str) -> Value:
     if kind in ("net", "network"):
-        return int(text) if key == "channels" and text.isdigit() else text
+        if key == "channels" and not text.isdigit():
+            raise UserError(f"{place}: channels must be a whole number, not {text!r}")
+        return int(text) if key == "channels" else text
     wanted = _KEYS[kind].get(key)
     if wanted is None:
         raise UserError(f"{place}: [{kind}] has no key {key} (it has {', '.join(_KEYS[kind])})")
@@ -244,10 +255,16 @@ def _check(index: int, section: Section, layers: tuple[Section, ...]) -> None:
     for key in _REQUIRED[section.kind]:
         if section.get(key) in (None, ()):
             raise UserError(f"{place}: [{section.kind}] lacks {key}=")
-    for key in ("filters", "stride", "stride_x", "stride_y", "groups", "classes"):
+    for key in ("filters", "size", "stride", "stride_x", "stride_y", "groups", "classes"):
         value = section.get(key)
-        if value is not None and value < 1:
-            raise UserError(f"{place}: {key} must be at least 1, not {value}")
+        least = min(value, default=0) if isinstance(value, tuple) else value
+        if least is not None and least < 1:
+            raise UserError(f"{place}: {key} must be at least 1, not {least}")
+    if section.kind == "shortcut" and section.get("activation") not in (None, "linear"):
+        raise UserError(f"{place}: a [shortcut] has activation=linear, not {section.get('activation')}")
+    weights_type = section.get("weights_type")
+    if weights_type not in (None, *_WEIGHTS_TYPES):
+        raise UserError(f"{place}: weights_type is one of {', '.join(_WEIGHTS_TYPES)}, not {weights_type}")
     for source in section.get("layers") or section.get("from") or ():
         if not 0 <= (source if source >= 0 else index + source) < index:
             raise UserError(f"{place}: layer {index} takes from {source}, but before it are only 0 to {index - 1}")
@@ -257,7 +274,7 @@ def _check(index: int, section: Section, layers: tuple[Section, ...]) -> None:
 
 def _check_yolo(index: int, section: Section, layers: tuple[Section, ...]) -> None:
     place, mask, sides = section.place, section.get("mask"), section.get("anchors")
-    if len(sides) % 2 or min(sides) <= 0:
+    if len(sides) % 2 or not all(0 < side < math.inf for side in sides):
         raise UserError(f"{place}: anchors must be pairs of width and height above 0; there are {len(sides)} numbers")
     if not all(0 <= i < len(sides) // 2 for i in mask):
         raise UserError(f"{place}: mask {list(mask)} names an anchor that is not there; there are {len(sides) // 2}")
