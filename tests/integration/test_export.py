@@ -136,7 +136,9 @@ def test_smaller_numbers(world: tuple[Path, Path], kind: str) -> None:
         assert 1e-6 < agreement.score < (0.01 if kind == "half" else 0.2)
 
 
-def test_a_static_file_takes_one_size(world: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_static_file_takes_one_size(
+    world: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data, weights = world
     copy = tmp_path / "wide.pt"
     copy.write_bytes(weights.read_bytes())
@@ -147,6 +149,8 @@ def test_a_static_file_takes_one_size(world: tuple[Path, Path], tmp_path: Path) 
         result = detector.predict(photo, imgsz=640)
         assert not isinstance(result, list)
         assert result.input_size == (64, 128)
+        assert "imgsz 640 is not used: the file takes 128x64 pixels only" in caplog.text
+        caplog.clear()
         with pytest.raises(UserError, match="128x64 pixels only"):
             detector.model(torch.zeros(1, 3, 64, 64))
         with pytest.raises(UserError, match="a square or a free size"):

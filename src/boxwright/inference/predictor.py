@@ -227,11 +227,18 @@ class Detector:
         """Letterbox, BGR to RGB, to the device, 0..1. The bytes are sent, not the floats."""
         multiple = max(LETTERBOX_MULTIPLE, *self.model.strides)
         fixed = self.model.input_size
-        side = self._round_up(imgsz, multiple) if fixed is None else 0
+        side = self._round_up(imgsz, multiple) if fixed is None else self._only(fixed, imgsz)
         padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
         pixels = torch.from_numpy(np.ascontiguousarray(padded[..., ::-1])).to(self.device)
         images = pixels.permute(2, 0, 1)[None]  # in memory still HWC, which is channels_last
         return images.to(self.dtype).div_(255), scale_yx, pad_yx
+
+    def _only(self, fixed: tuple[int, int], imgsz: int) -> int:
+        height, width = fixed
+        if imgsz != max(fixed) and imgsz not in self._rounded:
+            self._rounded.add(imgsz)
+            logger.warning("imgsz %d is not used: the file takes %dx%d pixels only", imgsz, width, height)
+        return max(fixed)
 
     def _round_up(self, imgsz: int, multiple: int) -> int:
         side = math.ceil(imgsz / multiple) * multiple

@@ -53,6 +53,7 @@ _REQUIRED = {
     "shortcut": ("from",),
     "yolo": ("mask", "anchors", "classes"),
 }
+_LARGEST = 65536  # far beyond any network; a slip of the finger must not ask for terabytes
 _WEIGHTS_TYPES = ("none", "per_feature", "per_layer")  # the last two are two names of one weight a layer
 # Masks of the published cfg files, coarse level first. yolov3-tiny was trained with these, yet a widespread cfg says
 # 0,1,2 in its second yolo section.
@@ -260,6 +261,9 @@ def _check(index: int, section: Section, layers: tuple[Section, ...]) -> None:
         least = min(value, default=0) if isinstance(value, tuple) else value
         if least is not None and least < 1:
             raise UserError(f"{place}: {key} must be at least 1, not {least}")
+        largest = max(value) if isinstance(value, tuple) else value or 0
+        if largest > _LARGEST:
+            raise UserError(f"{place}: {key} can be at most {_LARGEST}, not {largest}")
     if section.kind == "shortcut" and section.get("activation") not in (None, "linear"):
         raise UserError(f"{place}: a [shortcut] has activation=linear, not {section.get('activation')}")
     weights_type = section.get("weights_type")

@@ -31,6 +31,7 @@ def test_a_small_network_with_a_mark_and_windows_lines(tmp_path: Path) -> None:
     [
         (NET + STEM + NET + HEAD, r"cfg:9: \[net\] stands once"),
         ("[net]\nchannels=x\n" + STEM + HEAD, "cfg:2: channels must be a whole number, not 'x'"),
+        (NET + STEM.replace("filters=8", "filters=99999999") + HEAD, "filters can be at most 65536"),
         ("[net]\nchannels=0\n" + STEM + HEAD, "channels must be at least 1"),
         (NET + STEM.replace("size=3", "size=-3") + HEAD, "size must be at least 1, not -3"),
         (NET + STEM.replace("size=3", "size=0,3") + HEAD, "size must be at least 1, not 0"),
