@@ -70,7 +70,10 @@ def detect(
 ) -> tuple[Array, Array, NDArray[np.int64]]:
     """Boxes (N, 4) xyxy in pixels of the photo, scores (N,) and class numbers (N,), best first."""
     info = json.loads(session.get_modelmeta().custom_metadata_map["boxwright"])
-    images, scale, left, top = letterbox(image, size, max(32, *info["strides"]))
+    if info["output"] != "rows" or info["input_size"] is not None:
+        raise SystemExit("this example is for files exported without --nms and without --static")
+    stride = max(32, *info["strides"])
+    images, scale, left, top = letterbox(image, -(-size // stride) * stride, stride)
     rows = session.run(None, {"images": images})[0][0]  # (R, 5 + classes): cxcywh, objectness, class scores
     rows = rows[rows[:, 4] > score_threshold]
     class_scores = rows[:, 5:] * rows[:, 4:5]

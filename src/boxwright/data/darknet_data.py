@@ -111,7 +111,7 @@ def _names(file: Path, entries: Mapping[str, _Entry]) -> tuple[str, ...]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

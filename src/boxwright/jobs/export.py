@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import shutil
 import tempfile
@@ -83,6 +84,8 @@ def export(config: ExportConfig) -> dict[Path, Agreement]:
             writer.write(kind, temporary)
             exported = open_exported(temporary, _CPU)
             results[target] = compare(model, exported, checked, postprocess, rows=not config.nms)
+            if math.isnan(results[target].box_pixels or 0.0):
+                raise UserError(f"{config.weights} gives boxes that are no numbers; nothing is written")
         seconds = time.perf_counter() - start
         print(f"{target}: {_megabytes(target):.1f} MB in {seconds:.1f} s; {results[target]}")
     print(f"use one as --weights of `boxwright predict` and `boxwright val`, such as {next(iter(results))}")

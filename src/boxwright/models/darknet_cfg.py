@@ -53,6 +53,7 @@ _REQUIRED = {
     "shortcut": ("from",),
     "yolo": ("mask", "anchors", "classes"),
 }
+_IMAGE_CHANNELS = 3
 _LARGEST = 65536  # far beyond any network; a slip of the finger must not ask for terabytes
 _WEIGHTS_TYPES = ("none", "per_feature", "per_layer")  # the last two are two names of one weight a layer
 # Masks of the published cfg files, coarse level first. yolov3-tiny was trained with these, yet a widespread cfg says
@@ -130,8 +131,8 @@ class DarknetSpec:
         if not sections or sections[0].kind not in ("net", "network"):
             raise UserError(f"{where}: a cfg begins with the section [net]")
         channels = sections[0].number("channels", 3)
-        if channels < 1:
-            raise UserError(f"{sections[0].place}: channels must be at least 1, not {channels}")
+        if channels != _IMAGE_CHANNELS:
+            raise UserError(f"{sections[0].place}: images have {_IMAGE_CHANNELS} channels here, not {channels}")
         layers = tuple(sections[1:])
         for i, section in enumerate(layers):
             if section.kind not in _KEYS:
@@ -225,6 +226,8 @@ def _read_sections(text: str, where: str) -> list[Section]:
         key, equals, value = (part.strip() for part in line.partition("="))
         if not equals or not sections:
             raise UserError(f"{place}: a line is [section] or key=value, not {line!r}")
+        if sections[-1].get(key) is not None and sections[-1].kind in _KEYS:
+            raise UserError(f"{place}: {key} stands in this section already")
         sections[-1] = sections[-1].with_value(key, _read_value(sections[-1].kind, key, value, place))
     return sections
 
