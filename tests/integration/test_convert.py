@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from boxwright.checkpoints.reader import load_model, read_weights
-from boxwright.checkpoints.safetensors_file import is_safetensors
+from boxwright.checkpoints.safetensors_file import is_safetensors, write_safetensors
 from boxwright.cli.main import main
 from boxwright.models.build import build_model
 from boxwright.models.detection import DetectionModel
@@ -60,6 +61,26 @@ def test_darknet_there_and_back(tmp_path: Path, file: Path) -> None:
     body = file.read_bytes()[20:]
     assert again.read_bytes()[20:] == body
     assert_same(load_model(again), load_model(native))
+
+
+def test_a_cfg_of_another_network_is_not_left_beside_new_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_model(load_spec("yolov3-tiny", 2))
+    write_safetensors(tmp_path / "a.safetensors", model.state_dict(), about(model))
+    argv = ["convert", "weights", str(tmp_path / "a.safetensors"), str(tmp_path / "b.weights")]
+    assert main(argv) == 0
+    assert main(argv) == 0  # the cfg of before is the right one
+    cfg = tmp_path / "b.cfg"
+    cfg.write_text(cfg.read_text().replace("classes=2", "classes=5").replace("filters=21", "filters=30"))
+    before = (tmp_path / "b.weights").read_bytes()
+    assert main(argv) == 2
+    assert "is of another network" in capsys.readouterr().err
+    assert (tmp_path / "b.weights").read_bytes() == before
+
+
+def about(model: DetectionModel) -> dict[str, Any]:
+    return {"spec": model.spec.to_mapping(), "names": list(model.names), "strides": list(model.strides)}
 
 
 @pytest.mark.parametrize(

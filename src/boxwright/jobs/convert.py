@@ -10,6 +10,7 @@ from boxwright.checkpoints.reader import load_model
 from boxwright.checkpoints.safetensors_file import write_safetensors
 from boxwright.errors import UserError
 from boxwright.models.darknet import DarknetModel
+from boxwright.models.darknet_cfg import read_cfg
 from boxwright.models.detection import DetectionModel
 from boxwright.models.stem import with_conv6_stem
 
@@ -63,6 +64,9 @@ def convert_weights(
 def _write_darknet(target: Path, network: DetectionModel, source: Path) -> None:
     if not isinstance(network, DarknetModel):
         raise UserError(f"{target}: a .weights file belongs to a Darknet cfg, but {source} holds the network of a yaml")
+    cfg = target.with_suffix(".cfg")
+    if cfg.exists() and read_cfg(cfg) != network.spec:
+        raise UserError(f"{cfg} beside {target.name} is of another network; name another file, or take the cfg away")
     write_darknet(target, network)
     texts = {".cfg": str(network.spec.to_mapping()["cfg"]), ".names": "".join(f"{name}\n" for name in network.names)}
     for suffix, text in texts.items():
