@@ -247,5 +247,8 @@ def test_command_line(world: tuple[Path, Path], capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "best.torchscript" in printed
     assert "boxes differ by at most" in printed
+    assert "nothing was found in these images" not in printed
+    assert main(["export", "--weights", str(world[1]), "--include", "torchscript", "--conf-thres", "1"]) == 0
+    assert "nothing was found in these images" in capsys.readouterr().out
     assert main(["export"]) == 2
     assert "export needs --weights" in capsys.readouterr().err

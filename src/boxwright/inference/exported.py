@@ -163,7 +163,8 @@ class OpenVinoNetwork(ExportedNetwork):
         try:
             model = core.read_model(str(file))
         except RuntimeError as error:
-            raise UserError(f"{file} cannot be read as an OpenVINO model: {str(error).splitlines()[0]}") from error
+            reason = str(error).strip().splitlines()[-1]  # the lines before name places in its own source
+            raise UserError(f"{file} cannot be read as an OpenVINO model: {reason}") from error
         text = model.get_rt_info(METADATA_KEY).astype(str) if model.has_rt_info(METADATA_KEY) else ""
         super().__init__(ExportInfo.from_json(text, file))
         # Without the hint it computes in bf16 where the CPU has it, which moves boxes by pixels.

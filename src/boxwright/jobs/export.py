@@ -88,6 +88,8 @@ def export(config: ExportConfig) -> dict[Path, Agreement]:
                 raise UserError(f"{config.weights} gives boxes that are no numbers; nothing is written")
         seconds = time.perf_counter() - start
         print(f"{target}: {_megabytes(target):.1f} MB in {seconds:.1f} s; {results[target]}")
+    if not any(agreement.num_detections for agreement in results.values()):
+        print("nothing was found in these images, so little was compared: give --source or a lower --conf-thres")
     print(f"use one as --weights of `boxwright predict` and `boxwright val`, such as {next(iter(results))}")
     return results
 

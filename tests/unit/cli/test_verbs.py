@@ -72,7 +72,7 @@ def test_val_predict_and_check(jobs: SimpleNamespace) -> None:
     assert main(["predict", "--source", "0", "--classes", "1,2"]) == 0
     assert jobs.predict.calls == [(PredictConfig(source="0", classes=(1, 2)),)]
     assert main(["check", "d.yaml"]) == 1
-    assert jobs.check.calls == [("d.yaml",)]
+    assert jobs.check.calls == [("d.yaml", "")]
 
 
 def test_python_does_the_same(jobs: SimpleNamespace) -> None:
