@@ -26,12 +26,13 @@ head:
   - [[2, 3, 4], 1, Detect, [nc, anchors]]
 """
 
-_DRIVER = """
+DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
 from boxwright.config.load import load
 from boxwright.config.schema import RunConfig
 from boxwright.engine.trainer import Trainer
+from boxwright.errors import UserError
 from boxwright.jobs import train
 
 order = json.loads(sys.argv[1])
@@ -39,14 +40,20 @@ note = Trainer._note
 
 def note_and_signal(self, loss, batch, step):
     note(self, loss, batch, step)
-    if step == order["at_step"]:
+    first_try = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if step == order["at_step"] and self.world.rank == order.get("rank", 0) and first_try:
         os.kill(os.getpid(), getattr(signal, order["signal"]))
 
 Trainer._note = note_and_signal
-if order["resume"]:
-    train.resume(Path(order["resume"]), order["settings"])
-else:
-    train.train(load(RunConfig, order["settings"]))
+if __name__ == "__main__":
+    try:
+        if order["resume"]:
+            train.resume(Path(order["resume"]), order["settings"])
+        else:
+            train.train(load(RunConfig, order["settings"]))
+    except UserError as error:
+        print(f"boxwright: {error}", file=sys.stderr)
+        sys.exit(2)
 """
 
 
@@ -65,5 +72,5 @@ def run(
     """Train in a fresh process; the signal hits it after the forward and backward pass of a step."""
     order = {"settings": settings, "resume": str(resume) if resume else "", "signal": signal, "at_step": at_step}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _DRIVER, json.dumps(order)]
+    command = [sys.executable, "-c", DRIVER, json.dumps(order)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

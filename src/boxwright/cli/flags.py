@@ -26,7 +26,6 @@ YOLOV5_FLAGS: dict[str, str] = {
     "--evolve": "this version does not have it",
     "--image-weights": "this version does not have it",
     "--quad": "this version does not have it",
-    "--sync-bn": "this version does not have it",
     "--local_rank": "leave it out",
     "--bucket": "runs are written to --project only",
     "--entity": "runs are logged to results.csv, events.jsonl and TensorBoard only",

@@ -19,7 +19,11 @@ RUN = (
     Flag("epochs", "--epochs", "100", "passes over the training images"),
     Flag("batch_size", "--batch-size --batch", "16", "images a step"),
     Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),
-    Flag("device", "--device", "", "cpu, or a GPU as 0 or cuda:0; none: the first GPU, else the CPU", "DEVICE"),
+    Flag(
+        "device", "--device", "", "cpu, a GPU as 0 or cuda:0, several as 0,1; none: the first GPU, else cpu", "DEVICE"
+    ),
+    Flag("nproc", "--nproc", "1", "processes that train together here: --device cpu --nproc 2"),
+    switch("sync_bn", "--sync-bn", "batch norms over the images of all processes"),
     Flag("workers", "--workers", "8", "loader processes, at most one a core"),
     Flag("precision", "--precision", "auto", "fp32, bf16, fp16; auto: bf16 where the hardware has it", "KIND"),
     switch("compile", "--compile", "compile the training step"),
@@ -173,5 +177,5 @@ def _refuse_other_settings(files: Mapping[str, str], flags: Mapping[str, Setting
     if refused:
         raise UserError(
             f"--resume goes on with the run's own settings: leave out {', '.join(refused)} "
-            "(only --workers, --device and --epochs can be changed)"
+            "(only --workers, --device, --nproc and --epochs can be changed)"
         )

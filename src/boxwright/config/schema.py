@@ -93,7 +93,7 @@ class Frozen(BaseModel):
     )
 
 
-CHANGED_ON_RESUME = ("workers", "device", "epochs")  # the only settings that may differ from those of the stopped run
+CHANGED_ON_RESUME = ("workers", "device", "nproc", "epochs")  # all that may differ from the settings of a stopped run
 
 
 class AugmentConfig(Frozen):
@@ -168,7 +168,9 @@ class RunConfig(Frozen):
     cache: Literal["", "ram", "disk"] = ""  # keep decoded images
     single_cls: bool = False  # train all classes as one
     workers: Annotated[int, Field(ge=0)] = 8  # loader processes, at most the number of cores
-    device: str = ""  # cpu, 0, cuda:1; empty: the first GPU, else the CPU
+    device: str = ""  # cpu, 0, cuda:1; 0,1: a process for each of these GPUs; empty: the first GPU, else the CPU
+    nproc: Annotated[int, Field(ge=1)] = 1  # processes of this machine that train together
+    sync_bn: bool = False  # batch norms take the images of all processes, not of one alone
     precision: Precision = "auto"  # auto: bf16 where the hardware has it
     compile: bool = False  # torch.compile the step
     multi_scale: bool = False  # vary the input side by +-50 %; release v3: from 1 / 1.5 to 1 / 0.667

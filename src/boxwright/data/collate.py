@@ -37,7 +37,7 @@ def image_buffer(count: int, out_hw: tuple[int, int]) -> tuple[Tensor, NDArray[n
 
 def pad_labels(labels: Sequence[Labels]) -> Targets:
     """Stack normalised labels of B images, M = the largest count, rounded up, and at least one step."""
-    most = max(len(item.classes) for item in labels)
+    most = max((len(item.classes) for item in labels), default=0)
     count = max(-(-most // _COUNT_STEP), 1) * _COUNT_STEP
     boxes = np.zeros((len(labels), count, 4), dtype=np.float32)
     classes = np.zeros((len(labels), count), dtype=np.int64)

@@ -190,7 +190,7 @@ def make_train_loader(
         cache: keep decoded images: "" (no), "ram" or "disk".
         cache_folder: folder of the disk cache; by default in the user's cache folder.
         reduce: decode JPEG files at reduced scale where the input is at most half their size.
-        rank, num_ranks: share of this process in a distributed run.
+        rank, num_ranks: share of this process in a distributed run; a last batch may have no image for it.
         pin_memory: see `BatchPool`.
 
     Raises:

@@ -41,15 +41,10 @@ class BatchPlan:
         return -(-len(self.order) // self.batch_size)
 
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Image positions of this rank's share of a batch; never empty.
-
-        A last batch of fewer images than ranks gives the spare ranks an image that another rank has too, since every
-        rank has to take the step.
-        """
+        """Image positions of this rank's share of a batch; none where a last batch has fewer than ranks."""
         start = step * self.batch_size
         batch = self._epoch_order(epoch)[start : start + self.batch_size]
-        share = batch[self.rank :: self.num_ranks]
-        return share if len(share) else batch[[self.rank % len(batch)]]
+        return batch[self.rank :: self.num_ranks]
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         if self.seed is None:

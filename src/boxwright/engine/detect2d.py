@@ -10,11 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.config.schema import RunConfig
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import make_train_loader, make_val_loader
 from boxwright.data.rng import sample_generator
+from boxwright.engine.distributed import World
+from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss
 from boxwright.evaluation.coco import STAT_NAMES, truth_for
 from boxwright.evaluation.loop import evaluate
@@ -37,6 +40,7 @@ class Detect2d:
     model: on its device, with the class names of the data set.
     train, val: the data; val may be None when nothing is validated.
     config: settings of the run; imgsz is already a multiple of the largest stride.
+    world: the processes that share every batch; the first one's weights are copied to all.
     """
 
     loss_names: Sequence[str] = ("box_loss", "obj_loss", "cls_loss")
@@ -49,16 +53,19 @@ class Detect2d:
         val: DataIndex | None,
         config: RunConfig,
         device: torch.device,
+        world: World = World(),  # noqa: B008  # immutable
     ) -> None:
+        self.world = world
+        if config.sync_bn:
+            synchronise_norms(model, world, device)
         self.model: nn.Module = model
         self.config = config
         self.device = device
         self.names = model.names
         self.stride = max(model.strides)
-        self.criterion: nn.Module = make_criterion(model, config.loss, config.imgsz).to(device)
-        self._network: Callable[[Tensor], list[Tensor]] = model
-        if config.compile:
-            self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(model))
+        self.criterion: nn.Module = make_criterion(model, config.loss, config.imgsz, world.sum).to(device)
+        self._network = self._wrapped(model)
+        workers = world.loader_workers(config.workers)
         pin = device.type == "cuda"
         # YOLOv3-SPP loads for the largest side that it draws, and validates with the 12 COCO numbers.
         self._is_v3 = config.optim.release == "v3"
@@ -73,9 +80,11 @@ class Detect2d:
             augment=config.augment,
             seed=config.seed,
             stride=self.stride,
-            workers=config.workers,
+            workers=workers,
             rect=config.rect,
             cache=config.cache,
+            rank=world.rank,
+            num_ranks=world.size,
             pin_memory=pin,
         )
         self.val = val
@@ -86,7 +95,9 @@ class Detect2d:
                 imgsz=config.imgsz,
                 batch_size=config.batch_size * 2,  # as published: no gradients, half the memory
                 stride=self.stride,
-                workers=config.workers,
+                workers=workers,
+                rank=world.rank,
+                num_ranks=world.size,
                 pin_memory=pin,
             )
 
@@ -102,7 +113,8 @@ class Detect2d:
         if self.config.multi_scale:
             images = self._rescaled(images, epoch, step)
         output = self.criterion(self._network(images), batch.targets)
-        return StepLoss(output.total, output.items)
+        # DistributedDataParallel takes the mean over ranks of gradients; of losses that are parts the sum is wanted.
+        return StepLoss(output.total * self.world.size, output.items)
 
     def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]] = nullcontext) -> Score:
         assert isinstance(model, DetectionModel)
@@ -122,6 +134,7 @@ class Detect2d:
             compat=self.config.compat,
             coco_truth=self._coco_truth,
             criterion=self.criterion,
+            gather=self.world.at_first if self.world.size > 1 else None,
         )
         self.criterion.train()
         values = (found.precision, found.recall, found.map50, found.map)
@@ -144,6 +157,15 @@ class Detect2d:
         self.train_loader.close()
         if self.val_loader is not None:
             self.val_loader.close()
+
+    def _wrapped(self, model: nn.Module) -> Callable[[Tensor], list[Tensor]]:
+        """The network as a step runs it: its gradients are summed over ranks, it is compiled."""
+        network = model
+        if self.world.size > 1:
+            network = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        if self.config.compile:
+            return cast("Callable[[Tensor], list[Tensor]]", torch.compile(network))
+        return network
 
     def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
         """Published multi-scale, drawn from (seed, epoch, step): a side of 0.5 to 1.5 times imgsz for each step, or the

@@ -1,4 +1,8 @@
-"""SIGTERM and SIGINT: the running step is finished and saved; a second signal ends the process at once."""
+"""SIGTERM and SIGINT: the running step is finished and saved; a second signal ends the process at once.
+
+One of several processes does not go at a second signal: Ctrl-C reaches it from the terminal and from its launcher,
+which ends it by itself where it takes too long.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,18 @@ import signal
 import threading
 from types import FrameType
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}  # what the process exits with
 
 
 class Interrupt:
-    """A context that notes the first signal in `received`. Outside the main thread it notes nothing."""
+    """A context that notes the first signal in `received`. Outside the main thread it notes nothing.
 
-    def __init__(self) -> None:
+    Args:
+        patient: a second signal is noted too, and does not end the process.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -26,11 +35,7 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    @property
-    def exit_code(self) -> int:
-        """What the process exits with: 143 after SIGTERM, 130 after SIGINT."""
-        return EXIT_CODES[self.received] if self.received is not None else 0
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        signal.signal(number, signal.SIG_DFL)
+        if not self.patient:
+            signal.signal(number, signal.SIG_DFL)

@@ -16,7 +16,7 @@ from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
 from boxwright.models.detection import DetectionModel
 
-_NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
 _ADAM_BETA2 = 0.999
 ROLES = ("bias", "weight", "norm")
 

@@ -15,8 +15,8 @@ from boxwright.structures import Batch
 @dataclass(frozen=True, slots=True)
 class StepLoss:
     """Args:
-    total: scalar with gradient.
-    items: (len(loss_names),) detached parts, on the device.
+    total: scalar with gradient; where processes share a batch, the mean of theirs has the gradient of the batch.
+    items: (len(loss_names),) detached parts, on the device; of the whole batch, the same for all processes.
     """
 
     total: Tensor
@@ -64,7 +64,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> Score:
-        """Measure a model of this task on its validation data."""
+        """Measure a model of this task on its validation data; of several processes the first one's score counts."""
         ...
 
     def describe_model(self) -> dict[str, Any]:

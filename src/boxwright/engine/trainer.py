@@ -6,14 +6,16 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from signal import Signals
 
 import torch
 from torch import Tensor
 
 from boxwright.config.schema import RunConfig
 from boxwright.engine.checkpointing import save_last, save_weights
+from boxwright.engine.distributed import World
 from boxwright.engine.ema import ModelEma
-from boxwright.engine.interrupt import Interrupt
+from boxwright.engine.interrupt import EXIT_CODES, Interrupt
 from boxwright.engine.loggers import EpochReport, Logger, StepReport
 from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.precision import Policy
@@ -34,17 +36,25 @@ class Trainer:
     folder: run folder; weights go to its `weights`.
     policy: precision.
     loggers: told of steps and epochs.
+    world: the processes that train together. All take the same steps and decisions; the first one writes and prints.
     """
 
     def __init__(
-        self, task: Task, config: RunConfig, folder: Path, policy: Policy, loggers: Sequence[Logger] = ()
+        self,
+        task: Task,
+        config: RunConfig,
+        folder: Path,
+        policy: Policy,
+        loggers: Sequence[Logger] = (),
+        world: World = World(),  # noqa: B008  # immutable
     ) -> None:
         self.task = task
+        self.world = world
         self.config = config
         self.folder = folder
         self.policy = policy
         self.device = policy.device
-        self.loggers = loggers
+        self.loggers = loggers if world.is_first else ()
         self.schedule = make_schedule(config.optim, config.epochs, task.steps_per_epoch, config.batch_size)
         self.optimizer = make_optimizer(
             task.model, config.optim, self.schedule.weight_decay, decays_everything=self.schedule.decays_everything
@@ -72,10 +82,11 @@ class Trainer:
             UserError: the loss is not finite, or a checkpoint cannot be written.
             SystemExit: 143 or 130 after SIGTERM or SIGINT; the state is saved then.
         """
-        self.weights_folder.mkdir(parents=True, exist_ok=True)
+        if self.world.is_first:
+            self.weights_folder.mkdir(parents=True, exist_ok=True)
         done = self.state.epoch * self.task.steps_per_epoch + self.state.step
         self._tell(lambda logger: logger.start(self.state.history, done))
-        with Interrupt() as interrupt:
+        with Interrupt(patient=self.world.size > 1) as interrupt:
             try:
                 while not self.finished:
                     self.train_epoch(interrupt)
@@ -124,7 +135,8 @@ class Trainer:
         score = None
         due = not config.noval and (state.epoch + 1) % config.val_period == 0
         if due or last or self.stopping.may_stop_next(state.epoch):
-            score = self.task.evaluate(self.ema.module, self.policy.autocast)
+            self.world.copy_from_first(self.ema.module.state_dict().values())
+            score = self.world.from_first(self.task.evaluate(self.ema.module, self.policy.autocast))
         state.history.append(self._row(score))
         improved = score is not None and self.stopping.update(state.epoch, score.fitness)
         report = EpochReport(state.epoch, config.epochs, state.history, score, improved)
@@ -136,6 +148,8 @@ class Trainer:
             print(f"no better fitness for {config.patience} epochs; the best was epoch {self.stopping.best_epoch + 1}")
 
     def _save_epoch(self, epoch: int, *, improved: bool) -> None:
+        if not self.world.is_first:
+            return
         if improved:
             save_weights(self, self.weights_folder / "best.pt")
         if self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0:
@@ -210,7 +224,7 @@ class Trainer:
             return
         paths = next((paths for step, paths in self._recent if step == bad), ())
         epoch, step = divmod(bad, self.task.steps_per_epoch)
-        images = ", ".join(str(path) for path in paths)
+        images = ", ".join(str(path) for of_rank in self.world.all(paths) for path in of_rank)
         kept = self.weights_folder / "last.pt"
         keep = f"{kept} of before is kept. " if kept.exists() else ""
         raise UserError(
@@ -219,11 +233,15 @@ class Trainer:
         )
 
     def _leave_if_told(self, interrupt: Interrupt) -> None:
-        """After a signal: save, say how to go on, leave."""
-        if interrupt.received is None:
+        """After a signal to any rank: save, say how to go on, leave, all after the same step."""
+        number = self.world.largest(interrupt.received or 0)
+        if not number:
             return
+        signal = Signals(number)
         self.check_finite()
-        path = self.weights_folder / "last.pt"
-        save_last(self, path)
-        print(f"stopped by {interrupt.received.name}; go on with: boxwright train --resume '{path}'", file=sys.stderr)
-        raise SystemExit(interrupt.exit_code)
+        if self.world.is_first:
+            path = self.weights_folder / "last.pt"
+            save_last(self, path)
+            print(f"stopped by {signal.name}; go on with: boxwright train --resume '{path}'", file=sys.stderr)
+        self.world.wait()  # a launcher ends all when one ends
+        raise SystemExit(EXIT_CODES[signal])

@@ -6,7 +6,7 @@ What is not here: drawing and files (jobs/val.py, reporting).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ from boxwright.structures import Batch, Detections, Targets
 
 Criterion = Callable[[list[Tensor], Targets], LossOutput]
 OnBatch = Callable[[Batch, list[Detections]], None]
+Found = tuple[list[int], list[Detections]]  # positions of the images of a batch, and what was found in each
+Gather = Callable[[list[Found]], list[list[Found]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ def evaluate(
     compat: Compat = "faithful",
     coco_truth: CocoTruth | None = None,
     criterion: Criterion | None = None,
+    gather: Gather | None = None,
     on_batch: OnBatch | None = None,
     on_besides: OnBatch | None = None,
 ) -> Evaluation:
@@ -163,6 +166,9 @@ def evaluate(
             counts all false positives in the confusion matrix.
         coco_truth: what the COCO metric is measured against; without it that metric is left out.
         criterion: gives losses of the raw maps, which are float32.
+        gather: where several processes share the batches (image i of a batch goes to process i % n): hands what each of
+            them found to one, which measures it as one process would; the others get an empty evaluation. None: there
+            is one process, and metrics are taken batch by batch.
         on_batch: called after each batch with the detections, on the host and in original pixels.
         on_besides: the same with those that remain when the labels take part in NMS, see `hybrid`.
     """
@@ -170,6 +176,7 @@ def evaluate(
     metrics = _Metrics(index, compat, coco_truth)
     postprocess = YoloPostprocess(score_threshold, iou_threshold, max_detections, multi_label=True, agnostic=single_cls)
     losses: list[Tensor] = []
+    kept: list[Found] = []
     watch = Stopwatch(device)
     with _eval_mode(model):
         for batch in loader:
@@ -182,9 +189,11 @@ def evaluate(
             raw = [level.float() for level in raw]
             decoded = model.decode(raw)
             watch.lap("inference")
-            detections = to_original(postprocess(decoded), batch, single_cls=single_cls)
+            detections = to_original(postprocess(decoded), batch, single_cls=single_cls) if len(batch) else []
             watch.lap("nms")
-            metrics.process(detections, batch.indices.tolist())
+            kept.append((batch.indices.tolist(), detections))
+            if gather is None:
+                metrics.process(*kept.pop())
             watch.lap("metrics")
             if criterion is not None:
                 losses.append(criterion(raw, on_device.targets).items)
@@ -194,7 +203,17 @@ def evaluate(
                 besides = besides_labels(postprocess, decoded, on_device)
                 on_besides(batch, to_original(besides, batch, single_cls=single_cls))
             watch.lap("other")
+    for found in in_order(gather(kept)) if gather is not None else ():
+        metrics.process(*found)
     return metrics.evaluate(mean_losses(losses), watch)
+
+
+def in_order(of_ranks: Sequence[Sequence[Found]]) -> Iterator[Found]:
+    """The batches that one process would have found: image i of each lies with process i % n."""
+    for shares in zip(*of_ranks, strict=True):
+        places = [(row, rank) for rank, (indices, _) in enumerate(shares) for row in range(len(indices))]
+        places.sort()
+        yield [shares[rank][0][row] for row, rank in places], [shares[rank][1][row] for row, rank in places]
 
 
 @contextmanager
@@ -218,7 +237,7 @@ class _Metrics:
         self.coco = None if coco_truth is None else CocoEvaluator(index, coco_truth)
         self.seen: list[int] = []
 
-    def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
+    def process(self, indices: Sequence[int], detections: Sequence[Detections]) -> None:
         evaluators: tuple[Evaluator[object] | None, ...] = (self.yolo, self.confusion, self.coco)
         for evaluator in evaluators:
             if evaluator is not None:

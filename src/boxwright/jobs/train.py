@@ -17,7 +17,9 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.detect2d import Detect2d
-from boxwright.engine.device import select_device
+from boxwright.engine.device import count_processes, device_of_rank
+from boxwright.engine.distributed import World
+from boxwright.engine.job_board import folder_before_restart, remember_folder
 from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard, v3_tags
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
@@ -26,6 +28,7 @@ from boxwright.engine.text_log import TextLog
 from boxwright.engine.threads import one_core_left
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
+from boxwright.jobs.launch import is_launched, run_job
 from boxwright.jobs.val import val
 from boxwright.models.build import build_model, read_spec
 from boxwright.models.detection import DetectionModel
@@ -50,17 +53,7 @@ def train(config: RunConfig) -> Path:
     """
     if not config.data:
         raise UserError("train needs --data: a data yaml, a Darknet .data file, a VOC root or a COCO json")
-    policy = resolve(config.precision, select_device(config.device))
-    train_index, val_index = _open(config)
-    model = _make_model(config, train_index)
-    config = with_recipe(config, model.recipe, has_backbone=model.num_backbone_layers > 0)
-    fitting = fitting_imgsz(config.imgsz, max(model.strides))
-    data = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
-    config = config.model_copy(update={"imgsz": fitting, "data": data})
-    model = with_fitting_anchors(model, train_index, config)
-    folder = new_run_folder(config.project, config.name, config.exist_ok)
-    (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-    return _run(config, model, train_index, val_index, policy, folder)
+    return run_job(_train, count_processes(config.device, config.nproc), config)
 
 
 def resume(path: Path | None, overrides: Mapping[str, object]) -> Path:
@@ -68,20 +61,45 @@ def resume(path: Path | None, overrides: Mapping[str, object]) -> Path:
 
     Args:
         path: its last.pt or its folder; None takes the newest run below runs/train.
-        overrides: settings that may differ: workers, device, epochs (another number of epochs changes the rates).
+        overrides: settings that may differ: workers, device, nproc, epochs (which changes the rates).
 
     Returns:
         the run folder.
     """
+    if is_launched():
+        return run_job(_resume, 1, path, overrides)
     checkpoint = _find_checkpoint(path)
-    content = load_run(checkpoint)
+    config = load(RunConfig, {**load_run(checkpoint)["config"], **overrides})
+    return run_job(_resume, count_processes(config.device, config.nproc), checkpoint, dict(overrides))
+
+
+def _train(world: World, config: RunConfig) -> Path:
+    before = world.from_first(folder_before_restart() if world.is_first else None)
+    if before is not None and world.from_first((before / "weights" / "last.pt").is_file()):
+        return _resume(world, before, {})
+    policy = _policy(config, world)
+    train_index, val_index = _open(config, world)
+    config, model = _agreed_network(config, train_index, world)
+    folder = before or Path()
+    if world.is_first:
+        folder = before or new_run_folder(config.project, config.name, config.exist_ok)
+        (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+    return _run(config, model, train_index, val_index, policy, world.from_first(folder), world)
+
+
+def _resume(world: World, path: Path | None, overrides: Mapping[str, object]) -> Path:
+    folder, content = world.from_first(_saved_run(path) if world.is_first else (Path(), {}))
     config = load(RunConfig, {**content["config"], **overrides})
-    folder = checkpoint.parent.parent
-    policy = resolve(config.precision, select_device(config.device))
-    train_index, val_index = _open(config)
+    policy = _policy(config, world)
+    train_index, val_index = _open(config, world)
     model = _saved_model(content, train_index)
     print(f"going on with {folder} after epoch {content['epoch']} of {config.epochs}")
-    return _run(config, model, train_index, val_index, policy, folder, content)
+    return _run(config, model, train_index, val_index, policy, folder, world, content)
+
+
+def _saved_run(path: Path | None) -> tuple[Path, dict[str, Any]]:
+    checkpoint = _find_checkpoint(path)
+    return checkpoint.parent.parent, load_run(checkpoint)
 
 
 def fitting_imgsz(imgsz: int, stride: int) -> int:
@@ -92,9 +110,28 @@ def fitting_imgsz(imgsz: int, stride: int) -> int:
     return fitting
 
 
-def _open(config: RunConfig) -> tuple[DataIndex, DataIndex]:
-    train_index = open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat)
-    val_index = open_dataset(config.data, "val", single_cls=config.single_cls, compat=config.compat)
+def _policy(config: RunConfig, world: World) -> Policy:
+    """Device and precision of this process."""
+    size, share = config.batch_size, config.batch_size // world.size
+    if size % world.size:
+        fitting = f"{share * world.size} or {(share + 1) * world.size}" if share else str(world.size)
+        raise UserError(f"--batch-size {size} cannot be shared evenly by {world.size} processes; take {fitting}")
+    policy = resolve(config.precision, device_of_rank(config.device, world))
+    return Policy(world.from_first(policy.name), policy.device)
+
+
+def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
+    with world.first_of_each_machine_first():  # it writes the index that the others read
+        train_index = open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat)
+        val_index = open_dataset(config.data, "val", single_cls=config.single_cls, compat=config.compat)
+    counts = world.all((len(train_index), len(train_index.boxes), len(val_index), len(val_index.boxes)))
+    for rank, other in enumerate(counts):
+        if other != counts[0]:
+            raise UserError(
+                f"{config.data} is another data set for rank {rank} than for rank 0: {other[0]} training images with "
+                f"{other[1]} boxes, not {counts[0][0]} with {counts[0][1]}, {other[2]} validation images with "
+                f"{other[3]}, not {counts[0][2]} with {counts[0][3]}; every machine needs the same files"
+            )
     if not len(train_index.boxes):
         raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
     return train_index, val_index
@@ -122,6 +159,23 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
     return model
 
 
+def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[RunConfig, DetectionModel]:
+    """The settings that the network asks for, and the network as the first process makes it.
+
+    The others get its form from there; its weights reach them when the Task is made.
+    """
+    model = None
+    if world.is_first:
+        model = _make_model(config, data)
+        config = with_recipe(config, model.recipe, has_backbone=model.num_backbone_layers > 0)
+        fitting = fitting_imgsz(config.imgsz, max(model.strides))
+        place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
+        config = config.model_copy(update={"imgsz": fitting, "data": place})
+        model = with_fitting_anchors(model, data, config)
+    config, spec = world.from_first((config, model and model.spec.to_mapping()))
+    return config, model or build_model(read_spec(spec or {}, "the first process"), data.names)
+
+
 def _saved_model(content: Mapping[str, Any], data: DataIndex) -> DetectionModel:
     """The network of a checkpoint; the weights that its run began with may be gone by now."""
     names = tuple(content["model"]["names"])
@@ -141,15 +195,18 @@ def _run(
     val_index: DataIndex,
     policy: Policy,
     folder: Path,
+    world: World,
     content: dict[str, Any] | None = None,
 ) -> Path:
+    if world.is_first:
+        remember_folder(folder)
     if policy.device.type == "cuda":  # an exact resume needs the same kernels to give the same bits
         torch.use_deterministic_algorithms(True, warn_only=True)
     model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frozen = freeze_layers(model, config.freeze)
     if frozen:
         print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
-    task = Detect2d(model, train_index, val_index, config, policy.device)
+    task = Detect2d(model, train_index, val_index, config, policy.device, world)
     loggers = (
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl"),
@@ -157,11 +214,11 @@ def _run(
         TextLog(folder / "log.log"),
         ConsoleLog(),
     )
-    trainer = Trainer(task, config, folder, policy, loggers)
+    trainer = Trainer(task, config, folder, policy, loggers, world)
     _introduce(config, model, train_index, val_index, policy, folder)
     if content is not None:
         restore(trainer, content)
-    elif not config.noplots:
+    elif world.is_first and not config.noplots:
         _plot_data(task, train_index, folder)
     if trainer.finished:  # perhaps killed while it was measured: that is done again
         _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
@@ -169,7 +226,9 @@ def _run(
     else:
         with one_core_left(policy.device):
             trainer.fit()
-    _finish(config, folder)
+    if world.is_first:
+        _finish(config, folder, policy)
+    world.wait()
     return folder
 
 
@@ -194,7 +253,7 @@ def _plot_data(task: Detect2d, index: DataIndex, folder: Path) -> None:
         plot_batch(batch, index.names, folder / f"train_batch{number}.jpg")
 
 
-def _finish(config: RunConfig, folder: Path) -> None:
+def _finish(config: RunConfig, folder: Path, policy: Policy) -> None:
     """Measure the best weights once more, in full precision, with both metrics, and write the report."""
     best = folder / "weights" / "best.pt"
     if best.exists():
@@ -207,7 +266,7 @@ def _finish(config: RunConfig, folder: Path) -> None:
                 conf_thres=config.conf_thres,
                 iou_thres=config.iou_thres,
                 max_det=config.max_det,
-                device=config.device,
+                device=str(policy.device),
                 workers=config.workers,
                 single_cls=config.single_cls,
                 compat=config.compat,
