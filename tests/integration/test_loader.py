@@ -67,6 +67,26 @@ def test_the_disk_cache_changes_no_batch(index: DataIndex, tmp_path: Path) -> No
             assert_same(first, second)
 
 
+def test_weights_reach_workers_that_live_on(index: DataIndex) -> None:
+    """Each epoch has weights of its own; images that come twice are changed in two ways."""
+    weights = [np.eye(len(index))[4] + np.eye(len(index))[1], np.eye(len(index))[2]]
+    loader, alone = open_loader(index, 2), open_loader(index)
+    pids = []
+    for epoch in (0, 1, 0):
+        expected = list(alone.batches(epoch, 0, weights[epoch]))
+        assert set(torch.cat([batch.indices for batch in expected]).tolist()) == ({4, 1}, {2})[epoch]
+        assert not torch.equal(expected[0].images[0], expected[1].images[0])
+        for first, second in zip(expected, loader.batches(epoch, 0, weights[epoch]), strict=True):
+            assert_same(first, second)
+        for first, second in zip(expected[2:], loader.batches(epoch, 2, weights[epoch]), strict=True):
+            assert_same(first, second)
+        pids.append({child.pid for child in multiprocessing.active_children()})
+    assert pids[0] == pids[1] == pids[2]
+    for first, second in zip(alone.batches(1), loader.batches(1), strict=True):  # and without weights again
+        assert_same(first, second)
+    loader.close()
+
+
 @pytest.mark.parametrize("rect", [False, True])
 def test_two_ranks_together_have_the_batches_of_one(index: DataIndex, rect: bool) -> None:
     single = open_loader(index, rect=rect)

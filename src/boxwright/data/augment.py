@@ -1,4 +1,4 @@
-"""One training sample: a pure function of (seed, epoch, index).
+"""One training sample: a pure function of (seed, epoch, index), and of how often it came before where it may repeat.
 
 Order, as published for YOLOv5 6.x (spec B7): mosaic or letterbox, random perspective, mixup with a second mosaic, HSV,
 flips. Positions and labels are worked out first, from sizes alone; then each image that is seen is sampled once.
@@ -47,13 +47,14 @@ class TrainingSamples:
     mosaic: bool = True
     _buffers: dict[tuple[int, int, int], Image] = field(default_factory=dict[Any, Image], repr=False, compare=False)
 
-    def write(self, epoch: int, image: int, out: Image) -> Labels:
+    def write(self, epoch: int, image: int, out: Image, repeat: int = 0) -> Labels:
         """Make one sample.
 
         Args:
             epoch: epoch, from 0.
             image: position in the data index.
             out: (H, W, 3) uint8 contiguous; gets RGB pixels.
+            repeat: how often the image came before in this epoch.
 
         Returns:
             Normalised labels in the frame of `out`.
@@ -61,7 +62,7 @@ class TrainingSamples:
         Raises:
             UserError: an image file cannot be read.
         """
-        rng = sample_generator(self.seed, epoch, image)
+        rng = sample_generator(self.seed, epoch, image, repeat=repeat)
         out_hw = (out.shape[0], out.shape[1])
         if self.mosaic and rng.random() < self.config.mosaic:
             pixels, labels = self._mosaic(image, rng)

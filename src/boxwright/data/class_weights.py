@@ -5,8 +5,12 @@ Source: published YOLOv5 behaviour (spec B6, golden dataset/weights).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+from boxwright.data.index import DataIndex
 
 
 def class_weights(classes: NDArray[np.integer], num_classes: int) -> NDArray[np.float64]:
@@ -32,3 +36,16 @@ def image_weights(
         weights: (C,) weight of each class.
     """
     return np.bincount(images, weights=weights[classes], minlength=num_images).astype(np.float64)
+
+
+def weights_of_images(index: DataIndex, maps: Sequence[float]) -> NDArray[np.float64]:
+    """(I,) weight of each image of a data set in an epoch.
+
+    Args:
+        index: the data set.
+        maps: mAP of each class in the last validation; empty before the first, when every class counts as not found.
+    """
+    found = np.array(maps) if len(maps) else np.zeros(index.num_classes)
+    weights = weights_by_maps(class_weights(index.classes, index.num_classes), found)
+    images = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
+    return image_weights(index.classes, images, len(index), weights)

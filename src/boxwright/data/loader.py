@@ -1,4 +1,4 @@
-"""Loaders: training batches as a function of (seed, epoch, step), and letterboxed batches for validation."""
+"""Loaders: training batches as a function of (seed, epoch, step) and the weights of an epoch; validation batches."""
 
 from __future__ import annotations
 
@@ -16,68 +16,80 @@ from boxwright.data.collate import image_buffer, pad_labels
 from boxwright.data.images import loaded_size, read_indexed_image, resize_for_validation
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import FILL, fit_letterbox, place
-from boxwright.data.pool import BatchPool, Key
-from boxwright.data.sampler import BatchPlan, plan_rect
+from boxwright.data.pool import BatchPool
+from boxwright.data.sampler import BatchPlan, Share, plan_rect
 from boxwright.data.shapes import Labels, shapes_of
 from boxwright.data.source_images import open_source_images
 from boxwright.structures import Batch
 
+_TrainKey = tuple[int, int, Share]  # epoch, step, and what is loaded for it
+_ValKey = tuple[int, NDArray[np.int64]]  # step, and the images of it
+
 
 @dataclass(frozen=True, slots=True)
 class _TrainBatches:
-    """Makes training batches from (epoch, step)."""
+    """Makes training batches from keys."""
 
     samples: TrainingSamples
-    plan: BatchPlan
     shapes_hw: NDArray[np.int64]  # (1, 2) or (batches, 2)
 
-    def __call__(self, key: Key) -> Batch:
-        epoch, step = key
+    def __call__(self, key: _TrainKey) -> Batch:
+        epoch, step, share = key
         index = self.samples.source.index
-        images = self.plan.batch(epoch, step)
         height, width = self.shapes_hw[step % len(self.shapes_hw)].tolist()
-        tensor, pixels = image_buffer(len(images), (height, width))
-        labels = [self.samples.write(epoch, image, pixels[row]) for row, image in enumerate(images.tolist())]
+        tensor, pixels = image_buffer(len(share), (height, width))
+        rows = zip(share.images.tolist(), pixels, share.repeats.tolist(), strict=True)
+        labels = [self.samples.write(epoch, image, out, repeat) for image, out, repeat in rows]
         return Batch(
             images=tensor,
             targets=pad_labels(labels),
-            indices=torch.from_numpy(images),
-            original_sizes=torch.from_numpy(index.sizes[images].astype(np.int64)),
-            scales=torch.ones((len(images), 2)),
-            pads=torch.zeros((len(images), 2)),
-            paths=tuple(index.path(image) for image in images.tolist()),
+            indices=torch.from_numpy(share.images),
+            original_sizes=torch.from_numpy(index.sizes[share.images].astype(np.int64)),
+            scales=torch.ones((len(share), 2)),
+            pads=torch.zeros((len(share), 2)),
+            paths=tuple(index.path(image) for image in share.images.tolist()),
         )
 
 
 class TrainLoader:
     """Training batches; the same ones for any number of workers, in any order of asking.
 
-    `len(loader)` is the number of batches in an epoch.
+    `len(loader)` is the number of batches in an epoch. Workers are told which images a batch has: the plan is here.
     """
 
-    def __init__(self, make: _TrainBatches, workers: int, *, pin_memory: bool = False) -> None:
-        self._num_batches = len(make.plan)
+    def __init__(self, make: _TrainBatches, plan: BatchPlan, workers: int, *, pin_memory: bool = False) -> None:
+        self._plan = plan
         self._pool = BatchPool(make, workers, pin_memory=pin_memory)
         self._stream: Iterator[Batch] = iter(())
-        self._next: Key | None = None  # what the stream gives next
+        self._next: tuple[int, int] | None = None  # epoch and step of what the stream gives next
 
     def __len__(self) -> int:
-        return self._num_batches
+        return len(self._plan)
 
-    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start_step: int = 0, weights: NDArray[np.float64] | None = None) -> Iterator[Batch]:
         """The batches of an epoch, from `start_step` on.
 
-        While one epoch after the other is asked for, workers go on into the next without a pause.
+        While one epoch after the other is asked for, workers go on into the next without a pause; with weights they
+        cannot, because those of the next epoch are not known.
+
+        Args:
+            epoch: epoch, from 0.
+            start_step: first batch.
+            weights: how likely each image is drawn; None: every image comes once.
 
         Raises:
             UserError: an image file cannot be read.
         """
-        for step in range(start_step, self._num_batches):
+        if weights is not None:
+            self._next = None
+            yield from self._pool.batches(self._keys_of(epoch, start_step, weights))
+            return
+        for step in range(start_step, len(self)):
             if self._next != (epoch, step):
-                self._stream = self._pool.batches(_keys_from(epoch, step, self._num_batches))
+                self._stream = self._pool.batches(self._keys_from(epoch, step))
             self._next = None  # stays so if the batch fails
             batch = next(self._stream)
-            self._next = _following(epoch, step, self._num_batches)
+            self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
             yield batch
 
     def close(self) -> None:
@@ -85,30 +97,28 @@ class TrainLoader:
         self._stream, self._next = iter(()), None
         self._pool.close()
 
+    def _keys_from(self, epoch: int, step: int) -> Iterator[_TrainKey]:
+        while True:
+            yield from self._keys_of(epoch, step)
+            epoch, step = epoch + 1, 0
 
-def _keys_from(epoch: int, step: int, num_batches: int) -> Iterator[Key]:
-    while True:
-        yield epoch, step
-        epoch, step = _following(epoch, step, num_batches)
-
-
-def _following(epoch: int, step: int, num_batches: int) -> Key:
-    return (epoch, step + 1) if step + 1 < num_batches else (epoch + 1, 0)
+    def _keys_of(self, epoch: int, start_step: int, weights: NDArray[np.float64] | None = None) -> Iterator[_TrainKey]:
+        share = self._plan.epoch(epoch, weights)
+        return ((epoch, step, share(step)) for step in range(start_step, len(self)))
 
 
 @dataclass(frozen=True, slots=True)
 class _ValBatches:
-    """Makes letterboxed batches from (0, step)."""
+    """Makes letterboxed batches from keys."""
 
     index: DataIndex
     imgsz: int
     stride: int
-    plan: BatchPlan
     shapes_hw: NDArray[np.int64]  # (1, 2) or (batches, 2)
 
-    def __call__(self, key: Key) -> Batch:
-        images = self.plan.batch(*key)
-        height, width = self.shapes_hw[key[1] % len(self.shapes_hw)].tolist()
+    def __call__(self, key: _ValKey) -> Batch:
+        step, images = key
+        height, width = self.shapes_hw[step % len(self.shapes_hw)].tolist()
         tensor, pixels = image_buffer(len(images), (height, width))
         pixels[:] = FILL
         labels: list[Labels] = []
@@ -144,15 +154,16 @@ class _ValBatches:
 class ValLoader:
     """Validation batches, letterboxed, in a fixed order; `len(loader)` is their number."""
 
-    def __init__(self, make: _ValBatches, workers: int, *, pin_memory: bool = False) -> None:
-        self._num_batches = len(make.plan)
+    def __init__(self, make: _ValBatches, plan: BatchPlan, workers: int, *, pin_memory: bool = False) -> None:
+        self._plan = plan
         self._pool = BatchPool(make, workers, pin_memory=pin_memory)
 
     def __len__(self) -> int:
-        return self._num_batches
+        return len(self._plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._pool.batches([(0, step) for step in range(self._num_batches)])
+        share = self._plan.epoch(0)
+        return self._pool.batches((step, share(step).images) for step in range(len(self)))
 
     def close(self) -> None:
         """End the workers."""
@@ -200,7 +211,7 @@ def make_train_loader(
     samples = TrainingSamples(source, imgsz, stride, augment, seed, mosaic=not rect)
     order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=0.0)
     plan = BatchPlan(order, batch_size, None if rect else seed, rank, num_ranks)
-    return TrainLoader(_TrainBatches(samples, plan, shapes), workers, pin_memory=pin_memory)
+    return TrainLoader(_TrainBatches(samples, shapes), plan, workers, pin_memory=pin_memory)
 
 
 def make_val_loader(
@@ -234,7 +245,7 @@ def make_val_loader(
     """
     order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=pad)
     plan = BatchPlan(order, batch_size, None, rank, num_ranks)
-    return ValLoader(_ValBatches(index, imgsz, stride, plan, shapes), workers, pin_memory=pin_memory)
+    return ValLoader(_ValBatches(index, imgsz, stride, shapes), plan, workers, pin_memory=pin_memory)
 
 
 def _order_and_shapes(

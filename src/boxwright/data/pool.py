@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import cv2
 import torch
@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from boxwright.errors import UserError
 from boxwright.structures import Batch
 
-Key = tuple[int, int]  # epoch, step
-MakeBatch = Callable[[Key], Batch]
+K = TypeVar("K")  # a key: what a batch is made from, a plain picklable value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +29,30 @@ class _Mistake:
     text: str
 
 
-class _Batches(Dataset[Any]):
+class _Batches(Dataset[Any], Generic[K]):
     """Makes batches in a worker."""
 
-    def __init__(self, make: MakeBatch) -> None:
+    def __init__(self, make: Callable[[K], Batch]) -> None:
         self._make = make
 
-    def __getitem__(self, key: Key) -> Batch | _Mistake:
+    def __getitem__(self, key: K) -> Batch | _Mistake:
         try:
             return self._make(key)
         except UserError as error:
             return _Mistake(str(error))
 
 
-class _Keys(Sampler[Key]):
+class _Keys(Sampler[K]):
     """The keys that come next."""
 
     def __init__(self) -> None:
-        self.keys: Iterable[Key] = ()
+        self.keys: Iterable[K] = ()
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[K]:
         return iter(self.keys)
 
 
-class BatchPool:
+class BatchPool(Generic[K]):
     """Makes batches in `workers` processes, a few ahead.
 
     Args:
@@ -62,9 +61,9 @@ class BatchPool:
         pin_memory: hand out batches in page-locked memory, from which copies to a GPU are faster.
     """
 
-    def __init__(self, make: MakeBatch, workers: int, *, pin_memory: bool = False) -> None:
+    def __init__(self, make: Callable[[K], Batch], workers: int, *, pin_memory: bool = False) -> None:
         self._make = make
-        self._keys = _Keys()
+        self._keys: _Keys[K] = _Keys()
         self.workers = min(workers, os.cpu_count() or 1)
         self._loader: DataLoader[Any] | None = None
         cv2.setNumThreads(0)  # one thread a process: cores are shared out by processes
@@ -83,7 +82,7 @@ class BatchPool:
                 generator=torch.Generator(),  # else every epoch would advance the generator of the run
             )
 
-    def batches(self, keys: Iterable[Key]) -> Iterator[Batch]:
+    def batches(self, keys: Iterable[K]) -> Iterator[Batch]:
         """Batches of these keys, in order. Asking again abandons what was asked for before.
 
         Raises:

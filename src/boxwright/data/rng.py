@@ -17,7 +17,7 @@ ORDER: Final = 1  # stream of the order of an epoch
 _WORD = 2**64 - 1
 
 
-def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE) -> np.random.Generator:
+def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE, repeat: int = 0) -> np.random.Generator:
     """The generator of one sample.
 
     Args:
@@ -25,10 +25,13 @@ def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE) ->
         epoch: epoch, from 0.
         index: position of the image in the data index.
         stream: separates draws made for different ends.
+        repeat: how often the image came before in this epoch, where images are drawn with replacement.
 
     Returns:
-        A generator with 2^64 blocks of its own; no two (seed, epoch, index, stream) share a block.
+        A generator with 2^64 blocks of its own; no two (seed, epoch, index, stream, repeat) share a block.
     """
     key = np.array([seed & _WORD, stream & _WORD], dtype=np.uint64)
-    counter = np.array([0, index & _WORD, epoch & _WORD, 0], dtype=np.uint64)  # low word first: it counts the draws
+    counter = np.array(
+        [0, index & _WORD, epoch & _WORD, repeat & _WORD], dtype=np.uint64
+    )  # low word first: it counts the draws
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

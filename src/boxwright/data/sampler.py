@@ -1,18 +1,34 @@
-"""Which images form which batch: functions of (seed, epoch, step), no state.
+"""Which images form which batch: functions of (seed, epoch, step) and of the weights of the epoch, no state.
 
 What is not here: reading them (loader.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.rng import ORDER, sample_generator
 from boxwright.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank loads of a batch.
+
+    Args:
+        images: (n,) positions in the data index.
+        repeats: (n,) how often the same image came before in this epoch. It is drawn anew each time.
+    """
+
+    images: NDArray[np.int64]
+    repeats: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +39,8 @@ class BatchPlan:
         order: (N,) image positions in the order of an epoch that is not shuffled.
         batch_size: images a batch, over all ranks; the last batch of an epoch may be smaller.
         seed: shuffle by (seed, epoch); None keeps `order`.
-        rank, num_ranks: this rank takes images rank, rank + num_ranks, ... of every batch.
+        rank, num_ranks: this rank takes groups rank, rank + num_ranks, ... of every batch.
+        group: images that stay together, a divisor of batch_size. The last group is filled up from the epoch's start.
     """
 
     order: NDArray[np.int64]
@@ -31,7 +48,7 @@ class BatchPlan:
     seed: int | None = None
     rank: int = 0
     num_ranks: int = 1
-    _last: dict[int, NDArray[np.int64]] = field(default_factory=dict[int, Any], repr=False, compare=False)
+    group: int = 1
 
     def __post_init__(self) -> None:
         if not len(self.order):
@@ -42,17 +59,46 @@ class BatchPlan:
 
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
         """Image positions of this rank's share of a batch; none where a last batch has fewer than ranks."""
-        start = step * self.batch_size
-        batch = self._epoch_order(epoch)[start : start + self.batch_size]
-        return batch[self.rank :: self.num_ranks]
+        return self.epoch(epoch)(step).images
 
-    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+    def epoch(self, epoch: int, weights: NDArray[np.float64] | None = None) -> Callable[[int], Share]:
+        """The shares of this rank by step.
+
+        Args:
+            epoch: epoch, from 0.
+            weights: (images of the index,) how likely each is drawn; then as many as in an epoch are drawn with
+                replacement. None takes every image once.
+        """
+        images = self._epoch_order(epoch, weights)
+        images = np.resize(images, -(-len(images) // self.group) * self.group)
+        repeats = _earlier_ones(images)
+
+        def share(step: int) -> Share:
+            rows = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(images)))
+            own = rows.reshape(-1, self.group)[self.rank :: self.num_ranks].ravel()
+            return Share(images[own], repeats[own])
+
+        return share
+
+    def _epoch_order(self, epoch: int, weights: NDArray[np.float64] | None) -> NDArray[np.int64]:
         if self.seed is None:
             return self.order
-        if epoch not in self._last:
-            self._last.clear()  # a copy of what (seed, epoch) gives, not state
-            self._last[epoch] = sample_generator(self.seed, epoch, 0, ORDER).permutation(self.order)
-        return self._last[epoch]
+        rng = sample_generator(self.seed, epoch, 0, ORDER)
+        if weights is None:
+            return rng.permutation(self.order)
+        chances = weights[self.order]
+        if not chances.any():  # every class is found without a mistake
+            chances = np.ones(len(self.order))
+        return rng.choice(self.order, len(self.order), p=chances / chances.sum())
+
+
+def _earlier_ones(items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) how many equal items come before each."""
+    places = np.argsort(items, kind="stable")
+    ranked = items[places]
+    counts = np.empty_like(places)
+    counts[places] = np.arange(len(items)) - np.searchsorted(ranked, ranked)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)

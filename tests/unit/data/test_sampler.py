@@ -109,3 +109,47 @@ def test_labels_are_padded_to_few_different_counts(most: int, padded: int) -> No
     np.testing.assert_array_equal(targets.boxes_cxcywh[1, :most].numpy(), full.boxes)
     assert targets.labels[1, :most].tolist() == list(range(most))
     assert not targets.boxes_cxcywh[1, most:].any()
+
+
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3))
+def test_groups_stay_together_and_every_image_comes(count: int, groups: int, num_ranks: int) -> None:
+    size = 4 * groups * num_ranks
+    single = BatchPlan(np.arange(count), size, 0, group=4)
+    ranks = [BatchPlan(np.arange(count), size, 0, rank, num_ranks, group=4) for rank in range(num_ranks)]
+    seen: list[int] = []
+    for step in range(len(single)):
+        whole = single.batch(1, step).reshape(-1, 4)
+        for rank, share in enumerate(ranks):
+            np.testing.assert_array_equal(share.batch(1, step).reshape(-1, 4), whole[rank::num_ranks])
+        seen += whole.ravel().tolist()
+    assert set(seen) == set(range(count))
+    assert len(seen) == -(-count // 4) * 4
+
+
+def test_images_are_drawn_as_often_as_they_weigh() -> None:
+    weights = np.array([0.0, 1.0, 3.0, 0.0, 4.0])
+    plan_of_five = BatchPlan(np.arange(5), 2, 7)
+    counts = np.zeros(5)
+    for epoch in range(800):
+        share = plan_of_five.epoch(epoch, weights)
+        counts += np.bincount(np.concatenate([share(step).images for step in range(len(plan_of_five))]), minlength=5)
+    np.testing.assert_allclose(counts / counts.sum(), weights / weights.sum(), atol=0.03)
+    again, first = (plan_of_five.epoch(3, weights)(0).images for _ in range(2))
+    np.testing.assert_array_equal(again, first)
+    orders = {plan_of_five.epoch(3, weights + k)(1).images.tobytes() for k in range(9)}
+    assert len(orders) > 1
+
+
+def test_an_image_that_comes_again_knows_how_often_it_came() -> None:
+    share = BatchPlan(np.arange(3), 12, 0, group=4).epoch(0)(0)
+    assert share.images.tolist() == [*share.images[:3].tolist(), share.images[0]]
+    assert share.repeats.tolist() == [0, 0, 0, 1]
+    weights = np.array([1.0, 0.0, 1.0])
+    share = BatchPlan(np.arange(3), 3, 0).epoch(5, weights)(0)
+    for place, (image, repeat) in enumerate(zip(share.images, share.repeats, strict=True)):
+        assert repeat == (share.images[:place] == image).sum()
+
+
+def test_where_nothing_weighs_anything_all_images_are_drawn() -> None:
+    share = BatchPlan(np.arange(50), 50, 0).epoch(0, np.zeros(50))(0)
+    assert len(set(share.images.tolist())) > 20
