@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from boxwright.engine.callbacks import Callback
     from boxwright.evaluation.loop import Evaluation
     from boxwright.inference.predictor import Detector
     from boxwright.inference.verify import Agreement
@@ -68,6 +69,7 @@ def train(
     hyp: str = "",
     config: str = "",
     resume: str | Path | bool = False,
+    callbacks: Sequence[Callback | str] = (),
     **settings: Any,
 ) -> Path:
     """Train a detector.
@@ -79,6 +81,8 @@ def train(
         hyp: preset (`scratch-low`, `VOC`, ...) or hyper-parameter file.
         config: yaml of settings, or a run folder.
         resume: checkpoint or folder of a stopped run to go on with; True: the newest run.
+        callbacks: objects of subclasses of `engine.callbacks.Callback` that are told of the run, and names of those
+            that installed packages offer. A resumed run has kept the names, not the objects.
         settings: any setting of `config.schema.RunConfig`, nested groups as mappings:
             `epochs=10, optim={"lr0": 0.02}`.
 
@@ -93,16 +97,18 @@ def train(
     from boxwright.errors import UserError
     from boxwright.jobs import train as job
 
-    given = _given(settings, data=data, model=model, weights=weights)
+    names = [callback for callback in callbacks if isinstance(callback, str)]
+    objects = [callback for callback in callbacks if not isinstance(callback, str)]
+    given = _given(settings, data=data, model=model, weights=weights, callbacks=names)
     run = load_settings(RunConfig, given, hyp=hyp, config=config)
     if resume is False:
-        return job.train(run)
+        return job.train(run, objects)
     files = {"hyp": hyp, "config": config}
     others = [name for name in (*given, *(key for key, file in files.items() if file)) if name not in CHANGED_ON_RESUME]
     if others:
         raise UserError(f"resume takes no {others[0]}: a run goes on as it was, but for {', '.join(CHANGED_ON_RESUME)}")
     overrides = {name: getattr(run, name) for name in given}
-    return job.resume(None if resume is True else Path(resume), overrides)
+    return job.resume(None if resume is True else Path(resume), overrides, objects)
 
 
 def val(

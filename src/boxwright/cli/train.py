@@ -60,6 +60,7 @@ OUTPUT = (
     Flag("val_period", "--val-period", "1", "validate every N epochs, and after the last"),
     Flag("conf_thres", "--conf-thres", "0.001", "validation: lowest score"),
     Flag("iou_thres", "--iou-thres", "0.6", "validation: NMS overlap"),
+    Flag("callbacks", "--callbacks", "", "callbacks of installed packages, by name", "NAME", kind="list"),
     Flag("max_det", "--max-det", "300", "validation: most boxes an image"),
 )
 OPTIM = (

@@ -165,6 +165,14 @@ class RunConfig(Frozen):
     anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
     noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training
     rect: bool = False  # rectangular batches: no mosaic, no shuffle
+def _names(value: Any) -> Any:
+    """Read `a`, `"a, b"` and `["a", "b"]` as lists of names."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
     cache: Literal["", "ram", "disk"] = ""  # keep decoded images
     single_cls: bool = False  # train all classes as one
     workers: Annotated[int, Field(ge=0)] = 8  # loader processes, at most the number of cores
@@ -199,6 +207,7 @@ class ValConfig(Frozen):
     """Settings of `boxwright val`."""
 
     weights: Paths = ()  # checkpoint or exported file to measure; several run as one network
+    callbacks: Names = ()  # callbacks of installed packages, by the name of their entry point
     data: str = ""
     batch_size: Annotated[int, Field(ge=1)] = 32
     imgsz: Annotated[int, Field(ge=1)] = 640

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from boxwright.data.loader import make_train_loader, make_val_loader
 from boxwright.data.rng import sample_generator
 from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
-from boxwright.engine.task import Score, StepLoss
+from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.evaluation.coco import STAT_NAMES, truth_for
 from boxwright.evaluation.loop import evaluate
 from boxwright.evaluation.yolo import fitness
@@ -116,14 +116,19 @@ class Detect2d:
         # DistributedDataParallel takes the mean over ranks of gradients; of losses that are parts the sum is wanted.
         return StepLoss(output.total * self.world.size, output.items)
 
-    def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]] = nullcontext) -> Score:
+    def evaluate(
+        self,
+        model: nn.Module,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        watch: ValWatch | None = None,
+    ) -> Score:
         assert isinstance(model, DetectionModel)
         assert self.val is not None
         assert self.val_loader is not None
         self.criterion.eval()
         found = evaluate(
             model,
-            self.val_loader,
+            _announced(self.val_loader, watch) if watch is not None else self.val_loader,
             self.val,
             device=self.device,
             score_threshold=self.config.conf_thres,
@@ -135,6 +140,7 @@ class Detect2d:
             coco_truth=self._coco_truth,
             criterion=self.criterion,
             gather=self.world.at_first if self.world.size > 1 else None,
+            on_batch=watch.after_val_batch if watch is not None else None,
         )
         self.criterion.train()
         values = (found.precision, found.recall, found.map50, found.map)
@@ -185,3 +191,9 @@ class Detect2d:
             return images
         size = [math.ceil(s * factor / stride) * stride for s in images.shape[2:]]
         return interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def _announced(batches: Iterable[Batch], watch: ValWatch) -> Iterator[Batch]:
+    for batch in batches:
+        watch.before_val_batch(batch)
+        yield batch

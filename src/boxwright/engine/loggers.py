@@ -7,92 +7,30 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from boxwright.engine.task import Score
+from boxwright.engine.callbacks import Callback, EpochReport, StartReport, StepReport
 
 _V3_LOSSES = (("giou", "box"), ("obj", "obj"), ("cls", "cls"))
 
 
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """Args:
-    epoch, epochs: running epoch from 0, and how many there are.
-    step, steps: batches of it done, and how many there are.
-    losses: mean of each loss over the epoch so far.
-    rates: learning rate of each parameter group.
-    batch_size: images a step.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    losses: Mapping[str, float]
-    rates: Sequence[float]
-    batch_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """Args:
-    epoch, epochs: the epoch that ended, from 0, and how many there are.
-    history: rows of results.csv up to and with this epoch.
-    score: validation, if there was one.
-    improved: it is the best so far.
-    """
-
-    epoch: int
-    epochs: int
-    history: Sequence[Mapping[str, float]]
-    score: Score | None
-    improved: bool
-
-
-class Logger(Protocol):
-    """Hears of a run. An exception in here stops the run."""
-
-    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
-        """The run begins, or goes on after the epochs in `history`, of which and of the next `steps_done` are done."""
-        ...
-
-    def step(self, report: StepReport) -> None:
-        """Some steps are done; called every few steps and at the end of an epoch."""
-        ...
-
-    def epoch(self, report: EpochReport) -> None:
-        """An epoch has been trained and validated."""
-        ...
-
-    def close(self) -> None:
-        """The run ends, whether well or not."""
-        ...
-
-
-class ResultsCsv:
+class ResultsCsv(Callback):
     """The published results.csv: rewritten as a whole and renamed, so that it never disagrees with the checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
-        if history:
-            self._write(history)
+    def on_train_start(self, report: StartReport) -> None:
+        if report.history:
+            self._write(report.history)
 
-    def step(self, report: StepReport) -> None:
-        pass
-
-    def epoch(self, report: EpochReport) -> None:
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
         self._write(report.history)
-
-    def close(self) -> None:
-        pass
 
     def _write(self, history: Sequence[Mapping[str, float]]) -> None:
         lines = [",".join(history[0])]
@@ -106,31 +44,34 @@ def _cell(name: str, value: float) -> str:
     return str(int(value)) if name == "epoch" else f"{value:.6g}"
 
 
-class EventsJsonl:
+class EventsJsonl(Callback):
     """One json object a line: what happened when."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._begun = False
 
-    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
-        self._append("resume" if history else "start", {"epochs_done": len(history)})
+    def on_train_start(self, report: StartReport) -> None:
+        self._begun = True
+        self._append("resume" if report.history else "start", {"epochs_done": len(report.history)})
 
-    def step(self, report: StepReport) -> None:
+    def on_step_report(self, report: StepReport) -> None:
         losses = dict(report.losses)
         self._append("step", {"epoch": report.epoch, "step": report.step, "losses": losses, "rates": report.rates})
 
-    def epoch(self, report: EpochReport) -> None:
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
         self._append("epoch", dict(report.history[-1]) | {"improved": report.improved})
 
-    def close(self) -> None:
-        self._append("end", {})
+    def teardown(self) -> None:
+        if self._begun:
+            self._append("end", {})
 
     def _append(self, event: str, values: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, "time": round(time.time(), 3)} | values) + "\n")
 
 
-class TensorBoard:
+class TensorBoard(Callback):
     """Scalars of an epoch.
 
     Args:
@@ -143,20 +84,17 @@ class TensorBoard:
         self.tags = tags
         self._writer: Any = None
 
-    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
+    def on_train_start(self, report: StartReport) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._writer = SummaryWriter(str(self.folder), purge_step=len(history) or None)
+        self._writer = SummaryWriter(str(self.folder), purge_step=len(report.history) or None)
 
-    def step(self, report: StepReport) -> None:
-        pass
-
-    def epoch(self, report: EpochReport) -> None:
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
         for name, value in self.tags(report.history[-1]).items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, report.epoch)
 
-    def close(self) -> None:
+    def teardown(self) -> None:
         if self._writer is not None:
             self._writer.close()
 
@@ -174,7 +112,7 @@ def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-class ConsoleLog:
+class ConsoleLog(Callback):
     """A progress bar over the run on a terminal; one line an epoch either way."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -184,14 +122,14 @@ class ConsoleLog:
         self._newest: StepReport | None = None
         self._images_per_second = 0.0
 
-    def start(self, history: Sequence[Mapping[str, float]], steps_done: int) -> None:
+    def on_train_start(self, report: StartReport) -> None:
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"))
             self._progress = Progress(*columns, console=self.console, transient=True)
             self._progress.start()
-        self._start = self._mark = (steps_done, time.perf_counter())
+        self._start = self._mark = (report.steps_done, time.perf_counter())
 
-    def step(self, report: StepReport) -> None:
+    def on_step_report(self, report: StepReport) -> None:
         done = report.epoch * report.steps + report.step
         steps, seconds = done - self._mark[0], time.perf_counter() - self._mark[1]
         self._images_per_second = steps * report.batch_size / max(seconds, 1e-9)
@@ -208,7 +146,7 @@ class ConsoleLog:
             info=f"{losses}  {self._pace(report)}",
         )
 
-    def epoch(self, report: EpochReport) -> None:
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
         row = report.history[-1]
         values = [f"{name.split('/')[1]} {value:.4g}" for name, value in row.items() if name.startswith("train/")]
         if report.score is not None:
@@ -222,7 +160,7 @@ class ConsoleLog:
         if self._newest is not None:
             self._mark = ((report.epoch + 1) * self._newest.steps, time.perf_counter())
 
-    def close(self) -> None:
+    def teardown(self) -> None:
         if self._progress is not None:
             self._progress.stop()
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from boxwright.structures import Batch
+from boxwright.structures import Batch, Detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,18 @@ class Score:
     more: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
+class ValWatch(Protocol):
+    """Is told of the batches of a validation."""
+
+    def before_val_batch(self, batch: Batch) -> None:
+        """A batch, still on the host, comes next."""
+        ...
+
+    def after_val_batch(self, batch: Batch, detections: Sequence[Detections]) -> None:
+        """A batch is done: detections of each image, on the host and in its own pixels."""
+        ...
+
+
 class Task(Protocol):
     """Model, criterion, data and metric of one kind of work."""
 
@@ -63,7 +75,9 @@ class Task(Protocol):
         """Forward pass and criterion of one batch, already on the device."""
         ...
 
-    def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> Score:
+    def evaluate(
+        self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], watch: ValWatch | None = None
+    ) -> Score:
         """Measure a model of this task on its validation data; of several processes the first one's score counts."""
         ...
 

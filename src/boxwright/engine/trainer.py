@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import Signals
 
@@ -12,11 +12,21 @@ import torch
 from torch import Tensor
 
 from boxwright.config.schema import RunConfig
+from boxwright.engine.callbacks import (
+    Callback,
+    CallbackError,
+    EndReport,
+    EpochReport,
+    Hooks,
+    Place,
+    SaveReport,
+    StartReport,
+    StepReport,
+)
 from boxwright.engine.checkpointing import save_last, save_weights
 from boxwright.engine.distributed import World
 from boxwright.engine.ema import ModelEma
 from boxwright.engine.interrupt import EXIT_CODES, Interrupt
-from boxwright.engine.loggers import EpochReport, Logger, StepReport
 from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import make_schedule
@@ -26,6 +36,7 @@ from boxwright.engine.task import Score, StepLoss, Task
 from boxwright.errors import UserError
 from boxwright.structures import Batch
 
+_mistakes = logging.getLogger("boxwright.mistakes")  # for log.log alone, see there
 LOG_STEPS = 20  # the device is waited for once in so many steps
 
 
@@ -35,7 +46,7 @@ class Trainer:
     config: settings of the run.
     folder: run folder; weights go to its `weights`.
     policy: precision.
-    loggers: told of steps and epochs.
+    hooks: callbacks and logs that are told how it goes; empty but in the first process.
     world: the processes that train together. All take the same steps and decisions; the first one writes and prints.
     """
 
@@ -45,7 +56,7 @@ class Trainer:
         config: RunConfig,
         folder: Path,
         policy: Policy,
-        loggers: Sequence[Logger] = (),
+        hooks: Hooks = Hooks(),  # noqa: B008  # empty, tells nobody
         world: World = World(),  # noqa: B008  # immutable
     ) -> None:
         self.task = task
@@ -54,7 +65,7 @@ class Trainer:
         self.folder = folder
         self.policy = policy
         self.device = policy.device
-        self.loggers = loggers if world.is_first else ()
+        self.hooks = hooks
         self.schedule = make_schedule(config.optim, config.epochs, task.steps_per_epoch, config.batch_size)
         self.optimizer = make_optimizer(
             task.model, config.optim, self.schedule.weight_decay, decays_everything=self.schedule.decays_everything
@@ -64,6 +75,8 @@ class Trainer:
         self.stopping = EarlyStopping(config.patience)
         self.state = RunState()
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self._stopped = ""  # why a callback ended the run
+        self._between_steps = True  # what is saved now can be resumed
         self._recent: deque[tuple[int, tuple[Path, ...]]] = deque(maxlen=LOG_STEPS + 1)
 
     @property
@@ -72,37 +85,58 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """All epochs are done, or the fitness has not improved for too long."""
-        return self.state.epoch >= self.config.epochs or self.stopping.exhausted(self.state.epoch - 1)
+        """All epochs are done, the fitness has not improved for too long, or a callback has ended it."""
+        epoch = self.state.epoch
+        return bool(self._stopped) or epoch >= self.config.epochs or self.stopping.exhausted(epoch - 1)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.state.epoch, self.config.epochs, self.state.step, self.task.steps_per_epoch)
+
+    @property
+    def start_report(self) -> StartReport:
+        state, steps = self.state, self.task.steps_per_epoch
+        done = state.epoch * steps + state.step
+        return StartReport(self.folder, self.config, self.task.model, state.history, done, steps)
 
     def fit(self) -> None:
         """Train from where the state stands to the last epoch, or until it stops improving.
 
         Raises:
-            UserError: the loss is not finite, or a checkpoint cannot be written.
+            UserError: the loss is not finite, a checkpoint cannot be written, or a callback raised.
             SystemExit: 143 or 130 after SIGTERM or SIGINT; the state is saved then.
         """
         if self.world.is_first:
             self.weights_folder.mkdir(parents=True, exist_ok=True)
-        done = self.state.epoch * self.task.steps_per_epoch + self.state.step
-        self._tell(lambda logger: logger.start(self.state.history, done))
-        with Interrupt(patient=self.world.size > 1) as interrupt:
+        with self.hooks, Interrupt(patient=self.world.size > 1) as interrupt:
             try:
-                while not self.finished:
-                    self.train_epoch(interrupt)
-                    self.finish_epoch()
-                    self._leave_if_told(interrupt)
+                self._train(interrupt)
+            except CallbackError as error:
+                _mistakes.info("%s", error, exc_info=error.__cause__)
+                raise UserError(f"{error}; {self._kept()}") from error.__cause__
             finally:
                 self.task.close()
-                self._tell(lambda logger: logger.close())
+
+    def _train(self, interrupt: Interrupt) -> None:
+        self.hooks.tell(Callback.on_train_start, self.start_report)
+        while not self.finished:
+            self.train_epoch(interrupt)
+            self.finish_epoch()
+            self._leave_if_told(interrupt)
+        best, fitness = self.stopping.best_epoch, self.stopping.best_fitness
+        report = EndReport(self.folder, self.state.epoch, self.state.history, best, fitness, self._stopped)
+        self.hooks.tell(Callback.on_train_end, report)
 
     def train_epoch(self, interrupt: Interrupt) -> None:
         """One pass over the training images."""
         state, task = self.state, self.task
         task.model.train()
+        self.hooks.tell(Callback.on_train_epoch_start, self.place)
         for batch in task.train_batches(state.epoch, state.step):
+            self.hooks.tell(Callback.on_train_batch_start, self.place, batch)
+            self._between_steps = False
             step = state.epoch * task.steps_per_epoch + state.step
-            settings = self.schedule.at(step)
+            settings = self.schedule.at(step, state.fitness)
             apply_settings(self.optimizer, settings)
             on_device = batch.to(self.device)
             with self.policy.autocast():
@@ -113,9 +147,12 @@ class Trainer:
                 state.last_update = step
             self._note(loss, batch, step)
             state.step += 1
+            self._between_steps = True
+            self.hooks.tell(Callback.on_train_batch_end, self.place, loss.items)
             if state.step % LOG_STEPS == 0 or state.step == task.steps_per_epoch:
                 self._report_step()
             self._leave_if_told(interrupt)
+        self.hooks.tell(Callback.on_train_epoch_end, self.place)
 
     def update_weights(self, step: int) -> None:
         """One optimizer step from the gathered gradients, and one step of the average."""
@@ -125,8 +162,10 @@ class Trainer:
             self._mark_bad(~norm.isfinite(), step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.hooks.tell(Callback.on_before_zero_grad, self.place)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update()
+        self.hooks.tell(Callback.optimizer_step, self.place)
 
     def finish_epoch(self) -> None:
         """Validate, log and save."""
@@ -135,27 +174,46 @@ class Trainer:
         score = None
         due = not config.noval and (state.epoch + 1) % config.val_period == 0
         if due or last or self.stopping.may_stop_next(state.epoch):
-            self.world.copy_from_first(self.ema.module.state_dict().values())
-            score = self.world.from_first(self.task.evaluate(self.ema.module, self.policy.autocast))
+            score = self._evaluate()
         state.history.append(self._row(score))
+        if score is not None:
+            state.fitness.append(score.fitness)
         improved = score is not None and self.stopping.update(state.epoch, score.fitness)
         report = EpochReport(state.epoch, config.epochs, state.history, score, improved)
-        self._tell(lambda logger: logger.epoch(report))
         epoch = state.epoch
         state.epoch, state.step, state.loss_sum = epoch + 1, 0, None
-        self._save_epoch(epoch, improved=improved)
-        if self.finished and not last:
+        saved = self._save_weights(epoch, improved=improved)  # before last.pt, see checkpointing
+        self.hooks.tell(Callback.on_fit_epoch_end, report)
+        self._stopped = self.world.from_first(self.hooks.stop_reason)
+        if self.world.is_first and (self.finished or not config.nosave):
+            saved.append(self.weights_folder / "last.pt")
+            save_last(self, saved[-1])
+        if saved:
+            self.hooks.tell(Callback.on_model_save, SaveReport(epoch, saved))
+        if self._stopped:
+            print(f"stopped after epoch {epoch + 1}: {self._stopped}")
+        elif self.finished and not last:
             print(f"no better fitness for {config.patience} epochs; the best was epoch {self.stopping.best_epoch + 1}")
 
-    def _save_epoch(self, epoch: int, *, improved: bool) -> None:
+    def _evaluate(self) -> Score:
+        self.hooks.tell(Callback.on_val_start, self.place)
+        self.world.copy_from_first(self.ema.module.state_dict().values())
+        score = self.task.evaluate(self.ema.module, self.policy.autocast, self.hooks)
+        score = self.world.from_first(score)
+        self.hooks.tell(Callback.on_val_end, score)
+        return score
+
+    def _save_weights(self, epoch: int, *, improved: bool) -> list[Path]:
+        paths: list[Path] = []
         if not self.world.is_first:
-            return
+            return paths
         if improved:
-            save_weights(self, self.weights_folder / "best.pt")
+            paths.append(self.weights_folder / "best.pt")
         if self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0:
-            save_weights(self, self.weights_folder / f"{self.config.save_name}{epoch + 1}.pt")
-        if self.finished or not self.config.nosave:
-            save_last(self, self.weights_folder / "last.pt")
+            paths.append(self.weights_folder / f"{self.config.save_name}{epoch + 1}.pt")
+        for path in paths:
+            save_weights(self, path)
+        return paths
 
     def _row(self, score: Score | None) -> dict[str, float]:
         """A line of results.csv, with the published columns."""
@@ -182,7 +240,7 @@ class Trainer:
         self._first_bad = torch.where(bad & (self._first_bad < 0), step, self._first_bad)
 
     def _report_step(self) -> None:
-        """Tell the loggers how it goes. The device is waited for here."""
+        """Tell how it goes. The device is waited for here."""
         self.check_finite()
         state = self.state
         assert state.loss_sum is not None
@@ -198,20 +256,19 @@ class Trainer:
             rates,
             self.config.batch_size,
         )
-        self._tell(lambda logger: logger.step(report))
+        self.hooks.tell(Callback.on_step_report, report)
 
-    def _tell(self, say: Callable[[Logger], None]) -> None:
-        """Let every logger hear something.
-
-        Raises:
-            UserError: one of them cannot write, as on a full disk.
-        """
-        for logger in self.loggers:
+    def _kept(self) -> str:
+        """After a mistake of a callback: save the state if it is that between two steps, and say what there is."""
+        path = self.weights_folder / "last.pt"
+        if self._between_steps and int(self._first_bad) < 0:
             try:
-                say(logger)
-            except OSError as error:
-                kept = "; the weights saved so far are kept" if (self.weights_folder / "last.pt").exists() else ""
-                raise UserError(f"cannot write the logs in {self.folder}: {error.strerror or error}{kept}") from error
+                save_last(self, path)
+            except UserError as error:  # as on a full disk, which may be what the callback has found
+                return str(error)
+        elif not path.exists():
+            return "there is no checkpoint yet"
+        return f"go on with: boxwright train --resume '{path}'"
 
     def check_finite(self) -> None:
         """Stop if the loss or gradient of a recent step was not finite; the last good checkpoint stays as it is.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from boxwright.config.recipe import V3, with_recipe
 from boxwright.config.schema import RunConfig, ValConfig
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
+from boxwright.engine.callbacks import Callback, Hooks, RunReport
 from boxwright.engine.checkpointing import load_run, restore
+from boxwright.engine.decay import check_course
 from boxwright.engine.detect2d import Detect2d
 from boxwright.engine.device import count_processes, device_of_rank
 from boxwright.engine.distributed import World
 from boxwright.engine.job_board import folder_before_restart, remember_folder
 from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard, v3_tags
+from boxwright.engine.named_callbacks import checked, named_callbacks
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
 from boxwright.engine.run_folder import new_run_folder
@@ -39,11 +43,13 @@ _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
 
 
-def train(config: RunConfig) -> Path:
+def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """Train a detector from scratch or from weights.
 
     Args:
         config: settings of the run.
+        callbacks: told how it goes, after the logs, in the first process. Where this starts several processes they are
+            pickled, so that what they gather stays there.
 
     Returns:
         the run folder.
@@ -53,48 +59,68 @@ def train(config: RunConfig) -> Path:
     """
     if not config.data:
         raise UserError("train needs --data: a data yaml, a Darknet .data file, a VOC root or a COCO json")
-    return run_job(_train, count_processes(config.device, config.nproc), config)
+    check_course(config.optim, validates=not config.noval)
+    num_processes = count_processes(config.device, config.nproc)
+    return run_job(_train, num_processes, config, _checked(callbacks, num_processes))
 
 
-def resume(path: Path | None, overrides: Mapping[str, object]) -> Path:
+def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
     """Go on with a run; the result equals that of a run that was never stopped.
 
     Args:
         path: its last.pt or its folder; None takes the newest run below runs/train.
         overrides: settings that may differ: workers, device, nproc, epochs (which changes the rates).
+        callbacks: as in `train`; a run does not remember those that were objects.
 
     Returns:
         the run folder.
     """
     if is_launched():
-        return run_job(_resume, 1, path, overrides)
+        return run_job(_resume, 1, path, overrides, _checked(callbacks, 1))
     checkpoint = _find_checkpoint(path)
     config = load(RunConfig, {**load_run(checkpoint)["config"], **overrides})
-    return run_job(_resume, count_processes(config.device, config.nproc), checkpoint, dict(overrides))
+    num_processes = count_processes(config.device, config.nproc)
+    return run_job(_resume, num_processes, checkpoint, dict(overrides), _checked(callbacks, num_processes))
 
 
-def _train(world: World, config: RunConfig) -> Path:
+def _checked(callbacks: Sequence[Callback], num_processes: int) -> tuple[Callback, ...]:
+    for callback in callbacks if num_processes > 1 else ():
+        try:
+            pickle.dumps(callback)
+        except Exception as error:
+            raise UserError(
+                f"callback {type(callback).__name__} cannot be sent to the {num_processes} processes of this run "
+                f"({error}); its class has to stand in a module, and what it holds has to be picklable"
+            ) from error
+    return tuple(checked(callback, f"callbacks[{number}]") for number, callback in enumerate(callbacks))
+
+
+def _train(world: World, config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
     before = world.from_first(folder_before_restart() if world.is_first else None)
     if before is not None and world.from_first((before / "weights" / "last.pt").is_file()):
-        return _resume(world, before, {})
+        return _resume(world, before, {}, callbacks)
     policy = _policy(config, world)
+    callbacks = (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
     train_index, val_index = _open(config, world)
     config, model = _agreed_network(config, train_index, world)
     folder = before or Path()
     if world.is_first:
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
         (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-    return _run(config, model, train_index, val_index, policy, world.from_first(folder), world)
+    return _run(config, model, train_index, val_index, policy, world.from_first(folder), world, callbacks)
 
 
-def _resume(world: World, path: Path | None, overrides: Mapping[str, object]) -> Path:
+def _resume(
+    world: World, path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()
+) -> Path:
     folder, content = world.from_first(_saved_run(path) if world.is_first else (Path(), {}))
     config = load(RunConfig, {**content["config"], **overrides})
     policy = _policy(config, world)
+    callbacks = (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
     train_index, val_index = _open(config, world)
     model = _saved_model(content, train_index)
     print(f"going on with {folder} after epoch {content['epoch']} of {config.epochs}")
-    return _run(config, model, train_index, val_index, policy, folder, world, content)
+    return _run(config, model, train_index, val_index, policy, folder, world, callbacks, content)
 
 
 def _saved_run(path: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -196,6 +222,7 @@ def _run(
     policy: Policy,
     folder: Path,
     world: World,
+    callbacks: Sequence[Callback],
     content: dict[str, Any] | None = None,
 ) -> Path:
     if world.is_first:
@@ -206,30 +233,36 @@ def _run(
     frozen = freeze_layers(model, config.freeze)
     if frozen:
         print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
-    task = Detect2d(model, train_index, val_index, config, policy.device, world)
-    loggers = (
+    with Hooks((*_logs(config, folder), *callbacks) if world.is_first else ()) as hooks:
+        hooks.tell(Callback.on_pretrain_routine_start, RunReport(folder, config))
+        task = Detect2d(model, train_index, val_index, config, policy.device, world)
+        trainer = Trainer(task, config, folder, policy, hooks, world)
+        _introduce(config, model, train_index, val_index, policy, folder)
+        if content is not None:
+            restore(trainer, content)
+        elif world.is_first and not config.noplots:
+            _plot_data(task, train_index, folder)
+        hooks.tell(Callback.on_pretrain_routine_end, trainer.start_report)
+        if trainer.finished:  # perhaps killed while it was measured: that is done again
+            _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
+            task.close()
+        else:
+            with one_core_left(policy.device):
+                trainer.fit()
+    if world.is_first:
+        _finish(config, folder, policy)
+    world.wait()
+    return folder
+
+
+def _logs(config: RunConfig, folder: Path) -> tuple[Callback, ...]:
+    return (
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl"),
         TensorBoard(folder, v3_tags if config.optim.release == V3 else dict),
         TextLog(folder / "log.log"),
         ConsoleLog(),
     )
-    trainer = Trainer(task, config, folder, policy, loggers, world)
-    _introduce(config, model, train_index, val_index, policy, folder)
-    if content is not None:
-        restore(trainer, content)
-    elif world.is_first and not config.noplots:
-        _plot_data(task, train_index, folder)
-    if trainer.finished:  # perhaps killed while it was measured: that is done again
-        _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
-        task.close()
-    else:
-        with one_core_left(policy.device):
-            trainer.fit()
-    if world.is_first:
-        _finish(config, folder, policy)
-    world.wait()
-    return folder
 
 
 def _introduce(

@@ -77,10 +77,11 @@ def test_val_predict_and_check(jobs: SimpleNamespace) -> None:
 
 def test_python_does_the_same(jobs: SimpleNamespace) -> None:
     assert bw.train("d.yaml", epochs=2, optim={"lr0": 0.02}, hyp="scratch-high") == Path("runs/exp")
-    (run,) = jobs.train.calls[0]
+    run, callbacks = jobs.train.calls[0]
+    assert not callbacks
     assert (run.data, run.epochs, run.optim.lr0, run.loss.obj) == ("d.yaml", 2, 0.02, 0.7)
     bw.train(resume=True, workers=0)
-    assert jobs.resume.calls == [(None, {"workers": 0})]
+    assert jobs.resume.calls == [(None, {"workers": 0}, [])]
     bw.val(Path("w.pt"), "d.yaml", imgsz=320)
     assert jobs.val.calls == [(ValConfig(weights="w.pt", data="d.yaml", imgsz=320),)]
     bw.predict("w.pt", "photo.jpg", conf_thres=0.5)

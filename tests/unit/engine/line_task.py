@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from boxwright.config.schema import OptimConfig, RunConfig
-from boxwright.engine.loggers import Logger, ResultsCsv
+from boxwright.engine.callbacks import Callback, Hooks
+from boxwright.engine.loggers import ResultsCsv
 from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import V5Schedule
-from boxwright.engine.task import Score, StepLoss
+from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.engine.trainer import Trainer
-from boxwright.structures import Batch, Targets
+from boxwright.structures import Batch, Detections, Targets
 
 CPU = Policy("fp32", torch.device("cpu"))
 STEPS, BATCH = 5, 2
@@ -62,8 +63,15 @@ class LineTask:
         total = error * self.poison(epoch, step)
         return StepLoss(total, total.detach()[None])
 
-    def evaluate(self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> Score:
+    def evaluate(
+        self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], watch: ValWatch | None = None
+    ) -> Score:
         assert not model.training
+        if watch is not None:
+            batch = next(self.train_batches(0, 0))
+            watch.before_val_batch(batch)
+            nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+            watch.after_val_batch(batch, [nothing] * BATCH)
         fitness = self.fitness[min(self.num_evaluations, len(self.fitness) - 1)]
         self.num_evaluations += 1
         return Score(fitness, {"error": fitness}, [0.25], None)
@@ -76,12 +84,13 @@ class LineTask:
 
 
 def make_trainer(
-    folder: Path, task: LineTask | None = None, loggers: Sequence[Logger] = (), **settings: Any
+    folder: Path, task: LineTask | None = None, callbacks: Sequence[Callback] = (), **settings: Any
 ) -> Trainer:
     """A trainer in float32 whose optimizer gathers the gradients of two batches."""
     optim = OptimConfig(nominal_batch_size=2 * BATCH, warmup_epochs=0)
     config = RunConfig(**{"epochs": 3, "batch_size": BATCH, "optim": optim} | settings)
-    trainer = Trainer(task or LineTask(), config, folder, CPU, [ResultsCsv(folder / "results.csv"), *loggers])
+    hooks = Hooks([ResultsCsv(folder / "results.csv"), *callbacks])
+    trainer = Trainer(task or LineTask(), config, folder, CPU, hooks)
     assert isinstance(trainer.schedule, V5Schedule)
     assert trainer.schedule.warmup_steps == 100
     return trainer

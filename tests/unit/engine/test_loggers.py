@@ -8,7 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
+from boxwright.config.schema import RunConfig
+from boxwright.engine.callbacks import StartReport
 from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard
 from tests.unit.engine.line_task import make_trainer
 
@@ -16,7 +19,7 @@ from tests.unit.engine.line_task import make_trainer
 def lines_of(folder: Path, *, terminal: bool) -> str:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=200)
-    make_trainer(folder, loggers=[ConsoleLog(console)]).fit()
+    make_trainer(folder, callbacks=[ConsoleLog(console)]).fit()
     return text.getvalue()
 
 
@@ -38,7 +41,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
 
 def test_events(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    make_trainer(tmp_path, loggers=[EventsJsonl(path)]).fit()
+    make_trainer(tmp_path, callbacks=[EventsJsonl(path)]).fit()
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert [e["event"] for e in events] == ["start", *["step", "epoch"] * 3, "end"]
     assert events[2]["metrics/error"] == 0.5
@@ -49,13 +52,14 @@ def test_results_are_rewritten_from_the_history(tmp_path: Path) -> None:
     """Rows of epochs that a killed run did not save are gone after the resume."""
     path = tmp_path / "results.csv"
     path.write_text("epoch,train/loss\n0,1\n1,0.5\n2,0.25\n")
-    ResultsCsv(path).start([{"epoch": 0.0, "train/loss": 1 / 3}], 5)
+    history = [{"epoch": 0.0, "train/loss": 1 / 3}]
+    ResultsCsv(path).on_train_start(StartReport(tmp_path, RunConfig(), nn.Identity(), history, 5, 5))
     assert path.read_text() == "epoch,train/loss\n0,0.333333\n"
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
 def test_tensorboard_has_the_columns_of_the_results(tmp_path: Path) -> None:
-    make_trainer(tmp_path, loggers=[TensorBoard(tmp_path)]).fit()
+    make_trainer(tmp_path, callbacks=[TensorBoard(tmp_path)]).fit()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     header = (tmp_path / "results.csv").read_text().splitlines()[0].split(",")

@@ -6,7 +6,10 @@ import logging
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from boxwright.config.schema import RunConfig
+from boxwright.engine.callbacks import StartReport
 from boxwright.engine.text_log import TextLog
 from tests.unit.engine.line_task import LineTask, make_trainer
 
@@ -30,12 +33,16 @@ def test_a_run_in_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "start" not in capsys.readouterr().err
 
 
+def begin(history: list[dict[str, float]]) -> StartReport:
+    return StartReport(Path(), RunConfig(), nn.Identity(), history, 5 * len(history), 5)
+
+
 def test_a_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
     log = TextLog(tmp_path / "log.log")
-    log.close()
-    log.start([], 0)
-    log.close()
-    log.start([{"epoch": 0.0}], 5)
-    log.close()
+    log.teardown()
+    log.on_train_start(begin([]))
+    log.teardown()
+    log.on_train_start(begin([{"epoch": 0.0}]))
+    log.teardown()
     texts = [line.split(" ", 2)[2] for line in (tmp_path / "log.log").read_text().splitlines()]
     assert texts == ["start", "end", "goes on after epoch 1", "end"]

@@ -192,8 +192,8 @@ def test_full_disk_while_saving_keeps_the_old_checkpoint(tmp_path: Path, monkeyp
 def test_full_disk_while_logging_is_one_sentence(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    trainer = make_trainer(tmp_path, loggers=[EventsJsonl(Path("/dev/full"))])
-    with pytest.raises(UserError, match=r"cannot write the logs in .*: No space left on device"):
+    trainer = make_trainer(tmp_path, callbacks=[EventsJsonl(Path("/dev/full"))])
+    with pytest.raises(UserError, match=r"callback EventsJsonl raised in on_train_start: OSError: .*No space left"):
         trainer.fit()
 
 

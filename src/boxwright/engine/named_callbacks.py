@@ -1,0 +1,55 @@
+"""Callbacks that a run names in its settings: those of installed packages, by entry point.
+
+A package offers one in its pyproject.toml:
+
+    [project.entry-points."boxwright.callbacks"]
+    my-log = "my_package.log:MyLog"
+
+where MyLog is a subclass of `Callback`, or a function, that takes no arguments. It is loaded only where a run names it
+(`--callbacks my-log`), so that what is installed changes no run by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from boxwright.engine.callbacks import Callback
+from boxwright.errors import UserError
+
+GROUP = "boxwright.callbacks"
+
+
+def named_callbacks(names: Sequence[str]) -> list[Callback]:
+    """Make the callbacks of these names.
+
+    Raises:
+        UserError: nothing of that name is installed, or it cannot be loaded.
+    """
+    offered = {point.name: point for point in entry_points(group=GROUP)}
+    for name in names:
+        if name not in offered:
+            there = ", ".join(sorted(offered)) or "none"
+            raise UserError(f"there is no callback {name!r} to be named in callbacks; installed are: {there}")
+    return [_loaded(offered[name]) for name in names]
+
+
+def _loaded(point: EntryPoint) -> Callback:
+    try:
+        callback = point.load()()
+    except Exception as error:
+        raise UserError(
+            f"callback {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return checked(callback, f"callback {point.name!r} ({point.value})")
+
+
+def checked(callback: object, what: str) -> Callback:
+    """The same, if it is a callback.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(callback, Callback):
+        raise UserError(f"{what} is of type {type(callback).__name__}, not a subclass of engine.callbacks.Callback")
+    return callback
