@@ -12,10 +12,11 @@ from torch import nn
 
 from boxwright.config.load import load
 from boxwright.config.schema import LossConfig, OptimConfig, RunConfig
+from boxwright.engine.decay import lr_factor
 from boxwright.engine.detect2d import v3_sides
 from boxwright.engine.ema import ModelEma
 from boxwright.engine.optim import apply_settings, make_optimizer, parameter_roles
-from boxwright.engine.schedule import Schedule, V5Schedule, lr_factor, make_schedule
+from boxwright.engine.schedule import Schedule, V5Schedule, make_schedule
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.losses.releases import RELEASES
 from boxwright.losses.yolo import scale_gains

@@ -27,6 +27,8 @@ def with_recipe(config: RunConfig, model_recipe: str, *, has_backbone: bool) -> 
         return config
     defaults: dict[str, Any] = {name: setting.value for name, setting in read_hyp(_V3_PRESET).items()}
     defaults |= {"optim.release": V3, "optim.cos_lr": True, "augment.release": V3, "multi_scale": True}
+    if config.optim.schedule:  # chosen by hand
+        defaults.pop("optim.cos_lr")
     # Gradients were not clipped; with these gains their norm is in the hundreds, where 10 would stop the training.
     defaults["optim.clip_norm"] = 0.0
     # The published default; a backbone of random numbers, though, would stay random.

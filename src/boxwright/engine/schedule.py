@@ -1,16 +1,18 @@
 """Learning rates, momentum and accumulation as pure functions of the step; a schedule for each published release.
 
 Source: YOLOv5 v1.0 to v7.0 as published (spec B6; facts of B14 kept): in warm-up the rates aim at the factor of the
-running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published (spec A6).
+running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published (spec A6). Schedules
+that these did not have (decay.py) take the factor of epoch e in epoch e, as in torch; one-cycle has no other warm-up.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from boxwright.config.schema import OptimConfig
+from boxwright.engine.decay import course, lr_factor, one_cycle, stepped_factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,6 @@ _FIRST_V3_FACTOR = 1 / 1000  # of the rate, where the warm-up of YOLOv3-SPP begi
 _LONGEST_V3_WARMUP = 1000  # steps
 
 
-def lr_factor(epoch: float, epochs: float, lrf: float, *, cosine: bool) -> float:
-    """Multiplier of the initial rate at an epoch: from 1 at epoch 0 to lrf at the last."""
-    if cosine:
-        return ((1 - math.cos(epoch * math.pi / epochs)) / 2) * (lrf - 1) + 1
-    return (1 - epoch / epochs) * (1.0 - lrf) + lrf
-
-
 @dataclass(frozen=True, slots=True)
 class StepSettings:
     """What one step trains with.
@@ -100,8 +95,13 @@ class Schedule(Protocol):
         """Biases and normalisation decay like weights."""
         ...
 
-    def at(self, step: int) -> StepSettings:
-        """Settings of a step counted over the whole run."""
+    @property
+    def warmup_steps(self) -> int:
+        """Steps until the rate is at its height."""
+        ...
+
+    def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
+        """Settings of a step counted over the whole run; `fitness` of all validations before it, for plateau."""
         ...
 
     def updates(self, step: int, last_update: int) -> bool:
@@ -141,6 +141,8 @@ class V5Schedule:
 
     @property
     def warmup_steps(self) -> int:
+        if self.config.schedule == "one-cycle":
+            return _steps_of_rise(self)
         return max(round(self.config.warmup_epochs * self.steps_per_epoch), self.rules.min_warmup_steps)
 
     @property
@@ -154,18 +156,26 @@ class V5Schedule:
     def decays_everything(self) -> bool:
         return False
 
-    def factor(self, epoch: float) -> float:
-        cosine = self.config.cos_lr
+    @property
+    def is_published(self) -> bool:
+        return course(self.config) in ("linear", "cosine")
+
+    def factor(self, epoch: float, fitness: Sequence[float] = ()) -> float:
+        if not self.is_published:
+            return stepped_factor(self.config, epoch, self.epochs, fitness)
+        cosine = course(self.config) == "cosine"
         epochs = self.epochs - 1 if self.rules.linear_to_last and not cosine else self.epochs
         return lr_factor(epoch, max(epochs, 1), self.config.lrf, cosine=cosine)
 
-    def at(self, step: int) -> StepSettings:
+    def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
         config = self.config
         full = config.nominal_batch_size / self.batch_size
+        if config.schedule == "one-cycle":
+            return _at_one_cycle(self, step, max(1, round(full)))
         epoch = step // self.steps_per_epoch
         if step <= self.warmup_steps:
             share = step / self.warmup_steps
-            target = config.lr0 * self.factor(epoch)
+            target = config.lr0 * self.factor(epoch, fitness)
             return StepSettings(
                 lr_bias=config.warmup_bias_lr + (target - config.warmup_bias_lr) * share,
                 lr_other=target * share,
@@ -173,8 +183,8 @@ class V5Schedule:
                 accumulate=max(1, round(1 + (full - 1) * share)),
             )
         # The epoch in which warm-up ends keeps the rate that warm-up arrived at.
-        last_warm_epoch = self.warmup_steps // self.steps_per_epoch
-        rate = config.lr0 * self.factor(epoch if epoch == last_warm_epoch else epoch - 1)
+        on_time = not self.is_published or epoch == self.warmup_steps // self.steps_per_epoch
+        rate = config.lr0 * self.factor(epoch if on_time else epoch - 1, fitness)
         return StepSettings(rate, rate, config.momentum, max(1, round(full)))
 
     def updates(self, step: int, last_update: int) -> bool:
@@ -203,15 +213,38 @@ class V3Schedule:
     def decays_everything(self) -> bool:
         return True
 
-    def at(self, step: int) -> StepSettings:
+    @property
+    def warmup_steps(self) -> int:
+        if self.config.schedule == "one-cycle":
+            return _steps_of_rise(self)
+        return min(_LONGEST_V3_WARMUP, self.steps_per_epoch - 1) if self.config.warmup_epochs > 0 else 0
+
+    def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
         config, epoch = self.config, step // self.steps_per_epoch
+        accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
+        if config.schedule == "one-cycle":
+            return replace(_at_one_cycle(self, step, accumulate), loss_scale=1 / accumulate)
         if epoch == 0 and config.warmup_epochs > 0:
-            share = min(step / max(min(_LONGEST_V3_WARMUP, self.steps_per_epoch - 1), 1), 1.0)
+            share = min(step / max(self.warmup_steps, 1), 1.0)
             rate = config.lr0 * (_FIRST_V3_FACTOR * (1 - share) + share)
             return StepSettings(rate, rate, config.momentum, 1)
-        rate = config.lr0 * lr_factor(epoch, self.epochs, config.lrf, cosine=config.cos_lr)
-        accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
+        if course(config) in ("linear", "cosine"):
+            factor = lr_factor(epoch, self.epochs, config.lrf, cosine=course(config) == "cosine")
+        else:
+            factor = stepped_factor(config, epoch, self.epochs, fitness)
+        rate = config.lr0 * factor
         return StepSettings(rate, rate, config.momentum, accumulate, 1 / accumulate)
 
     def updates(self, step: int, last_update: int) -> bool:
         return step % self.at(step).accumulate == 0
+
+
+def _steps_of_rise(schedule: V5Schedule | V3Schedule) -> int:
+    return max(round(schedule.config.one_cycle_rise * schedule.epochs * schedule.steps_per_epoch) - 1, 0)
+
+
+def _at_one_cycle(schedule: V5Schedule | V3Schedule, step: int, accumulate: int) -> StepSettings:
+    """One rate for everything, from the first step of the run to its last."""
+    factor, momentum = one_cycle(schedule.config, step, schedule.epochs * schedule.steps_per_epoch)
+    rate = schedule.config.lr0 * factor
+    return StepSettings(rate, rate, momentum, accumulate)

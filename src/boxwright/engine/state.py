@@ -16,6 +16,7 @@ class RunState:
     last_update: global step of the newest optimizer step; -1 before the first.
     loss_sum: sum of the loss items over the running epoch's batches, on the device; None at its start.
     history: one row an epoch, column name to value, as in results.csv.
+    fitness: of all validations, in their order.
     """
 
     epoch: int = 0
@@ -23,6 +24,7 @@ class RunState:
     last_update: int = -1
     loss_sum: Tensor | None = None
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    fitness: list[float] = field(default_factory=list[float])
 
     def to_plain(self) -> dict[str, Any]:
         """Values for a checkpoint."""
@@ -33,6 +35,7 @@ class RunState:
             "last_update": self.last_update,
             "loss_sum": loss_sum,
             "history": [dict(row) for row in self.history],
+            "fitness": list(self.fitness),
         }
 
     @classmethod

@@ -1,0 +1,163 @@
+"""Schedules beyond the published ones: the numbers of torch's schedulers, warm-up on top, mistakes in the settings."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD, lr_scheduler
+
+from boxwright.config.load import load
+from boxwright.config.recipe import with_recipe
+from boxwright.config.schema import OptimConfig, RunConfig
+from boxwright.engine.decay import check_course
+from boxwright.engine.schedule import V5Schedule, make_schedule
+from boxwright.errors import UserError
+
+EPOCHS, STEPS, LR0 = 40, 5, 0.2
+
+
+def optimizer(lr: float = LR0) -> SGD:
+    return SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.5)
+
+
+def rates_of_torch(make: Callable[[SGD], Any], *, calls: int = EPOCHS) -> list[float]:
+    wheel = optimizer()
+    scheduler, rates = make(wheel), list[float]()
+    for _ in range(calls):
+        rates.append(wheel.param_groups[0]["lr"])
+        wheel.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("release", ["", "v5.0", "v2.0", "v3"])
+@pytest.mark.parametrize(
+    ("settings", "make"),
+    [
+        ({"schedule": "step", "step_epochs": 7}, lambda w: lr_scheduler.StepLR(w, 7)),
+        ({"schedule": "step", "step_epochs": 12, "gamma": 0.5}, lambda w: lr_scheduler.StepLR(w, 12, 0.5)),
+        ({"schedule": "multi-step", "milestones": (30, 25)}, lambda w: lr_scheduler.MultiStepLR(w, [25, 30])),
+        ({"schedule": "exponential", "gamma": 0.9}, lambda w: lr_scheduler.ExponentialLR(w, 0.9)),
+    ],
+)
+def test_epochs_have_the_rates_of_torch(settings: dict[str, Any], make: Callable[[SGD], Any], release: str) -> None:
+    """After warm-up, in every step of an epoch; nothing is late by an epoch."""
+    config = OptimConfig(lr0=LR0, release=release, warmup_epochs=1, **settings)
+    schedule = make_schedule(config, EPOCHS, 200, 16)
+    expected = rates_of_torch(make)
+    warm = -(-schedule.warmup_steps // 200) + 1
+    for place in (0, 199):
+        found = [schedule.at(epoch * 200 + place) for epoch in range(warm, EPOCHS)]
+        np.testing.assert_allclose([s.lr_other for s in found], expected[warm:], rtol=1e-12)
+        assert [s.lr_bias for s in found] == [s.lr_other for s in found]
+
+
+def test_exponential_ends_at_lrf_by_itself() -> None:
+    schedule = make_schedule(OptimConfig(schedule="exponential", lrf=0.02), EPOCHS, 200, 16)
+    assert isinstance(schedule, V5Schedule)
+    assert schedule.factor(0) == 1
+    assert schedule.factor(EPOCHS) == pytest.approx(0.02)
+
+
+def test_warm_up_aims_at_the_course() -> None:
+    config = OptimConfig(schedule="step", step_epochs=1, gamma=0.5, warmup_epochs=2.0)
+    schedule = make_schedule(config, EPOCHS, 100, 16)
+    assert schedule.warmup_steps == 200
+    assert schedule.at(50).lr_other == pytest.approx(0.01 / 4)
+    assert schedule.at(150).lr_other == pytest.approx(0.01 * 0.5 * 0.75)
+    assert schedule.at(150).momentum < schedule.at(201).momentum == 0.937
+
+
+@pytest.mark.parametrize(("gamma", "patience", "seed"), [(0.1, 10, 0), (0.5, 2, 1), (0.3, 0, 2), (0.5, 4, 3)])
+def test_plateau_has_the_rates_of_torch(gamma: float, patience: int, seed: int) -> None:
+    """Fitness that rises, stays and falls; torch is told of it epoch by epoch, ours of all of it."""
+    draw = random.Random(seed)
+    fitness = [round(max(0.0, min(e / 30, 0.6) + draw.choice([-0.1, 0.0, 0.00001, 0.1])), 5) for e in range(60)]
+    config = OptimConfig(schedule="plateau", lr0=LR0, gamma=gamma, plateau_patience=patience, lrf=0.01, release="v3")
+    schedule = make_schedule(config, 61, STEPS, 16)
+    wheel = optimizer()
+    torchs = lr_scheduler.ReduceLROnPlateau(
+        wheel, mode="max", factor=gamma, patience=patience, min_lr=LR0 * 0.01, eps=0.0
+    )
+    falls = 0
+    for epoch in range(1, 61):
+        before = wheel.param_groups[0]["lr"]
+        torchs.step(fitness[epoch - 1])
+        falls += wheel.param_groups[0]["lr"] < before
+        found = schedule.at(epoch * STEPS, fitness[:epoch]).lr_other
+        assert found == pytest.approx(wheel.param_groups[0]["lr"], rel=1e-12)
+    assert falls > 1
+
+
+@pytest.mark.parametrize("release", ["", "v3"])
+@pytest.mark.parametrize("rise", [0.3, 0.5, 0.05])
+def test_one_cycle_has_the_rates_and_momentum_of_torch(rise: float, release: str) -> None:
+    steps = EPOCHS * STEPS
+    settings: dict[str, Any] = {"momentum": 0.95, "warmup_momentum": 0.85, "one_cycle_rise": rise}
+    config = OptimConfig(schedule="one-cycle", lr0=LR0, lrf=0.001, one_cycle_start=0.1, release=release, **settings)
+    schedule = make_schedule(config, EPOCHS, STEPS, 16)
+    wheel = optimizer()
+    torchs = lr_scheduler.OneCycleLR(
+        wheel, LR0, total_steps=steps, pct_start=rise, div_factor=10, final_div_factor=100, anneal_strategy="cos"
+    )
+    for step in range(steps):
+        found, group = schedule.at(step), wheel.param_groups[0]
+        assert found.lr_other == found.lr_bias == pytest.approx(group["lr"], rel=1e-9)
+        assert found.momentum == pytest.approx(group["momentum"], rel=1e-9)
+        assert found.accumulate == 4
+        wheel.step()
+        if step + 1 < steps:
+            torchs.step()
+    rates = [schedule.at(step).lr_other for step in range(steps)]
+    assert abs(rates.index(max(rates)) - schedule.warmup_steps) <= 1
+    assert rates[-1] == pytest.approx(LR0 * 0.001)
+
+
+@pytest.mark.parametrize("release", ["", "v5.0", "v3"])
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_names_of_published_schedules_change_nothing(name: str, release: str) -> None:
+    plain = make_schedule(OptimConfig(cos_lr=name == "cosine", release=release), 9, 30, 16)
+    named = make_schedule(OptimConfig(schedule=name, release=release), 9, 30, 16)  # pyright: ignore[reportArgumentType]
+    assert [plain.at(step) for step in range(270)] == [named.at(step) for step in range(270)]
+    other = make_schedule(OptimConfig(schedule="exponential", release=release), 9, 30, 16)
+    assert plain.at(200) != other.at(200)
+
+
+def test_a_schedule_by_name_wins_over_the_release() -> None:
+    """v4.0 has no linear decay, and YOLOv3-SPP takes cosine if nothing is said."""
+    linear = make_schedule(OptimConfig(schedule="linear", release="v4.0"), 9, 200, 16)
+    assert linear.at(8 * 200) != make_schedule(OptimConfig(release="v4.0"), 9, 200, 16).at(8 * 200)
+    config = with_recipe(load(RunConfig, {"optim.schedule": "step"}), "v3", has_backbone=True)
+    assert not config.optim.cos_lr
+    check_course(config.optim)
+    assert with_recipe(RunConfig(), "v3", has_backbone=True).optim.cos_lr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"cos_lr": True, "schedule": "step"}, "--cos-lr and --optim.schedule step are two schedules"),
+        ({"schedule": "multi-step"}, "needs the epochs where the rate falls"),
+        ({"milestones": (3,)}, "are for --optim.schedule multi-step, not for linear"),
+        ({"schedule": "plateau"}, "leave out --noval"),
+    ],
+)
+def test_mistakes(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        check_course(OptimConfig(**settings), validates=False)
+
+
+def test_what_is_no_mistake() -> None:
+    check_course(OptimConfig(cos_lr=True, schedule="cosine"), validates=False)
+    check_course(OptimConfig(schedule="plateau"))
+
+
+def test_milestones_are_read_from_text_and_count_from_one() -> None:
+    assert load(RunConfig, {"optim.milestones": ["60,80"]}).optim.milestones == (60, 80)
+    with pytest.raises(UserError, match=r"optim\.milestones"):
+        load(RunConfig, {"optim.milestones": "0 80"})
