@@ -33,7 +33,7 @@ from boxwright.engine.schedule import make_schedule
 from boxwright.engine.state import RunState
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.engine.task import Score, StepLoss, Task
-from boxwright.errors import UserError
+from boxwright.errors import DivergedError, UserError
 from boxwright.structures import Batch
 
 _mistakes = logging.getLogger("boxwright.mistakes")  # for log.log alone, see there
@@ -274,7 +274,7 @@ class Trainer:
         """Stop if the loss or gradient of a recent step was not finite; the last good checkpoint stays as it is.
 
         Raises:
-            UserError: names the step and its images.
+            DivergedError: names the step and its images.
         """
         bad = int(self._first_bad)
         if bad < 0:
@@ -284,7 +284,7 @@ class Trainer:
         images = ", ".join(str(path) for of_rank in self.world.all(paths) for path in of_rank)
         kept = self.weights_folder / "last.pt"
         keep = f"{kept} of before is kept. " if kept.exists() else ""
-        raise UserError(
+        raise DivergedError(
             f"the loss or its gradient is not finite at epoch {epoch + 1}, step {step + 1}. {keep}"
             "Try a lower --optim.lr0, --precision fp32, or look at these images and their labels: " + images
         )
