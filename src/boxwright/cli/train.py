@@ -45,6 +45,8 @@ DATA = (
     ),
     switch("noautoanchor", "--noautoanchor", "keep the anchors even if they do not fit"),
     switch("rect", "--rect", "rectangular batches: no mosaic, no shuffle"),
+    switch("quad", "--quad", "four images become one of twice the side"),
+    switch("image_weights", "--image-weights", "draw images more often whose classes are found less"),
     switch("single_cls", "--single-cls", "train all classes as one"),
     switch("multi_scale", "--multi-scale", "vary the input side by +-50 % (release v3: 1/1.5 to 1/0.667)"),
 )
@@ -68,11 +70,31 @@ OPTIM = (
     Flag("optim.lr0", "--optim.lr0", "0.01", "initial learning rate"),
     Flag("optim.lrf", "--optim.lrf", "0.01", "final rate as a fraction of lr0"),
     switch("optim.cos_lr", "--cos-lr --optim.cos_lr", "cosine instead of linear decay"),
+    Flag(
+        "optim.schedule",
+        "--optim.schedule",
+        "",
+        "linear, cosine, step, multi-step, exponential, plateau, one-cycle; none: as --cos-lr and the release say",
+        "NAME",
+    ),
+    Flag("optim.milestones", "--optim.milestones", "", "multi-step: epochs where the rate falls", kind="list"),
+    Flag("optim.step_epochs", "--optim.step_epochs", "30", "step: epochs between two falls"),
+    Flag("optim.gamma", "--optim.gamma", "0.0", "factor of a fall; 0: 0.1, exponential: what ends at lrf"),
+    Flag(
+        "optim.plateau_patience", "--optim.plateau_patience", "10", "plateau: validations waited for a better fitness"
+    ),
+    Flag("optim.one_cycle_start", "--optim.one_cycle_start", "0.04", "one-cycle: first rate as a fraction of lr0"),
+    Flag("optim.one_cycle_rise", "--optim.one_cycle_rise", "0.3", "one-cycle: share of the run in which it rises"),
     Flag("optim.momentum", "--optim.momentum", "0.937", "SGD momentum, Adam beta1"),
     Flag("optim.weight_decay", "--optim.weight_decay", "0.0005", "at the nominal batch size"),
     Flag("optim.release", "--optim.release", "", "schedule of v7.0, v6.1 ... v1.0 or v3; none: v7.0", "NAME"),
     Flag("optim.warmup_epochs", "--optim.warmup_epochs", "3.0", "epochs of warm-up; release v3: 0 or the first one"),
-    Flag("optim.warmup_momentum", "--optim.warmup_momentum", "0.8", "momentum where the warm-up begins"),
+    Flag(
+        "optim.warmup_momentum",
+        "--optim.warmup_momentum",
+        "0.8",
+        "momentum where the warm-up begins, or one-cycle is highest",
+    ),
     Flag("optim.warmup_bias_lr", "--optim.warmup_bias_lr", "0.1", "rate of biases where the warm-up begins"),
     Flag(
         "optim.nominal_batch_size", "--optim.nominal_batch_size", "64", "gradients are gathered over this many images"
@@ -108,7 +130,8 @@ AUGMENT = (
     Flag("augment.perspective", "--augment.perspective", "0.0", "perspective in +- this, up to 0.001"),
     Flag("augment.flipud", "--augment.flipud", "0.0", "probability of an up-down flip"),
     Flag("augment.fliplr", "--augment.fliplr", "0.5", "probability of a left-right flip"),
-    Flag("augment.mosaic", "--augment.mosaic", "1.0", "probability of a mosaic of four"),
+    Flag("augment.mosaic", "--augment.mosaic", "1.0", "probability of a mosaic"),
+    Flag("augment.mosaic9", "--augment.mosaic9", "0.0", "share of the mosaics that are made of nine, not four"),
     Flag("augment.mixup", "--augment.mixup", "0.0", "probability that a mosaic is blended with another"),
     Flag("augment.copy_paste", "--augment.copy_paste", "0.0", "share of polygon objects pasted mirrored"),
     Flag("augment.release", "--augment.release", "", "warp and kept boxes of v7.0 ... v1.0 or v3; none: v7.0", "NAME"),

@@ -23,6 +23,7 @@ Recipe = Literal["", "v5", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
 Release = Literal["", "v7.0", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["", "linear", "cosine", "step", "multi-step", "exponential", "plateau", "one-cycle"]
 
 
 def _numbers(value: Any) -> Any:
@@ -38,6 +39,7 @@ def _numbers(value: Any) -> Any:
 
 
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+Milestones = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_numbers)]
 
 
 FREEZE_WORDS = ("backbone", "all-but-predictors")
@@ -109,7 +111,8 @@ class AugmentConfig(Frozen):
     perspective: Annotated[float, Field(ge=0.0, le=0.001)] = 0.0  # perspective in +- this, per pixel
     flipud: Fraction = 0.0  # probability of an up-down flip
     fliplr: Fraction = 0.5  # probability of a left-right flip
-    mosaic: Fraction = 1.0  # probability that a sample is a mosaic of four
+    mosaic: Fraction = 1.0  # probability that a sample is a mosaic
+    mosaic9: Fraction = 0.0  # share of the mosaics that are made of nine images instead of four
     mixup: Fraction = 0.0  # probability that a mosaic is blended with a second one
     copy_paste: Fraction = 0.0  # share of the polygon objects that are pasted mirrored
     release: Release = ""  # whose warp and rule for the boxes that are kept; empty: v7.0
@@ -141,11 +144,20 @@ class OptimConfig(Frozen):
     lr0: Positive = 0.01  # initial learning rate
     lrf: Positive = 0.01  # final rate as a fraction of lr0
     cos_lr: bool = False  # cosine instead of linear decay
+    schedule: Schedule = ""  # how the rate falls; empty: as cos_lr and the release say
+    milestones: Milestones = ()  # multi-step: the rate falls where these epochs begin, counted from 0
+    step_epochs: Annotated[int, Field(ge=1)] = 30  # step: the rate falls every so many epochs
+    gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = (
+        0.0  # factor of a fall; 0: 0.1, and for exponential what ends at lrf
+    )
+    plateau_patience: Annotated[int, Field(ge=0)] = 10  # plateau: validations without a better fitness before a fall
+    one_cycle_start: Annotated[float, Field(gt=0.0, le=1.0)] = 0.04  # one-cycle: first rate as a fraction of lr0
+    one_cycle_rise: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3  # one-cycle: share of the run in which the rate rises
     momentum: Fraction = 0.937  # SGD momentum, Adam beta1
     weight_decay: NotNegative = 0.0005  # at the nominal batch size; scaled to the real one
     release: Release = ""  # whose schedule; empty: v7.0
     warmup_epochs: NotNegative = 3.0  # release v3: 0 is no warm-up, anything else the first epoch
-    warmup_momentum: Fraction = 0.8
+    warmup_momentum: Fraction = 0.8  # one-cycle: where the rate is highest
     warmup_bias_lr: NotNegative = 0.1
     nominal_batch_size: Annotated[int, Field(ge=1)] = 64  # gradients are accumulated up to this many images
     clip_norm: NotNegative = 10.0  # largest gradient norm; 0: any
@@ -173,6 +185,8 @@ class RunConfig(Frozen):
     anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
     noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training
     rect: bool = False  # rectangular batches: no mosaic, no shuffle
+    quad: bool = False  # four images become one of twice the side: a batch has a quarter as many
+    image_weights: bool = False  # draw images with replacement, more often where the last validation found less
     cache: Literal["", "ram", "disk"] = ""  # keep decoded images
     single_cls: bool = False  # train all classes as one
     workers: Annotated[int, Field(ge=0)] = 8  # loader processes, at most the number of cores
