@@ -11,6 +11,7 @@ from pathlib import Path
 
 from boxwright.cli.main import VERBS
 from boxwright.config import schema
+from boxwright.config.evolve import EvolveConfig
 from boxwright.config.load import setting_names
 
 FROZEN = Path(__file__).with_name("frozen.txt")
@@ -33,8 +34,11 @@ def flags() -> list[str]:
 def settings() -> list[str]:
     """One line a setting: dotted path, type with its limits, default."""
     lines: list[str] = []
-    for kind in (schema.RunConfig, schema.ValConfig, schema.PredictConfig, schema.ExportConfig):
+    kinds = (schema.RunConfig, schema.ValConfig, schema.PredictConfig, schema.ExportConfig)
+    for kind in (*kinds, EvolveConfig):
         for name in setting_names(kind):
+            if kind is EvolveConfig and name not in EvolveConfig.__annotations__:
+                continue  # those of RunConfig
             model: type[schema.Frozen] = kind
             *groups, last = name.split(".")
             for group in groups:

@@ -23,7 +23,7 @@ YOLOV5_FLAGS: dict[str, str] = {
     "--cache-images": "write --cache ram",
     "--linear-lr": "linear is the default, --cos-lr chooses the other",
     "--notest": "write --noval",
-    "--evolve": "this version does not have it",
+    "--evolve": "write boxwright evolve --generations N",
     "--image-weights": "this version does not have it",
     "--quad": "this version does not have it",
     "--local_rank": "leave it out",

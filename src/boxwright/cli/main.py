@@ -26,6 +26,7 @@ VERBS: dict[str, Verb] = {
     "val": Verb("boxwright.cli.val", "measure a detector on labelled images"),
     "predict": Verb("boxwright.cli.predict", "find objects in images, videos or a camera"),
     "export": Verb("boxwright.cli.export", "write a checkpoint for ONNX Runtime, TorchScript or OpenVINO"),
+    "evolve": Verb("boxwright.cli.evolve", "search hyper-parameters by many short trainings"),
     "check": Verb("boxwright.cli.check", "list every problem of a data set, with file and line", computes=False),
     "anchors": Verb("boxwright.cli.anchors", "find anchors that fit a data set", computes=False),
     "info": Verb("boxwright.cli.info", "show the layers, parameters and strides of a model", computes=False),

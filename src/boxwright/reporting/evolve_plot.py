@@ -54,5 +54,5 @@ def plot_evolution(
         panel.set_ylabel("fitness", fontsize=8)
     if points is not None:
         ticks = MaxNLocator(6, integer=True)
-        figure.colorbar(points, ax=panels, label="trial", shrink=0.6, ticks=ticks)
+        figure.colorbar(points, ax=panels, label="trial", fraction=0.02, pad=0.01, aspect=40, ticks=ticks)
     save_figure(figure, path)

@@ -1,0 +1,157 @@
+"""The evolve verb: a search for hyper-parameters that any number of workers share and that can be stopped at any time.
+
+Here: what is searched, where, and whether it fits a study that is there already. The trials are in evolve_worker.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from boxwright.config.evolve import OF_A_WORKER, EvolveConfig
+from boxwright.config.load import dump, load, setting_names
+from boxwright.engine.run_folder import new_run_folder
+from boxwright.errors import UserError
+from boxwright.tuning.search_space import Range, Space, make_space
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+    from boxwright.tuning.evolve_study import StudyPlace
+
+_KEY, _VERSION = "boxwright evolve", 1  # under which the settings of a search are kept in its study
+_NOT_KEPT = ("project", "name", "exist_ok", "study", "space", "device", "nproc")
+
+
+def evolve(config: EvolveConfig) -> Path:
+    """Search hyper-parameters; begin a study, join one, or go on with one.
+
+    Args:
+        config: settings of trials and search. A worker that joins a study needs none of them but `study`: those that
+            it was begun with are kept in it.
+
+    Returns:
+        the folder with evolve.csv, hyp_evolve.yaml, evolve.png and the trials.
+
+    Raises:
+        UserError: a setting, the search space, the data, or the study's database is wrong; a package is missing.
+    """
+    _check(config)
+    space = make_space(config, config.space)
+    new_folder = None if config.study else new_run_folder(config.project, config.name, config.exist_ok)
+    from boxwright.tuning.evolve_study import study_place
+
+    place = study_place(config.study, config.project, config.name, new_folder)
+    is_new = new_folder is not None or not place.folder.exists()
+    try:
+        return _work(config, space, place)
+    except UserError:
+        if is_new and not (place.folder / "evolve.csv").exists() and not any(place.folder.glob("trials/*/weights/*")):
+            shutil.rmtree(place.folder, ignore_errors=True)  # nothing has begun: a mistake leaves nothing behind
+        raise
+    except (SystemExit, KeyboardInterrupt):
+        print(f"the search goes on with: {_command(config, place)}", flush=True)
+        raise
+
+
+def _check(config: EvolveConfig) -> None:
+    """Mistakes that can be seen without opening anything."""
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("boxwright evolve needs the package optuna: pip install 'boxwright[tune]'")
+    if not config.study and not config.data:
+        raise UserError("evolve needs --data, as train does, or --study of a search to go on with")
+    if config.nproc > 1 or "," in config.device:
+        raise UserError(
+            "a trial runs in one process; start a worker for each GPU: boxwright evolve --study NAME --device 0, and "
+            "the same with --device 1"
+        )
+    if config.prune and config.noval and "noval" in config.model_fields_set:
+        raise UserError("--prune compares trials after each epoch, so that it does not go with --noval")
+
+
+def _work(config: EvolveConfig, space: Space, place: StudyPlace) -> Path:
+    from boxwright.tuning.evolve_claims import Worker, one_at_a_time
+    from boxwright.tuning.evolve_study import open_study, quiet_optuna, storage_mistakes
+
+    with quiet_optuna():
+        with one_at_a_time(place.folder):
+            study = open_study(place)
+            with storage_mistakes(place):
+                config, space = agree(study, config, space)
+        if not config.data:
+            raise UserError("evolve needs --data, as train does: this study is a new one")
+        print(f"searching {len(space)} hyper-parameters in {place.folder}; another worker joins with:")
+        print(f"  {_command(config, place)}", flush=True)
+        from boxwright.jobs.evolve_worker import Search
+
+        with storage_mistakes(place), Worker(study, place.folder, config.generations) as worker:
+            Search(study, worker, config, space, place).run()
+    return place.folder
+
+
+def agree(study: Study, config: EvolveConfig, space: Space) -> tuple[EvolveConfig, Space]:
+    """The settings that all workers of a study share; the first worker brings them.
+
+    Raises:
+        UserError: the study is of something else, or a worker asks for another search than the study is.
+    """
+    kept = study.user_attrs.get(_KEY)
+    if kept is None:
+        if study.get_trials(deepcopy=False):
+            raise UserError(f"the study {study.study_name} has trials that boxwright evolve did not make; name another")
+        settings = _placed(config).model_dump(mode="json", exclude_unset=True)
+        settings = {name: value for name, value in settings.items() if name not in _NOT_KEPT}
+        limits = {name: [r.gain, r.low, r.high] for name, r in space.items()}
+        study.set_user_attr(_KEY, {"version": _VERSION, "settings": settings, "space": limits})
+        return _placed(config), space
+    if kept.get("version") != _VERSION:
+        raise UserError(f"the study {study.study_name} was begun by another version of boxwright")
+    own = _placed(config).model_dump(mode="json", exclude_unset=True)
+    begun = load(EvolveConfig, kept["settings"])
+    merged = load(EvolveConfig, {**_flat(kept["settings"]), **_flat(own)})
+    theirs = {name: Range(*limits) for name, limits in kept["space"].items()}
+    _refuse_others(begun, merged)
+    if config.space and dict(space) != theirs:
+        raise UserError(f"--space {config.space} is not the search space that this study was begun with: leave it out")
+    return merged, theirs
+
+
+def _refuse_others(begun: EvolveConfig, asked: EvolveConfig) -> None:
+    before, now = _flat(dump(begun)), _flat(dump(asked))
+    names = [name for name in setting_names(EvolveConfig) if name not in (*OF_A_WORKER, "space", "noplots")]
+    different = [f"{name} {before[name]}, not {now[name]}" for name in names if before[name] != now[name]]
+    if different:
+        raise UserError(
+            f"this study was begun with other settings: {'; '.join(different)}. Leave them out to go on with it, or "
+            "begin a new one with another --study"
+        )
+
+
+def _placed(config: EvolveConfig) -> EvolveConfig:
+    """Paths that do not depend on the folder in which a worker is started."""
+    paths = {name: getattr(config, name) for name in ("data", "weights", "model")}
+    there = {name: str(Path(p).expanduser().absolute()) for name, p in paths.items() if p and Path(p).exists()}
+    return config.model_copy(update=there)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _command(config: EvolveConfig, place: StudyPlace) -> str:
+    """What a worker types to join or to go on."""
+    if config.study and "://" in config.study:
+        words = ["--study", config.study, "--project", config.project, "--name", config.name]
+    else:
+        words = ["--study", str(place.folder)]
+    return "boxwright evolve " + shlex.join(words)
