@@ -281,3 +281,16 @@ def test_real_images_load(shared: Path) -> None:
     batch = next(loader.batches(0))
     assert batch.images.shape == (16, 3, 320, 320)
     assert int(batch.targets.valid.sum()) > 16
+
+
+def test_a_dead_worker_is_told_where_its_batch_is_waited_for(index: DataIndex) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = open_loader(index, 1)
+    batches = loader.batches(0)
+    next(batches)
+    assert signal.getsignal(signal.SIGCHLD) == before  # nothing is raised in the middle of something else
+    for child in multiprocessing.active_children():
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join()
+    with pytest.raises(UserError, match="a loader process died"):
+        list(batches)

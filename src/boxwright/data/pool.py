@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -86,17 +87,38 @@ class BatchPool(Generic[K]):
         """Batches of these keys, in order. Asking again abandons what was asked for before.
 
         Raises:
-            UserError: an image file cannot be read; the sentence names it.
+            UserError: an image file cannot be read; the sentence names it. Or a worker has died.
         """
         if self._loader is None:
             yield from map(self._make, keys)
             return
         self._keys.keys = keys
-        for item in cast("Iterator[Batch | _Mistake]", iter(self._loader)):
+        for item in self._items(self._loader):
             if isinstance(item, _Mistake):
                 self.close()  # now: left to the garbage collector, workers would be waited for in vain
                 raise UserError(item.text)
             yield item
+
+    def _items(self, loader: DataLoader[Any]) -> Iterator[Batch | _Mistake]:
+        """What the workers send.
+
+        PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the
+        middle of writing a checkpoint. The handler of before is kept: a dead worker is then found where it is waited for.
+        """
+        handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        items = cast("Iterator[Batch | _Mistake]", iter(loader))
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler)
+        try:
+            yield from items
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            self.close()
+            raise UserError(
+                "a loader process died, perhaps ended by the system when memory ran out: take fewer --workers; "
+                "a training goes on with: boxwright train --resume"
+            ) from error
 
     def close(self) -> None:
         """End the workers. The pool makes batches here from then on."""

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -92,6 +93,9 @@ def _work(job: Job, *arguments: Any) -> Path:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception:  # the launcher would not show it
+        traceback.print_exc()
+        raise SystemExit(1) from None
 
 
 def _tell(failed: ChildFailedError) -> NoReturn:
