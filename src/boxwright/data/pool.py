@@ -103,7 +103,7 @@ class BatchPool(Generic[K]):
         """What the workers send.
 
         PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the
-        middle of writing a checkpoint. The handler of before is kept: a dead worker is then found where it is waited for.
+        middle of writing a checkpoint. With the handler of before, a dead worker is found where it is waited for.
         """
         handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
         items = cast("Iterator[Batch | _Mistake]", iter(loader))
