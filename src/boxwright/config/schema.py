@@ -147,9 +147,7 @@ class OptimConfig(Frozen):
     schedule: Schedule = ""  # how the rate falls; empty: as cos_lr and the release say
     milestones: Milestones = ()  # multi-step: the rate falls where these epochs begin, counted from 0
     step_epochs: Annotated[int, Field(ge=1)] = 30  # step: the rate falls every so many epochs
-    gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = (
-        0.0  # factor of a fall; 0: 0.1, and for exponential what ends at lrf
-    )
+    gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # factor of a fall; 0: 0.1, exponential: what ends at lrf
     plateau_patience: Annotated[int, Field(ge=0)] = 10  # plateau: validations without a better fitness before a fall
     one_cycle_start: Annotated[float, Field(gt=0.0, le=1.0)] = 0.04  # one-cycle: first rate as a fraction of lr0
     one_cycle_rise: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3  # one-cycle: share of the run in which the rate rises

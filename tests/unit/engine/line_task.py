@@ -44,7 +44,7 @@ class LineTask:
         self.num_evaluations = 0
         self.closed = False
 
-    def train_batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch]:
         for step in range(start_step, STEPS):
             generator = torch.Generator().manual_seed(epoch * 100 + step)
             zeros = torch.zeros(BATCH, 1, 4)
@@ -92,5 +92,5 @@ def make_trainer(
     hooks = Hooks([ResultsCsv(folder / "results.csv"), *callbacks])
     trainer = Trainer(task or LineTask(), config, folder, CPU, hooks)
     assert isinstance(trainer.schedule, V5Schedule)
-    assert trainer.schedule.warmup_steps == 100
+    assert trainer.schedule.warmup_steps == 100 or config.optim.schedule == "one-cycle"
     return trainer

@@ -123,7 +123,7 @@ def _gathering_three(schedule: Any) -> Any:
     """The same rates, but three batches an optimizer step from the first one on."""
 
     class Gathering:
-        def at(self, step: int) -> Any:
+        def at(self, step: int, fitness: Any = ()) -> Any:
             return replace(schedule.at(step + 20), accumulate=3)
 
         def updates(self, step: int, last_update: int) -> bool:
