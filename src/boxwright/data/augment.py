@@ -18,7 +18,7 @@ from boxwright.data.geometry import draw_perspective, perspective_matrix, transl
 from boxwright.data.images import loaded_size
 from boxwright.data.letterbox import Image, fit_letterbox
 from boxwright.data.mixup import draw_mixup_ratio, mixup
-from boxwright.data.mosaic import CANVAS, draw_mosaic, place_tile
+from boxwright.data.mosaic import CANVAS, Placement, draw_mosaic, draw_nine, place_nine, place_tile
 from boxwright.data.rng import sample_generator
 from boxwright.data.shapes import Labels, Shapes, concatenate, shapes_of, warp_shapes
 from boxwright.data.source_images import SourceImages
@@ -83,14 +83,17 @@ class TrainingSamples:
         return labels.normalised(out_hw, flip_x=flip_x, flip_y=flip_y)
 
     def _mosaic(self, image: int, rng: np.random.Generator, role: int = 0) -> tuple[Image, Labels]:
-        """Four images around a centre, warped to the square of the input size; BGR. `role` names the buffer to use."""
+        """Four or nine images, warped to the square of the input size; BGR. `role` names the buffer to use."""
         side = self.imgsz
         out_hw, canvas_hw = (side, side), (CANVAS * side, CANVAS * side)
-        draw = draw_mosaic(rng, image, len(self.source.index), side)
+        nine = self.config.mosaic9 > 0 and rng.random() < self.config.mosaic9
+        members, placements = self._draw_nine(image, rng) if nine else self._draw_four(image, rng)
         tiles: list[Tile] = []
         parts: list[Shapes] = []
-        for position, member in enumerate(draw.images.tolist()):
-            tile, shapes = self._place(position, member, draw.centre_xy)
+        for member, placement in zip(members, placements, strict=True):
+            if placement.is_empty:
+                continue
+            tile, shapes = self._place(member, placement)
             tiles.append(tile)
             parts.append(shapes)
         shapes = concatenate(parts).clipped(*canvas_hw)
@@ -108,11 +111,22 @@ class TrainingSamples:
         paste_mirrored(canvas, shapes, pasted)
         return warp_image(canvas, matrix, out_hw), labels
 
-    def _place(self, position: int, image: int, centre_xy: tuple[int, int]) -> tuple[Tile, Shapes]:
+    def _draw_four(self, image: int, rng: np.random.Generator) -> tuple[list[int], list[Placement]]:
+        draw = draw_mosaic(rng, image, len(self.source.index), self.imgsz)
+        members: list[int] = draw.images.tolist()
+        sizes = [loaded_size(self._original_size(member), self.imgsz) for member in members]
+        return members, [place_tile(k, draw.centre_xy, size, self.imgsz) for k, size in enumerate(sizes)]
+
+    def _draw_nine(self, image: int, rng: np.random.Generator) -> tuple[list[int], list[Placement]]:
+        draw = draw_nine(rng, image, len(self.source.index), self.imgsz)
+        members: list[int] = draw.images.tolist()
+        sizes = [loaded_size(self._original_size(member), self.imgsz) for member in members]
+        return members, place_nine(draw.corner_xy, sizes, self.imgsz)
+
+    def _place(self, image: int, placement: Placement) -> tuple[Tile, Shapes]:
         """One tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""
         original, source_hw = self._original_size(image), self.source.extent(image)
         tile_hw = loaded_size(original, self.imgsz)
-        placement = place_tile(position, centre_xy, tile_hw, self.imgsz)
         left, top = placement.offset_xy
         per_x, per_y = source_hw[1] / tile_hw[1], source_hw[0] / tile_hw[0]
         x1, y1, x2, y2 = placement.small

@@ -17,6 +17,7 @@ from boxwright.data.images import loaded_size, read_indexed_image, resize_for_va
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import FILL, fit_letterbox, place
 from boxwright.data.pool import BatchPool
+from boxwright.data.quad import QUAD_SIZE, draw_enlarged, write_quad
 from boxwright.data.sampler import BatchPlan, Share, plan_rect
 from boxwright.data.shapes import Labels, shapes_of
 from boxwright.data.source_images import open_source_images
@@ -28,27 +29,40 @@ _ValKey = tuple[int, NDArray[np.int64]]  # step, and the images of it
 
 @dataclass(frozen=True, slots=True)
 class _TrainBatches:
-    """Makes training batches from keys."""
+    """Makes training batches from keys. An image of four samples goes by the name of the first."""
 
     samples: TrainingSamples
     shapes_hw: NDArray[np.int64]  # (1, 2) or (batches, 2)
+    quad: bool
 
     def __call__(self, key: _TrainKey) -> Batch:
         epoch, step, share = key
         index = self.samples.source.index
         height, width = self.shapes_hw[step % len(self.shapes_hw)].tolist()
-        tensor, pixels = image_buffer(len(share), (height, width))
-        rows = zip(share.images.tolist(), pixels, share.repeats.tolist(), strict=True)
-        labels = [self.samples.write(epoch, image, out, repeat) for image, out, repeat in rows]
+        if self.quad:
+            tensor, pixels = image_buffer(len(share) // QUAD_SIZE, (2 * height, 2 * width))
+            labels = [self._write_quad(epoch, share, row, out) for row, out in enumerate(pixels)]
+        else:
+            tensor, pixels = image_buffer(len(share), (height, width))
+            labels = [self._write(epoch, share, row, out) for row, out in enumerate(pixels)]
+        named = share.images[:: QUAD_SIZE if self.quad else 1]
         return Batch(
             images=tensor,
             targets=pad_labels(labels),
-            indices=torch.from_numpy(share.images),
-            original_sizes=torch.from_numpy(index.sizes[share.images].astype(np.int64)),
-            scales=torch.ones((len(share), 2)),
-            pads=torch.zeros((len(share), 2)),
-            paths=tuple(index.path(image) for image in share.images.tolist()),
+            indices=torch.from_numpy(named),
+            original_sizes=torch.from_numpy(index.sizes[named].astype(np.int64)),
+            scales=torch.ones((len(named), 2)),
+            pads=torch.zeros((len(named), 2)),
+            paths=tuple(index.path(image) for image in named.tolist()),
         )
+
+    def _write(self, epoch: int, share: Share, row: int, out: NDArray[np.uint8]) -> Labels:
+        return self.samples.write(epoch, int(share.images[row]), out, int(share.repeats[row]))
+
+    def _write_quad(self, epoch: int, share: Share, row: int, out: NDArray[np.uint8]) -> Labels:
+        first = row * QUAD_SIZE
+        enlarged = draw_enlarged(self.samples.seed, epoch, int(share.images[first]), int(share.repeats[first]))
+        return write_quad(lambda k, sample: self._write(epoch, share, first + k, sample), out, enlarged=enlarged)
 
 
 class TrainLoader:
@@ -180,6 +194,7 @@ def make_train_loader(
     stride: int,
     workers: int,
     rect: bool = False,
+    quad: bool = False,
     cache: str = "",
     cache_folder: Path | None = None,
     reduce: bool = True,
@@ -198,6 +213,8 @@ def make_train_loader(
         stride: largest stride of the network.
         workers: processes, at most the number of cores.
         rect: batches of like proportions: no mosaic, no shuffling.
+        quad: four samples become one image of twice the side, so that a batch has a quarter of its images; batch_size
+            is a multiple of four times the ranks.
         cache: keep decoded images: "" (no), "ram" or "disk".
         cache_folder: folder of the disk cache; by default in the user's cache folder.
         reduce: decode JPEG files at reduced scale where the input is at most half their size.
@@ -210,8 +227,9 @@ def make_train_loader(
     source = open_source_images(index, imgsz, cache, cache_folder=cache_folder, reduce=reduce)
     samples = TrainingSamples(source, imgsz, stride, augment, seed, mosaic=not rect)
     order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=0.0)
-    plan = BatchPlan(order, batch_size, None if rect else seed, rank, num_ranks)
-    return TrainLoader(_TrainBatches(samples, shapes), plan, workers, pin_memory=pin_memory)
+    group = QUAD_SIZE if quad else 1
+    plan = BatchPlan(order, batch_size, None if rect else seed, rank, num_ranks, group)
+    return TrainLoader(_TrainBatches(samples, shapes, quad), plan, workers, pin_memory=pin_memory)
 
 
 def make_val_loader(

@@ -13,6 +13,7 @@ import numpy as np
 
 SAMPLE: Final = 0  # stream of the draws that make one training sample
 ORDER: Final = 1  # stream of the order of an epoch
+QUAD: Final = 2  # stream of what becomes of four samples
 
 _WORD = 2**64 - 1
 

@@ -13,8 +13,10 @@ from torch.nn.functional import interpolate
 from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.config.schema import RunConfig
+from boxwright.data.class_weights import weights_of_images
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import make_train_loader, make_val_loader
+from boxwright.data.quad import QUAD_SIZE
 from boxwright.data.rng import sample_generator
 from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
@@ -33,6 +35,11 @@ MULTI_SCALE_STREAM = 101  # apart from the streams that samples draw from
 def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
     """Smallest and largest side of the multi-scale training of YOLOv3-SPP, as published (spec A6): 320, 736 for 512."""
     return int(imgsz // 1.5 // stride) * stride, int(imgsz // 0.667 // stride) * stride
+
+
+def batch_unit(config: RunConfig, num_ranks: int) -> int:
+    """What a batch size is a multiple of."""
+    return num_ranks * (QUAD_SIZE if config.quad else 1)
 
 
 class Detect2d:
@@ -82,11 +89,13 @@ class Detect2d:
             stride=self.stride,
             workers=workers,
             rect=config.rect,
+            quad=config.quad,
             cache=config.cache,
             rank=world.rank,
             num_ranks=world.size,
             pin_memory=pin,
         )
+        self.train = train
         self.val = val
         self.val_loader = None
         if val is not None:
@@ -105,8 +114,9 @@ class Detect2d:
     def steps_per_epoch(self) -> int:
         return len(self.train_loader)
 
-    def train_batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        return self.train_loader.batches(epoch, start_step)
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch]:
+        weights = weights_of_images(self.train, class_maps) if self.config.image_weights else None
+        return self.train_loader.batches(epoch, start_step, weights)
 
     def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:
         images = batch.images.float().div_(255)
@@ -114,7 +124,9 @@ class Detect2d:
             images = self._rescaled(images, epoch, step)
         output = self.criterion(self._network(images), batch.targets)
         # DistributedDataParallel takes the mean over ranks of gradients; of losses that are parts the sum is wanted.
-        return StepLoss(output.total * self.world.size, output.items)
+        # The criterion counts images; published, four samples in one image count as four.
+        samples = QUAD_SIZE if self.config.quad else 1
+        return StepLoss(output.total * (self.world.size * samples), output.items)
 
     def evaluate(
         self,
@@ -146,10 +158,11 @@ class Detect2d:
         values = (found.precision, found.recall, found.map50, found.map)
         metrics = dict(zip(self.metric_names, values, strict=False))
         losses = found.losses or (0.0,) * len(self.loss_names)
+        maps = found.yolo.class_maps(len(self.names))
         if found.coco is None:
-            return Score(fitness(found), metrics, losses, found)
+            return Score(fitness(found), metrics, losses, found, class_maps=maps)
         coco = dict(zip(COCO_COLUMNS, found.coco.tolist(), strict=True))
-        return Score(max(float(found.coco[0]), 0.0), metrics, losses, found, coco)
+        return Score(max(float(found.coco[0]), 0.0), metrics, losses, found, coco, maps)
 
     def describe_model(self) -> dict[str, Any]:
         assert isinstance(self.model, DetectionModel)

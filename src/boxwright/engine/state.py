@@ -16,6 +16,7 @@ class RunState:
     last_update: global step of the newest optimizer step; -1 before the first.
     loss_sum: sum of the loss items over the running epoch's batches, on the device; None at its start.
     history: one row an epoch, column name to value, as in results.csv.
+    class_maps: mAP of each class in the last validation, by which images are weighed; empty before the first.
     fitness: of all validations, in their order.
     """
 
@@ -24,6 +25,7 @@ class RunState:
     last_update: int = -1
     loss_sum: Tensor | None = None
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    class_maps: list[float] = field(default_factory=list[float])
     fitness: list[float] = field(default_factory=list[float])
 
     def to_plain(self) -> dict[str, Any]:
@@ -35,6 +37,7 @@ class RunState:
             "last_update": self.last_update,
             "loss_sum": loss_sum,
             "history": [dict(row) for row in self.history],
+            "class_maps": list(self.class_maps),
             "fitness": list(self.fitness),
         }
 

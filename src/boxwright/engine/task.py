@@ -33,6 +33,7 @@ class Score:
         losses: one value a loss name; zeros where no loss was taken.
         detail: the evaluation itself, for reports.
         more: further columns of results.csv, which the console leaves out.
+        class_maps: mAP of each class, for the order of the next epochs; empty if the task has no classes.
     """
 
     fitness: float
@@ -40,6 +41,7 @@ class Score:
     losses: Sequence[float]
     detail: Any
     more: Mapping[str, float] = field(default_factory=dict[str, float])
+    class_maps: Sequence[float] = ()
 
 
 class ValWatch(Protocol):
@@ -67,8 +69,11 @@ class Task(Protocol):
         """Batches in an epoch."""
         ...
 
-    def train_batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        """Batches of an epoch from a step on; the same for the same arguments."""
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch]:
+        """Batches of an epoch from a step on; the same for the same arguments.
+
+        class_maps: those of the last score, empty before the first.
+        """
         ...
 
     def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:

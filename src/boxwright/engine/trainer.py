@@ -132,7 +132,7 @@ class Trainer:
         state, task = self.state, self.task
         task.model.train()
         self.hooks.tell(Callback.on_train_epoch_start, self.place)
-        for batch in task.train_batches(state.epoch, state.step):
+        for batch in task.train_batches(state.epoch, state.step, state.class_maps):
             self.hooks.tell(Callback.on_train_batch_start, self.place, batch)
             self._between_steps = False
             step = state.epoch * task.steps_per_epoch + state.step
@@ -175,6 +175,7 @@ class Trainer:
         due = not config.noval and (state.epoch + 1) % config.val_period == 0
         if due or last or self.stopping.may_stop_next(state.epoch):
             score = self._evaluate()
+            state.class_maps = list(score.class_maps)
         state.history.append(self._row(score))
         if score is not None:
             state.fitness.append(score.fitness)

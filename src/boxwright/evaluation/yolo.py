@@ -91,6 +91,12 @@ class YoloMetrics:
     def map(self) -> float:
         return _mean(self.ap)
 
+    def class_maps(self, num_classes: int) -> list[float]:
+        """mAP of each of all classes; one without labels counts as the mean, as nothing is known of it."""
+        maps = np.full(num_classes, self.map)
+        maps[self.class_ids] = self.ap.mean(axis=1)
+        return maps.tolist()
+
 
 class YoloEvaluator:
     """Gathers which detections are true at each IoU threshold; `evaluate` gives YoloMetrics.

@@ -35,6 +35,7 @@ def make(index: DataIndex, image: int, epoch: int = 0, out_hw: tuple[int, int] =
         pytest.param({"flipud": 1.0, "fliplr": 1.0}, id="both flips"),
         pytest.param({"fliplr": 1.0, "scale": 0.9}, id="strong scale"),
         pytest.param({"mosaic": 0.0}, id="letterbox"),
+        pytest.param({"mosaic9": 1.0}, id="mosaic of nine"),
         pytest.param({"copy_paste": 1.0}, id="copy-paste"),
         pytest.param({"mosaic": 0.0, "translate": 0.4, "flipud": 0.5}, id="letterbox, far shift"),
     ],
