@@ -19,7 +19,7 @@ from boxwright.data.index import DataIndex
 from boxwright.engine.callbacks import Callback, Hooks, RunReport
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.decay import check_course
-from boxwright.engine.detect2d import Detect2d
+from boxwright.engine.detect2d import Detect2d, batch_unit
 from boxwright.engine.device import count_processes, device_of_rank
 from boxwright.engine.distributed import World
 from boxwright.engine.job_board import folder_before_restart, remember_folder
@@ -138,12 +138,23 @@ def fitting_imgsz(imgsz: int, stride: int) -> int:
 
 def _policy(config: RunConfig, world: World) -> Policy:
     """Device and precision of this process."""
-    size, share = config.batch_size, config.batch_size // world.size
-    if size % world.size:
-        fitting = f"{share * world.size} or {(share + 1) * world.size}" if share else str(world.size)
-        raise UserError(f"--batch-size {size} cannot be shared evenly by {world.size} processes; take {fitting}")
+    _check_loading(config, world)
     policy = resolve(config.precision, device_of_rank(config.device, world))
     return Policy(world.from_first(policy.name), policy.device)
+
+
+def _check_loading(config: RunConfig, world: World) -> None:
+    """Raise a UserError where batches cannot be made as the settings say."""
+    if config.image_weights and config.rect:
+        raise UserError("--rect keeps images sorted by shape, --image-weights draws them at random: leave one out")
+    size, unit = config.batch_size, batch_unit(config, world.size)
+    if size % unit:
+        several = f"shared evenly by {world.size} processes" if world.size > 1 else ""
+        quad = "split into groups of four, as --quad takes them" if config.quad else ""
+        wish = " and ".join(filter(None, (quad, several)))
+        below = size // unit * unit
+        fitting = f"{below} or {below + unit}" if below else str(unit)
+        raise UserError(f"--batch-size {size} cannot be {wish}; take {fitting}")
 
 
 def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
