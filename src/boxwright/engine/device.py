@@ -39,7 +39,7 @@ def count_processes(device: str, nproc: int) -> int:
     """How many processes of this machine a run is meant to have: one for each of several GPUs, or `nproc`.
 
     Raises:
-        UserError: the two do not agree, or a GPU is named twice.
+        UserError: the two do not agree, or a GPU is named twice or not there.
     """
     names = [name.strip().lower().removeprefix("cuda:") for name in device.split(",")]
     if len(names) == 1:
@@ -50,6 +50,8 @@ def count_processes(device: str, nproc: int) -> int:
         raise UserError(
             f"--nproc {nproc} and the {len(names)} GPUs of --device {device} do not agree: leave out --nproc"
         )
+    for name in names:  # here, so that one process says what is missing
+        select_device(name)
     return len(names)
 
 

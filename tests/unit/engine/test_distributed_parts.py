@@ -130,12 +130,16 @@ def test_who_this_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert World().loader_workers(8) == 8
 
 
-def test_how_many_processes() -> None:
+def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    two_gpus(monkeypatch, count=6)
     assert [count_processes(device, 1) for device in ("", "cpu", "0", "0,1", "cuda:1, cuda:3,5")] == [1, 1, 1, 2, 3]
     assert (count_processes("cpu", 3), count_processes("0,1", 2)) == (3, 2)
     for device, nproc, says in (("0,1", 3, "leave out --nproc"), ("0,0", 1, "0,1,2"), ("cpu,cpu", 1, "0,1,2")):
         with pytest.raises(UserError, match=says):
             count_processes(device, nproc)
+    two_gpus(monkeypatch)
+    with pytest.raises(UserError, match="'2' is not there: this machine has 2 GPU"):
+        count_processes("0,2", 1)
 
 
 def test_each_process_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
