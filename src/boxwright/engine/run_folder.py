@@ -1,10 +1,20 @@
-"""Where a run writes: exp, exp2, exp3 ... below a project folder."""
+"""Where a run writes: exp, exp2, exp3 ... below a project folder, and that only one process writes there."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from boxwright.errors import UserError
+
+_LOCK = ".boxwright_running"
+_log = logging.getLogger("boxwright.train")
 
 
 def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Path:
@@ -37,3 +47,51 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
             ) from error
         else:
             return folder
+
+
+@contextmanager
+def only_run_in(folder: Path) -> Generator[None]:
+    """Keep other processes from training into a run folder.
+
+    The lock is one of the operating system (POSIX record lock): it ends with the process, however that ends, and loader
+    processes that outlive it by seconds do not hold it.
+
+    Raises:
+        UserError: another process trains into the folder; names it.
+    """
+    descriptor = _locked(folder)
+    if descriptor is None:
+        yield
+        return
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        (folder / _LOCK).unlink(missing_ok=True)  # while it is still locked, see _locked
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    """File descriptor of the lock; None where the file system knows no locks."""
+    path = folder / _LOCK
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"run folder {folder} cannot be written ({error.strerror})") from error
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace")
+            os.close(descriptor)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                _log.warning("%s cannot be locked (%s): start no second run in it", folder, error.strerror)
+                return None
+            raise UserError(
+                f"process {holder or 'of unknown number'} trains into run folder {folder}: "
+                "wait until it ends, or take another --name"
+            ) from None
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # who held it before has deleted this file: the next one has its own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, Tensor
 from boxwright.engine.named_callbacks import checked, named_callbacks
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
-from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.run_folder import new_run_folder, only_run_in
 from boxwright.engine.text_log import TextLog
 from boxwright.engine.threads import one_core_left
 from boxwright.engine.trainer import Trainer
@@ -38,6 +39,7 @@ from boxwright.models.build import build_model, read_spec
 from boxwright.models.detection import DetectionModel
 from boxwright.models.zoo import load_spec
 from boxwright.tuning.auto_anchor import with_fitting_anchors
+from boxwright.tuning.auto_batch import with_fitting_batch
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
@@ -103,17 +105,30 @@ def _train(world: World, config: RunConfig, callbacks: Sequence[Callback] = ()) 
     callbacks = (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
     train_index, val_index = _open(config, world)
     config, model = _agreed_network(config, train_index, world)
+    config = with_fitting_batch(config, model, len(train_index), policy, world)
     folder = before or Path()
     if world.is_first:
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
-        (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-    return _run(config, model, train_index, val_index, policy, world.from_first(folder), world, callbacks)
+    with _claimed(folder, world):
+        if world.is_first:
+            (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+        return _run(config, model, train_index, val_index, policy, world.from_first(folder), world, callbacks)
 
 
 def _resume(
     world: World, path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()
 ) -> Path:
-    folder, content = world.from_first(_saved_run(path) if world.is_first else (Path(), {}))
+    checkpoint = world.from_first(_find_checkpoint(path) if world.is_first else Path())
+    with _claimed(checkpoint.parent.parent, world):
+        return _go_on(world, checkpoint, overrides, callbacks)
+
+
+def _claimed(folder: Path, world: World) -> AbstractContextManager[None]:
+    return only_run_in(folder) if world.is_first else nullcontext()
+
+
+def _go_on(world: World, checkpoint: Path, overrides: Mapping[str, object], callbacks: Sequence[Callback]) -> Path:
+    folder, content = checkpoint.parent.parent, world.from_first(load_run(checkpoint) if world.is_first else {})
     config = load(RunConfig, {**content["config"], **overrides})
     policy = _policy(config, world)
     callbacks = (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
@@ -121,11 +136,6 @@ def _resume(
     model = _saved_model(content, train_index)
     print(f"going on with {folder} after epoch {content['epoch']} of {config.epochs}")
     return _run(config, model, train_index, val_index, policy, folder, world, callbacks, content)
-
-
-def _saved_run(path: Path | None) -> tuple[Path, dict[str, Any]]:
-    checkpoint = _find_checkpoint(path)
-    return checkpoint.parent.parent, load_run(checkpoint)
 
 
 def fitting_imgsz(imgsz: int, stride: int) -> int:
@@ -148,7 +158,7 @@ def _check_loading(config: RunConfig, world: World) -> None:
     if config.image_weights and config.rect:
         raise UserError("--rect keeps images sorted by shape, --image-weights draws them at random: leave one out")
     size, unit = config.batch_size, batch_unit(config, world.size)
-    if size % unit:
+    if size != -1 and size % unit:
         several = f"shared evenly by {world.size} processes" if world.size > 1 else ""
         quad = "split into groups of four, as --quad takes them" if config.quad else ""
         wish = " and ".join(filter(None, (quad, several)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.run_folder import new_run_folder, only_run_in
 from boxwright.errors import UserError
 
 
@@ -40,3 +42,29 @@ def test_a_project_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
         UserError, match=r"cannot be written \(Permission denied\); choose another place with --project"
     ):
         new_run_folder(tmp_path, "exp")
+
+
+HOLDER = """
+import sys, time
+import subprocess
+import sys
+from pathlib import Path
+from boxwright.engine.run_folder import only_run_in
+
+with only_run_in(Path(sys.argv[1])):
+    print("holds", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holds\n"
+        with pytest.raises(UserError, match=rf"process {holder.pid} on .* trains into run folder {tmp_path}: "):
+            only_run_in(tmp_path).__enter__()
+        holder.kill()  # it leaves its file behind, but no lock
+    assert len(list(tmp_path.iterdir())) == 1
+    with only_run_in(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
