@@ -8,9 +8,6 @@ from collections import deque
 from pathlib import Path
 from signal import Signals
 
-import torch
-from torch import Tensor
-
 from boxwright.config.schema import RunConfig
 from boxwright.engine.callbacks import (
     Callback,
@@ -26,6 +23,7 @@ from boxwright.engine.callbacks import (
 from boxwright.engine.checkpointing import save_last, save_weights
 from boxwright.engine.distributed import World
 from boxwright.engine.ema import ModelEma
+from boxwright.engine.finite import FiniteWatch
 from boxwright.engine.interrupt import EXIT_CODES, Interrupt
 from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.precision import Policy
@@ -74,7 +72,7 @@ class Trainer:
         self.ema = ModelEma(task.model, config.optim.ema_decay, config.optim.ema_tau)
         self.stopping = EarlyStopping(config.patience)
         self.state = RunState()
-        self._first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self._finite = FiniteWatch(self.device)
         self._stopped = ""  # why a callback ended the run
         self._between_steps = True  # what is saved now can be resumed
         self._recent: deque[tuple[int, tuple[Path, ...]]] = deque(maxlen=LOG_STEPS + 1)
@@ -159,7 +157,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.task.model, self.config.optim.clip_norm)
         if not self.scaler.is_enabled():  # the scaler leaves such a step out and tries a smaller scale
-            self._mark_bad(~norm.isfinite(), step)
+            self._finite.note_gradient(norm, step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.hooks.tell(Callback.on_before_zero_grad, self.place)
@@ -235,10 +233,7 @@ class Trainer:
         state = self.state
         state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
         self._recent.append((step, batch.paths))
-        self._mark_bad(~loss.items.isfinite().all(), step)
-
-    def _mark_bad(self, bad: Tensor, step: int) -> None:
-        self._first_bad = torch.where(bad & (self._first_bad < 0), step, self._first_bad)
+        self._finite.note_loss(loss.items, step)
 
     def _report_step(self) -> None:
         """Tell how it goes. The device is waited for here."""
@@ -262,7 +257,7 @@ class Trainer:
     def _kept(self) -> str:
         """After a mistake of a callback: save the state if it is that between two steps, and say what there is."""
         path = self.weights_folder / "last.pt"
-        if self._between_steps and int(self._first_bad) < 0:
+        if self._between_steps and self._finite.first() is None:
             try:
                 save_last(self, path)
             except UserError as error:  # as on a full disk, which may be what the callback has found
@@ -275,20 +270,22 @@ class Trainer:
         """Stop if the loss or gradient of a recent step was not finite; the last good checkpoint stays as it is.
 
         Raises:
-            DivergedError: names the step and its images.
+            DivergedError: names the value, the step and its images.
         """
-        bad = int(self._first_bad)
-        if bad < 0:
+        bad = self._finite.first()
+        if bad is None:
             return
-        paths = next((paths for step, paths in self._recent if step == bad), ())
-        epoch, step = divmod(bad, self.task.steps_per_epoch)
+        paths = next((paths for step, paths in self._recent if step == bad.step), ())
+        epoch, step = divmod(bad.step, self.task.steps_per_epoch)
         images = ", ".join(str(path) for of_rank in self.world.all(paths) for path in of_rank)
         kept = self.weights_folder / "last.pt"
         keep = f"{kept} of before is kept. " if kept.exists() else ""
-        raise DivergedError(
-            f"the loss or its gradient is not finite at epoch {epoch + 1}, step {step + 1}. {keep}"
-            "Try a lower --optim.lr0, --precision fp32, or look at these images and their labels: " + images
+        text = (
+            f"the {bad.what} is {bad.value:g}, at epoch {epoch + 1}, step {step + 1}, where the rate was "
+            f"{self.schedule.at(bad.step, self.state.fitness).lr_other:.3g}. {keep}{bad.advice()}: {images}"
         )
+        _mistakes.info("%s", text)
+        raise DivergedError(text)
 
     def _leave_if_told(self, interrupt: Interrupt) -> None:
         """After a signal to any rank: save, say how to go on, leave, all after the same step."""

@@ -17,6 +17,7 @@ from boxwright.config.recipe import V3, with_recipe
 from boxwright.config.schema import RunConfig, ValConfig
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
+from boxwright.engine.advice import Advice, anchors_do_not_fit, labels_out_of_range
 from boxwright.engine.callbacks import Callback, Hooks, RunReport
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.decay import check_course
@@ -38,7 +39,7 @@ from boxwright.jobs.val import val
 from boxwright.models.build import build_model, read_spec
 from boxwright.models.detection import DetectionModel
 from boxwright.models.zoo import load_spec
-from boxwright.tuning.auto_anchor import with_fitting_anchors
+from boxwright.tuning.auto_anchor import recall_of_anchors, with_fitting_anchors
 from boxwright.tuning.auto_batch import with_fitting_batch
 
 _log = logging.getLogger("boxwright.train")
@@ -254,7 +255,8 @@ def _run(
     frozen = freeze_layers(model, config.freeze)
     if frozen:
         print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
-    with Hooks((*_logs(config, folder), *callbacks) if world.is_first else ()) as hooks:
+    told = (*_logs(config, folder), _advice(config, model, train_index), *callbacks) if world.is_first else ()
+    with Hooks(told) as hooks:
         hooks.tell(Callback.on_pretrain_routine_start, RunReport(folder, config))
         task = Detect2d(model, train_index, val_index, config, policy.device, world)
         trainer = Trainer(task, config, folder, policy, hooks, world)
@@ -284,6 +286,12 @@ def _logs(config: RunConfig, folder: Path) -> tuple[Callback, ...]:
         TextLog(folder / "log.log"),
         ConsoleLog(),
     )
+
+
+def _advice(config: RunConfig, model: DetectionModel, data: DataIndex) -> Advice:
+    recall = None if (config.loss.recipe or model.recipe) == V3 else recall_of_anchors(model, data, config)
+    labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
+    return Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
 
 
 def _introduce(

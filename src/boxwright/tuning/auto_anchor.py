@@ -61,6 +61,12 @@ def with_fitting_anchors(model: DetectionModel, data: DataIndex, config: RunConf
     return with_anchors(model, levels)
 
 
+def recall_of_anchors(model: DetectionModel, data: DataIndex, config: RunConfig) -> float:
+    """Best possible recall of the anchors of a network, measured as `with_fitting_anchors` does."""
+    sizes = label_sizes(data, config.imgsz, random_numbers(config.seed))
+    return fit(sizes, anchors_of(model), config.loss.anchor_t).recall
+
+
 def anchors_of(model: DetectionModel) -> Sizes:
     """(K, 2) width, height in pixels, of all levels."""
     pixels = model.anchors.detach().cpu().numpy() * np.array(model.strides, np.float32).reshape(-1, 1, 1)
