@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from boxwright.checkpoints.native import save_checkpoint
+from boxwright.cli import evolve, train
 from boxwright.models.build import build_model
 from boxwright.models.zoo import load_spec
 
@@ -27,7 +28,8 @@ def examples(document: str, language: str) -> list[str]:
 
 
 def commands(document: str) -> list[str]:
-    lines = (line.partition(" #")[0].strip() for block in examples(document, "bash") for line in block.splitlines())
+    blocks = (block.replace("\\\n", "") for block in examples(document, "bash"))
+    lines = (line.partition(" #")[0].strip() for block in blocks for line in block.splitlines())
     return [line for line in lines if line]
 
 
@@ -111,3 +113,11 @@ def test_named_targets_and_files_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists() or target == "docs/demo.jpg", f"{document} points at {target}"
+
+
+@pytest.mark.parametrize("command", commands("docs/scale.md"))
+def test_the_flags_of_a_command_for_many_machines_are_known(command: str) -> None:
+    """What it does there is tested by test_distributed.py and test_evolve.py."""
+    words = shlex.split(command)
+    _, verb, *flags = words[words.index("boxwright") :]
+    assert {"train": train, "evolve": evolve}[verb].parser().parse_strictly(flags)
