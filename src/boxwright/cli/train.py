@@ -17,7 +17,7 @@ RUN = (
     Flag("weights", "--weights", "", "checkpoint to start from; none: from scratch", "PT"),
     Flag("data", "--data", "", "data yaml, Darknet .data, VOC root or COCO json", "DATA"),
     Flag("epochs", "--epochs", "100", "passes over the training images"),
-    Flag("batch_size", "--batch-size --batch", "16", "images a step"),
+    Flag("batch_size", "--batch-size --batch", "16", "images a step; -1: as many as fit in memory"),
     Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),
     Flag(
         "device", "--device", "", "cpu, a GPU as 0 or cuda:0, several as 0,1; none: the first GPU, else cpu", "DEVICE"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -65,6 +65,15 @@ def _paths(value: Any) -> Any:
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+
+
+def _train_batch(value: int) -> int:
+    if not value:
+        raise ValueError("it is a number of images from 1, or -1 for as many as fit in memory")
+    return value
+
+
+TrainBatch = Annotated[int, Field(ge=-1), AfterValidator(_train_batch)]
 
 
 def _anchors(value: Any) -> Any:
@@ -178,7 +187,7 @@ class RunConfig(Frozen):
     weights: str = ""  # start from this checkpoint; empty: from scratch
     data: str = ""  # data yaml, VOC root, or COCO json
     epochs: Annotated[int, Field(ge=1)] = 100
-    batch_size: Annotated[int, Field(ge=1)] = 16  # images a step, over all ranks
+    batch_size: TrainBatch = 16  # images a step, over all ranks; -1: as many as fit in memory
     imgsz: Annotated[int, Field(ge=1)] = 640  # network input side; rounded up to a multiple of the largest stride
     anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
     noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training

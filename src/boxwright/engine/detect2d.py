@@ -37,6 +37,15 @@ def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
     return int(imgsz // 1.5 // stride) * stride, int(imgsz // 0.667 // stride) * stride
 
 
+def largest_side(config: RunConfig, stride: int) -> int:
+    """The largest side of the images that the network is given."""
+    if not config.multi_scale:
+        return config.imgsz
+    if config.optim.release == "v3":
+        return v3_sides(config.imgsz, stride)[1]
+    return (int(config.imgsz * 1.5) + stride - 1) // stride * stride
+
+
 def batch_unit(config: RunConfig, num_ranks: int) -> int:
     """What a batch size is a multiple of."""
     return num_ranks * (QUAD_SIZE if config.quad else 1)
