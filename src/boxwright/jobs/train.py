@@ -36,6 +36,7 @@ from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.jobs.launch import is_launched, run_job
 from boxwright.jobs.val import val
+from boxwright.losses.recipe import check_criterion
 from boxwright.models.build import build_model, read_spec
 from boxwright.models.detection import DetectionModel
 from boxwright.models.zoo import load_spec
@@ -216,6 +217,7 @@ def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[R
     if world.is_first:
         model = _make_model(config, data)
         config = with_recipe(config, model.recipe, has_backbone=model.num_backbone_layers > 0)
+        check_criterion(model, config.loss)
         fitting = fitting_imgsz(config.imgsz, max(model.strides))
         place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
         config = config.model_copy(update={"imgsz": fitting, "data": place})

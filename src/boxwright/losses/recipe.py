@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from boxwright.config.schema import LossConfig
+from boxwright.errors import UserError
 from boxwright.losses.releases import RELEASES
-from boxwright.losses.yolo import SumOverRanks, YoloLoss, alone
+from boxwright.losses.yolo import REFERENCE_STRIDE, SumOverRanks, YoloLoss, alone
 from boxwright.losses.yolov3 import YoloV3Loss
 from boxwright.models.detection import DetectionModel
+
+
+def check_criterion(model: DetectionModel, config: LossConfig) -> None:
+    """Refuse options that the loss of this network does not have, before anything is done.
+
+    Raises:
+        UserError: there is nothing that autobalance could move.
+    """
+    if not config.autobalance:
+        return
+    if (config.recipe or model.recipe) == "v3":
+        raise UserError("--loss.autobalance: the loss of YOLOv3-SPP has no weights of levels that could be balanced")
+    if REFERENCE_STRIDE not in model.strides:
+        raise UserError(
+            f"--loss.autobalance holds the level of stride {REFERENCE_STRIDE} fixed; this model has only the strides "
+            + ", ".join(map(str, model.strides))
+        )
 
 
 def make_criterion(

@@ -29,7 +29,7 @@ from boxwright.structures import Targets
 
 _AUTOBALANCE_RATE = 0.0001
 _MANY_LEVELS = 4
-_REFERENCE_STRIDE = 16  # autobalance keeps this level's weight at 1
+REFERENCE_STRIDE = 16  # autobalance keeps this level's weight at 1
 
 SumOverRanks = Callable[[Tensor], Tensor]  # gives the sum of a tensor of counts or values over all processes
 
@@ -111,7 +111,7 @@ class YoloLoss(nn.Module):
         self.register_buffer("balance", torch.tensor(by_stride))
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
         strides = list(strides)
-        self.reference_level = strides.index(_REFERENCE_STRIDE) if config.autobalance else 0
+        self.reference_level = strides.index(REFERENCE_STRIDE) if config.autobalance else 0
 
     def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
         """Loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
