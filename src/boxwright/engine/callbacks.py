@@ -22,6 +22,7 @@ from typing import Concatenate, ParamSpec
 from torch import Tensor, nn
 
 from boxwright.config.schema import RunConfig
+from boxwright.engine.meters import StepCost
 from boxwright.engine.task import Score
 from boxwright.errors import UserError
 from boxwright.structures import Batch, Detections
@@ -80,6 +81,8 @@ class StepReport:
     losses: mean of each loss over the epoch so far.
     rates: learning rate of each parameter group.
     batch_size: images a step.
+    recent: median of each loss over the newest 20 steps.
+    cost: time and memory of a step of the first process.
     """
 
     epoch: int
@@ -89,6 +92,8 @@ class StepReport:
     losses: Mapping[str, float]
     rates: Sequence[float]
     batch_size: int
+    recent: Mapping[str, float]
+    cost: StepCost
 
 
 @dataclass(frozen=True, slots=True)

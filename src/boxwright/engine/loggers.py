@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport, StepReport
+from boxwright.engine.meters import StepCost
 
 _V3_LOSSES = (("giou", "box"), ("obj", "obj"), ("cls", "cls"))
 
@@ -56,8 +57,9 @@ class EventsJsonl(Callback):
         self._append("resume" if report.history else "start", {"epochs_done": len(report.history)})
 
     def on_step_report(self, report: StepReport) -> None:
-        losses = dict(report.losses)
-        self._append("step", {"epoch": report.epoch, "step": report.step, "losses": losses, "rates": report.rates})
+        place = {"epoch": report.epoch, "step": report.step}
+        losses = {"losses": dict(report.losses), "recent": dict(report.recent), "rates": report.rates}
+        self._append("step", place | losses | asdict(report.cost))
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
         self._append("epoch", dict(report.history[-1]) | {"improved": report.improved})
@@ -72,7 +74,7 @@ class EventsJsonl(Callback):
 
 
 class TensorBoard(Callback):
-    """Scalars of an epoch.
+    """Scalars of an epoch, and under `cost/` the time and memory of its steps.
 
     Args:
         folder: where the event file goes.
@@ -83,13 +85,19 @@ class TensorBoard(Callback):
         self.folder = folder
         self.tags = tags
         self._writer: Any = None
+        self._cost: StepCost | None = None
 
     def on_train_start(self, report: StartReport) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self._writer = SummaryWriter(str(self.folder), purge_step=len(report.history) or None)
 
+    def on_step_report(self, report: StepReport) -> None:
+        self._cost = report.cost
+
     def on_fit_epoch_end(self, report: EpochReport) -> None:
+        for name, value in (asdict(self._cost) if self._cost is not None else {}).items():
+            self._writer.add_scalar(f"cost/{name}", value, report.epoch)
         for name, value in self.tags(report.history[-1]).items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, report.epoch)
@@ -165,18 +173,11 @@ class ConsoleLog(Callback):
             self._progress.stop()
 
     def _pace(self, report: StepReport) -> str:
-        """Rate, speed of the running epoch, memory, and the time left at the pace of the whole run so far."""
+        """Rate, speed of the running epoch, a step's time, memory, and the time left at the pace of the run so far."""
         done = report.epoch * report.steps + report.step
         seconds = time.perf_counter() - self._start[1]
         left = (report.epochs * report.steps - done) * seconds / max(done - self._start[0], 1)
         speed = f"{self._images_per_second:.1f} img/s"
-        return f"lr {report.rates[-1]:.2g}  {speed}  {memory_text()}  left {timedelta(seconds=round(left))}"
-
-
-def memory_text() -> str:
-    """Most memory that training has taken: of the GPU, or of this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
+        step = f"step {report.cost.seconds:.3g} s, {report.cost.wait_share:.0%} of it waiting for data"
+        memory = f"{report.cost.memory / 2**30:.1f} GiB"
+        return f"lr {report.rates[-1]:.2g}  {speed}  {step}  {memory}  left {timedelta(seconds=round(left))}"

@@ -25,6 +25,7 @@ from boxwright.engine.distributed import World
 from boxwright.engine.ema import ModelEma
 from boxwright.engine.finite import FiniteWatch
 from boxwright.engine.interrupt import EXIT_CODES, Interrupt
+from boxwright.engine.meters import RecentLosses, StepClock
 from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import make_schedule
@@ -73,6 +74,8 @@ class Trainer:
         self.stopping = EarlyStopping(config.patience)
         self.state = RunState()
         self._finite = FiniteWatch(self.device)
+        self.clock = StepClock(self.device)
+        self._recent_losses = RecentLosses()
         self._stopped = ""  # why a callback ended the run
         self._between_steps = True  # what is saved now can be resumed
         self._recent: deque[tuple[int, tuple[Path, ...]]] = deque(maxlen=LOG_STEPS + 1)
@@ -130,7 +133,9 @@ class Trainer:
         state, task = self.state, self.task
         task.model.train()
         self.hooks.tell(Callback.on_train_epoch_start, self.place)
+        self.clock.begin()
         for batch in task.train_batches(state.epoch, state.step, state.class_maps):
+            self.clock.got_batch()
             self.hooks.tell(Callback.on_train_batch_start, self.place, batch)
             self._between_steps = False
             step = state.epoch * task.steps_per_epoch + state.step
@@ -146,10 +151,12 @@ class Trainer:
             self._note(loss, batch, step)
             state.step += 1
             self._between_steps = True
+            self.clock.end_step()
             self.hooks.tell(Callback.on_train_batch_end, self.place, loss.items)
             if state.step % LOG_STEPS == 0 or state.step == task.steps_per_epoch:
                 self._report_step()
             self._leave_if_told(interrupt)
+            self.clock.begin()
         self.hooks.tell(Callback.on_train_epoch_end, self.place)
 
     def update_weights(self, step: int) -> None:
@@ -233,6 +240,7 @@ class Trainer:
         state = self.state
         state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
         self._recent.append((step, batch.paths))
+        self._recent_losses.update(loss.items)
         self._finite.note_loss(loss.items, step)
 
     def _report_step(self) -> None:
@@ -251,6 +259,8 @@ class Trainer:
             dict(zip(names, losses, strict=True)),
             rates,
             self.config.batch_size,
+            dict(zip(names, self._recent_losses.medians(), strict=True)),
+            self.clock.read(),
         )
         self.hooks.tell(Callback.on_step_report, report)
 

@@ -46,6 +46,9 @@ def test_events(tmp_path: Path) -> None:
     assert [e["event"] for e in events] == ["start", *["step", "epoch"] * 3, "end"]
     assert events[2]["metrics/error"] == 0.5
     assert events[1]["losses"]["loss"] > 0
+    assert events[1]["recent"]["loss"] > 0
+    assert events[1]["seconds"] >= events[1]["wait_seconds"] > 0
+    assert events[1]["memory"] > 2**20
 
 
 def test_results_are_rewritten_from_the_history(tmp_path: Path) -> None:
@@ -63,5 +66,6 @@ def test_tensorboard_has_the_columns_of_the_results(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     header = (tmp_path / "results.csv").read_text().splitlines()[0].split(",")
-    assert sorted(events.Tags()["scalars"]) == sorted(header[1:])
+    costs = ["seconds", "mean_seconds", "wait_seconds", "mean_wait_seconds", "memory"]
+    assert sorted(events.Tags()["scalars"]) == sorted([*header[1:], *(f"cost/{name}" for name in costs)])
     assert [event.step for event in events.Scalars("metrics/error")] == [0, 1, 2]

@@ -1,0 +1,161 @@
+"""What a step costs and how losses run, smoothed: median of a window and mean of all, without waiting for the device.
+
+The device is waited for where a meter is read, which the trainer does every 20 steps. Source: the smoothed value and
+metric logger of detection references (spec A8): window of 20; median, mean, global mean, largest, newest. Sums and
+gathered values over several processes are not here but in distributed.py.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+WINDOW = 20
+
+
+class Smoothed:
+    """A series of numbers.
+
+    Args:
+        window: how many of the newest `median`, `mean` and `largest` look at.
+    """
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self.values: deque[float] = deque(maxlen=window)
+        self.total = 0.0
+        self.count = 0
+
+    def update(self, value: float) -> None:
+        self.values.append(value)
+        self.total += value
+        self.count += 1
+
+    @property
+    def newest(self) -> float:
+        return self.values[-1] if self.values else 0.0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values) if self.values else 0.0
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values) if self.values else 0.0
+
+    @property
+    def largest(self) -> float:
+        return max(self.values, default=0.0)
+
+    @property
+    def global_mean(self) -> float:
+        """Mean of all values, also those that have left the window."""
+        return self.total / max(self.count, 1)
+
+
+class RecentLosses:
+    """The losses of the newest steps, which stay on the device until they are read."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._items: deque[Tensor] = deque(maxlen=window)
+
+    def update(self, items: Tensor) -> None:
+        """items: (number of losses,), detached."""
+        self._items.append(items)
+
+    def medians(self) -> Sequence[float]:
+        """Median of each loss over the window. Waits for the device."""
+        if not self._items:
+            return []
+        return torch.stack(tuple(self._items)).float().quantile(0.5, dim=0).tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a step of this process costs.
+
+    Args:
+        seconds: median of the newest 20 steps, from asking for the batch to the end of the step on the device.
+        mean_seconds: mean over the run since it was started or resumed.
+        wait_seconds, mean_wait_seconds: the part of it in which the loader was waited for.
+        memory: most bytes taken so far: of tensors on a GPU, else of the process.
+    """
+
+    seconds: float
+    mean_seconds: float
+    wait_seconds: float
+    mean_wait_seconds: float
+    memory: int
+
+    @property
+    def wait_share(self) -> float:
+        """0..1: how much of the time went into waiting for data."""
+        return self.mean_wait_seconds / self.mean_seconds if self.mean_seconds else 0.0
+
+
+class StepClock:
+    """Times steps. On a GPU by events, as the host runs ahead of it.
+
+    What comes between `end_step` and the next `begin`, such as validation and reports, belongs to no step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.steps = Smoothed()
+        self.waits = Smoothed()
+        self._started = 0.0
+        self._begin: torch.cuda.Event | None = None
+        self._unread: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def begin(self) -> None:
+        """The next batch is asked for."""
+        self._started = time.perf_counter()
+        self._begin = self._event()
+
+    def got_batch(self) -> None:
+        self.waits.update(time.perf_counter() - self._started)
+
+    def end_step(self) -> None:
+        """All work of the step is done, or queued on the GPU."""
+        end = self._event()
+        if self._begin is None or end is None:
+            self.steps.update(time.perf_counter() - self._started)
+        else:
+            self._unread.append((self._begin, end))
+
+    def read(self) -> StepCost:
+        """Waits for the device."""
+        if self._unread:
+            self._unread[-1][1].synchronize()
+        for begin, end in self._unread:
+            self.steps.update(begin.elapsed_time(end) / 1000)
+        self._unread.clear()
+        return StepCost(
+            self.steps.median,
+            self.steps.global_mean,
+            self.waits.median,
+            self.waits.global_mean,
+            peak_memory(self.device),
+        )
+
+    def _event(self) -> torch.cuda.Event | None:
+        if self.device.type != "cuda":
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that tensors of a GPU, or this process, have taken so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

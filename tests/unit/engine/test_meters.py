@@ -1,0 +1,107 @@
+"""Smoothed values, losses read from the device, and what a step costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from boxwright.engine.callbacks import Callback, StepReport
+from boxwright.engine.meters import RecentLosses, Smoothed, StepClock, peak_memory
+from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.structures import Batch
+from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
+
+CPU = torch.device("cpu")
+
+
+def test_smoothed() -> None:
+    meter = Smoothed(window=4)
+    assert (meter.median, meter.mean, meter.global_mean, meter.largest, meter.newest) == (0, 0, 0, 0, 0)
+    for value in (100.0, 1.0, 2.0, 8.0, 3.0):
+        meter.update(value)
+    assert (meter.median, meter.mean, meter.largest, meter.newest) == (2.5, 3.5, 8.0, 3.0)
+    assert meter.global_mean == 114 / 5
+
+
+def test_recent_losses_are_medians_of_the_window() -> None:
+    losses = RecentLosses(window=3)
+    assert losses.medians() == []
+    for number in (50.0, 1.0, 9.0, 2.0):
+        losses.update(torch.tensor([number, -number]))
+    assert losses.medians() == [2.0, -2.0]
+
+
+class Listener(Callback):
+    def __init__(self) -> None:
+        self.reports: list[StepReport] = []
+
+    def on_step_report(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+
+class SlowTask(LineTask):
+    """By its own clock, a batch takes 2 s to come, a step 1 s, one step 30 s, and a validation 40 s."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch]:
+        for batch in super().train_batches(epoch, start_step):
+            self.now += 2
+            yield batch
+
+    def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:
+        self.now += 30 if (epoch, step) == (0, 1) else 1
+        return super().loss(batch, epoch, step)
+
+    def evaluate(
+        self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], watch: ValWatch | None = None
+    ) -> Score:
+        self.now += 40
+        return super().evaluate(model, autocast)
+
+
+def test_steps_are_timed_without_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener, task = Listener(), SlowTask()
+    monkeypatch.setattr("boxwright.engine.meters.time", task)
+    make_trainer(tmp_path, task, callbacks=[listener], epochs=2).fit()
+    first, second = (report.cost for report in listener.reports)
+    assert (first.seconds, first.mean_seconds) == (3, (4 * 3 + 32) / STEPS)
+    assert (second.seconds, second.mean_seconds) == (3, (9 * 3 + 32) / 2 / STEPS)
+    assert (second.wait_seconds, second.mean_wait_seconds) == (2, 2)
+    assert second.wait_share == 2 / second.mean_seconds
+    assert list(listener.reports[0].recent) == ["loss"]
+
+
+def test_memory_of_the_process() -> None:
+    before = peak_memory(CPU)
+    block = torch.ones(2**24)
+    assert peak_memory(CPU) - before > block.nbytes / 2 or before > 2**31  # it only grows
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_steps_of_a_gpu_are_timed_on_it() -> None:
+    """The host queues work in microseconds that takes the GPU milliseconds."""
+    device = torch.device("cuda", 0)
+    a = torch.randn(4096, 4096, device=device)
+    clock = StepClock(device)
+    (a @ a).sum().item()
+    for _ in range(3):
+        clock.begin()
+        clock.got_batch()
+        for _ in range(20):
+            a @ a
+        clock.end_step()
+    assert clock.steps.count == 0
+    cost = clock.read()
+    assert clock.steps.count == 3
+    assert cost.seconds > 0.005
+    assert cost.wait_seconds < 0.005
+    assert cost.memory >= a.nbytes
