@@ -63,11 +63,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     known = {"data": str(data), "model": str(network), "project": str(root), "name": "start", "noval": True}
     settings = QUIET | known | {"epochs": 50, "noplots": True, "optim": learn, "augment": still}
     folder = train.train(load(RunConfig, settings))
-    return {"root": root, "data": str(data), "weights": str(folder / "weights" / "best.pt")}
+    space = root / "space.yaml"  # few, so that the plots take little time
+    space.write_text("optim.lr0: [1.0e-5, 0.1]\noptim.momentum: [0.3, 0.6, 0.98]\nbox: [0.02, 0.2]\nhsv_s: [0, 0.9]\n")
+    return {
+        "root": root,
+        "known": {"data": str(data), "weights": str(folder / "weights" / "best.pt"), "space": str(space)},
+    }
 
 
 def flags(world: dict[str, Any], **more: Any) -> list[str]:
-    settings = SHORT | {"data": world["data"], "weights": world["weights"]} | more
+    settings = SHORT | world["known"] | more
     words: list[str] = []
     for name, value in settings.items():
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
@@ -81,7 +86,7 @@ def start(signal_name: str, trial: int, step: int, *argv: str) -> subprocess.Pop
 
 
 def begin(world: dict[str, Any], **more: Any) -> Path:
-    settings = SHORT | {"data": world["data"], "weights": world["weights"], "project": str(world["root"])} | more
+    settings = SHORT | world["known"] | {"project": str(world["root"])} | more
     return evolve(load(EvolveConfig, settings))
 
 
@@ -122,7 +127,7 @@ def test_two_workers_one_killed_and_started_again(world: dict[str, Any]) -> None
 
     best = study.best_trial
     assert study.best_value > 0
-    assert len({trial.value for trial in finished}) > 3
+    assert len({trial.value for trial in finished}) > 1
     kept = sorted(path.parent.parent.name for path in folder.glob("trials/*/weights/last.pt"))
     assert kept == [f"{best.number:04d}"]
 
@@ -152,7 +157,10 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(world: dict[str, Any
 
     with pytest.raises(UserError, match=r"begun with other settings: epochs 2, not 3; augment.scale 0.5, not 0.1"):
         begin(world, study=str(folder), seed=5, epochs=3, augment={"scale": 0.1})
-    space = world["root"] / "space.yaml"
+    with pytest.raises(UserError, match=r"no\.pt"):
+        begin(world, study=str(folder), seed=5, weights=str(world["root"] / "no.pt"))
+    assert (folder / "evolve.csv").exists()
+    space = world["root"] / "other.yaml"
     space.write_text("loss.box: [0.02, 0.2]\n")
     with pytest.raises(UserError, match="not the search space that this study was begun with"):
         begin(world, study=str(folder), seed=5, space=str(space))
@@ -202,7 +210,8 @@ def test_a_trial_that_diverges_counts_as_nothing(world: dict[str, Any], monkeypa
 
 
 def test_a_loss_that_is_not_finite_is_told_apart(world: dict[str, Any]) -> None:
-    settings = QUIET | {"data": world["data"], "weights": world["weights"], "project": str(world["root"])}
+    known = {name: world["known"][name] for name in ("data", "weights")}
+    settings = QUIET | known | {"project": str(world["root"])}
     with pytest.raises(DivergedError):
         train.train(load(RunConfig, settings | {"name": "wild", "optim": {"lr0": 1e30, "warmup_bias_lr": 1e30}}))
 

@@ -6,6 +6,8 @@ Here: what is searched, where, and whether it fits a study that is there already
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from boxwright.tuning.evolve_study import StudyPlace
 
+_log = logging.getLogger("boxwright.evolve")
 _KEY, _VERSION = "boxwright evolve", 1  # under which the settings of a search are kept in its study
 _NOT_KEPT = ("project", "name", "exist_ok", "study", "space", "device", "nproc")
 
@@ -50,12 +53,18 @@ def evolve(config: EvolveConfig) -> Path:
     try:
         return _work(config, space, place)
     except UserError:
-        if is_new and not (place.folder / "evolve.csv").exists() and not any(place.folder.glob("trials/*/weights/*")):
-            shutil.rmtree(place.folder, ignore_errors=True)  # nothing has begun: a mistake leaves nothing behind
+        if is_new and _is_unused(place.folder):
+            shutil.rmtree(place.folder, ignore_errors=True)  # a mistake leaves nothing behind
         raise
     except (SystemExit, KeyboardInterrupt):
         print(f"the search goes on with: {_command(config, place)}", flush=True)
         raise
+
+
+def _is_unused(folder: Path) -> bool:
+    """No trial has saved anything there, and no other worker has come."""
+    patterns = {"evolve.csv": 0, "trials/*/weights/*": 0, "workers/*.lock": 2}  # that of the folder, and our own
+    return all(len(list(folder.glob(pattern))) <= most for pattern, most in patterns.items())
 
 
 def _check(config: EvolveConfig) -> None:
@@ -64,7 +73,7 @@ def _check(config: EvolveConfig) -> None:
         raise UserError("boxwright evolve needs the package optuna: pip install 'boxwright[tune]'")
     if not config.study and not config.data:
         raise UserError("evolve needs --data, as train does, or --study of a search to go on with")
-    if config.nproc > 1 or "," in config.device:
+    if config.nproc > 1 or "," in config.device or "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError(
             "a trial runs in one process; start a worker for each GPU: boxwright evolve --study NAME --device 0, and "
             "the same with --device 1"
@@ -117,6 +126,12 @@ def agree(study: Study, config: EvolveConfig, space: Space) -> tuple[EvolveConfi
     _refuse_others(begun, merged)
     if config.space and dict(space) != theirs:
         raise UserError(f"--space {config.space} is not the search space that this study was begun with: leave it out")
+    for name in ("data", "weights"):
+        if getattr(merged, name) != getattr(begun, name):
+            _log.warning(
+                "this worker takes --%s %s, the study was begun with %s: both must hold the same",
+                *(name, getattr(merged, name), getattr(begun, name)),
+            )
     return merged, theirs
 
 

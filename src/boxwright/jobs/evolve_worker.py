@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +15,20 @@ from optuna.trial import Trial, TrialState
 
 from boxwright.config.evolve import OF_THE_SEARCH, EvolveConfig
 from boxwright.config.load import load
+from boxwright.config.recipe import with_recipe
 from boxwright.config.schema import RunConfig
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.engine.checkpointing import load_run
 from boxwright.errors import DivergedError, UserError
+from boxwright.jobs.info import open_network
 from boxwright.jobs.train import resume, train
 from boxwright.tuning.evolve_claims import FINISHED, Claim, Worker, one_at_a_time, trial_folder
 from boxwright.tuning.evolve_results import METRICS, FinishedTrial, best_of, hyps_of, write_csv, write_hyp
 from boxwright.tuning.evolve_study import StudyPlace, make_pruner, make_sampler, storage_mistakes
 from boxwright.tuning.genetic_sampler import distributions
-from boxwright.tuning.search_space import KEY_OF_SETTING, Space, start_values
+from boxwright.tuning.search_space import KEY_OF_SETTING, Range, Space, start_values
 
+_log = logging.getLogger("boxwright.evolve")
 _POLL_SECONDS = 5.0  # how often a worker without a trial looks whether another one has died
 
 
@@ -50,7 +55,7 @@ class Search:
         self.config = config
         self.space = space
         self.place = place
-        self.start = start_values(config, space)
+        self.start = _start(config, space)
         study.pruner = make_pruner(config)
 
     def run(self) -> None:
@@ -177,6 +182,17 @@ class Search:
             trials.index(best),
             self.place.folder / "evolve.png",
         )
+
+
+def _start(config: EvolveConfig, space: Space) -> dict[str, float]:
+    """The values of the first trial; where the settings are silent, those that the network is published with."""
+    network = open_network(config.model or config.weights)
+    full = with_recipe(config, network.recipe, has_backbone=network.num_backbone_layers > 0)
+    start = start_values(full, space)
+    for name, wanted in start_values(full, {name: Range(1, -math.inf, math.inf) for name in space}).items():
+        if wanted != start[name]:
+            _log.warning("%s begins at %g, its limit, not at %g; --space sets others", name, start[name], wanted)
+    return start
 
 
 class Pruning(Callback):
