@@ -1,4 +1,4 @@
-"""Callbacks that a run names in its settings: those of installed packages, by entry point.
+"""Callbacks that a run names in its settings: `mlflow`, and those of installed packages, by entry point.
 
 A package offers one in its pyproject.toml:
 
@@ -18,6 +18,7 @@ from boxwright.engine.callbacks import Callback
 from boxwright.errors import UserError
 
 GROUP = "boxwright.callbacks"
+MLFLOW = EntryPoint("mlflow", "boxwright.engine.mlflow_log:MlflowLog", GROUP)
 
 
 def named_callbacks(names: Sequence[str]) -> list[Callback]:
@@ -26,17 +27,20 @@ def named_callbacks(names: Sequence[str]) -> list[Callback]:
     Raises:
         UserError: nothing of that name is installed, or it cannot be loaded.
     """
-    offered = {point.name: point for point in entry_points(group=GROUP)}
+    offered = {point.name: point for point in (*entry_points(group=GROUP), MLFLOW)}
     for name in names:
         if name not in offered:
-            there = ", ".join(sorted(offered)) or "none"
-            raise UserError(f"there is no callback {name!r} to be named in callbacks; installed are: {there}")
+            raise UserError(
+                f"there is no callback {name!r} to be named in callbacks; there are {', '.join(sorted(offered))}"
+            )
     return [_loaded(offered[name]) for name in names]
 
 
 def _loaded(point: EntryPoint) -> Callback:
     try:
         callback = point.load()()
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"callback {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"

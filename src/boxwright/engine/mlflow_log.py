@@ -1,0 +1,120 @@
+"""The course of a run in MLflow: settings as params, columns of results.csv as metrics, results and best weights.
+
+Where it goes is said by MLFLOW_TRACKING_URI; without it, to plain files in `mlruns` of the project folder, and nothing
+goes over a network. `boxwright train --callbacks mlflow` names it. Needs the extra `mlflow`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from boxwright.config.load import dump
+from boxwright.config.schema import RunConfig
+from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport
+from boxwright.errors import UserError
+
+_KEY = "mlflow_run.txt"  # in the run folder: place and number of its MLflow run
+
+
+class MlflowLog(Callback):
+    """A run that is resumed goes on in its MLflow run, whose params stay those of its start.
+
+    Args:
+        weights: store best.pt, too, when the run is done.
+
+    Raises:
+        UserError: MLflow is not installed.
+    """
+
+    def __init__(self, *, weights: bool = True) -> None:
+        self.weights = weights
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+        try:
+            from mlflow.tracking import MlflowClient
+        except ImportError as error:
+            raise UserError("--callbacks mlflow needs MLflow: pip install 'boxwright[mlflow]'") from error
+        self._make_client = MlflowClient
+        self._client: Any = None
+        self._run = ""
+        self._epochs_told = 0
+        self._status = "FAILED"
+
+    def on_train_start(self, report: StartReport) -> None:
+        local = Path(report.config.project).absolute() / "mlruns"
+        place = os.environ.get("MLFLOW_TRACKING_URI") or local.as_uri()
+        if "://" not in place or place.startswith("file:"):
+            # MLflow 3 asks for this word before it writes plain files; its other local form is an SQL database.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self._client = self._make_client(tracking_uri=place)
+        key = report.folder / _KEY
+        self._run = self._found(key, place) if report.steps_done else ""
+        if self._run:
+            self._client.update_run(self._run, status="RUNNING")
+        else:
+            self._run = self._created(report.folder, report.config)
+            key.write_text(f"{place}\n{self._run}\n", encoding="utf-8")
+        self._tell(report.history)
+
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
+        self._tell(report.history)
+
+    def on_train_end(self, report: EndReport) -> None:
+        files = ["config.yaml", "results.csv", *(["weights/best.pt"] if self.weights else [])]
+        for file in (report.folder / name for name in files):
+            if file.exists():
+                self._client.log_artifact(self._run, str(file))
+        self._status = "FINISHED"
+
+    def teardown(self) -> None:
+        if self._run:
+            self._client.set_terminated(self._run, self._status)
+
+    def _found(self, key: Path, place: str) -> str:
+        """The MLflow run that this run began with, if it is of this place and still there."""
+        from mlflow.exceptions import MlflowException
+
+        known_place, _, run = key.read_text(encoding="utf-8").strip().partition("\n") if key.exists() else ("", "", "")
+        if known_place != place:
+            return ""
+        try:
+            metrics = self._client.get_run(run).data.metrics
+        except MlflowException:
+            return ""
+        # An epoch after which the process was killed before it was saved is trained again, to the same numbers.
+        losses = [name for name in metrics if name.startswith("train/")]
+        steps = [entry.step for entry in self._client.get_metric_history(run, losses[0])] if losses else []
+        self._epochs_told = max(steps, default=-1) + 1
+        return run
+
+    def _created(self, folder: Path, config: RunConfig) -> str:
+        from mlflow.entities import Param
+
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or Path(config.project).absolute().name
+        experiment = self._client.get_experiment_by_name(name)
+        number = experiment.experiment_id if experiment is not None else self._client.create_experiment(name)
+        run = self._client.create_run(number, run_name=folder.name).info.run_id
+        params = [Param(key, str(value)) for key, value in _flat(dump(config))]
+        for start in range(0, len(params), 100):  # the most that MLflow takes at once
+            self._client.log_batch(run, params=params[start : start + 100])
+        return run
+
+    def _tell(self, history: Sequence[Mapping[str, float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        for epoch in range(self._epochs_told, len(history)):
+            row = {name: value for name, value in history[epoch].items() if name != "epoch"}
+            self._client.log_batch(self._run, [Metric(name, value, now, epoch) for name, value in row.items()])
+        self._epochs_told = max(self._epochs_told, len(history))
+
+
+def _flat(settings: Mapping[str, Any], group: str = "") -> list[tuple[str, Any]]:
+    """Settings by dotted names."""
+    found: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        found += _flat(value, f"{group}{name}.") if isinstance(value, Mapping) else [(f"{group}{name}", value)]
+    return found
