@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 _NEVER = -1.0
+# A scale starts at 2**16, and each step that is left out halves it: it gets here when some 26 more were than were not.
+_LEAST_SCALE = 2.0**-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,20 @@ class NotFinite:
         if self.what == "loss":
             return "Try a lower --optim.lr0, --precision fp32, or look at these images and their labels"
         return "Try a lower --optim.lr0 or --optim.weight_decay, --precision fp32, or look at these images"
+
+
+def scale_is_gone(scale: float) -> str | None:
+    """Training in fp16 leaves out steps whose gradients are not finite and then scales the loss less; is it at its end?
+
+    Args:
+        scale: what the loss is multiplied by now.
+    """
+    if scale >= _LEAST_SCALE:
+        return None
+    return (
+        f"the gradients are not finite step after step, so the loss scale of fp16 has fallen to {scale:.2g}. "
+        "Try --precision bf16 or fp32, a lower --optim.lr0 or --optim.weight_decay"
+    )
 
 
 class FiniteWatch:

@@ -23,7 +23,7 @@ from boxwright.engine.callbacks import (
 from boxwright.engine.checkpointing import save_last, save_weights
 from boxwright.engine.distributed import World
 from boxwright.engine.ema import ModelEma
-from boxwright.engine.finite import FiniteWatch
+from boxwright.engine.finite import FiniteWatch, scale_is_gone
 from boxwright.engine.interrupt import EXIT_CODES, Interrupt
 from boxwright.engine.meters import RecentLosses, StepClock
 from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
@@ -282,6 +282,10 @@ class Trainer:
         Raises:
             DivergedError: names the value, the step and its images.
         """
+        gone = scale_is_gone(self.scaler.get_scale()) if self.scaler.is_enabled() else None
+        if gone is not None:
+            _mistakes.info("%s", gone)
+            raise DivergedError(gone)
         bad = self._finite.first()
         if bad is None:
             return

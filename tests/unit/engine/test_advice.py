@@ -156,6 +156,15 @@ def test_epochs_without_validation_have_no_recall(caplog: pytest.LogCaptureFixtu
     assert not caplog.records
 
 
+def test_epochs_without_validation_between_others(caplog: pytest.LogCaptureFixture) -> None:
+    history = [row(epoch, 1 - epoch / 20, 0.5, 0.2 * (epoch % 2)) for epoch in range(19)]
+    advice = Advice()
+    advice.on_train_start(start([]))
+    for done in range(1, 20):
+        tell(advice, history[:done])
+    assert not caplog.records
+
+
 def test_warm_up_of_the_schedule_counts(caplog: pytest.LogCaptureFixture) -> None:
     """At least 100 steps by default, 34 epochs of three: nothing is said before."""
     history = [row(epoch, 1.0, 0.0) for epoch in range(20)]

@@ -164,6 +164,32 @@ def test_gradient_that_is_not_finite_in_the_last_step_is_not_saved(tmp_path: Pat
     assert all(bool(t.isfinite().all()) for t in last(tmp_path)["state_dict"].values())
 
 
+@pytest.mark.parametrize(("scale", "ends"), [(2.0**-9, False), (2.0**-12, True)])
+def test_a_loss_scale_that_has_fallen_to_nothing(tmp_path: Path, scale: float, ends: bool) -> None:
+    """fp16 leaves out steps whose gradients are not finite; if there are no others, nothing is learned."""
+
+    class Scaler(torch.amp.GradScaler):
+        def is_enabled(self) -> bool:
+            return True
+
+        def get_scale(self) -> float:
+            return scale
+
+    trainer = make_trainer(tmp_path, epochs=1)
+    trainer.scaler = Scaler("cpu", enabled=False)
+    trainer.scaler.unscale_ = lambda optimizer: None  # type: ignore[method-assign]
+    trainer.scaler.scale = lambda outputs: outputs  # type: ignore[method-assign]
+    trainer.scaler.step = lambda optimizer: optimizer.step()  # type: ignore[method-assign]
+    trainer.scaler.update = lambda new_scale=None: None  # type: ignore[method-assign]
+    trainer.scaler.state_dict = dict  # type: ignore[method-assign]
+    if not ends:
+        trainer.fit()
+        return
+    with pytest.raises(UserError, match=r"the loss scale of fp16 has fallen to 0\.00024\. Try --precision bf16"):
+        trainer.fit()
+    assert not (tmp_path / "weights/last.pt").exists()
+
+
 def test_full_disk_while_saving_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path, LineTask(fitness=[0.5, 0.1]))
     real, before = os.fsync, b""
