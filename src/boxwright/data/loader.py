@@ -200,6 +200,7 @@ def make_train_loader(
     reduce: bool = True,
     rank: int = 0,
     num_ranks: int = 1,
+    local_ranks: int = 1,
     pin_memory: bool = False,
 ) -> TrainLoader:
     """Open the training batches of a data set.
@@ -219,12 +220,13 @@ def make_train_loader(
         cache_folder: folder of the disk cache; by default in the user's cache folder.
         reduce: decode JPEG files at reduced scale where the input is at most half their size.
         rank, num_ranks: share of this process in a distributed run; a last batch may have no image for it.
+        local_ranks: how many of those are on this machine.
         pin_memory: see `BatchPool`.
 
     Raises:
         UserError: no images, or the cache does not fit.
     """
-    source = open_source_images(index, imgsz, cache, cache_folder=cache_folder, reduce=reduce)
+    source = open_source_images(index, imgsz, cache, cache_folder=cache_folder, reduce=reduce, copies=local_ranks)
     samples = TrainingSamples(source, imgsz, stride, augment, seed, mosaic=not rect)
     order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=0.0)
     group = QUAD_SIZE if quad else 1

@@ -5,6 +5,7 @@ With no workers, batches are made in this process. Workers decide nothing: what 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -127,6 +128,7 @@ class BatchPool(Generic[K]):
 
 
 def _start_worker(_: int) -> None:
+    gc.freeze()  # a collection would write to every object of before the fork, whose pages are shared
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which finishes its step with our batches
     if hasattr(os, "setpgid"):

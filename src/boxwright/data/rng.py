@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.random import Generator, Philox  # imported here: else every worker would import it for itself
 
 SAMPLE: Final = 0  # stream of the draws that make one training sample
 ORDER: Final = 1  # stream of the order of an epoch
@@ -18,7 +19,7 @@ QUAD: Final = 2  # stream of what becomes of four samples
 _WORD = 2**64 - 1
 
 
-def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE, repeat: int = 0) -> np.random.Generator:
+def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE, repeat: int = 0) -> Generator:
     """The generator of one sample.
 
     Args:
@@ -35,4 +36,4 @@ def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE, re
     counter = np.array(
         [0, index & _WORD, epoch & _WORD, repeat & _WORD], dtype=np.uint64
     )  # low word first: it counts the draws
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return Generator(Philox(key=key, counter=counter))

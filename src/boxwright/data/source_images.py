@@ -10,6 +10,7 @@ import hashlib
 import io
 import mmap
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
 
 _MEMORY_MARGIN: Final = 1.1  # the cache may not take the last tenth of what is free
-_GIB: Final = 2**30
+_DISK_MARGIN: Final = 1.05  # file systems round up and keep some for themselves
+_GB: Final = 1e9
 
 
 class SourceImages:
@@ -66,19 +68,24 @@ class SourceImages:
 class RamCache(SourceImages):
     """Keeps decoded images in one block of memory that all workers share; filled as images are first read.
 
+    Args:
+        index, imgsz, reduce: see `SourceImages`.
+        copies: processes of this machine that each have such a cache.
+
     Raises:
-        UserError: the block does not fit in the memory that is free now.
+        UserError: the blocks do not fit in the memory that is free now.
     """
 
-    def __init__(self, index: DataIndex, imgsz: int, *, reduce: bool = True) -> None:
+    def __init__(self, index: DataIndex, imgsz: int, *, reduce: bool = True, copies: int = 1) -> None:
         super().__init__(index, imgsz, reduce=reduce)
-        counts = [3 * height * width for height, width in map(self.size, range(len(index)))]
-        self._starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
+        self._starts = np.concatenate(([0], np.cumsum(_num_bytes(self), dtype=np.int64))).astype(np.int64)
         total, free = int(self._starts[-1]), available_memory()
-        if free is not None and total * _MEMORY_MARGIN > free:
+        needed = total * copies * _MEMORY_MARGIN
+        if free is not None and needed > free:
+            several = f" in {copies} processes" if copies > 1 else ""
             raise UserError(
-                f"--cache ram needs {total * _MEMORY_MARGIN / _GIB:.1f} GiB for {len(index)} images but "
-                f"{free / _GIB:.1f} GiB of memory are free; use --cache disk or none"
+                f"--cache ram needs {needed / _GB:.2f} GB for {len(index)} images{several} but {free / _GB:.2f} GB of "
+                "memory are available; use --cache disk or none"
             )
         self._pixels = _shared_bytes(total)
         self._filled = _shared_bytes(len(index))
@@ -108,6 +115,20 @@ class DiskCache(SourceImages):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--cache disk: the folder {folder} cannot be made ({error.strerror or error})") from error
+        self._require_room()
+
+    def _require_room(self) -> None:
+        """Raise a UserError if what is not kept yet does not fit on the disk."""
+        counts, free = _num_bytes(self), free_disk(self._folder)
+        if sum(counts) * _DISK_MARGIN <= free:
+            return
+        missing = (c for image, c in enumerate(counts) if not (self._folder / self._name(image)).exists())
+        needed = sum(missing) * _DISK_MARGIN
+        if needed > free:
+            raise UserError(
+                f"--cache disk needs {needed / _GB:.2f} GB for {len(self.index)} images but {free / _GB:.2f} GB are "
+                f"available in {self._folder}; make room there, or use no cache"
+            )
 
     def load(self, image: int) -> Image:
         file = self._folder / self._name(image)
@@ -132,7 +153,13 @@ class DiskCache(SourceImages):
 
 
 def open_source_images(
-    index: DataIndex, imgsz: int, cache: str, *, cache_folder: Path | None = None, reduce: bool = True
+    index: DataIndex,
+    imgsz: int,
+    cache: str,
+    *,
+    cache_folder: Path | None = None,
+    reduce: bool = True,
+    copies: int = 1,
 ) -> SourceImages:
     """Source images with the wanted cache: "" (none), "ram" or "disk".
 
@@ -142,13 +169,14 @@ def open_source_images(
         cache: which cache.
         cache_folder: where the disk cache lies; by default in the user's cache folder.
         reduce: see `SourceImages`.
+        copies: see `RamCache`.
 
     Raises:
         UserError: memory or disk do not allow it.
     """
     makers: dict[str, Callable[[], SourceImages]] = {
         "": lambda: SourceImages(index, imgsz, reduce=reduce),
-        "ram": lambda: RamCache(index, imgsz, reduce=reduce),
+        "ram": lambda: RamCache(index, imgsz, reduce=reduce, copies=copies),
         "disk": lambda: DiskCache(index, imgsz, cache_folder or user_cache_dir() / "images", reduce=reduce),
     }
     return makers[cache]()
@@ -163,10 +191,21 @@ def available_memory() -> int | None:
         group = Path("/sys/fs/cgroup")
         ceiling, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
         if ceiling != "max":
-            limits.append(int(ceiling) - int(used))
+            pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            limits.append(int(ceiling) - int(used) + int(pages.get("inactive_file", 0)))  # given up when needed
     except (OSError, ValueError):
         pass
     return min(limits) if limits else None
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that can be written into a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def _num_bytes(source: SourceImages) -> list[int]:
+    """Bytes of each decoded image."""
+    return [3 * height * width for height, width in map(source.size, range(len(source.index)))]
 
 
 def _shared_bytes(count: int) -> torch.Tensor:

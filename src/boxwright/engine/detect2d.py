@@ -102,6 +102,7 @@ class Detect2d:
             cache=config.cache,
             rank=world.rank,
             num_ranks=world.size,
+            local_ranks=world.local_size,
             pin_memory=pin,
         )
         self.train = train

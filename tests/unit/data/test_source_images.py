@@ -83,8 +83,30 @@ def test_the_disk_cache_lies_in_the_users_cache_folder(tmp_path: Path, monkeypat
 def test_a_ram_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = write_scenes(tmp_path, [(40, 50)])
     monkeypatch.setattr(source_images, "available_memory", lambda: 40 * 50 * 3)
-    with pytest.raises(UserError, match=r"--cache ram needs .* GiB for 1 images but .* use --cache disk or none"):
+    with pytest.raises(UserError, match=r"--cache ram needs 0.00 GB for 1 images but .* use --cache disk or none"):
         open_source_images(index, 64, "ram")
+    monkeypatch.setattr(source_images, "available_memory", lambda: 40 * 50 * 3 * 2)
+    open_source_images(index, 64, "ram")
+    with pytest.raises(UserError, match="for 1 images in 2 processes"):
+        open_source_images(index, 64, "ram", copies=2)
+    monkeypatch.setattr(source_images, "available_memory", lambda: int(1.5e9))
+    index.sizes.flags.writeable = True
+    index.sizes[0] = 40_000, 50_000
+    with pytest.raises(UserError, match=r"needs 6.60 GB for 1 images but 1.50 GB of memory are available"):
+        open_source_images(index, 40_000, "ram")
+
+
+def test_a_disk_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = write_scenes(tmp_path / "im", [(40, 50), (40, 50)])
+    folder = tmp_path / "c"
+    open_source_images(index, 64, "disk", cache_folder=folder).load(0)
+    monkeypatch.setattr(source_images, "free_disk", lambda _: 40 * 50 * 3)
+    with pytest.raises(UserError, match=r"--cache disk needs 0.00 GB for 2 images but 0.00 GB are available in .*c; "):
+        open_source_images(index, 64, "disk", cache_folder=folder)
+    monkeypatch.setattr(source_images, "free_disk", lambda _: 40 * 50 * 3 * 1.06)
+    open_source_images(index, 64, "disk", cache_folder=folder)  # one of the two is there already
+    with pytest.raises(UserError, match="needs"):
+        open_source_images(index, 64, "disk", cache_folder=tmp_path / "other")
 
 
 def test_free_memory_is_known_on_linux() -> None:
