@@ -60,7 +60,7 @@ OUTPUT = (
     Flag("save_period", "--save-period", "-1", "keep a checkpoint every N epochs; -1: never"),
     Flag("save_name", "--save-name", "epoch", "what stands before N in its name: epoch or epoch_", "TEXT"),
     Flag("val_period", "--val-period", "1", "validate every N epochs, and after the last"),
-    Flag("callbacks", "--callbacks", "", "callbacks of installed packages, by name", "NAME", kind="list"),
+    Flag("callbacks", "--callbacks", "", "mlflow, and callbacks of installed packages, by name", "NAME", kind="list"),
     Flag("conf_thres", "--conf-thres", "0.001", "validation: lowest score"),
     Flag("iou_thres", "--iou-thres", "0.6", "validation: NMS overlap"),
     Flag("max_det", "--max-det", "300", "validation: most boxes an image"),

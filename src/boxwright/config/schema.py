@@ -214,7 +214,7 @@ class RunConfig(Frozen):
     project: str = "runs/train"
     name: str = "exp"
     exist_ok: bool = False  # write into an existing run folder instead of counting up
-    callbacks: Names = ()  # callbacks of installed packages, by the name of their entry point
+    callbacks: Names = ()  # mlflow, and callbacks of installed packages by the name of their entry point
     seed: int = 0
     compat: Compat = "faithful"
     conf_thres: Fraction = 0.001  # validation: lowest score

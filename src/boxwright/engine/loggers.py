@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport, StepReport
 from boxwright.engine.meters import StepCost
+from boxwright.engine.text_log import TextLog
 
 _V3_LOSSES = (("giou", "box"), ("obj", "obj"), ("cls", "cls"))
 
@@ -105,6 +106,17 @@ class TensorBoard(Callback):
     def teardown(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def logs_of_run(folder: Path, *, as_v3: bool = False) -> tuple[Callback, ...]:
+    """The logs that every run has, in its folder and on the console; `as_v3`: TensorBoard with tags of YOLOv3-SPP."""
+    return (
+        ResultsCsv(folder / "results.csv"),
+        EventsJsonl(folder / "events.jsonl"),
+        TensorBoard(folder, v3_tags if as_v3 else dict),
+        TextLog(folder / "log.log"),
+        ConsoleLog(),
+    )
 
 
 def v3_tags(row: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ where MyLog is a subclass of `Callback`, or a function, that takes no arguments.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
@@ -45,15 +46,28 @@ def _loaded(point: EntryPoint) -> Callback:
         raise UserError(
             f"callback {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"
         ) from error
-    return checked(callback, f"callback {point.name!r} ({point.value})")
+    return _checked(callback, f"callback {point.name!r} ({point.value})")
 
 
-def checked(callback: object, what: str) -> Callback:
-    """The same, if it is a callback.
+def checked_callbacks(callbacks: Sequence[object], num_processes: int) -> tuple[Callback, ...]:
+    """Callbacks given as objects, if a run of so many processes can take them.
 
     Raises:
-        UserError: it is not.
+        UserError: one is no callback, or there are several processes and it cannot be sent to them.
     """
+    checked = tuple(_checked(callback, f"callbacks[{number}]") for number, callback in enumerate(callbacks))
+    for callback in checked if num_processes > 1 else ():
+        try:
+            pickle.dumps(callback)
+        except Exception as error:
+            raise UserError(
+                f"callback {type(callback).__name__} cannot be sent to the {num_processes} processes of this run "
+                f"({error}); its class has to stand in a module, and what it holds has to be picklable"
+            ) from error
+    return checked
+
+
+def _checked(callback: object, what: str) -> Callback:
     if not isinstance(callback, Callback):
         raise UserError(f"{what} is of type {type(callback).__name__}, not a subclass of engine.callbacks.Callback")
     return callback

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,11 @@ from boxwright.engine.detect2d import Detect2d, batch_unit
 from boxwright.engine.device import count_processes, device_of_rank
 from boxwright.engine.distributed import World
 from boxwright.engine.job_board import folder_before_restart, remember_folder
-from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard, v3_tags
-from boxwright.engine.named_callbacks import checked, named_callbacks
+from boxwright.engine.loggers import logs_of_run
+from boxwright.engine.named_callbacks import checked_callbacks, named_callbacks
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
 from boxwright.engine.run_folder import new_run_folder, only_run_in
-from boxwright.engine.text_log import TextLog
 from boxwright.engine.threads import one_core_left
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
@@ -65,7 +63,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
         raise UserError("train needs --data: a data yaml, a Darknet .data file, a VOC root or a COCO json")
     check_course(config.optim, validates=not config.noval)
     num_processes = count_processes(config.device, config.nproc)
-    return run_job(_train, num_processes, config, _checked(callbacks, num_processes))
+    return run_job(_train, num_processes, config, checked_callbacks(callbacks, num_processes))
 
 
 def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
@@ -80,23 +78,11 @@ def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequen
         the run folder.
     """
     if is_launched():
-        return run_job(_resume, 1, path, overrides, _checked(callbacks, 1))
+        return run_job(_resume, 1, path, overrides, checked_callbacks(callbacks, 1))
     checkpoint = _find_checkpoint(path)
     config = load(RunConfig, {**load_run(checkpoint)["config"], **overrides})
     num_processes = count_processes(config.device, config.nproc)
-    return run_job(_resume, num_processes, checkpoint, dict(overrides), _checked(callbacks, num_processes))
-
-
-def _checked(callbacks: Sequence[Callback], num_processes: int) -> tuple[Callback, ...]:
-    for callback in callbacks if num_processes > 1 else ():
-        try:
-            pickle.dumps(callback)
-        except Exception as error:
-            raise UserError(
-                f"callback {type(callback).__name__} cannot be sent to the {num_processes} processes of this run "
-                f"({error}); its class has to stand in a module, and what it holds has to be picklable"
-            ) from error
-    return tuple(checked(callback, f"callbacks[{number}]") for number, callback in enumerate(callbacks))
+    return run_job(_resume, num_processes, checkpoint, dict(overrides), checked_callbacks(callbacks, num_processes))
 
 
 def _train(world: World, config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
@@ -257,37 +243,28 @@ def _run(
     frozen = freeze_layers(model, config.freeze)
     if frozen:
         print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
-    told = (*_logs(config, folder), _advice(config, model, train_index), *callbacks) if world.is_first else ()
+    logs = logs_of_run(folder, as_v3=config.optim.release == V3)
+    told = (*logs, _advice(config, model, train_index), *callbacks) if world.is_first else ()
     with Hooks(told) as hooks:
         hooks.tell(Callback.on_pretrain_routine_start, RunReport(folder, config))
         task = Detect2d(model, train_index, val_index, config, policy.device, world)
-        trainer = Trainer(task, config, folder, policy, hooks, world)
-        _introduce(config, model, train_index, val_index, policy, folder)
-        if content is not None:
-            restore(trainer, content)
-        elif world.is_first and not config.noplots:
-            _plot_data(task, train_index, folder)
-        hooks.tell(Callback.on_pretrain_routine_end, trainer.start_report)
-        if trainer.finished:  # perhaps killed while it was measured: that is done again
-            _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
-            task.close()
-        else:
-            with one_core_left(policy.device):
-                trainer.fit()
+        with closing(task):
+            trainer = Trainer(task, config, folder, policy, hooks, world)
+            _introduce(config, model, train_index, val_index, policy, folder)
+            if content is not None:
+                restore(trainer, content)
+            elif world.is_first and not config.noplots:
+                _plot_data(task, train_index, folder)
+            hooks.tell(Callback.on_pretrain_routine_end, trainer.start_report)
+            if trainer.finished:  # perhaps killed while it was measured: that is done again
+                _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
+            else:
+                with one_core_left(policy.device):
+                    trainer.fit()
     if world.is_first:
         _finish(config, folder, policy)
     world.wait()
     return folder
-
-
-def _logs(config: RunConfig, folder: Path) -> tuple[Callback, ...]:
-    return (
-        ResultsCsv(folder / "results.csv"),
-        EventsJsonl(folder / "events.jsonl"),
-        TensorBoard(folder, v3_tags if config.optim.release == V3 else dict),
-        TextLog(folder / "log.log"),
-        ConsoleLog(),
-    )
 
 
 def _advice(config: RunConfig, model: DetectionModel, data: DataIndex) -> Advice:
