@@ -37,12 +37,20 @@ class Faulty(Callback):
         if (place.epoch, place.step) == (1, 2) and "MEND" not in os.environ:
             raise RuntimeError("the disk of notes is gone")
 
+class Stops(Callback):
+    def on_train_epoch_start(self, place):
+        self.epoch = place.epoch
+
+    def on_val_end(self, score):
+        self.stop_training = "as told" if self.epoch == 1 else ""
+
 def not_one():
     return 7
 """
 POINTS = """
 [boxwright.callbacks]
 notes = small_notes:Notes
+stops = small_notes:Stops
 faulty = small_notes:Faulty
 seven = small_notes:not_one
 broken = small_notes:gone
@@ -108,7 +116,7 @@ def test_a_callback_is_heard_only_where_it_is_named(bench: Bench, monkeypatch: p
     [
         (
             "note",
-            "there is no callback 'note' to be named in callbacks; there are broken, faulty, mlflow, notes, seven",
+            "there are broken, faulty, mlflow, notes, seven, stops",
         ),
         ("seven", "callback 'seven' (small_notes:not_one) is of type int"),
         ("broken", "callback 'broken' (small_notes:gone) cannot be loaded: AttributeError"),
@@ -126,7 +134,8 @@ def test_a_wrong_name_is_refused_before_anything_is_written(
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_callback_that_raises_ends_the_run_and_it_goes_on(bench: Bench, processes: str) -> None:
     name = f"faulty{processes}"
-    code, errors = bench.train(name, "--callbacks", "faulty", "notes", "--nproc", processes)
+    names = ["faulty", "notes", "stops"]
+    code, errors = bench.train(name, "--callbacks", *names, "--nproc", processes, "--epochs", "3")
     folder = bench.runs / name
     checkpoint = folder / "weights" / "last.pt"
     says = "boxwright: callback Faulty raised in on_train_batch_end: RuntimeError: the disk of notes is gone; "
@@ -138,7 +147,7 @@ def test_a_callback_that_raises_ends_the_run_and_it_goes_on(bench: Bench, proces
     assert "raise RuntimeError" in (folder / "log.log").read_text()
     assert ended(bench.start("--resume", str(folder), MEND="1")) == (0, "")
     notes = (folder / "notes.txt").read_text().splitlines()
-    assert [line.split()[1] for line in notes] == ["0", "1"]  # both epochs, heard in one process
+    assert [line.split()[1] for line in notes] == ["0", "1"]  # heard in one process, stopped in all of them
     assert len((folder / "results.csv").read_text().splitlines()) == 3
 
 
