@@ -187,3 +187,12 @@ def test_teardown_reaches_all_and_the_first_mistake_is_told(tmp_path: Path) -> N
     with pytest.raises(UserError, match="callback Faulty raised in teardown: ValueError"):
         make_trainer(tmp_path, callbacks=[Faulty("teardown"), recorder]).fit()
     assert recorder.names.count("teardown") == 2
+
+
+def test_best_weights_of_an_epoch_are_there_whatever_a_callback_does_after_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="on_fit_epoch_end"):
+        make_trainer(tmp_path, LineTask(fitness=[0.9]), callbacks=[Faulty("on_fit_epoch_end")]).fit()
+    resumed = make_trainer(tmp_path, LineTask(fitness=[0.5]))
+    restore(resumed, load_run(tmp_path / "weights" / "last.pt"))
+    resumed.fit()
+    assert torch.load(tmp_path / "weights" / "best.pt", weights_only=True)["metrics"]["epoch"] == 0
