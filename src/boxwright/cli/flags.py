@@ -24,8 +24,6 @@ YOLOV5_FLAGS: dict[str, str] = {
     "--linear-lr": "linear is the default, --cos-lr chooses the other",
     "--notest": "write --noval",
     "--evolve": "write boxwright evolve --generations N",
-    "--image-weights": "this version does not have it",
-    "--quad": "this version does not have it",
     "--local_rank": "leave it out",
     "--bucket": "runs are written to --project only",
     "--entity": "runs are logged to files, to TensorBoard and, with --callbacks mlflow, to MLflow",

@@ -85,7 +85,7 @@ def answer(parser: Callable[[], Parser], *argv: str) -> str:
         ("--lr0", "did you mean --optim.lr0?"),
         ("--momentum=0.9", "there is no flag --momentum; did you mean --optim.momentum?"),
         ("--optim.weight-decay", "did you mean --optim.weight_decay?"),
-        ("--quad", "there is no flag --quad: this version does not have it"),
+        ("--visualize", "there is no flag --visualize: this version does not have it"),
         ("--adam", "write --optimizer Adam"),
         ("--qqqq", "there is no flag --qqqq ("),
     ],
