@@ -34,9 +34,10 @@ TRIALS, EPOCHS, STEPS = 12, 2, 3  # 12 images in batches of 4
 QUIET = {"imgsz": 64, "batch_size": 4, "workers": 0, "device": "cpu", "precision": "fp32", "noautoanchor": True}
 SHORT = QUIET | {"epochs": EPOCHS, "generations": 3}
 
-# A worker that a signal hits at a step of its n-th trial.
+# A worker that a signal hits at a step of its n-th trial. Workers of one start begin when all have loaded torch.
 DRIVER = """
-import os, signal, sys
+import os, signal, sys, time
+from pathlib import Path
 from boxwright.cli.main import main
 from boxwright.engine.trainer import Trainer
 
@@ -50,6 +51,11 @@ def note_and_signal(self, loss, batch, step):
         os.kill(os.getpid(), getattr(signal, name))
 
 Trainer._note = note_and_signal
+here, number_of_workers = Path(os.environ["START"]), int(os.environ["WORKERS"])
+here.mkdir(exist_ok=True)
+(here / str(os.getpid())).touch()
+while len(list(here.iterdir())) < number_of_workers:
+    time.sleep(0.05)
 sys.exit(main(["evolve", *sys.argv[4:]]))
 """
 
@@ -80,8 +86,8 @@ def flags(world: dict[str, Any], **more: Any) -> list[str]:
     return words
 
 
-def start(signal_name: str, trial: int, step: int, *argv: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def start(here: Path, signal_name: str, trial: int, step: int, *argv: str, workers: int = 1) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "START": str(here), "WORKERS": str(workers)}
     command = [sys.executable, "-c", DRIVER, signal_name, str(trial), str(step), *argv]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -100,14 +106,15 @@ def fitness_of(run: Path) -> float:
     return torch.load(run / "weights" / "last.pt", weights_only=True)["engine"]["best_fitness"]
 
 
-def test_two_workers_one_killed_and_started_again(world: dict[str, Any]) -> None:
+def test_two_workers_one_killed_and_started_again(tmp_path: Path, world: dict[str, Any]) -> None:
     folder = world["root"] / "shared search"
     argv = [*flags(world, generations=TRIALS), "--study", str(folder)]
     # One dies in the second epoch of its second trial, when there is something to go on with.
-    dying, living = start("SIGKILL", 2, STEPS + 1, *argv), start("SIGKILL", 99, 0, *argv)
-    dead = dying.communicate(timeout=240)
-    again = start("SIGKILL", 99, 0, "--study", str(folder))
-    texts = [dead, *(worker.communicate(timeout=240) for worker in (living, again))]
+    dying = start(tmp_path / "both", "SIGKILL", 2, STEPS + 1, *argv, workers=2)
+    living = start(tmp_path / "both", "SIGKILL", 99, 0, *argv, workers=2)
+    dead = dying.communicate(timeout=600)
+    again = start(tmp_path / "again", "SIGKILL", 99, 0, "--study", str(folder))
+    texts = [dead, *(worker.communicate(timeout=600) for worker in (living, again))]
     codes = [worker.returncode for worker in (dying, living, again)]
     assert codes == [-signal.SIGKILL, 0, 0], texts
 
@@ -136,12 +143,12 @@ def test_two_workers_one_killed_and_started_again(world: dict[str, Any]) -> None
     assert fitness_of(repeated) == study.best_value == fitness_of(folder / "trials" / f"{best.number:04d}")
 
 
-def test_a_search_that_was_stopped_ends_as_one_that_was_not(world: dict[str, Any]) -> None:
+def test_a_search_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, world: dict[str, Any]) -> None:
     whole = begin(world, name="whole", seed=5)
     folder = world["root"] / "stopped"
     argv = [*flags(world, seed=5), "--study", "stopped", "--project", str(world["root"])]
-    stopped = start("SIGTERM", 2, STEPS + 1, *argv)
-    out, err = stopped.communicate(timeout=120)
+    stopped = start(tmp_path / "start", "SIGTERM", 2, STEPS + 1, *argv)
+    out, err = stopped.communicate(timeout=600)
     assert stopped.returncode == 143, err
     assert f"boxwright evolve --study {shlex.quote(str(folder))}" in out.splitlines()[-1]
     assert len(rows(folder)) == 1
