@@ -26,6 +26,7 @@ measured in a process of its own: what all processes together take, and their ra
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -163,6 +164,8 @@ def report_options(index: DataIndex, single: DataIndex, size: int, rounds: int) 
             for cache in ("", "ram")
         ]
         print(f"{name:16}{own[0] * 1e3:9.2f}{own[1] * 1e3:10.2f}{share[0]:12.2f}{share[1]:10.2f}")
+    makers.clear()
+    gc.collect()  # the caches, before memory is measured
 
 
 def epoch_maker(

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from boxwright.engine.detect2d import Detect2d
 from boxwright.engine.task import StepLoss
 from boxwright.evaluation.yolo import YoloMetrics
 from boxwright.structures import Batch
+from boxwright.tuning import auto_batch
 from tests.integration.small_runs import NETWORK
 from tests.integration.test_resume import assert_same
 
@@ -233,6 +234,28 @@ def test_label_smoothing(train: Train, plain: Seen) -> None:
     assert (box, obj) == (plain_box, plain_obj)
     assert abs(cls - plain_cls) > 0.01 * plain_cls
     assert not same_weights(seen, plain)
+
+
+def test_a_cache_that_does_not_fit_leaves_nothing_behind(
+    train: Train, plain: Seen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(source_images, "available_memory", lambda: 1000)
+    with pytest.raises(AssertionError):
+        train("no room", "--cache", "ram")
+    assert "--cache ram needs 0.00 GB for 12 images but 0.00 GB of memory are available" in capsys.readouterr().err
+    assert not plain.folder.with_name("no room").exists()
+
+
+@pytest.mark.parametrize(("mib", "expected"), [(4, range(1, IMAGES)), (4000, [IMAGES])])
+def test_batch_size_of_what_fits(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mib: int, expected: Sequence[int]
+) -> None:
+    monkeypatch.setattr(auto_batch, "available_memory", lambda: mib * 2**20)
+    seen = train(f"fits {mib}", "--batch-size", "-1", "--epochs", "1", "--nosave")
+    size = max(map(len, seen.batches))
+    assert size in expected
+    assert yaml.safe_load((seen.folder / "config.yaml").read_text())["batch_size"] == size
+    assert f"0.8 of which are used: --batch-size {size}" in capsys.readouterr().out
 
 
 def test_sync_bn(train: Train, shared: Path, tmp_path: Path) -> None:

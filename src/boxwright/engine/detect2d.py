@@ -37,12 +37,17 @@ def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
     return int(imgsz // 1.5 // stride) * stride, int(imgsz // 0.667 // stride) * stride
 
 
+def loaded_side(config: RunConfig, stride: int) -> int:
+    """Side of the images that training loads. YOLOv3-SPP loads for the largest side that it draws."""
+    if config.multi_scale and config.optim.release == "v3":
+        return v3_sides(config.imgsz, stride)[1]
+    return config.imgsz
+
+
 def largest_side(config: RunConfig, stride: int) -> int:
     """The largest side of the images that the network is given."""
-    if not config.multi_scale:
-        return config.imgsz
-    if config.optim.release == "v3":
-        return v3_sides(config.imgsz, stride)[1]
+    if not config.multi_scale or config.optim.release == "v3":
+        return loaded_side(config, stride)
     return (int(config.imgsz * 1.5) + stride - 1) // stride * stride
 
 
@@ -83,7 +88,7 @@ class Detect2d:
         self._network = self._wrapped(model)
         workers = world.loader_workers(config.workers)
         pin = device.type == "cuda"
-        # YOLOv3-SPP loads for the largest side that it draws, and validates with the 12 COCO numbers.
+        # YOLOv3-SPP validates with the 12 COCO numbers.
         self._is_v3 = config.optim.release == "v3"
         self._sides = v3_sides(config.imgsz, self.stride)
         self._coco_truth = truth_for(val) if val is not None and self._is_v3 else None
@@ -91,7 +96,7 @@ class Detect2d:
             self.metric_names = (*self.metric_names, *COCO_COLUMNS)
         self.train_loader = make_train_loader(
             train,
-            imgsz=self._sides[1] if config.multi_scale and self._is_v3 else config.imgsz,
+            imgsz=loaded_side(config, self.stride),
             batch_size=config.batch_size,
             augment=config.augment,
             seed=config.seed,

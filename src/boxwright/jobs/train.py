@@ -16,11 +16,12 @@ from boxwright.config.recipe import V3, with_recipe
 from boxwright.config.schema import RunConfig, ValConfig
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
+from boxwright.data.source_images import open_source_images
 from boxwright.engine.advice import Advice, anchors_do_not_fit, labels_out_of_range
 from boxwright.engine.callbacks import Callback, Hooks, RunReport
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.decay import check_course
-from boxwright.engine.detect2d import Detect2d, batch_unit
+from boxwright.engine.detect2d import Detect2d, batch_unit, loaded_side
 from boxwright.engine.device import count_processes, device_of_rank
 from boxwright.engine.distributed import World
 from boxwright.engine.job_board import folder_before_restart, remember_folder
@@ -94,6 +95,8 @@ def _train(world: World, config: RunConfig, callbacks: Sequence[Callback] = ()) 
     train_index, val_index = _open(config, world)
     config, model = _agreed_network(config, train_index, world)
     config = with_fitting_batch(config, model, len(train_index), policy, world)
+    side = loaded_side(config, max(model.strides))  # a cache that does not fit is told before there is a folder
+    open_source_images(train_index, side, config.cache, copies=world.local_size)
     folder = before or Path()
     if world.is_first:
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
