@@ -6,7 +6,7 @@ import boxwright as bw
     result = detector.predict("photo.jpg")
     result.boxes, result.scores, result.labels
 
-`bw.train`, `bw.val`, `bw.predict`, `bw.export` and `bw.anchors` are verbs of the command line. Importing this module
+`bw.train`, `bw.val`, `bw.predict`, `bw.export`, `bw.anchors` and `bw.evolve` are verbs of the command line. Importing this module
 loads no torch.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from boxwright.jobs.anchors import AnchorReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "anchors", "export", "load", "predict", "train", "val"]
+__all__ = ["__version__", "anchors", "evolve", "export", "load", "predict", "train", "val"]
 
 
 def load(
@@ -182,6 +182,25 @@ def anchors(data: str | Path, **settings: Any) -> AnchorReport:
     from boxwright.jobs.anchors import anchors as job
 
     return job(data, **settings)
+
+
+def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings: Any) -> Path:
+    """Search hyper-parameters by many short trainings, alone or with other workers of the same study.
+
+    Args:
+        data: data yaml, VOC root or COCO json; empty: that of the study that is gone on with.
+        hyp: preset or hyper-parameter file to begin with.
+        config: yaml of settings, or a run folder.
+        settings: any setting of `config.evolve.EvolveConfig`: `generations=300, study="search", epochs=10`.
+
+    Returns:
+        the folder with evolve.csv, hyp_evolve.yaml, evolve.png and the trials.
+    """
+    from boxwright.config.evolve import EvolveConfig
+    from boxwright.config.load import load as load_settings
+    from boxwright.jobs.evolve import evolve as job
+
+    return job(load_settings(EvolveConfig, _given(settings, data=data), hyp=hyp, config=config))
 
 
 def _given(settings: Mapping[str, Any], **named: str | Path | Sequence[str | Path]) -> dict[str, Any]:

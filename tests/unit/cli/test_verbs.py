@@ -28,7 +28,8 @@ class Recorder:
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     found = SimpleNamespace()
-    for verb, function in (("train", "train"), ("train", "resume"), ("val", "val"), ("predict", "predict")):
+    for name in ("train.train", "train.resume", "val.val", "predict.predict", "evolve.evolve"):
+        verb, function = name.split(".")
         recorder = Recorder(Path("runs/exp"))
         monkeypatch.setattr(f"boxwright.jobs.{verb}.{function}", recorder)
         setattr(found, function, recorder)
@@ -86,6 +87,9 @@ def test_python_does_the_same(jobs: SimpleNamespace) -> None:
     assert jobs.val.calls == [(ValConfig(weights="w.pt", data="d.yaml", imgsz=320),)]
     bw.predict("w.pt", "photo.jpg", conf_thres=0.5)
     assert jobs.predict.calls == [(PredictConfig(weights="w.pt", source="photo.jpg", conf_thres=0.5),)]
+    bw.evolve("d.yaml", generations=4, optim={"lr0": 0.02})
+    (search,) = jobs.evolve.calls[0]
+    assert (search.data, search.generations, search.optim.lr0, search.noval) == ("d.yaml", 4, 0.02, True)
 
 
 def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
