@@ -6,8 +6,8 @@ import boxwright as bw
     result = detector.predict("photo.jpg")
     result.boxes, result.scores, result.labels
 
-`bw.train`, `bw.val`, `bw.predict`, `bw.export`, `bw.anchors` and `bw.evolve` are verbs of the command line. Importing this module
-loads no torch.
+`bw.train`, `bw.val`, `bw.predict`, `bw.export`, `bw.anchors` and `bw.evolve` are verbs of the command line. Importing
+this module loads no torch.
 """
 
 from __future__ import annotations
