@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from boxwright.config.schema import ValConfig
+from boxwright.jobs.val import val
 from tests.integration.small_runs import DRIVER, write_world
 from tests.integration.test_resume import assert_same
 
@@ -137,6 +139,32 @@ def test_processes_started_here_stop_and_go_on_together(runs: Runs) -> None:
     code, _, err = runs.run("told", ONE, resume=True)
     assert code == 0, err
     runs.assert_same_end("told", "two")
+
+
+def test_all_processes_know_what_the_first_has_measured(runs: Runs) -> None:
+    """Statistics of the norms differ between processes here, and the fitness decides on rates, images and the end."""
+    settings = {"sync_bn": False, "patience": 1, "image_weights": True, "optim.schedule": "plateau", "epochs": 4}
+    settings |= {"optim.plateau_patience": 0, "batch_size": 10, "optim.nominal_batch_size": 10}
+    code, _, err = runs.run("apart", ONE, settings=settings | {"nproc": 2})
+    assert code == 0, err
+    rows = runs.rows("apart")
+    found = val(
+        ValConfig(
+            weights=(str(runs.folder / "apart" / "weights" / "last.pt"),),
+            data=str(runs.settings["data"]),
+            imgsz=64,
+            batch_size=20,
+            workers=0,
+            device="cpu",
+            conf_thres=0.0,
+            noplots=True,
+            project=str(runs.folder),
+            name="apart val",
+        )
+    )
+    assert rows[-1]["metrics/mAP_0.5"] > 0
+    assert found.map50 == pytest.approx(rows[-1]["metrics/mAP_0.5"], rel=1e-5)
+    assert found.map == pytest.approx(rows[-1]["metrics/mAP_0.5:0.95"], rel=1e-5)
 
 
 def test_two_machines(runs: Runs) -> None:

@@ -15,10 +15,12 @@ import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.config.load import load
 from boxwright.config.schema import RunConfig
+from boxwright.engine.callbacks import Callback, Place, StartReport
 from boxwright.engine.task import StepLoss
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.jobs.train import fitting_imgsz, train
+from boxwright.structures import Batch
 from tests.integration.small_runs import write_world
 from tests.unit.data.small_sets import write_image
 
@@ -176,3 +178,41 @@ def test_resume_of_a_checkpoint_outside_a_run_folder(tmp_path: Path) -> None:
     (tmp_path / "last.pt").write_bytes(b"")
     with pytest.raises(UserError, match="does not lie in a run folder"):
         bw.train(resume=tmp_path / "last.pt")
+
+
+def test_one_cell_is_too_little(settings: dict[str, Any]) -> None:
+    """The last batch has one image, and of sides 32 to 96 for 64 the smallest is drawn before long."""
+    with pytest.raises(UserError, match="a batch of one image of 32 pixels is one cell"):
+        start(settings, batch_size=5, multi_scale=True, epochs=20, noval=True, patience=0)
+
+
+def test_a_run_in_the_folder_of_another(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """One that ends before it has saved leaves no checkpoint of the run before, which --resume would take for its."""
+
+    class Faulty(Callback):
+        def on_train_batch_start(self, place: Place, batch: Batch) -> None:
+            raise ValueError("stop")
+
+    first = start(settings, name="same")
+    config = load(RunConfig, settings | {"name": "same", "exist_ok": True, "seed": 5, "epochs": 3})
+    with pytest.raises(UserError, match="go on with"):
+        train(config, [Faulty()])
+    assert "last.pt of an earlier run is removed" in caplog.text
+    content = torch.load(first / "weights" / "last.pt", weights_only=True)
+    assert (content["config"]["seed"], content["config"]["epochs"]) == (5, 3)
+    assert not (first / "weights" / "best.pt").exists()
+
+
+def test_a_mistake_before_the_first_step_leaves_no_folder(settings: dict[str, Any], tmp_path: Path) -> None:
+    class Faulty(Callback):
+        def on_pretrain_routine_end(self, report: StartReport) -> None:
+            raise ValueError("stop")
+
+    with pytest.raises(UserError, match="on_pretrain_routine_end"):
+        train(load(RunConfig, settings), [Faulty()])
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_image_weights_without_validation_are_told(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    start(settings, image_weights=True, noval=True)
+    assert "goes by the number of labels alone" in caplog.text

@@ -29,3 +29,10 @@ class EvolveConfig(RunConfig):
     noplots: bool = True
     nosave: bool = True  # keep the weights of the best trial only
     project: str = "runs/evolve"
+
+
+def validates(config: EvolveConfig) -> bool:
+    """Trials are validated after every epoch: as asked for, or because something looks at the result."""
+    asked = "noval" in config.model_fields_set
+    needed = bool(config.prune) or config.image_weights or config.optim.schedule == "plateau"
+    return not config.noval or (needed and not asked)

@@ -25,6 +25,7 @@ _MUST_FALL = 0.05  # share by which the training loss falls in any run that lear
 _GOOD_RECALL = 0.3  # above it the loss may have been low from the start, as in fine-tuning
 _LEAST_RECALL = 0.05
 _EARLY = 0.1  # share of the run in which recall may be near zero
+_EXPLODED = 10.0  # times the lowest training loss
 _RISE = 1.1  # of the validation loss
 _LEAST_ANCHOR_RECALL = 0.98  # the published limit of the anchor check
 _OUT_OF_RANGE = ("unknown class", "out of range", "degenerate box")
@@ -87,6 +88,37 @@ def loss_stays_high(losses: Sequence[float], warm_epochs: int, recall: float | N
         f"the training loss stays high: {now:.4g} on average over {_span(len(losses), _WINDOW)}, {losses[0]:.4g} in "
         f"epoch 1{measured}. The usual causes: a learning rate that is too large (--optim.lr0 is {lr0:g}) or far too "
         "small, or boxes that do not lie on the objects (look at train_batch0.jpg)"
+    )
+
+
+def loss_explodes(losses: Sequence[float], lr0: float) -> str | None:
+    """A training loss that is many times what it was.
+
+    Args:
+        losses: sum of the training losses of each epoch so far.
+        lr0: set rate.
+    """
+    lowest = min(losses)
+    if losses[-1] <= lowest * _EXPLODED:
+        return None
+    return (
+        f"the training loss has grown from {lowest:.4g} to {losses[-1]:.4g} in epoch {len(losses)}: the run has "
+        f"diverged; try a lower --optim.lr0 (it is {lr0:g})"
+    )
+
+
+def validation_not_finite(loss: float, epochs_done: int) -> str | None:
+    """A validation whose loss is no number: the averaged weights are useless.
+
+    Args:
+        loss: sum of the validation losses of the epoch that ended.
+        epochs_done: of the run.
+    """
+    if math.isfinite(loss):
+        return None
+    return (
+        f"the validation loss is {loss:g} after epoch {epochs_done}, so these weights do not count as the best: the "
+        "run has diverged; try a lower --optim.lr0 or --precision fp32"
     )
 
 
@@ -181,6 +213,8 @@ class Advice(Callback):
             "loss": loss_stays_high([_sum(row, "train/") for row in history], warm, newest, config.optim.lr0),
             "recall": recall_near_zero(newest if _sum(history[-1], "val/") else None, done, config.epochs, warm),
             "overfitting": learns_by_heart(losses, warm),
+            "divergence": loss_explodes([_sum(row, "train/") for row in history], config.optim.lr0),
+            "validation": validation_not_finite(_sum(history[-1], "val/"), done),
         }
         return {name: line for name, line in found.items() if line}
 

@@ -266,5 +266,6 @@ def _call(callback: Callback, hook: str, *args: object, **kwargs: object) -> Non
     try:
         getattr(callback, hook)(*args, **kwargs)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        said = " ".join(str(error).split())  # one line
+        text = f"{type(error).__name__}: {said}" if said else type(error).__name__
         raise CallbackError(f"callback {type(callback).__name__} raised in {hook}: {text}") from error

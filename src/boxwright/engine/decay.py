@@ -27,11 +27,12 @@ def course(config: OptimConfig) -> Course:
     return config.schedule or ("cosine" if config.cos_lr else "linear")
 
 
-def check_course(config: OptimConfig, *, validates: bool = True) -> None:
+def check_course(config: OptimConfig, epochs: int, *, validates: bool = True) -> None:
     """Refuse settings that contradict each other, before anything is done.
 
     Args:
         config: as the user gave them.
+        epochs: of the whole run.
         validates: the run has a fitness after its epochs.
 
     Raises:
@@ -44,6 +45,11 @@ def check_course(config: OptimConfig, *, validates: bool = True) -> None:
     if config.milestones and config.schedule != "multi-step":
         raise UserError(
             f"--optim.milestones are for --optim.schedule multi-step, not for {config.schedule or course(config)}"
+        )
+    if len(set(config.milestones)) < len(config.milestones) or max(config.milestones, default=0) >= epochs:
+        raise UserError(
+            f"--optim.milestones {' '.join(map(str, config.milestones))}: each is named once and lies before the end "
+            f"of the run, which has {epochs} epochs"
         )
     if config.schedule == "plateau" and not validates:
         raise UserError("--optim.schedule plateau looks at the fitness after each epoch: leave out --noval")

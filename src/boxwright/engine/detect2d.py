@@ -21,6 +21,7 @@ from boxwright.data.rng import sample_generator
 from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.errors import UserError
 from boxwright.evaluation.coco import STAT_NAMES, truth_for
 from boxwright.evaluation.loop import evaluate
 from boxwright.evaluation.yolo import fitness
@@ -77,6 +78,7 @@ class Detect2d:
         world: World = World(),  # noqa: B008  # immutable
     ) -> None:
         self.world = world
+        self._shares_norms = config.sync_bn and world.size > 1
         if config.sync_bn:
             synchronise_norms(model, world, device)
         self.model: nn.Module = model
@@ -137,6 +139,11 @@ class Detect2d:
         images = batch.images.float().div_(255)
         if self.config.multi_scale:
             images = self._rescaled(images, epoch, step)
+        if len(images) == 1 and max(images.shape[2:]) == self.stride and not self._shares_norms:
+            raise UserError(
+                f"a batch of one image of {self.stride} pixels is one cell, of which batch norm has no variance: take "
+                "a larger --imgsz, or a --batch-size that does not leave a batch of one image"
+            )
         output = self.criterion(self._network(images), batch.targets)
         # DistributedDataParallel takes the mean over ranks of gradients; of losses that are parts the sum is wanted.
         # The criterion counts images; published, four samples in one image count as four.

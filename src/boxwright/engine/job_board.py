@@ -66,7 +66,7 @@ def one_voice(world: World) -> Generator[None]:
                 raise SystemExit(2) from error
             raise UserError(
                 f"rank {world.rank} lost the connection to another process of this run, which ended or was killed; "
-                "go on from the last checkpoint with: boxwright train --resume RUN"
+                "if torchrun does not start it again: boxwright train --resume goes on from the last checkpoint"
             ) from error
 
 

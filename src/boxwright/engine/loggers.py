@@ -55,7 +55,7 @@ class EventsJsonl(Callback):
 
     def on_train_start(self, report: StartReport) -> None:
         self._begun = True
-        self._append("resume" if report.history else "start", {"epochs_done": len(report.history)})
+        self._append("resume" if report.steps_done else "start", {"epochs_done": len(report.history)})
 
     def on_step_report(self, report: StepReport) -> None:
         place = {"epoch": report.epoch, "step": report.step}
@@ -91,7 +91,7 @@ class TensorBoard(Callback):
     def on_train_start(self, report: StartReport) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._writer = SummaryWriter(str(self.folder), purge_step=len(report.history) or None)
+        self._writer = SummaryWriter(str(self.folder), purge_step=len(report.history) if report.steps_done else None)
 
     def on_step_report(self, report: StepReport) -> None:
         self._cost = report.cost

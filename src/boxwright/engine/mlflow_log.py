@@ -33,6 +33,10 @@ class MlflowLog(Callback):
     def __init__(self, *, weights: bool = True) -> None:
         self.weights = weights
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+        os.environ.setdefault(
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
+        )  # a server that is not there: seconds, not minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         try:
             from mlflow.tracking import MlflowClient
         except ImportError as error:
@@ -44,8 +48,7 @@ class MlflowLog(Callback):
         self._status = "FAILED"
 
     def on_train_start(self, report: StartReport) -> None:
-        local = Path(report.config.project).absolute() / "mlruns"
-        place = os.environ.get("MLFLOW_TRACKING_URI") or local.as_uri()
+        place = os.environ.get("MLFLOW_TRACKING_URI") or (report.folder.resolve().parent / "mlruns").as_uri()
         if "://" not in place or place.startswith("file:"):
             # MLflow 3 asks for this word before it writes plain files; its other local form is an SQL database.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -93,7 +96,7 @@ class MlflowLog(Callback):
     def _created(self, folder: Path, config: RunConfig) -> str:
         from mlflow.entities import Param
 
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or Path(config.project).absolute().name
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or folder.resolve().parent.name
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment is not None else self._client.create_experiment(name)
         run = self._client.create_run(number, run_name=folder.name).info.run_id

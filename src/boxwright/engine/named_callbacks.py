@@ -26,7 +26,7 @@ def named_callbacks(names: Sequence[str]) -> list[Callback]:
     """Make the callbacks of these names.
 
     Raises:
-        UserError: nothing of that name is installed, or it cannot be loaded.
+        UserError: nothing of that name is installed, it cannot be loaded, or it is named twice.
     """
     offered = {point.name: point for point in (*entry_points(group=GROUP), MLFLOW)}
     for name in names:
@@ -34,6 +34,8 @@ def named_callbacks(names: Sequence[str]) -> list[Callback]:
             raise UserError(
                 f"there is no callback {name!r} to be named in callbacks; there are {', '.join(sorted(offered))}"
             )
+        if list(names).count(name) > 1:
+            raise UserError(f"callback {name!r} is named twice in callbacks")
     return [_loaded(offered[name]) for name in names]
 
 
@@ -55,6 +57,8 @@ def checked_callbacks(callbacks: Sequence[object], num_processes: int) -> tuple[
     Raises:
         UserError: one is no callback, or there are several processes and it cannot be sent to them.
     """
+    if isinstance(callbacks, Callback):
+        raise UserError("callbacks is a list of callbacks, not a callback by itself: write callbacks=[...]")
     checked = tuple(_checked(callback, f"callbacks[{number}]") for number, callback in enumerate(callbacks))
     for callback in checked if num_processes > 1 else ():
         try:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -47,6 +48,20 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
             ) from error
         else:
             return folder
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove last.pt and best.pt of an earlier run from a folder that a new run takes: nobody may take them for its."""
+    for path in (folder / "weights" / name for name in ("last.pt", "best.pt")):
+        if path.exists():
+            _log.warning("%s of an earlier run is removed: this run writes its own (--exist-ok)", path)
+            path.unlink()
+
+
+def drop_if_not_begun(folder: Path) -> None:
+    """Remove the folder of a run that a mistake has ended before its first step."""
+    if not any((folder / name).exists() for name in ("log.log", "results.csv", "weights")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

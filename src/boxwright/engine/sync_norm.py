@@ -50,7 +50,7 @@ class _CpuSyncNorm(nn.BatchNorm2d):
             assert self.num_batches_tracked is not None
             assert self.momentum is not None
             self.num_batches_tracked.add_(1)
-            unbiased = variance * count / (count - 1)
+            unbiased = variance * count / (count - 1).clamp(min=1)  # of a single pixel nothing is known
             self.running_mean.mul_(1 - self.momentum).add_(self.momentum * mean)
             self.running_var.mul_(1 - self.momentum).add_(self.momentum * unbiased)
         return y

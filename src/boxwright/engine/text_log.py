@@ -28,7 +28,7 @@ class TextLog(Callback):
         _MISTAKES.propagate = False
         _MISTAKES.setLevel(logging.INFO)
         _MISTAKES.addHandler(self._file)
-        self._own.info(f"goes on after epoch {len(report.history)}" if report.history else "start")
+        self._own.info(f"goes on after epoch {len(report.history)}" if report.steps_done else "start")
 
     def on_step_report(self, report: StepReport) -> None:
         losses = "  ".join(f"{name} {value:.5g}" for name, value in report.losses.items())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import Signals
 
@@ -33,7 +35,7 @@ from boxwright.engine.state import RunState
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.engine.task import Score, StepLoss, Task
 from boxwright.errors import DivergedError, UserError
-from boxwright.structures import Batch
+from boxwright.structures import Batch, Detections
 
 _mistakes = logging.getLogger("boxwright.mistakes")  # for log.log alone, see there
 LOG_STEPS = 20  # the device is waited for once in so many steps
@@ -98,7 +100,7 @@ class Trainer:
     def start_report(self) -> StartReport:
         state, steps = self.state, self.task.steps_per_epoch
         done = state.epoch * steps + state.step
-        return StartReport(self.folder, self.config, self.task.model, state.history, done, steps)
+        return StartReport(self.folder, self.config, self.task.model, self._history(), done, steps)
 
     def fit(self) -> None:
         """Train from where the state stands to the last epoch, or until it stops improving.
@@ -122,10 +124,10 @@ class Trainer:
         self.hooks.tell(Callback.on_train_start, self.start_report)
         while not self.finished:
             self.train_epoch(interrupt)
-            self.finish_epoch()
+            self.finish_epoch(interrupt)
             self._leave_if_told(interrupt)
         best, fitness = self.stopping.best_epoch, self.stopping.best_fitness
-        report = EndReport(self.folder, self.state.epoch, self.state.history, best, fitness, self._stopped)
+        report = EndReport(self.folder, self.state.epoch, self._history(), best, fitness, self._stopped)
         self.hooks.tell(Callback.on_train_end, report)
 
     def train_epoch(self, interrupt: Interrupt) -> None:
@@ -172,20 +174,21 @@ class Trainer:
         self.ema.update()
         self.hooks.tell(Callback.optimizer_step, self.place)
 
-    def finish_epoch(self) -> None:
-        """Validate, log and save."""
+    def finish_epoch(self, interrupt: Interrupt) -> None:
+        """Validate, log and save. A signal during validation ends the run as after the last step of the epoch."""
         state, config = self.state, self.config
         last = state.epoch + 1 == config.epochs
         score = None
         due = not config.noval and (state.epoch + 1) % config.val_period == 0
         if due or last or self.stopping.may_stop_next(state.epoch):
-            score = self._evaluate()
+            score = self._evaluate(interrupt)
             state.class_maps = list(score.class_maps)
         state.history.append(self._row(score))
         if score is not None:
             state.fitness.append(score.fitness)
-        improved = score is not None and self.stopping.update(state.epoch, score.fitness)
-        report = EpochReport(state.epoch, config.epochs, state.history, score, improved)
+        # Weights whose validation gives no numbers are not the best ones, however low the bar.
+        improved = score is not None and _is_finite(score) and self.stopping.update(state.epoch, score.fitness)
+        report = EpochReport(state.epoch, config.epochs, self._history(), score, improved)
         epoch = state.epoch
         state.epoch, state.step, state.loss_sum = epoch + 1, 0, None
         saved = self._save_weights(epoch, improved=improved)  # before last.pt, see checkpointing
@@ -201,10 +204,11 @@ class Trainer:
         elif self.finished and not last:
             print(f"no better fitness for {config.patience} epochs; the best was epoch {self.stopping.best_epoch + 1}")
 
-    def _evaluate(self) -> Score:
+    def _evaluate(self, interrupt: Interrupt) -> Score:
         self.hooks.tell(Callback.on_val_start, self.place)
         self.world.copy_from_first(self.ema.module.state_dict().values())
-        score = self.task.evaluate(self.ema.module, self.policy.autocast, self.hooks)
+        watch = _Validation(self.hooks, lambda: self._leave_if_told(interrupt))
+        score = self.task.evaluate(self.ema.module, self.policy.autocast, watch)
         score = self.world.from_first(score)
         self.hooks.tell(Callback.on_val_end, score)
         return score
@@ -220,6 +224,10 @@ class Trainer:
         for path in paths:
             save_weights(self, path)
         return paths
+
+    def _history(self) -> list[dict[str, float]]:
+        """For callbacks, which may do with it what they like."""
+        return [dict(row) for row in self.state.history]
 
     def _row(self, score: Score | None) -> dict[str, float]:
         """A line of results.csv, with the published columns."""
@@ -314,3 +322,22 @@ class Trainer:
             print(f"stopped by {signal.name}; go on with: boxwright train --resume '{path}'", file=sys.stderr)
         self.world.wait()  # a launcher ends all when one ends
         raise SystemExit(EXIT_CODES[signal])
+
+
+class _Validation:
+    """Tells the callbacks of the batches of a validation, and looks for a signal before each."""
+
+    def __init__(self, hooks: Hooks, leave_if_told: Callable[[], None]) -> None:
+        self._hooks = hooks
+        self._leave_if_told = leave_if_told
+
+    def before_val_batch(self, batch: Batch) -> None:
+        self._leave_if_told()
+        self._hooks.before_val_batch(batch)
+
+    def after_val_batch(self, batch: Batch, detections: Sequence[Detections]) -> None:
+        self._hooks.after_val_batch(batch, tuple(detections))
+
+
+def _is_finite(score: Score) -> bool:
+    return all(math.isfinite(value) for value in (score.fitness, *score.losses))

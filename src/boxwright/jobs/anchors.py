@@ -18,6 +18,7 @@ from boxwright.tuning.auto_anchor import anchors_of, in_levels
 
 _PUBLISHED = "yolov5n"  # the anchors of all published networks of three levels
 _LEVELS = 3  # of a model that is not named
+_LARGEST_SIDE, _LARGEST_RATIO = 65536, 1000.0  # beyond all images and boxes
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def anchors(
     if not len(index.boxes):
         raise UserError(f"the train split of {data} has no box at all, so there is nothing to fit anchors to")
     sizes = label_sizes(index, imgsz)
+    if count > len(sizes):
+        raise UserError(f"--n {count}: there are only {len(sizes)} boxes in the train split of {data}")
     found = search(sizes, num_anchors=count, anchor_t=anchor_t, generations=generations, seed=seed)
     folder = new_run_folder(project, name, exist_ok)
     then = fit(sizes, found, anchor_t)
@@ -102,10 +105,12 @@ def anchors(
 def _check(num_anchors: int | None, imgsz: int, anchor_t: float, generations: int) -> None:
     if num_anchors is not None and num_anchors < 1:
         raise UserError(f"--n {num_anchors}: there is at least one anchor")
-    if imgsz < 1:
-        raise UserError(f"--imgsz {imgsz}: the side of an image is at least one pixel")
-    if not 1 < anchor_t < float("inf"):
-        raise UserError(f"--thr {anchor_t:g}: the largest side ratio that matches lies above 1")
+    if not 1 <= imgsz <= _LARGEST_SIDE:
+        raise UserError(f"--imgsz {imgsz}: the side of an image is 1 to {_LARGEST_SIDE} pixels")
+    if not 1 < anchor_t <= _LARGEST_RATIO:
+        raise UserError(
+            f"--thr {anchor_t:g}: the largest side ratio that matches lies above 1, up to {_LARGEST_RATIO:g}"
+        )
     if generations < 0:
         raise UserError(f"--gen {generations}: the number of generations is at least 0")
 

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from boxwright.config.evolve import OF_A_WORKER, EvolveConfig
+from boxwright.config.evolve import OF_A_WORKER, EvolveConfig, validates
 from boxwright.config.load import dump, load, setting_names
+from boxwright.engine.decay import check_course
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.tuning.search_space import Range, Space, make_space
@@ -78,6 +79,14 @@ def _check(config: EvolveConfig) -> None:
             "a trial runs in one process; start a worker for each GPU: boxwright evolve --study NAME --device 0, and "
             "the same with --device 1"
         )
+    if config.batch_size == -1:
+        raise UserError(
+            "evolve needs --batch-size N: trials with batches of different sizes cannot be compared; one epoch of "
+            "boxwright train --batch-size -1 says what fits"
+        )
+    if config.sampler == "cmaes" and config.space and len(make_space(config, config.space)) < 2:
+        raise UserError("--sampler cmaes searches two hyper-parameters or more: take tpe, or name more in --space")
+    check_course(config.optim, config.epochs, validates=validates(config))
     if config.prune and config.noval and "noval" in config.model_fields_set:
         raise UserError("--prune compares trials after each epoch, so that it does not go with --noval")
 

@@ -13,7 +13,7 @@ import numpy as np
 from optuna import Study
 from optuna.trial import Trial, TrialState
 
-from boxwright.config.evolve import OF_THE_SEARCH, EvolveConfig
+from boxwright.config.evolve import OF_THE_SEARCH, EvolveConfig, validates
 from boxwright.config.load import load
 from boxwright.config.recipe import with_recipe
 from boxwright.config.schema import RunConfig
@@ -122,7 +122,7 @@ class Search:
             "name": claim.folder.name,
             "exist_ok": True,
             "nosave": False,  # a trial that was killed goes on from its last epoch
-            "noval": config.noval and not config.prune,
+            "noval": not validates(config),
             "noplots": config.noplots,
         }
         return load(RunConfig, {**given, **own, **values})

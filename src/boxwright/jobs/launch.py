@@ -26,6 +26,7 @@ from boxwright.engine.interrupt import EXIT_CODES
 from boxwright.engine.job_board import one_voice
 from boxwright.errors import UserError
 
+_SECONDS_TO_SAVE = 600  # after a signal, before processes are killed
 Job = Callable[..., Path]  # (world, *arguments), a function of a module: it is looked up by name in other processes
 
 
@@ -72,6 +73,7 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
         local_addr="localhost",
     )
     sys.stdout.flush()
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SECONDS_TO_SAVE))  # 30, which a large step may take
     try:
         with _shared_cores(num_processes), _silent_launcher():
             return elastic_launch(launch, _work)(job, *arguments)[0]
@@ -106,7 +108,7 @@ def _tell(failed: ChildFailedError) -> NoReturn:
     how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with code {failure.exitcode}"
     raise UserError(
         f"process {rank} of this run {how}, so that all were ended; go on from the last checkpoint with: "
-        "boxwright train --resume RUN"
+        "boxwright train --resume, if it had saved one"
     ) from None
 
 
@@ -127,7 +129,9 @@ def _shared_cores(num_processes: int) -> Generator[None]:
 @contextmanager
 def _silent_launcher() -> Generator[None]:
     """What matters of the launcher's own log is told in one sentence; its signal handlers go when it goes."""
-    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.multiprocessing")]
+    silent = ("torch.distributed.elastic", "torch.multiprocessing")
+    named = [*silent, *(name for name in logging.root.manager.loggerDict if name.startswith(silent))]  # own levels
+    loggers = [logging.getLogger(name) for name in named]
     levels = [logger.level for logger in loggers]
     handlers = {number: signal.getsignal(number) for number in (*EXIT_CODES, signal.SIGHUP, signal.SIGQUIT)}
     for logger in loggers:

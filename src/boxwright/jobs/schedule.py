@@ -12,7 +12,7 @@ from boxwright.config.recipe import with_recipe
 from boxwright.config.schema import RunConfig
 from boxwright.data.dataset import open_dataset
 from boxwright.engine.decay import check_course, course
-from boxwright.engine.schedule import Schedule, StepSettings, make_schedule
+from boxwright.engine.schedule import StepSettings, make_schedule
 from boxwright.errors import UserError
 from boxwright.jobs.info import open_network
 
@@ -102,7 +102,9 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
     Raises:
         UserError: settings that contradict each other, or nothing says how many images there are.
     """
-    check_course(config.optim, validates=not config.noval)
+    check_course(config.optim, config.epochs, validates=not config.noval)
+    if config.batch_size < 1:
+        raise UserError("a schedule needs the number of images a step: --batch-size N; -1 is measured by train alone")
     if num_images is None and not config.data:
         raise UserError("a schedule needs the number of training images: --images N, or --data")
     if num_images is not None and num_images < 1:
@@ -115,18 +117,17 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
     per_epoch = -(-num_images // config.batch_size)
     schedule = make_schedule(config.optim, config.epochs, per_epoch, config.batch_size)
     steps = _looked_at(config.epochs, per_epoch)
-    settings = tuple(_settings(schedule, int(step), per_epoch) for step in steps)
+    is_plateau = config.optim.schedule == "plateau"
+    settings = tuple(
+        schedule.at(int(step), [_ANY_FITNESS] * (step // per_epoch if is_plateau else 0)) for step in steps
+    )
     if config.optim.optimizer != "SGD":  # its beta1 stays
         settings = tuple(replace(one, momentum=config.optim.momentum) for one in settings)
     return ScheduleReport(config, per_epoch, steps, settings, schedule.warmup_steps)
 
 
-def _settings(schedule: Schedule, step: int, per_epoch: int) -> StepSettings:
-    return schedule.at(step, [_ANY_FITNESS] * (step // per_epoch))
-
-
 def _looked_at(epochs: int, per_epoch: int) -> NDArray[np.int64]:
-    """Steps spread over the run, and the first and last of each epoch."""
-    starts = np.arange(epochs, dtype=np.int64) * per_epoch
+    """Steps spread over the run, and the first and last of each epoch, or of epochs spread over a very long run."""
+    starts = np.unique(np.linspace(0, epochs - 1, min(_MOST_POINTS, epochs)).astype(np.int64)) * per_epoch
     spread = np.linspace(0, epochs * per_epoch - 1, min(_MOST_POINTS, epochs * per_epoch)).astype(np.int64)
     return np.unique(np.concatenate((starts, starts + per_epoch - 1, spread)))

@@ -29,7 +29,7 @@ from boxwright.engine.loggers import logs_of_run
 from boxwright.engine.named_callbacks import checked_callbacks, named_callbacks
 from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy, resolve
-from boxwright.engine.run_folder import new_run_folder, only_run_in
+from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
 from boxwright.engine.threads import one_core_left
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
@@ -62,7 +62,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
     """
     if not config.data:
         raise UserError("train needs --data: a data yaml, a Darknet .data file, a VOC root or a COCO json")
-    check_course(config.optim, validates=not config.noval)
+    check_course(config.optim, config.epochs, validates=not config.noval)
     num_processes = count_processes(config.device, config.nproc)
     return run_job(_train, num_processes, config, checked_callbacks(callbacks, num_processes))
 
@@ -102,8 +102,15 @@ def _train(world: World, config: RunConfig, callbacks: Sequence[Callback] = ()) 
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
     with _claimed(folder, world):
         if world.is_first:
+            if before is None:
+                drop_checkpoints(folder)
             (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-        return _run(config, model, train_index, val_index, policy, world.from_first(folder), world, callbacks)
+        try:
+            return _run(config, model, train_index, val_index, policy, world.from_first(folder), world, callbacks)
+        except UserError:
+            if world.is_first:
+                drop_if_not_begun(folder)
+            raise
 
 
 def _resume(
@@ -286,6 +293,8 @@ def _introduce(
     )
     if config.batch_size > len(train):
         _log.warning("--batch-size %d is larger than the data set of %d images", config.batch_size, len(train))
+    if config.image_weights and config.noval:
+        _log.warning("--image-weights without validation goes by the number of labels alone, not by mAP (--noval)")
 
 
 def _plot_data(task: Detect2d, index: DataIndex, folder: Path) -> None:

@@ -142,6 +142,8 @@ def _measure(config: RunConfig, model: DetectionModel, num_images: int, policy: 
         )
     size = shared_batch(one, num_images, batch_unit(config, world.size), world.size)
     print(_sentence(measured, free, side, size, world.size))
+    if size >= num_images:
+        print(f"more would fit, but there are {num_images} images to train on")
     return size
 
 

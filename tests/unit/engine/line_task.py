@@ -27,6 +27,7 @@ class LineTask:
     """Args:
     fitness: one value an epoch; afterwards the last one again.
     poison: (epoch, step) -> what the loss is multiplied by.
+    val_losses: as `fitness`.
     """
 
     loss_names: Sequence[str] = ("loss",)
@@ -34,13 +35,17 @@ class LineTask:
     steps_per_epoch = STEPS
 
     def __init__(
-        self, fitness: Sequence[float] = (0.5,), poison: Callable[[int, int], float] = lambda epoch, step: 1.0
+        self,
+        fitness: Sequence[float] = (0.5,),
+        poison: Callable[[int, int], float] = lambda epoch, step: 1.0,
+        val_losses: Sequence[float] = (0.25,),
     ) -> None:
         torch.manual_seed(0)
         self.model: nn.Module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
         self.criterion: nn.Module = nn.Identity()
         self.fitness = fitness
         self.poison = poison
+        self.val_losses = val_losses
         self.num_evaluations = 0
         self.closed = False
 
@@ -72,9 +77,9 @@ class LineTask:
             watch.before_val_batch(batch)
             nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
             watch.after_val_batch(batch, [nothing] * BATCH)
-        fitness = self.fitness[min(self.num_evaluations, len(self.fitness) - 1)]
+        fitness, loss = (v[min(self.num_evaluations, len(v) - 1)] for v in (self.fitness, self.val_losses))
         self.num_evaluations += 1
-        return Score(fitness, {"error": fitness}, [0.25], None)
+        return Score(fitness, {"error": fitness}, [loss], None)
 
     def describe_model(self) -> dict[str, Any]:
         return {"names": ["line"]}

@@ -16,8 +16,10 @@ from boxwright.engine.advice import (
     anchors_do_not_fit,
     labels_out_of_range,
     learns_by_heart,
+    loss_explodes,
     loss_stays_high,
     recall_near_zero,
+    validation_not_finite,
 )
 from boxwright.engine.callbacks import EpochReport, StartReport
 from boxwright.engine.finite import FiniteWatch, NotFinite
@@ -190,3 +192,15 @@ def test_the_first_value_that_is_not_finite() -> None:
     watch.note_loss(torch.tensor([float("-inf")]), 7)
     assert watch.first() == NotFinite(7, "loss", float("-inf"))
     assert watch.first() != NotFinite(6, "loss", float("-inf"))
+
+
+def test_divergence() -> None:
+    assert loss_explodes([2.0, 0.5, 4.9], 0.01) is None
+    line = loss_explodes([2.0, 0.5, 5.1], 0.01)
+    assert line is not None
+    assert line.startswith("the training loss has grown from 0.5 to 5.1 in epoch 3")
+    assert validation_not_finite(1e30, 2) is None
+    for value in (float("nan"), float("inf")):
+        line = validation_not_finite(value, 2)
+        assert line is not None
+        assert line.startswith(f"the validation loss is {value:g} after epoch 2")

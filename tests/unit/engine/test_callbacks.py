@@ -10,6 +10,7 @@ import torch
 
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, Place, SaveReport, StepReport
 from boxwright.engine.checkpointing import load_run, restore
+from boxwright.engine.named_callbacks import checked_callbacks, named_callbacks
 from boxwright.engine.text_log import TextLog
 from boxwright.errors import UserError
 from tests.integration.test_resume import assert_same
@@ -196,3 +197,29 @@ def test_best_weights_of_an_epoch_are_there_whatever_a_callback_does_after_it(tm
     restore(resumed, load_run(tmp_path / "weights" / "last.pt"))
     resumed.fit()
     assert torch.load(tmp_path / "weights" / "best.pt", weights_only=True)["metrics"]["epoch"] == 0
+
+
+def test_what_is_told_belongs_to_the_callback(tmp_path: Path) -> None:
+    """One that writes into it changes neither the run nor its logs."""
+
+    class Scribbler(Callback):
+        def on_fit_epoch_end(self, report: EpochReport) -> None:
+            report.history[-1]["mine"] = 1.0  # type: ignore[index]
+            report.history.clear()  # type: ignore[attr-defined]
+
+    make_trainer(tmp_path / "plain").fit()
+    make_trainer(tmp_path / "scribbled", callbacks=[Scribbler()]).fit()
+    plain, scribbled = (tmp_path / name / "results.csv" for name in ("plain", "scribbled"))
+    assert scribbled.read_text() == plain.read_text()
+
+
+def test_a_callback_by_itself_or_twice_is_refused() -> None:
+    with pytest.raises(UserError, match=r"write callbacks=\[...\]"):
+        checked_callbacks(Callback(), 1)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="callback 'mlflow' is named twice"):
+        named_callbacks(["mlflow", "mlflow"])
+
+
+def test_a_message_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ValueError: first second; go on with"):
+        make_trainer(tmp_path, callbacks=[Faulty("on_train_batch_start", error=ValueError("first\n  second"))]).fit()

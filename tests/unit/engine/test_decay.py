@@ -134,7 +134,7 @@ def test_a_schedule_by_name_wins_over_the_release() -> None:
     assert linear.at(8 * 200) != make_schedule(OptimConfig(release="v4.0"), 9, 200, 16).at(8 * 200)
     config = with_recipe(load(RunConfig, {"optim.schedule": "step"}), "v3", has_backbone=True)
     assert not config.optim.cos_lr
-    check_course(config.optim)
+    check_course(config.optim, epochs=100)
     assert with_recipe(RunConfig(), "v3", has_backbone=True).optim.cos_lr
 
 
@@ -143,18 +143,20 @@ def test_a_schedule_by_name_wins_over_the_release() -> None:
     [
         ({"cos_lr": True, "schedule": "step"}, "--cos-lr and --optim.schedule step are two schedules"),
         ({"schedule": "multi-step"}, "needs the epochs where the rate falls"),
+        ({"milestones": (3, 3), "schedule": "multi-step"}, "3 3: each is named once"),
+        ({"milestones": (3, 100), "schedule": "multi-step"}, "before the end of the run, which has 100 epochs"),
         ({"milestones": (3,)}, "are for --optim.schedule multi-step, not for linear"),
         ({"schedule": "plateau"}, "leave out --noval"),
     ],
 )
 def test_mistakes(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        check_course(OptimConfig(**settings), validates=False)
+        check_course(OptimConfig(**settings), 100, validates=False)
 
 
 def test_what_is_no_mistake() -> None:
-    check_course(OptimConfig(cos_lr=True, schedule="cosine"), validates=False)
-    check_course(OptimConfig(schedule="plateau"))
+    check_course(OptimConfig(cos_lr=True, schedule="cosine"), 100, validates=False)
+    check_course(OptimConfig(schedule="plateau"), 100)
 
 
 def test_milestones_are_read_from_text_and_count_from_one() -> None:

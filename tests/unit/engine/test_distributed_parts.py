@@ -39,6 +39,17 @@ def network() -> nn.Sequential:
     return made
 
 
+def test_a_single_pixel_has_no_variance_but_numbers() -> None:
+    class Alone(World):
+        def sum(self, values: torch.Tensor) -> torch.Tensor:
+            return values
+
+    made = nn.Sequential(nn.BatchNorm2d(3))
+    synchronise_norms(made, Alone(size=2), CPU)
+    assert made(torch.rand(1, 3, 1, 1)).isfinite().all()
+    assert all(value.isfinite().all() for value in made.state_dict().values())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norms_over_ranks_are_norms_over_all_images(dtype: torch.dtype) -> None:
     images = torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()

@@ -107,6 +107,19 @@ def test_a_run_whose_store_is_gone_begins_a_new_one(tmp_path: Path, client: Any,
     assert points(elsewhere, only_run(elsewhere), "metrics/error") == [(0, 0.2), (1, 0.6), (2, 0.4)]
 
 
+def test_a_run_that_goes_on_in_another_working_folder_stays_in_its_store(
+    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        fit(Path("runs ü/exp"), Faulty(1))
+    monkeypatch.chdir(tmp_path / "other")
+    fit(Path("../runs ü/exp"), resumed=True)
+    assert points(client, only_run(client), "metrics/error") == [(0, 0.2), (1, 0.6), (2, 0.4)]
+    assert not list((tmp_path / "other").iterdir())
+
+
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     with pytest.raises(UserError, match=r"pip install 'boxwright\[mlflow\]'"):

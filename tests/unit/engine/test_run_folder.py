@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.engine.run_folder import new_run_folder, only_run_in
+from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
 from boxwright.errors import UserError
 
 
@@ -68,3 +68,22 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
     with only_run_in(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_run_in_an_old_folder_does_not_go_on_with_the_old_one(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("last.pt", "best.pt", "epoch3.pt"):
+        (weights / name).touch()
+    drop_checkpoints(tmp_path)
+    assert [path.name for path in weights.iterdir()] == ["epoch3.pt"]
+    drop_checkpoints(tmp_path)
+
+
+def test_a_folder_stays_once_training_has_begun(tmp_path: Path) -> None:
+    for name, stays in (("config.yaml", False), ("log.log", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).touch()
+        drop_if_not_begun(folder)
+        assert folder.exists() is stays

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 import torch
 
 from boxwright.config.schema import OptimConfig
+from boxwright.engine.callbacks import Callback, Place
 from boxwright.engine.checkpointing import load_run, restore, save_last
+from boxwright.engine.interrupt import Interrupt
 from boxwright.engine.loggers import EventsJsonl
 from boxwright.engine.optim import freeze_layers
 from boxwright.errors import UserError
@@ -62,8 +66,8 @@ def test_noval_and_nosave_act_only_at_the_end(tmp_path: Path) -> None:
     seen: list[bool] = []
     finish = trainer.finish_epoch
 
-    def finish_and_look() -> None:
-        finish()
+    def finish_and_look(interrupt: Interrupt) -> None:
+        finish(interrupt)
         seen.append((tmp_path / "weights" / "last.pt").exists())
 
     trainer.finish_epoch = finish_and_look  # type: ignore[method-assign]
@@ -201,9 +205,9 @@ def test_full_disk_while_saving_keeps_the_old_checkpoint(tmp_path: Path, monkeyp
 
     finish = trainer.finish_epoch
 
-    def finish_and_keep() -> None:
+    def finish_and_keep(interrupt: Interrupt) -> None:
         nonlocal before
-        finish()
+        finish(interrupt)
         before = (tmp_path / "weights" / "last.pt").read_bytes()
 
     trainer.finish_epoch = finish_and_keep  # type: ignore[method-assign]
@@ -230,3 +234,34 @@ def test_freezing_everything_is_refused() -> None:
     assert {name.split(".")[1] for name in freeze_layers(model, (1,))} == {"0"}
     with pytest.raises(UserError, match="--freeze 25 freezes every layer"):
         freeze_layers(model, (25,))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_validation_that_gives_no_numbers_is_not_the_best(tmp_path: Path, bad: float) -> None:
+    task = LineTask(fitness=[0.0, 0.3, 0.0], val_losses=[bad, 0.25, bad])
+    make_trainer(tmp_path, task).fit()
+    best = torch.load(tmp_path / "weights" / "best.pt", weights_only=True)
+    assert best["metrics"]["epoch"] == 1
+    assert last(tmp_path)["engine"]["best_epoch"] == 1
+
+
+def test_a_signal_during_validation_ends_the_run_there(tmp_path: Path) -> None:
+    """It does not wait for the end of a long validation; what goes on equals a run that was not stopped."""
+
+    class Stop(Callback):
+        def on_val_start(self, place: Place) -> None:
+            if place.epoch == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    make_trainer(tmp_path / "whole").fit()
+    task = LineTask()
+    with pytest.raises(SystemExit, match="143"):
+        make_trainer(tmp_path / "stopped", task, [Stop()]).fit()
+    assert task.num_evaluations == 1
+    again = make_trainer(tmp_path / "stopped")
+    restore(again, load_run(tmp_path / "stopped" / "weights" / "last.pt"))
+    assert (again.state.epoch, again.state.step) == (1, STEPS)
+    again.fit()
+    for part in ("state_dict", "ema", "engine"):
+        assert_same(last(tmp_path / "stopped")[part], last(tmp_path / "whole")[part], part)
+    assert (tmp_path / "stopped" / "results.csv").read_text() == (tmp_path / "whole" / "results.csv").read_text()

@@ -93,7 +93,7 @@ def test_a_death_is_told(tmp_path: Path) -> None:
     assert code == 2
     assert out == [
         "error: process 1 of this run was killed by SIGKILL, so that all were ended; go on from the last checkpoint "
-        "with: boxwright train --resume RUN"
+        "with: boxwright train --resume, if it had saved one"
     ]
     assert "Traceback" not in err
 

@@ -94,6 +94,15 @@ def test_cpu_the_larger_the_images_the_smaller_the_batch(
         sizes[side] = config.batch_size
         assert f"--batch-size {config.batch_size}" in capsys.readouterr().out
     assert 3 * sizes[128] < sizes[64] < 5 * sizes[128]
+    alone = RunConfig(batch_size=-1, imgsz=64, workers=0)
+    halves = World(size=2, local_size=2)
+    monkeypatch.setattr(World, "from_first", lambda _, value: value)
+    assert with_fitting_batch(alone, model, 10_000, CPU, halves).batch_size == pytest.approx(sizes[64], rel=0.15)
+    ahead = alone.model_copy(update={"workers": 1})  # its batches take memory, too
+    assert with_fitting_batch(ahead, model, 10_000, CPU, World()).batch_size < sizes[64]
+    capsys.readouterr()
+    with_fitting_batch(alone, model, 6, CPU, World())
+    assert "more would fit, but there are 6 images" in capsys.readouterr().out
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     given = RunConfig(batch_size=5)

@@ -112,3 +112,29 @@ def test_trials_begun_before_one_has_finished_differ() -> None:
     trials = [study.ask(dict(distributions(SPACE))) for _ in range(3)]
     assert len({tuple(trial.params.values()) for trial in trials}) == 3
     assert trials[0].params == START
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_settings_choose_the_sampler() -> None:
+    made = {
+        name: make_sampler(EvolveConfig.model_validate({"sampler": name}), SPACE, START, 1)
+        for name in ("published", "tpe", "cmaes")
+    }
+    assert [type(sampler).__name__ for sampler in made.values()] == ["GeneticSampler", "TPESampler", "CmaEsSampler"]
+    single, weighted = (
+        children_of_two(EvolveConfig.model_validate({"parents": name})) for name in ("single", "weighted")
+    )
+    assert single != weighted
+
+
+def children_of_two(config: EvolveConfig) -> list[float]:
+    """Momenta after two trials of equal fitness and unlike momenta: of one of the two, or of their mean."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    found: list[float] = []
+    for number in range(8):
+        study.sampler = make_sampler(config, SPACE, START, number)
+        trial = study.ask(dict(distributions(SPACE)))
+        study.tell(trial, 1.0)
+        found.append(trial.params["optim.momentum"])
+    return found
