@@ -53,6 +53,7 @@ from boxwright.data.mosaic import NUM_TILES
 from boxwright.data.source_images import SourceImages, open_source_images
 
 STRIDE, BATCH = 32, 16
+SECONDS_TO_REST = 20
 
 
 def main() -> None:
@@ -206,7 +207,7 @@ def report_memory(coco128: Path, folder: Path) -> None:
     """What the processes of a loader with a RAM cache take, with 1 and with 8 workers."""
     for times_over in (1, 8):
         data = linked(coco128, folder / f"times {times_over}", times_over)
-        found: dict[int, tuple[float, float]] = {}
+        found: dict[int, tuple[float, float, float]] = {}
         for workers in (1, 8):
             queue = multiprocessing.get_context("spawn").SimpleQueue()
             target = (data, folder, workers, queue)
@@ -214,11 +215,11 @@ def report_memory(coco128: Path, folder: Path) -> None:
             process.start()
             found[workers] = queue.get()
             process.join()
-        one, many = found[1][0], found[8][0]
-        print(
-            f"memory, 640 px, RAM cache of {found[1][1]:.0f} MiB: {one:.0f} MiB with 1 worker, {many:.0f} MiB with 8, "
-            f"ratio {many / one:.2f}, {(many - one) / 7:.0f} MiB a further worker"
-        )
+        for when, one, many in zip(("at work", "at rest"), found[1], found[8], strict=False):
+            print(
+                f"memory {when}, 640 px, RAM cache of {found[1][2]:.0f} MiB: {one:.0f} MiB with 1 worker, {many:.0f} "
+                f"with 8, ratio {many / one:.2f}, {(many - one) / 7:.0f} MiB a further worker"
+            )
 
 
 def linked(coco128: Path, root: Path, times_over: int) -> Path:
@@ -234,7 +235,10 @@ def linked(coco128: Path, root: Path, times_over: int) -> Path:
 
 
 def measure_memory(data: Path, folder: Path, workers: int, queue: Any) -> None:
-    """Fill the cache, run two epochs more, and put the MiB of all processes and of the cache into the queue."""
+    """Fill the cache, run two epochs more, and put the MiB of all processes and of the cache into the queue.
+
+    At work each worker is filling a batch, of 19 MiB; at rest all have made as many batches as they may ahead.
+    """
     cores = os.cpu_count
     os.cpu_count = lambda: max(cores() or 1, workers)  # else there are no more workers than cores
     warnings.simplefilter("ignore")  # which torch minds
@@ -247,7 +251,10 @@ def measure_memory(data: Path, folder: Path, workers: int, queue: Any) -> None:
             pass
     source = SourceImages(index, 640)
     cached = sum(3 * height * width for height, width in map(source.size, range(len(index))))
-    queue.put((sum(proportional_memory(pid) for pid in process_ids()) / 2**20, cached / 2**20))
+    at_work = sum(proportional_memory(pid) for pid in process_ids()) / 2**20
+    time.sleep(SECONDS_TO_REST)
+    at_rest = sum(proportional_memory(pid) for pid in process_ids()) / 2**20
+    queue.put((at_work, at_rest, cached / 2**20))
     loader.close()
 
 

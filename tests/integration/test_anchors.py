@@ -81,7 +81,7 @@ def test_number_and_model(data: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("--n 0", "--n 0: there is at least one anchor"),
+        ("--n 0", "--n 0: there are 1 to 100 anchors"),
         ("--n 10 --model yolov5n", "10 anchors cannot be spread over the 3 levels of the model; take 9 or 12"),
         ("--n 2 --model yolov5n6", "2 anchors cannot be spread over the 4 levels of the model; take 4"),
         ("--thr 1", "--thr 1: the largest side ratio that matches lies above 1"),
@@ -90,7 +90,7 @@ def test_number_and_model(data: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("--imgsz 0", "--imgsz 0: the side of an image is 1 to 65536 pixels"),
         ("--imgsz 100000000000000000000", "the side of an image is 1 to 65536 pixels"),
         ("--thr 1e300", "lies above 1, up to 1000"),
-        ("--n 10000", "--n 10000: there are only"),
+        ("--n 10000", "--n 10000: there are 1 to 100 anchors"),
         ("--imgsz 2", "no label has a side of 2 pixels or more"),
         ("--model yolov5q", "no model 'yolov5q'"),
     ],

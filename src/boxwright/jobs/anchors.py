@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from boxwright.tuning.auto_anchor import anchors_of, in_levels
 _PUBLISHED = "yolov5n"  # the anchors of all published networks of three levels
 _LEVELS = 3  # of a model that is not named
 _LARGEST_SIDE, _LARGEST_RATIO = 65536, 1000.0  # beyond all images and boxes
+_MOST_ANCHORS = 100
+_log = logging.getLogger("boxwright.anchors")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def anchors(
         raise UserError(f"the train split of {data} has no box at all, so there is nothing to fit anchors to")
     sizes = label_sizes(index, imgsz)
     if count > len(sizes):
-        raise UserError(f"--n {count}: there are only {len(sizes)} boxes in the train split of {data}")
+        _log.warning("%d anchors for %d boxes: some will fit none that others do not fit as well", count, len(sizes))
     found = search(sizes, num_anchors=count, anchor_t=anchor_t, generations=generations, seed=seed)
     folder = new_run_folder(project, name, exist_ok)
     then = fit(sizes, found, anchor_t)
@@ -103,8 +106,8 @@ def anchors(
 
 
 def _check(num_anchors: int | None, imgsz: int, anchor_t: float, generations: int) -> None:
-    if num_anchors is not None and num_anchors < 1:
-        raise UserError(f"--n {num_anchors}: there is at least one anchor")
+    if num_anchors is not None and not 1 <= num_anchors <= _MOST_ANCHORS:
+        raise UserError(f"--n {num_anchors}: there are 1 to {_MOST_ANCHORS} anchors")
     if not 1 <= imgsz <= _LARGEST_SIDE:
         raise UserError(f"--imgsz {imgsz}: the side of an image is 1 to {_LARGEST_SIDE} pixels")
     if not 1 < anchor_t <= _LARGEST_RATIO:
