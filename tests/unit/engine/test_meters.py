@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from boxwright.engine.callbacks import Callback, StepReport
-from boxwright.engine.meters import RecentLosses, Smoothed, StepClock, peak_memory
+from boxwright.engine.meters import RecentLosses, Smoothed, StepClock
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.structures import Batch
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
