@@ -74,3 +74,10 @@ def run(
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", DRIVER, json.dumps(order)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def small_settings(root: Path, **changes: Any) -> dict[str, Any]:
+    """Settings of a run of six images and a tiny network below a folder."""
+    data, network = write_world(root, num_images=6)
+    made = {"data": str(data), "model": str(network), "batch_size": 3, "imgsz": 64, "workers": 0, "device": "cpu"}
+    return made | {"noplots": True, "project": str(root / "runs")} | changes

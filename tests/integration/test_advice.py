@@ -12,21 +12,14 @@ from boxwright.config.load import load
 from boxwright.config.schema import RunConfig
 from boxwright.errors import UserError
 from boxwright.jobs.train import resume, train
-from tests.integration.small_runs import write_world
+from tests.integration.small_runs import small_settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data, network = write_world(tmp_path, num_images=6)
-    return {"data": str(data), "model": str(network), "batch_size": 3, "imgsz": 64, "workers": 0, "device": "cpu"} | {
-        "noplots": True,
-        "project": str(tmp_path / "runs"),
-        "epochs": 6,
-        # No warm-up: the shortest of the others is 100 steps.
-        "optim.release": "v3",
-        "optim.warmup_epochs": 0,
-    }
+    # No warm-up: the shortest of the others is 100 steps.
+    return small_settings(tmp_path, **{"epochs": 6, "optim.release": "v3", "optim.warmup_epochs": 0})
 
 
 def advice(log: pytest.LogCaptureFixture) -> list[str]:

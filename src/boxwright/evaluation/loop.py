@@ -186,8 +186,7 @@ def evaluate(
             watch.lap("preprocess")
             with autocast():
                 raw = model(images)
-            raw = [level.float() for level in raw]
-            decoded = model.decode(raw)
+            decoded = model.decode(raw := [level.float() for level in raw])
             watch.lap("inference")
             detections = to_original(postprocess(decoded), batch, single_cls=single_cls) if len(batch) else []
             watch.lap("nms")

@@ -173,4 +173,4 @@ class _Unused(BaseSampler):
         return {}
 
     def sample_independent(self, study: optuna.Study, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        raise NotImplementedError
+        raise AssertionError("each trial draws from a sampler of its own")

@@ -17,18 +17,13 @@ from boxwright.jobs.train import train
 from boxwright.models.build import build_model
 from boxwright.models.graph import GraphModel
 from boxwright.models.zoo import load_spec
-from tests.integration.small_runs import write_world
+from tests.integration.small_runs import small_settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data, network = write_world(tmp_path, num_images=6)
-    return {"data": str(data), "model": str(network), "batch_size": 3, "imgsz": 64, "workers": 0, "device": "cpu"} | {
-        "noplots": True,
-        "project": str(tmp_path / "runs"),
-        "epochs": 2,
-    }
+    return small_settings(tmp_path, epochs=2)
 
 
 def last(folder: Path) -> dict[str, Any]:
