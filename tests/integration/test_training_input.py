@@ -211,6 +211,12 @@ def test_a_mistake_before_the_first_step_leaves_no_folder(settings: dict[str, An
     with pytest.raises(UserError, match="on_pretrain_routine_end"):
         train(load(RunConfig, settings), [Faulty()])
     assert not list((tmp_path / "runs").iterdir())
+    notes = tmp_path / "runs" / "exp" / "my notes.txt"
+    notes.parent.mkdir()
+    notes.touch()
+    with pytest.raises(UserError, match="on_pretrain_routine_end"):
+        train(load(RunConfig, settings | {"exist_ok": True}), [Faulty()])
+    assert notes.exists()  # a folder that was there before stays
 
 
 def test_image_weights_without_validation_are_told(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

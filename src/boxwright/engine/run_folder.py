@@ -59,7 +59,7 @@ def drop_checkpoints(folder: Path) -> None:
 
 
 def drop_if_not_begun(folder: Path) -> None:
-    """Remove the folder of a run that a mistake has ended before its first step."""
+    """Remove the folder that a run has made if a mistake has ended it before its first step."""
     if not any((folder / name).exists() for name in ("log.log", "results.csv", "weights")):
         shutil.rmtree(folder, ignore_errors=True)
 

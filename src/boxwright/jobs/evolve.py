@@ -50,7 +50,7 @@ def evolve(config: EvolveConfig) -> Path:
     from boxwright.tuning.evolve_study import study_place
 
     place = study_place(config.study, config.project, config.name, new_folder)
-    is_new = new_folder is not None or not place.folder.exists()
+    is_new = (new_folder is not None and not config.exist_ok) or not place.folder.exists()
     try:
         return _work(config, space, place)
     except UserError:

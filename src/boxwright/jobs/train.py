@@ -98,6 +98,7 @@ def _train(world: World, config: RunConfig, callbacks: Sequence[Callback] = ()) 
     side = loaded_side(config, max(model.strides))  # a cache that does not fit is told before there is a folder
     open_source_images(train_index, side, config.cache, copies=world.local_size)
     folder = before or Path()
+    is_new = before is None and not (config.exist_ok and Path(config.project, config.name).exists())
     if world.is_first:
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
     with _claimed(folder, world):
@@ -108,7 +109,7 @@ def _train(world: World, config: RunConfig, callbacks: Sequence[Callback] = ()) 
         try:
             return _run(config, model, train_index, val_index, policy, world.from_first(folder), world, callbacks)
         except UserError:
-            if world.is_first:
+            if world.is_first and is_new:  # what was there before is not ours to remove
                 drop_if_not_begun(folder)
             raise
 
