@@ -167,8 +167,7 @@ def evaluate(
         coco_truth: what the COCO metric is measured against; without it that metric is left out.
         criterion: gives losses of the raw maps, which are float32.
         gather: where several processes share the batches (image i of a batch goes to process i % n): hands what each of
-            them found to one, which measures it as one process would; the others get an empty evaluation. None: there
-            is one process, and metrics are taken batch by batch.
+            them found to one, which measures it as one process would; the others get an empty evaluation.
         on_batch: called after each batch with the detections, on the host and in original pixels.
         on_besides: the same with those that remain when the labels take part in NMS, see `hybrid`.
     """
