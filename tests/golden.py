@@ -17,11 +17,14 @@ SHARED = (ROOT / os.environ.get("BOXWRIGHT_SHARED", "../shared")).resolve()
 GOLDEN = (ROOT / os.environ.get("BOXWRIGHT_GOLDEN", "../shared/golden")).resolve()
 
 
-def golden_cases(area: str, pattern: str) -> list[Any]:
-    """One pytest parameter (the file) for each file of the area that fits the glob; a skipped one if there is none."""
-    files = sorted((GOLDEN / "yolo" / area).glob(pattern))
+def golden_cases(area: str, pattern: str, family: str = "yolo") -> list[Any]:
+    """One pytest parameter (the file) for each file of the area that fits the glob; a skipped one if there is none.
+
+    family: `yolo`, or `centerfusion`, whose files lie in no area ("").
+    """
+    files = sorted((GOLDEN / family / area).glob(pattern))
     if not files:
-        reason = f"no golden vectors {area}/{pattern} below {GOLDEN}"
+        reason = f"no golden vectors {family}/{area}/{pattern} below {GOLDEN}"
         return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]
     return [pytest.param(file, id=file.stem) for file in files]
 

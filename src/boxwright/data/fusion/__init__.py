@@ -1,0 +1,1 @@
+"""Samples of camera + radar training: one image warped, its radar painted, its targets drawn."""
