@@ -1,7 +1,7 @@
 """The nouns of 3-D detection from camera and radar: FusionBatch, FusionTargets, Detections3d and GlobalBoxes.
 
 Legend: B images in a batch, M objects an image at most (padded), N boxes, H W the output grid (network input / 4).
-Camera frame: x right, y down, z forward. Dimensions are (height, width, length) in metres unless the name says otherwise.
+Camera frame: x right, y down, z forward. Dimensions are (height, width, length) in metres.
 Order of classes, attributes, cameras and radar fields: nuScenes as the published CenterFusion takes them.
 """
 

@@ -1,1 +1,1 @@
-"""nuScenes roots: tables, an index of flat arrays, poses, radar sweeps. What becomes of them in training is in `fusion`."""
+"""nuScenes roots: tables, an index of flat arrays, poses, radar sweeps. What training makes of them is in `fusion`."""
