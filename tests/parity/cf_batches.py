@@ -1,0 +1,46 @@
+"""Golden targets of CenterFusion as FusionTargets, for the tests of losses and of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boxwright.structures3d import FusionTargets
+
+
+def golden_targets(arrays: Mapping[str, np.ndarray], prefix: str = "") -> FusionTargets:
+    """What lies below `<prefix>target/`; float tensors stay float32."""
+
+    def read(name: str) -> Tensor:
+        return torch.from_numpy(arrays[f"{prefix}target/{name}"])
+
+    pairs = {
+        "offset": "reg",
+        "size": "wh",
+        "depth": "dep",
+        "dims": "dim",
+        "amodel_offset": "amodel_offset",
+        "velocity": "velocity",
+        "attributes": "nuscenes_att",
+    }
+    values: dict[str, Any] = {name: read(key) for name, key in pairs.items()}
+    marks = {f"{name.removesuffix('_offset')}_valid": read(f"{key}_mask") > 0 for name, key in pairs.items()}
+    images, most = read("ind").shape
+    return FusionTargets(
+        heatmap=read("hm"),
+        cell=read("ind"),
+        label=read("cat"),
+        valid=read("mask") > 0,
+        rot_bins=read("rotbin"),
+        rot_residuals=read("rotres"),
+        rot_valid=read("rot_mask") > 0,
+        boxes=torch.zeros(images, most, 4),
+        annotation_depth=torch.zeros(images, most),
+        alpha=torch.zeros(images, most),
+        **values,
+        **marks,
+    )
