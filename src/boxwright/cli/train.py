@@ -58,6 +58,7 @@ OUTPUT = (
     switch("noval", "--noval", "validate only after the last epoch, and where --patience could end the run"),
     switch("noplots", "--noplots", "draw nothing"),
     Flag("save_period", "--save-period", "-1", "keep a checkpoint every N epochs; -1: never"),
+    Flag("save_epochs", "--save-epochs", "", "and after these epochs", kind="list"),
     Flag("save_name", "--save-name", "epoch", "what stands before N in its name: epoch or epoch_", "TEXT"),
     Flag("val_period", "--val-period", "1", "validate every N epochs, and after the last"),
     Flag("callbacks", "--callbacks", "", "mlflow, and callbacks of installed packages, by name", "NAME", kind="list"),

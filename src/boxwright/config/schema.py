@@ -26,7 +26,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["", "linear", "cosine", "step", "multi-step", "exponential", "plateau", "one-cycle"]
 
 
-def _numbers(value: Any) -> Any:
+def as_numbers(value: Any) -> Any:
     """Read `10`, `"0,1,2"` and `["0", "1,2"]` as lists, as flags and yaml files write them."""
     if isinstance(value, bool):
         return value
@@ -38,8 +38,8 @@ def _numbers(value: Any) -> Any:
     return words
 
 
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
-Milestones = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_numbers)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(as_numbers)]
+Milestones = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_numbers)]
 
 
 FREEZE_WORDS = ("backbone", "all-but-predictors")
@@ -52,7 +52,7 @@ def _freeze(value: Any) -> Any:
         if words[0] not in ("none", *FREEZE_WORDS):
             raise ValueError(f"it is none, {', '.join(FREEZE_WORDS)}, or numbers of layers")
         return (0,) if words[0] == "none" else words[0]
-    return _numbers(value)
+    return as_numbers(value)
 
 
 Freeze = Annotated[tuple[int, ...] | Literal["backbone", "all-but-predictors"], BeforeValidator(_freeze)]
@@ -162,7 +162,7 @@ class OptimConfig(Frozen):
     one_cycle_rise: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3  # one-cycle: share of the run in which the rate rises
     momentum: Fraction = 0.937  # SGD momentum, Adam beta1
     weight_decay: NotNegative = 0.0005  # at the nominal batch size; scaled to the real one
-    release: Release = ""  # whose schedule; empty: v7.0
+    release: Release | Literal["centernet"] = ""  # whose schedule; empty: v7.0
     warmup_epochs: NotNegative = 3.0  # release v3: 0 is no warm-up, anything else the first epoch
     warmup_momentum: Fraction = 0.8  # one-cycle: where the rate is highest
     warmup_bias_lr: NotNegative = 0.1
@@ -180,35 +180,25 @@ def _names(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
-class RunConfig(Frozen):
-    """Everything that shapes a training run. Written to the run folder and into each checkpoint."""
+class TrainingConfig(Frozen):
+    """What shapes a training run of any system. Written to the run folder and into each checkpoint."""
 
-    model: str = ""  # yolov5n ... yolov5x6, or a model yaml; empty: what the weights were trained as
+    model: str = ""
     weights: str = ""  # start from this checkpoint; empty: from scratch
-    data: str = ""  # data yaml, VOC root, or COCO json
+    data: str = ""
     epochs: Annotated[int, Field(ge=1)] = 100
     batch_size: TrainBatch = 16  # images a step, over all ranks; -1: as many as fit in memory
-    imgsz: Annotated[int, Field(ge=1)] = 640  # network input side; rounded up to a multiple of the largest stride
-    anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
-    noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training
-    rect: bool = False  # rectangular batches: no mosaic, no shuffle
-    quad: bool = False  # four images become one of twice the side: a batch has a quarter as many
-    image_weights: bool = False  # draw images with replacement, more often where the last validation found less
-    cache: Literal["", "ram", "disk"] = ""  # keep decoded images
-    single_cls: bool = False  # train all classes as one
     workers: Annotated[int, Field(ge=0)] = 8  # loader processes, at most the number of cores
     device: str = ""  # cpu, 0, cuda:1; 0,1: a process for each of these GPUs; empty: the first GPU, else the CPU
     nproc: Annotated[int, Field(ge=1)] = 1  # processes of this machine that train together
     sync_bn: bool = False  # batch norms take the images of all processes, not of one alone
     precision: Precision = "auto"  # auto: bf16 where the hardware has it
-    compile: bool = False  # torch.compile the step
-    multi_scale: bool = False  # vary the input side by +-50 %; release v3: from 1 / 1.5 to 1 / 0.667
-    freeze: Freeze = (0,)  # backbone, all-but-predictors; one number N: the first N layers; several: just these
     patience: Annotated[int, Field(ge=0)] = 100  # epochs without a better fitness before the run stops; 0: never
     nosave: bool = False  # write checkpoints only at the end
     noval: bool = False  # validate only after the last epoch
     noplots: bool = False  # draw nothing
     save_period: Annotated[int, Field(ge=-1)] = -1  # keep epoch<N>.pt every this many epochs; -1: never
+    save_epochs: Milestones = ()  # and after these epochs, counted from 1
     save_name: Literal["epoch", "epoch_"] = "epoch"  # what stands before the number in the names of those files
     val_period: Annotated[int, Field(ge=1)] = 1  # validate every this many epochs, and after the last
     project: str = "runs/train"
@@ -217,12 +207,32 @@ class RunConfig(Frozen):
     callbacks: Names = ()  # mlflow, and callbacks of installed packages by the name of their entry point
     seed: int = 0
     compat: Compat = "faithful"
+    optim: OptimConfig = OptimConfig()
+
+
+class RunConfig(TrainingConfig):
+    """Settings of a YOLO training run.
+
+    model: yolov5n ... yolov5x6, or a model yaml; empty: what the weights were trained as.
+    data: data yaml, VOC root, or COCO json.
+    """
+
+    imgsz: Annotated[int, Field(ge=1)] = 640  # network input side; rounded up to a multiple of the largest stride
+    anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
+    noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training
+    rect: bool = False  # rectangular batches: no mosaic, no shuffle
+    quad: bool = False  # four images become one of twice the side: a batch has a quarter as many
+    image_weights: bool = False  # draw images with replacement, more often where the last validation found less
+    cache: Literal["", "ram", "disk"] = ""  # keep decoded images
+    single_cls: bool = False  # train all classes as one
+    compile: bool = False  # torch.compile the step
+    multi_scale: bool = False  # vary the input side by +-50 %; release v3: from 1 / 1.5 to 1 / 0.667
+    freeze: Freeze = (0,)  # backbone, all-but-predictors; one number N: the first N layers; several: just these
     conf_thres: Fraction = 0.001  # validation: lowest score
     iou_thres: Fraction = 0.6  # validation: NMS overlap
     max_det: Annotated[int, Field(ge=1)] = 300  # validation: most boxes an image
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
-    optim: OptimConfig = OptimConfig()
 
 
 class ValConfig(Frozen):

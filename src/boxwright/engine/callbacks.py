@@ -21,11 +21,10 @@ from typing import Concatenate, ParamSpec
 
 from torch import Tensor, nn
 
-from boxwright.config.schema import RunConfig
+from boxwright.config.schema import TrainingConfig
 from boxwright.engine.meters import StepCost
-from boxwright.engine.task import Score
+from boxwright.engine.task import AnyBatch, AnyDetections, Score
 from boxwright.errors import UserError
-from boxwright.structures import Batch, Detections
 
 P = ParamSpec("P")
 
@@ -38,7 +37,7 @@ class RunReport:
     """
 
     folder: Path
-    config: RunConfig
+    config: TrainingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class StartReport:
     """
 
     folder: Path
-    config: RunConfig
+    config: TrainingConfig
     model: nn.Module
     history: Sequence[Mapping[str, float]]
     steps_done: int
@@ -162,7 +161,7 @@ class Callback:
     def on_train_epoch_start(self, place: Place) -> None:
         """The first step of an epoch comes next, or of what was left of it when the run was stopped."""
 
-    def on_train_batch_start(self, place: Place, batch: Batch) -> None:
+    def on_train_batch_start(self, place: Place, batch: AnyBatch) -> None:
         """A step comes next. The batch is still on the host."""
 
     def on_before_zero_grad(self, place: Place) -> None:
@@ -183,13 +182,13 @@ class Callback:
     def on_val_start(self, place: Place) -> None:
         """Validation during training comes next. That of best.pt at the end of a run is not told."""
 
-    def on_val_batch_start(self, batch: Batch) -> None:
+    def on_val_batch_start(self, batch: AnyBatch) -> None:
         """A batch is validated next. Where several processes train, it holds the first one's share of the images."""
 
-    def on_val_image_end(self, path: Path, detections: Detections) -> None:
+    def on_val_image_end(self, path: Path, detections: AnyDetections) -> None:
         """An image is done: what was found, on the host, in its own pixels."""
 
-    def on_val_batch_end(self, batch: Batch, detections: Sequence[Detections]) -> None:
+    def on_val_batch_end(self, batch: AnyBatch, detections: Sequence[AnyDetections]) -> None:
         """All images of a batch are done."""
 
     def on_val_end(self, score: Score) -> None:
@@ -232,10 +231,10 @@ class Hooks:
         for callback in self.callbacks:
             _call(callback, hook.__name__, *args, **kwargs)
 
-    def before_val_batch(self, batch: Batch) -> None:
+    def before_val_batch(self, batch: AnyBatch) -> None:
         self.tell(Callback.on_val_batch_start, batch)
 
-    def after_val_batch(self, batch: Batch, detections: Sequence[Detections]) -> None:
+    def after_val_batch(self, batch: AnyBatch, detections: Sequence[AnyDetections]) -> None:
         for path, found in zip(batch.paths, detections, strict=True):
             self.tell(Callback.on_val_image_end, path, found)
         self.tell(Callback.on_val_batch_end, batch, detections)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.config.load import dump
-from boxwright.config.schema import RunConfig
+from boxwright.config.schema import TrainingConfig
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport
 from boxwright.errors import UserError
 
@@ -93,7 +93,7 @@ class MlflowLog(Callback):
         self._epochs_told = max(steps, default=-1) + 1
         return run
 
-    def _created(self, folder: Path, config: RunConfig) -> str:
+    def _created(self, folder: Path, config: TrainingConfig) -> str:
         from mlflow.entities import Param
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or folder.resolve().parent.name

@@ -1,7 +1,8 @@
 """Learning rates, momentum and accumulation as pure functions of the step; a schedule for each published release.
 
 Source: YOLOv5 v1.0 to v7.0 as published (spec B6; facts of B14 kept): in warm-up the rates aim at the factor of the
-running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published (spec A6). Schedules
+running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published (spec A6),
+CenterFusion as published (spec C13). Schedules
 that these did not have (decay.py) take the factor of epoch e in epoch e, as in torch; one-cycle has no other warm-up.
 """
 
@@ -109,6 +110,19 @@ class Schedule(Protocol):
         ...
 
 
+class _Timed(Protocol):
+    """What one-cycle reads of a schedule."""
+
+    @property
+    def config(self) -> OptimConfig: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+
 def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> Schedule:
     """The schedule of the release that the settings name.
 
@@ -118,6 +132,8 @@ def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int, batch_
         steps_per_epoch: batches in an epoch.
         batch_size: images a batch.
     """
+    if config.release == "centernet":
+        return CenterSchedule(config, epochs, steps_per_epoch, batch_size)
     if config.release == "v3":
         return V3Schedule(config, epochs, steps_per_epoch, batch_size)
     return V5Schedule(config, epochs, steps_per_epoch, batch_size, RULES[config.release or "v7.0"])
@@ -239,11 +255,53 @@ class V3Schedule:
         return step % self.at(step).accumulate == 0
 
 
-def _steps_of_rise(schedule: V5Schedule | V3Schedule) -> int:
+@dataclass(frozen=True, slots=True)
+class CenterSchedule:
+    """CenterNet and CenterFusion: one rate for everything, a factor an epoch, the same decay for everything.
+
+    Published without warm-up; `warmup_epochs` lets the rate rise in a straight line. Args: as of `make_schedule`.
+    """
+
+    config: OptimConfig
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+
+    @property
+    def weight_decay(self) -> float:
+        return self.config.weight_decay
+
+    @property
+    def decays_everything(self) -> bool:
+        return True
+
+    @property
+    def warmup_steps(self) -> int:
+        if self.config.schedule == "one-cycle":
+            return _steps_of_rise(self)
+        return round(self.config.warmup_epochs * self.steps_per_epoch)
+
+    def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
+        config, epoch = self.config, step // self.steps_per_epoch
+        accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
+        if config.schedule == "one-cycle":
+            return replace(_at_one_cycle(self, step, accumulate), loss_scale=1 / accumulate)
+        if course(config) in ("linear", "cosine"):
+            factor = lr_factor(epoch, self.epochs, config.lrf, cosine=course(config) == "cosine")
+        else:
+            factor = stepped_factor(config, epoch, self.epochs, fitness)
+        rate = config.lr0 * factor * min((step + 1) / (self.warmup_steps + 1), 1.0)
+        return StepSettings(rate, rate, config.momentum, accumulate, 1 / accumulate)
+
+    def updates(self, step: int, last_update: int) -> bool:
+        return step - last_update >= self.at(step).accumulate
+
+
+def _steps_of_rise(schedule: _Timed) -> int:
     return max(round(schedule.config.one_cycle_rise * schedule.epochs * schedule.steps_per_epoch) - 1, 0)
 
 
-def _at_one_cycle(schedule: V5Schedule | V3Schedule, step: int, accumulate: int) -> StepSettings:
+def _at_one_cycle(schedule: _Timed, step: int, accumulate: int) -> StepSettings:
     """One rate for everything, from the first step of the run to its last."""
     factor, momentum = one_cycle(schedule.config, step, schedule.epochs * schedule.steps_per_epoch)
     rate = schedule.config.lr0 * factor

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from boxwright.structures import Batch, Detections
+from boxwright.structures3d import Detections3d, FusionBatch
+
+AnyBatch = Batch | FusionBatch
+AnyDetections = Detections | Detections3d
+B = TypeVar("B", bound=AnyBatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +52,17 @@ class Score:
 class ValWatch(Protocol):
     """Is told of the batches of a validation."""
 
-    def before_val_batch(self, batch: Batch) -> None:
+    def before_val_batch(self, batch: AnyBatch) -> None:
         """A batch, still on the host, comes next."""
         ...
 
-    def after_val_batch(self, batch: Batch, detections: Sequence[Detections]) -> None:
+    def after_val_batch(self, batch: AnyBatch, detections: Sequence[AnyDetections]) -> None:
         """A batch is done: detections of each image, on the host and in its own pixels."""
         ...
 
 
-class Task(Protocol):
-    """Model, criterion, data and metric of one kind of work."""
+class Task(Protocol[B]):
+    """Model, criterion, data and metric of one kind of work, whose batches are B."""
 
     model: nn.Module
     criterion: nn.Module
@@ -69,14 +74,14 @@ class Task(Protocol):
         """Batches in an epoch."""
         ...
 
-    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[B]:
         """Batches of an epoch from a step on; the same for the same arguments.
 
         class_maps: those of the last score, empty before the first.
         """
         ...
 
-    def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:
+    def loss(self, batch: B, epoch: int, step: int) -> StepLoss:
         """Forward pass and criterion of one batch, already on the device."""
         ...
 

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
-from boxwright.config.schema import RunConfig
+from boxwright.config.schema import TrainingConfig
 from boxwright.engine.callbacks import (
     Callback,
     CallbackError,
@@ -33,9 +34,8 @@ from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import make_schedule
 from boxwright.engine.state import RunState
 from boxwright.engine.stopping import EarlyStopping
-from boxwright.engine.task import Score, StepLoss, Task
+from boxwright.engine.task import AnyBatch, AnyDetections, Score, StepLoss, Task
 from boxwright.errors import DivergedError, UserError
-from boxwright.structures import Batch, Detections
 
 _mistakes = logging.getLogger("boxwright.mistakes")  # for log.log alone, see there
 LOG_STEPS = 20  # the device is waited for once in so many steps
@@ -53,8 +53,8 @@ class Trainer:
 
     def __init__(
         self,
-        task: Task,
-        config: RunConfig,
+        task: Task[Any],
+        config: TrainingConfig,
         folder: Path,
         policy: Policy,
         hooks: Hooks = Hooks(),  # noqa: B008  # empty, tells nobody
@@ -219,7 +219,8 @@ class Trainer:
             return paths
         if improved:
             paths.append(self.weights_folder / "best.pt")
-        if self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0:
+        regular = self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0
+        if regular or epoch + 1 in self.config.save_epochs:
             paths.append(self.weights_folder / f"{self.config.save_name}{epoch + 1}.pt")
         for path in paths:
             save_weights(self, path)
@@ -237,13 +238,13 @@ class Trainer:
         row = {"epoch": float(state.epoch)}
         row |= {f"train/{name}": value for name, value in zip(task.loss_names, losses, strict=True)}
         metrics = {**score.metrics, **score.more} if score else dict.fromkeys(task.metric_names, 0.0)
-        row |= {f"metrics/{name}": value for name, value in metrics.items()}
+        row |= {name if "/" in name else f"metrics/{name}": value for name, value in metrics.items()}
         val_losses = score.losses if score else [0.0] * len(task.loss_names)
         row |= {f"val/{name}": value for name, value in zip(task.loss_names, val_losses, strict=True)}
         row |= {f"x/lr{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
         return row
 
-    def _note(self, loss: StepLoss, batch: Batch, step: int) -> None:
+    def _note(self, loss: StepLoss, batch: AnyBatch, step: int) -> None:
         """Add up the losses and mark a step whose loss is not finite, all on the device."""
         state = self.state
         state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
@@ -331,11 +332,11 @@ class _Validation:
         self._hooks = hooks
         self._leave_if_told = leave_if_told
 
-    def before_val_batch(self, batch: Batch) -> None:
+    def before_val_batch(self, batch: AnyBatch) -> None:
         self._leave_if_told()
         self._hooks.before_val_batch(batch)
 
-    def after_val_batch(self, batch: Batch, detections: Sequence[Detections]) -> None:
+    def after_val_batch(self, batch: AnyBatch, detections: Sequence[AnyDetections]) -> None:
         self._hooks.after_val_batch(batch, tuple(detections))
 
 
