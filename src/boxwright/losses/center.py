@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from boxwright.ops.center_heads import at_cells, at_least_float32, depth_from_raw
 from boxwright.structures3d import FusionTargets, RawHeads
 
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType(
@@ -37,12 +38,11 @@ PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType(
 """Weight of each head in the total, in the order in which the published log names the losses."""
 SECOND_STAGE = ("dep_sec", "rot_sec")  # heads that only a radar model has
 _EPS = 1e-4  # clamp of the heat map and, in published code, also what is added to the number of labels
-_DEPTH_EPS = 1e-6
 _NUM_BINS = 2
 _BIN_CHANNELS = 4  # not in the bin, in the bin, sine, cosine
 
 
-class CenterLoss:
+class CenterLoss(nn.Module):
     """Weighted sum of the losses of all heads.
 
     Args:
@@ -51,6 +51,7 @@ class CenterLoss:
     """
 
     def __init__(self, weights: Mapping[str, float] = PUBLISHED_WEIGHTS, *, radar: bool = True) -> None:
+        super().__init__()
         unknown = sorted(set(weights) - set(PUBLISHED_WEIGHTS))
         if unknown:
             raise ValueError(f"no head is named {unknown[0]}; heads are {', '.join(PUBLISHED_WEIGHTS)}")
@@ -58,13 +59,13 @@ class CenterLoss:
         self.weights = {name: weight for name, weight in known.items() if radar or name not in SECOND_STAGE}
         self.loss_names = ("tot", *self.weights)
 
-    def __call__(self, heads: RawHeads, targets: FusionTargets) -> tuple[Tensor, Tensor]:
+    def forward(self, heads: RawHeads, targets: FusionTargets) -> tuple[Tensor, Tensor]:
         """Losses of a batch, computed in float32 or wider whatever the precision of the heads.
 
         Returns:
             The total, a scalar with gradient; and the total and the unweighted losses (len(loss_names),), detached.
         """
-        losses = {name: self._loss(name, _wide(heads[name]), targets) for name in self.weights}
+        losses = {name: self._loss(name, at_least_float32(heads[name]), targets) for name in self.weights}
         total = torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
         return total, torch.stack([total, *losses.values()]).detach()
 
@@ -89,17 +90,6 @@ class CenterLoss:
                 return masked_l1(values, targets.amodel_offset, targets.amodel_valid)
             case _:
                 return masked_l1(values, targets.velocity, targets.velocity_valid)
-
-
-def at_cells(head: Tensor, cell: Tensor) -> Tensor:
-    """Values (B, M, C) of a map (B, C, H, W) at cells (B, M), each y * W + x."""
-    flat = head.flatten(2)
-    return flat.gather(2, cell[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)
-
-
-def depth_from_raw(raw: Tensor) -> Tensor:
-    """Metres from what a depth head says."""
-    return 1 / (raw.sigmoid() + _DEPTH_EPS) - 1
 
 
 def heatmap_loss(raw: Tensor, targets: FusionTargets) -> Tensor:
@@ -146,7 +136,3 @@ def rotation_loss(values: Tensor, targets: FusionTargets) -> Tensor:
 def _mean_by_bin(cost: Tensor, counted: Tensor) -> Tensor:
     """Mean (2,) of a cost (B, M, 2) over the objects that count; 0 if none does."""
     return (cost * counted).sum((0, 1)) / counted.sum((0, 1)).clamp(min=1)
-
-
-def _wide(head: Tensor) -> Tensor:
-    return head.to(torch.promote_types(head.dtype, torch.float32))
