@@ -1,0 +1,65 @@
+"""The nuScenes metric equals the stored numbers of the published evaluation, on the tiny root, to 1e-9."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boxwright.evaluation.nuscenes_metric import NuscenesMetrics, evaluate
+from tests.golden import GOLDEN, golden_cases
+from tests.unit.evaluation.nuscenes_boxes import read_results, read_root
+
+FAMILY = GOLDEN / "centerfusion"
+SUBMISSIONS = golden_cases("eval", "submission_*.json", family="centerfusion")
+TOLERANCE = 1e-9
+
+
+def measure(file: Path) -> tuple[str, NuscenesMetrics, int]:
+    name = file.stem.removeprefix("submission_")
+    root = read_root(FAMILY / "nuscenes-tiny" / "v1.0-mini", split=name.rsplit("_", 1)[0])
+    predictions = read_results(file, root.tokens)
+    return name, evaluate(root.annotations, predictions, root.ego_positions, root.racks), len(predictions)
+
+
+def stored(name: str) -> dict[str, Any]:
+    return json.loads((FAMILY / "eval" / "metrics.json").read_text())[name]
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {key: leaf for name, item in value.items() for key, leaf in flat(item, f"{path}/{name}").items()}
+    return {path: math.nan if value is None else value}
+
+
+@pytest.mark.parametrize("file", SUBMISSIONS)
+def test_summary_equals_the_stored_one(file: Path) -> None:
+    name, metrics, _ = measure(file)
+    expected = flat(stored(name)["metrics"])
+    # through text, so that keys are what a reader of the file sees
+    found = flat(json.loads(json.dumps(metrics.summary())))
+    assert set(found) - set(expected) == {"/eval_time"}
+    assert set(expected) <= set(found)
+    for key, value in expected.items():
+        if isinstance(value, float):
+            assert found[key] == pytest.approx(value, abs=TOLERANCE, rel=0, nan_ok=True), key
+        else:
+            assert found[key] == value, key
+
+
+@pytest.mark.parametrize("file", SUBMISSIONS)
+def test_as_many_boxes_count(file: Path) -> None:
+    name, metrics, count = measure(file)
+    assert metrics.num_truth.sum() == stored(name)["n_gt_after_filter"]
+    assert metrics.num_predictions.sum() == stored(name)["n_pred_after_filter"]
+    assert count == stored(name)["n_pred"]
+
+
+@pytest.mark.parametrize("file", SUBMISSIONS)
+def test_ranges_hold_every_annotation(file: Path) -> None:
+    _, metrics, _ = measure(file)
+    np.testing.assert_array_equal(metrics.by_range.num_truth.sum(axis=1), metrics.num_truth)
