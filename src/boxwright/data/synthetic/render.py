@@ -6,6 +6,7 @@ A 2-D box is the extent of the projected corners of an object's cuboid in front 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,7 +17,7 @@ from boxwright.data.synthetic.camera import NEAR, Camera, clip_near, cuboid_corn
 from boxwright.data.synthetic.shapes import Shape, shape_of
 from boxwright.data.synthetic.street import SHIFT, fixed_point, haze_share, paint_background
 from boxwright.data.synthetic.textures import palette
-from boxwright.data.synthetic.world import Objects, Scene
+from boxwright.data.synthetic.world import Light, Objects, Scene
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -65,7 +66,9 @@ def render(scene: Scene, camera: Camera, time: float, *, limits: Limits | None =
     camera_from_global = camera.camera_from_global(scene.global_from_ego(time))
     objects, outlines, boxes = _in_view(scene.at(time), camera, camera_from_global)
     image = paint_background(scene, camera, camera_from_global, objects)
-    _paint_objects(image, scene, camera, camera_from_global, objects)
+    shapes = [shape_of(int(c), int(look)) for c, look in zip(objects.class_ids, objects.looks, strict=True)]
+    palettes = [palette(int(c), int(look)) for c, look in zip(objects.class_ids, objects.looks, strict=True)]
+    paint_objects(image, scene.light, camera, camera_from_global, objects, shapes, palettes)
     visibility = _visibility(camera, outlines)
     rng = np.random.default_rng([scene.seed, scene.index, round(time * 1000), *camera.name.encode()])
     limits = limits or Limits()
@@ -93,11 +96,28 @@ def _in_view(objects: Objects, camera: Camera, camera_from_global: Array) -> tup
     return near.take(order), [outlines[i] for i in order], boxes[order]
 
 
-def _paint_objects(image: Image, scene: Scene, camera: Camera, camera_from_global: Array, objects: Objects) -> None:
-    """Paint all polygons of all objects; `objects` are in painting order."""
+def paint_objects(
+    image: Image,
+    light: Light,
+    camera: Camera,
+    camera_from_global: Array,
+    objects: Objects,
+    shapes: Sequence[Shape],
+    palettes: Sequence[Array],
+) -> None:
+    """Paint all polygons of all objects.
+
+    Args:
+        image: (H, W, 3) RGB, painted on in place.
+        light: of the scene.
+        camera: that sees them.
+        camera_from_global: (4, 4).
+        objects: N objects in painting order.
+        shapes: of each object.
+        palettes: of each object, (len(ROLES), 3) RGB.
+    """
     if not len(objects):
         return
-    shapes = [shape_of(int(c), int(look)) for c, look in zip(objects.class_ids, objects.looks, strict=True)]
     owner = np.repeat(np.arange(len(shapes)), [len(shape.roles) for shape in shapes])
     local = (np.concatenate([shape.vertices for shape in shapes]) - (0, 0, 0.5)) * objects.sizes[owner, None]
     c, s = np.cos(objects.yaws[owner])[:, None], np.sin(objects.yaws[owner])[:, None]
@@ -113,11 +133,12 @@ def _paint_objects(image: Image, scene: Scene, camera: Camera, camera_from_globa
     order = _painting_order(shapes, objects, eye)
     order = order[facing[order]]
     points = transform(camera_from_global, vertices[order])
-    colors = _colors(scene, objects, shapes, owner, normals, points[..., 2].mean(1), order)
-    _fill(image, camera, points, colors)
+    base = np.stack(palettes)[owner[order], np.concatenate([shape.roles for shape in shapes])[order]]
+    colors = shaded(light, base, normals[order], points[..., 2].mean(1))
+    fill_polygons(image, camera, points, colors)
 
 
-def _painting_order(shapes: list[Shape], objects: Objects, eye: Array) -> Ints:
+def _painting_order(shapes: Sequence[Shape], objects: Objects, eye: Array) -> Ints:
     """Return polygon positions: object after object, in each layer after layer, far parts before near ones."""
     keys: list[Array] = []
     for row, shape in enumerate(shapes):
@@ -130,28 +151,23 @@ def _painting_order(shapes: list[Shape], objects: Objects, eye: Array) -> Ints:
     return np.argsort(np.concatenate(keys), kind="stable")
 
 
-def _colors(
-    scene: Scene, objects: Objects, shapes: list[Shape], owner: Ints, normals: Array, depth: Array, order: Ints
-) -> Array:
-    """Return the shaded colour of each polygon in painting order, (P, 3) RGB."""
-    palettes = np.stack([palette(int(c), int(look)) for c, look in zip(objects.class_ids, objects.looks, strict=True)])
-    roles = np.concatenate([shape.roles for shape in shapes])
-    base = palettes[owner[order], roles[order]]
-    light = scene.light
-    lit = light.ambient + light.direct * np.maximum(normals[order] @ light.to_sun, 0)
-    sky = 0.9 + 0.1 * normals[order, 2]  # faces that look up see more of the sky
-    fog = haze_share(scene, depth)[:, None]
+def shaded(light: Light, base: Array, normals: Array, depth: Array) -> Array:
+    """Return the colours (P, 3) RGB that surfaces of colour `base`, unit normal and depth (P,) show."""
+    lit = light.ambient + light.direct * np.maximum(normals @ light.to_sun, 0)
+    sky = 0.9 + 0.1 * normals[:, 2]  # faces that look up see more of the sky
+    fog = haze_share(light, depth)[:, None]
     return np.clip(base * light.tint * (lit * sky)[:, None] * (1 - fog) + light.haze * fog, 0, 255)
 
 
-def _fill(image: Image, camera: Camera, polygons: Array, colors: Array) -> None:
-    """Paint polygons (P, V, 3) of the camera frame in order."""
+def fill_polygons(image: Image, camera: Camera, polygons: Array, colors: Array, *, smooth: bool = True) -> None:
+    """Paint polygons (P, V, 3) of the camera frame in order; those that share edges are better not smoothed."""
     whole = polygons[..., 2].min(1) >= NEAR
     pixels = camera.project(np.where(whole[:, None, None], polygons, 1.0))
     low, high = pixels.min(1), pixels.max(1)
     inside = ((high > 0) & (low < (camera.width, camera.height)) & (high - low > _SMALLEST)).all(1)
     fixed = fixed_point(pixels)
     rgb = np.rint(colors).tolist()
+    line = cv2.LINE_AA if smooth else cv2.LINE_8
     for row in np.flatnonzero(inside | ~whole):
         outline = fixed[row]
         if not whole[row]:
@@ -159,7 +175,7 @@ def _fill(image: Image, camera: Camera, polygons: Array, colors: Array) -> None:
             if len(cut) < 3:
                 continue
             outline = fixed_point(camera.project(cut))
-        cv2.fillConvexPoly(image, outline, rgb[row], cv2.LINE_AA, SHIFT)
+        cv2.fillConvexPoly(image, outline, rgb[row], line, SHIFT)
 
 
 def _visibility(camera: Camera, outlines: list[Array]) -> Array:

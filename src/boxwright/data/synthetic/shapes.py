@@ -294,7 +294,8 @@ def _motorcycle(s: _Sculptor, variant: int) -> None:
 
 
 def _bicycle(s: _Sculptor, variant: int) -> None:
-    del variant
+    if variant:  # without a rider; never drawn by look
+        return _bare_bicycle(s)
     _two_wheels(s, (0.2, 0.21), 0.07, "hub")
     s.block((-0.2, 0.24), (-0.05, 0.05), (0.3, 0.38), "accent", layer=1)
     s.block((-0.06, 0.02), (-0.05, 0.05), (0.3, 0.56), "accent", top_x=(-0.14, -0.06), layer=1)
@@ -302,6 +303,16 @@ def _bicycle(s: _Sculptor, variant: int) -> None:
     s.block((0.16, 0.24), (-0.5, 0.5), (0.6, 0.65), "dark", layer=1)
     s.block((-0.08, 0.04), (-0.25, 0.25), (0.28, 0.56), "second", layer=1)
     _person(s, -0.06, 0.2, 0.8, wide=0.4, seated=True)
+
+
+def _bare_bicycle(s: _Sculptor) -> None:
+    """Add a bicycle that stands by itself: its frame fills the cuboid."""
+    _two_wheels(s, (0.2, 0.32), 0.07, "hub")
+    s.block((-0.25, 0.28), (-0.08, 0.08), (0.5, 0.66), "accent", layer=1)
+    s.block((-0.2, -0.1), (-0.08, 0.08), (0.4, 0.88), "accent", layer=1)
+    s.block((-0.28, -0.04), (-0.2, 0.2), (0.86, 0.94), "dark", layer=2)
+    s.block((0.22, 0.3), (-0.08, 0.08), (0.4, 0.92), "accent", layer=1)
+    s.block((0.16, 0.26), (-0.5, 0.5), (0.9, 1.0), "dark", layer=2)
 
 
 def _traffic_cone(s: _Sculptor, variant: int) -> None:
@@ -343,6 +354,19 @@ _SCULPT = {
 def _shape(class_id: int, variant: int) -> Shape:
     sculptor = _Sculptor()
     _SCULPT[NAMES[class_id]][0](sculptor, variant)
+    return sculptor.finish()
+
+
+def shape_variant(class_id: int, variant: int) -> Shape:
+    """Return the polygons of a variant. Motorcycles: 0 without, 1 with a rider; bicycles: 0 with, 1 without."""
+    return _shape(class_id, variant)
+
+
+@lru_cache(maxsize=1)
+def plain_block() -> Shape:
+    """Return a cuboid of one colour, its front a second one."""
+    sculptor = _Sculptor()
+    sculptor.block((-0.5, 0.5), (-0.5, 0.5), (0.0, 1.0), "body", faces={"front": "second"})
     return sculptor.finish()
 
 

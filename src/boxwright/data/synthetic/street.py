@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from boxwright.data.synthetic.camera import Camera, clip_near, cuboid_corners, transform
 from boxwright.data.synthetic.textures import FACADE_PIXELS, GROUND_PERIOD, GROUND_PIXELS, facade, ground
-from boxwright.data.synthetic.world import Objects, Scene
+from boxwright.data.synthetic.world import Light, Objects, Scene
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -28,9 +28,9 @@ def fixed_point(pixels: Array) -> NDArray[np.int32]:
     return np.rint(scaled).astype(np.int32)
 
 
-def haze_share(scene: Scene, distance: Array) -> Array:
+def haze_share(light: Light, distance: Array) -> Array:
     """Return how much of a colour is lost to haze at distances in metres, 0..1."""
-    return 1 - np.exp(-scene.light.density * np.maximum(distance, 0))
+    return 1 - np.exp(-light.density * np.maximum(distance, 0))
 
 
 def _row_depths(camera: Camera, camera_from_global: Array) -> tuple[Array, Array]:
@@ -78,7 +78,7 @@ def _paint_ground(
     light = scene.light
     lit = light.ambient + light.direct * light.to_sun[2]
     bright = _shadow_mask(scene, camera, camera_from_global, objects, light.ambient / lit)[first:]
-    fog = haze_share(scene, depth[first:])[:, None, None].astype(np.float32)
+    fog = haze_share(scene.light, depth[first:])[:, None, None].astype(np.float32)
     shade = (bright[..., None].astype(np.float32) / 255) * (light.tint * lit).astype(np.float32)
     painted = road * shade * (1 - fog) + light.haze.astype(np.float32) * fog
     image[first:] = np.clip(painted, 0, 255).astype(np.uint8)
@@ -168,7 +168,7 @@ def _paint_wall(
     normal *= -np.sign(normal @ (start + camera_from_global[:3, :3].T @ camera_from_global[:3, 3]))
     light = scene.light
     lit = light.ambient + light.direct * max(0.0, float(normal @ light.to_sun))
-    fog = float(haze_share(scene, visible[:, 2].mean()))
+    fog = float(haze_share(scene.light, visible[:, 2].mean()))
     gain, offset = light.tint * lit * (1 - fog), light.haze * fog
     wall = cv2.transform(wall, np.c_[np.diag(gain), offset])
     mask = np.zeros(size[::-1], np.uint8)

@@ -154,7 +154,7 @@ def make_scene(seed: int, index: int) -> Scene:
     reach = _AHEAD + DURATION * ego_speed
     objects = _furnish(rng, rows, ego_y, reach)
     buildings = _build(rng, lanes * LANE_WIDTH + PARKING_WIDTH + PAVEMENT_WIDTH, reach)
-    return Scene(seed, index, lanes, ego_y, ego_speed, objects, buildings, _light(rng))
+    return Scene(seed, index, lanes, ego_y, ego_speed, objects, buildings, draw_light(rng))
 
 
 def _rows(rng: np.random.Generator, lanes: int, ego_lane: int, ego_speed: float) -> list[_Row]:
@@ -225,7 +225,8 @@ def _build(rng: np.random.Generator, facade: float, reach: float) -> Buildings:
     return Buildings(*table.T, looks=rng.integers(0, 2**31, len(table)))
 
 
-def _light(rng: np.random.Generator) -> Light:
+def draw_light(rng: np.random.Generator) -> Light:
+    """Draw the weather and time of day of a scene."""
     azimuth, elevation = float(rng.uniform(0, 2 * np.pi)), float(np.deg2rad(rng.uniform(25, 70)))
     to_sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     overcast = float(rng.uniform(0, 1))
