@@ -1,0 +1,248 @@
+"""Frustum association: which radar return belongs to which object, painted as a map that the second heads read.
+
+For each object the nearest return inside its 2-D box whose depth fits the object's; its depth and velocity are painted
+into a window about the centre of the box. The inference takes objects from the first heads, the training the annotated
+ones.
+Source: Nabati and Qi, CenterFusion (2020), section 4; published CenterFusion behaviour, quirks included, which its
+weights were trained with. `FrustumOptions.fixed` mends them.
+
+Legend: B images, K or M objects an image, H W grid, P radar cells. Boxes are xyxy in grid cells, depths metres, the
+camera frame has x right, y down, z forward, dimensions are (height, width, length).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from boxwright.ops.angles import decode_rotation, rotation_from_alpha
+from boxwright.ops.heatmap import peaks
+from boxwright.ops.rectangles import first_inside, last_covering
+
+
+@dataclass(frozen=True, slots=True)
+class FrustumOptions:
+    """How returns are associated; the defaults are those of the published training run.
+
+    Args:
+        expansion_ratio: part of the depth threshold that is added to it.
+        window_ratio: sides of the painted window as part of those of the box.
+        normalize_depth: the painted depth is divided by `max_depth`.
+        max_depth: metres.
+        by_depth: at inference, paint objects by rising depth instead of by falling score.
+        fixed: mend what the published code does by mistake: a depth threshold of 1.5 times the half extent of the box
+            along z instead of the half extent; the camera matrix of the first image for all of a batch at inference;
+            boxes over the left or top border that wrap around; a window one column too wide; and, when switched off,
+            the first image divided by `max_depth` instead of the depth of all.
+        enabled: False passes the radar map on as it is, but for its depth being normalised.
+    """
+
+    expansion_ratio: float = 0.0
+    window_ratio: float = 0.3
+    normalize_depth: bool = True
+    max_depth: float = 60.0
+    by_depth: bool = False
+    fixed: bool = False
+    enabled: bool = True
+
+
+class FrustumObjects(NamedTuple):
+    """Objects to associate returns with, in the order in which they are painted.
+
+    Args:
+        boxes: (B, K, 4) xyxy, grid cells.
+        depth: (B, K) metres.
+        thresholds: (B, K) metres by which the depth of a return may differ from it.
+    """
+
+    boxes: Tensor
+    depth: Tensor
+    thresholds: Tensor
+
+
+def associate(
+    heads: Mapping[str, Tensor], radar: Tensor, calibs: Tensor, options: FrustumOptions, k: int = 100
+) -> Tensor:
+    """Radar map (B, 3, H, W) of what belongs to the objects that the first heads see; nothing flows back.
+
+    Args:
+        heads: raw outputs `hm` (B, C, H, W), `wh` (B, 2, H, W), `dep` (B, 1, H, W), `dim` (B, 3, H, W) and `rot`
+            (B, 8, H, W).
+        radar: (B, 3, H, W) depth in metres (0: no return), velocity to the right and forward in m/s.
+        calibs: (B, 3, 4) camera matrices of the original images.
+        k: the best cells that count as objects, those beside a peak included.
+    """
+    if not options.enabled:
+        return _passed_on(radar, options, fixed=options.fixed)
+    return paint(found_objects(heads, calibs, options, k), radar, options)
+
+
+def associate_targets(
+    boxes: Tensor,
+    valid: Tensor,
+    depth: Tensor,
+    dims: Tensor,
+    alpha: Tensor,
+    calibs: Tensor,
+    radar: Tensor,
+    options: FrustumOptions,
+) -> Tensor:
+    """Radar map (B, 3, H, W) of what belongs to annotated objects, painted in the order of the annotations.
+
+    Each image has its own camera matrix, as published; switched off, the depth of every image is normalised (the
+    published code stops there).
+
+    Args:
+        boxes: (B, M, 4) xyxy, grid cells, clipped to the grid.
+        valid: (B, M) bool; False marks padding.
+        depth: (B, M) metres as annotated.
+        dims: (B, M, 3) height, width, length in metres.
+        alpha: (B, M) rad.
+        calibs: (B, 3, 4) camera matrices of the original images.
+        radar: (B, 3, H, W) as in `associate`.
+    """
+    if not options.enabled:
+        return _passed_on(radar, options, fixed=True)
+    objects = FrustumObjects(boxes, depth, depth_thresholds(boxes, dims, alpha, calibs, options))
+    return paint(objects, radar, options, valid)
+
+
+def found_objects(heads: Mapping[str, Tensor], calibs: Tensor, options: FrustumOptions, k: int) -> FrustumObjects:
+    """The k best cells of the first heads as objects: see `associate`."""
+    hm, wh, dep, dim, rot = (heads[name].detach() for name in ("hm", "wh", "dep", "dim", "rot"))
+    cells = peaks(hm, k, suppress=False).cells
+    width = hm.shape[-1]
+    size, raw_depth, dims, rotation = (_at(head, cells) for head in (wh, dep, dim, rot))
+    centers = torch.stack((cells % width, cells // width), dim=-1) + 0.5
+    half = size.clamp(min=0) / 2
+    boxes = torch.cat((centers - half, centers + half), dim=-1)
+    depth = 1 / (raw_depth[..., 0].sigmoid() + 1e-6) - 1
+    if not options.fixed:
+        calibs = calibs[:1]
+    objects = FrustumObjects(boxes, depth, depth_thresholds(boxes, dims, decode_rotation(rotation), calibs, options))
+    if not options.by_depth:
+        return objects
+    order = depth.argsort(dim=1, stable=True)
+    return FrustumObjects(
+        boxes.gather(1, order[..., None].expand(-1, -1, 4)), depth.gather(1, order), objects.thresholds.gather(1, order)
+    )
+
+
+def depth_thresholds(boxes: Tensor, dims: Tensor, alpha: Tensor, calibs: Tensor, options: FrustumOptions) -> Tensor:
+    """By how many metres (B, K) the depth of a return may differ from that of boxes (B, K, 4).
+
+    The column of the box is that of the grid, while the matrix is that of the original image: published so at inference
+    and in training, hence the same in both modes.
+    """
+    x = (boxes[..., 0] + boxes[..., 2]) / 2
+    rotation = rotation_from_alpha(alpha, x, calibs[:, 0, 2, None].to(x.dtype), calibs[:, 0, 0, None].to(x.dtype))
+    _, width, length = dims.abs().unbind(-1)
+    half_extent = (rotation.sin().abs() * length + rotation.cos().abs() * width) / 2
+    # The published threshold is the greatest z of the corners less half the least, which is its negative.
+    return half_extent * ((1.0 if options.fixed else 1.5) * (1 + options.expansion_ratio))
+
+
+def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid: Tensor | None = None) -> Tensor:
+    """The radar map (B, 3, H, W) of objects, of which later ones are painted over earlier ones.
+
+    Args:
+        valid: (B, K) bool; False marks padding.
+    """
+    boxes, depth, thresholds = objects
+    batch, _, height, width = radar.shape
+    if not boxes.shape[1]:
+        return torch.zeros_like(radar)
+    grid = (height, width)
+    near, far = (depth - thresholds).clamp(min=0), depth + thresholds
+    depths, cells = _by_depth(radar[:, 0].flatten(1), near.dtype)
+    after = torch.searchsorted(depths, near, right=True)
+    regions = _regions(boxes, grid, fixed=options.fixed)
+    first = first_inside(cells // width, cells % width, depths.isfinite(), after, regions, grid)
+    place = first.clamp(max=depths.shape[1] - 1)
+    hit = (first < depths.shape[1]) & (depths.gather(1, place) < far)
+    if valid is not None:
+        hit = hit & valid
+    cell = cells.gather(1, place)
+    values = radar.flatten(2).gather(2, cell[:, None].expand(-1, 3, -1))
+    values = torch.cat((_normalized(values, options), values.new_zeros(batch, 3, 1)), dim=2)  # last: nothing painted
+    top = last_covering(_windows(boxes, options, grid), hit, grid)
+    return values.gather(2, top.flatten(1)[:, None].expand(-1, 3, -1)).view_as(radar)
+
+
+def _by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Depths (B, P) of the radar cells of maps (B, H * W), nearest first, of equal ones the first cell; and the cells.
+
+    All cells take part, those without a return at infinity, so that shapes are static; on the CPU, where nothing has to
+    be waited for, only as many as the fullest image has.
+    """
+    dtype = torch.promote_types(depth.dtype, dtype)
+    if depth.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _compact_by_depth(depth, dtype)
+    depths, cells = torch.where(depth > 0, depth, torch.inf).sort(dim=1, stable=True)
+    return depths.to(dtype), cells
+
+
+def _compact_by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    present = depth > 0
+    counts = present.sum(1)
+    image, cell = present.nonzero().unbind(1)
+    rank = torch.arange(len(cell)) - (counts.cumsum(0) - counts)[image]
+    cells = cell.new_zeros(len(depth), max(1, int(counts.max())))
+    depths = depth.new_full(cells.shape, torch.inf)
+    cells[image, rank] = cell
+    depths[image, rank] = depth[image, cell]
+    depths, order = depths.sort(dim=1, stable=True)
+    return depths.to(dtype), cells.gather(1, order)
+
+
+def _regions(boxes: Tensor, grid: tuple[int, int], *, fixed: bool) -> Tensor:
+    """Cells (B, K, 4) that boxes touch, as rectangles y0, y1, x0, x1."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    rows = _slice(y0.floor(), y1.ceil() + 1, grid[0], fixed=fixed)
+    columns = _slice(x0.floor(), x1.ceil() + 1, grid[1], fixed=fixed)
+    return torch.stack((*rows, *columns), dim=-1)
+
+
+def _windows(boxes: Tensor, options: FrustumOptions, grid: tuple[int, int]) -> Tensor:
+    """Cells (B, K, 4) in which boxes are painted, as rectangles y0, y1, x0, x1."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    reach_x, reach_y = options.window_ratio * (x1 - x0) / 2, options.window_ratio * (y1 - y0) / 2
+    beyond = 1 if options.fixed else 2
+    rows = _slice((y - reach_y).trunc(), (y + reach_y).trunc() + 1, grid[0], fixed=options.fixed)
+    columns = _slice((x - reach_x).trunc(), (x + reach_x).trunc() + beyond, grid[1], fixed=options.fixed)
+    return torch.stack((*rows, *columns), dim=-1)
+
+
+def _slice(start: Tensor, stop: Tensor, length: int, *, fixed: bool) -> tuple[Tensor, Tensor]:
+    """Where slices of an axis start and stop, int64 within 0 to `length`, given as whole numbers in floats.
+
+    Published as slices of an array, where negative numbers count from the far end; `fixed` cuts them at 0.
+    """
+    # Cut before they become integers, which hold no infinity; what is beyond either end means the same as the end.
+    ends = torch.stack((start, stop)).clamp(-length, length).nan_to_num(0.0).long()
+    ends = ends.clamp(min=0) if fixed else torch.where(ends < 0, ends + length, ends)
+    return ends[0], ends[1]
+
+
+def _normalized(values: Tensor, options: FrustumOptions) -> Tensor:
+    """Values (B, 3, ...) with their depth divided by the greatest."""
+    if not options.normalize_depth:
+        return values
+    return torch.cat((values[:, :1] / options.max_depth, values[:, 1:]), dim=1)
+
+
+def _passed_on(radar: Tensor, options: FrustumOptions, *, fixed: bool) -> Tensor:
+    if fixed or not options.normalize_depth:
+        return _normalized(radar, options)
+    return torch.cat((radar[:1] / options.max_depth, radar[1:]))
+
+
+def _at(head: Tensor, cells: Tensor) -> Tensor:
+    """Values (B, K, C) of a head (B, C, H, W) at cells (B, K), at least in float32: half is too coarse for cells."""
+    values = head.flatten(2).gather(2, cells[:, None].expand(-1, head.shape[1], -1)).transpose(1, 2)
+    return values.to(torch.promote_types(values.dtype, torch.float32))
