@@ -1,0 +1,63 @@
+"""Training tensors of images of the small nuScenes set through its converted annotations, against the recorded ones."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boxwright.data.fusion.draws import Placement, centered
+from boxwright.data.fusion.samples import Augmentation, SampleMaker, empty_sample
+from boxwright.data.fusion.settings import SampleSettings
+from tests.golden import golden_cases, read_case
+from tests.parity.cf_records import OneImage, record_of
+from tests.parity.test_cf_targets import CLOSE, EXACT, TOLERANCE
+
+
+@cache
+def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return read_case(file)
+
+
+def _cases() -> list[Any]:
+    params = golden_cases("", "tiny_targets.json", family="centerfusion")
+    if params[0].values[0] is None:
+        return [pytest.param(None, "", marks=params[0].marks, id="absent")]
+    file = params[0].values[0]
+    return [pytest.param(file, name, id=name) for name in _read(file)[1]["cases"]]
+
+
+def _source(file: Path, split: str, image_id: int) -> OneImage:
+    arrays, meta = _read(file.with_name("convert_3sweeps.json"))
+    converted = meta[split]
+    image = next(item for item in converted["images"] if item["id"] == image_id)
+    annotations = [item for item in converted["annotations"] if item["image_id"] == image_id]
+    record = record_of(image, annotations, file.parent / "nuscenes-tiny")
+    return OneImage(record, arrays[f"{split}/radar_pc/{image_id}"].astype(np.float64))
+
+
+@pytest.mark.parametrize(("file", "name"), _cases())
+def test_tiny_targets(file: Path, name: str) -> None:
+    arrays, meta = _read(file)
+    case = meta["cases"][name]
+    source = _source(file, case["split"], case["image_id"])
+    settings = SampleSettings(pillar_dims=tuple(case["pillar_dims"]), reduce=False)
+    sample = empty_sample(settings)
+    place = centered((source.item.height, source.item.width))
+    augmentation = Augmentation(Placement(place.center, flip=bool(case["flipped"])))
+    SampleMaker(source, settings).write_augmented(0, source.item, augmentation, sample)
+
+    for theirs, ours in (EXACT | CLOSE).items():
+        if f"{name}/{theirs}" in arrays:
+            found = getattr(sample.targets, ours)
+            np.testing.assert_allclose(found, arrays[f"{name}/{theirs}"], err_msg=theirs, **TOLERANCE)
+    expected = arrays[f"{name}/pc_dep"]
+    wrong = (np.abs(sample.radar - expected) > 1e-4 * (1 + np.abs(expected))).any(axis=0)
+    assert wrong.mean() <= 1e-3
+    if f"{name}/image_s16" in arrays:
+        image = sample.image.transpose(2, 0, 1)[:, ::16, ::16]
+        np.testing.assert_allclose(image, arrays[f"{name}/image_s16"], atol=0.02, rtol=0)
+    assert sample.targets.valid.sum() == case["n_objects"]
