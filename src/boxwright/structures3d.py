@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -235,9 +235,9 @@ class GlobalBoxes:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def take(self, where: npt.NDArray[Any]) -> GlobalBoxes:
+    def take(self, where: npt.NDArray[Any]) -> Self:
         """Those at positions, or where a mask is True."""
-        return GlobalBoxes(*(getattr(self, field.name)[where] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name)[where] for field in fields(self)))
 
 
 def _value(owner: object, name: str) -> Tensor:
