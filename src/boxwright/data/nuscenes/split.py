@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -28,16 +29,20 @@ class NuscenesSplit:
         index: the version.
         split: one of `splits.SPLITS`, or "all" for every scene.
         num_sweeps: radar sweeps of each radar to gather; 0 reads no radar.
+        scenes: of the split, take only these; None: all.
 
     Raises:
         UserError: the version has no scene of the split, or a file is not there and the index does not allow that.
     """
 
-    def __init__(self, index: NuscenesIndex, split: str, num_sweeps: int = 1) -> None:
+    def __init__(
+        self, index: NuscenesIndex, split: str, num_sweeps: int = 1, scenes: Sequence[str] | None = None
+    ) -> None:
         if num_sweeps < 0:
             raise UserError(f"radar sweeps are counted from 0, not {num_sweeps}")
         self.index, self.split, self.num_sweeps = index, split, num_sweeps
-        self.scene_names = scenes_of_split(split, index.scenes, index.folder)
+        names = scenes_of_split(split, index.scenes, index.folder)
+        self.scene_names = [name for name in names if scenes is None or name in scenes]
         wanted = np.isin(index.scenes, self.scene_names)
         rows = index.arrays["samples"]
         self._samples = np.flatnonzero(wanted[rows["scene"]])
@@ -86,6 +91,20 @@ class NuscenesSplit:
         ids = np.empty(len(images), np.int64)
         ids[np.lexsort((images["row"], images["sample"]))] = np.arange(1, len(images) + 1)
         return ids
+
+    @cached_property
+    def has_annotations(self) -> bool:
+        """Whether any object of the split is annotated."""
+        return bool(np.isin(self.index.arrays["annotations"]["sample"], self._samples).any())
+
+    def scene_of_sample(self, sample: int) -> str:
+        """Name of the scene of a key frame."""
+        return self.index.scenes[int(self.index.arrays["samples"]["scene"][self._samples[sample]])]
+
+    def global_from_ego(self, sample: int) -> Array:
+        """(4, 4) pose of the car at a key frame."""
+        pose = self.index.arrays["poses"][self.index.arrays["samples"]["pose"][self._samples[sample]]]
+        return transforms(pose["translation"], pose["rotation"])
 
     def images_of_sample(self, sample: int) -> list[int]:
         """Positions of the images of a key frame, by sensor id."""
