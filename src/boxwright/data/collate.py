@@ -6,7 +6,8 @@ Legend: B images, M labels an image at most.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -18,21 +19,40 @@ from boxwright.data.shapes import Labels
 from boxwright.structures import Targets
 
 _COUNT_STEP = 16  # M is rounded up to this, so that a compiled step sees few different shapes
+_ALIGNMENT = 64  # bytes; no element of an array straddles a line of the processor's cache
 
 
 def image_buffer(count: int, out_hw: tuple[int, int]) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Room for the images of a batch, seen twice: (B, 3, H, W) in channels_last memory, and (B, H, W, 3) to fill.
+    """Room for the images of a batch, seen twice: (B, 3, H, W) in channels_last memory, and (B, H, W, 3) to fill."""
+    pixels = batch_buffer((count, *out_hw, 3), torch.uint8)
+    return pixels.permute(0, 3, 1, 2), pixels.numpy()
+
+
+def batch_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Room for an array of a batch, not set to anything.
 
     In a worker it is made in the shared memory through which it will be handed over, as torch's own collation does:
     that saves a copy, and keeps blocks of this size out of the heap, which they would fragment.
     """
-    shape = (count, *out_hw, 3)
     if get_worker_info() is None:
-        pixels = torch.empty(shape, dtype=torch.uint8)
-    else:
-        storage = torch.UntypedStorage._new_shared(math.prod(shape))  # pyright: ignore[reportPrivateUsage]
-        pixels = torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
-    return pixels.permute(0, 3, 1, 2), pixels.numpy()
+        return torch.empty(shape, dtype=dtype)
+    size = math.prod(shape) * dtype.itemsize
+    storage = torch.UntypedStorage._new_shared(size)  # pyright: ignore[reportPrivateUsage]
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+def batch_block(rooms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
+    """Room for several arrays of a batch by name, in one block, not set to anything.
+
+    A worker hands over each block by a file descriptor, of which a process may have 1024 open, so arrays share one.
+    """
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in rooms.values()]
+    starts = list(accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
+    block = batch_buffer((max(starts[-1], _ALIGNMENT),), torch.uint8)
+    return {
+        name: block[start : start + size].view(dtype).view(shape)
+        for (name, (shape, dtype)), start, size in zip(rooms.items(), starts, sizes, strict=False)
+    }
 
 
 def pad_labels(labels: Sequence[Labels]) -> Targets:

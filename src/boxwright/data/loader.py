@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from boxwright.data.shapes import Labels, shapes_of
 from boxwright.data.source_images import open_source_images
 from boxwright.structures import Batch
 
-_TrainKey = tuple[int, int, Share]  # epoch, step, and what is loaded for it
-_ValKey = tuple[int, NDArray[np.int64]]  # step, and the images of it
+TrainKey = tuple[int, int, Share]  # epoch, step, and what is loaded for it
+ValKey = tuple[int, NDArray[np.int64]]  # step, and the images of it
+B = TypeVar("B")  # a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class _TrainBatches:
     shapes_hw: NDArray[np.int64]  # (1, 2) or (batches, 2)
     quad: bool
 
-    def __call__(self, key: _TrainKey) -> Batch:
+    def __call__(self, key: TrainKey) -> Batch:
         epoch, step, share = key
         index = self.samples.source.index
         height, width = self.shapes_hw[step % len(self.shapes_hw)].tolist()
@@ -65,22 +67,24 @@ class _TrainBatches:
         return write_quad(lambda k, sample: self._write(epoch, share, first + k, sample), out, enlarged=enlarged)
 
 
-class TrainLoader:
-    """Training batches; the same ones for any number of workers, in any order of asking.
+class TrainLoader(Generic[B]):
+    """Training batches of any kind; the same ones for any number of workers, in any order of asking.
 
     `len(loader)` is the number of batches in an epoch. Workers are told which images a batch has: the plan is here.
     """
 
-    def __init__(self, make: _TrainBatches, plan: BatchPlan, workers: int, *, pin_memory: bool = False) -> None:
+    def __init__(
+        self, make: Callable[[TrainKey], B], plan: BatchPlan, workers: int, *, pin_memory: bool = False
+    ) -> None:
         self._plan = plan
         self._pool = BatchPool(make, workers, pin_memory=pin_memory)
-        self._stream: Iterator[Batch] = iter(())
+        self._stream: Iterator[B] = iter(())
         self._next: tuple[int, int] | None = None  # epoch and step of what the stream gives next
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def batches(self, epoch: int, start_step: int = 0, weights: NDArray[np.float64] | None = None) -> Iterator[Batch]:
+    def batches(self, epoch: int, start_step: int = 0, weights: NDArray[np.float64] | None = None) -> Iterator[B]:
         """The batches of an epoch, from `start_step` on.
 
         While one epoch after the other is asked for, workers go on into the next without a pause; with weights they
@@ -111,12 +115,12 @@ class TrainLoader:
         self._stream, self._next = iter(()), None
         self._pool.close()
 
-    def _keys_from(self, epoch: int, step: int) -> Iterator[_TrainKey]:
+    def _keys_from(self, epoch: int, step: int) -> Iterator[TrainKey]:
         while True:
             yield from self._keys_of(epoch, step)
             epoch, step = epoch + 1, 0
 
-    def _keys_of(self, epoch: int, start_step: int, weights: NDArray[np.float64] | None = None) -> Iterator[_TrainKey]:
+    def _keys_of(self, epoch: int, start_step: int, weights: NDArray[np.float64] | None = None) -> Iterator[TrainKey]:
         share = self._plan.epoch(epoch, weights)
         return ((epoch, step, share(step)) for step in range(start_step, len(self)))
 
@@ -130,7 +134,7 @@ class _ValBatches:
     stride: int
     shapes_hw: NDArray[np.int64]  # (1, 2) or (batches, 2)
 
-    def __call__(self, key: _ValKey) -> Batch:
+    def __call__(self, key: ValKey) -> Batch:
         step, images = key
         height, width = self.shapes_hw[step % len(self.shapes_hw)].tolist()
         tensor, pixels = image_buffer(len(images), (height, width))
@@ -165,17 +169,17 @@ class _ValBatches:
         return scale, fit.pad_yx, Labels(shapes.classes, shapes.boxes).normalised(out_hw)
 
 
-class ValLoader:
-    """Validation batches, letterboxed, in a fixed order; `len(loader)` is their number."""
+class ValLoader(Generic[B]):
+    """Validation batches of any kind in a fixed order; `len(loader)` is their number."""
 
-    def __init__(self, make: _ValBatches, plan: BatchPlan, workers: int, *, pin_memory: bool = False) -> None:
+    def __init__(self, make: Callable[[ValKey], B], plan: BatchPlan, workers: int, *, pin_memory: bool = False) -> None:
         self._plan = plan
         self._pool = BatchPool(make, workers, pin_memory=pin_memory)
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         share = self._plan.epoch(0)
         return self._pool.batches((step, share(step).images) for step in range(len(self)))
 
@@ -202,7 +206,7 @@ def make_train_loader(
     num_ranks: int = 1,
     local_ranks: int = 1,
     pin_memory: bool = False,
-) -> TrainLoader:
+) -> TrainLoader[Batch]:
     """Open the training batches of a data set.
 
     Args:
@@ -246,7 +250,7 @@ def make_val_loader(
     rank: int = 0,
     num_ranks: int = 1,
     pin_memory: bool = False,
-) -> ValLoader:
+) -> ValLoader[Batch]:
     """Open the validation batches of a data set; nothing random, every image once.
 
     Args:

@@ -19,9 +19,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from boxwright.errors import UserError
-from boxwright.structures import Batch
 
 K = TypeVar("K")  # a key: what a batch is made from, a plain picklable value
+B = TypeVar("B")  # a batch; it may have a method pin_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class _Mistake:
     text: str
 
 
-class _Batches(Dataset[Any], Generic[K]):
+class _Batches(Dataset[Any], Generic[K, B]):
     """Makes batches in a worker."""
 
-    def __init__(self, make: Callable[[K], Batch]) -> None:
+    def __init__(self, make: Callable[[K], B]) -> None:
         self._make = make
 
-    def __getitem__(self, key: K) -> Batch | _Mistake:
+    def __getitem__(self, key: K) -> B | _Mistake:
         try:
             return self._make(key)
         except UserError as error:
@@ -54,7 +54,7 @@ class _Keys(Sampler[K]):
         return iter(self.keys)
 
 
-class BatchPool(Generic[K]):
+class BatchPool(Generic[K, B]):
     """Makes batches in `workers` processes, a few ahead.
 
     Args:
@@ -63,7 +63,7 @@ class BatchPool(Generic[K]):
         pin_memory: hand out batches in page-locked memory, from which copies to a GPU are faster.
     """
 
-    def __init__(self, make: Callable[[K], Batch], workers: int, *, pin_memory: bool = False) -> None:
+    def __init__(self, make: Callable[[K], B], workers: int, *, pin_memory: bool = False) -> None:
         self._make = make
         self._keys: _Keys[K] = _Keys()
         self.workers = min(workers, os.cpu_count() or 1)
@@ -84,7 +84,7 @@ class BatchPool(Generic[K]):
                 generator=torch.Generator(),  # else every epoch would advance the generator of the run
             )
 
-    def batches(self, keys: Iterable[K]) -> Iterator[Batch]:
+    def batches(self, keys: Iterable[K]) -> Iterator[B]:
         """Batches of these keys, in order. Asking again abandons what was asked for before.
 
         Raises:
@@ -100,14 +100,14 @@ class BatchPool(Generic[K]):
                 raise UserError(item.text)
             yield item
 
-    def _items(self, loader: DataLoader[Any]) -> Iterator[Batch | _Mistake]:
+    def _items(self, loader: DataLoader[Any]) -> Iterator[B | _Mistake]:
         """What the workers send.
 
         PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the
         middle of writing a checkpoint. With the handler of before, a dead worker is found where it is waited for.
         """
         handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-        items = cast("Iterator[Batch | _Mistake]", iter(loader))
+        items = cast("Iterator[B | _Mistake]", iter(loader))
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler)
         try:

@@ -41,6 +41,7 @@ class BatchPlan:
         seed: shuffle by (seed, epoch); None keeps `order`.
         rank, num_ranks: this rank takes groups rank, rank + num_ranks, ... of every batch.
         group: images that stay together, a divisor of batch_size. The last group is filled up from the epoch's start.
+        drop_last: leave out the last batch of an epoch where it is smaller.
     """
 
     order: NDArray[np.int64]
@@ -49,12 +50,20 @@ class BatchPlan:
     rank: int = 0
     num_ranks: int = 1
     group: int = 1
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.order):
             raise UserError("the data set has no image to load: check its paths with `boxwright check`")
+        if not len(self):
+            raise UserError(
+                f"the data set has {len(self.order)} image(s), which do not fill a batch of {self.batch_size}: "
+                f"take --batch-size {len(self.order)} or less"
+            )
 
     def __len__(self) -> int:
+        if self.drop_last:
+            return len(self.order) // self.batch_size
         return -(-len(self.order) // self.batch_size)
 
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:

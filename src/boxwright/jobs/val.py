@@ -172,7 +172,7 @@ def _fitting(imgsz: int, stride: int) -> int:
     return side
 
 
-def _with_progress(loader: ValLoader) -> Iterator[Batch]:
+def _with_progress(loader: ValLoader[Batch]) -> Iterator[Batch]:
     console = Console(stderr=True)
     yield from track(
         loader, "measuring", total=len(loader), console=console, transient=True, disable=not console.is_terminal

@@ -91,7 +91,7 @@ def finish_colors(
         pixels: (h, w, 3) BGR.
         change: colour jitter; None only normalises.
         out: (h, w, 3), gets (unit colour - mean) / deviation.
-        room: (h, w, 3), overwritten. Kept between images, since a fresh one costs more in page faults than all else here.
+        room: (h, w, 3), overwritten. Kept between images: a fresh one costs more in page faults than all this.
     """
     mean = np.asarray(cv2.mean(pixels)[:3]) / 255.0
     matrix = np.eye(3, 4) if change is None else color_map(change, mean)

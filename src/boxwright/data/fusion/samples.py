@@ -6,10 +6,10 @@ A training sample is a function of (seed, epoch, index) alone, as in 2-D. What i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from boxwright.data.fusion.color import ColorChange, draw_color_change, finish_colors
 from boxwright.data.fusion.draws import Draws, Placement, centered, draw_placement
@@ -145,22 +145,22 @@ class SampleMaker:
         finish_colors(self._warped, augmentation.color if augmentation else None, out, self._unscaled)
 
 
-def room_for_samples(settings: SampleSettings) -> dict[str, tuple[tuple[int, ...], type[Any]]]:
+def room_for_images(settings: SampleSettings) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and type of each array of one sample but its targets, by name."""
     return {
-        "image": ((*settings.input_hw, 3), np.float32),
-        "radar": ((3, *settings.grid_hw), np.float32),
-        "calib": ((3, 4), np.float32),
-        "image_from_grid": ((2, 3), np.float32),
+        "image": ((*settings.input_hw, 3), torch.float32),
+        "radar": ((3, *settings.grid_hw), torch.float32),
+        "calib": ((3, 4), torch.float32),
+        "image_from_grid": ((2, 3), torch.float32),
     }
 
 
 def empty_sample(settings: SampleSettings) -> SampleArrays:
     """Zeroed arrays for one sample."""
-    targets = room_for_targets(settings.max_objects, settings.grid_hw)
+    images, targets = room_for_images(settings), room_for_targets(settings.max_objects, settings.grid_hw)
     return SampleArrays(
-        **{name: np.zeros(shape, kind) for name, (shape, kind) in room_for_samples(settings).items()},
-        targets=TargetArrays(**{name: np.zeros(shape, kind) for name, (shape, kind) in targets.items()}),
+        **{name: torch.zeros(shape, dtype=kind).numpy() for name, (shape, kind) in images.items()},
+        targets=TargetArrays(**{n: torch.zeros(shape, dtype=kind).numpy() for n, (shape, kind) in targets.items()}),
     )
 
 

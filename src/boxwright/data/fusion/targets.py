@@ -6,10 +6,11 @@ Source: published CenterFusion behaviour (spec C8, golden targets and tiny_targe
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from boxwright.data.fusion.warp import map_points
 from boxwright.data.nuscenes.records import Array, ImageAnnotations
@@ -54,26 +55,35 @@ class TargetArrays:
         return TargetArrays(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def room_for_targets(slots: int, grid_hw: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], type[Any]]]:
+def room_for_targets(slots: int, grid_hw: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and type of each array of one image, by name."""
-    values = {"offset": 2, "size": 2, "depth": 1, "dims": 3, "amodel_offset": 2, "velocity": 3, "attributes": 8}
-    flags = {"amodel_offset": "amodel_valid"}
-    room: dict[str, tuple[tuple[int, ...], type[Any]]] = {
-        "heatmap": ((len(CLASS_NAMES), *grid_hw), np.float32),
-        "cell": ((slots,), np.int64),
-        "label": ((slots,), np.int64),
-        "valid": ((slots,), np.bool_),
-        "boxes": ((slots, 4), np.float32),
-        "rot_bins": ((slots, 2), np.int64),
-        "rot_residuals": ((slots, 2), np.float32),
-        "rot_valid": ((slots,), np.bool_),
-        "annotation_depth": ((slots,), np.float32),
-        "alpha": ((slots,), np.float32),
+    real, whole, flag = torch.float32, torch.int64, torch.bool
+    return {
+        "heatmap": ((len(CLASS_NAMES), *grid_hw), real),
+        "cell": ((slots,), whole),
+        "label": ((slots,), whole),
+        "valid": ((slots,), flag),
+        "boxes": ((slots, 4), real),
+        "offset": ((slots, 2), real),
+        "offset_valid": ((slots, 2), flag),
+        "size": ((slots, 2), real),
+        "size_valid": ((slots, 2), flag),
+        "depth": ((slots, 1), real),
+        "depth_valid": ((slots, 1), flag),
+        "dims": ((slots, 3), real),
+        "dims_valid": ((slots, 3), flag),
+        "amodel_offset": ((slots, 2), real),
+        "amodel_valid": ((slots, 2), flag),
+        "velocity": ((slots, 3), real),
+        "velocity_valid": ((slots, 3), flag),
+        "attributes": ((slots, len(ATTRIBUTE_NAMES)), real),
+        "attributes_valid": ((slots, len(ATTRIBUTE_NAMES)), flag),
+        "rot_bins": ((slots, 2), whole),
+        "rot_residuals": ((slots, 2), real),
+        "rot_valid": ((slots,), flag),
+        "annotation_depth": ((slots,), real),
+        "alpha": ((slots,), real),
     }
-    for name, count in values.items():
-        room[name] = ((slots, count), np.float32)
-        room[flags.get(name, f"{name}_valid")] = ((slots, count), np.bool_)
-    return room
 
 
 def mirror_annotations(annotations: ImageAnnotations, width: int, *, fixed: bool) -> ImageAnnotations:
