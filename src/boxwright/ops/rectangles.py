@@ -1,9 +1,9 @@
-"""Which point comes first inside a rectangle, and which rectangle lies on top of a cell: for many at once, by bit sets.
+"""Which point comes first inside a rectangle, and which rectangle lies on top of a cell: for many at once.
 
-A set of points (or rectangles) is a row of words with one bit each. The points of all rows above y are one such set, so
-those in rows y0 to y1 are a difference of two, likewise the columns, and those inside the rectangle are what both have.
-That is a few words an object instead of one comparison for each object and point; shapes are static and nothing waits
-for the device.
+A set of points is a row of words with one bit a point. The points of all rows above y are one such set, so those in
+rows y0 to y1 are a difference of two, likewise the columns, and those inside the rectangle are what both have: a few
+words a rectangle instead of a comparison for each rectangle and point. Shapes are static and nothing waits for the
+device.
 
 Legend: B images, P points, K rectangles, N words, H W cells. A rectangle is (y0, y1, x0, x1), half open, inside the
 grid; one with y1 <= y0 or x1 <= x0 is empty.
@@ -11,12 +11,16 @@ grid; one with y1 <= y0 or x1 <= x0 is empty.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 Size = tuple[int, int]
 """H, W."""
 _BITS = 62  # of an int64: the sign is left out, so that differences and logarithms of single bits hold
+_WEIGHTS = 126  # powers of four in the range of float32 (and bfloat16), 2^-126 to 2^124
+_MIDDLE = math.log2(4 / 3) / 2  # of the logarithms of 1 to 4/3
 
 
 def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, windows: Tensor, grid: Size) -> Tensor:
@@ -45,22 +49,28 @@ def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, wi
 
 
 def last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
-    """Number (B, H, W) int64 of the last rectangle that covers each cell, K where none does.
+    """One plus the number of the last rectangle that covers each cell, 0 where none does: (B, H, W) int64.
+
+    Rectangle k weighs 4^k. The sum of those over a cell, a product of matrices, lies between the weight of the last one
+    and 4/3 of it, so its logarithm tells which that is, whatever the precision of the sum.
 
     Args:
         windows: (B, K, 4) int64 rectangles, in the order in which they are painted.
         painted: (B, K) bool; the others are left out.
     """
-    count = windows.shape[1]
-    y0, y1, x0, x1 = _ordered(windows)
-    back = count - 1 - torch.arange(count, device=windows.device)  # the last one has the lowest bit of the first word
-    rows = _sets_covering(y0, y1, back, painted, grid[0])
-    columns = _sets_covering(x0, x1, back, painted, grid[1])
-    top = windows.new_full((len(windows), *grid), count)
-    for word in reversed(range(rows.shape[-1])):  # 62 rectangles a turn
-        cover = rows[:, :, None, word] & columns[:, None, :, word]
-        top = torch.where(cover != 0, count - 1 - word * _BITS - _lowest_bit(cover), top)
-    return top
+    height, width = grid
+    y0, y1, x0, x1 = windows.unbind(-1)
+    y, x = torch.arange(height, device=windows.device), torch.arange(width, device=windows.device)
+    rows = ((y >= y0[..., None]) & (y < y1[..., None]) & painted[..., None]).float()
+    columns = ((x >= x0[..., None]) & (x < x1[..., None])).float()
+    top = rows.new_full((), -1.0)
+    for start in range(0, windows.shape[1], _WEIGHTS):  # one turn up to 126 rectangles
+        group = slice(start, start + _WEIGHTS)
+        number = torch.arange(rows[0, group].shape[0], device=windows.device)
+        weighted = columns[:, group] * (2 * number - _WEIGHTS).float().exp2()[:, None]
+        weight = (rows[:, group].transpose(1, 2) @ weighted).log2()  # -inf where nothing is
+        top = torch.maximum(top, ((weight + (_WEIGHTS - _MIDDLE)) / 2).round() + start)
+    return top.long() + 1
 
 
 def _sets_before(line: Tensor, present: Tensor, lines: int) -> Tensor:
@@ -73,19 +83,6 @@ def _sets_before(line: Tensor, present: Tensor, lines: int) -> Tensor:
     bits = torch.where(present, _power(number % _BITS), 0)
     sets = line.new_zeros(batch * (lines + 1) * words).scatter_add_(0, place.flatten(), bits.flatten())
     return sets.view(batch, lines + 1, words).cumsum(1)
-
-
-def _sets_covering(start: Tensor, stop: Tensor, number: Tensor, painted: Tensor, lines: int) -> Tensor:
-    """(B, lines, N): the set of those intervals (B, K) that cover each line, by the `number` (K) of their bit."""
-    batch, count = start.shape
-    words = -(-count // _BITS)
-    image = torch.arange(batch, device=start.device)[:, None]
-    bits = torch.where(painted, _power(number % _BITS), 0)
-    place = torch.stack((start, stop)) + image * (lines + 1)
-    place = place * words + number // _BITS
-    change = torch.stack((bits, -bits))
-    sets = start.new_zeros(batch * (lines + 1) * words).scatter_add_(0, place.flatten(), change.flatten())
-    return sets.view(batch, lines + 1, words).cumsum(1)[:, :lines]
 
 
 def _pick(sets: Tensor, line: Tensor) -> Tensor:
