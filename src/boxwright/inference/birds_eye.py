@@ -6,36 +6,36 @@ middle of the rear axle. The picture has x upward and y to the left.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from boxwright.data.letterbox import Image
-from boxwright.inference.draw import class_color
-from boxwright.inference.draw3d import (
-    ARROW_SECONDS,
-    SLOWEST_ARROW,
-    clip_to_rectangle,
-    depth_colors,
-    draw_arrow,
-)
+from boxwright.inference.draw3d import ARROW_SECONDS, SLOWEST_ARROW
 from boxwright.inference.plates import letter_scale, measure, write
 from boxwright.inference.solids import RadarPoints, SolidBoxes
+from boxwright.inference.strokes import (
+    Color,
+    depth_colors,
+    draw_arrow,
+    draw_dot,
+    draw_lines,
+    draw_ring,
+    fill_face,
+    solid_color,
+)
 
 Array = npt.NDArray[np.float64]
-Color = tuple[int, int, int]
 
 BACKGROUND: Color = (28, 24, 22)
 RING: Color = (70, 64, 60)
 LETTERING: Color = (175, 170, 165)
 TRUTH: Color = (235, 235, 235)
+TRUTH_FILL = 0.22  # share of its colour inside an annotation
 EGO: Color = (225, 190, 120)
 RADIUS = 50.0  # metres: the farthest range of the nuScenes metric
 EGO_SHAPE = ((3.1, 0.87), (-1.0, -0.87))  # metres: front left and rear right of the car that recorded nuScenes
 REFERENCE_SIDE = 700  # pixels: lines and letters are 1 for this side and scale from there
 LEAST_LEGEND = 260  # pixels: a picture less high or wide has no room for a legend
-_SHIFT = 4
-_SCALE = 1 << _SHIFT
 _BOTTOM = [0, 1, 2, 3]  # corners of the lower face of `SolidBoxes`, once around
 
 
@@ -99,29 +99,16 @@ class _View:
         middle = np.array((self.width / 2 - 0.5, self.height / 2 - 0.5))
         return middle - points[..., [1, 0]] * self.per_metre
 
-    def lines(self, lines: Array, color: Color, width: int) -> None:
-        """Paint lines (E, 2, 2), pixels."""
-        rim = 2.0 * width
-        ends, inside = clip_to_rectangle(lines, (-rim, -rim, self.width + rim, self.height + rim))
-        if inside.any():
-            cv2.polylines(self.canvas, list(_fixed(ends[inside])), False, color, width, cv2.LINE_AA, _SHIFT)
-
-    def dot(self, center: Array, radius: float, color: Color) -> None:
-        x, y = _fixed(center)
-        cv2.circle(self.canvas, (int(x), int(y)), round(radius * _SCALE), color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-
 
 def _rings(view: _View) -> None:
-    """Circles every 10 m (or 20, 50, ... where those were too close), each second one with its distance."""
+    """Circles every 10 m (or 20, 50, ... where those were too close), with their distances."""
     step = next((s for s in (10, 20, 50, 100) if view.radius / s <= 6), 200)
     farthest = view.radius * np.hypot(view.height, view.width) / min(view.height, view.width)
     middle = view.pixels(np.zeros(2))
-    x, y = (int(n) for n in _fixed(middle))
     for number in range(1, int(farthest / step) + 1):
-        radius = round(number * step * view.per_metre * _SCALE)
-        cv2.circle(view.canvas, (x, y), radius, RING, 1, cv2.LINE_AA, _SHIFT)
+        draw_ring(view.canvas, middle, number * step * view.per_metre, RING)
     axes = np.array([[(farthest, 0), (-farthest, 0)], [(0, farthest), (0, -farthest)]], np.float64)
-    view.lines(view.pixels(axes), RING, 1)
+    draw_lines(view.canvas, view.pixels(axes), RING, 1)
     for number in range(1, int(view.radius / step) + 1):
         text = f"{number * step} m"
         width, height, _ = measure(text, view.letters)
@@ -139,7 +126,7 @@ def _radar(view: _View, radar: RadarPoints) -> None:
     for i in _inside(view, starts):
         if speeds[i] >= SLOWEST_ARROW:
             draw_arrow(view.canvas, np.stack((starts[i], ends[i])), colors[i], 1)
-        view.dot(starts[i], max(1.0, 2.2 * view.unit), colors[i])
+        draw_dot(view.canvas, starts[i], max(1.0, 2.2 * view.unit), colors[i])
 
 
 def _boxes(view: _View, boxes: SolidBoxes, *, annotated: bool) -> None:
@@ -148,41 +135,32 @@ def _boxes(view: _View, boxes: SolidBoxes, *, annotated: bool) -> None:
     middles = faces.mean(axis=1)
     fronts = faces[:, :2].mean(axis=1)
     ends = view.pixels(boxes.corners[:, _BOTTOM].mean(axis=1) + boxes.velocities * ARROW_SECONDS)
-    speeds = np.linalg.norm(boxes.velocities[:, :2], axis=1)  # NaN compares false: no arrow
+    speeds = np.linalg.norm(boxes.velocities[:, :2], axis=1)  # not a number compares false: no arrow
     near = _inside(view, faces.reshape(-1, 2)) // 4
     keys = -np.linalg.norm(boxes.centers[:, :2], axis=1) if annotated else boxes.scores
     for i in sorted(set(near.tolist()), key=lambda row: float(np.nan_to_num(keys[row]))):
-        color = TRUTH if annotated else class_color(int(boxes.labels[i]))
-        width = view.line if annotated else view.line + 1
+        color = TRUTH if annotated else solid_color(int(boxes.labels[i]))
+        small = float(np.ptp(faces[i], axis=0).max()) < 8 * view.line  # thick lines would leave nothing of it
+        width = max(1, view.line - (annotated or small))
         if annotated:
-            _fill(view, faces[i], color)
-        view.lines(np.stack((faces[i], np.roll(faces[i], -1, 0)), 1), color, max(1, width - annotated))
-        view.lines(np.stack((middles[i], fronts[i]))[None], color, max(1, width - annotated))
+            fill_face(view.canvas, faces[i], color, TRUTH_FILL)
+        draw_lines(view.canvas, np.stack((faces[i], np.roll(faces[i], -1, 0)), 1), color, width)
+        draw_lines(view.canvas, np.stack((middles[i], fronts[i]))[None], color, width)
         if speeds[i] >= SLOWEST_ARROW:
             draw_arrow(view.canvas, np.stack((middles[i], ends[i])), color, view.line)
-
-
-def _fill(view: _View, face: Array, color: Color) -> None:
-    low = np.clip(np.floor(face.min(0)), 0, (view.width, view.height)).astype(int)
-    high = np.clip(np.ceil(face.max(0)) + 1, 0, (view.width, view.height)).astype(int)
-    patch = view.canvas[low[1] : high[1], low[0] : high[0]]
-    if patch.size:
-        filled = patch.copy()
-        cv2.fillConvexPoly(filled, _fixed(face - low), color, cv2.LINE_AA, _SHIFT)
-        patch[:] = cv2.addWeighted(filled, 0.22, patch, 0.78, 0)
 
 
 def _ego(view: _View) -> None:
     """The vehicle, with a triangle that points forward."""
     (front, left), (rear, right) = EGO_SHAPE
     body = view.pixels(np.array([(front, left), (front, right), (rear, right), (rear, left)]))
-    cv2.fillConvexPoly(view.canvas, _fixed(body), EGO, cv2.LINE_AA, _SHIFT)
+    fill_face(view.canvas, body, EGO)
     tip = view.pixels(np.array([(front + 2.2, 0.0), (front + 0.5, left), (front + 0.5, right)]))
-    cv2.fillConvexPoly(view.canvas, _fixed(tip), EGO, cv2.LINE_AA, _SHIFT)
+    fill_face(view.canvas, tip, EGO)
 
 
 def _legend(view: _View, truth: bool, predictions: bool, radar: bool) -> None:
-    """Signs and their meaning in the lower left corner, from the bottom up."""
+    """Signs and their meaning in the lower left corner."""
     scale, pad = view.letters, round(10 * view.unit) + 2
     _, height, baseline = measure("X", scale)
     mark = 2 * height
@@ -194,34 +172,35 @@ def _legend(view: _View, truth: bool, predictions: bool, radar: bool) -> None:
         (f"velocity x {ARROW_SECONDS:g} s", "velocity"),
     ]
     top = view.height - pad - round(len(rows) * 1.25 * height)
+    right = pad + mark + pad // 2 + max(measure(text, scale)[0] for text, _ in rows)
+    patch = view.canvas[top - pad // 2 :, :right]
+    patch[:] = (0.2 * patch + 0.8 * np.array(BACKGROUND)).astype(np.uint8)
     for text, kind in rows:
-        middle = np.array((pad + mark / 2, top + height / 2))
-        half = np.array((mark / 2 - 2, height * 0.32))
-        face = middle + half * np.array([(1, -1), (1, 1), (-1, 1), (-1, -1)])
-        outline = np.stack((face, np.roll(face, -1, 0)), 1)
-        along = half * (1, 0)
-        tick = np.stack((middle, middle + along))[None]
-        if kind == "ego":
-            cv2.fillConvexPoly(view.canvas, _fixed(face), EGO, cv2.LINE_AA, _SHIFT)
-        elif kind == "truth":
-            _fill(view, face, TRUTH)
-            view.lines(np.concatenate((outline, tick)), TRUTH, max(1, view.line - 1))
-        elif kind == "prediction":
-            view.lines(np.concatenate((outline, tick)), class_color(0), view.line + 1)
-        elif kind == "radar":
-            for share, color in zip((-0.8, 0.0, 0.8), depth_colors(np.array((8.0, 25.0, 50.0))), strict=True):
-                view.dot(middle + share * along, max(1.6, 3 * view.unit), color)
-        else:
-            draw_arrow(view.canvas, np.stack((middle - along, middle + along)), LETTERING, view.line)
+        _sign(view, kind, np.array((pad + mark / 2, top + height / 2)), np.array((mark / 2 - 2, height * 0.32)))
         write(view.canvas, text, pad + mark + pad // 2, top + baseline, scale, LETTERING)
         top += round(1.25 * height)
+
+
+def _sign(view: _View, kind: str, middle: Array, half: Array) -> None:
+    """One sign of the legend, in the rectangle that reaches half a width and half a height around its middle."""
+    canvas, along = view.canvas, half * (1, 0)
+    face = middle + half * np.array([(1, -1), (1, 1), (-1, 1), (-1, -1)])
+    tick = np.stack((middle, middle + along))[None]
+    outline = np.concatenate((np.stack((face, np.roll(face, -1, 0)), 1), tick))
+    if kind == "ego":
+        fill_face(canvas, face, EGO)
+    elif kind == "truth":
+        fill_face(canvas, face, TRUTH, TRUTH_FILL)
+        draw_lines(canvas, outline, TRUTH, max(1, view.line - 1))
+    elif kind == "prediction":
+        draw_lines(canvas, outline, solid_color(0), view.line)
+    elif kind == "radar":
+        for share, color in zip((-0.8, 0.0, 0.8), depth_colors(np.array((8.0, 25.0, 50.0))), strict=True):
+            draw_dot(canvas, middle + share * along, max(1.6, 3 * view.unit), color)
+    else:
+        draw_arrow(canvas, np.stack((middle - along, middle + along)), LETTERING, view.line)
 
 
 def _inside(view: _View, points: Array) -> npt.NDArray[np.int64]:
     """Positions of the points (N, 2) that lie in the picture; a point that is not finite does not."""
     return np.flatnonzero(((points >= 0) & (points < (view.width, view.height))).all(-1))
-
-
-def _fixed(points: Array) -> npt.NDArray[np.int32]:
-    limit = np.iinfo(np.int32).max // 4
-    return np.clip(np.rint(points * _SCALE), -limit, limit).astype(np.int32)

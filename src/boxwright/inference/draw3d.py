@@ -7,24 +7,19 @@ matrix, or its first three columns, in pixels of the image that is painted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from boxwright.data.letterbox import Image
-from boxwright.inference.draw import class_color
 from boxwright.inference.plates import Plate, letter_scale, place_plates
 from boxwright.inference.solids import RadarPoints, SolidBoxes, radar_points, solids_of_detections
+from boxwright.inference.strokes import Color, depth_colors, draw_arrow, draw_dot, draw_lines, fill_face, solid_color
 from boxwright.structures3d import CLASS_NAMES, Detections3d
 
 Array = npt.NDArray[np.float64]
-Color = tuple[int, int, int]
 
 NEAR = 0.1  # metres: what is closer to the camera is cut off; the published visibility rule asks for as much
-FAR_COLOR = 60.0  # metres: from here on radar points have the colour of the far end
 ARROW_SECONDS = 0.5  # an arrow ends where its point will be after this time
 SLOWEST_ARROW = 0.5  # m/s: what is slower is noise of the sensor and gets no arrow
 REFERENCE_WIDTH = 1600  # pixels: nuScenes; lines and letters are 1 for this width and scale from there
@@ -33,8 +28,6 @@ RIM: Color = (20, 20, 20)
 # Front, rear, then the four edges between them; by the corners of `SolidBoxes`.
 EDGES = np.array([(0, 1), (1, 5), (5, 4), (4, 0), (3, 2), (2, 6), (6, 7), (7, 3), (0, 3), (1, 2), (5, 6), (4, 7)])
 FRONT_EDGES = 4  # the first ones go round the front face
-_SHIFT = 4  # bits of a pixel that OpenCV's coordinates have after the point
-_SCALE = 1 << _SHIFT
 
 
 @dataclass(frozen=True)
@@ -77,12 +70,12 @@ def draw_boxes_3d(image: Image, boxes: SolidBoxes, calib: Array, style: BoxStyle
     order = [int(i) for i in np.argsort(-depths, kind="stable") if inside[i]]
     width = max(1, round(style.weight * canvas.shape[1] / (REFERENCE_WIDTH / 2)))
     for i in order:
-        color = style.color or class_color(int(boxes.labels[i]))
+        color = style.color or solid_color(int(boxes.labels[i]))
         front = lines[i, :FRONT_EDGES][seen[i, :FRONT_EDGES]]
         if style.front and len(front):
-            _fill(canvas, front.reshape(-1, 2), color, style.front)
-        _lines(canvas, lines[i, FRONT_EDGES:][seen[i, FRONT_EDGES:]], color, width)
-        _lines(canvas, front, color, width + (width > 1))
+            fill_face(canvas, front.reshape(-1, 2), color, style.front)
+        draw_lines(canvas, lines[i, FRONT_EDGES:][seen[i, FRONT_EDGES:]], color, width)
+        draw_lines(canvas, front, color, width + (width > 1))
     if style.captions:
         wanted = [_plate(lines[i][seen[i]], boxes, i, depths[i], canvas.shape) for i in reversed(order)]
         place_plates(canvas, wanted, letter_scale(canvas.shape[1] / REFERENCE_WIDTH))
@@ -112,15 +105,15 @@ def draw_points(image: Image, points: RadarPoints, calib: Array) -> Image:
     shown = ahead & (starts >= 0).all(1) & (starts < (width, height)).all(1)
     moving = np.linalg.norm(points.velocities, axis=1) >= SLOWEST_ARROW
     unit = width / REFERENCE_WIDTH
-    radius, line = max(1.6, 5 * unit), max(1, round(2 * unit))
+    radius, line = max(1.8, 5 * unit), max(1, round(2 * unit))
     colors = depth_colors(points.depths)
     for i in np.argsort(-points.depths, kind="stable"):
         if shown[i]:
             color = colors[i]
             if moving[i]:
                 draw_arrow(canvas, arrows[i, 0], color, line)
-            _dot(canvas, starts[i], radius + max(0.6, unit), RIM)
-            _dot(canvas, starts[i], radius, color)
+            draw_dot(canvas, starts[i], radius + max(0.8, unit), RIM)
+            draw_dot(canvas, starts[i], radius, color)
     return canvas
 
 
@@ -135,22 +128,6 @@ def project_edges(corners: Array, calib: Array) -> tuple[Array, npt.NDArray[np.b
         (N, 12, 2, 2) ends in pixels, cut at the near plane, and (N, 12) whether anything is left of the edge.
     """
     return _project_lines(corners[:, EDGES], calib)
-
-
-def depth_colors(depths: Array) -> list[Color]:
-    """BGR of each depth in metres, from warm (near) to cold (far)."""
-    steps = np.nan_to_num(255 * (1 - np.clip(depths / FAR_COLOR, 0, 1))).round().astype(np.int64)
-    return [_depth_table()[step] for step in steps]
-
-
-def draw_arrow(canvas: Image, ends: Array, color: Color, line: int) -> None:
-    """Paint an arrow from the first of two points (2, 2), pixels, to the second; very short ones are left out."""
-    length = float(np.hypot(*(ends[1] - ends[0])))
-    if length < 2 * line:
-        return
-    tip = min(0.5, 5 * line / length)
-    start, end = ((int(x), int(y)) for x, y in _fixed(ends))
-    cv2.arrowedLine(canvas, start, end, color, line, cv2.LINE_AA, _SHIFT, tip)
 
 
 def _project_lines(ends: Array, calib: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -182,63 +159,4 @@ def _plate(lines: Array, boxes: SolidBoxes, i: int, depth: float, shape: tuple[i
     left, top = points.min(0)
     right, bottom = points.max(0)
     text = name if np.isnan(score) else f"{name} {score:.2f}"
-    return Plate(f"{text} {depth:.0f} m", (left, top, right, bottom), class_color(label))
-
-
-def _fill(canvas: Image, polygon: Array, color: Color, share: float) -> None:
-    """Blend a convex polygon (P, 2) into the image."""
-    height, width = canvas.shape[:2]
-    x0, y0 = np.clip(np.floor(polygon.min(0)), 0, (width, height)).astype(int)
-    x1, y1 = np.clip(np.ceil(polygon.max(0)) + 1, 0, (width, height)).astype(int)
-    if x0 >= x1 or y0 >= y1:
-        return
-    patch = canvas[y0:y1, x0:x1]
-    filled = patch.copy()
-    cv2.fillConvexPoly(filled, _fixed(polygon - (x0, y0)), color, cv2.LINE_AA, _SHIFT)
-    patch[:] = cv2.addWeighted(filled, share, patch, 1 - share, 0)
-
-
-def _lines(canvas: Image, lines: Array, color: Color, width: int) -> None:
-    """Paint lines (E, 2, 2); they are cut a little outside the image first, OpenCV's coordinates are short."""
-    height, right = canvas.shape[:2]
-    ends, inside = clip_to_rectangle(lines, (-2.0 * width, -2.0 * width, right + 2.0 * width, height + 2.0 * width))
-    if inside.any():
-        cv2.polylines(canvas, list(_fixed(ends[inside])), False, color, width, cv2.LINE_AA, _SHIFT)
-
-
-def clip_to_rectangle(
-    lines: Array, rectangle: tuple[float, float, float, float]
-) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Cut lines (E, 2, 2) at a rectangle (xyxy): their ends, and (E,) whether anything is left.
-
-    Source: Liang and Barsky, A New Concept and Method for Line Clipping, 1984.
-    """
-    start, step = lines[:, 0], lines[:, 1] - lines[:, 0]
-    low, high = np.array(rectangle[:2]), np.array(rectangle[2:])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = np.stack(((low - start) / step, (high - start) / step))
-    within = (start >= low) & (start <= high)  # what a line along an axis must be
-    flat = step == 0
-    enter = np.where(flat, np.where(within, -np.inf, np.inf), at.min(0))
-    leave = np.where(flat, np.where(within, np.inf, -np.inf), at.max(0))
-    first, last = np.maximum(enter.max(1), 0.0), np.minimum(leave.min(1), 1.0)
-    inside = first <= last
-    shares = np.where(inside[:, None], np.stack((first, last), 1), 0.0)
-    return start[:, None] + shares[..., None] * step[:, None], inside
-
-
-def _dot(canvas: Image, center: Array, radius: float, color: Color) -> None:
-    x, y = _fixed(center)
-    cv2.circle(canvas, (int(x), int(y)), round(radius * _SCALE), color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-
-
-def _fixed(points: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """Pixels in OpenCV's fixed-point form."""
-    limit = np.iinfo(np.int32).max // 4
-    return np.clip(np.rint(points * _SCALE), -limit, limit).astype(np.int32)
-
-
-@lru_cache(maxsize=1)
-def _depth_table() -> list[Color]:
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_TURBO)[0]
-    return [(int(b), int(g), int(r)) for b, g, r in table]
+    return Plate(f"{text}, {depth:.0f} m", (left, top, right, bottom), solid_color(label))

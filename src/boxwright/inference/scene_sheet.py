@@ -17,8 +17,8 @@ from boxwright.data.images import read_image
 from boxwright.data.letterbox import Image
 from boxwright.data.nuscenes.records import ImageRecord
 from boxwright.inference.birds_eye import BACKGROUND, LETTERING, RADIUS, TRUTH, draw_birds_eye
-from boxwright.inference.draw import LIGHT, class_color
-from boxwright.inference.draw3d import FAR_COLOR, BoxStyle, depth_colors, draw_boxes_3d, draw_points
+from boxwright.inference.draw import LIGHT
+from boxwright.inference.draw3d import BoxStyle, draw_boxes_3d, draw_points
 from boxwright.inference.plates import draw_plate, letter_scale, measure, write
 from boxwright.inference.solids import (
     SolidBoxes,
@@ -28,6 +28,7 @@ from boxwright.inference.solids import (
     solids_of_detections,
     solids_of_global,
 )
+from boxwright.inference.strokes import FAR_COLOR, depth_colors, solid_color
 from boxwright.structures3d import CAMERAS, CLASS_NAMES, Detections3d, GlobalBoxes
 
 Array = npt.NDArray[np.float64]
@@ -121,7 +122,9 @@ def draw_sheet(frame: KeyFrame, options: SheetOptions | None = None) -> Image:
     left = GAP + 3 * (width + GAP)
     sheet[head : head + side, left : left + side] = _view_from_above(frame, side, options)
     _title(sheet[:head], frame, options)
-    _footer(sheet[head + side :], unit)
+    _class_colors(sheet[head + side :], unit)
+    if any(view.radar is not None for view in frame.cameras):
+        _depth_scale(sheet[head + side :], unit)
     return np.pad(sheet, ((0, sheet.shape[0] % 2), (0, sheet.shape[1] % 2), (0, 0)), mode="edge")
 
 
@@ -212,16 +215,21 @@ def _title(strip: Image, frame: KeyFrame, options: SheetOptions) -> None:
     write(strip, text, strip.shape[1] - measure(text, small)[0] - round(8 * unit), baseline, small, LETTERING)
 
 
-def _footer(strip: Image, unit: float) -> None:
-    """The colour of each class on the left, that of radar depths on the right."""
+def _class_colors(strip: Image, unit: float) -> None:
+    """The colour of each class, from the left."""
     scale = letter_scale(0.9 * unit)
     side, baseline = round(14 * unit), round(25 * unit)
     top, left = baseline - side + 1, round(12 * unit)
     for label, name in enumerate(CLASS_NAMES):
-        strip[top : top + side, left : left + side] = class_color(label)
+        strip[top : top + side, left : left + side] = solid_color(label)
         left += side + round(7 * unit)
         left += write(strip, name.replace("_", " "), left, baseline, scale, LETTERING) + round(22 * unit)
-    length = round(220 * unit)
+
+
+def _depth_scale(strip: Image, unit: float) -> None:
+    """The colours of radar depths, on the right."""
+    scale, side, baseline = letter_scale(0.9 * unit), round(14 * unit), round(25 * unit)
+    top, length = baseline - side + 1, round(220 * unit)
     right = strip.shape[1] - round(14 * unit) - measure(f"{FAR_COLOR:.0f} m", scale)[0]
     bar = np.array(depth_colors(np.linspace(0, FAR_COLOR, length)), np.uint8)
     strip[top : top + side, right - length : right] = bar
