@@ -295,7 +295,8 @@ def _motorcycle(s: _Sculptor, variant: int) -> None:
 
 def _bicycle(s: _Sculptor, variant: int) -> None:
     if variant:  # without a rider; never drawn by look
-        return _bare_bicycle(s)
+        _bare_bicycle(s)
+        return
     _two_wheels(s, (0.2, 0.21), 0.07, "hub")
     s.block((-0.2, 0.24), (-0.05, 0.05), (0.3, 0.38), "accent", layer=1)
     s.block((-0.06, 0.02), (-0.05, 0.05), (0.3, 0.56), "accent", top_x=(-0.14, -0.06), layer=1)
