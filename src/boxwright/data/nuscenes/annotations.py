@@ -41,13 +41,11 @@ def seen_in_images(
     """
     image, annotation = pairs
     rows = annotations[annotation]
-    cam_from_global = inverses(images["global_from_cam"])[image]
-    turn = cam_from_global[:, :3, :3]
-    center = np.einsum("pij,pj->pi", turn, rows["center"]) + cam_from_global[:, :3, 3]
-    near = (center[:, 2] > 0) & (rows["label"] != BIKE_RACK)  # no box that is seen has its centre behind the camera
-    image, annotation, rows, turn, center = image[near], annotation[near], rows[near], turn[near], center[near]
-    axes = turn @ rotation_matrices(rows["rotation"])  # columns: length, width, height in the camera frame
-    corners = center[:, None] + np.einsum("pij,cj,pj->pci", axes, _CORNERS, rows["size"][:, [1, 0, 2]])
+    cam_from_global = inverses(images["global_from_cam"])
+    depth = (cam_from_global[image, 2, :3] * rows["center"]).sum(1) + cam_from_global[image, 2, 3]
+    ahead = (depth > 0) & (rows["label"] != BIKE_RACK)  # no box that is seen has its centre behind the camera
+    image, annotation, rows = image[ahead], annotation[ahead], rows[ahead]
+    center, axes, corners = boxes_in_camera(rows, cam_from_global[image])
     camera = intrinsics[image]
     pixels = _project(corners, camera)
     size = np.stack([images["width"], images["height"]], -1)[image].astype(np.float64)
@@ -64,8 +62,25 @@ def seen_in_images(
     beside = (low[:, 0] + high[:, 0]) / 2 - camera[:, 0, 2]
     made["alpha"] = _wrap(made["rotation_y"] - np.arctan2(beside, camera[:, 0, 0]))
     made["amodel_center"] = _project(center[:, None], camera)[:, 0]
-    made["velocity"] = np.einsum("pij,pj->pi", turn[shown], rows["velocity"][shown])
+    made["velocity"] = np.einsum("pij,pj->pi", cam_from_global[image, :3, :3], rows["velocity"][shown])
     return made, image
+
+
+def boxes_in_camera(annotations: NDArray[Any], cam_from_global: Array) -> tuple[Array, Array, Array]:
+    """Boxes of the global frame in that of a camera.
+
+    Args:
+        annotations: (P,) rows of `layout.ANNOTATION`.
+        cam_from_global: (P, 4, 4).
+
+    Returns:
+        centers (P, 3); axes (P, 3, 3), whose columns point along length, width and height; corners (P, 8, 3); metres.
+    """
+    turn = cam_from_global[:, :3, :3]
+    center = np.einsum("pij,pj->pi", turn, annotations["center"]) + cam_from_global[:, :3, 3]
+    axes = turn @ rotation_matrices(annotations["rotation"])
+    half = _CORNERS * annotations["size"][:, None, [1, 0, 2]]  # from width, length, height to the order of the axes
+    return center, axes, center[:, None] + half @ axes.swapaxes(1, 2)
 
 
 def hidden_behind_others(boxes_xywh: Array, depths: Array, sizes: Array) -> NDArray[np.bool_]:

@@ -1,0 +1,84 @@
+"""nuScenes records against the golden conversion of nuscenes-tiny: every image and every annotation of both splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boxwright.data.nuscenes.index import open_nuscenes
+from boxwright.data.nuscenes.split import NuscenesSplit
+from tests.golden import GOLDEN, golden_cases, read_case
+
+TINY = GOLDEN / "centerfusion" / "nuscenes-tiny"
+SPLITS = ("mini_train", "mini_val")
+
+
+def close(found: Any, expected: Any) -> None:
+    """The tolerance of the conversion; JSON null is NaN."""
+    expected = np.array(expected, object)
+    expected[expected == None] = np.nan  # noqa: E711  elementwise
+    np.testing.assert_allclose(np.asarray(found, np.float64), expected.astype(np.float64), rtol=0, atol=1e-3)
+
+
+def tiny(split: str, sweeps: int, cache: Path) -> NuscenesSplit:
+    return NuscenesSplit(open_nuscenes(TINY, "v1.0-mini", cache_dir=cache), split, sweeps)
+
+
+def by_image(records: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for record in records:
+        found.setdefault(record["image_id"], []).append(record)
+    return found
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("file", golden_cases("", "convert_3sweeps.json", family="centerfusion"))
+def test_records_are_those_of_the_published_conversion(file: Path, split: str, tmp_path: Path) -> None:
+    golden = read_case(file)[1][split]
+    source = tiny(split, 0, tmp_path)
+    images = {image["id"]: image for image in golden["images"]}
+    annotations = by_image(golden["annotations"])
+    assert sorted(source.image_ids) == sorted(images)
+    tokens = source.sample_tokens
+    for position, image_id in enumerate(source.image_ids.tolist()):
+        record, image = source.record(position), images[image_id]
+        assert record.path == TINY / image["file_name"]
+        assert record.path.is_file()
+        assert (record.width, record.height, record.sensor) == (image["width"], image["height"], image["sensor_id"])
+        assert tokens[record.sample] == image["sample_token"]
+        close(record.calib, image["calib"])
+        close(record.global_from_cam, image["trans_matrix"])
+        shown, expected = record.annotations, annotations.get(image_id, [])
+        assert shown.labels.tolist() == [entry["category_id"] - 1 for entry in expected]
+        assert shown.attributes.tolist() == [entry["attributes"] - 1 for entry in expected]
+        assert shown.is_crowd.tolist() == [bool(entry["iscrowd"]) for entry in expected]
+        if not expected:
+            continue
+        close(shown.boxes_xywh, [entry["bbox"] for entry in expected])
+        close(shown.dims, [entry["dim"] for entry in expected])
+        close(shown.locations, [entry["location"] for entry in expected])
+        close(shown.depths, [entry["depth"] for entry in expected])
+        close(shown.rotation_y, [entry["rotation_y"] for entry in expected])
+        close(shown.alpha, [entry["alpha"] for entry in expected])
+        close(shown.amodel_centers, [entry["amodel_center"] for entry in expected])
+        close(shown.velocity_cam, [entry["velocity_cam"][:3] for entry in expected])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("file", golden_cases("", "convert_*sweeps.json", family="centerfusion"))
+def test_radar_of_the_published_conversion(file: Path, split: str, tmp_path: Path) -> None:
+    arrays, golden = read_case(file)
+    source = tiny(split, int(file.stem.removeprefix("convert_").removesuffix("sweeps")), tmp_path)
+    counts = golden[split].get("radar_points_per_image", {})
+    prefix = f"{split}/radar_pc/"
+    stored = {int(key.removeprefix(prefix)): array for key, array in arrays.items() if key.startswith(prefix)}
+    assert counts or stored
+    for position, image_id in enumerate(source.image_ids.tolist()):
+        points = source.radar(position)
+        if str(image_id) in counts:
+            assert points.shape == (18, counts[str(image_id)])
+        if image_id in stored:
+            close(points, stored[image_id])
