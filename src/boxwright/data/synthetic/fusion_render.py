@@ -8,6 +8,7 @@ Pixels are those of nuScenes calibrations: the centre of the first pixel is 0, 0
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -126,24 +127,28 @@ def _shape(scene: FusionScene, kind: int, number: int) -> Shape:
 
 
 def _palettes(scene: FusionScene, objects: Objects) -> list[Array]:
-    front, rear = ROLES.index("front_light"), ROLES.index("rear_light")
-    made: list[Array] = []
-    for kind, look, attribute in zip(objects.class_ids, objects.looks, attribute_names(scene, objects), strict=True):
-        name = FUSION_KINDS[kind].name
-        colors = palette(min(int(kind), KIND_OF["barrier"]), int(look)).copy()
-        rng = np.random.default_rng([int(look), 5])
-        own = np.clip(np.array(_COLORS[name]) * rng.uniform(0.85, 1.12) + rng.normal(0, 9, 3), 8, 250)
-        colors[ROLES.index("body")] = own
-        if name in ("truck", "trailer", "animal", "debris", "bicycle_rack"):
-            colors[ROLES.index("second")] = own * 0.72
-        if name == "bicycle":
-            colors[ROLES.index("accent")] = own
-        if name in ("truck", "bus"):
-            colors[ROLES.index("accent")] = own * 0.5
-        if attribute in _LAMPS:
-            colors[front], colors[rear] = _LAMPS[attribute]
-        made.append(colors)
-    return made
+    names = attribute_names(scene, objects)
+    return [
+        _palette(int(kind), int(look), name if name in _LAMPS else "")
+        for kind, look, name in zip(objects.class_ids, objects.looks, names, strict=True)
+    ]
+
+
+@lru_cache(maxsize=512)
+def _palette(kind: int, look: int, lamps: str) -> Array:
+    """Return the colours of an instance, (len(ROLES), 3): those of its class, slightly its own."""
+    name = FUSION_KINDS[kind].name
+    colors = palette(min(kind, KIND_OF["barrier"]), look).copy()
+    rng = np.random.default_rng([look, 5])
+    own = np.clip(np.array(_COLORS[name]) * rng.uniform(0.85, 1.12) + rng.normal(0, 9, 3), 8, 250)
+    colors[ROLES.index("body")] = own
+    if name in ("truck", "trailer", "animal", "debris", "bicycle_rack"):
+        colors[ROLES.index("second")] = own * 0.72
+    if name in ("bicycle", "truck", "bus"):
+        colors[ROLES.index("accent")] = own if name == "bicycle" else own * 0.5
+    if lamps:
+        colors[ROLES.index("front_light")], colors[ROLES.index("rear_light")] = _LAMPS[lamps]
+    return colors
 
 
 def _background(scene: FusionScene, camera: Camera) -> Image:

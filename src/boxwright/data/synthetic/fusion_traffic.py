@@ -20,7 +20,7 @@ _CHECK_STEP = 0.25  # seconds between the times at which objects must not touch
 _GAP = (0.7, 0.35)  # metres between two objects, along and across
 _EGO_SIZE = (4.6, 1.9)  # length and width
 _EGO_MIDDLE = 1.3  # metres from the rear axle to the middle of the ego vehicle
-_EGO_GAP = (3.0, 1.6)
+_EGO_GAP = (3.0, 2.0)  # wide enough that no bus fills the side cameras
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class _Row:
 _LANE = {
     "car": 2.2,
     "truck": 1.3,
-    "bus": 1.2,
-    "trailer": 1.2,
+    "bus": 1.8,
+    "trailer": 1.5,
     "construction_vehicle": 0.8,
     "motorcycle": 2.0,
     "bicycle": 1.6,
@@ -78,7 +78,7 @@ _LANE = {
 _PARKED = {
     "car": 1.3,
     "truck": 0.6,
-    "bus": 0.4,
+    "bus": 0.8,
     "trailer": 0.7,
     "construction_vehicle": 1.1,
     "motorcycle": 0.9,

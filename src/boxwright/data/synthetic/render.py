@@ -161,14 +161,14 @@ def shaded(light: Light, base: Array, normals: Array, depth: Array) -> Array:
 
 def fill_polygons(image: Image, camera: Camera, polygons: Array, colors: Array, *, smooth: bool = True) -> None:
     """Paint polygons (P, V, 3) of the camera frame in order; those that share edges are better not smoothed."""
-    whole = polygons[..., 2].min(1) >= NEAR
+    whole, partly = polygons[..., 2].min(1) >= NEAR, polygons[..., 2].max(1) >= NEAR
     pixels = camera.project(np.where(whole[:, None, None], polygons, 1.0))
     low, high = pixels.min(1), pixels.max(1)
     inside = ((high > 0) & (low < (camera.width, camera.height)) & (high - low > _SMALLEST)).all(1)
     fixed = fixed_point(pixels)
     rgb = np.rint(colors).tolist()
     line = cv2.LINE_AA if smooth else cv2.LINE_8
-    for row in np.flatnonzero(inside | ~whole):
+    for row in np.flatnonzero(np.where(whole, inside, partly)):
         outline = fixed[row]
         if not whole[row]:
             cut = clip_near(polygons[row])
