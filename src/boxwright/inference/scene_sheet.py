@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from boxwright.data.images import read_image
 from boxwright.data.letterbox import Image
+from boxwright.data.nuscenes.poses import inverses
 from boxwright.data.nuscenes.records import ImageRecord
 from boxwright.inference.birds_eye import BACKGROUND, LETTERING, RADIUS, TRUTH, draw_birds_eye
 from boxwright.inference.draw import LIGHT
@@ -149,7 +150,7 @@ def _camera_panel(frame: KeyFrame, view: CameraView | None, size: tuple[int, int
 
 
 def _paint(frame: KeyFrame, view: CameraView, image: Image, calib: Array, lowest: float) -> Image:
-    cam_from_global = np.linalg.inv(view.record.global_from_cam)
+    cam_from_global = inverses(view.record.global_from_cam)
     if view.radar is not None:
         image = draw_points(image, radar_points(view.radar), calib)
     if view.detections is not None:
@@ -168,7 +169,7 @@ def _paint(frame: KeyFrame, view: CameraView, image: Image, calib: Array, lowest
 
 
 def _view_from_above(frame: KeyFrame, side: int, options: SheetOptions) -> Image:
-    ego_from_global = np.linalg.inv(frame.global_from_ego)
+    ego_from_global = inverses(frame.global_from_ego)
     radar = [
         radar_points(view.radar).moved(ego_from_global @ view.record.global_from_cam)
         for view in frame.cameras

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from boxwright.data.nuscenes.poses import rotation_matrices
+from boxwright.ops.boxes3d import corners_camera
 from boxwright.structures3d import RADAR_FIELDS, Detections3d, GlobalBoxes
 
 Array = npt.NDArray[np.float64]
 
-_FORWARD = np.array((1, 1, -1, -1, 1, 1, -1, -1)) / 2
-_LEFT = np.array((1, -1, -1, 1, 1, -1, -1, 1)) / 2
-_UP = np.array((-1, -1, -1, -1, 1, 1, 1, 1)) / 2
+# Shares of the length forward, the width to the left and the height up, in the order of `ops.boxes3d.corners_camera`.
+_CORNERS = np.array([(x, y, z) for z in (-0.5, 0.5) for x, y in ((0.5, 0.5), (0.5, -0.5), (-0.5, -0.5), (-0.5, 0.5))])
 _ROWS = {name: row for row, name in enumerate(RADAR_FIELDS)}
 
 
@@ -82,18 +83,9 @@ class RadarPoints:
 def solids_of_detections(detections: Detections3d) -> SolidBoxes:
     """Detections of one image as boxes in the frame of its camera."""
     found = detections.cpu()
-    height, width, length = found.dims.double().numpy().T[..., None]
-    angle = found.rotation_y.double().numpy()
-    cos, sin, zero = np.cos(angle), np.sin(angle), np.zeros_like(angle)
-    up = np.broadcast_to((0.0, -1.0, 0.0), (len(angle), 3))
-    bottoms = found.locations.double().numpy()
+    corners = corners_camera(found.locations.double(), found.dims.double(), found.rotation_y.double())
     return SolidBoxes(
-        corners=_corners(
-            bottoms + up * height / 2,
-            np.stack((cos, zero, -sin), 1) * length,
-            np.stack((sin, zero, cos), 1) * width,
-            up * height,
-        ),
+        corners=corners.numpy(),
         velocities=found.velocity.double().numpy(),
         labels=found.labels.numpy(),
         scores=found.scores.double().numpy(),
@@ -102,10 +94,10 @@ def solids_of_detections(detections: Detections3d) -> SolidBoxes:
 
 def solids_of_global(boxes: GlobalBoxes) -> SolidBoxes:
     """Annotations or predictions of nuScenes as boxes in its global frame."""
-    axes = _axes(boxes.rotations)
-    width, length, height = boxes.sizes.T[..., None]
+    axes = rotation_matrices(boxes.rotations)
+    edges = np.swapaxes(axes, -1, -2) * boxes.sizes[:, [1, 0, 2], None]  # length forward, width to the left, height up
     return SolidBoxes(
-        corners=_corners(boxes.centers, axes[..., 0] * length, axes[..., 1] * width, axes[..., 2] * height),
+        corners=boxes.centers[:, None] + _CORNERS @ edges,
         velocities=np.pad(boxes.velocities, ((0, 0), (0, 1))),
         labels=boxes.labels,
         scores=np.where(boxes.scores < 0, np.nan, boxes.scores),
@@ -132,21 +124,3 @@ def join_boxes(parts: list[SolidBoxes]) -> SolidBoxes:
     """Boxes of several cameras that are already in one frame; at least one part."""
     names = [field.name for field in fields(SolidBoxes)]
     return SolidBoxes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-def _corners(centers: Array, forward: Array, left: Array, up: Array) -> Array:
-    """(N, 8, 3) from centres and the three edges, each (N, 3)."""
-    edges = np.stack((forward, left, up), 1)
-    return centers[:, None] + np.stack((_FORWARD, _LEFT, _UP), 1) @ edges
-
-
-def _axes(quaternions: Array) -> Array:
-    """(N, 3, 3) rotation matrices, whose columns are a box's forward, left and up, of quaternions w, x, y, z."""
-    norms = np.maximum(np.linalg.norm(quaternions, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    w, x, y, z = (quaternions / norms).T
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return np.stack([np.stack(row, -1) for row in rows], -2)
