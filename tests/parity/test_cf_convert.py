@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from boxwright.data.nuscenes.convert import write_published
 from boxwright.data.nuscenes.index import open_nuscenes
 from boxwright.data.nuscenes.split import NuscenesSplit
 from tests.golden import GOLDEN, golden_cases, read_case
@@ -82,3 +84,30 @@ def test_radar_of_the_published_conversion(file: Path, split: str, tmp_path: Pat
             assert points.shape == (18, counts[str(image_id)])
         if image_id in stored:
             close(points, stored[image_id])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("file", golden_cases("", "convert_3sweeps.json", family="centerfusion"))
+def test_the_written_file_is_the_published_one(file: Path, split: str, tmp_path: Path) -> None:
+    arrays, golden = read_case(file)
+    written = tmp_path / "annotations.json"
+    counts = write_published(tiny(split, 3, tmp_path), written)
+    found, expected = json.loads(written.read_text()), golden[split]
+    assert list(found) == list(expected)
+    assert counts == (len(expected["images"]), len(expected["annotations"]))
+    for part in ("categories", "videos", "attributes", "pointclouds"):
+        assert found[part] == expected[part]
+    for image, other in zip(found["images"], expected["images"], strict=True):
+        close(image.pop("radar_pc"), arrays[f"{split}/radar_pc/{other['id']}"])
+        same_record(image, other)
+    for annotation, other in zip(found["annotations"], expected["annotations"], strict=True):
+        same_record(annotation, other)
+
+
+def same_record(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        if isinstance(value, str | int):
+            assert found[key] == value, key
+        else:
+            close(found[key], value)

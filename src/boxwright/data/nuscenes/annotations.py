@@ -59,6 +59,7 @@ def seen_in_images(
     made["location"] = center
     made["location"][:, 1] += rows["size"][shown, 2] / 2
     made["rotation_y"] = -np.arctan2(axes[shown, 2, 0], axes[shown, 0, 0])
+    camera = published_intrinsics(camera)  # the box is cut with all digits, the rest is not
     beside = (low[:, 0] + high[:, 0]) / 2 - camera[:, 0, 2]
     made["alpha"] = _wrap(made["rotation_y"] - np.arctan2(beside, camera[:, 0, 0]))
     made["amodel_center"] = _project(center[:, None], camera)[:, 0]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.cache import user_cache_dir
-from boxwright.data.nuscenes.annotations import hidden_behind_others, published_intrinsics, seen_in_images
+from boxwright.data.nuscenes.annotations import hidden_behind_others, seen_in_images
 from boxwright.data.nuscenes.build_annotations import read_annotations
 from boxwright.data.nuscenes.build_sensors import read_samples, read_sensors
 from boxwright.data.nuscenes.index_file import IndexFolder, RowWriter, map_arrays, read_folder, tables_digest
@@ -143,7 +143,7 @@ def _build(folder: Path, made: IndexFolder) -> list[str]:
     made.write("calibrations", sensors.calibrations)
     images, calibrations = sensors.images, sensors.calibrations
     del sensors
-    _write_seen(made, images, published_intrinsics(calibrations["intrinsic"]), offsets)
+    _write_seen(made, images, calibrations["intrinsic"], offsets)
     return samples.scenes
 
 

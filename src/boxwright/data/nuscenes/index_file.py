@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-_LAYOUT = 1  # goes up when the arrays change
+_LAYOUT = 2  # goes up when the arrays change
 _META = "index.json"
 _THREADS = 4
 _CHUNK = 1 << 20

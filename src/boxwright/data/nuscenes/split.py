@@ -29,6 +29,10 @@ class NuscenesSplit:
         index: the version.
         split: one of `splits.SPLITS`, or "all" for every scene.
         num_sweeps: radar sweeps of each radar to gather; 0 reads no radar.
+
+    Attributes:
+        scene_names: in the order of their samples.
+        sample_rows, image_rows: rows of the split's key frames and images in the arrays of the index.
         scenes: of the split, take only these; None: all.
 
     Raises:
@@ -45,19 +49,19 @@ class NuscenesSplit:
         self.scene_names = [name for name in names if scenes is None or name in scenes]
         wanted = np.isin(index.scenes, self.scene_names)
         rows = index.arrays["samples"]
-        self._samples = np.flatnonzero(wanted[rows["scene"]])
-        images = np.flatnonzero(np.isin(index.arrays["images"]["sample"], self._samples))
+        self.sample_rows = np.flatnonzero(wanted[rows["scene"]])
+        images = np.flatnonzero(np.isin(index.arrays["images"]["sample"], self.sample_rows))
         lost = absent(index, "image", images)
         if len(lost) and not index.allow_missing:
             raise self._missing(index.image_name(int(lost[0])), len(lost), "images")
-        self._images = np.setdiff1d(images, lost)
+        self.image_rows = np.setdiff1d(images, lost)
         sweeps = self._sweeps_used()
         gone = absent(index, "radar", sweeps)
         if len(gone) and not index.allow_missing:
             raise self._missing(index.radar_name(int(gone[0])), len(gone), "radar sweeps")
         self._gone = frozenset(gone.tolist())
         self._position = np.full(len(rows), -1, np.int64)
-        self._position[self._samples] = np.arange(len(self._samples))
+        self._position[self.sample_rows] = np.arange(len(self.sample_rows))
 
     def _missing(self, first: str, count: int, kind: str) -> UserError:
         more = f" and {count - 1} other {kind} of {self.split}" if count > 1 else ""
@@ -69,7 +73,7 @@ class NuscenesSplit:
     def _sweeps_used(self) -> NDArray[np.int64]:
         """Positions of all radar sweeps that the split reads."""
         found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-        at = self.index.arrays["samples"]["radars"][self._samples].reshape(-1)
+        at = self.index.arrays["samples"]["radars"][self.sample_rows].reshape(-1)
         for _ in range(self.num_sweeps):
             at = at[at >= 0]
             found.append(at.astype(np.int64))
@@ -77,17 +81,17 @@ class NuscenesSplit:
         return np.unique(np.concatenate(found))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.image_rows)
 
     @cached_property
     def sample_tokens(self) -> list[str]:
         """Tokens of the key frames, scene by scene in order of time."""
-        return [token.decode() for token in self.index.arrays["sample_tokens"][self._samples]]
+        return [token.decode() for token in self.index.arrays["sample_tokens"][self.sample_rows]]
 
     @cached_property
     def image_ids(self) -> NDArray[np.int64]:
         """(N,) ids that the published conversion gives the images: from 1, in the order of visits."""
-        images = self.index.arrays["images"][self._images]
+        images = self.index.arrays["images"][self.image_rows]
         ids = np.empty(len(images), np.int64)
         ids[np.lexsort((images["row"], images["sample"]))] = np.arange(1, len(images) + 1)
         return ids
@@ -95,21 +99,21 @@ class NuscenesSplit:
     @cached_property
     def has_annotations(self) -> bool:
         """Whether any object of the split is annotated."""
-        return bool(np.isin(self.index.arrays["annotations"]["sample"], self._samples).any())
+        return bool(np.isin(self.index.arrays["annotations"]["sample"], self.sample_rows).any())
 
     def scene_of_sample(self, sample: int) -> str:
         """Name of the scene of a key frame."""
-        return self.index.scenes[int(self.index.arrays["samples"]["scene"][self._samples[sample]])]
+        return self.index.scenes[int(self.index.arrays["samples"]["scene"][self.sample_rows[sample]])]
 
     def global_from_ego(self, sample: int) -> Array:
         """(4, 4) pose of the car at a key frame."""
-        pose = self.index.arrays["poses"][self.index.arrays["samples"]["pose"][self._samples[sample]]]
+        pose = self.index.arrays["poses"][self.index.arrays["samples"]["pose"][self.sample_rows[sample]]]
         return transforms(pose["translation"], pose["rotation"])
 
     def images_of_sample(self, sample: int) -> list[int]:
         """Positions of the images of a key frame, by sensor id."""
         low, high = np.searchsorted(
-            self.index.arrays["images"]["sample"][self._images], self._samples[sample] + np.arange(2)
+            self.index.arrays["images"]["sample"][self.image_rows], self.sample_rows[sample] + np.arange(2)
         )
         return list(range(low, high))
 
@@ -123,11 +127,11 @@ class NuscenesSplit:
             some = ", ".join(self.scene_names[:10]) + (", ..." if len(self.scene_names) > 10 else "")
             raise UserError(f"{self.index.folder} has no scene {name} in {self.split}; there are {some}")
         scene = self.index.scenes.index(name)
-        return np.flatnonzero(self.index.arrays["samples"]["scene"][self._samples] == scene).tolist()
+        return np.flatnonzero(self.index.arrays["samples"]["scene"][self.sample_rows] == scene).tolist()
 
     def record(self, position: int) -> ImageRecord:
         """What is known of an image; see FusionSource."""
-        number = int(self._images[position])
+        number = int(self.image_rows[position])
         image = self.index.arrays["images"][number]
         calib = np.zeros((3, 4))
         calib[:, :3] = published_intrinsics(self.index.arrays["calibrations"]["intrinsic"][image["calibration"]])
@@ -177,13 +181,13 @@ class NuscenesSplit:
         global_from_radar = transforms(pose["translation"], pose["rotation"]) @ transforms(
             calibration["translation"], calibration["rotation"]
         )
-        cam_from_global = inverses(arrays["images"][int(self._images[position])]["global_from_cam"])
+        cam_from_global = inverses(arrays["images"][int(self.image_rows[position])]["global_from_cam"])
         points = [read_radar(self.index.root / self.index.radar_name(sweep)) for sweep in sweeps]
         return accumulate(points, cam_from_global @ global_from_radar)
 
     def _sweeps_of(self, position: int) -> list[int]:
         """Radar sweeps of an image: radar by radar, newest first; those whose files are not there are left out."""
-        image = self.index.arrays["images"][int(self._images[position])]
+        image = self.index.arrays["images"][int(self.image_rows[position])]
         key = self.index.arrays["samples"][image["sample"]]["radars"]
         prev = self.index.arrays["radars"]["prev"]
         found: list[int] = []
@@ -228,7 +232,7 @@ class NuscenesSplit:
 
     def ego_positions(self) -> Array:
         """(S, 3) metres, global frame: where the car was at each key frame, by its lidar's pose."""
-        poses = self.index.arrays["samples"]["pose"][self._samples]
+        poses = self.index.arrays["samples"]["pose"][self.sample_rows]
         made = np.array(self.index.arrays["poses"]["translation"][poses])
         made[poses < 0] = np.nan
         return made

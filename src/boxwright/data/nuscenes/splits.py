@@ -95,6 +95,18 @@ def splits_there(scenes: Sequence[str], folder: Path) -> list[str]:
     return [name for name in (tuple(_own_splits(own)) if own.is_file() else SPLITS) if _has(name, scenes, folder, own)]
 
 
+def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
+    """Splits that a version is published for: mini_train and mini_val of a mini version, else train, val and test.
+
+    With a `splits.json`, those that it names.
+    """
+    there = splits_there(scenes, folder)
+    if (folder / "splits.json").is_file():
+        return there
+    usual = ("mini_train", "mini_val") if folder.name.endswith("mini") else ("train", "val", "test")
+    return [name for name in usual if name in there] or [EVERYTHING]
+
+
 def _has(split: str, scenes: Sequence[str], folder: Path, own: Path) -> bool:
     wanted = frozenset(_own_splits(own)[split]) if own.is_file() else _wanted(split, scenes, folder.name)
     return any(scene in wanted for scene in scenes)
