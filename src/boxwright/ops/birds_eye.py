@@ -40,8 +40,10 @@ def rectangle_iou(first: Floats, second: Floats) -> Floats:
     crossings, crossed = _crossings(first, second)
     points = np.concatenate((first, second, crossings), axis=1)
     counted = np.concatenate((_inside(first, second), _inside(second, first), crossed), axis=1)
-    shared = _hull_area(points, counted)
-    union = _area(first) + _area(second) - shared
+    areas = _area(first), _area(second)
+    # A rectangle without area has every point on its edges: no more is shared than the smaller one has.
+    shared = np.minimum(_hull_area(points, counted), np.minimum(*areas))
+    union = areas[0] + areas[1] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
@@ -89,7 +91,7 @@ def _crossings(first: Floats, second: Floats) -> tuple[Floats, npt.NDArray[np.bo
     at_second = _cross(other - start, along) / safe
     meets = np.isfinite(safe) & (at_first >= 0) & (at_first <= 1) & (at_second >= 0) & (at_second <= 1)
     points = start + at_first[..., None] * along
-    return points.reshape(len(first), -1, 2), meets.reshape(len(first), -1)
+    return points.reshape(len(first), 16, 2), meets.reshape(len(first), 16)
 
 
 def _hull_area(points: Floats, counted: npt.NDArray[np.bool_]) -> Floats:
