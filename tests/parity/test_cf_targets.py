@@ -9,12 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from boxwright.data.fusion.draws import Placement, centered
 from boxwright.data.fusion.radar_map import RadarPoints, visible_points
 from boxwright.data.fusion.samples import Augmentation, SampleArrays, SampleMaker, empty_sample
 from boxwright.data.fusion.settings import SampleSettings
 from boxwright.data.fusion.warp import affine_map
+from boxwright.ops.frustum import FrustumOptions, associate_targets
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of, synthetic_image
 
@@ -138,6 +140,31 @@ def test_radar_map(file: Path, name: str, folder: Path) -> None:
     sample = _sample(_source(file, case, folder), _settings(case), _augmentation(case))
     expected = arrays[f"{name}/pc_dep"]
     wrong = (np.abs(sample.radar - expected) > 1e-4 * (1 + np.abs(expected))).any(axis=0)
+    assert wrong.mean() <= 1e-3
+
+
+def associated(sample: SampleArrays, options: FrustumOptions) -> np.ndarray:
+    """(3, H, W) the radar that belongs to the sample's own targets, as training takes it."""
+    targets = {
+        name: torch.from_numpy(getattr(sample.targets, name))[None]
+        for name in ("boxes", "valid", "annotation_depth", "dims", "alpha")
+    }
+    calib, radar = torch.from_numpy(sample.calib)[None], torch.from_numpy(sample.radar)[None]
+    return associate_targets(*targets.values(), calib, radar, options)[0].numpy()
+
+
+@pytest.mark.parametrize(("file", "name"), _cases("pc_hm"))
+def test_associated_radar(file: Path, name: str, folder: Path) -> None:
+    arrays, meta = _read(file)
+    case = meta["cases"][name]
+    sample = _sample(_source(file, case, folder), _settings(case), _augmentation(case))
+    options = FrustumOptions(
+        normalize_depth=case["options"]["normalize_depth"],
+        window_ratio=case["options"]["hm_to_box_ratio"],
+        max_depth=case["options"]["max_pc_dist"],
+    )
+    expected = arrays[f"{name}/pc_hm"]
+    wrong = (np.abs(associated(sample, options) - expected) > 1e-4 * (1 + np.abs(expected))).any(axis=0)
     assert wrong.mean() <= 1e-3
 
 

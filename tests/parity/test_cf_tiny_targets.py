@@ -12,9 +12,10 @@ import pytest
 from boxwright.data.fusion.draws import Placement, centered
 from boxwright.data.fusion.samples import Augmentation, SampleMaker, empty_sample
 from boxwright.data.fusion.settings import SampleSettings
+from boxwright.ops.frustum import FrustumOptions
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of
-from tests.parity.test_cf_targets import CLOSE, EXACT, TOLERANCE
+from tests.parity.test_cf_targets import CLOSE, EXACT, TOLERANCE, associated
 
 
 @cache
@@ -54,9 +55,10 @@ def test_tiny_targets(file: Path, name: str) -> None:
         if f"{name}/{theirs}" in arrays:
             found = getattr(sample.targets, ours)
             np.testing.assert_allclose(found, arrays[f"{name}/{theirs}"], err_msg=theirs, **TOLERANCE)
-    expected = arrays[f"{name}/pc_dep"]
-    wrong = (np.abs(sample.radar - expected) > 1e-4 * (1 + np.abs(expected))).any(axis=0)
-    assert wrong.mean() <= 1e-3
+    for key, found in (("pc_dep", sample.radar), ("pc_hm", associated(sample, FrustumOptions()))):
+        expected = arrays[f"{name}/{key}"]
+        wrong = (np.abs(found - expected) > 1e-4 * (1 + np.abs(expected))).any(axis=0)
+        assert wrong.mean() <= 1e-3, key
     if f"{name}/image_s16" in arrays:
         image = sample.image.transpose(2, 0, 1)[:, ::16, ::16]
         np.testing.assert_allclose(image, arrays[f"{name}/image_s16"], atol=0.02, rtol=0)
