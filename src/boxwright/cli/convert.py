@@ -1,4 +1,4 @@
-"""`boxwright convert weights|data IN OUT`, `boxwright convert split DATA`: the calls of three jobs."""
+"""`boxwright convert weights|data IN OUT`, `split DATA`, `synthetic --format nuscenes --out OUT`: calls of four jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 from boxwright.cli.flags import Parser
 from boxwright.errors import UserError
 
-_FLAGS_OF = {"weights": ("model", "stem"), "data": ("to", "copy", "compat"), "split": ("shares", "seed", "compat")}
+_FLAGS_OF = {
+    "weights": ("model", "stem"),
+    "data": ("to", "copy", "compat"),
+    "split": ("shares", "seed", "compat"),
+    "synthetic": ("format", "out", "scenes", "key_frames", "width", "version", "seed"),
+}
+_WITHOUT_IN = ("synthetic",)
 _SHARES = ("0.9", "0.1", "0.0")
 
 
@@ -17,15 +23,20 @@ def parser() -> Parser:
     made = Parser(
         "convert",
         "Write a network as another kind of weight file, a data set in another format, or new lists of its images.",
-        usage="%(prog)s weights|data|split IN OUT [flags]",
+        usage="%(prog)s weights|data|split IN OUT [flags]\n"
+        "       %(prog)s synthetic --format nuscenes --out OUT [flags]",
         argument_default=argparse.SUPPRESS,
     )
     made.add_argument(
-        "what", choices=tuple(_FLAGS_OF), metavar="weights|data|split", help="weights: a network; data, split: images"
+        "what",
+        choices=tuple(_FLAGS_OF),
+        metavar="|".join(_FLAGS_OF),
+        help="weights: a network; data, split: images; synthetic: a made world of cameras and radars",
     )
     made.add_argument(
         "source",
         metavar="IN",
+        nargs="?",
         help="published .pt, Boxwright .pt, .safetensors or Darknet .weights; data yaml, Darknet .data, VOC root or "
         "COCO json; split: data yaml or folder of images with YOLO labels",
     )
@@ -59,23 +70,33 @@ def parser() -> Parser:
         type=float,
         help=f"of train, val and test (default {' '.join(_SHARES)}); each class is shared out so",
     )
-    split.add_argument("--seed", metavar="N", type=int, help="of the draw (default 0)")
+    split.add_argument("--seed", metavar="N", type=int, help="of the draw, or of the synthetic world (default 0)")
+    synthetic = made.add_argument_group("synthetic")
+    synthetic.add_argument("--format", metavar="FORMAT", choices=("nuscenes",), help="nuscenes")
+    synthetic.add_argument("--out", metavar="OUT", help="a new or an empty folder")
+    synthetic.add_argument("--scenes", metavar="N", type=int, help="how many (default 10)")
+    synthetic.add_argument("--key-frames", metavar="N", type=int, help="of each scene, two a second (default 8)")
+    synthetic.add_argument("--width", metavar="N", type=int, help="of images in pixels; 9/16 as high (default 1600)")
+    synthetic.add_argument("--version", metavar="NAME", help="name of the folder of tables (default v1.0-mini)")
     return made
 
 
 def run(argv: Sequence[str]) -> int:
     asked = parser()
     given = asked.parse_strictly(argv)
-    what, source = given.pop("what"), given.pop("source")
-    if "target" not in given and what != "split":
-        asked.error("the following arguments are required: OUT")
-    target = given.pop("target", "")
+    what = given.pop("what")
+    if what in _WITHOUT_IN:
+        if "source" in given:
+            asked.error(f"convert {what} reads nothing: write --out {given['source']}")
+    elif "source" not in given or ("target" not in given and what != "split"):
+        asked.error(f"the following arguments are required: {'OUT' if 'source' in given else 'IN'}")
+    source, target = given.pop("source", ""), given.pop("target", "")
     stray = [name for name in given if name not in _FLAGS_OF[what]]
     if stray:
         owners = [kind for kind, names in _FLAGS_OF.items() if stray[0] in names]
-        flag = "cfg" if stray[0] == "model" else stray[0]
+        flag = "cfg" if stray[0] == "model" else stray[0].replace("_", "-")
         raise UserError(f"--{flag} belongs to convert {' and '.join(owners)}, not to convert {what}")
-    return {"weights": _weights, "data": _data, "split": _split}[what](source, target, given)
+    return {"weights": _weights, "data": _data, "split": _split, "synthetic": _synthetic}[what](source, target, given)
 
 
 def _weights(source: str, target: str, given: Mapping[str, Any]) -> int:
@@ -105,4 +126,20 @@ def _split(source: str, target: str, given: Mapping[str, Any]) -> int:
     for split, images in lists.items():
         print(f"{split}: {len(images)} images")
     print(f"written to {folder}; data yaml: {folder / 'data.yaml'}")
+    return 0
+
+
+def _synthetic(source: str, target: str, given: dict[str, Any]) -> int:
+    del source, target
+    for flag, value in (("format", "nuscenes"), ("out", "FOLDER")):
+        if flag not in given:
+            raise UserError(f"convert synthetic needs --{flag} {value}")
+    from boxwright.jobs.convert_synthetic import convert_synthetic
+
+    del given["format"]
+    out = given.pop("out")
+    made = convert_synthetic(out, **given)
+    train = made.scenes - made.num_val
+    print(f"{made.scenes} scenes (train {train}, val {made.num_val}) of {made.key_frames} key frames, six cameras each")
+    print(f"written to {out}")
     return 0
