@@ -26,6 +26,7 @@ from boxwright.ops.frustum import FrustumOptions, associate
 BATCH, CLASSES, HEIGHT, WIDTH, K = 8, 10, 112, 200, 100
 PILLARS = 160
 FOCAL = 158.3  # cells
+FRONT, LEFT = torch.tensor([1.0, 1, -1, -1]), torch.tensor([1.0, -1, -1, 1])  # sides of the corners of a box
 Heads = dict[str, Tensor]
 Association = Callable[[Heads, Tensor, Tensor, FrustumOptions], Tensor]
 
@@ -123,8 +124,10 @@ def tensor_loop(heads: Heads, radar: Tensor, calibs: Tensor, options: FrustumOpt
             x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
             width, height = box[2] - box[0], box[3] - box[1]
             rotation = alpha + torch.atan2(x - calib[0, 2], calib[0, 0])
-            extent = (rotation.sin().abs() * dims[2].abs() + rotation.cos().abs() * dims[1].abs()) / 2
-            threshold = extent * ((1.0 if options.fixed else 1.5) * (1 + options.expansion_ratio))
+            along, across = dims[2] / 2 * FRONT, dims[1] / 2 * LEFT
+            corners = rotation.cos() * across - rotation.sin() * along  # their z about the centre
+            threshold = corners.max() if options.fixed else corners.max() - corners.min() / 2
+            threshold = threshold + threshold * options.expansion_ratio
             rows = cut(torch.floor(box[1]), torch.ceil(box[3]) + 1, options)
             columns = cut(torch.floor(box[0]), torch.ceil(box[2]) + 1, options)
             region = radar[image, :, rows, columns]
@@ -146,7 +149,8 @@ def tensor_loop(heads: Heads, radar: Tensor, calibs: Tensor, options: FrustumOpt
 def numpy_loop(heads: Heads, radar: Tensor, calibs: Tensor, options: FrustumOptions) -> Tensor:
     """The same on NumPy arrays and numbers."""
     maps, result = radar.numpy(), np.zeros(radar.shape, np.float32)
-    one, half = np.float32(1.0 if options.fixed else 1.5), np.float32(2)
+    half = np.float32(2)
+    front, left = FRONT.numpy(), LEFT.numpy()
     ratio = np.float32(options.window_ratio)
     for image, objects in enumerate(zip(*(array.numpy() for array in found(heads, K)), strict=True)):
         calib = calibs[image if options.fixed else 0].numpy()
@@ -154,8 +158,8 @@ def numpy_loop(heads: Heads, radar: Tensor, calibs: Tensor, options: FrustumOpti
             x, y = (box[0] + box[2]) / half, (box[1] + box[3]) / half
             reach_x, reach_y = ratio * (box[2] - box[0]) / half, ratio * (box[3] - box[1]) / half
             rotation = alpha + np.arctan2(x - calib[0, 2], calib[0, 0])
-            _, width, length = np.abs(dims)
-            threshold = (abs(np.sin(rotation)) * length + abs(np.cos(rotation)) * width) / half * one
+            corners = np.cos(rotation) * (dims[1] / half * left) - np.sin(rotation) * (dims[2] / half * front)
+            threshold = corners.max() if options.fixed else corners.max() - corners.min() / half
             rows = cut(math.floor(box[1]), math.ceil(box[3]) + 1, options)
             columns = cut(math.floor(box[0]), math.ceil(box[2]) + 1, options)
             region = maps[image, 0, rows, columns]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -161,37 +162,41 @@ def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid
         return torch.zeros_like(radar)
     grid = (height, width)
     near, far = (depth - thresholds).clamp(min=0), depth + thresholds
-    depths, cells = _by_depth(radar[:, 0].flatten(1), near.dtype)
+    depths, rows, columns = _by_depth(radar[:, 0], near.dtype)
     after = torch.searchsorted(depths, near, right=True)
     regions = _regions(boxes, grid, fixed=options.fixed)
-    first = first_inside(cells // width, cells % width, depths.isfinite(), after, regions, grid)
+    first = first_inside(rows, columns, depths.isfinite(), after, regions, grid)
     place = first.clamp(max=depths.shape[1] - 1)
     hit = (first < depths.shape[1]) & (depths.gather(1, place) < far)
     if valid is not None:
         hit = hit & valid
-    cell = cells.gather(1, place)
+    cell = rows.gather(1, place) * width + columns.gather(1, place)
     values = radar.flatten(2).gather(2, cell[:, None].expand(-1, 3, -1))
     values = torch.cat((values.new_zeros(batch, 3, 1), _normalized(values, options)), dim=2)  # first: nothing painted
     top = last_covering(_windows(boxes, options, grid), hit, grid)
     return values.gather(2, top.flatten(1)[:, None].expand(-1, 3, -1)).view_as(radar)
 
 
-def _by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Depths (B, P) of the radar cells of maps (B, H * W), nearest first, of equal ones the first cell; and the cells.
+def _by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Depth, row and column (B, P) of the radar cells of maps (B, H, W), nearest first, of equal ones the first cell.
 
     All cells take part, those without a return at infinity, so that shapes are static; on the CPU, where nothing has to
     be waited for, only as many as the fullest image has.
     """
+    width = depth.shape[-1]
+    dtype = torch.promote_types(depth.dtype, dtype)
     if depth.device.type == "cpu" and depth.dtype == torch.float32 and not torch.compiler.is_compiling():
-        depths, cells = _compact_by_depth(depth)
-    else:
-        depths, cells = torch.where(depth > 0, depth, torch.inf).sort(dim=1, stable=True)
-    return depths.to(torch.promote_types(depth.dtype, dtype)), cells
+        depths, cells = _compact_by_depth(depth.detach().flatten(1).numpy())
+        rows = cells // width
+        rows, columns = rows.astype(np.int64), (cells - rows * width).astype(np.int64)
+        return torch.from_numpy(depths).to(dtype), torch.from_numpy(rows), torch.from_numpy(columns)
+    depth = depth.flatten(1)
+    depths, order = torch.where(depth > 0, depth, torch.inf).sort(dim=1, stable=True)
+    return depths.to(dtype), order // width, order % width
 
 
-def _compact_by_depth(depth: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for float32 in main memory: NumPy sorts integers many times faster than torch does floats."""
-    maps = depth.detach().numpy()
+def _compact_by_depth(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Depths and cells (B, P) of maps (B, H * W), sorted. NumPy sorts integers many times faster than torch floats."""
     images, size = maps.shape
     found = np.flatnonzero(maps > 0)
     starts = np.searchsorted(found, np.arange(images + 1) * size)
@@ -202,8 +207,7 @@ def _compact_by_depth(depth: Tensor) -> tuple[Tensor, Tensor]:
     keys = np.full((images, max(1, counts.max(initial=0))), _NO_RETURN)
     keys[image, np.arange(len(found)) - starts[image]] = bits << 32 | (found - image * size)
     keys.sort(axis=1)
-    depths = (keys >> 32).astype(np.int32).view(np.float32)
-    return torch.from_numpy(depths), torch.from_numpy(keys & 0xFFFFFFFF)
+    return (keys >> 32).astype(np.int32).view(np.float32), keys.astype(np.int32)  # the lower half
 
 
 def _regions(boxes: Tensor, grid: tuple[int, int], *, fixed: bool) -> Tensor:

@@ -19,7 +19,8 @@ from torch import Tensor
 Size = tuple[int, int]
 """H, W."""
 _BITS = 62  # of an int64: the sign is left out, so that differences and logarithms of single bits hold
-_WEIGHTS = 126  # powers of four in the range of float32 (and bfloat16), 2^-126 to 2^124
+_WEIGHTS = 125  # powers of four in the range of float32 (and bfloat16): 2^-124 to 2^124
+_LEAST = 2.0 ** (1 - _WEIGHTS)
 _MIDDLE = math.log2(4 / 3) / 2  # of the logarithms of 1 to 4/3
 
 
@@ -33,19 +34,23 @@ def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, wi
         windows: (B, K, 4) int64 rectangles.
     """
     points = row.shape[1]
-    height, width = grid
-    above, left = _sets_before(row, present, height), _sets_before(column, present, width)
-    y0, y1, x0, x1 = _ordered(windows)
-    inside = (_pick(above, y1) - _pick(above, y0)) & (_pick(left, x1) - _pick(left, x0))  # (B, K, N)
-    word, bit = after // _BITS, after % _BITS
-    numbers = torch.arange(inside.shape[-1], device=row.device)
-    # All bits from `bit` on in the word of `after`; all in those that follow.
-    counted = torch.where(numbers > word[..., None], -1, -_power(bit)[..., None])
-    inside = torch.where(numbers >= word[..., None], inside & counted, 0)
-    first = (inside != 0).byte().argmax(-1, keepdim=True)  # the first of equal ones
-    found = inside.gather(-1, first)
-    position = (first * _BITS + _lowest_bit(found)).squeeze(-1)
-    return torch.where(found.squeeze(-1) != 0, position, points)
+    height = grid[0]
+    # Lines are the rows and then the columns: each set in the columns has all points of the rows too, which a
+    # difference takes out again.
+    sets = _sets_before(torch.stack((row, column + height), dim=1), present, sum(grid))
+    y0, y1, x0, x1 = windows.unbind(-1)
+    above, beside = (
+        _pick(sets, torch.stack((y0, y1.maximum(y0)))),
+        _pick(sets, torch.stack((x0, x1.maximum(x0))) + height),
+    )
+    inside = (above[1] - above[0]) & (beside[1] - beside[0])  # (B, K, N)
+    # In the word of `after` only the bits from there on count, of the words that follow all.
+    word, bit = after[..., None] // _BITS, after[..., None] % _BITS
+    begun = inside.gather(-1, word) & -_power(bit)
+    later = (inside != 0) & (torch.arange(inside.shape[-1], device=row.device) > word)
+    word = torch.where(begun != 0, word, later.byte().argmax(-1, keepdim=True))  # the first of equal ones
+    found = torch.where(begun != 0, begun, torch.where(later.gather(-1, word), inside.gather(-1, word), 0))
+    return torch.where(found != 0, word * _BITS + _lowest_bit(found), points).squeeze(-1)
 
 
 def last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
@@ -58,42 +63,44 @@ def last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
         windows: (B, K, 4) int64 rectangles, in the order in which they are painted.
         painted: (B, K) bool; the others are left out.
     """
-    height, width = grid
     y0, y1, x0, x1 = windows.unbind(-1)
-    y, x = torch.arange(height, device=windows.device), torch.arange(width, device=windows.device)
-    rows = ((y >= y0[..., None]) & (y < y1[..., None]) & painted[..., None]).float()
-    columns = ((x >= x0[..., None]) & (x < x1[..., None])).float()
-    top = rows.new_full((), -1.0)
-    for start in range(0, windows.shape[1], _WEIGHTS):  # one turn up to 126 rectangles
+    rows = _covered(y0, torch.where(painted, y1, y0), grid[0])
+    columns = _covered(x0, x1, grid[1])
+    top = windows.new_zeros((), dtype=rows.dtype)
+    for start in range(0, windows.shape[1], _WEIGHTS):  # one turn up to 125 rectangles
         group = slice(start, start + _WEIGHTS)
         number = torch.arange(rows[0, group].shape[0], device=windows.device)
-        weighted = columns[:, group] * (2 * number - _WEIGHTS).float().exp2()[:, None]
-        weight = (rows[:, group].transpose(1, 2) @ weighted).log2()  # -inf where nothing is
-        top = torch.maximum(top, ((weight + (_WEIGHTS - _MIDDLE)) / 2).round() + start)
-    return top.long() + 1
+        weighted = columns[:, group] * (2 * number - _WEIGHTS + 1).float().exp2()[:, None]
+        weight = rows[:, group].transpose(1, 2) @ weighted
+        # Logarithms of 0 cost many times those of others.
+        last = ((weight.clamp(min=_LEAST / 4).log2() - (math.log2(_LEAST) + _MIDDLE)) / 2).round() + (1 + start)
+        top = torch.where(weight > 0, last, top)
+    return top.long()
+
+
+def _covered(start: Tensor, stop: Tensor, lines: int) -> Tensor:
+    """(B, K, lines) float32: 1 for the lines from `start` to `stop` (B, K), else 0."""
+    line = torch.arange(lines, dtype=torch.int16, device=start.device)  # short words are compared faster
+    return ((line >= start[..., None].short()) & (line < stop[..., None].short())).float()
 
 
 def _sets_before(line: Tensor, present: Tensor, lines: int) -> Tensor:
-    """(B, lines + 1, N): at i the set of the present points (B, P) whose line is less than i."""
-    batch, points = line.shape
-    words = -(-points // _BITS)
+    """(B, lines + 1, N): at i the set of the present points (B, P) of which one of the lines (B, 2, P) is below i."""
+    batch, _, points = line.shape
+    words = points // _BITS + 1
     number = torch.arange(points, device=line.device)
-    image = torch.arange(batch, device=line.device)[:, None]
-    place = (image * (lines + 1) + line + 1) * words + number // _BITS
-    bits = torch.where(present, _power(number % _BITS), 0)
+    first = torch.arange(batch, device=line.device)[:, None] * (lines + 1) + 1
+    place = (line + first[:, None]) * words + number // _BITS
+    bits = torch.where(present, _power(number % _BITS), 0)[:, None].expand_as(line)
     sets = line.new_zeros(batch * (lines + 1) * words).scatter_add_(0, place.flatten(), bits.flatten())
     return sets.view(batch, lines + 1, words).cumsum(1)
 
 
 def _pick(sets: Tensor, line: Tensor) -> Tensor:
-    """The sets (B, K, N) at lines (B, K)."""
-    return sets.gather(1, line[..., None].expand(-1, -1, sets.shape[-1]))
-
-
-def _ordered(windows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y0, y1, x0, x1 (B, K), no end before its start."""
-    y0, y1, x0, x1 = windows.unbind(-1)
-    return y0, torch.maximum(y0, y1), x0, torch.maximum(x0, x1)
+    """The sets (2, B, K, N) at lines (2, B, K)."""
+    batch, lines, words = sets.shape
+    place = line + torch.arange(batch, device=line.device)[:, None] * lines
+    return sets.view(-1, words).index_select(0, place.flatten()).view(*line.shape, words)
 
 
 def _power(bit: Tensor) -> Tensor:
