@@ -35,6 +35,13 @@ ProblemKind = Literal[
     "label without image",
     "set aside",
     "unreadable split",
+    "missing table",
+    "unreadable table",
+    "missing radar sweep",
+    "corrupt radar sweep",
+    "sample without camera",
+    "sample without radar",
+    "class without boxes",
 ]
 
 

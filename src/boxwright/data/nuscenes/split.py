@@ -29,11 +29,11 @@ class NuscenesSplit:
         index: the version.
         split: one of `splits.SPLITS`, or "all" for every scene.
         num_sweeps: radar sweeps of each radar to gather; 0 reads no radar.
+        scenes: of the split, take only these; None: all.
 
     Attributes:
         scene_names: in the order of their samples.
         sample_rows, image_rows: rows of the split's key frames and images in the arrays of the index.
-        scenes: of the split, take only these; None: all.
 
     Raises:
         UserError: the version has no scene of the split, or a file is not there and the index does not allow that.
