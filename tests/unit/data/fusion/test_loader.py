@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +66,12 @@ def test_epochs_differ_in_order_and_in_what_is_drawn(source: Scenes) -> None:
     assert not torch.equal(first.images, second.images)
     shuffled = [next(opened(source).batches(epoch)).indices.tolist() for epoch in range(2)]
     assert shuffled[0] != shuffled[1]
+
+
+def test_an_image_that_comes_twice_is_drawn_anew(source: Scenes) -> None:
+    batch = next(opened(source).batches(0, 0, np.eye(len(source))[2]))
+    assert batch.indices.tolist() == [2, 2, 2, 2]
+    assert not torch.equal(batch.images[0], batch.images[1])
 
 
 def test_ranks_together_have_the_batch_of_one(source: Scenes) -> None:

@@ -72,3 +72,12 @@ def test_points_behind_far_and_beside_are_left_out_and_the_source_stays() -> Non
     found = seen(radar, z_offset=0.5)
     assert found.points[:3].T.tolist() == [[0.0, 0.5, 20.0]]
     assert np.array_equal(radar, before)
+
+
+def test_a_pillar_that_leaves_the_grid_with_all_its_corners_has_no_size() -> None:
+    radar = np.zeros((18, 1))
+    radar[1:3] = [[0.5], [3.0]]
+    found = seen(radar)
+    assert pillar_sizes(found.points, CALIB, GRID, GRID_HW, (1.5, 0.2, 5.0)).tolist() == [[0.0], [0.0]]
+    assert not painted(found, (1.5, 0.2, 5.0)).any()
+    assert painted(found).any()
