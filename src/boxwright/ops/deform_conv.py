@@ -51,7 +51,8 @@ def deform_conv(
         implementation = _fastest(x)
     if implementation == "rows":
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)  # under autocast x comes in the lower precision
-        return _RowSampling.apply(x, offset, mask, weight, bias)  # pyright: ignore[reportReturnType]
+        with torch.autocast(x.device.type, enabled=False):
+            return _RowSampling.apply(x, offset, mask, weight, bias)  # pyright: ignore[reportReturnType]
     if implementation == "grid":
         return _grid_sampling(x, offset, mask, weight, bias)
     dtype = torch.promote_types(x.dtype, torch.float32)  # it knows no bf16

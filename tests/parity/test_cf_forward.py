@@ -1,0 +1,107 @@
+"""Features, heads and associated radar of the network against the published ones, in float64 as they were computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.ops.frustum import FrustumOptions
+from boxwright.structures3d import RawHeads
+from tests.golden import fill_module, golden_cases, read_case
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+EVAL = golden_cases("", "forward_eval_*.json", family="centerfusion")
+TRAIN = golden_cases("", "forward_train*.json", family="centerfusion")
+FLOAT32_MEAN, FLOAT32_MAX = 1e-3, 3e-2
+
+
+def build(meta: dict[str, Any]) -> CenterFusion:
+    model = build_centerfusion(CenterFusionSpec())
+    fill_module().fill_torch(model, meta["fill_gain"])
+    state = model.state_dict()
+    for key, value in meta.get("overrides", {}).items():
+        state[key].copy_(torch.tensor(value))
+    given = meta["opt"]
+    model.num_peaks = given["K"]
+    model.frustum = FrustumOptions(
+        expansion_ratio=given["frustumExpansionRatio"],
+        window_ratio=given["hm_to_box_ratio"],
+        normalize_depth=given["normalize_depth"],
+        max_depth=given["max_pc_dist"],
+        by_depth=given["sort_det_by_dist"],
+        enabled=not given["disable_frustum"],
+    )
+    return model
+
+
+def tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values).double()
+
+
+def close(ours: Tensor, theirs: np.ndarray, name: str) -> None:
+    np.testing.assert_allclose(ours.detach().numpy(), theirs, **TOLERANCE, err_msg=name)
+
+
+def compare_features(model: CenterFusion, image: Tensor, arrays: dict[str, np.ndarray]) -> None:
+    """Names of levels and maps as in the vectors; `_sN` is every N-th row and column."""
+    levels = model.base(image)
+    joined = model.dla_up(levels[2:])
+    ours = {f"base_level{i}": level for i, level in enumerate(levels)}
+    ours |= {f"dla_up_{i}": level for i, level in enumerate(joined)} | {"ida_up": model.ida_up(joined[:3])[-1]}
+    for key in (name for name in arrays if name.startswith("feat/")):
+        name, _, step = key.removeprefix("feat/").partition("_s")
+        every = int(step or 1)
+        close(ours[name][..., ::every, ::every], arrays[key], key)
+
+
+def compare_heads(heads: RawHeads, arrays: dict[str, np.ndarray]) -> None:
+    expected = {name.removeprefix("out/"): value for name, value in arrays.items() if name.startswith("out/")}
+    assert set(heads) == set(expected)
+    for name, value in expected.items():
+        close(heads[name][:, :1] if name == "pc_hm" else heads[name], value, name)
+
+
+@pytest.mark.parametrize("file", TRAIN)
+def test_training_pass_and_its_statistics(file: Path) -> None:
+    arrays, meta = read_case(file)
+    model = build(meta).double().train()
+    heads = model(tensor(arrays["image"]), association=tensor(arrays["pc_hm_in"]))
+    compare_heads(heads, arrays)
+    state = model.state_dict()
+    after = {key.removeprefix("bn_after/"): value for key, value in arrays.items() if key.startswith("bn_after/")}
+    assert after
+    for key, value in after.items():
+        close(state[key], value, key)
+    with torch.no_grad():  # a second pass, in training mode too: batch statistics do not depend on the first
+        compare_features(model, tensor(arrays["image"]), arrays)
+
+
+@pytest.mark.parametrize("file", EVAL)
+def test_evaluation(file: Path) -> None:
+    arrays, meta = read_case(file)
+    model = build(meta).double().eval()
+    images, calib = tensor(arrays["image"]), tensor(arrays["calib"])
+    with torch.no_grad():
+        heads = model(images, tensor(arrays["pc_dep"]), calib.expand(len(images), 3, 4))
+        compare_features(model, images, arrays)
+    assert np.abs(arrays["pc_hm_full"]).max() > 0
+    np.testing.assert_allclose(heads["pc_hm"].numpy(), arrays["pc_hm_full"], rtol=1e-5, atol=1e-5)
+    compare_heads(heads, arrays)
+
+
+@pytest.mark.parametrize("file", EVAL)
+def test_first_heads_in_float32(file: Path) -> None:
+    arrays, meta = read_case(file)
+    model = build(meta).eval()
+    with torch.no_grad():
+        heads = model(torch.from_numpy(arrays["image"]), association=torch.from_numpy(arrays["pc_hm_full"]))
+    for name in model.first_heads:
+        difference = (heads[name] - torch.from_numpy(arrays[f"out/{name}"])).abs()
+        assert difference.mean() <= FLOAT32_MEAN, name
+        assert difference.max() <= FLOAT32_MAX, name
