@@ -86,24 +86,28 @@ def _running_mean(values: Floats) -> Floats:
     return np.divide(np.nancumsum(values), counts, out=np.zeros(len(values)), where=counts > 0)
 
 
-def match_errors(truth: GlobalBoxes, found: GlobalBoxes, label: int) -> Floats:
-    """The five errors (E, K) of predictions against the annotations they matched, both (K,), of one class."""
-    difference = found.centers[:, :2] - truth.centers[:, :2]
-    smaller = np.minimum(truth.sizes, found.sizes).prod(axis=1)
-    overlap = smaller / (truth.sizes.prod(axis=1) + found.sizes.prod(axis=1) - smaller)
+def match_errors(truth: GlobalBoxes, truth_at: Ints, found: GlobalBoxes, found_at: Ints, label: int) -> Floats:
+    """The five errors (E, K) of predictions at positions (K,) against the annotations they matched, of one class."""
+    sizes, found_sizes = truth.sizes[truth_at], found.sizes[found_at]
+    smaller = np.minimum(sizes, found_sizes).prod(axis=1)
+    overlap = smaller / (sizes.prod(axis=1) + found_sizes.prod(axis=1) - smaller)
     period = np.pi if CLASS_NAMES[label] == "barrier" else 2 * np.pi  # a barrier has no front
-    turn = yaw(truth.rotations) - yaw(found.rotations)
-    drift = found.velocities - truth.velocities
-    wrong = (truth.attributes != found.attributes).astype(np.float64)
+    turn = yaw(truth.rotations[truth_at]) - yaw(found.rotations[found_at])
+    attributes = truth.attributes[truth_at]
+    wrong = (attributes != found.attributes[found_at]).astype(np.float64)
     return np.stack(
         (
-            np.sqrt(difference[:, 0] ** 2 + difference[:, 1] ** 2),
+            _length(found.centers[found_at] - truth.centers[truth_at]),
             1 - overlap,
             np.abs((turn + period / 2) % period - period / 2),
-            np.sqrt(drift[:, 0] ** 2 + drift[:, 1] ** 2),
-            np.where(truth.attributes < 0, np.nan, wrong),
+            _length(found.velocities[found_at] - truth.velocities[truth_at]),
+            np.where(attributes < 0, np.nan, wrong),
         )
     )
+
+
+def _length(vectors: Floats) -> Floats:
+    return np.sqrt(vectors[:, 0] ** 2 + vectors[:, 1] ** 2)  # horizontal
 
 
 def yaw(quaternions: Floats) -> Floats:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.data.nuscenes.poses import rotation_matrices
 from boxwright.errors import UserError
 from boxwright.structures3d import CLASS_NAMES, GlobalBoxes
 
@@ -115,17 +116,6 @@ def inside_racks(samples: Ints, centers: Floats, racks: BikeRacks) -> NDArray[np
     inside = np.zeros(len(samples), np.bool_)
     inside[box[(np.abs(local) <= half_lwh).all(axis=1)]] = True
     return inside
-
-
-def rotation_matrices(quaternions: Floats) -> Floats:
-    """Rotation matrices (N, 3, 3) of quaternions (N, 4) w, x, y, z of any length but zero."""
-    w, x, y, z = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
 
 
 def check_boxes(boxes: GlobalBoxes, num_samples: int, what: str, *, predicted: bool) -> None:

@@ -77,22 +77,22 @@ def _close_pairs(
     pitch = high - low + 4 * reach
     line = samples * pitch + (centers[:, 0] - low)
     truth_line = truth_samples * pitch + (truth_centers[:, 0] - low)
-    order, truth_order = line.argsort(), truth_line.argsort(kind="stable")
+    order, truth_order = line.argsort(), truth_line.argsort()
     line, truth_line = line[order], truth_line[truth_order]
     margin = reach * 1.001 + 4 * np.spacing(max(abs(line[-1]), abs(truth_line[-1]), pitch))
     first = np.searchsorted(truth_line, line - margin, "left")
     counts = np.searchsorted(truth_line, line + margin, "right") - first
+    (x, y), (truth_x, truth_y) = centers[order].T.copy(), truth_centers[truth_order].T.copy()
     for group in _groups(samples[order], counts):
         of_group, before = counts[group], counts[group].cumsum()
-        prediction = np.repeat(order[group], of_group)
-        places = np.arange(len(prediction)) + np.repeat(first[group] - before + of_group, of_group)
-        truth = truth_order[places]
-        offset_x = centers[prediction, 0] - truth_centers[truth, 0]
-        offset_y = centers[prediction, 1] - truth_centers[truth, 1]
+        places = np.arange(before[-1]) + np.repeat(first[group] - before + of_group, of_group)
+        offset_x = np.repeat(x[group], of_group) - truth_x[places]
+        offset_y = np.repeat(y[group], of_group) - truth_y[places]
         distance = np.sqrt(offset_x**2 + offset_y**2)
         close = (distance < reach).nonzero()[0]
         if len(close):
-            prediction, truth, distance = prediction[close], truth[close], distance[close]
+            prediction, truth = np.repeat(order[group], of_group)[close], truth_order[places[close]]
+            distance = distance[close]
             by_turn = np.lexsort((truth, distance, prediction))
             yield _Pairs(prediction[by_turn], truth[by_turn], distance[by_turn])
 

@@ -11,12 +11,14 @@ Legend: C = 10 classes, T = 4 matching distances, E = 5 errors, R = 5 ranges, X 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,9 +215,9 @@ def evaluate(
     for label in range(len(CLASS_NAMES)):
         truth_at, truth_distances = keep_counted(annotations, truth_positions[label], label, ego_positions, racks)
         found_at, found_distances = keep_counted(predictions, found_positions[label], label, ego_positions, racks)
-        order = ranking(predictions.scores[found_at])
-        truth, found = annotations.take(truth_at), predictions.take(found_at[order])
-        results.append(_evaluate_class(truth, found, truth_distances, found_distances[order], label))
+        truth = _Counted(annotations, truth_at, truth_distances)
+        found = _Counted(predictions, found_at, found_distances)
+        results.append(_evaluate_class(truth, found, label))
     return NuscenesMetrics(
         aps=np.array([[curve.average_precision() for curve in result.curves] for result in results]),
         errors=np.stack([result.errors for result in results]),
@@ -231,8 +233,15 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _ClassResult:
+class _Counted(NamedTuple):
+    """Boxes (N,) of one class that count: ascending positions in `boxes`, and distance to the vehicle."""
+
+    boxes: GlobalBoxes
+    at: Ints
+    distances: Floats
+
+
+class _ClassResult(NamedTuple):
     """One row of NuscenesMetrics and of its RangeTable."""
 
     num_truth: int
@@ -244,44 +253,64 @@ class _ClassResult:
     range_errors: Floats
 
 
-def _evaluate_class(
-    truth: GlobalBoxes, found: GlobalBoxes, truth_distances: Floats, found_distances: Floats, label: int
-) -> _ClassResult:
-    """Measure one class, from boxes that count; predictions best first; distances are those to the vehicle."""
-    matches = match(found.samples, found.centers[:, :2], truth.samples, truth.centers[:, :2], DISTANCES)
-    num_ranges = len(RANGE_EDGES) - 1
-    truth_ranges, own_ranges = _range_of(truth_distances), _range_of(found_distances)
-    range_truth = np.bincount(truth_ranges, minlength=num_ranges)
-    defined = np.array([0.0 if name not in UNDEFINED.get(CLASS_NAMES[label], ()) else np.nan for name in ERROR_NAMES])
+def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResult:
+    turns = ranking(found.boxes.scores[found.at])
+    best_first = found.at[turns]
+    matches = match(
+        found.boxes.samples[best_first],
+        found.boxes.centers[best_first, :2],
+        truth.boxes.samples[truth.at],
+        truth.boxes.centers[truth.at, :2],
+        DISTANCES,
+    )
+    scores = found.boxes.scores[best_first]
+    truth_ranges, own_ranges = _range_of(truth.distances), _range_of(found.distances)[turns]
+    range_truth = np.bincount(truth_ranges, minlength=len(RANGE_EDGES) - 1)
     curves: list[Curve] = []
-    range_aps: list[Floats] = []
-    errors, range_errors = np.zeros(len(ERROR_NAMES)), np.zeros((num_ranges, len(ERROR_NAMES)))
-    for distance, match_of in zip(DISTANCES, matches, strict=True):
+    by_range: list[list[Curve]] = []
+    for match_of, errors in zip(matches, _errors_by_distance(truth, found, turns, matches, label), strict=True):
         matched = match_of >= 0
-        partners = match_of[matched]
-        match_error = match_errors(truth.take(partners), found.take(matched), label)
-        curves.append(make_curve(matched, found.scores, match_error, len(truth)))
+        curves.append(make_curve(matched, scores, errors, len(truth.at)))
         ranges = own_ranges.copy()
-        ranges[matched] = truth_ranges[partners]
-        by_range: list[Curve] = []
-        for here in range(num_ranges):
-            inside = ranges == here
-            own_errors = match_error[:, inside[matched]]
-            by_range.append(make_curve(matched[inside], found.scores[inside], own_errors, int(range_truth[here])))
-        range_aps.append(np.array([curve.average_precision() for curve in by_range]))
-        if distance == ERROR_DISTANCE:
-            errors = curves[-1].mean_errors()
-            range_errors = np.stack([curve.mean_errors() for curve in by_range])
+        ranges[matched] = truth_ranges[match_of[matched]]
+        inside = [ranges == here for here in range(len(range_truth))]
+        by_range.append(
+            [
+                make_curve(matched[own], scores[own], errors[:, own[matched]], int(count))
+                for own, count in zip(inside, range_truth, strict=True)
+            ]
+        )
+    at_error_distance = DISTANCES.index(ERROR_DISTANCE)
+    undefined = UNDEFINED.get(CLASS_NAMES[label], ())
+    defined = np.array([np.nan if name in undefined else 0.0 for name in ERROR_NAMES])
     nothing_there = np.where(range_truth == 0, np.nan, 0.0)
+    range_aps = [[curve.average_precision() for curve in row] for row in by_range]
+    range_errors = np.stack([curve.mean_errors() for curve in by_range[at_error_distance]])
     return _ClassResult(
-        num_truth=len(truth),
-        num_predictions=len(found),
+        num_truth=len(truth.at),
+        num_predictions=len(found.at),
         curves=tuple(curves),
-        errors=errors + defined,
+        errors=curves[at_error_distance].mean_errors() + defined,
         range_truth=range_truth,
         range_ap=np.mean(range_aps, axis=0) + nothing_there,
         range_errors=range_errors + nothing_there[:, None] + defined,
     )
+
+
+def _errors_by_distance(truth: _Counted, found: _Counted, turns: Ints, matches: Ints, label: int) -> Iterator[Floats]:
+    """The errors (E, K) of the matches at each distance, best prediction first.
+
+    Most pairs are the same at each distance: only new ones are computed, and in the order of the boxes in memory.
+    """
+    known = np.full(len(found.at), -1, np.int64)  # the annotation that a column of `errors` is about
+    errors = np.zeros((len(ERROR_NAMES), len(found.at)))
+    match_of = np.empty(len(found.at), np.int64)
+    for row in matches:
+        match_of[turns] = row
+        new = ((match_of >= 0) & (match_of != known)).nonzero()[0]
+        errors[:, new] = match_errors(truth.boxes, truth.at[match_of[new]], found.boxes, found.at[new], label)
+        known[new] = match_of[new]
+        yield errors[:, turns[row >= 0]]
 
 
 def _range_of(distances: Floats) -> Ints:
@@ -301,4 +330,5 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
