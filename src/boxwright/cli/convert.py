@@ -1,4 +1,4 @@
-"""`boxwright convert weights|data IN OUT`, `split DATA`, `synthetic --format nuscenes --out OUT`: calls of four jobs."""
+"""`boxwright convert weights|data|nuscenes IN OUT`, `split DATA`, `synthetic --out OUT`: the calls of five jobs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _FLAGS_OF = {
     "weights": ("model", "stem"),
     "data": ("to", "copy", "compat"),
     "split": ("shares", "seed", "compat"),
+    "nuscenes": ("version", "sweeps", "allow_missing"),
     "synthetic": ("format", "out", "scenes", "key_frames", "width", "version", "seed"),
 }
 _WITHOUT_IN = ("synthetic",)
@@ -23,7 +24,7 @@ def parser() -> Parser:
     made = Parser(
         "convert",
         "Write a network as another kind of weight file, a data set in another format, or new lists of its images.",
-        usage="%(prog)s weights|data|split IN OUT [flags]\n"
+        usage="%(prog)s weights|data|split|nuscenes IN OUT [flags]\n"
         "       %(prog)s synthetic --format nuscenes --out OUT [flags]",
         argument_default=argparse.SUPPRESS,
     )
@@ -31,20 +32,22 @@ def parser() -> Parser:
         "what",
         choices=tuple(_FLAGS_OF),
         metavar="|".join(_FLAGS_OF),
-        help="weights: a network; data, split: images; synthetic: a made world of cameras and radars",
+        help="weights: a network; data, split: images; nuscenes: the COCO style of the published CenterFusion; "
+        "synthetic: a made world of cameras and radars",
     )
     made.add_argument(
         "source",
         metavar="IN",
         nargs="?",
         help="published .pt, Boxwright .pt, .safetensors or Darknet .weights; data yaml, Darknet .data, VOC root or "
-        "COCO json; split: data yaml or folder of images with YOLO labels",
+        "COCO json; split: data yaml or folder of images with YOLO labels; nuscenes: its root",
     )
     made.add_argument(
         "target",
         metavar="OUT",
         nargs="?",
-        help="weights: .pt, .safetensors or .weights (Darknet); data, split: a new folder (split: else IN_split)",
+        help="weights: .pt, .safetensors or .weights (Darknet); data, split: a new folder (split: else IN_split); "
+        "nuscenes: a folder, which may be IN",
     )
     weights = made.add_argument_group("weights")
     weights.add_argument(
@@ -71,13 +74,20 @@ def parser() -> Parser:
         help=f"of train, val and test (default {' '.join(_SHARES)}); each class is shared out so",
     )
     split.add_argument("--seed", metavar="N", type=int, help="of the draw, or of the synthetic world (default 0)")
+    nuscenes = made.add_argument_group("nuscenes")
+    nuscenes.add_argument(
+        "--version", metavar="NAME", help="folder of tables (default v1.0-mini); synthetic: what to call it"
+    )
+    nuscenes.add_argument("--sweeps", metavar="N", type=int, help="of each radar, gathered (default 3)")
+    nuscenes.add_argument(
+        "--allow-missing", action="store_true", help="leave out images and radar sweeps whose files are not there"
+    )
     synthetic = made.add_argument_group("synthetic")
     synthetic.add_argument("--format", metavar="FORMAT", choices=("nuscenes",), help="nuscenes")
     synthetic.add_argument("--out", metavar="OUT", help="a new or an empty folder")
     synthetic.add_argument("--scenes", metavar="N", type=int, help="how many (default 10)")
     synthetic.add_argument("--key-frames", metavar="N", type=int, help="of each scene, two a second (default 8)")
     synthetic.add_argument("--width", metavar="N", type=int, help="of images in pixels; 9/16 as high (default 1600)")
-    synthetic.add_argument("--version", metavar="NAME", help="name of the folder of tables (default v1.0-mini)")
     return made
 
 
@@ -96,7 +106,8 @@ def run(argv: Sequence[str]) -> int:
         owners = [kind for kind, names in _FLAGS_OF.items() if stray[0] in names]
         flag = "cfg" if stray[0] == "model" else stray[0].replace("_", "-")
         raise UserError(f"--{flag} belongs to convert {' and '.join(owners)}, not to convert {what}")
-    return {"weights": _weights, "data": _data, "split": _split, "synthetic": _synthetic}[what](source, target, given)
+    calls = {"weights": _weights, "data": _data, "split": _split, "nuscenes": _nuscenes, "synthetic": _synthetic}
+    return calls[what](source, target, given)
 
 
 def _weights(source: str, target: str, given: Mapping[str, Any]) -> int:
@@ -126,6 +137,14 @@ def _split(source: str, target: str, given: Mapping[str, Any]) -> int:
     for split, images in lists.items():
         print(f"{split}: {len(images)} images")
     print(f"written to {folder}; data yaml: {folder / 'data.yaml'}")
+    return 0
+
+
+def _nuscenes(source: str, target: str, given: dict[str, Any]) -> int:
+    from boxwright.jobs.convert_nuscenes import convert_nuscenes
+
+    for file, images, boxes in convert_nuscenes(source, target, given.pop("version", "v1.0-mini"), **given):
+        print(f"{file}: {images} images, {boxes} annotations")
     return 0
 
 
