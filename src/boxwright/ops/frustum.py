@@ -164,7 +164,7 @@ def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid
     near, far = (depth - thresholds).clamp(min=0), depth + thresholds
     depths, rows, columns = _by_depth(radar[:, 0], near.dtype)
     after = torch.searchsorted(depths, near, right=True)
-    regions = _regions(boxes, grid, fixed=options.fixed)
+    regions, windows = _regions_and_windows(boxes, options, grid)
     first = first_inside(rows, columns, depths.isfinite(), after, regions, grid)
     place = first.clamp(max=depths.shape[1] - 1)
     hit = (first < depths.shape[1]) & (depths.gather(1, place) < far)
@@ -173,7 +173,7 @@ def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid
     cell = rows.gather(1, place) * width + columns.gather(1, place)
     values = radar.flatten(2).gather(2, cell[:, None].expand(-1, 3, -1))
     values = torch.cat((values.new_zeros(batch, 3, 1), _normalized(values, options)), dim=2)  # first: nothing painted
-    top = last_covering(_windows(boxes, options, grid), hit, grid)
+    top = last_covering(windows, hit, grid)
     return values.gather(2, top.flatten(1)[:, None].expand(-1, 3, -1)).view_as(radar)
 
 
@@ -210,34 +210,27 @@ def _compact_by_depth(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.flo
     return (keys >> 32).astype(np.int32).view(np.float32), keys.astype(np.int32)  # the lower half
 
 
-def _regions(boxes: Tensor, grid: tuple[int, int], *, fixed: bool) -> Tensor:
-    """Cells (B, K, 4) that boxes touch, as rectangles y0, y1, x0, x1."""
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    rows = _slice(y0.floor(), y1.ceil() + 1, grid[0], fixed=fixed)
-    columns = _slice(x0.floor(), x1.ceil() + 1, grid[1], fixed=fixed)
-    return torch.stack((*rows, *columns), dim=-1)
+def _regions_and_windows(boxes: Tensor, options: FrustumOptions, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The cells that boxes (B, K, 4) touch and those in which they are painted: rectangles y0, y1, x0, x1 (B, K, 4)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    center, reach = (low + high) / 2, options.window_ratio * (high - low) / 2
+    start = torch.stack((low.floor(), (center - reach).trunc()))  # (2, B, K, 2 of x y)
+    stop = torch.stack((high.ceil(), (center + reach).trunc())) + 1
+    rows = _slice(start[..., 1], stop[..., 1], grid[0], fixed=options.fixed)
+    ends = stop[..., 0] if options.fixed else torch.stack((stop[0, ..., 0], stop[1, ..., 0] + 1))
+    columns = _slice(start[..., 0], ends, grid[1], fixed=options.fixed)
+    regions, windows = torch.cat((rows, columns), dim=-1).unbind()
+    return regions, windows
 
 
-def _windows(boxes: Tensor, options: FrustumOptions, grid: tuple[int, int]) -> Tensor:
-    """Cells (B, K, 4) in which boxes are painted, as rectangles y0, y1, x0, x1."""
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    reach_x, reach_y = options.window_ratio * (x1 - x0) / 2, options.window_ratio * (y1 - y0) / 2
-    beyond = 1 if options.fixed else 2
-    rows = _slice((y - reach_y).trunc(), (y + reach_y).trunc() + 1, grid[0], fixed=options.fixed)
-    columns = _slice((x - reach_x).trunc(), (x + reach_x).trunc() + beyond, grid[1], fixed=options.fixed)
-    return torch.stack((*rows, *columns), dim=-1)
-
-
-def _slice(start: Tensor, stop: Tensor, length: int, *, fixed: bool) -> tuple[Tensor, Tensor]:
-    """Where slices of an axis start and stop, int64 within 0 to `length`, given as whole numbers in floats.
+def _slice(start: Tensor, stop: Tensor, length: int, *, fixed: bool) -> Tensor:
+    """Where slices of an axis start and stop, (..., 2) int64 within 0 to `length`, given as whole numbers in floats.
 
     Published as slices of an array, where negative numbers count from the far end; `fixed` cuts them at 0.
     """
     # Cut before they become integers, which hold no infinity; what is beyond either end means the same as the end.
-    ends = torch.stack((start, stop)).clamp(-length, length).nan_to_num(0.0).long()
-    ends = ends.clamp(min=0) if fixed else torch.where(ends < 0, ends + length, ends)
-    return ends[0], ends[1]
+    ends = torch.stack((start, stop), dim=-1).clamp(-length, length).nan_to_num(0.0).long()
+    return ends.clamp(min=0) if fixed else torch.where(ends < 0, ends + length, ends)
 
 
 def _normalized(values: Tensor, options: FrustumOptions) -> Tensor:

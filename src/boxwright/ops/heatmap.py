@@ -49,7 +49,7 @@ def peaks(heatmap: Tensor, k: int, *, suppress: bool = True) -> Peaks:
     # one cell of each part, so that the maxima are taken of whole parts at once.
     parts = next(count for count in range(64, 0, -1) if size % count == 0)
     stride = size // parts
-    sets = flat.unflatten(1, (parts, stride)).amax(1).topk(min(k, stride)).indices
+    sets = flat.unflatten(1, (parts, stride)).amax(1).topk(min(k, stride), sorted=False).indices
     starts = torch.arange(0, size, stride, device=flat.device)
     members = (sets[:, None] + starts[:, None]).flatten(1)
     scores, places = flat.gather(1, members).topk(min(k, members.shape[1]))

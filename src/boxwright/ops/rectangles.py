@@ -71,10 +71,10 @@ def last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
         group = slice(start, start + _WEIGHTS)
         number = torch.arange(rows[0, group].shape[0], device=windows.device)
         weighted = columns[:, group] * (2 * number - _WEIGHTS + 1).float().exp2()[:, None]
-        weight = rows[:, group].transpose(1, 2) @ weighted
-        # Logarithms of 0 cost many times those of others.
-        last = ((weight.clamp(min=_LEAST / 4).log2() - (math.log2(_LEAST) + _MIDDLE)) / 2).round() + (1 + start)
-        top = torch.where(weight > 0, last, top)
+        # Where nothing is, one less than the first; logarithms of 0 would cost many times those of others.
+        weight = (rows[:, group].transpose(1, 2) @ weighted).clamp(min=_LEAST / 4)
+        last = (weight.log2() / 2 + (start + 1 - (math.log2(_LEAST) + _MIDDLE) / 2)).round()
+        top = torch.where(weight > _LEAST / 2, last, top) if start else last
     return top.long()
 
 
