@@ -1,7 +1,7 @@
 """What a sample of camera + radar costs, against the decoding of its JPEG file alone.
 
-Images are those of the small nuScenes set of the golden vectors with its radar and objects; generated ones of many edges
-with random objects and radar; and the files of the real key frame with the same. Sets that are not below
+Images are those of the small nuScenes set of the golden vectors with its radar and objects; generated ones of many
+edges with random objects and radar; and the files of the real key frame with the same. Sets that are not below
 BOXWRIGHT_SHARED (default ../shared) are left out. One thread; variants take turns in one process for `--rounds` rounds
 over the same images; the figures are medians of CPU time, so that other work on the machine matters little.
 

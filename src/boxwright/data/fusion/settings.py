@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
+from boxwright.config.fusion import COARSEST_STRIDE, STRIDE
 from boxwright.errors import UserError
-
-GRID_STRIDE: Final = 4
-_INPUT_MULTIPLE: Final = 32  # the network's largest stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +52,13 @@ class SampleSettings:
     fixed: bool = False
 
     def __post_init__(self) -> None:
-        if any(side < _INPUT_MULTIPLE or side % _INPUT_MULTIPLE for side in self.input_hw):
+        if any(side < COARSEST_STRIDE or side % COARSEST_STRIDE for side in self.input_hw):
             height, width = self.input_hw
-            raise UserError(f"the network input is {height} x {width} pixels, but both must be multiples of 32")
+            raise UserError(
+                f"the network input is {height} x {width} pixels, but both must be multiples of {COARSEST_STRIDE}"
+            )
 
     @property
     def grid_hw(self) -> tuple[int, int]:
         """Height, width of the output grid."""
-        return self.input_hw[0] // GRID_STRIDE, self.input_hw[1] // GRID_STRIDE
+        return self.input_hw[0] // STRIDE, self.input_hw[1] // STRIDE
