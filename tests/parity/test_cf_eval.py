@@ -10,20 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from boxwright.data.nuscenes.index import open_nuscenes
+from boxwright.data.nuscenes.split import NuscenesSplit
 from boxwright.evaluation.nuscenes_metric import NuscenesMetrics, evaluate
 from tests.golden import GOLDEN, golden_cases
-from tests.unit.evaluation.nuscenes_boxes import read_results, read_root
+from tests.unit.evaluation.nuscenes_boxes import read_results
 
 FAMILY = GOLDEN / "centerfusion"
 SUBMISSIONS = golden_cases("eval", "submission_*.json", family="centerfusion")
 TOLERANCE = 1e-9
 
 
-def measure(file: Path) -> tuple[str, NuscenesMetrics, int]:
+def measure(file: Path, cache: Path) -> tuple[str, NuscenesMetrics, int]:
     name = file.stem.removeprefix("submission_")
-    root = read_root(FAMILY / "nuscenes-tiny" / "v1.0-mini", split=name.rsplit("_", 1)[0])
-    predictions = read_results(file, root.tokens)
-    return name, evaluate(root.annotations, predictions, root.ego_positions, root.racks), len(predictions)
+    split = NuscenesSplit(open_nuscenes(FAMILY / "nuscenes-tiny", "v1.0-mini", cache_dir=cache), name.rsplit("_", 1)[0])
+    predictions = read_results(file, split.sample_tokens)
+    return (
+        name,
+        evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks()),
+        len(predictions),
+    )
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -37,8 +43,8 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("file", SUBMISSIONS)
-def test_summary_equals_the_stored_one(file: Path) -> None:
-    name, metrics, _ = measure(file)
+def test_summary_equals_the_stored_one(file: Path, tmp_path: Path) -> None:
+    name, metrics, _ = measure(file, tmp_path)
     expected = flat(stored(name)["metrics"])
     # through text, so that keys are what a reader of the file sees
     found = flat(json.loads(json.dumps(metrics.summary())))
@@ -52,14 +58,14 @@ def test_summary_equals_the_stored_one(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", SUBMISSIONS)
-def test_as_many_boxes_count(file: Path) -> None:
-    name, metrics, count = measure(file)
+def test_as_many_boxes_count(file: Path, tmp_path: Path) -> None:
+    name, metrics, count = measure(file, tmp_path)
     assert metrics.num_truth.sum() == stored(name)["n_gt_after_filter"]
     assert metrics.num_predictions.sum() == stored(name)["n_pred_after_filter"]
     assert count == stored(name)["n_pred"]
 
 
 @pytest.mark.parametrize("file", SUBMISSIONS)
-def test_ranges_hold_every_annotation(file: Path) -> None:
-    _, metrics, _ = measure(file)
+def test_ranges_hold_every_annotation(file: Path, tmp_path: Path) -> None:
+    _, metrics, _ = measure(file, tmp_path)
     np.testing.assert_array_equal(metrics.by_range.num_truth.sum(axis=1), metrics.num_truth)
