@@ -36,7 +36,7 @@ def corners_camera(locations: Tensor | Floats, dims: Tensor | Floats, rotation_y
         rotation_y: (...) rad.
     """
     if not isinstance(locations, Tensor):
-        arrays = (np.ascontiguousarray(array) for array in (locations, dims, rotation_y))
+        arrays = (np.array(array) for array in (locations, dims, rotation_y))
         where, sizes, turn = (torch.from_numpy(array) for array in arrays)
         return corners_camera(where, sizes, turn).numpy()
     assert isinstance(dims, Tensor)
@@ -46,7 +46,10 @@ def corners_camera(locations: Tensor | Floats, dims: Tensor | Floats, rotation_y
     y = dims.new_tensor(_DOWN) * height
     z = dims.new_tensor(_ACROSS) * width / 2
     sine, cosine = rotation_y.sin()[..., None], rotation_y.cos()[..., None]
-    return torch.stack((cosine * x + sine * z, y, cosine * z - sine * x), dim=-1) + locations[..., None, :]
+    return (
+        torch.stack(torch.broadcast_tensors(cosine * x + sine * z, y, cosine * z - sine * x), dim=-1)
+        + locations[..., None, :]
+    )
 
 
 @overload
