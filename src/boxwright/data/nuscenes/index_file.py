@@ -7,6 +7,7 @@ run.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
@@ -72,12 +73,15 @@ class IndexFolder:
         sums = {file.name: _checksum(file) for file in sorted(self.path.glob("*.npy"))}
         (self.path / _META).write_text(json.dumps({**meta, "checksums": sums}), encoding="utf-8")
         target = self._parent / f"{identity}-{key}"
+        if read_folder(target) is not None:  # another process was first
+            self.discard()
+            return target
+        shutil.rmtree(target, ignore_errors=True)  # damaged, if it is there
         try:
-            if target.exists() and self.path.parent == self._parent:
-                shutil.rmtree(target)  # it is there and was not taken: damaged
             os.replace(self.path, target)
         except OSError:
             if read_folder(target) is None:
+                atexit.register(self.discard)
                 return self.path
             self.discard()
         for old in self._parent.glob(f"{identity}-*"):

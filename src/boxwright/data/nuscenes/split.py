@@ -64,10 +64,9 @@ class NuscenesSplit:
         self._position[self.sample_rows] = np.arange(len(self.sample_rows))
 
     def _missing(self, first: str, count: int, kind: str) -> UserError:
-        more = f" and {count - 1} other {kind} of {self.split}" if count > 1 else ""
-        verb = "are" if count > 1 else "is"
+        more = f", one of {count} {kind} of {self.split} that are" if count > 1 else ""
         return UserError(
-            f"{self.index.root / first}{more} {verb} missing; allow missing files (--allow-missing) to go on without"
+            f"{self.index.root / first} is missing{more}; allow missing files (--allow-missing) to go on without"
         )
 
     def _sweeps_used(self) -> NDArray[np.int64]:
