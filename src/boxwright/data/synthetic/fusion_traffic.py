@@ -67,13 +67,13 @@ class _Row:
 
 
 _LANE = {
-    "car": 2.2,
-    "truck": 1.3,
+    "car": 2.6,
+    "truck": 1.7,
     "bus": 1.8,
     "trailer": 1.5,
     "construction_vehicle": 0.8,
-    "motorcycle": 2.0,
-    "bicycle": 1.6,
+    "motorcycle": 1.4,
+    "bicycle": 1.1,
 }
 _PARKED = {
     "car": 1.3,
