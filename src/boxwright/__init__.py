@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boxwright.engine.callbacks import Callback
+    from boxwright.evaluation.fusion_loop import FusionEvaluation
     from boxwright.evaluation.loop import Evaluation
     from boxwright.inference.predictor import Detector
     from boxwright.inference.verify import Agreement
@@ -75,15 +76,16 @@ def train(
     """Train a detector.
 
     Args:
-        data: data yaml, VOC root or COCO json.
-        model: published name or model yaml; empty: what the weights were trained as.
+        data: data yaml, VOC root or COCO json; nuScenes root.
+        model: published name or model yaml; empty: what the weights were trained as. `centerfusion-dla34` trains on
+            camera and radar.
         weights: checkpoint to start from; empty: from scratch.
         hyp: preset (`scratch-low`, `VOC`, ...) or hyper-parameter file.
-        config: yaml of settings, or a run folder.
+        config: yaml of settings, or a run folder; of camera and radar also a preset (`centerfusion`).
         resume: checkpoint or folder of a stopped run to go on with; True: the newest run.
         callbacks: objects of subclasses of `engine.callbacks.Callback` that are told of the run, and names of those
             that installed packages offer. A resumed run has kept the names, not the objects.
-        settings: any setting of `config.schema.RunConfig`, nested groups as mappings:
+        settings: any setting of `config.schema.RunConfig` or `config.fusion.FusionConfig`, nested groups as mappings:
             `epochs=10, optim={"lr0": 0.02}`.
 
     Returns:
@@ -92,6 +94,8 @@ def train(
     Raises:
         UserError: lists every setting that is unknown or wrong, or says what else the user can mend.
     """
+    from boxwright.config.fusion import MODEL as FUSION_MODEL
+    from boxwright.config.fusion import FusionConfig, find_preset, names_fusion
     from boxwright.config.load import load as load_settings
     from boxwright.config.schema import CHANGED_ON_RESUME, RunConfig
     from boxwright.errors import UserError
@@ -100,7 +104,13 @@ def train(
     names = [callback for callback in callbacks if isinstance(callback, str)]
     objects = [callback for callback in callbacks if not isinstance(callback, str)]
     given = _given(settings, data=data, model=model, weights=weights, callbacks=names)
-    run = load_settings(RunConfig, given, hyp=hyp, config=config)
+    run: RunConfig | FusionConfig
+    if names_fusion(model, config):
+        if hyp:
+            raise UserError(f"hyp={hyp!r} holds settings of YOLO; leave it out with {FUSION_MODEL}")
+        run = load_settings(FusionConfig, given, config=find_preset(config))
+    else:
+        run = load_settings(RunConfig, given, hyp=hyp, config=config)
     if resume is False:
         return job.train(run, objects)
     files = {"hyp": hyp, "config": config}
@@ -113,20 +123,28 @@ def train(
 
 def val(
     weights: str | Path | Sequence[str | Path] = "", data: str | Path = "", *, config: str = "", **settings: Any
-) -> Evaluation:
+) -> Evaluation | FusionEvaluation:
     """Measure a detector on labelled images.
 
     Args:
         weights: checkpoint or exported file to measure; several run as one network.
-        data: data yaml, VOC root or COCO json.
+        data: data yaml, VOC root or COCO json; nuScenes root.
         config: yaml of settings of this verb.
-        settings: any setting of `config.schema.ValConfig`.
+        settings: any setting of `config.schema.ValConfig`; with `model="centerfusion-dla34"` of
+            `config.fusion.FusionValConfig`, which gives the nuScenes metric.
     """
+    from boxwright.config.fusion import FusionValConfig, names_fusion
     from boxwright.config.load import load as load_settings
     from boxwright.config.schema import ValConfig
+
+    given = _given(settings, weights=weights, data=data)
+    if names_fusion(str(settings.get("model", "")), config):
+        from boxwright.jobs.fusion_val import fusion_val
+
+        return fusion_val(load_settings(FusionValConfig, given, config=config))
     from boxwright.jobs.val import val as job
 
-    return job(load_settings(ValConfig, _given(settings, weights=weights, data=data), config=config))
+    return job(load_settings(ValConfig, given, config=config))
 
 
 def predict(
@@ -138,16 +156,24 @@ def predict(
         weights: checkpoint or exported file to run; several run as one network.
         source: image, folder, glob, list file, video or camera number.
         config: yaml of settings of this verb.
-        settings: any setting of `config.schema.PredictConfig`.
+        settings: any setting of `config.schema.PredictConfig`; with `model="centerfusion-dla34"` of
+            `config.fusion.FusionPredictConfig`, which draws a scene of a nuScenes root.
 
     Returns:
         the run folder.
     """
+    from boxwright.config.fusion import FusionPredictConfig, names_fusion
     from boxwright.config.load import load as load_settings
     from boxwright.config.schema import PredictConfig
+
+    given = _given(settings, weights=weights, source=source)
+    if names_fusion(str(settings.get("model", "")), config):
+        from boxwright.jobs.fusion_predict import fusion_predict
+
+        return fusion_predict(load_settings(FusionPredictConfig, given, config=config))
     from boxwright.jobs.predict import predict as job
 
-    return job(load_settings(PredictConfig, _given(settings, weights=weights, source=source), config=config))
+    return job(load_settings(PredictConfig, given, config=config))
 
 
 def export(weights: str | Path = "", *, config: str = "", **settings: Any) -> dict[Path, Agreement]:

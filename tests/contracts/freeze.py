@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 
 from boxwright.cli.main import VERBS
-from boxwright.config import schema
+from boxwright.config import fusion, schema
 from boxwright.config.evolve import EvolveConfig
 from boxwright.config.load import setting_names
 
@@ -22,8 +22,12 @@ HEADER = f"# Flags and settings that users rely on. Made by `{RENEW}`.\n"
 def flags() -> list[str]:
     """One line a flag: verb, names, number of values."""
     lines: list[str] = []
-    for verb, entry in VERBS.items():
-        parser: argparse.ArgumentParser = importlib.import_module(entry.module).parser()
+    modules = {verb: entry.module for verb, entry in VERBS.items()}
+    modules |= {
+        f"{verb} --model {fusion.MODEL}": f"boxwright.cli.fusion_{verb}" for verb in ("train", "val", "predict")
+    }
+    for verb, module in modules.items():
+        parser: argparse.ArgumentParser = importlib.import_module(module).parser()
         for action in parser._actions:
             names = " ".join(action.option_strings) or action.dest
             values = {None: "value", 0: "alone", "?": "alone or value", "+": "values"}[action.nargs]  # type: ignore[index]
@@ -35,7 +39,8 @@ def settings() -> list[str]:
     """One line a setting: dotted path, type with its limits, default."""
     lines: list[str] = []
     kinds = (schema.RunConfig, schema.ValConfig, schema.PredictConfig, schema.ExportConfig)
-    for kind in (*kinds, EvolveConfig):
+    of_fusion = (fusion.FusionConfig, fusion.FusionValConfig, fusion.FusionPredictConfig)
+    for kind in (*kinds, EvolveConfig, *of_fusion):
         for name in setting_names(kind):
             if kind is EvolveConfig and name not in EvolveConfig.__annotations__:
                 continue  # those of RunConfig

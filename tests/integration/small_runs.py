@@ -30,6 +30,7 @@ DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
 from boxwright.config.load import load
+from boxwright.config.fusion import FusionConfig
 from boxwright.config.schema import RunConfig
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
@@ -50,7 +51,8 @@ if __name__ == "__main__":
         if order["resume"]:
             train.resume(Path(order["resume"]), order["settings"])
         else:
-            train.train(load(RunConfig, order["settings"]))
+            kind = FusionConfig if order["settings"]["model"] == "centerfusion-dla34" else RunConfig
+            train.train(load(kind, order["settings"]))
     except UserError as error:
         print(f"boxwright: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.cli.flags import Parser
+from boxwright.errors import UserError
 
 
 def parser() -> Parser:
-    made = Parser("demo", "Make a small data set of a street, train yolov5n on it, validate, predict and draw plots.")
+    made = Parser("demo", "Make a small data set of a street, train on it, validate, predict and draw plots.")
+    made.add_argument(
+        "--task",
+        metavar="TASK",
+        choices=("detect2d", "fusion3d"),
+        default="detect2d",
+        help="detect2d: yolov5n on pictures; fusion3d: CenterFusion on cameras and radars (default detect2d)",
+    )
+    made.add_argument("--no-radar", action="store_true", help="fusion3d: cameras only")
     made.add_argument("--project", metavar="DIR", default="runs/demo", help="folder of demo runs (default runs/demo)")
     made.add_argument("--epochs", metavar="N", type=int, default=None, help="passes over the training images")
     made.add_argument(
@@ -21,7 +30,15 @@ def parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
+    if given["no_radar"] and given["task"] != "fusion3d":
+        raise UserError("--no-radar goes with --task fusion3d")
+    project, recipe = Path(given["project"]), {name: given[name] for name in ("epochs", "seed", "device")}
+    if given["task"] == "fusion3d":
+        from boxwright.jobs.fusion_demo import fusion_demo
+
+        fusion_demo(project, **recipe, no_radar=given["no_radar"])
+        return 0
     from boxwright.jobs.demo import demo
 
-    demo(Path(given["project"]), epochs=given["epochs"], seed=given["seed"], device=given["device"])
+    demo(project, **recipe)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
+from boxwright.cli.fusion_flags import HINT, asks_for_fusion
 from boxwright.errors import UserError
 
 RUN = (
@@ -40,7 +41,7 @@ GROUPS = {"the run": RUN, "output": OUTPUT}
 
 
 def parser() -> Parser:
-    made = Parser("predict", "Find objects in images, videos or a camera.")
+    made = Parser("predict", f"Find objects in images, videos or a camera. {HINT}")
     made.add_argument("--config", metavar="YAML", default="", help="yaml of settings of this verb")
     made.add_argument("--run", metavar="YAML", default="", help="run yaml: weights, source and output in one file")
     for title, flags in GROUPS.items():
@@ -49,6 +50,10 @@ def parser() -> Parser:
 
 
 def run(argv: Sequence[str]) -> int:
+    if asks_for_fusion(argv):
+        from boxwright.cli import fusion_predict
+
+        return fusion_predict.run(argv)
     given = parser().parse_strictly(argv)
     config, run_file = given.pop("config"), given.pop("run")
     flags = origins(given, *GROUPS.values())

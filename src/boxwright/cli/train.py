@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
+from boxwright.cli.fusion_flags import HINT, asks_for_fusion
 from boxwright.errors import UserError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ GROUPS = {
 
 
 def parser() -> Parser:
-    made = Parser("train", "Train a detector. Settings are merged: --hyp < --config < flags.")
+    made = Parser("train", f"Train a detector. Settings are merged: --hyp < --config < flags. {HINT}")
     files = made.add_argument_group("files of settings")
     files.add_argument(
         "--hyp", metavar="HYP", default="", help="preset (scratch-low, VOC, ...) or hyper-parameter yaml"
@@ -168,6 +169,10 @@ def parser() -> Parser:
 
 
 def run(argv: Sequence[str]) -> int:
+    if asks_for_fusion(argv):
+        from boxwright.cli import fusion_train
+
+        return fusion_train.run(argv)
     given = parser().parse_strictly(argv)
     hyp, config, resume, run_file = (given.pop(name) for name in ("hyp", "config", "resume", "run"))
     from boxwright.config.load import load

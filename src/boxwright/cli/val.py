@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
+from boxwright.cli.fusion_flags import HINT, asks_for_fusion
 from boxwright.errors import UserError
 
 RUN = (
@@ -44,7 +45,7 @@ RESULTS = (
 
 
 def parser() -> Parser:
-    made = Parser("val", "Measure a detector: the published YOLOv5 metric and the COCO metric.")
+    made = Parser("val", f"Measure a detector: the published YOLOv5 metric and the COCO metric. {HINT}")
     made.add_argument("--config", metavar="YAML", default="", help="yaml of settings of this verb")
     for title, flags in GROUPS.items():
         made.add_flags(title, flags)
@@ -53,6 +54,10 @@ def parser() -> Parser:
 
 
 def run(argv: Sequence[str]) -> int:
+    if asks_for_fusion(argv):
+        from boxwright.cli import fusion_val
+
+        return fusion_val.run(argv)
     given = parser().parse_strictly(argv)
     config = given.pop("config")
     if "json" in given:

@@ -6,6 +6,8 @@ pillar size that it really had.
 
 from __future__ import annotations
 
+from importlib import resources
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -24,8 +26,10 @@ from boxwright.config.schema import (
     TrainingConfig,
     as_numbers,
 )
+from boxwright.config.yaml_file import read_yaml_settings
 
-MODEL = "centerfusion-dla34"
+FAMILY = "centerfusion"
+MODEL = f"{FAMILY}-dla34"
 STRIDE = 4  # of the output grid
 COARSEST_STRIDE = 32  # of the network's deepest level; the input is a multiple of it
 
@@ -48,7 +52,6 @@ class RadarConfig(Frozen):
     max_depth: Positive = 60.0  # metres; farther points are dropped, depths are divided by it
     pillar_dims: Sizes = (1.5, 0.2, 0.2)  # height, width, length in metres of what a point is raised to
     z_offset: float = 0.0  # metres that points are lifted by
-    max_points: Annotated[int, Field(ge=1)] = 1000  # points of an image
 
 
 class FrustumConfig(Frozen):
@@ -70,6 +73,7 @@ class FusionAugmentConfig(Frozen):
     rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # spread of the rotation in degrees
     rotate_prob: Fraction = 0.0  # probability of a rotation
     random_crop: bool = False  # published alternative: zoom of 0.6 to 1.3 about a random place instead of shift, scale
+    max_crop: bool = True  # the longer side of an image fills the width of the input; false: its width does
     color: bool = True  # brightness, contrast, saturation and lighting
 
 
@@ -181,3 +185,29 @@ class FusionPredictConfig(Frozen):
     project: str = "runs/predict"
     name: str = "exp"
     exist_ok: bool = False
+
+
+def names_fusion(model: str, config: str = "") -> bool:
+    """Whether a run is one of camera and radar detection.
+
+    Args:
+        model: the model that was asked for; empty: the file says it.
+        config: yaml of settings, run folder, or preset.
+    """
+    if model or not config:
+        return model.startswith(FAMILY)
+    path = Path(find_preset(config)).expanduser()
+    file = path / "config.yaml" if path.is_dir() else path
+    if find_preset(config) != config:
+        return True
+    named = read_yaml_settings(file).get("model") if file.is_file() else None
+    return named is not None and str(named.value).startswith(FAMILY)
+
+
+def find_preset(name: str) -> str:
+    """The file of a preset by its name; a path as it is.
+
+    Presets are recipes that were published: `centerfusion`, `centernet-baseline`.
+    """
+    file = resources.files("boxwright.config") / "presets" / "fusion" / f"{name.removesuffix('.yaml')}.yaml"
+    return str(file) if name and not Path(name).expanduser().exists() and file.is_file() else name

@@ -177,7 +177,7 @@ def evaluate(
     losses: list[Tensor] = []
     kept: list[Found] = []
     watch = Stopwatch(device)
-    with _eval_mode(model):
+    with eval_mode(model):
         for batch in loader:
             watch.lap("load")
             on_device = batch.to(device)
@@ -215,7 +215,7 @@ def in_order(of_ranks: Sequence[Sequence[Found]]) -> Iterator[Found]:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Generator[None]:
+def eval_mode(model: nn.Module) -> Generator[None]:
     was_training = model.training
     model.eval()
     try:

@@ -99,9 +99,13 @@ def _density(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], x_name:
         figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes", ticks=MaxNLocator(6, integer=True))
 
 
-_PANELS = (
+YOLO_PANELS = (
     ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
     ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+)
+FUSION_PANELS = (
+    ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
+    ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
 )
 
 
@@ -120,12 +124,17 @@ def _number(row: Sequence[str], position: int) -> float:
         return float("nan")
 
 
-def plot_results(csv_path: Path, path: Path) -> None:
-    """Draw losses and metrics of results.csv over epochs."""
+def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]] = YOLO_PANELS) -> None:
+    """Draw losses and metrics of results.csv over epochs.
+
+    Args:
+        csv_path, path: what is read and written.
+        panels: two rows of column names.
+    """
     columns = read_results(csv_path)
-    figure = Figure(figsize=(15, 6), layout="constrained")
-    axes: NDArray[Any] = np.asarray(figure.subplots(2, 5, sharex=True))
-    for row, names in enumerate(_PANELS):
+    figure = Figure(figsize=(3 * len(panels[0]), 6), layout="constrained")
+    axes: NDArray[Any] = np.asarray(figure.subplots(2, len(panels[0]), sharex=True))
+    for row, names in enumerate(panels):
         for column, name in enumerate(names):
             panel: Axes = axes[row, column]
             panel.set_title(name, fontsize=11)
@@ -136,7 +145,7 @@ def plot_results(csv_path: Path, path: Path) -> None:
             if len(values):
                 panel.set_xlim(np.nanmin(epochs) - 0.5, np.nanmax(epochs) + 0.5)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            if name.startswith("metrics/"):
+            if name.startswith("metrics/") and np.all(~(values > 1)):
                 panel.set_ylim(0, 1)
             else:
                 panel.set_ylim(bottom=0)

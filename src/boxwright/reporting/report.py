@@ -9,13 +9,14 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from boxwright.reporting.fusion_tables import fusion_tables, read_summary
 from boxwright.reporting.metrics_file import read_metrics
 from boxwright.reporting.plots import read_results
+from boxwright.reporting.tables import Table
 
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5d6b7c; --line: #dde3ea; --panel: #f6f8fa; --accent: #1f6feb; }
@@ -49,7 +50,7 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8p
 _WIDE = (("Results over epochs", ("results.png",)),)
 _SECTIONS = (
     ("Labels beside predictions", ("val_batch*.jpg",)),
-    ("Curves", ("PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png")),
+    ("Curves", ("nuscenes_*.png", "PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png")),
     ("Confusion", ("confusion_matrix.png",)),
     ("Training data", ("labels.jpg", "train_batch*.jpg")),
 )
@@ -58,16 +59,10 @@ _CARDS = (
     ("metrics/mAP_0.5:0.95", "mAP@0.5:0.95"),
     ("metrics/precision", "precision"),
     ("metrics/recall", "recall"),
+    ("metrics/NDS", "NDS"),
+    ("metrics/mAP", "mAP"),
+    ("metrics/mAVE", "velocity error, m/s"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of the report: title, column names, rows of words."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def write_report(
@@ -95,7 +90,7 @@ def write_report(
         f'<p class="sub">{html.escape(_subtitle(folder, best))}</p>',
         _cards(best),
     ]
-    tables = metric_tables(read_metrics(folder / "metrics.json"))
+    tables = metric_tables(read_metrics(folder / "metrics.json")) + fusion_tables(read_summary(folder))
     if tables:
         parts += ["<h2>Metrics of the best weights</h2>", *(_table(table) for table in tables)]
     parts += _images(folder, _WIDE, wide=True)
@@ -149,13 +144,14 @@ def _page(title: str, body: str) -> str:
 
 
 def _best_epoch(folder: Path) -> dict[str, float]:
-    """Return the row of results.csv with the largest 0.1 mAP50 + 0.9 mAP, the published fitness; empty if none."""
+    """Return the row of results.csv with the largest fitness, 0.1 mAP50 + 0.9 mAP as published or NDS; else nothing."""
     path = folder / "results.csv"
     columns = read_results(path) if path.is_file() else {}
-    scores = [columns.get(name) for name in ("metrics/mAP_0.5", "metrics/mAP_0.5:0.95")]
-    if scores[0] is None or scores[1] is None or not len(scores[0]):
+    low, high, nds = (columns.get(f"metrics/{name}") for name in ("mAP_0.5", "mAP_0.5:0.95", "NDS"))
+    scores = 0.1 * low + 0.9 * high if low is not None and high is not None else nds
+    if scores is None or not len(scores):
         return {}
-    fitness = [0.1 * low + 0.9 * high for low, high in zip(scores[0], scores[1], strict=True)]
+    fitness = scores.tolist()
     row = max(range(len(fitness)), key=lambda i: (fitness[i] == fitness[i], fitness[i]))
     return {name: float(values[row]) for name, values in columns.items()} | {"epochs": float(len(fitness))}
 

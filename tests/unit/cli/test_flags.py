@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from boxwright.cli import predict, train, val
+from boxwright.cli import fusion_predict, fusion_train, fusion_val, predict, train, val
 from boxwright.cli.flags import YOLOV5_FLAGS, Parser, origins
+from boxwright.config.fusion import FusionConfig, FusionPredictConfig, FusionValConfig
 from boxwright.config.load import load, setting_names
 from boxwright.config.schema import Frozen, PredictConfig, RunConfig, ValConfig
 from boxwright.errors import UserError
@@ -17,6 +18,9 @@ TABLES = {
     "train": (train, RunConfig),
     "val": (val, ValConfig),
     "predict": (predict, PredictConfig),
+    "train fusion": (fusion_train, FusionConfig),
+    "val fusion": (fusion_val, FusionValConfig),
+    "predict fusion": (fusion_predict, FusionPredictConfig),
 }
 
 

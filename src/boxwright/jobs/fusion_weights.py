@@ -1,0 +1,87 @@
+"""Weights of CenterFusion from any file: a checkpoint of this tool with its settings, or a published one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from boxwright.checkpoints.archive import read_archive
+from boxwright.checkpoints.center_pth import load_published, read_center_pth
+from boxwright.checkpoints.native import is_native, load_checkpoint
+from boxwright.config.fusion import FAMILY, MODEL, FusionConfig
+from boxwright.config.load import load
+from boxwright.engine.fusion3d import frustum_options
+from boxwright.errors import UserError
+from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_centerfusion
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedFusion:
+    """Args:
+    model: in eval mode, on the CPU.
+    config: settings it was trained with; the published ones for a published file.
+    """
+
+    model: CenterFusion
+    config: FusionConfig
+
+
+def open_trained(weights: str, *, no_radar: bool, compat: str) -> TrainedFusion:
+    """A network to use, with the settings that shape its input.
+
+    Args:
+        weights: a checkpoint of this tool, or a published one.
+        no_radar: a published file is of the camera-only network.
+        compat: how radar is associated and boxes are placed.
+
+    Raises:
+        UserError: missing, damaged, of another model, or incomplete.
+    """
+    path = Path(weights).expanduser()
+    if is_native(read_archive(path)):
+        content = load_checkpoint(path)
+        _check_family(content, path)
+        config = load(FusionConfig, {**content["config"], "compat": compat})
+        if no_radar and not config.no_radar:
+            raise UserError(f"{path} is a camera and radar network: leave out --no-radar")
+        model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
+        model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
+    else:
+        config = load(FusionConfig, {"no_radar": no_radar, "compat": compat})
+        model = build_centerfusion(CenterFusionSpec(radar=not no_radar))
+        report = load_published(model, read_center_pth(path).state_dict)
+        if report.missing:
+            raise UserError(
+                f"{path} lacks {len(report.missing)} entries of {MODEL}, such as {report.missing[0]}; a camera-only "
+                "checkpoint goes with --no-radar"
+            )
+    model.frustum = frustum_options(config)
+    return TrainedFusion(model.eval(), config)
+
+
+def load_into(model: CenterFusion, weights: str) -> str:
+    """Copy what fits of a file into a network to be trained; what does not fit keeps its own start (spec C13).
+
+    Returns:
+        what was done, to be printed.
+    """
+    path = Path(weights).expanduser()
+    if is_native(read_archive(path)):
+        content = load_checkpoint(path)
+        _check_family(content, path)
+        state = content["ema"] if "ema" in content else content["state_dict"]
+    else:
+        state = read_center_pth(path).state_dict
+    report = load_published(model, cast("Mapping[str, Tensor]", state))
+    if not report.loaded:
+        raise UserError(f"nothing of {path} fits {MODEL}")
+    return f"{path}: {report}"
+
+
+def _check_family(content: Mapping[str, Any], path: Path) -> None:
+    if content["model"].get("family") != FAMILY:
+        raise UserError(f"{path} is not a checkpoint of {MODEL}")

@@ -1,0 +1,46 @@
+"""The nuScenes metric of a run folder as tables of its report, read from metrics_summary.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boxwright.reporting.tables import Table
+
+_ERRORS = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
+
+
+def read_summary(folder: Path) -> Mapping[str, Any] | None:
+    """The summary that `val` has written; None where there is none."""
+    path = folder / "metrics_summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def fusion_tables(summary: Mapping[str, Any] | None) -> list[Table]:
+    """Overall scores, and a row a class: AP at each distance and the five errors."""
+    if summary is None:
+        return []
+    errors = summary["tp_errors"]
+    overall = Table(
+        "nuScenes metric",
+        ("NDS", "mAP", *(f"m{name}" for name in _ERRORS.values())),
+        [[_number(summary["nd_score"]), _number(summary["mean_ap"]), *(_number(errors[name]) for name in _ERRORS)]],
+    )
+    distances = list(next(iter(summary["label_aps"].values())))
+    header = ("class", "AP", *(f"AP at {distance} m" for distance in distances), *_ERRORS.values())
+    rows = [
+        [
+            name,
+            _number(summary["mean_dist_aps"][name]),
+            *(_number(aps[distance]) for distance in distances),
+            *(_number(summary["label_tp_errors"][name][error]) for error in _ERRORS),
+        ]
+        for name, aps in summary["label_aps"].items()
+    ]
+    return [overall, Table("by class; errors in m, 1 - IoU, rad, m/s, 1 - accuracy", header, rows)]
+
+
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:.3f}"

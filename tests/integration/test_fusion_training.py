@@ -1,0 +1,154 @@
+"""Training on camera and radar: what a run leaves, exact resume, camera only and two stages, several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import boxwright as bw
+from boxwright.cli.main import main
+from boxwright.config.fusion import FusionConfig
+from boxwright.config.load import load
+from boxwright.jobs.train import train
+from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
+from tests.integration.small_runs import run
+from tests.integration.test_resume import assert_same, assert_same_run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_root(tmp_path_factory.mktemp("fahrten ünd mehr") / "nuscenes")
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path) -> Path:
+    """The run that nothing disturbed."""
+    done = run(tiny_settings(root, root.parent / "runs", name="whole", **{"optim.ema_decay": 0.9}))
+    assert done.returncode == 0, done.stderr
+    return root.parent / "runs" / "whole"
+
+
+def test_what_a_run_leaves(whole: Path) -> None:
+    with (whole / "results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    assert {"train/tot", "train/hm", "val/velocity", "metrics/NDS", "metrics/mAVE", "AP/overall", "AP/car"} <= set(
+        rows[0]
+    )
+    assert {"Scores/trans_err", "Scores/NDS"} <= set(rows[0])
+    summary = json.loads((whole / "metrics_summary.json").read_text(encoding="utf-8"))
+    assert 0 <= summary["nd_score"] <= 1
+    submission = json.loads((whole / "results_nuscenes_det_val.json").read_text(encoding="utf-8"))
+    assert len(submission["results"]) == 2
+    assert submission["meta"]["use_radar"]
+
+
+def test_killed_and_told_to_stop(root: Path, whole: Path) -> None:
+    """SIGTERM in the first epoch, SIGKILL in the second, workers change: the same bits as undisturbed."""
+    folder = whole.parent / "told"
+    settings = tiny_settings(root, whole.parent, name="told", **{"optim.ema_decay": 0.9})
+    stopped = run(settings, signal="SIGTERM", at_step=1)
+    assert stopped.returncode == 143, stopped.stderr
+    killed = run({"workers": 1}, resume=folder, at_step=4)
+    assert killed.returncode == -9, killed.stderr
+    done = run({"workers": 2}, resume=folder)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(folder, whole)
+
+
+def test_the_average_is_the_network_where_it_is_off(root: Path, tmp_path: Path) -> None:
+    folder = train(load(FusionConfig, tiny_settings(root, tmp_path, epochs=1)))
+    content = torch.load(folder / "weights" / "last.pt", weights_only=True)
+    ema, own = ({k: v for k, v in content[name].items() if "num_batches" not in k} for name in ("ema", "state_dict"))
+    assert_same(ema, own)
+
+
+def test_camera_only_then_radar_from_its_checkpoint(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(load(FusionConfig, tiny_settings(root, tmp_path, epochs=1, no_radar=True)))
+    state = torch.load(first / "weights" / "best.pt", weights_only=True)["state_dict"]
+    assert not any(key.startswith(("dep_sec", "rot_sec")) for key in state)
+    summary = json.loads((first / "metrics_summary.json").read_text(encoding="utf-8"))
+    assert not summary["meta"]["use_radar"]
+    capsys.readouterr()
+    weights = str(first / "weights" / "best.pt")
+    settings = tiny_settings(root, tmp_path, epochs=1, weights=weights, freeze_backbone=True, noval=True)
+    second = train(load(FusionConfig, settings))
+    told = capsys.readouterr().out
+    assert "velocity" in told  # its heads do not fit
+    assert "are frozen" in told
+    after = torch.load(second / "weights" / "last.pt", weights_only=True)["state_dict"]
+    backbone = [key for key in state if key.startswith(("base.", "dla_up.", "ida_up.")) and "running" not in key]
+    assert all(torch.equal(after[key], state[key]) for key in backbone if "num_batches" not in key)
+    assert not torch.equal(after["hm.0.weight"], state["hm.0.weight"])
+
+
+def test_two_processes(root: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(root, tmp_path, name="two", epochs=1, nproc=2)
+    done = run(settings)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two" / "metrics_summary.json").is_file()
+
+
+def test_val_measures_what_training_measured(root: Path, whole: Path, tmp_path: Path) -> None:
+    best = str(whole / "weights" / "best.pt")
+    settings: dict[str, Any] = {
+        "model": "centerfusion-dla34",
+        "version": VERSION,
+        "workers": 0,
+        "project": str(tmp_path),
+    }
+    found = bw.val(best, root, **settings, plots=1)
+    first = json.loads((whole / "metrics_summary.json").read_text(encoding="utf-8"))
+    assert found.metrics.nd_score == pytest.approx(first["nd_score"], abs=1e-12)
+    assert (tmp_path / "exp" / "plots" / "scene-9002" / "0001.png").is_file()
+    again = bw.val(data=root, json_file=str(tmp_path / "exp" / "results_nuscenes_det_val.json"), **settings)
+    assert again.metrics.nd_score == pytest.approx(first["nd_score"], abs=1e-6)
+    flipped = bw.val(best, root, **settings, flip_test=True, noplots=True)
+    assert len(flipped.predictions) > 0
+
+
+def test_predict_draws_a_scene(root: Path, whole: Path, tmp_path: Path) -> None:
+    best = str(whole / "weights" / "best.pt")
+    words = ["predict", "--model", "centerfusion-dla34", "--weights", best, "--data", str(root), "--version", VERSION]
+    assert main([*words, "--scene", "scene-9002", "--project", str(tmp_path), "--save-json"]) == 0
+    folder = tmp_path / "exp"
+    assert sorted(path.name for path in folder.rglob("*.png")) == ["0001.png", "0002.png"]
+    assert (folder / "scene-9002.mp4").stat().st_size > 1000
+    assert (folder / "results.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"imgsz": [60, 128]}, "60 is not a multiple of 32"),
+        ({"version": "v1.0-big"}, "v1.0-mini"),
+        ({"batch_size": 500}, "500"),
+        ({"train_split": "middle"}, "no split middle"),
+        ({"weights": "nowhere.pth"}, "nowhere.pth"),
+        ({"data": ""}, "train needs --data"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    settings = tiny_settings(root, tmp_path, **changes)
+    flags = [part for name, value in settings.items() for part in _flag(name, value)]
+    assert main(["train", *flags]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if value is True:
+        return [f"--{name.replace('_', '-')}"]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name if '.' in name else name.replace('_', '-')}", *map(str, values)]
