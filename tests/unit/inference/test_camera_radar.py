@@ -131,8 +131,9 @@ def test_several_images_of_different_sizes_run_at_once() -> None:
 def test_flip_test_looks_at_the_mirror_image_too() -> None:
     model = OneCar()
     found = FusionDetector(model, SETTINGS).predict(IMAGE, CALIB, POINTS, flip_test=True)
-    images, maps, _ = model.given[0]
+    images, maps, calibs = model.given[0]
     assert maps is not None
+    assert len(images) == len(maps) == len(calibs) == 2
     assert torch.equal(images[1], images[0].flip(2))
     assert torch.equal(maps[1, 1], -maps[0, 1].flip(1))
     # The peak stands at cell 28 in both, that is at 28 and at 27 when mirrored back: each has half of its score.

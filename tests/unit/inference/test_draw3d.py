@@ -77,13 +77,15 @@ def test_box_around_the_camera_leaves_lines_of_its_visible_part_only() -> None:
     assert not mask[60:200, 80:320].any()
 
 
-def test_near_boxes_lie_over_far_ones() -> None:
-    boxes = detections((0.0, 1.0, 30.0, np.pi / 2), AHEAD)
-    styled = draw_boxes_3d(GREY, solids_of_detections(boxes), CALIB, BoxStyle(captions=False, front=1.0))
-    turned = draw_boxes_3d(
-        GREY, solids_of_detections(boxes).take(np.array([1, 0])), CALIB, BoxStyle(captions=False, front=1.0)
-    )
-    assert np.array_equal(styled, turned)
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_near_boxes_lie_over_far_ones(order: list[int]) -> None:
+    boxes = solids_of_detections(detections((0.0, 1.0, 30.0, np.pi / 2), (0.0, 1.0, 12.0, np.pi / 2)))
+    boxes.labels[:] = (1, 2)
+    solid = BoxStyle(captions=False, front=1.0)
+    image = draw_boxes_3d(GREY, boxes.take(np.array(order)), CALIB, solid)
+    far = draw_boxes_3d(GREY, boxes.take(np.array([0])), CALIB, solid)
+    assert (far[118, 200] == solid_color(1)).all()
+    assert (image[118, 200] == solid_color(2)).all()
 
 
 @pytest.mark.parametrize("caption", [True, False])

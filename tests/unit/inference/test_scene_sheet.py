@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from boxwright.errors import UserError
 from boxwright.inference.scene_sheet import GAP, KeyFrame, SheetOptions, draw_sheet
 from boxwright.inference.scene_video import write_scene
 from boxwright.inference.strokes import solid_color
-from tests.unit.inference.scenes3d import GREY, camera, changed, detections, global_boxes, key_frame, radar
+from tests.unit.inference.scenes3d import camera, changed, detections, global_boxes, key_frame, radar
 
 OPTIONS = SheetOptions(camera_width=320)
 TOP, STEP_X, STEP_Y = 23, 320 + GAP, 180 + GAP  # of the panels
@@ -56,29 +57,15 @@ def test_an_object_is_drawn_in_the_camera_that_sees_it_and_from_above(sensor: in
 
 def test_pose_of_the_vehicle_is_taken_off() -> None:
     pose = np.array([(0, -1, 0, 1000), (1, 0, 0, 500), (0, 0, 1, 3), (0, 0, 0, 1)], np.float64)
-    views = [camera(i) for i in range(1, 7)]
-    moved = []
-    for view in views:
-        record = view.record
-        moved.append(
-            type(view)(
-                type(record)(
-                    record.path,
-                    record.width,
-                    record.height,
-                    record.sensor,
-                    record.sample,
-                    record.calib,
-                    pose @ record.global_from_cam,
-                    record.annotations,
-                ),
-                image=GREY,
-            )
-        )
-    here = global_boxes((15, 2, 0.3))
-    there = global_boxes((1000 - 2, 500 + 15, 0.3 + np.pi / 2))
-    there.centers[:, 2] += 3
-    np.testing.assert_allclose(sheet(cameras=moved, global_from_ego=pose, truth=there), sheet(truth=here), atol=1)
+    seen = {"radar": radar((1, 0, 20, 0, 8)), "detections": detections((3, 1, 25, 0.4))}
+    here = [camera(i, **seen) for i in range(1, 7)]
+    there = [
+        replace(view, record=replace(view.record, global_from_cam=pose @ view.record.global_from_cam)) for view in here
+    ]
+    truth, moved = global_boxes((15, 2, 0.3)), global_boxes((1000 - 2, 500 + 15, 0.3 + np.pi / 2))
+    moved.centers[:, 2] += 3
+    expected = sheet(cameras=here, truth=truth)
+    np.testing.assert_allclose(sheet(cameras=there, global_from_ego=pose, truth=moved), expected, atol=1)
 
 
 def test_detections_of_a_camera_are_drawn_in_it_and_from_above() -> None:
