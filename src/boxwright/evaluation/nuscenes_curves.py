@@ -88,19 +88,19 @@ def _running_mean(values: Floats) -> Floats:
 
 def match_errors(truth: GlobalBoxes, truth_at: Ints, found: GlobalBoxes, found_at: Ints, label: int) -> Floats:
     """The five errors (E, K) of predictions at positions (K,) against the annotations they matched, of one class."""
-    sizes, found_sizes = truth.sizes[truth_at], found.sizes[found_at]
-    smaller = np.minimum(sizes, found_sizes).prod(axis=1)
-    overlap = smaller / (sizes.prod(axis=1) + found_sizes.prod(axis=1) - smaller)
+    sizes, found_sizes = truth.sizes.take(truth_at, axis=0), found.sizes.take(found_at, axis=0)
+    smaller = _volume(np.minimum(sizes, found_sizes))
+    overlap = smaller / (_volume(sizes) + _volume(found_sizes) - smaller)
     period = np.pi if CLASS_NAMES[label] == "barrier" else 2 * np.pi  # a barrier has no front
-    turn = yaw(truth.rotations[truth_at]) - yaw(found.rotations[found_at])
+    turn = yaw(truth.rotations.take(truth_at, axis=0)) - yaw(found.rotations.take(found_at, axis=0))
     attributes = truth.attributes[truth_at]
     wrong = (attributes != found.attributes[found_at]).astype(np.float64)
     return np.stack(
         (
-            _length(found.centers[found_at] - truth.centers[truth_at]),
+            _length(found.centers.take(found_at, axis=0) - truth.centers.take(truth_at, axis=0)),
             1 - overlap,
             np.abs((turn + period / 2) % period - period / 2),
-            _length(found.velocities[found_at] - truth.velocities[truth_at]),
+            _length(found.velocities.take(found_at, axis=0) - truth.velocities.take(truth_at, axis=0)),
             np.where(attributes < 0, np.nan, wrong),
         )
     )
@@ -108,6 +108,10 @@ def match_errors(truth: GlobalBoxes, truth_at: Ints, found: GlobalBoxes, found_a
 
 def _length(vectors: Floats) -> Floats:
     return np.sqrt(vectors[:, 0] ** 2 + vectors[:, 1] ** 2)  # horizontal
+
+
+def _volume(sizes: Floats) -> Floats:
+    return sizes[:, 0] * sizes[:, 1] * sizes[:, 2]  # several times faster than a product along so short an axis
 
 
 def yaw(quaternions: Floats) -> Floats:

@@ -86,8 +86,8 @@ def keep_counted(
     distances: list[Floats] = [np.zeros(0)]
     for first in range(0, len(positions), _BLOCK):
         part = positions[first : first + _BLOCK]
-        offsets = boxes.centers[part, :2] - ego_positions[boxes.samples[part], :2]
-        distance = np.sqrt((offsets**2).sum(axis=1))
+        offsets = boxes.centers.take(part, axis=0)[:, :2] - ego_positions.take(boxes.samples[part], axis=0)[:, :2]
+        distance = np.sqrt(offsets[:, 0] ** 2 + offsets[:, 1] ** 2)
         counted = (distance < CLASS_RANGES[name]) & (boxes.num_points[part] != 0)
         if name in _PARKED_IN_RACKS and len(racks.samples):
             counted &= ~inside_racks(boxes.samples[part], boxes.centers[part], racks)

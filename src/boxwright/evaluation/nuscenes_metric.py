@@ -258,9 +258,9 @@ def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResul
     best_first = found.at[turns]
     matches = match(
         found.boxes.samples[best_first],
-        found.boxes.centers[best_first, :2],
+        found.boxes.centers.take(best_first, axis=0)[:, :2],
         truth.boxes.samples[truth.at],
-        truth.boxes.centers[truth.at, :2],
+        truth.boxes.centers.take(truth.at, axis=0)[:, :2],
         DISTANCES,
     )
     scores = found.boxes.scores[best_first]
@@ -273,13 +273,7 @@ def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResul
         curves.append(make_curve(matched, scores, errors, len(truth.at)))
         ranges = own_ranges.copy()
         ranges[matched] = truth_ranges[match_of[matched]]
-        inside = [ranges == here for here in range(len(range_truth))]
-        by_range.append(
-            [
-                make_curve(matched[own], scores[own], errors[:, own[matched]], int(count))
-                for own, count in zip(inside, range_truth, strict=True)
-            ]
-        )
+        by_range.append(_split_by_range(ranges, matched, scores, errors, range_truth))
     at_error_distance = DISTANCES.index(ERROR_DISTANCE)
     undefined = UNDEFINED.get(CLASS_NAMES[label], ())
     defined = np.array([np.nan if name in undefined else 0.0 for name in ERROR_NAMES])
@@ -297,6 +291,22 @@ def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResul
     )
 
 
+def _split_by_range(
+    ranges: Ints, matched: NDArray[np.bool_], scores: Floats, errors: Floats, range_truth: Ints
+) -> list[Curve]:
+    """A curve of each range alone; as `make_curve`, with the range (P,) of each prediction and annotations (R,)."""
+    ranges = ranges.astype(np.uint8)  # one byte: numpy sorts it by counting
+    order, match_order = ranges.argsort(kind="stable"), ranges[matched].argsort(kind="stable")
+    matched_at, scores, errors = matched[order], scores[order], errors.take(match_order, axis=1)
+    edges = np.arange(1, len(range_truth))
+    parts = np.split(np.arange(len(order)), np.searchsorted(ranges, edges, sorter=order))
+    match_parts = np.split(errors, np.searchsorted(ranges[matched], edges, sorter=match_order), axis=1)
+    return [
+        make_curve(matched_at[part], scores[part], own, int(count))
+        for part, own, count in zip(parts, match_parts, range_truth, strict=True)
+    ]
+
+
 def _errors_by_distance(truth: _Counted, found: _Counted, turns: Ints, matches: Ints, label: int) -> Iterator[Floats]:
     """The errors (E, K) of the matches at each distance, best prediction first.
 
@@ -310,7 +320,7 @@ def _errors_by_distance(truth: _Counted, found: _Counted, turns: Ints, matches: 
         new = ((match_of >= 0) & (match_of != known)).nonzero()[0]
         errors[:, new] = match_errors(truth.boxes, truth.at[match_of[new]], found.boxes, found.at[new], label)
         known[new] = match_of[new]
-        yield errors[:, turns[row >= 0]]
+        yield errors.take(turns[row >= 0], axis=1)
 
 
 def _range_of(distances: Floats) -> Ints:
