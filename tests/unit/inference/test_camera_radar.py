@@ -15,6 +15,7 @@ from boxwright.data.fusion.samples import make_sample
 from boxwright.data.fusion.settings import SampleSettings
 from boxwright.errors import UserError
 from boxwright.inference.camera_radar import FusionDetector
+from boxwright.models.centerfusion import CenterFusionSpec, build_centerfusion
 from boxwright.ops.center_heads import raw_from_depth
 from boxwright.structures3d import RawHeads
 from tests.unit.inference.scenes3d import CALIB, camera, radar
@@ -177,3 +178,28 @@ def test_wrong_input_is_told(image: object, calib: np.ndarray, points: np.ndarra
 def test_numbers_of_images_intrinsics_and_radars_must_agree() -> None:
     with pytest.raises(UserError, match="2 images, 1 intrinsics"):
         FusionDetector(OneCar(), SETTINGS).predict_many([IMAGE, IMAGE], [CALIB])
+
+
+@pytest.mark.parametrize("with_radar", [True, False])
+def test_real_network_sees_the_same_alone_and_among_others(with_radar: bool) -> None:
+    torch.manual_seed(2)
+    model = build_centerfusion(CenterFusionSpec(width=0.125, radar=with_radar))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("dim.") and parameter.shape == (3,):
+                parameter.fill_(2.0)  # an untrained network has objects of no size
+    detector = FusionDetector(model, replace(SETTINGS, radar=with_radar))
+    other = np.diag((0.8, 0.8, 1.0)) @ CALIB
+    points = [radar((0.116, 0.5, 13.0, 2, 0)) if with_radar else None, None]
+    together = detector.predict_many([IMAGE, IMAGE[::-1]], [CALIB, other], points, score_threshold=-1.0)
+    alone = [
+        detector.predict(IMAGE, CALIB, points[0], score_threshold=-1.0),
+        detector.predict(IMAGE[::-1], other, points[1], score_threshold=-1.0),
+    ]
+    for one, same in zip(together, alone, strict=True):
+        assert len(one) == 100
+        assert (one.scores[:-1] >= one.scores[1:]).all()
+        np.testing.assert_allclose(one.scores, same.scores, atol=1e-5)
+        np.testing.assert_allclose(one.locations[:5], same.locations[:5], rtol=1e-3, atol=1e-3)
+    assert next(model.parameters()).device == next(detector.model.parameters()).device
+    assert model.training, "the network that was given is left as it was"
