@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from boxwright.engine.callbacks import Callback
     from boxwright.evaluation.fusion_loop import FusionEvaluation
     from boxwright.evaluation.loop import Evaluation
+    from boxwright.inference.camera_radar import FusionDetector
     from boxwright.inference.predictor import Detector
     from boxwright.inference.verify import Agreement
     from boxwright.jobs.anchors import AnchorReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "anchors", "evolve", "export", "load", "predict", "train", "val"]
+__all__ = ["__version__", "anchors", "evolve", "export", "load", "load_fusion", "predict", "train", "val"]
 
 
 def load(
@@ -60,6 +61,26 @@ def load(
         classifier=classifier,
         classifier_weights=classifier_weights,
     )
+
+
+def load_fusion(
+    weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = "faithful"
+) -> FusionDetector:
+    """Load a camera and radar checkpoint, ready to predict on images with their intrinsics and radar points.
+
+    Args:
+        weights: a Boxwright checkpoint of `centerfusion-dla34`, or a published CenterFusion `.pth`.
+        device: cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU.
+        half: compute in fp16 (GPU) or bf16 (CPU).
+        no_radar: a published file is of the camera-only network.
+        compat: faithful, or fixed: without the known defects of the published association.
+
+    Raises:
+        UserError: missing, damaged, of another model, or incomplete.
+    """
+    from boxwright.jobs.fusion_weights import load_detector
+
+    return load_detector(weights, device=device, half=half, no_radar=no_radar, compat=compat)
 
 
 def train(

@@ -1,6 +1,6 @@
 """Camera and radar to 3-D boxes from Python: images with their intrinsics and radar in, detections out.
 
-    detector = FusionDetector(model, settings)
+    detector = boxwright.load_fusion("best.pt")
     found = detector.predict("front.jpg", intrinsics, radar)
     found.locations, found.dims, found.rotation_y, found.scores
 

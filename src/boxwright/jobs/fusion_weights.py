@@ -14,8 +14,10 @@ from boxwright.checkpoints.center_pth import load_published, read_center_pth
 from boxwright.checkpoints.native import is_native, load_checkpoint
 from boxwright.config.fusion import FAMILY, MODEL, FusionConfig
 from boxwright.config.load import load
-from boxwright.engine.fusion3d import frustum_options
+from boxwright.engine.device import select_device
+from boxwright.engine.fusion3d import frustum_options, sample_settings
 from boxwright.errors import UserError
+from boxwright.inference.camera_radar import FusionDetector
 from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_centerfusion
 
 
@@ -61,6 +63,20 @@ def open_trained(weights: str, *, no_radar: bool, compat: str) -> TrainedFusion:
             )
     model.frustum = frustum_options(config)
     return TrainedFusion(model.eval(), config)
+
+
+def load_detector(
+    weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = "faithful"
+) -> FusionDetector:
+    """A network to use from Python, with the settings that shape its input; see `open_trained`.
+
+    Args:
+        device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
+        half: compute in fp16 (GPU) or bf16 (CPU).
+    """
+    where = select_device(device)
+    trained = open_trained(str(weights), no_radar=no_radar, compat=compat)
+    return FusionDetector(trained.model, sample_settings(trained.config), device=where, half=half)
 
 
 def load_into(model: CenterFusion, weights: str) -> str:

@@ -1,0 +1,51 @@
+"""A camera and radar checkpoint becomes a detector in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import boxwright as bw
+from boxwright.checkpoints.native import FORMAT, VERSION, save_checkpoint
+from boxwright.config.fusion import FAMILY, FusionConfig
+from boxwright.config.load import load
+from boxwright.errors import UserError
+from boxwright.models.centerfusion import CenterFusionSpec, build_centerfusion
+from boxwright.structures3d import CLASS_NAMES
+
+
+def written(path: Path, family: str = FAMILY) -> Path:
+    torch.manual_seed(0)
+    spec = CenterFusionSpec(width=0.125)
+    model = build_centerfusion(spec)
+    with torch.no_grad():
+        dict(model.named_parameters())["dim.2.bias"].fill_(2.0)
+    config = load(FusionConfig, {"imgsz": [64, 96], "radar": {"max_depth": 30.0}})
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": {"family": family, "spec": spec.to_mapping(), "names": list(CLASS_NAMES)},
+        "config": config.model_dump(mode="json"),
+        "state_dict": model.state_dict(),
+    }
+    save_checkpoint(path, content)
+    return path
+
+
+def test_a_checkpoint_is_loaded_with_the_settings_it_was_trained_with(tmp_path: Path) -> None:
+    detector = bw.load_fusion(written(tmp_path / "best.pt"), device="cpu")
+    assert detector.settings.input_hw == (64, 96)
+    assert detector.settings.max_depth == 30.0
+    image = np.zeros((90, 160, 3), np.uint8)
+    calib = np.array([(120.0, 0, 80), (0, 120.0, 45), (0, 0, 1)])
+    found = detector.predict(image, calib, np.zeros((18, 0)), score_threshold=-1.0, max_detections=5)
+    assert len(found) == 5
+    assert torch.isfinite(found.locations).all()
+
+
+def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"other\.pt is not a checkpoint of centerfusion"):
+        bw.load_fusion(written(tmp_path / "other.pt", family="detect2d"), device="cpu")
