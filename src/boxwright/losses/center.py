@@ -98,7 +98,7 @@ def heatmap_loss(raw: Tensor, targets: FusionTargets) -> Tensor:
     Without objects only the background counts, undivided.
     """
     scores = raw.sigmoid().clamp(_EPS, 1 - _EPS)
-    background = ((1 - scores).log() * scores**2 * (1 - targets.heatmap) ** 4).sum()
+    background = ((1 - scores).log() * scores**2 * (1 - targets.heatmap.to(raw.dtype)) ** 4).sum()
     area = raw.shape[2] * raw.shape[3]
     found = scores.flatten(1).gather(1, targets.label * area + targets.cell)
     objects = (found.log() * (1 - found) ** 2 * targets.valid).sum()
@@ -109,13 +109,13 @@ def masked_l1(values: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute difference over the components that have a label; 0 where none has. All (B, M, C)."""
     # What is not known may be NaN: it is replaced before the difference, since NaN times 0 is NaN.
     difference = (values - wanted.masked_fill(~valid, 0)).abs()
-    return (difference * valid).sum() / (valid.sum() + _EPS)
+    return (difference * valid).sum() / (valid.sum(dtype=values.dtype) + _EPS)
 
 
 def attribute_loss(logits: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
     """Mean binary cross entropy over the attributes of the object's family. All (B, M, 8)."""
     cost = functional.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype), reduction="none")
-    return (cost * valid).sum() / (valid.sum() + _EPS)
+    return (cost * valid).sum() / (valid.sum(dtype=logits.dtype) + _EPS)
 
 
 def rotation_loss(values: Tensor, targets: FusionTargets) -> Tensor:
@@ -127,8 +127,9 @@ def rotation_loss(values: Tensor, targets: FusionTargets) -> Tensor:
     bins = values.unflatten(2, (_NUM_BINS, _BIN_CHANNELS))
     labelled = targets.rot_valid[..., None].expand_as(targets.rot_bins)
     entropy = functional.cross_entropy(bins[..., :2].movedim(-1, 1), targets.rot_bins, reduction="none")
-    wanted = torch.stack((targets.rot_residuals.sin(), targets.rot_residuals.cos()), dim=-1)
-    distance = functional.smooth_l1_loss(bins[..., 2:], wanted.to(values.dtype), reduction="none").sum(-1)
+    residuals = targets.rot_residuals.to(values.dtype)
+    wanted = torch.stack((residuals.sin(), residuals.cos()), dim=-1)
+    distance = functional.smooth_l1_loss(bins[..., 2:], wanted, reduction="none").sum(-1)
     inside = labelled & (targets.rot_bins > 0)
     return (_mean_by_bin(entropy, labelled) + _mean_by_bin(distance, inside)).sum()
 
