@@ -48,6 +48,7 @@ NETWORK = (
     Flag("network.width", "--network.width", "1.0", "factor of all channel counts"),
     Flag("network.dla_node", "--network.dla_node", "dcn", "dcn or conv: deformable or plain where levels meet", "KIND"),
     Flag("network.head_conv", "--network.head_conv", "256", "hidden channels of a head, before the factor"),
+    Flag("network.first_depth", "--network.first_depth", "1.0", "metres that depth heads say before training"),
 )
 RADAR = (
     Flag("radar.sweeps", "--radar.sweeps", "3", "sweeps of each radar that are gathered"),

@@ -43,6 +43,7 @@ class NetworkConfig(Frozen):
     width: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0  # factor of all channel counts
     dla_node: Literal["dcn", "conv"] = "dcn"  # deformable or plain convolutions where levels meet
     head_conv: Annotated[int, Field(ge=1)] = 256  # hidden channels of a head, before the factor
+    first_depth: Positive = 1.0  # metres that the depth heads say before training; published 1
 
 
 class RadarConfig(Frozen):

@@ -24,6 +24,7 @@ from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
+PUBLISHED_FIRST_DEPTH = 1.0
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
 BACKBONE = ("base.", "dla_up.", "ida_up.")
 
@@ -50,6 +51,8 @@ class FusionRun:
         train, val = _open(config, world)
         torch.manual_seed(config.seed)
         model = build_centerfusion(spec_of(config))
+        if config.network.first_depth != PUBLISHED_FIRST_DEPTH:  # of which the bias is 0 but for rounding
+            model.start_at_depth(config.network.first_depth)
         if config.weights and world.is_first:  # the others get theirs when the task is made
             print(load_into(model, config.weights))
         return cls(config, model, train, val)

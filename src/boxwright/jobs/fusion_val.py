@@ -68,7 +68,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         if not config.noplots:
             from boxwright.reporting.nuscenes_plots import plot_nuscenes_curves
 
-            plot_nuscenes_curves(found.metrics, folder)
+            plot_nuscenes_curves(found.metrics, folder / "curves")
     else:
         print(f"{config.data} has no annotations of {name}: the submission is written, nothing is measured")
     if config.plots:

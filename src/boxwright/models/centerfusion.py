@@ -19,6 +19,7 @@ from boxwright.models.center_heads import CAMERA_HEADS, FIRST_HEADS, SECOND_HEAD
 from boxwright.models.deform_layer import NodeKind
 from boxwright.models.dla import CHANNELS, Dla34
 from boxwright.models.dla_up import DlaUp, IdaUp
+from boxwright.ops.center_heads import raw_from_depth
 from boxwright.ops.frustum import FrustumOptions, associate
 from boxwright.structures3d import CLASS_NAMES, RawHeads
 
@@ -114,6 +115,13 @@ class CenterFusion(nn.Module):
     def unused_prefixes(self) -> tuple[str, ...]:
         """What the names of the parameters begin with that no gradient reaches; they are published all the same."""
         return tuple(f"base.{name}." for name in self.base.unused_modules)
+
+    def start_at_depth(self, depth: float) -> None:
+        """Let the depth heads say so many metres before they have learned anything; published, they say 1."""
+        bias = raw_from_depth(torch.tensor(depth, dtype=torch.float64))
+        for name in ("dep", "dep_sec"):
+            if name in (*self.first_heads, *self.second_heads):
+                nn.init.constant_(cast(Tensor, cast(nn.Sequential, getattr(self, name))[-1].bias), float(bias))
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 64 x width, h / 4, w / 4) of normalised images (B, 3, h, w), sides multiples of 32."""
