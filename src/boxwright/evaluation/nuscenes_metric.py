@@ -295,15 +295,15 @@ def _split_by_range(
     ranges: Ints, matched: NDArray[np.bool_], scores: Floats, errors: Floats, range_truth: Ints
 ) -> list[Curve]:
     """A curve of each range alone; as `make_curve`, with the range (P,) of each prediction and annotations (R,)."""
-    ranges = ranges.astype(np.uint8)  # one byte: numpy sorts it by counting
-    order, match_order = ranges.argsort(kind="stable"), ranges[matched].argsort(kind="stable")
+    own = ranges.astype(np.uint8)  # one byte: numpy sorts it by counting
+    order, match_order = own.argsort(kind="stable"), own[matched].argsort(kind="stable")
     matched_at, scores, errors = matched[order], scores[order], errors.take(match_order, axis=1)
     edges = np.arange(1, len(range_truth))
-    parts = np.split(np.arange(len(order)), np.searchsorted(ranges, edges, sorter=order))
-    match_parts = np.split(errors, np.searchsorted(ranges[matched], edges, sorter=match_order), axis=1)
+    parts = np.split(np.arange(len(order)), np.searchsorted(own, edges, sorter=order))
+    match_parts = np.split(errors, np.searchsorted(own[matched], edges, sorter=match_order), axis=1)
     return [
-        make_curve(matched_at[part], scores[part], own, int(count))
-        for part, own, count in zip(parts, match_parts, range_truth, strict=True)
+        make_curve(matched_at[part], scores[part], part_errors, int(count))
+        for part, part_errors, count in zip(parts, match_parts, range_truth, strict=True)
     ]
 
 
