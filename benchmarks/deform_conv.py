@@ -4,7 +4,7 @@
 them; forward and backward, also of offsets and masks; CPU time, runs alternating, medians. The ordinary convolution
 stands beside them: what a deformable one costs on top.
 
-    OMP_NUM_THREADS=1 python benchmarks/deform_conv.py [--rounds 5] [--channels 64 16] [--batch 1] [--dtype float32]
+    python benchmarks/deform_conv.py [--rounds 5] [--channels 64 16] [--batch 1] [--dtype float32] [--threads 1]
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 16])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     keep_large_buffers()
-    threads = torch.get_num_threads()
-    print(f"deformable 3x3 convolution, {options.batch} x C x {HEIGHT} x {WIDTH}, {options.dtype}, {threads} thread(s)")
+    print(
+        f"deformable 3x3 convolution, {options.batch} x C x {HEIGHT} x {WIDTH}, {options.dtype}, {options.threads} thread(s)"
+    )
     print(f"{'C':>4}{'torchvision ms':>16}{'rows ms':>10}{'ratio':>8}{'plain conv ms':>15}{'largest difference':>20}")
     for channels in options.channels:
         compare(options.batch, channels, getattr(torch, options.dtype), options.rounds)
