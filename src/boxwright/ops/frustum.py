@@ -130,7 +130,7 @@ def found_objects(heads: Mapping[str, Tensor], calibs: Tensor, options: FrustumO
     objects = FrustumObjects(boxes, depth, depth_thresholds(boxes, dims, decode_rotation(rotation), calibs, options))
     if not options.by_depth:
         return objects
-    order = depth.argsort(dim=1, stable=True)
+    _, order = _sorted(depth)
     return FrustumObjects(
         boxes.gather(1, order[..., None].expand(-1, -1, 4)), depth.gather(1, order), objects.thresholds.gather(1, order)
     )
@@ -163,7 +163,7 @@ def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid
     grid = (height, width)
     near, far = (depth - thresholds).clamp(min=0), depth + thresholds
     depths, rows, columns = _by_depth(radar[:, 0], near.dtype)
-    after = torch.searchsorted(depths, near, right=True)
+    after = _count_up_to(depths, near)
     regions, windows = _regions_and_windows(boxes, options, grid)
     first = first_inside(rows, columns, depths.isfinite(), after, regions, grid)
     place = first.clamp(max=depths.shape[1] - 1)
@@ -191,8 +191,22 @@ def _by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor
         rows, columns = rows.astype(np.int64), (cells - rows * width).astype(np.int64)
         return torch.from_numpy(depths).to(dtype), torch.from_numpy(rows), torch.from_numpy(columns)
     depth = depth.flatten(1)
-    depths, order = torch.where(depth > 0, depth, torch.inf).sort(dim=1, stable=True)
+    depths, order = _sorted(torch.where(depth > 0, depth, torch.inf))
     return depths.to(dtype), order // width, order % width
+
+
+def _sorted(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Rising values (B, N) and their places, equal ones as they came."""
+    if torch.onnx.is_in_onnx_export():
+        return values.sort(dim=1)  # becomes TopK, of which ONNX promises that equal ones stay in order
+    return values.sort(dim=1, stable=True)
+
+
+def _count_up_to(rising: Tensor, limits: Tensor) -> Tensor:
+    """How many of the rising values (B, P) are at most each of the limits (B, K)."""
+    if torch.onnx.is_in_onnx_export():  # ONNX knows no bisection
+        return (rising[:, None] <= limits[..., None]).sum(-1)
+    return torch.searchsorted(rising, limits, right=True)
 
 
 def _compact_by_depth(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:

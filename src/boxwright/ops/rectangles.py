@@ -104,9 +104,9 @@ def _pick(sets: Tensor, line: Tensor) -> Tensor:
 
 
 def _power(bit: Tensor) -> Tensor:
-    return torch.ones_like(bit) << bit
+    return torch.bitwise_left_shift(torch.ones_like(bit), bit)
 
 
 def _lowest_bit(words: Tensor) -> Tensor:
     """Number of the lowest bit set, 0 without any. A power of two is exact in float32, its logarithm near enough."""
-    return (words & -words).clamp(min=1).float().log2().round().long()
+    return (words & -words).float().clamp(min=1).log2().round().long()
