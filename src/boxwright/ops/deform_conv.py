@@ -2,8 +2,8 @@
 
 Three formulations of one function, equal to rounding; `deform_conv` takes the one that is fastest where it runs:
 - "rows", for CPUs: pixels are rows of a table, a tap is a weighted sum of four rows (`embedding_bag`), then one matrix
-  product over all taps. It goes in strips of output pixels, and the backward pass samples again, so that the 9 C values a
-  pixel are never held for a whole batch. 64 channels at 112 x 200, forward and backward: 11 times faster than
+  product over all taps. It goes in strips of output pixels, and the backward pass samples again, so that the 9 C values
+  a pixel are never held for a whole batch. 64 channels at 112 x 200, forward and backward: 11 times faster than
   torchvision's operator in CPU time (benchmarks/deform_conv.py).
 - "torchvision", for GPUs: its CUDA operator.
 - "grid", for exporters: `grid_sample` and one matrix product, both standard operators of ONNX.
@@ -28,9 +28,7 @@ from torchvision.ops import deform_conv2d
 Implementation = Literal["auto", "rows", "torchvision", "grid"]
 TAPS = 9
 _BORDER = 2  # rows of zeros around the table, so that any place next to the image or beyond has its four corners
-_STRIP_VALUES = (
-    4 * 1024**2
-)  # sampled values of a strip, 16 MB of float32: less is no faster, and threads meet more often
+_STRIP_VALUES = 4 * 1024**2  # sampled values of a strip, 16 MB of float32: fewer are no faster
 
 
 def deform_conv(
