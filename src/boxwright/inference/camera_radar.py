@@ -74,7 +74,7 @@ class FusionDetector:
         """Find objects in one image.
 
         Args:
-            image: a file, or an (H, W, 3) uint8 BGR array.
+            image: a file, or an (H, W, 3) uint8 RGB array.
             intrinsics: (3, 3) or (3, 4) camera matrix in pixels of this image.
             radar: (18, N) points in the frame of the camera, see `structures3d.RADAR_FIELDS`; rows 8 and 9 hold the
                 velocity along camera x and z, compensated for the own motion. None: no returns.
@@ -191,8 +191,8 @@ def _pixels(image: str | Path | Image) -> Image:
     if not isinstance(image, np.ndarray):
         return read_image(Path(image))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise UserError(f"an image must be an (H, W, 3) uint8 BGR array, not {image.shape} {image.dtype}")
-    return np.ascontiguousarray(image)
+        raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}")
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def _camera_matrix(intrinsics: Floats) -> npt.NDArray[np.float64]:

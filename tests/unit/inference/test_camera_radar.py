@@ -82,7 +82,7 @@ def test_network_gets_what_a_sample_of_validation_holds(tmp_path: Path) -> None:
     model = OneCar()
     detector = FusionDetector(model, SETTINGS)
     detector.predict(path, CALIB, POINTS)
-    detector.predict(IMAGE, CALIB[:, :3], POINTS)
+    detector.predict(IMAGE[..., ::-1], CALIB[:, :3], POINTS)
     sample = make_sample(Stored(path, POINTS), 0, SETTINGS, None)  # pyright: ignore[reportArgumentType]
     for images, maps, calibs in model.given:
         assert maps is not None
