@@ -34,9 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_large_buffers()
-    print(
-        f"deformable 3x3 convolution, {options.batch} x C x {HEIGHT} x {WIDTH}, {options.dtype}, {options.threads} thread(s)"
-    )
+    size = f"{options.batch} x C x {HEIGHT} x {WIDTH}"
+    print(f"deformable 3x3 convolution, {size}, {options.dtype}, {options.threads} thread(s)")
     print(f"{'C':>4}{'torchvision ms':>16}{'rows ms':>10}{'ratio':>8}{'plain conv ms':>15}{'largest difference':>20}")
     for channels in options.channels:
         compare(options.batch, channels, getattr(torch, options.dtype), options.rounds)
