@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 Size = tuple[int, int]
 """H, W."""
+Integers = npt.NDArray[np.int64]
 _BITS = 62  # of an int64: the sign is left out, so that differences and logarithms of single bits hold
 _WEIGHTS = 125  # powers of four in the range of float32 (and bfloat16): 2^-124 to 2^124
 _LEAST = 2.0 ** (1 - _WEIGHTS)
@@ -56,12 +59,45 @@ def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, wi
 def last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
     """One plus the number of the last rectangle that covers each cell, 0 where none does: (B, H, W) int64.
 
-    Rectangle k weighs 4^k. The sum of those over a cell, a product of matrices, lies between the weight of the last one
-    and 4/3 of it, so its logarithm tells which that is, whatever the precision of the sum.
+    On the CPU small rectangles are painted cell by cell; else the sums of weights tell.
 
     Args:
         windows: (B, K, 4) int64 rectangles, in the order in which they are painted.
         painted: (B, K) bool; the others are left out.
+    """
+    if windows.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows, columns = (windows[..., 1::2] - windows[..., ::2]).clamp(min=0).unbind(-1)
+        counts = rows * columns * painted
+        if int(counts.sum()) <= len(windows) * grid[0] * grid[1]:  # bounds memory and time
+            top, left, widths, listed = (
+                array.flatten().numpy() for array in (windows[..., 0], windows[..., 2], columns, counts)
+            )
+            return torch.from_numpy(_painted_in_turn(top, left, widths, listed, len(windows), grid))
+    return _heaviest(windows, painted, grid)
+
+
+def _painted_in_turn(
+    top: Integers, left: Integers, widths: Integers, counts: Integers, images: int, grid: Size
+) -> Integers:
+    """`last_covering` of rectangles (B * K) of so many cells each, of which all cells are listed."""
+    height, width = grid
+    owner = np.repeat(np.arange(len(counts)), counts)
+    inner = np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
+    row = inner // widths[owner]
+    of_image = len(counts) // images
+    image, number = np.divmod(np.arange(len(counts)), of_image)
+    start = (image * height + top) * width + left
+    covered = np.zeros((images, height, width), np.int64)
+    # Of a place that is written more than once NumPy keeps the last value.
+    covered.reshape(-1)[start[owner] + row * width + inner - row * widths[owner]] = number[owner] + 1
+    return covered
+
+
+def _heaviest(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
+    """`last_covering` by sums of weights, without a list of cells.
+
+    Rectangle k weighs 4^k. The sum of those over a cell, a product of matrices, lies between the weight of the last one
+    and 4/3 of it, so its logarithm tells which that is, whatever the precision of the sum.
     """
     y0, y1, x0, x1 = windows.unbind(-1)
     rows = _covered(y0, torch.where(painted, y1, y0), grid[0])
