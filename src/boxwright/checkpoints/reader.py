@@ -131,6 +131,9 @@ def _read_native(content: dict[str, Any], path: Path) -> Weights:
     model, state = content.get("model"), content.get("ema") or content.get("state_dict")
     if not isinstance(model, dict) or not isinstance(state, dict):
         raise UserError(f"{path} is a Boxwright checkpoint without a model")
+    family = cast(dict[str, Any], model).get("family")
+    if family is not None:
+        raise UserError(f"{path} is a checkpoint of {family}: name its model, as --model {family}-dla34")
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
     return _described(state_dict, cast(dict[str, Any], model), path, "native")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.cli.flags import Parser, origins
+from boxwright.cli.fusion_flags import FAMILY
 from boxwright.cli.train import OPTIM, RUN
 from boxwright.errors import UserError
 
@@ -74,6 +75,11 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("--imgsz takes one side, or height and width")
     if num_classes is not None and num_classes < 1:
         raise UserError(f"--nc {num_classes}: a model has at least one class")
+    if model.startswith(FAMILY):
+        from boxwright.jobs.fusion_info import describe_fusion
+
+        print(describe_fusion(model, given["imgsz"] if given["imgsz"] != [640] else [448, 800]))
+        return 0
     from boxwright.jobs import info
 
     if given["find"]:
