@@ -75,7 +75,7 @@ def test_a_file_that_is_no_table(text: str, message: str, tmp_path: Path) -> Non
 
 
 def test_tables_longer_than_the_window_and_of_any_layout(tmp_path: Path) -> None:
-    records = [{"token": str(n), "text": "x" * (n % 4000), "more": [1, [2, 3], {"a": None}]} for n in range(500)]
+    records = [{"token": str(n), "text": "x" * (n % 4000), "more": [1, [2, 3], {"a": None}]} for n in range(1500)]
     for indent in (None, 0, 4):
         (tmp_path / "log.json").write_text(json.dumps(records, indent=indent))
         assert list(read_table(tmp_path, "log")) == records

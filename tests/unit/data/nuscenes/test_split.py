@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,36 @@ def test_velocities_are_unknown_where_the_gap_is_too_long(tmp_path: Path) -> Non
     cars, men = truth.take(truth.labels == 0), truth.take(truth.labels == 5)
     np.testing.assert_allclose(cars.velocities, [(4, 0), (4 / 3, 0), (np.nan, np.nan)])
     assert np.isnan(men.velocities).all()
+
+
+def test_velocities_between_neighbours_too_far_apart_are_unknown(tmp_path: Path) -> None:
+    made = tables()
+    for record in made["sample"]:
+        record["timestamp"] += 1_200_000 * int(record["token"][-1])  # 1.7 s from one to the next, 3.4 s over two
+    truth = NuscenesSplit(opened(tmp_path, made), "mini_train").ground_truth()
+    assert np.isnan(truth.velocities).all()
+
+
+def test_a_box_is_seen_only_if_a_corner_in_the_image_is_far_enough(tmp_path: Path) -> None:
+    made = tables(samples=1)
+    man, car = made["sample_annotation"][1], made["sample_annotation"][0]
+    man |= {"translation": [0.6, 0.0, 1.5], "size": [0.2, 0.2, 0.2]}  # all corners in the image, at 0.5 to 0.7 m
+    car |= {"translation": [1.2, 0.0, 1.5], "size": [0.2, 0.2, 0.2]}
+    shown = NuscenesSplit(opened(tmp_path, made), "mini_train").record(0).annotations
+    assert shown.labels.tolist() == [0]
+
+
+def test_the_place_of_the_car_is_that_of_its_lidar(tmp_path: Path) -> None:
+    made = tables()
+    for record in made["ego_pose"]:
+        record["translation"][1] = 7.0 if "LIDAR" in record["token"] else 0.0
+    made["sample_data"].insert(0, made["sample_data"].pop(next(_lidar_rows(made))))
+    split = NuscenesSplit(opened(tmp_path, made), "mini_train")
+    np.testing.assert_allclose(split.ego_positions(), [(0, 7, 0), (1, 7, 0), (2, 7, 0)])
+
+
+def _lidar_rows(made: Tables) -> Iterator[int]:
+    return (row for row, record in enumerate(made["sample_data"]) if "LIDAR" in record["token"])
 
 
 def test_ground_truth_and_bike_racks(tmp_path: Path) -> None:
