@@ -22,7 +22,7 @@ from boxwright.evaluation.nuscenes_metric import DISTANCES, NuscenesMetrics, eva
 from boxwright.structures3d import CLASS_NAMES, GlobalBoxes
 from tests.unit.evaluation.nuscenes_boxes import box, boxes, greedy, loop_ap, rack_arrays
 
-CAR, BICYCLE, BARRIER = (CLASS_NAMES.index(name) for name in ("car", "bicycle", "barrier"))
+CAR, BARRIER = (CLASS_NAMES.index(name) for name in ("car", "barrier"))
 ERROR = {name: place for place, name in enumerate(ERROR_NAMES)}
 AT_2M = DISTANCES.index(2.0)
 
@@ -132,17 +132,26 @@ def test_annotations_without_points_do_not_count() -> None:
     assert metrics.class_aps[CAR] == pytest.approx(1)
 
 
-def test_parked_in_a_rack() -> None:
+@pytest.mark.parametrize(
+    ("center", "inside"),
+    [
+        ((0.9, 10, 0), True),
+        ((0, 12.9, 0), True),  # the length, 6, lies along y
+        ((1, 10, 0), True),  # a face belongs to it
+        ((1.1, 10, 0), False),
+        ((0, 13.1, 0), False),
+        ((0, 10, 0.6), False),
+    ],
+)
+@pytest.mark.parametrize("label", ["bicycle", "motorcycle"])
+def test_parked_in_a_rack(label: str, center: tuple[float, ...], inside: bool) -> None:
     racks = rack_arrays([(1, (0, 10, 0), (2, 6, 1), turned(math.pi / 2)), (1, (0, -10, 0), (1, 1, 1), turned(0))])
-    inside = [(0.9, 10, 0), (0, 12.9, 0), (1, 10, 0)]  # the length, 6, lies along y; a face belongs to it
-    outside = [(1.1, 10, 0), (0, 13.1, 0), (0, 10, 0.6)]
-    rows = [box(1, label="bicycle", center=center) for center in inside + outside]
-    other = [box(0, label="bicycle", center=(0, 10, 0)), box(1, label="car", center=(0, 10, 0))]
-    metrics = measure(boxes(*rows, *other), boxes(*rows), racks)
-    assert metrics.num_truth[BICYCLE] == len(outside) + 1
-    assert metrics.num_predictions[BICYCLE] == len(outside)
-    assert metrics.num_truth[CAR] == 1
-    assert measure(boxes(*rows), boxes()).num_truth[BICYCLE] == len(rows)
+    other_sample, other_class = box(0, label=label, center=(0, 10, 0)), box(1, label="car", center=(0, 10, 0))
+    parked, row = boxes(box(1, label=label, center=center)), CLASS_NAMES.index(label)
+    metrics = measure(parked, parked, racks)
+    assert metrics.num_truth[row] == metrics.num_predictions[row] == (not inside)
+    assert measure(parked, parked).num_truth[row] == 1
+    assert measure(boxes(other_sample, other_class), boxes(), racks).num_truth.sum() == 2
 
 
 def test_of_equal_scores_the_later_comes_first() -> None:
@@ -165,12 +174,21 @@ def test_a_match_lost_to_a_better_one_goes_to_the_next_nearest() -> None:
 
 
 def test_a_match_belongs_to_the_range_of_its_annotation() -> None:
-    truth = boxes(box(center=(9.9, 0, 0)), box(center=(25, 0, 0)))
-    found = boxes(box(center=(10.1, 0, 0), score=0.9), box(center=(30, 0, 0), score=0.8))
+    truth = boxes(box(center=(10.1, 0, 0)), box(center=(25, 0, 0)))
+    found = boxes(box(center=(9.9, 0, 0), score=0.9), box(center=(30, 0, 0), score=0.8))
     table = measure(truth, found).by_range
-    np.testing.assert_array_equal(table.num_truth[CAR], [1, 0, 1, 0, 0])
-    np.testing.assert_allclose(table.ap[CAR], [1, math.nan, 0, math.nan, math.nan])
-    np.testing.assert_allclose(table.errors[CAR, 0], [0.2, 0, 0, 0, 1], atol=1e-12)
+    np.testing.assert_array_equal(table.num_truth[CAR], [0, 1, 1, 0, 0])
+    np.testing.assert_allclose(table.ap[CAR], [math.nan, 1, 0, math.nan, math.nan])
+    np.testing.assert_allclose(table.errors[CAR, 1], [0.2, 0, 0, 0, 1], atol=1e-12)
+
+
+def test_a_false_prediction_belongs_to_its_own_range() -> None:
+    truth = boxes(box(center=(5, 0, 0)), box(center=(15, 0, 0)))
+    found = boxes(
+        box(center=(0, 17, 0), score=0.9), box(center=(5, 0, 0), score=0.8), box(center=(15, 0, 0), score=0.8)
+    )
+    # In the second range precision climbs from 0 to 0.5: mean of max(recall / 2 - 0.1, 0) over 90 recalls, by 0.9.
+    np.testing.assert_allclose(measure(truth, found).by_range.ap[CAR, :2], [1, 16.2 / 90 / 0.9])
 
 
 coordinates = st.integers(0, 8).map(lambda step: step / 2)  # a coarse grid has many ties
