@@ -29,6 +29,10 @@ SMALLER = {
     "--batch 16": "--batch 4",
     "v5x@": "v5s@",
     "--generations 300": "--generations 2",
+    "--scenes 10": "--scenes 2 --key-frames 2 --width 160",
+    "--imgsz 448 800": "--imgsz 64 128 --network.width 0.125",
+    "--batch-size 32": "--batch-size 4",
+    "--epochs 60": "--epochs 1",
 }
 
 
@@ -122,7 +126,9 @@ def test_named_targets_and_files_exist(document: str) -> None:
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / target).exists() or target == "docs/demo.jpg", f"{document} points at {target}"
+        assert (ROOT / target).exists() or target in ("docs/demo.jpg", "docs/fusion.jpg"), (
+            f"{document} points at {target}"
+        )
 
 
 @pytest.mark.parametrize("command", commands("docs/scale.md"))

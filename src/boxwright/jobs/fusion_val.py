@@ -21,10 +21,11 @@ from boxwright.evaluation.fusion_loop import DecodeSettings, FusionEvaluation, e
 from boxwright.evaluation.loop import Speeds
 from boxwright.evaluation.nuscenes_metric import evaluate
 from boxwright.evaluation.nuscenes_submission import read_submission, write_submission
+from boxwright.evaluation.nuscenes_tables import format_metrics
+from boxwright.evaluation.nuscenes_tables import format_metrics
 from boxwright.jobs.fusion_data import num_sweeps, open_root, open_split, val_split_of
 from boxwright.jobs.fusion_pictures import write_key_frames
 from boxwright.jobs.fusion_weights import TrainedFusion, open_trained
-from boxwright.reporting.fusion_tables import fusion_tables
 from boxwright.structures3d import FusionBatch
 
 
@@ -63,8 +64,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         print(_format_speeds(found.speeds))
     if found.metrics is not None:
         found.metrics.write(folder, use_radar=use_radar)
-        for table in fusion_tables(found.metrics.summary(use_radar=use_radar)):
-            print(table.as_text())
+        print(format_metrics(found.metrics, verbose=True))
         if not config.noplots:
             from boxwright.reporting.nuscenes_plots import plot_nuscenes_curves
 

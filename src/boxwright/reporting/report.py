@@ -50,7 +50,10 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8p
 _WIDE = (("Results over epochs", ("results.png",)),)
 _SECTIONS = (
     ("Labels beside predictions", ("val_batch*.jpg",)),
-    ("Curves", ("curves/PR_curves.png", "curves/TP_errors.png", "PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png")),
+    (
+        "Curves",
+        ("curves/PR_curves.png", "curves/TP_errors.png", "PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"),
+    ),
     ("Confusion", ("confusion_matrix.png",)),
     ("Training data", ("labels.jpg", "train_batch*.jpg")),
 )
