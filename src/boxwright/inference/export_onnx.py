@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.inference.export_rows import ExportRows
 from boxwright.inference.exported import DETECTIONS, METADATA_KEY, ROWS, ExportInfo, require
@@ -33,25 +33,42 @@ def write_onnx(rows: ExportRows, path: Path, info: ExportInfo, images: Tensor) -
         UserError: onnx or onnxscript is not installed.
     """
     onnx = require("onnx")
-    require("onnxscript")
     dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=_LARGEST)}
     if info.input_size is None:
         stride = max(info.strides)
         dims |= {i: stride * torch.export.Dim(name, min=1, max=_LARGEST) for i, name in ((2, "height"), (3, "width"))}
+    _save(onnx, trace(rows, {"images": images}, {"images": dims}, [ROWS]), path, info)
+
+
+def trace(
+    module: nn.Module, inputs: Mapping[str, Tensor], dynamic: Mapping[str, dict[int, Any]], outputs: Sequence[str]
+) -> Any:
+    """The ONNX graph of a module, by torch.export.
+
+    Args:
+        module: in eval mode.
+        inputs: examples by name, in the order of `forward`.
+        dynamic: free dimensions of each.
+        outputs: names, in the order in which `forward` returns them.
+
+    Raises:
+        UserError: onnx or onnxscript is not installed.
+    """
+    require("onnx")
+    require("onnxscript")
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            rows,
-            (images,),
+            module,
+            tuple(inputs.values()),
             dynamo=True,
-            dynamic_shapes={"images": dims},
-            input_names=["images"],
-            output_names=[ROWS],
+            dynamic_shapes=dict(dynamic),
+            input_names=list(inputs),
+            output_names=list(outputs),
             opset_version=OPSET,
             verbose=False,
         )
-        assert program is not None
-        model = program.model_proto
-    _save(onnx, model, path, info)
+    assert program is not None
+    return program.model_proto
 
 
 def append_nms(
@@ -161,8 +178,13 @@ def quantise(
 
 
 def _save(onnx: Any, model: Any, path: Path, info: ExportInfo) -> None:
+    save_onnx(onnx, model, path, info.to_json())
+
+
+def save_onnx(onnx: Any, model: Any, path: Path, info: str) -> None:
+    """Check a graph and write it with what it says of itself."""
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    onnx.helper.set_model_props(model, {METADATA_KEY: info})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
