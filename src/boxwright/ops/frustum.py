@@ -213,13 +213,12 @@ def _compact_by_depth(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.flo
     """Depths and cells (B, P) of maps (B, H * W), sorted. NumPy sorts integers many times faster than torch floats."""
     images, size = maps.shape
     found = np.flatnonzero(maps > 0)
-    starts = np.searchsorted(found, np.arange(images + 1) * size)
-    counts = np.diff(starts)
-    image = np.repeat(np.arange(images), counts)
+    counts = np.diff(np.searchsorted(found, np.arange(images + 1) * size))
     # Bits of positive floats rise with them; the cell below them settles ties.
     bits = maps.reshape(-1)[found].view(np.int32).astype(np.int64)
+    cells = found - np.repeat(np.arange(images) * size, counts)
     keys = np.full((images, max(1, counts.max(initial=0))), _NO_RETURN)
-    keys[image, np.arange(len(found)) - starts[image]] = bits << 32 | (found - image * size)
+    keys[np.arange(keys.shape[1]) < counts[:, None]] = bits << 32 | cells
     keys.sort(axis=1)
     return (keys >> 32).astype(np.int32).view(np.float32), keys.astype(np.int32)  # the lower half
 

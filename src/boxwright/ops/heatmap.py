@@ -49,13 +49,24 @@ def peaks(heatmap: Tensor, k: int, *, suppress: bool = True) -> Peaks:
     # one cell of each part, so that the maxima are taken of whole parts at once.
     parts = next(count for count in range(64, 0, -1) if size % count == 0)
     stride = size // parts
-    sets = flat.unflatten(1, (parts, stride)).amax(1).topk(min(k, stride), sorted=False).indices
+    sets = _places_of_best(flat.unflatten(1, (parts, stride)).amax(1), min(k, stride))
     starts = torch.arange(0, size, stride, device=flat.device)
     members = (sets[:, None] + starts[:, None]).flatten(1)
-    scores, places = flat.gather(1, members).topk(min(k, members.shape[1]))
-    found = members.gather(1, places)
+    values = flat.gather(1, members)
+    places = _places_of_best(values, min(k, members.shape[1]))
+    scores, order = values.gather(1, places).sort(dim=1, descending=True)
+    found = members.gather(1, places.gather(1, order))
     plane = heatmap.shape[2] * heatmap.shape[3]
     return Peaks(scores, found // plane, found % plane)
+
+
+def _places_of_best(values: Tensor, k: int) -> Tensor:
+    """Places (B, k) of the k greatest of each row (B, N), in any order."""
+    in_numpy = values.dtype in (torch.float32, torch.float64)  # it has no bfloat16
+    if values.device.type == "cpu" and in_numpy and not torch.compiler.is_compiling():
+        # NumPy's partition takes a third of the time of torch's.
+        return torch.from_numpy(np.argpartition(-values.detach().numpy(), k - 1, axis=1)[:, :k])
+    return values.topk(k, sorted=False).indices
 
 
 def gaussian_radius(
