@@ -140,7 +140,7 @@ class FusionConfig(TrainingConfig):
 class FusionValConfig(Frozen):
     """Settings of `boxwright val --model centerfusion-dla34`."""
 
-    model: Literal["centerfusion-dla34"] = MODEL
+    model: Annotated[str, Field(pattern=f"^{MODEL}$")] = MODEL
     weights: str = ""  # of this tool, or published
     data: str = ""  # nuScenes root
     version: str = "v1.0-trainval"
@@ -167,7 +167,7 @@ class FusionValConfig(Frozen):
 class FusionPredictConfig(Frozen):
     """Settings of `boxwright predict --model centerfusion-dla34`."""
 
-    model: Literal["centerfusion-dla34"] = MODEL
+    model: Annotated[str, Field(pattern=f"^{MODEL}$")] = MODEL
     weights: str = ""
     data: str = ""
     version: str = "v1.0-trainval"

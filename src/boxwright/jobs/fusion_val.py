@@ -22,7 +22,6 @@ from boxwright.evaluation.loop import Speeds
 from boxwright.evaluation.nuscenes_metric import evaluate
 from boxwright.evaluation.nuscenes_submission import read_submission, write_submission
 from boxwright.evaluation.nuscenes_tables import format_metrics
-from boxwright.evaluation.nuscenes_tables import format_metrics
 from boxwright.jobs.fusion_data import num_sweeps, open_root, open_split, val_split_of
 from boxwright.jobs.fusion_pictures import write_key_frames
 from boxwright.jobs.fusion_weights import TrainedFusion, open_trained
