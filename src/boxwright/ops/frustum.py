@@ -23,7 +23,7 @@ from torch import Tensor
 
 from boxwright.ops.angles import decode_rotation, rotation_from_alpha
 from boxwright.ops.heatmap import peaks
-from boxwright.ops.rectangles import first_inside, last_covering
+from boxwright.ops.rectangles import first_inside, paint_in_turn
 
 _NO_RETURN = int(np.array(np.inf, np.float32).view(np.int32)) << 32  # the key of a cell at infinity
 
@@ -157,7 +157,7 @@ def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid
         valid: (B, K) bool; False marks padding.
     """
     boxes, depth, thresholds = objects
-    batch, _, height, width = radar.shape
+    height, width = radar.shape[2:]
     if not boxes.shape[1]:
         return torch.zeros_like(radar)
     grid = (height, width)
@@ -172,9 +172,7 @@ def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid
         hit = hit & valid
     cell = rows.gather(1, place) * width + columns.gather(1, place)
     values = radar.flatten(2).gather(2, cell[:, None].expand(-1, 3, -1))
-    values = torch.cat((values.new_zeros(batch, 3, 1), _normalized(values, options)), dim=2)  # first: nothing painted
-    top = last_covering(windows, hit, grid)
-    return values.gather(2, top.flatten(1)[:, None].expand(-1, 3, -1)).view_as(radar)
+    return paint_in_turn(_normalized(values, options), windows, hit, grid)
 
 
 def _by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

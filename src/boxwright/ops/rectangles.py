@@ -12,6 +12,7 @@ grid; one with y1 <= y0 or x1 <= x0 is empty.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from torch import Tensor
 Size = tuple[int, int]
 """H, W."""
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[Any]
 _BITS = 62  # of an int64: the sign is left out, so that differences and logarithms of single bits hold
 _WEIGHTS = 125  # powers of four in the range of float32 (and bfloat16): 2^-124 to 2^124
 _LEAST = 2.0 ** (1 - _WEIGHTS)
@@ -56,45 +58,45 @@ def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, wi
     return torch.where(found != 0, word * _BITS + _lowest_bit(found), points).squeeze(-1)
 
 
-def last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
-    """One plus the number of the last rectangle that covers each cell, 0 where none does: (B, H, W) int64.
-
-    On the CPU small rectangles are painted cell by cell; else the sums of weights tell.
+def paint_in_turn(values: Tensor, windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
+    """Maps (B, C, H, W) with the values of the last rectangle that covers each cell, 0 where none does.
 
     Args:
+        values: (B, C, K) of each rectangle.
         windows: (B, K, 4) int64 rectangles, in the order in which they are painted.
         painted: (B, K) bool; the others are left out.
     """
-    if windows.device.type == "cpu" and not torch.compiler.is_compiling():
-        rows, columns = (windows[..., 1::2] - windows[..., ::2]).clamp(min=0).unbind(-1)
-        counts = rows * columns * painted
+    in_numpy = values.dtype in (torch.float32, torch.float64)  # it has no bfloat16
+    if values.device.type == "cpu" and in_numpy and not torch.compiler.is_compiling():
+        sides = (windows[..., 1::2] - windows[..., ::2]).clamp(min=0)
+        counts = sides.prod(-1) * painted
         if int(counts.sum()) <= len(windows) * grid[0] * grid[1]:  # bounds memory and time
-            top, left, widths, listed = (
-                array.flatten().numpy() for array in (windows[..., 0], windows[..., 2], columns, counts)
-            )
-            return torch.from_numpy(_painted_in_turn(top, left, widths, listed, len(windows), grid))
-    return _heaviest(windows, painted, grid)
+            arrays = (values.detach().numpy(), windows.numpy(), counts.numpy())
+            return torch.from_numpy(_cell_by_cell(*arrays, grid))
+    top = _last_covering(windows, painted, grid).flatten(1)
+    values = torch.cat((values.new_zeros(*values.shape[:2], 1), values), dim=2)  # first: not covered
+    return values.gather(2, top[:, None].expand(-1, values.shape[1], -1)).unflatten(2, grid)
 
 
-def _painted_in_turn(
-    top: Integers, left: Integers, widths: Integers, counts: Integers, images: int, grid: Size
-) -> Integers:
-    """`last_covering` of rectangles (B * K) of so many cells each, of which all cells are listed."""
+def _cell_by_cell(values: Floats, windows: Integers, counts: Integers, grid: Size) -> Floats:
+    """`paint_in_turn` by a list of all cells of the rectangles, which have `counts` (B, K): best for small ones."""
     height, width = grid
-    owner = np.repeat(np.arange(len(counts)), counts)
-    inner = np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
-    row = inner // widths[owner]
-    of_image = len(counts) // images
-    image, number = np.divmod(np.arange(len(counts)), of_image)
-    start = (image * height + top) * width + left
-    covered = np.zeros((images, height, width), np.int64)
+    images, channels, _ = values.shape
+    owner = np.repeat(np.arange(counts.size), counts.reshape(-1))
+    inner = np.arange(len(owner)) - (counts.cumsum() - counts.reshape(-1))[owner]
+    columns = windows[..., 3] - windows[..., 2]
+    start = np.arange(images)[:, None] * channels * height * width + windows[..., 0] * width + windows[..., 2]
+    row = inner // columns.reshape(-1)[owner]
+    place = start.reshape(-1)[owner] + inner + row * (width - columns).reshape(-1)[owner]
+    maps = np.zeros((images, channels, height, width), values.dtype)
     # Of a place that is written more than once NumPy keeps the last value.
-    covered.reshape(-1)[start[owner] + row * width + inner - row * widths[owner]] = number[owner] + 1
-    return covered
+    for channel in range(channels):
+        maps.reshape(-1)[place + channel * height * width] = values[:, channel].reshape(-1)[owner]
+    return maps
 
 
-def _heaviest(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
-    """`last_covering` by sums of weights, without a list of cells.
+def _last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
+    """One plus the number of the last rectangle (B, K, 4) that covers each cell, 0 where none does: (B, H, W) int64.
 
     Rectangle k weighs 4^k. The sum of those over a cell, a product of matrices, lies between the weight of the last one
     and 4/3 of it, so its logarithm tells which that is, whatever the precision of the sum.
@@ -126,10 +128,10 @@ def _sets_before(line: Tensor, present: Tensor, lines: int) -> Tensor:
     words = points // _BITS + 1
     number = torch.arange(points, device=line.device)
     first = torch.arange(batch, device=line.device)[:, None] * (lines + 1) + 1
-    place = (line + first[:, None]) * words + number // _BITS
+    place = line * words + (first * words + number // _BITS)[:, None]
     bits = torch.where(present, _power(number % _BITS), 0)[:, None].expand_as(line)
     sets = line.new_zeros(batch * (lines + 1) * words).scatter_add_(0, place.flatten(), bits.flatten())
-    return sets.view(batch, lines + 1, words).cumsum(1)
+    return sets.view(batch, lines + 1, words).cumsum_(1)
 
 
 def _pick(sets: Tensor, line: Tensor) -> Tensor:
