@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from boxwright.evaluation.fusion_loop import FusionEvaluation
     from boxwright.evaluation.loop import Evaluation
     from boxwright.inference.camera_radar import FusionDetector
+    from boxwright.inference.export_center import CenterAgreement
     from boxwright.inference.predictor import Detector
     from boxwright.inference.verify import Agreement
     from boxwright.jobs.anchors import AnchorReport
@@ -64,7 +65,7 @@ def load(
 
 
 def load_fusion(
-    weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = "faithful"
+    weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = ""
 ) -> FusionDetector:
     """Load a camera and radar checkpoint, ready to predict on images with their intrinsics and radar points.
 
@@ -73,7 +74,7 @@ def load_fusion(
         device: cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
         no_radar: a published file is of the camera-only network.
-        compat: faithful, or fixed: without the known defects of the published association.
+        compat: faithful, or fixed: without the known defects of the published system; empty: as it was trained.
 
     Raises:
         UserError: missing, damaged, of another model, or incomplete.
@@ -197,7 +198,9 @@ def predict(
     return job(load_settings(PredictConfig, given, config=config))
 
 
-def export(weights: str | Path = "", *, config: str = "", **settings: Any) -> dict[Path, Agreement]:
+def export(
+    weights: str | Path = "", *, config: str = "", **settings: Any
+) -> Mapping[Path, Agreement | CenterAgreement]:
     """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch.
 
     Args:

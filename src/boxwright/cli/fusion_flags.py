@@ -15,6 +15,7 @@ DATA = (
 )
 MISSING = switch("allow_missing", "--allow-missing", "leave out images and radar sweeps that are not there")
 COMPAT = Flag("compat", "--compat", "faithful", "faithful or fixed: keep or mend known defects", "KIND")
+OWN_COMPAT = Flag("compat", "--compat", "", "faithful or fixed: known defects; none: as it was trained", "KIND")
 DEVICE = Flag("device", "--device", "", "cpu, or a GPU as 0 or cuda:0; none: the first GPU, else the CPU", "DEVICE")
 MODEL = Flag("model", "--model --cfg", "centerfusion-dla34", "this network", "MODEL")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
-from boxwright.cli.fusion_flags import COMPAT, DATA, DEVICE, MISSING, MODEL, output
+from boxwright.cli.fusion_flags import DATA, DEVICE, MISSING, MODEL, OWN_COMPAT, output
 
 RUN = (
     MODEL,
@@ -20,7 +20,7 @@ RUN = (
     switch("no_radar", "--no-radar", "published weights of the camera-only network"),
     DEVICE,
     switch("half", "--half", "half precision: bf16 on the CPU, fp16 on a GPU"),
-    COMPAT,
+    OWN_COMPAT,
 )
 OUTPUT = (
     *output("runs/predict"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
-from boxwright.cli.fusion_flags import COMPAT, DATA, DEVICE, MISSING, MODEL, output
+from boxwright.cli.fusion_flags import DATA, DEVICE, MISSING, MODEL, OWN_COMPAT, output
 
 RUN = (
     MODEL,
@@ -23,7 +23,7 @@ RUN = (
     DEVICE,
     Flag("workers", "--workers", "8", "loader processes, at most one a core"),
     switch("half", "--half", "half precision: bf16 on the CPU, fp16 on a GPU"),
-    COMPAT,
+    OWN_COMPAT,
 )
 OUTPUT = (
     *output("runs/val"),

@@ -158,7 +158,7 @@ class FusionValConfig(Frozen):
     half: bool = False  # run the network in bf16 (CPU) or fp16 (GPU)
     plots: Annotated[int, Field(ge=0)] = 0  # key frames that are drawn
     noplots: bool = False  # no curves
-    compat: Compat = "faithful"
+    compat: Compat | Literal[""] = ""  # empty: as it was trained; published weights: faithful
     project: str = "runs/val"
     name: str = "exp"
     exist_ok: bool = False
@@ -182,7 +182,7 @@ class FusionPredictConfig(Frozen):
     half: bool = False
     save_json: bool = False  # write a submission of the scene
     fps: Positive = 2.0  # of the video; key frames are half a second apart
-    compat: Compat = "faithful"
+    compat: Compat | Literal[""] = ""  # empty: as it was trained; published weights: faithful
     project: str = "runs/predict"
     name: str = "exp"
     exist_ok: bool = False

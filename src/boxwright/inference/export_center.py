@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from boxwright.config.fusion import FAMILY
 from boxwright.errors import UserError
 from boxwright.inference.export_onnx import save_onnx, trace
 from boxwright.inference.exported import METADATA_KEY, require
@@ -21,7 +22,6 @@ from boxwright.models.centerfusion import COARSEST_STRIDE, OUTPUT_STRIDE, Center
 from boxwright.ops.frustum import FrustumOptions, associate
 from boxwright.structures3d import CLASS_NAMES, RawHeads
 
-FAMILY = "centerfusion"
 _LARGEST_BATCH = 1024
 _FIELD_OF_VIEW = 0.75  # focal length of a made camera as part of the width of its image, about that of nuScenes
 
@@ -81,6 +81,11 @@ class CenterAgreement:
 
     heads: Mapping[str, float]
     association: float
+
+    @property
+    def largest(self) -> float:
+        """The largest of all differences."""
+        return max(*self.heads.values(), self.association)
 
     def __str__(self) -> str:
         worst = max(self.heads, key=lambda name: self.heads[name])

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from boxwright.data.synthetic.render import render
 from boxwright.data.synthetic.world import make_scene
 from boxwright.data.synthetic.write import front_camera
 from boxwright.errors import UserError
+from boxwright.inference.export_center import CenterAgreement
 from boxwright.inference.export_onnx import append_nms, quantise, write_onnx
 from boxwright.inference.export_openvino import write_openvino
 from boxwright.inference.export_rows import ExportRows
@@ -42,6 +43,8 @@ from boxwright.inference.exported import (
 from boxwright.inference.networks import ready
 from boxwright.inference.sources import open_source
 from boxwright.inference.verify import Agreement, compare
+from boxwright.jobs.fusion_export import fusion_export
+from boxwright.jobs.fusion_weights import is_fusion
 from boxwright.models.detection import DetectionModel
 from boxwright.postprocess.yolo import YoloPostprocess
 
@@ -55,7 +58,7 @@ _NUM_CHECKED, _NUM_CALIBRATION = 8, 100  # images
 _CPU = torch.device("cpu")
 
 
-def export(config: ExportConfig) -> dict[Path, Agreement]:
+def export(config: ExportConfig) -> Mapping[Path, Agreement | CenterAgreement]:
     """Write a network as files of other runtimes, beside its checkpoint.
 
     Args:
@@ -67,6 +70,8 @@ def export(config: ExportConfig) -> dict[Path, Agreement]:
     Raises:
         UserError: settings that do not go together, no such weights, or a library is missing. Nothing is left behind.
     """
+    if config.weights and is_fusion(config.weights):
+        return fusion_export(config)
     _check(config)
     model = ready(load_model(config.weights), _CPU)
     size = _input_size(config, max(model.strides))

@@ -37,7 +37,7 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
             raise UserError(f"predict on a nuScenes scene needs --{name}")
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
-    trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat)
+    trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
     index = open_root(config.data, config.version, allow_missing=config.allow_missing)
     scene = open_scene(index, config.scene, num_sweeps(trained.config))
     folder = new_run_folder(config.project, config.name, config.exist_ok)
@@ -54,7 +54,7 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
                 num_peaks=config.max_det,
                 flip_test=config.flip_test,
                 radar=not trained.config.no_radar,
-                fixed=config.compat == "fixed",
+                fixed=trained.config.compat == "fixed",
             ),
             autocast=policy.autocast,
         )

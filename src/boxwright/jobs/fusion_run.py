@@ -41,7 +41,7 @@ class FusionRun:
         self.model = model
         self.train_split = train
         self.val_split = val
-        model.frustum = frustum_options(config)
+        model.frustum, model.num_peaks = frustum_options(config), config.max_det
 
     @classmethod
     def begin(cls, config: FusionConfig, world: World) -> FusionRun:

@@ -52,7 +52,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         split = open_split(index, name, 0)
         found = _of_submission(Path(config.json_file).expanduser(), split)
     else:
-        trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat)
+        trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
         split = open_split(index, name, num_sweeps(trained.config))
         found = _of_network(config, trained, split)
         use_radar = not trained.config.no_radar
@@ -98,7 +98,7 @@ def _of_network(config: FusionValConfig, trained: TrainedFusion, split: Nuscenes
                 flip_test=config.flip_test,
                 radar=not trained.config.no_radar,
                 iou_threshold=config.iou_thres,
-                fixed=config.compat == "fixed",
+                fixed=trained.config.compat == "fixed",
             ),
             autocast=policy.autocast,
         )

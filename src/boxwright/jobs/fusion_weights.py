@@ -11,7 +11,9 @@ from torch import Tensor
 
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.center_pth import load_published, read_center_pth
+from boxwright.checkpoints.darknet_weights import is_darknet
 from boxwright.checkpoints.native import is_native, load_checkpoint
+from boxwright.checkpoints.safetensors_file import is_safetensors
 from boxwright.config.fusion import FAMILY, MODEL, FusionConfig
 from boxwright.config.load import load
 from boxwright.engine.device import select_device
@@ -32,28 +34,32 @@ class TrainedFusion:
     config: FusionConfig
 
 
-def open_trained(weights: str, *, no_radar: bool, compat: str) -> TrainedFusion:
+def open_trained(
+    weights: str, *, no_radar: bool = False, compat: str = "", num_peaks: int | None = None
+) -> TrainedFusion:
     """A network to use, with the settings that shape its input.
 
     Args:
         weights: a checkpoint of this tool, or a published one.
         no_radar: a published file is of the camera-only network.
-        compat: how radar is associated and boxes are placed.
+        compat: how radar is associated and boxes are placed; empty: as it was trained, or as published.
+        num_peaks: objects of an image that radar is associated with; None: as it was trained, or as published.
 
     Raises:
         UserError: missing, damaged, of another model, or incomplete.
     """
     path = Path(weights).expanduser()
+    chosen = {"compat": compat} if compat else {}
     if is_native(read_archive(path)):
         content = load_checkpoint(path)
         _check_family(content, path)
-        config = load(FusionConfig, {**content["config"], "compat": compat})
+        config = load(FusionConfig, {**content["config"], **chosen})
         if no_radar and not config.no_radar:
             raise UserError(f"{path} is a camera and radar network: leave out --no-radar")
         model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
         model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
     else:
-        config = load(FusionConfig, {"no_radar": no_radar, "compat": compat})
+        config = load(FusionConfig, {"no_radar": no_radar, **chosen})
         model = build_centerfusion(CenterFusionSpec(radar=not no_radar))
         report = load_published(model, read_center_pth(path).state_dict)
         if report.missing:
@@ -61,12 +67,12 @@ def open_trained(weights: str, *, no_radar: bool, compat: str) -> TrainedFusion:
                 f"{path} lacks {len(report.missing)} entries of {MODEL}, such as {report.missing[0]}; a camera-only "
                 "checkpoint goes with --no-radar"
             )
-    model.frustum = frustum_options(config)
+    model.frustum, model.num_peaks = frustum_options(config), num_peaks or config.max_det
     return TrainedFusion(model.eval(), config)
 
 
 def load_detector(
-    weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = "faithful"
+    weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = ""
 ) -> FusionDetector:
     """A network to use from Python, with the settings that shape its input; see `open_trained`.
 
@@ -101,3 +107,16 @@ def load_into(model: CenterFusion, weights: str) -> str:
 def _check_family(content: Mapping[str, Any], path: Path) -> None:
     if content["model"].get("family") != FAMILY:
         raise UserError(f"{path} is not a checkpoint of {MODEL}")
+
+
+def is_fusion(weights: str) -> bool:
+    """Whether a file holds this network, as this tool or as the published one writes it."""
+    path = Path(weights).expanduser()
+    content = read_archive(path) if path.is_file() and not is_safetensors(path) and not is_darknet(path) else None
+    if not isinstance(content, dict):
+        return False
+    held = cast("Mapping[str, Any]", content)
+    if is_native(held):
+        return isinstance(held.get("model"), dict) and held["model"].get("family") == FAMILY
+    state = held.get("state_dict")
+    return isinstance(state, dict) and any(str(key).endswith("base.base_layer.0.weight") for key in state)
