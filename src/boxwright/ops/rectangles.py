@@ -12,6 +12,7 @@ grid; one with y1 <= y0 or x1 <= x0 is empty.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -109,11 +110,20 @@ def _last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
         group = slice(start, start + _WEIGHTS)
         number = torch.arange(rows[0, group].shape[0], device=windows.device)
         weighted = columns[:, group] * (2 * number - _WEIGHTS + 1).float().exp2()[:, None]
+        with _no_autocast(windows.device.type):  # float16 does not hold these powers
+            weight = rows[:, group].transpose(1, 2) @ weighted
         # Where nothing is, one less than the first; logarithms of 0 would cost many times those of others.
-        weight = (rows[:, group].transpose(1, 2) @ weighted).clamp(min=_LEAST / 4)
+        weight = weight.clamp(min=_LEAST / 4)
         last = (weight.log2() / 2 + (start + 1 - (math.log2(_LEAST) + _MIDDLE) / 2)).round()
         top = torch.where(weight > _LEAST / 2, last, top) if start else last
     return top.long()
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Products in the precision of their factors. Nothing where autocast is off, so that exporters see no context."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def _covered(start: Tensor, stop: Tensor, lines: int) -> Tensor:

@@ -181,6 +181,20 @@ def test_more_objects_than_cells_and_than_one_turn_of_painting() -> None:
     assert painted.any()
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_painting_is_the_same_under_autocast(kind: torch.dtype) -> None:
+    """As `--half` runs it; boxes of which all take the way that sums powers, too large for float16."""
+    rng = np.random.default_rng(0)
+    low = torch.from_numpy(rng.uniform(0, 9, (2, 90, 2))).float()
+    objects = FrustumObjects(torch.cat((low, low + 20), -1), torch.full((2, 90), 20.0), torch.full((2, 90), 20.0))
+    radar = scene(0, 2, 1, 30, 40)[1]
+    options = FrustumOptions(window_ratio=1.0, fixed=True)
+    with torch.autocast("cpu", dtype=kind):
+        painted = paint(objects, radar, options)
+    assert torch.equal(painted, paint(objects, radar, options))
+    assert painted.any()
+
+
 def test_no_objects() -> None:
     empty = (torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.zeros(2, 0), torch.zeros(2, 0, 3))
     painted = associate_targets(*empty, torch.zeros(2, 0), calibrations(9.0, 9.0), torch.ones(2, 3, 5, 6), FAITHFUL)
