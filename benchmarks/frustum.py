@@ -123,7 +123,7 @@ def tensor_loop(heads: Heads, radar: Tensor, calibs: Tensor, options: FrustumOpt
     """The association, one object after the other."""
     painted = torch.zeros_like(radar)
     for image, objects in enumerate(zip(*found(heads, K), strict=True)):
-        calib = calibs[image if options.fixed else 0]
+        calib = calibs[image]
         for box, depth, dims, alpha in zip(*objects, strict=True):
             x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
             width, height = box[2] - box[0], box[3] - box[1]
@@ -157,7 +157,7 @@ def numpy_loop(heads: Heads, radar: Tensor, calibs: Tensor, options: FrustumOpti
     front, left = FRONT.numpy(), LEFT.numpy()
     ratio = np.float32(options.window_ratio)
     for image, objects in enumerate(zip(*(array.numpy() for array in found(heads, K)), strict=True)):
-        calib = calibs[image if options.fixed else 0].numpy()
+        calib = calibs[image].numpy()
         for box, depth, dims, alpha in zip(*objects, strict=True):
             x, y = (box[0] + box[2]) / half, (box[1] + box[3]) / half
             reach_x, reach_y = ratio * (box[2] - box[0]) / half, ratio * (box[3] - box[1]) / half

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from boxwright.ops.angles import decode_rotation, rotation_from_alpha
+from boxwright.ops.center_heads import at_cells, at_least_float32, depth_from_raw
 from boxwright.ops.heatmap import peaks
 from boxwright.ops.rectangles import first_inside, paint_in_turn
 
@@ -39,9 +40,8 @@ class FrustumOptions:
         max_depth: metres.
         by_depth: at inference, paint objects by rising depth instead of by falling score.
         fixed: mend what the published code does by mistake: a depth threshold of 1.5 times the half extent of the box
-            along z instead of the half extent; the camera matrix of the first image for all of a batch at inference;
-            boxes over the left or top border that wrap around; a window one column too wide; and, when switched off,
-            the first image divided by `max_depth` instead of the depth of all.
+            along z instead of the half extent; boxes over the left or top border that wrap around; a window one column
+            too wide; and, when switched off, the first image divided by `max_depth` instead of the depth of all.
         enabled: False passes the radar map on as it is, but for its depth being normalised.
     """
 
@@ -77,7 +77,8 @@ def associate(
         heads: raw outputs `hm` (B, C, H, W), `wh` (B, 2, H, W), `dep` (B, 1, H, W), `dim` (B, 3, H, W) and `rot`
             (B, 8, H, W).
         radar: (B, 3, H, W) depth in metres (0: no return), velocity to the right and forward in m/s.
-        calibs: (B, 3, 4) camera matrices of the original images.
+        calibs: (B, 3, 4) camera matrices of the original images; (1, 3, 4) is one for all of the batch, as published,
+            where a batch is one image, alone or with its mirror image. Batches of several cameras stop there.
         k: the best cells that count as objects, those beside a peak included.
     """
     if not options.enabled:
@@ -120,13 +121,14 @@ def found_objects(heads: Mapping[str, Tensor], calibs: Tensor, options: FrustumO
     hm, wh, dep, dim, rot = (heads[name].detach() for name in ("hm", "wh", "dep", "dim", "rot"))
     cells = peaks(hm, k, suppress=False).cells
     width = hm.shape[-1]
-    size, raw_depth, dims, rotation = (_at(head, cells) for head in (wh, dep, dim, rot))
+    size, raw_depth, dims, rotation = (
+        at_least_float32(at_cells(head, cells))
+        for head in (wh, dep, dim, rot)  # half is too coarse for cells
+    )
     centers = torch.stack((cells % width, cells // width), dim=-1) + 0.5
     half = size.clamp(min=0) / 2
     boxes = torch.cat((centers - half, centers + half), dim=-1)
-    depth = 1 / (raw_depth[..., 0].sigmoid() + 1e-6) - 1
-    if not options.fixed:
-        calibs = calibs[:1]
+    depth = depth_from_raw(raw_depth[..., 0])
     objects = FrustumObjects(boxes, depth, depth_thresholds(boxes, dims, decode_rotation(rotation), calibs, options))
     if not options.by_depth:
         return objects
@@ -255,9 +257,3 @@ def _passed_on(radar: Tensor, options: FrustumOptions, *, fixed: bool) -> Tensor
     if fixed or not options.normalize_depth:
         return _normalized(radar, options)
     return torch.cat((radar[:1] / options.max_depth, radar[1:]))
-
-
-def _at(head: Tensor, cells: Tensor) -> Tensor:
-    """Values (B, K, C) of a head (B, C, H, W) at cells (B, K), at least in float32: half is too coarse for cells."""
-    values = head.flatten(2).gather(2, cells[:, None].expand(-1, head.shape[1], -1)).transpose(1, 2)
-    return values.to(torch.promote_types(values.dtype, torch.float32))
