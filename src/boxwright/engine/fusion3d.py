@@ -18,12 +18,13 @@ from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.evaluation.fusion_loop import DecodeSettings, evaluate_fusion
+from boxwright.evaluation.nuscenes_tables import SHORT_ERRORS
 from boxwright.losses.center import CenterLoss
 from boxwright.models.centerfusion import CenterFusion
 from boxwright.ops.frustum import FrustumOptions, associate_targets
 from boxwright.structures3d import CLASS_NAMES, Detections3d, FusionBatch, RawHeads
 
-_SHORT_NAMES = {"trans_err": "mATE", "scale_err": "mASE", "orient_err": "mAOE", "vel_err": "mAVE", "attr_err": "mAAE"}
+_SHORT_NAMES = {name: f"m{short}" for name, short in SHORT_ERRORS.items()}
 
 
 def sample_settings(config: FusionConfig) -> SampleSettings:
@@ -49,7 +50,11 @@ def sample_settings(config: FusionConfig) -> SampleSettings:
 
 
 def frustum_options(config: FusionConfig) -> FrustumOptions:
-    """How radar is associated with objects."""
+    """How radar is associated with objects.
+
+    Switched off, inference passes the radar map on as training does: the published code stops in training then, so no
+    weights need what it does at inference, where only the first image of a batch is divided, in all channels.
+    """
     frustum = config.frustum
     return FrustumOptions(
         expansion_ratio=frustum.expansion_ratio,
@@ -57,9 +62,15 @@ def frustum_options(config: FusionConfig) -> FrustumOptions:
         normalize_depth=frustum.normalize_depth,
         max_depth=config.radar.max_depth,
         by_depth=frustum.by_depth,
-        fixed=config.compat == "fixed",
+        fixed=config.compat == "fixed" or not frustum.enabled,
         enabled=frustum.enabled,
     )
+
+
+def loss_weights(config: FusionConfig) -> dict[str, float]:
+    """The weight of each head; the refined depth and rotation have those of the first ones."""
+    weights = config.loss.model_dump()
+    return weights | {"dep_sec": weights["dep"], "rot_sec": weights["rot"]}
 
 
 class Fusion3d:
@@ -89,9 +100,7 @@ class Fusion3d:
             synchronise_norms(model, world, device)
         self.model: nn.Module = model
         self._radar = not config.no_radar
-        weights = config.loss.model_dump()
-        weights |= {"dep_sec": weights["dep"], "rot_sec": weights["rot"]}
-        self._losses = CenterLoss(weights, radar=self._radar)
+        self._losses = CenterLoss(loss_weights(config), radar=self._radar)
         self.criterion: nn.Module = self._losses
         self.loss_names: Sequence[str] = self._losses.loss_names
         self._frustum = frustum_options(config)

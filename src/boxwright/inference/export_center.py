@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boxwright.config.fusion import FAMILY
+from boxwright.config.fusion import COARSEST_STRIDE, FAMILY, STRIDE
 from boxwright.errors import UserError
 from boxwright.inference.export_onnx import save_onnx, trace
 from boxwright.inference.exported import METADATA_KEY, require
-from boxwright.models.centerfusion import COARSEST_STRIDE, OUTPUT_STRIDE, CenterFusion, CenterFusionSpec
+from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec
 from boxwright.ops.frustum import FrustumOptions, associate
 from boxwright.structures3d import CLASS_NAMES, RawHeads
 
@@ -191,7 +191,7 @@ def _made_inputs(input_size: tuple[int, int], *, radar: bool) -> dict[str, Tenso
     inputs = {"images": torch.randn(2, 3, height, width, generator=generator)}
     if not radar:
         return inputs
-    returns = torch.randn(2, 3, height // OUTPUT_STRIDE, width // OUTPUT_STRIDE, generator=generator)
+    returns = torch.randn(2, 3, height // STRIDE, width // STRIDE, generator=generator)
     returns[:, 0] = (60 * returns[:, 0]).clamp(min=0)
     focal = torch.tensor((1.0, 1.2)) * _FIELD_OF_VIEW * 2 * width
     calibs = torch.zeros(2, 3, 4)

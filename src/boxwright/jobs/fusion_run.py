@@ -20,13 +20,12 @@ from boxwright.errors import UserError
 from boxwright.jobs.fusion_data import num_sweeps, open_root, open_split, train_split_of, val_split_of
 from boxwright.jobs.fusion_val import fusion_val
 from boxwright.jobs.fusion_weights import load_into
-from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.models.centerfusion import BACKBONE, CenterFusion, CenterFusionSpec, build_centerfusion
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
 PUBLISHED_FIRST_DEPTH = 1.0
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
-BACKBONE = ("base.", "dla_up.", "ida_up.")
 
 
 class FusionRun:

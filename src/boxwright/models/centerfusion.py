@@ -23,8 +23,6 @@ from boxwright.ops.center_heads import raw_from_depth
 from boxwright.ops.frustum import FrustumOptions, associate
 from boxwright.structures3d import CLASS_NAMES, RawHeads
 
-OUTPUT_STRIDE = 4
-COARSEST_STRIDE = 32  # sides of images are multiples of it
 BACKBONE = ("base.", "dla_up.", "ida_up.")
 """What the names of the parameters begin with that make the features; the others are heads."""
 NUM_PEAKS = 100  # objects of the association at inference

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from boxwright.evaluation.nuscenes_tables import SHORT_ERRORS
 from boxwright.reporting.tables import Table
-
-_ERRORS = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
 
 
 def read_summary(folder: Path) -> Mapping[str, Any] | None:
@@ -25,17 +24,22 @@ def fusion_tables(summary: Mapping[str, Any] | None) -> list[Table]:
     errors = summary["tp_errors"]
     overall = Table(
         "nuScenes metric",
-        ("NDS", "mAP", *(f"m{name}" for name in _ERRORS.values())),
-        [[_number(summary["nd_score"]), _number(summary["mean_ap"]), *(_number(errors[name]) for name in _ERRORS)]],
+        ("NDS", "mAP", *(f"m{name}" for name in SHORT_ERRORS.values())),
+        [
+            [
+                _number(value)
+                for value in (summary["nd_score"], summary["mean_ap"], *(errors[name] for name in SHORT_ERRORS))
+            ]
+        ],
     )
     distances = list(next(iter(summary["label_aps"].values())))
-    header = ("class", "AP", *(f"AP at {distance} m" for distance in distances), *_ERRORS.values())
+    header = ("class", "AP", *(f"AP at {distance} m" for distance in distances), *SHORT_ERRORS.values())
     rows = [
         [
             name,
             _number(summary["mean_dist_aps"][name]),
             *(_number(aps[distance]) for distance in distances),
-            *(_number(summary["label_tp_errors"][name][error]) for error in _ERRORS),
+            *(_number(summary["label_tp_errors"][name][error]) for error in SHORT_ERRORS),
         ]
         for name, aps in summary["label_aps"].items()
     ]
