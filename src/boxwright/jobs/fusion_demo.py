@@ -1,7 +1,8 @@
 """The demo of camera and radar: a small nuScenes root that it makes itself, training, the nuScenes metric, pictures.
 
-The recipe below is for a few minutes on two cores: a narrow network, small images, a rate that rises and falls once.
-Real data want the defaults of `boxwright train --model centerfusion-dla34`.
+The recipe below is for a few minutes on two cores: a narrow network without deformable convolutions, small images, a rate
+that rises and falls once, and depth heads that start at the mean depth and do not drown the heat map. Nothing published is
+repeated, so known defects are mended. Real data want the defaults of `boxwright train --model centerfusion-dla34`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 
 from boxwright.config.fusion import (
     MODEL,
+    FrustumConfig,
     FusionAugmentConfig,
     FusionConfig,
+    FusionLossConfig,
     FusionOptimConfig,
     FusionPredictConfig,
     NetworkConfig,
@@ -26,6 +29,9 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.jobs.fusion_predict import fusion_predict
 from boxwright.jobs.train import train
 from boxwright.reporting.report import write_report
+
+
+_MEAN_DEPTH = 17.0  # metres, of the objects of the synthetic drives
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,11 @@ class FusionDemoSettings:
     """
 
     world: FusionWorldSettings = field(default_factory=FusionWorldSettings.demo)
-    imgsz: tuple[int, int] = (224, 384)
+    imgsz: tuple[int, int] = (192, 320)
     width: float = 0.25
     epochs: int = 10
     batch_size: int = 8
-    lr0: float = 4e-3
+    lr0: float = 8e-3
 
 
 def fusion_demo(
@@ -101,7 +107,7 @@ def _training_settings(
         batch_size=settings.batch_size,
         imgsz=settings.imgsz,
         no_radar=no_radar,
-        workers=1,
+        workers=0,
         device=device,
         seed=seed,
         val_period=max(epochs // 2, 1),
@@ -109,8 +115,13 @@ def _training_settings(
         project=str(folder.parent),
         name=folder.name,
         exist_ok=True,
-        network=NetworkConfig(width=settings.width),
-        augment=FusionAugmentConfig(shift=0.05),
+        compat="fixed",
+        network=NetworkConfig(width=settings.width, dla_node="conv", head_conv=128, first_depth=_MEAN_DEPTH),
+        frustum=FrustumConfig(
+            expansion_ratio=1.0
+        ),  # returns lie on the near side of things, and first depths are rough
+        augment=FusionAugmentConfig(shift=0.0),  # so that a place in the image says how far the road is there
+        loss=FusionLossConfig(dep=0.1, dim=0.5),
         optim=FusionOptimConfig(lr0=settings.lr0, schedule="one-cycle", one_cycle_start=0.1, clip_norm=10.0),
     )
 

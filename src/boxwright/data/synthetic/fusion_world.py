@@ -67,8 +67,8 @@ class FusionWorldSettings:
 
     @classmethod
     def demo(cls, seed: int = 0) -> FusionWorldSettings:
-        """Small images and few scenes, to be learned on a CPU within minutes: 12 scenes train, 4 val."""
-        return cls(scenes=16, seed=seed, width=400, height=225, sweeps=2, objects=54, val_fraction=0.25)
+        """Small images and few scenes, to be learned on a CPU within minutes: 24 scenes train, 4 val."""
+        return cls(scenes=28, seed=seed, width=400, height=225, sweeps=2, objects=54, val_fraction=1 / 7)
 
     @classmethod
     def full(cls, seed: int = 0) -> FusionWorldSettings:
