@@ -132,6 +132,7 @@ def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]] = Y
         panels: two rows of column names.
     """
     columns = read_results(csv_path)
+    measured = _measured(columns)
     figure = Figure(figsize=(3 * len(panels[0]), 6), layout="constrained")
     axes: NDArray[Any] = np.asarray(figure.subplots(2, len(panels[0]), sharex=True))
     for row, names in enumerate(panels):
@@ -141,17 +142,27 @@ def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]] = Y
             panel.grid(alpha=0.3)
             values = columns.get(name, np.zeros(0))
             epochs = columns.get("epoch", np.arange(len(values), dtype=np.float64))
-            panel.plot(epochs[: len(values)], values, marker="o" if len(values) < 40 else None, markersize=3.5)
+            shown = np.ones(len(values), bool) if name.startswith("train/") else measured[: len(values)]
+            marker = "o" if len(values) < 40 else None
+            panel.plot(epochs[: len(values)][shown], values[shown], marker=marker, markersize=3.5)
             if len(values):
                 panel.set_xlim(np.nanmin(epochs) - 0.5, np.nanmax(epochs) + 0.5)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if name.startswith("metrics/") and np.all(~(values > 1)):
                 panel.set_ylim(0, 1)
             else:
-                panel.set_ylim(bottom=0)
+                top = float(np.nanmax(values[shown], initial=0.0))
+                panel.set_ylim(0, 1.05 * top if top > 0 else None)
             if row == 1:
                 panel.set_xlabel("epoch")
     save_figure(figure, path)
+
+
+def _measured(columns: dict[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """Epochs that were validated: results.csv has zeros for the others, as published. All, if none was."""
+    found = [values != 0 for name, values in columns.items() if name.startswith(("val/", "metrics/"))]
+    measured = np.any(found, axis=0) if found else np.zeros(0, bool)
+    return measured if measured.any() else np.ones(max(map(len, columns.values()), default=0), bool)
 
 
 def plot_confusion(matrix: NDArray[Any], names: Sequence[str], path: Path) -> None:
