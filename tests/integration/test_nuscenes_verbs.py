@@ -103,3 +103,10 @@ def test_convert_after_a_partial_download(root: Path, tmp_path: Path, capsys: py
     assert not (tmp_path / "annotations_3sweeps/mini_train.json").exists()
     assert main(["convert", "nuscenes", str(root), str(tmp_path), "--allow-missing"]) == 0
     assert len(json.loads((tmp_path / "annotations_3sweeps/mini_train.json").read_text())["images"]) == 17
+
+
+def test_convert_into_a_place_that_is_no_folder(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["convert", "nuscenes", str(root), str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.count("cannot write") == 1
+    assert (tmp_path / "file").read_text() == "in the way"

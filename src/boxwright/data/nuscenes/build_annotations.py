@@ -12,7 +12,7 @@ from boxwright.data.nuscenes.build_sensors import Samples
 from boxwright.data.nuscenes.grow import Growing
 from boxwright.data.nuscenes.layout import ANNOTATION, BIKE_RACK, BIKE_RACK_CATEGORY, CLASS_OF_CATEGORY
 from boxwright.data.nuscenes.poses import check_rotations
-from boxwright.data.nuscenes.tables import Record, blocks, column, numbers, read_table
+from boxwright.data.nuscenes.tables import Record, blocks, column, numbers, read_table, whole_numbers
 from boxwright.data.nuscenes.tokens import Keys, TokenTable, token_keys
 from boxwright.errors import UserError
 from boxwright.structures3d import ATTRIBUTE_NAMES
@@ -109,16 +109,18 @@ def _fill_boxes(made: NDArray[Any], block: list[Record], folder: Path) -> None:
     if not block:
         return
     made["center"] = numbers(block, "translation", 3, folder, _TABLE)
-    made["size"] = numbers(block, "size", 3, folder, _TABLE)
+    sizes = numbers(block, "size", 3, folder, _TABLE)
+    flat = np.flatnonzero((sizes <= 0).any(axis=1))
+    if len(flat):
+        raise UserError(
+            f"{folder / _TABLE}.json: size of record {block[flat[0]].get('token', '?')} is not three lengths above 0"
+        )
+    made["size"] = sizes
     rotation = numbers(block, "rotation", 4, folder, _TABLE)
     check_rotations(rotation, [str(record.get("token", "?")) for record in block], f"{folder / _TABLE}.json")
     made["rotation"] = rotation
-    made["points"] = [
-        lidar + radar
-        for lidar, radar in zip(
-            column(block, "num_lidar_pts", folder, _TABLE), column(block, "num_radar_pts", folder, _TABLE), strict=True
-        )
-    ]
+    points = (whole_numbers(block, f"num_{sensor}_pts", folder, _TABLE) for sensor in ("lidar", "radar"))
+    made["points"] = sum(points)
 
 
 def _neighbours(table: TokenTable, keys: Keys, field: str) -> NDArray[np.int64]:

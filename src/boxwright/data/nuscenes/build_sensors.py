@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from boxwright.data.nuscenes.grow import Growing, GrowingNames
 from boxwright.data.nuscenes.layout import CALIBRATION, CHANNELS, FIRST_RADAR, IMAGE, LIDAR_CODE, POSE, RADAR, SAMPLE
 from boxwright.data.nuscenes.poses import check_rotations, transforms
-from boxwright.data.nuscenes.tables import Record, blocks, column, numbers, read_table
+from boxwright.data.nuscenes.tables import Record, blocks, column, numbers, read_table, whole_numbers
 from boxwright.data.nuscenes.tokens import TokenTable, lost_token, token_keys
 from boxwright.errors import UserError
 
@@ -69,7 +69,7 @@ def read_samples(folder: Path) -> Samples:
         names = column(block, "token", folder, "sample")
         tokens += [str(name).encode() for name in names]
         keys.append(token_keys(names))
-        timestamps.append(np.array(column(block, "timestamp", folder, "sample")))
+        timestamps.append(whole_numbers(block, "timestamp", folder, "sample"))
         scenes.append(token_keys(column(block, "scene_token", folder, "sample")))
     scene = scene_table.resolve(scenes.array(), "sample", "scene_token")
     used, first, which = np.unique(scene, return_index=True, return_inverse=True)
@@ -189,9 +189,10 @@ def _measured(
         made["channel"], made["key_frame"], made["calibration"] = channel[pick], key_frame[pick], calibration[pick]
         sample_keys = token_keys(column(some, "sample_token", folder, table))
         made["sample"] = samples.position[samples.table.resolve(sample_keys, table, "sample_token")]
-        for field in ("width", "height"):
+        for field in ("width", "height"):  # radars have none
+            whole_numbers([record for record in some if record.get(field)], field, folder, table)
             made[field] = [record.get(field) or 0 for record in some]
-        made["timestamp"] = column(some, "timestamp", folder, table)
+        made["timestamp"] = whole_numbers(some, "timestamp", folder, table)
         made["token"] = token_keys(column(some, "token", folder, table))
         made["prev"] = token_keys([record.get("prev", "") for record in some])
         made["pose"] = token_keys(column(some, "ego_pose_token", folder, table))

@@ -9,6 +9,7 @@ Source: published CenterFusion behaviour (its converter), of which this is no co
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -47,7 +48,8 @@ def write_published(split: NuscenesSplit, file: Path) -> tuple[int, int]:
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where its folder could not be made
+            temporary.unlink(missing_ok=True)
     return counts
 
 

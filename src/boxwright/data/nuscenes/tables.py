@@ -7,6 +7,7 @@ file and one record at a time is decoded from it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -37,6 +38,7 @@ _WINDOW = 1 << 18  # characters read at a time
 _LONGEST = 1 << 24  # characters of one record; the longest published ones (a map's list of logs) have 10^4
 _BLOCK = 4096  # records handed out together
 _SPACE = " \t\r\n"
+_LARGEST = 2**63 - 1  # that an index can hold
 
 
 def version_folder(root: Path, version: str) -> Path:
@@ -154,7 +156,7 @@ def numbers(block: Sequence[Record], field: str, count: int, folder: Path, table
         made = np.array(values, np.float64)
     except (TypeError, ValueError):
         made = np.zeros(0)
-    if made.shape == (len(block), count):
+    if made.shape == (len(block), count) and np.isfinite(made).all():
         return made
     for record in block:
         value: Any = record[field]
@@ -164,10 +166,25 @@ def numbers(block: Sequence[Record], field: str, count: int, folder: Path, table
             or not all(map(_is_number, cast("list[Any]", value)))
         ):
             raise UserError(
-                f"{folder / table}.json: {field} of record {record.get('token', '?')} is not {count} numbers"
+                f"{folder / table}.json: {field} of record {record.get('token', '?')} is not {count} finite numbers"
             )
     return made
 
 
+def whole_numbers(block: Sequence[Record], field: str, folder: Path, table: str) -> NDArray[np.int64]:
+    """(N,) whole numbers of one field of every record.
+
+    Raises:
+        UserError: a record lacks it, or has something else there.
+    """
+    values = column(block, field, folder, table)
+    for record, value in zip(block, values, strict=True):
+        if not isinstance(value, int) or abs(value) > _LARGEST:
+            raise UserError(
+                f"{folder / table}.json: {field} of record {record.get('token', '?')} is no whole number but {value!r}"
+            )
+    return np.array(values, np.int64)
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -40,6 +40,27 @@ def test_a_table_that_is_missing(table: str, tmp_path: Path) -> None:
         open_root(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("table", "field", "value", "message"),
+    [
+        ("sample", "timestamp", "noon", "is no whole number but 'noon'"),
+        ("sample_data", "timestamp", None, "is no whole number but None"),
+        ("sample_data", "width", "wide", "is no whole number but 'wide'"),
+        ("sample_annotation", "num_lidar_pts", "many", "is no whole number but 'many'"),
+        ("sample_annotation", "size", [1.0, 0.0, 1.0], "is not three lengths above 0"),
+        ("sample_annotation", "translation", [float("nan"), 0.0, 0.0], "is not 3 finite numbers"),
+        ("ego_pose", "translation", [0.0, float("inf"), 0.0], "is not 3 finite numbers"),
+    ],
+)
+def test_a_number_that_is_none(table: str, field: str, value: object, message: str, tmp_path: Path) -> None:
+    made = tables()
+    made[table][0][field] = value
+    write_root(tmp_path, made, blobs=False)
+    token = re.escape(made[table][0]["token"])
+    with pytest.raises(UserError, match=rf"{table}\.json: {field} of record {token} {re.escape(message)}"):
+        open_root(tmp_path)
+
+
 def test_annotations_may_be_missing_in_test_versions_only(tmp_path: Path) -> None:
     write_root(tmp_path, tables(), blobs=False)
     (tmp_path / VERSION / "sample_annotation.json").unlink()
@@ -136,9 +157,9 @@ def test_other_tokens_that_point_nowhere(tmp_path: Path) -> None:
             r"the rotation \(2, 0, 0, 0\) of record c-CAM_FRONT is no rotation",
         ),
         ("calibrated_sensor", [0.0, 0.0, 0.0, 0.0], "is no rotation"),
-        ("calibrated_sensor", [float("nan"), 0.0, 0.0, 0.0], "is no rotation"),
-        ("calibrated_sensor", [1.0, 0.0, 0.0], "rotation of record c-CAM_FRONT is not 4 numbers"),
-        ("calibrated_sensor", ["a", 0.0, 0.0, 0.0], "rotation of record c-CAM_FRONT is not 4 numbers"),
+        ("calibrated_sensor", [float("nan"), 0.0, 0.0, 0.0], "is not 4 finite numbers"),
+        ("calibrated_sensor", [1.0, 0.0, 0.0], "rotation of record c-CAM_FRONT is not 4 finite numbers"),
+        ("calibrated_sensor", ["a", 0.0, 0.0, 0.0], "rotation of record c-CAM_FRONT is not 4 finite numbers"),
         ("ego_pose", [0.5, 0.0, 0.0, 0.0], "of record scene-0061-0-CAM_FRONT is no rotation"),
         ("sample_annotation", [0.5, 0.0, 0.0, 0.0], "of record scene-0061-0-car is no rotation"),
     ],
