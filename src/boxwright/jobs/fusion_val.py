@@ -27,6 +27,9 @@ from boxwright.jobs.fusion_pictures import write_key_frames
 from boxwright.jobs.fusion_weights import TrainedFusion, open_trained
 from boxwright.structures3d import FusionBatch
 
+_OF_NETWORK = ("max_det", "conf_thres", "iou_thres", "flip_test", "no_radar", "half", "compat")
+"""Settings that change what a network finds."""
+
 
 def fusion_val(config: FusionValConfig) -> FusionEvaluation:
     """Measure a checkpoint on a split, print the metric, and fill a run folder.
@@ -43,6 +46,9 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
     """
     if bool(config.json_file) == bool(config.weights):
         raise UserError("val of a nuScenes root needs either --weights or --json, a submission to measure")
+    unused = [name for name in _OF_NETWORK if name in config.model_fields_set] if config.json_file else ()
+    if unused:
+        raise UserError(f"--json measures boxes as they are, no network is run: leave out {unused[0]}")
     if not config.data:
         raise UserError("val needs --data: a nuScenes root")
     index = open_root(config.data, config.version, allow_missing=config.allow_missing)

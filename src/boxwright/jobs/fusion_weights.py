@@ -53,11 +53,10 @@ def open_trained(
     if is_native(read_archive(path)):
         content = load_checkpoint(path)
         _check_family(content, path)
-        config = load(FusionConfig, {**content["config"], **chosen})
+        config = load(FusionConfig, {**_part(content, "config", path), **chosen})
         if no_radar and not config.no_radar:
             raise UserError(f"{path} is a camera and radar network: leave out --no-radar")
-        model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
-        model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
+        model = _restored(content, path)
     else:
         config = load(FusionConfig, {"no_radar": no_radar, **chosen})
         model = build_centerfusion(CenterFusionSpec(radar=not no_radar))
@@ -104,8 +103,25 @@ def load_into(model: CenterFusion, weights: str) -> str:
     return f"{path}: {report}"
 
 
+def _restored(content: Mapping[str, Any], path: Path) -> CenterFusion:
+    """The network of a checkpoint of this tool; averaged weights where it has them."""
+    try:
+        model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
+        model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
+    except (KeyError, TypeError, RuntimeError) as error:  # a RuntimeError names hundreds of entries
+        raise UserError(f"{path} is damaged: its weights are not those of the network that it describes") from error
+    return model
+
+
+def _part(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    part = content.get(name)
+    if not isinstance(part, dict):
+        raise UserError(f"{path} is damaged: it has no {name}")
+    return cast("Mapping[str, Any]", part)
+
+
 def _check_family(content: Mapping[str, Any], path: Path) -> None:
-    if content["model"].get("family") != FAMILY:
+    if _part(content, "model", path).get("family") != FAMILY:
         raise UserError(f"{path} is not a checkpoint of {MODEL}")
 
 

@@ -49,3 +49,24 @@ def test_a_checkpoint_is_loaded_with_the_settings_it_was_trained_with(tmp_path: 
 def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"other\.pt is not a checkpoint of centerfusion"):
         bw.load_fusion(written(tmp_path / "other.pt", family="detect2d"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("model", None, "it has no model"),
+        ("config", None, "it has no config"),
+        ("state_dict", {}, "its weights are not those of the network that it describes"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_in_one_sentence(part: str, value: object, message: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "best.pt")
+    content = torch.load(path, weights_only=True)
+    save_checkpoint(path, {**content, part: value})
+    with pytest.raises(UserError, match=rf"best\.pt is damaged: {message}$"):
+        bw.load_fusion(path, device="cpu")
+
+
+def test_a_submission_is_measured_as_it_is() -> None:
+    with pytest.raises(UserError, match=r"--json measures boxes as they are, .*: leave out flip_test$"):
+        bw.val(model="centerfusion-dla34", data="root", json_file="boxes.json", flip_test=True)
