@@ -256,4 +256,5 @@ def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings
 def _given(settings: Mapping[str, Any], **named: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """The named settings that were given, and the others."""
     given = {name: value for name, value in named.items() if value}
-    return {n: str(v) if isinstance(v, str | Path) else [str(p) for p in v] for n, v in given.items()} | dict(settings)
+    others = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    return {n: str(v) if isinstance(v, str | Path) else [str(p) for p in v] for n, v in given.items()} | others

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from boxwright.cli.flags import Flag, Parser, origins, switch
 from boxwright.cli.fusion_flags import COMPAT, DATA, MISSING, MODEL, output
 from boxwright.cli.train import OPTIM as YOLO_OPTIM
+from boxwright.errors import UserError
 
 _DEFAULTS = {  # of the optimizer, where they differ
     "optim.optimizer": "Adam",
@@ -126,7 +127,11 @@ GROUPS = {
 
 
 def parser() -> Parser:
-    made = Parser("train", "Train CenterFusion on a nuScenes root. Settings are merged: --config < flags.")
+    made = Parser(
+        "train",
+        "Train CenterFusion on a nuScenes root. Settings are merged: --config < flags. A stopped run goes on with "
+        "`boxwright train --resume RUN`.",
+    )
     made.add_argument(
         "--config", metavar="YAML", default="", help="preset (centerfusion, ...), yaml of settings, or a run folder"
     )
@@ -136,6 +141,8 @@ def parser() -> Parser:
 
 
 def run(argv: Sequence[str]) -> int:
+    if any(word.partition("=")[0] == "--resume" for word in argv):
+        raise UserError("--resume goes on with a run as it was, its model too: boxwright train --resume RUN")
     given = parser().parse_strictly(argv)
     config = given.pop("config")
     from boxwright.config.fusion import FusionConfig, find_preset

@@ -78,6 +78,9 @@ def run(argv: Sequence[str]) -> int:
     if model.startswith(FAMILY):
         from boxwright.jobs.fusion_info import describe_fusion
 
+        unused = [name for name in ("weights", "nc", "find", "verbose") if given[name]]
+        if unused:
+            raise UserError(f"info of {model} describes the published network: leave out --{unused[0]}")
         print(describe_fusion(model, given["imgsz"] if given["imgsz"] != [640] else [448, 800]))
         return 0
     from boxwright.jobs import info

@@ -181,7 +181,7 @@ class FusionPredictConfig(Frozen):
     device: str = ""
     half: bool = False
     save_json: bool = False  # write a submission of the scene
-    fps: Positive = 2.0  # of the video; key frames are half a second apart
+    fps: Annotated[float, Field(ge=0.1, le=60.0)] = 2.0  # of the video; key frames are half a second apart
     compat: Compat | Literal[""] = ""  # empty: as it was trained; published weights: faithful
     project: str = "runs/predict"
     name: str = "exp"

@@ -166,6 +166,15 @@ def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:
     )
 
 
+def says_radar(path: Path) -> bool:
+    """Whether the `meta` of a submission says that radar was used.
+
+    Raises:
+        UserError: it has no `meta`.
+    """
+    return dict(stream_members(path, "meta")).get("use_radar") is True
+
+
 def _column(detections: Sequence[Detections3d], name: str) -> npt.NDArray[Any]:
     """One field of all detections; float64, whole numbers too, so that an empty list has a type."""
     shape = {"locations": (0, 3), "dims": (0, 3), "velocity": (0, 3), "attributes": (0, 8)}.get(name, (0,))

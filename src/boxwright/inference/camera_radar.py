@@ -179,7 +179,7 @@ class FusionDetector:
     def _checked(self, radar: Floats) -> npt.NDArray[np.float64]:
         if not self.settings.radar:
             raise UserError("this network has no radar input: give no radar")
-        points = np.asarray(radar, np.float64)
+        points = _numbers(radar, "radar")
         if points.ndim != 2 or len(points) != len(RADAR_FIELDS):
             raise UserError(f"radar must be an (18, N) array of points, see boxwright.structures3d, not {points.shape}")
         if not np.isfinite(points[_USED_ROWS]).all():
@@ -188,16 +188,25 @@ class FusionDetector:
 
 
 def _pixels(image: str | Path | Image) -> Image:
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, str | Path):
         return read_image(Path(image))
+    if not isinstance(image, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]  # of a user without types
+        raise UserError(f"an image must be a file or an (H, W, 3) uint8 RGB array, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}")
     return np.ascontiguousarray(image[..., ::-1])
 
 
+def _numbers(values: object, name: str) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} must be an array of numbers, not {type(values).__name__}: {error}") from error
+
+
 def _camera_matrix(intrinsics: Floats) -> npt.NDArray[np.float64]:
     """(3, 4), from that or from its first three columns."""
-    given = np.asarray(intrinsics, np.float64)
+    given = _numbers(intrinsics, "intrinsics")
     if given.shape not in ((3, 3), (3, 4)):
         raise UserError(f"intrinsics must be a (3, 3) or (3, 4) camera matrix in pixels, not {given.shape}")
     if not (np.isfinite(given).all() and given[0, 0] > 0 and given[1, 1] > 0):

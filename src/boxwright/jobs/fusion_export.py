@@ -23,13 +23,17 @@ def fusion_export(config: ExportConfig) -> dict[Path, CenterAgreement]:
         UserError: settings that this network does not have, or the file does not agree with PyTorch: it is not kept.
     """
     refused = [name for name in ("half", "int8", "nms", "source") if getattr(config, name)]
+    refused += [name for name in ("conf_thres", "iou_thres", "max_det") if name in config.model_fields_set]
     refused += [f"include {kind}" for kind in config.include if kind != "onnx"]
     if refused:
         raise UserError(
-            f"{config.weights} is CenterFusion, which is written as ONNX in float32 only: leave out --{refused[0]}"
+            f"{config.weights} is CenterFusion, which is written as ONNX in float32 only, its heads as they are: leave "
+            f"out --{refused[0].replace('_', '-')}"
         )
+    if len(config.imgsz) > 2:
+        raise UserError("--imgsz takes height and width of the network input, as 448 800")
     trained = open_trained(config.weights)
-    given = config.imgsz if "imgsz" in config.model_fields_set else trained.config.imgsz
+    given: tuple[int, ...] = config.imgsz if "imgsz" in config.model_fields_set else trained.config.imgsz
     target = Path(config.weights).expanduser().with_suffix(".onnx")
     temporary = target.with_name(f".{target.name}.tmp")
     start = time.perf_counter()

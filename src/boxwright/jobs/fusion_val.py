@@ -20,7 +20,7 @@ from boxwright.errors import UserError
 from boxwright.evaluation.fusion_loop import DecodeSettings, FusionEvaluation, evaluate_fusion
 from boxwright.evaluation.loop import Speeds
 from boxwright.evaluation.nuscenes_metric import evaluate
-from boxwright.evaluation.nuscenes_submission import read_submission, write_submission
+from boxwright.evaluation.nuscenes_submission import read_submission, says_radar, write_submission
 from boxwright.evaluation.nuscenes_tables import format_metrics
 from boxwright.jobs.fusion_data import num_sweeps, open_root, open_split, val_split_of
 from boxwright.jobs.fusion_pictures import write_key_frames
@@ -56,7 +56,9 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
     use_radar = True
     if config.json_file:
         split = open_split(index, name, 0)
-        found = _of_submission(Path(config.json_file).expanduser(), split)
+        path = Path(config.json_file).expanduser()
+        found = _of_submission(path, split)
+        use_radar = says_radar(path)
     else:
         trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
         split = open_split(index, name, num_sweeps(trained.config))

@@ -95,3 +95,29 @@ def test_python_does_the_same(jobs: SimpleNamespace) -> None:
 def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
     with pytest.raises(Exception, match="epochz: no such setting; did you mean epochs"):
         bw.train("d.yaml", epochz=3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["info", "centerfusion-dla34", "--weights", "w.pt"], "leave out --weights"),
+        (["info", "centerfusion-dla34", "--verbose"], "leave out --verbose"),
+        (["info", "centerfusion-dla35"], "did you mean centerfusion-dla34"),
+        (["info", "centerfusion-dla34", "--imgsz", "100"], "multiples of 32"),
+        (["train", "--model", "centerfusion-dla34", "--resume", "runs/exp"], "boxwright train --resume RUN"),
+        (["predict", "--model", "centerfusion-dla34", "--fps", "1e9"], "fps"),
+        (["val", "--model", "centerfusion-dla34", "--data", "d"], "either --weights or --json"),
+    ],
+)
+def test_what_camera_and_radar_refuse(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_the_published_network_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "centerfusion-dla34", "--imgsz", "64", "128"]) == 0
+    told = capsys.readouterr().out
+    assert "21,402,320 parameters" in told
+    assert "10 x 16 x 32" in told
