@@ -33,7 +33,7 @@ def fusion_export(config: ExportConfig) -> dict[Path, CenterAgreement]:
     if len(config.imgsz) > 2:
         raise UserError("--imgsz takes height and width of the network input, as 448 800")
     trained = open_trained(config.weights)
-    given: tuple[int, ...] = config.imgsz if "imgsz" in config.model_fields_set else trained.config.imgsz
+    given = list(config.imgsz if "imgsz" in config.model_fields_set else trained.config.imgsz)
     target = Path(config.weights).expanduser().with_suffix(".onnx")
     temporary = target.with_name(f".{target.name}.tmp")
     start = time.perf_counter()
