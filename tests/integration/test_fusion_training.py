@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import boxwright as bw
 from boxwright.cli.main import main
 from boxwright.config.fusion import FusionConfig
 from boxwright.config.load import load
-from boxwright.jobs.train import train
+from boxwright.engine.trainer import Trainer
+from boxwright.jobs.train import resume, train
 from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
 from tests.integration.small_runs import run
 from tests.integration.test_resume import assert_same, assert_same_run
@@ -27,10 +29,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(root: Path) -> Path:
-    """The run that nothing disturbed."""
-    done = run(tiny_settings(root, root.parent / "runs", name="whole", **{"optim.ema_decay": 0.9}))
-    assert done.returncode == 0, done.stderr
-    return root.parent / "runs" / "whole"
+    """The run that nothing disturbed. Sums over more than one thread would have other bits than those of `run`."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        return train(load(FusionConfig, settings_of(root, "whole")))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def settings_of(root: Path, name: str) -> dict[str, Any]:
+    more = {"optim.ema_decay": 0.9, "save_epochs": [1], "noplots": False, "network.first_depth": 20.0}
+    return tiny_settings(root, root.parent / "runs", name=name, **more)
 
 
 def test_what_a_run_leaves(whole: Path) -> None:
@@ -46,18 +56,36 @@ def test_what_a_run_leaves(whole: Path) -> None:
     submission = json.loads((whole / "results_nuscenes_det_val.json").read_text(encoding="utf-8"))
     assert len(submission["results"]) == 2
     assert submission["meta"]["use_radar"]
+    pictures = {path.relative_to(whole).as_posix() for path in whole.rglob("*.*g")}
+    assert {"results.png", "train_batch0.jpg", "curves/PR_curves.png", "curves/TP_errors.png"} <= pictures
+    assert "velocity error" in (whole / "report.html").read_text(encoding="utf-8")
+    assert (whole / "weights" / "epoch1.pt").is_file()
+    bias = torch.load(whole / "weights" / "last.pt", weights_only=True)["state_dict"]["dep_sec.6.bias"]
+    assert 1 / bias.sigmoid().item() - 1 == pytest.approx(20.0, rel=0.02)  # three metres more take many more steps
 
 
-def test_killed_and_told_to_stop(root: Path, whole: Path) -> None:
-    """SIGTERM in the first epoch, SIGKILL in the second, workers change: the same bits as undisturbed."""
-    folder = whole.parent / "told"
-    settings = tiny_settings(root, whole.parent, name="told", **{"optim.ema_decay": 0.9})
-    stopped = run(settings, signal="SIGTERM", at_step=1)
-    assert stopped.returncode == 143, stopped.stderr
-    killed = run({"workers": 1}, resume=folder, at_step=4)
-    assert killed.returncode == -9, killed.stderr
-    done = run({"workers": 2}, resume=folder)
-    assert done.returncode == 0, done.stderr
+def test_killed_and_told_to_stop(root: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM in the first epoch, SIGKILL in the second: the same bits as undisturbed."""
+    folder, note = whole.parent / "told", Trainer._note
+
+    def note_and_signal(self: Trainer, loss: Any, batch: Any, step: int) -> None:
+        note(self, loss, batch, step)
+        if step == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_note", note_and_signal)
+            with pytest.raises(SystemExit, match="143"):
+                train(load(FusionConfig, settings_of(root, "told")))
+        killed = run({}, resume=folder, at_step=4)
+        assert killed.returncode == -9, killed.stderr
+        resume(folder, {})
+    finally:
+        torch.set_num_threads(threads)
     assert_same_run(folder, whole)
 
 

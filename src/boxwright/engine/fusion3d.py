@@ -155,7 +155,9 @@ class Fusion3d:
             gather=self.world.at_first if self.world.size > 1 else None,
             on_batch=tell,
         )
-        losses = found.losses or (0.0,) * len(self.loss_names)
+        # Each process has the losses of its share; one that had no images has none.
+        shares = [share for share in self.world.all(found.losses) if share is not None]
+        losses = [sum(parts) / len(shares) for parts in zip(*shares, strict=True)] or [0.0] * len(self.loss_names)
         if found.metrics is None:  # of another process
             return Score(0.0, dict.fromkeys(self.metric_names, 0.0), losses, found)
         metrics = found.metrics

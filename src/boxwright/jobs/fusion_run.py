@@ -97,7 +97,7 @@ class FusionRun:
             plot_fusion_batch(batch, folder / f"train_batch{number}.jpg")
 
     def finish(self, folder: Path, policy: Policy) -> None:
-        """Measure the best weights once more, in full precision, and draw the curves."""
+        """Measure the best weights once more, in full precision, draw the curves and write the report."""
         config, best = self.config, folder / "weights" / "best.pt"
         if best.exists():
             fusion_val(
@@ -120,8 +120,10 @@ class FusionRun:
             )
         if not config.noplots:
             from boxwright.reporting.plots import FUSION_PANELS, plot_results
+            from boxwright.reporting.report import write_report
 
             plot_results(folder / "results.csv", folder / "results.png", FUSION_PANELS)
+            write_report(folder)
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:
