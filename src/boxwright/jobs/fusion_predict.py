@@ -40,7 +40,6 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
     trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
     index = open_root(config.data, config.version, allow_missing=config.allow_missing)
     scene = open_scene(index, config.scene, num_sweeps(trained.config))
-    folder = new_run_folder(config.project, config.name, config.exist_ok)
     loader = make_val_loader(
         scene, sample_settings(trained.config), batch_size=config.batch_size, workers=0, pin_memory=False
     )
@@ -60,6 +59,7 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
         )
     finally:
         loader.close()
+    folder = new_run_folder(config.project, config.name, config.exist_ok)  # now that every image could be read
     samples = range(len(scene.sample_tokens))
     pictures = write_key_frames(scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps)
     if config.save_json:
