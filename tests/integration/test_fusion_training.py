@@ -39,7 +39,11 @@ def whole(root: Path) -> Path:
 
 
 def settings_of(root: Path, name: str) -> dict[str, Any]:
-    more = {"optim.ema_decay": 0.9, "save_epochs": [1], "noplots": False, "network.first_depth": 20.0}
+    """Objects have a size from the start: without one, as an untrained network says, none would be kept."""
+    start = root.parent / "start.pth"
+    torch.save({"state_dict": {"dim.2.bias": torch.full((3,), 2.0)}}, start)
+    more: dict[str, Any] = {"optim.ema_decay": 0.9, "save_epochs": [1], "noplots": False, "network.first_depth": 20.0}
+    more["weights"] = str(start)
     return tiny_settings(root, root.parent / "runs", name=name, **more)
 
 
@@ -118,10 +122,16 @@ def test_camera_only_then_radar_from_its_checkpoint(
 
 
 def test_two_processes(root: Path, tmp_path: Path) -> None:
-    settings = tiny_settings(root, tmp_path, name="two", epochs=1, nproc=2)
-    done = run(settings)
+    """One step with `--sync-bn`: batch norm sees the images of both, as one process sees them."""
+    shared: dict[str, Any] = {"epochs": 1, "batch_size": 12, "sync_bn": True}
+    done = run(tiny_settings(root, tmp_path, name="two", nproc=2, precision="fp32", **shared))
     assert done.returncode == 0, done.stderr
+    one = train(load(FusionConfig, tiny_settings(root, tmp_path, name="one", precision="fp32", **shared)))
     assert (tmp_path / "two" / "metrics_summary.json").is_file()
+    files = [folder / "weights" / "last.pt" for folder in (tmp_path / "two", one)]
+    ours, theirs = (torch.load(file, weights_only=True)["state_dict"] for file in files)
+    for name in ("base.base_layer.1.running_mean", "base.base_layer.1.running_var", "base.level1.1.running_mean"):
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
 
 
 def test_val_measures_what_training_measured(root: Path, whole: Path, tmp_path: Path) -> None:
@@ -135,6 +145,18 @@ def test_val_measures_what_training_measured(root: Path, whole: Path, tmp_path: 
     found = bw.val(best, root, **settings, plots=1)
     first = json.loads((whole / "metrics_summary.json").read_text(encoding="utf-8"))
     assert found.metrics.nd_score == pytest.approx(first["nd_score"], abs=1e-12)
+    submissions = [folder / "results_nuscenes_det_val.json" for folder in (whole, tmp_path / "exp")]
+    boxes = [json.loads(path.read_text(encoding="utf-8"))["results"] for path in submissions]
+    assert boxes[0].keys() == boxes[1].keys()
+    for ours, theirs in ((boxes[0][token], boxes[1][token]) for token in boxes[0]):
+        assert [box["detection_score"] for box in ours] == pytest.approx(
+            [box["detection_score"] for box in theirs], abs=1e-5
+        )
+        assert len(ours) > 10
+    none = bw.val(best, root, **settings, conf_thres=0.99, noplots=True)
+    assert len(none.predictions) == 0
+    few = bw.val(best, root, **settings, max_det=2, noplots=True)
+    assert 0 < len(few.predictions) <= 2 * 12 < len(found.predictions)
     assert (tmp_path / "exp" / "plots" / "scene-9002" / "0001.png").is_file()
     again = bw.val(data=root, json_file=str(tmp_path / "exp" / "results_nuscenes_det_val.json"), **settings)
     assert again.metrics.nd_score == pytest.approx(first["nd_score"], abs=1e-6)

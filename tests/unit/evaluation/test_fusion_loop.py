@@ -49,8 +49,8 @@ def network() -> CenterFusion:
 def loader(
     split: NuscenesSplit, batch_size: int, settings: SampleSettings = SAMPLES, rank: int = -1
 ) -> FusionValLoader:
-    ranks = {} if rank < 0 else {"rank": rank, "num_ranks": 2}
-    return make_val_loader(split, settings, batch_size=batch_size, workers=0, **ranks)
+    first, count = (0, 1) if rank < 0 else (rank, 2)
+    return make_val_loader(split, settings, batch_size=batch_size, workers=0, rank=first, num_ranks=count)
 
 
 def some_of(split: NuscenesSplit, count: int) -> NuscenesSplit:
