@@ -19,7 +19,8 @@ from boxwright.engine.callbacks import Callback, Place, StartReport
 from boxwright.engine.task import StepLoss
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
-from boxwright.jobs.train import fitting_imgsz, train
+from boxwright.jobs.train import train
+from boxwright.jobs.yolo_run import fitting_imgsz
 from boxwright.structures import Batch
 from tests.integration.small_runs import write_world
 from tests.unit.data.small_sets import write_image

@@ -70,7 +70,7 @@ def export(config: ExportConfig) -> Mapping[Path, Agreement | CenterAgreement]:
     Raises:
         UserError: settings that do not go together, no such weights, or a library is missing. Nothing is left behind.
     """
-    if config.weights and is_fusion(config.weights):
+    if config.weights and not is_exported(config.weights) and is_fusion(config.weights):
         return fusion_export(config)
     _check(config)
     model = ready(load_model(config.weights), _CPU)

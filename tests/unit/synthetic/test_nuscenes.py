@@ -385,7 +385,7 @@ def test_quaternions_turn_as_their_matrix() -> None:
 
 def test_demo_scenes_show_all_classes_at_useful_distances() -> None:
     settings = FusionWorldSettings.demo()
-    assert (settings.scenes - settings.num_val, settings.num_val) == (12, 4)
+    assert (settings.scenes - settings.num_val, settings.num_val) == (24, 4)
     counts, distances = np.zeros(len(FUSION_KINDS), int), []
     for index in range(settings.scenes):
         scene = make_fusion_scene(settings, index)
