@@ -46,7 +46,7 @@ def test_traced(fixed: bool) -> None:
     assert torch.equal(torch.export.export(model, given).module()(*given), expected)
 
 
-@pytest.mark.parametrize("options", [FrustumOptions(), FrustumOptions(fixed=True, by_depth=True)], ids=["", "fixed"])
+@pytest.mark.parametrize("options", [FrustumOptions(fixed=True, by_depth=True)])  # faithful: test_export_center.py
 def test_onnx(options: FrustumOptions, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
