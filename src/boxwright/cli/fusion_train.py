@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from boxwright.cli.flags import Flag, Parser, origins, switch
 from boxwright.cli.fusion_flags import COMPAT, DATA, MISSING, MODEL, output
@@ -103,18 +104,7 @@ OUTPUT = (
     Flag("val_period", "--val-period", "1", "validate every N epochs, and after the last"),
     Flag("callbacks", "--callbacks", "", "mlflow, and callbacks of installed packages, by name", "NAME", kind="list"),
 )
-OPTIM = tuple(
-    Flag(
-        flag.setting,
-        flag.names,
-        _DEFAULTS.get(flag.setting, flag.default),
-        flag.help,
-        flag.metavar,
-        flag.kind,
-        flag.bare,
-    )
-    for flag in YOLO_OPTIM
-)
+OPTIM = tuple(replace(flag, default=_DEFAULTS.get(flag.setting, flag.default)) for flag in YOLO_OPTIM)
 GROUPS = {
     "the run": RUN,
     "network": NETWORK,

@@ -111,7 +111,7 @@ class Schedule(Protocol):
 
 
 class _Timed(Protocol):
-    """What one-cycle reads of a schedule."""
+    """What the course of the rate reads of a schedule."""
 
     @property
     def config(self) -> OptimConfig: ...
@@ -244,11 +244,7 @@ class V3Schedule:
             share = min(step / max(self.warmup_steps, 1), 1.0)
             rate = config.lr0 * (_FIRST_V3_FACTOR * (1 - share) + share)
             return StepSettings(rate, rate, config.momentum, 1)
-        if course(config) in ("linear", "cosine"):
-            factor = lr_factor(epoch, self.epochs, config.lrf, cosine=course(config) == "cosine")
-        else:
-            factor = stepped_factor(config, epoch, self.epochs, fitness)
-        rate = config.lr0 * factor
+        rate = config.lr0 * _factor_of_epoch(self, epoch, fitness)
         return StepSettings(rate, rate, config.momentum, accumulate, 1 / accumulate)
 
     def updates(self, step: int, last_update: int) -> bool:
@@ -286,15 +282,19 @@ class CenterSchedule:
         accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
         if config.schedule == "one-cycle":
             return replace(_at_one_cycle(self, step, accumulate), loss_scale=1 / accumulate)
-        if course(config) in ("linear", "cosine"):
-            factor = lr_factor(epoch, self.epochs, config.lrf, cosine=course(config) == "cosine")
-        else:
-            factor = stepped_factor(config, epoch, self.epochs, fitness)
-        rate = config.lr0 * factor * min((step + 1) / (self.warmup_steps + 1), 1.0)
+        rate = config.lr0 * _factor_of_epoch(self, epoch, fitness) * min((step + 1) / (self.warmup_steps + 1), 1.0)
         return StepSettings(rate, rate, config.momentum, accumulate, 1 / accumulate)
 
     def updates(self, step: int, last_update: int) -> bool:
         return step - last_update >= self.at(step).accumulate
+
+
+def _factor_of_epoch(schedule: _Timed, epoch: int, fitness: Sequence[float]) -> float:
+    """Multiplier of lr0 where epoch e has the factor of epoch e."""
+    config = schedule.config
+    if course(config) in ("linear", "cosine"):
+        return lr_factor(epoch, schedule.epochs, config.lrf, cosine=course(config) == "cosine")
+    return stepped_factor(config, epoch, schedule.epochs, fitness)
 
 
 def _steps_of_rise(schedule: _Timed) -> int:

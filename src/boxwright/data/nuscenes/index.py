@@ -22,20 +22,9 @@ from boxwright.data.nuscenes.build_annotations import read_annotations
 from boxwright.data.nuscenes.build_sensors import read_samples, read_sensors
 from boxwright.data.nuscenes.index_file import IndexFolder, RowWriter, map_arrays, read_folder, tables_digest
 from boxwright.data.nuscenes.layout import SEEN
-from boxwright.data.nuscenes.tables import version_folder
+from boxwright.data.nuscenes.tables import TABLES, version_folder
 
-_TABLES = (
-    "scene",
-    "sample",
-    "sample_data",
-    "ego_pose",
-    "calibrated_sensor",
-    "sensor",
-    "sample_annotation",
-    "instance",
-    "category",
-    "attribute",
-)
+_TABLES = tuple(name for name in TABLES if name not in ("visibility", "log", "map"))  # that shape the index
 _CHUNK = 32  # samples whose annotations are projected together
 
 
