@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +10,15 @@ import torch
 
 from boxwright.config.fusion import FusionConfig
 from boxwright.config.load import load, setting_names
-from boxwright.engine.fusion3d import frustum_options, loss_weights, sample_settings
+from boxwright.data.nuscenes.index import open_nuscenes
+from boxwright.data.nuscenes.split import NuscenesSplit
+from boxwright.engine.fusion3d import Fusion3d, frustum_options, loss_weights, sample_settings
 from boxwright.jobs.fusion_data import num_sweeps
 from boxwright.jobs.fusion_run import spec_of
 from boxwright.losses.center import PUBLISHED_WEIGHTS
+from boxwright.models.centerfusion import build_centerfusion
 from boxwright.ops.frustum import associate, associate_targets
+from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
 
 OTHER_VALUES: dict[str, Any] = {
     "imgsz": [64, 96],
@@ -99,3 +104,22 @@ def test_without_association_inference_sees_the_map_that_training_saw(compat: st
     assert torch.equal(associate({}, radar, calibs, options), trained)
     assert torch.equal(trained[:, 0], radar[:, 0] / 60)
     assert torch.equal(trained[:, 1:], radar[:, 1:])
+
+
+def test_training_gives_the_second_heads_the_radar_of_the_annotated_objects(tmp_path: Path) -> None:
+    root = write_root(tmp_path / "nuscenes")
+    config = load(FusionConfig, tiny_settings(root, tmp_path))
+    index = open_nuscenes(root, VERSION, cache_dir=tmp_path / "cache")
+    train, val = (NuscenesSplit(index, split, 2) for split in ("train", "val"))
+    network = build_centerfusion(spec_of(config))
+    seen: list[torch.Tensor] = []
+    network.register_forward_hook(lambda *passed: seen.append(passed[2]["pc_hm"]))
+    task = Fusion3d(network, train, val, config, torch.device("cpu"))
+    batch = next(task.train_batches(0, 0))
+    task.loss(batch, 0, 0)
+    task.close()
+    targets = batch.targets
+    objects = (targets.boxes, targets.valid, targets.annotation_depth, targets.dims, targets.alpha)
+    expected = associate_targets(*objects, batch.calibs, batch.radar, frustum_options(config))
+    assert expected.any()
+    assert torch.equal(seen[0], expected)

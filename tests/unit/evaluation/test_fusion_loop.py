@@ -15,7 +15,7 @@ from boxwright.data.fusion.loader import FusionValLoader, make_val_loader
 from boxwright.data.fusion.settings import SampleSettings
 from boxwright.data.nuscenes.index import open_nuscenes
 from boxwright.data.nuscenes.split import NuscenesSplit
-from boxwright.evaluation.fusion_loop import DecodeSettings, Found, evaluate_fusion, predict_split
+from boxwright.evaluation.fusion_loop import DecodeSettings, Found, evaluate_fusion, predict_split, run_network
 from boxwright.losses.center import CenterLoss
 from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_centerfusion
 from boxwright.ops.center_heads import raw_from_depth
@@ -176,3 +176,17 @@ def test_losses_are_the_mean_of_the_batches_and_the_mode_is_kept(split: Nuscenes
         ]
     assert found.losses == pytest.approx(torch.stack(items).mean(0).tolist(), rel=1e-6)
     assert told == [(2, 2), (1, 1)]
+
+
+def test_the_flip_test_shows_the_mirror_images_too(split: NuscenesSplit, network: CenterFusion) -> None:
+    batch = next(iter(loader(some_of(split, 2), 2)))
+    given: list[Tensor] = []
+    hook = network.register_forward_pre_hook(lambda _, inputs: given.extend(inputs[:2]))
+    try:
+        heads = run_network(network, batch, replace(ALL, flip_test=True))
+    finally:
+        hook.remove()
+    images, radar = given
+    assert torch.equal(images, torch.cat((batch.images, batch.images.flip(3))))
+    assert torch.equal(radar[2:, 0], batch.radar[:, 0].flip(2))
+    assert heads["hm"].shape[0] == 2
