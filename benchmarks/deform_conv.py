@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from boxwright.centerfusion.deform_conv import deform_conv
 from boxwright.engine.allocator import keep_large_buffers
-from boxwright.ops.deform_conv import deform_conv
 
 HEIGHT, WIDTH = 112, 200
 

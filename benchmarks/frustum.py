@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.ops.angles import decode_rotation
-from boxwright.ops.frustum import FrustumOptions, associate
+from boxwright.centerfusion.angles import decode_rotation
+from boxwright.centerfusion.frustum import FrustumOptions, associate
 
 BATCH, CLASSES, HEIGHT, WIDTH, K = 8, 10, 112, 200, 100
 PILLARS = 160

@@ -31,13 +31,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from boxwright.data.fusion.samples import SampleMaker, empty_sample
-from boxwright.data.fusion.settings import SampleSettings
+from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.samples import SampleMaker, empty_sample
 from boxwright.data.images import read_image
-from boxwright.data.nuscenes.index import open_nuscenes
-from boxwright.data.nuscenes.records import FusionSource, ImageAnnotations, ImageRecord
-from boxwright.data.nuscenes.split import NuscenesSplit
 from boxwright.data.rng import sample_generator
+from boxwright.nuscenes.index import open_nuscenes
+from boxwright.nuscenes.records import FusionSource, ImageAnnotations, ImageRecord
+from boxwright.nuscenes.split import NuscenesSplit
 
 IMAGE_HW = (900, 1600)
 SWEEPS = 3

@@ -42,15 +42,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from boxwright.config.schema import AugmentConfig
-from boxwright.data.augment import TrainingSamples
-from boxwright.data.class_weights import weights_of_images
 from boxwright.data.dataset import open_dataset
 from boxwright.data.images import read_image
 from boxwright.data.index import DataIndex
-from boxwright.data.loader import make_train_loader
-from boxwright.data.mosaic import NUM_TILES
 from boxwright.data.source_images import SourceImages, open_source_images
+from boxwright.yolo.class_weights import weights_of_images
+from boxwright.yolo.loader import make_train_loader
+from boxwright.yolo.mosaic import NUM_TILES
+from boxwright.yolo.samples import TrainingSamples
+from boxwright.yolo.settings import AugmentConfig
 
 STRIDE, BATCH = 32, 16
 SECONDS_TO_REST = 20

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from boxwright.evaluation.nuscenes_metric import NuscenesMetrics, evaluate
-from boxwright.structures3d import ATTRIBUTE_NAMES, CLASS_NAMES, GlobalBoxes
+from boxwright.nuscenes.metric import NuscenesMetrics, evaluate
+from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, GlobalBoxes
 
 GOLDEN = Path(os.environ.get("BOXWRIGHT_SHARED", "../shared")) / "golden" / "centerfusion"
 OTHER_SIDE = Path(__file__).with_name("nuscenes_devkit.py")

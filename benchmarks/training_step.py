@@ -27,8 +27,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from boxwright.models.detection import DetectionModel
-    from boxwright.structures import Targets
+    from boxwright.data.structures import Targets
+    from boxwright.yolo.detection import DetectionModel
 
 VARIANTS = ("fp32", "layout", "auto")
 BATCH, NUM_CLASSES = 16, 80
@@ -103,11 +103,11 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
     """Build network, loss, optimizer and a batch; return the function that does one step."""
     import torch
 
-    from boxwright.config.schema import LossConfig
     from boxwright.engine.precision import resolve
-    from boxwright.losses.yolo import YoloLoss
-    from boxwright.models.build import build_model
-    from boxwright.models.zoo import load_spec
+    from boxwright.yolo.build import build_model
+    from boxwright.yolo.loss import YoloLoss
+    from boxwright.yolo.settings import LossConfig
+    from boxwright.yolo.zoo import load_spec
 
     torch.manual_seed(0)
     policy = resolve("auto" if variant == "auto" else "fp32", torch.device("cpu"))
@@ -129,9 +129,9 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
 
 def tuned_update(model: DetectionModel) -> Callable[[], None]:
     """The engine's own optimizer, clipping and EMA."""
-    from boxwright.config.schema import OptimConfig
     from boxwright.engine.ema import ModelEma
     from boxwright.engine.optim import clip_gradients, make_optimizer
+    from boxwright.settings.base import OptimConfig
 
     optimizer = make_optimizer(model, OptimConfig(lr0=1e-4), weight_decay=5e-4)
     ema = ModelEma(model)
@@ -171,7 +171,7 @@ def make_targets(mean_labels: int) -> Targets:
     import numpy as np
 
     from boxwright.data.collate import pad_labels
-    from boxwright.data.shapes import Labels
+    from boxwright.yolo.shapes import Labels
 
     rng = np.random.default_rng(0)
     images: list[Labels] = []

@@ -22,19 +22,19 @@ from statistics import median
 import numpy as np
 import torch
 
-from boxwright.checkpoints.reader import load_model
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex, Record
-from boxwright.data.loader import make_val_loader
+from boxwright.data.structures import Detections
 from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.device import select_device
 from boxwright.engine.precision import resolve
-from boxwright.evaluation.coco import CocoEvaluator, CocoTruth, truth_for
-from boxwright.evaluation.confusion import ConfusionEvaluator
-from boxwright.evaluation.loop import Speeds, evaluate
-from boxwright.evaluation.yolo import YoloEvaluator
-from boxwright.models.fuse import fuse
-from boxwright.structures import Detections
+from boxwright.metrics.coco import CocoEvaluator, CocoTruth, truth_for
+from boxwright.metrics.confusion import ConfusionEvaluator
+from boxwright.yolo.evaluation import Speeds, evaluate
+from boxwright.yolo.fuse import fuse
+from boxwright.yolo.loader import make_val_loader
+from boxwright.yolo.metric import YoloEvaluator
+from boxwright.yolo.weights import load_model
 
 SHARED = Path(os.environ.get("BOXWRIGHT_SHARED", "../shared"))
 STAGES = ("load", "preprocess", "inference", "nms", "metrics")

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from boxwright.centerfusion.detector import FusionDetector
+    from boxwright.centerfusion.evaluation import FusionEvaluation
+    from boxwright.centerfusion.export import CenterAgreement
     from boxwright.engine.callbacks import Callback
-    from boxwright.evaluation.fusion_loop import FusionEvaluation
-    from boxwright.evaluation.loop import Evaluation
-    from boxwright.inference.camera_radar import FusionDetector
-    from boxwright.inference.export_center import CenterAgreement
-    from boxwright.inference.predictor import Detector
-    from boxwright.inference.verify import Agreement
-    from boxwright.jobs.anchors import AnchorReport
+    from boxwright.yolo.detector import Detector
+    from boxwright.yolo.evaluation import Evaluation
+    from boxwright.yolo.verbs.anchors import AnchorReport
+    from boxwright.yolo.verify import Agreement
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "anchors", "evolve", "export", "load", "load_fusion", "predict", "train", "val"]
@@ -52,7 +52,7 @@ def load(
     Raises:
         UserError: missing, not a checkpoint, refused because it would run code, or several of different classes.
     """
-    from boxwright.inference.predictor import load as load_detector
+    from boxwright.yolo.detector import load as load_detector
 
     return load_detector(
         weights,
@@ -79,7 +79,7 @@ def load_fusion(
     Raises:
         UserError: missing, damaged, of another model, or incomplete.
     """
-    from boxwright.jobs.fusion_weights import load_detector
+    from boxwright.centerfusion.weights import load_detector
 
     return load_detector(weights, device=device, half=half, no_radar=no_radar, compat=compat)
 
@@ -116,12 +116,13 @@ def train(
     Raises:
         UserError: lists every setting that is unknown or wrong, or says what else the user can mend.
     """
-    from boxwright.config.fusion import MODEL as FUSION_MODEL
-    from boxwright.config.fusion import FusionConfig, find_preset, names_fusion
-    from boxwright.config.load import load as load_settings
-    from boxwright.config.schema import CHANGED_ON_RESUME, RunConfig
+    from boxwright.centerfusion.settings import MODEL as FUSION_MODEL
+    from boxwright.centerfusion.settings import FusionConfig, find_preset, names_fusion
+    from boxwright.engine import run as job
     from boxwright.errors import UserError
-    from boxwright.jobs import train as job
+    from boxwright.settings.base import CHANGED_ON_RESUME
+    from boxwright.settings.load import load as load_settings
+    from boxwright.yolo.settings import RunConfig
 
     names = [callback for callback in callbacks if isinstance(callback, str)]
     objects = [callback for callback in callbacks if not isinstance(callback, str)]
@@ -155,16 +156,16 @@ def val(
         settings: any setting of `config.schema.ValConfig`; with `model="centerfusion-dla34"` of
             `config.fusion.FusionValConfig`, which gives the nuScenes metric.
     """
-    from boxwright.config.fusion import FusionValConfig, names_fusion
-    from boxwright.config.load import load as load_settings
-    from boxwright.config.schema import ValConfig
+    from boxwright.centerfusion.settings import FusionValConfig, names_fusion
+    from boxwright.settings.load import load as load_settings
+    from boxwright.yolo.settings import ValConfig
 
     given = _given(settings, weights=weights, data=data)
     if names_fusion(str(settings.get("model", "")), config):
-        from boxwright.jobs.fusion_val import fusion_val
+        from boxwright.centerfusion.verbs.val import fusion_val
 
         return fusion_val(load_settings(FusionValConfig, given, config=config))
-    from boxwright.jobs.val import val as job
+    from boxwright.yolo.verbs.val import val as job
 
     return job(load_settings(ValConfig, given, config=config))
 
@@ -184,16 +185,16 @@ def predict(
     Returns:
         the run folder.
     """
-    from boxwright.config.fusion import FusionPredictConfig, names_fusion
-    from boxwright.config.load import load as load_settings
-    from boxwright.config.schema import PredictConfig
+    from boxwright.centerfusion.settings import FusionPredictConfig, names_fusion
+    from boxwright.settings.load import load as load_settings
+    from boxwright.yolo.settings import PredictConfig
 
     given = _given(settings, weights=weights, source=source)
     if names_fusion(str(settings.get("model", "")), config):
-        from boxwright.jobs.fusion_predict import fusion_predict
+        from boxwright.centerfusion.verbs.predict import fusion_predict
 
         return fusion_predict(load_settings(FusionPredictConfig, given, config=config))
-    from boxwright.jobs.predict import predict as job
+    from boxwright.yolo.verbs.predict import predict as job
 
     return job(load_settings(PredictConfig, given, config=config))
 
@@ -211,9 +212,9 @@ def export(
     Returns:
         each file with how well it agrees with PyTorch.
     """
-    from boxwright.config.load import load as load_settings
-    from boxwright.config.schema import ExportConfig
-    from boxwright.jobs.export import export as job
+    from boxwright.settings.load import load as load_settings
+    from boxwright.yolo.settings import ExportConfig
+    from boxwright.yolo.verbs.export import export as job
 
     return job(load_settings(ExportConfig, _given(settings, weights=weights), config=config))
 
@@ -229,7 +230,7 @@ def anchors(data: str | Path, **settings: Any) -> AnchorReport:
     Returns:
         the anchors found, how well they and those of the model fit, and the folder with `anchors.yaml` and a plot.
     """
-    from boxwright.jobs.anchors import anchors as job
+    from boxwright.yolo.verbs.anchors import anchors as job
 
     return job(data, **settings)
 
@@ -246,9 +247,9 @@ def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings
     Returns:
         the folder with evolve.csv, hyp_evolve.yaml, evolve.png and the trials.
     """
-    from boxwright.config.evolve import EvolveConfig
-    from boxwright.config.load import load as load_settings
-    from boxwright.jobs.evolve import evolve as job
+    from boxwright.settings.load import load as load_settings
+    from boxwright.yolo.evolve_settings import EvolveConfig
+    from boxwright.yolo.verbs.evolve import evolve as job
 
     return job(load_settings(EvolveConfig, _given(settings, data=data), hyp=hyp, config=config))
 

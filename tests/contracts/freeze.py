@@ -9,10 +9,12 @@ import argparse
 import importlib
 from pathlib import Path
 
+from boxwright.centerfusion import settings as fusion
 from boxwright.cli.main import VERBS
-from boxwright.config import fusion, schema
-from boxwright.config.evolve import EvolveConfig
-from boxwright.config.load import setting_names
+from boxwright.settings import base
+from boxwright.settings.load import setting_names
+from boxwright.yolo import settings as schema
+from boxwright.yolo.evolve_settings import EvolveConfig
 
 FROZEN = Path(__file__).with_name("frozen.txt")
 RENEW = "python -m tests.contracts.freeze"
@@ -44,7 +46,7 @@ def settings() -> list[str]:
         for name in setting_names(kind):
             if kind is EvolveConfig and name not in EvolveConfig.__annotations__:
                 continue  # those of RunConfig
-            model: type[schema.Frozen] = kind
+            model: type[base.Frozen] = kind
             *groups, last = name.split(".")
             for group in groups:
                 model = model.model_fields[group].annotation  # type: ignore[assignment]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.config import fusion, schema
-from boxwright.config.load import setting_names
-from boxwright.losses.center import PUBLISHED_WEIGHTS
+from boxwright.centerfusion import settings as fusion
+from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS
+from boxwright.settings.load import setting_names
+from boxwright.yolo import settings as schema
 from tests.contracts.freeze import FROZEN, RENEW, frozen_text
 
 SOURCE = Path(schema.__file__).parents[1]

@@ -35,7 +35,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_settings_load_no_torch() -> None:
-    loaded = modules_after("import boxwright.config.load as c, boxwright.config.schema as s; c.load(s.RunConfig)")
+    loaded = modules_after("import boxwright.settings.load as c, boxwright.yolo.settings as s; c.load(s.RunConfig)")
     assert "pydantic" in loaded
     assert loaded.isdisjoint(HEAVY)
 

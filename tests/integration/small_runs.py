@@ -29,12 +29,12 @@ head:
 DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
-from boxwright.config.load import load
-from boxwright.config.fusion import FusionConfig
-from boxwright.config.schema import RunConfig
+from boxwright.settings.load import load
+from boxwright.centerfusion.settings import FusionConfig
+from boxwright.yolo.settings import RunConfig
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
-from boxwright.jobs import train
+from boxwright.engine import run as train
 
 order = json.loads(sys.argv[1])
 note = Trainer._note

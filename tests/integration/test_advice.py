@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from boxwright.config.load import load
-from boxwright.config.schema import RunConfig
+from boxwright.engine.run import resume, train
 from boxwright.errors import UserError
-from boxwright.jobs.train import resume, train
+from boxwright.settings.load import load
+from boxwright.yolo.settings import RunConfig
 from tests.integration.small_runs import small_settings
 
 

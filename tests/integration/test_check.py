@@ -9,7 +9,7 @@ import pytest
 
 from boxwright.cli.main import main
 from boxwright.errors import UserError
-from boxwright.jobs.check import check
+from boxwright.yolo.verbs.check import check
 from tests.unit.data.small_sets import write_image, write_yolo
 
 

@@ -15,12 +15,12 @@ import torch
 import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
-from boxwright.config.schema import ValConfig
 from boxwright.errors import UserError
 from boxwright.inference.exported import METADATA_KEY, ExportInfo
-from boxwright.jobs.val import val
-from boxwright.models.build import build_model
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.settings import ValConfig
+from boxwright.yolo.verbs.val import val
+from boxwright.yolo.zoo import load_spec
 
 NAMES = ("cell", "Größe", "猫")
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.checkpoints.reader import load_model, read_weights
 from boxwright.checkpoints.safetensors_file import is_safetensors, write_safetensors
 from boxwright.cli.main import main
-from boxwright.models.build import build_model
-from boxwright.models.detection import DetectionModel
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.weights import load_model, read_weights
+from boxwright.yolo.zoo import load_spec
 from tests.golden import golden_cases
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from boxwright.cli.main import main
 from boxwright.data import written_coco
+from boxwright.data.convert_data import convert_data
 from boxwright.data.dataset import open_dataset, splits_of
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
-from boxwright.jobs.convert_data import convert_data
 from tests.unit.data.small_sets import turn, voc_object, write_image, write_voc, write_yolo
 
 FORMATS = ("yolo", "coco", "voc")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.data.synthetic.write import StreetSettings
-from boxwright.jobs.demo import DemoSettings, demo
+from boxwright.synthetic.write import StreetSettings
+from boxwright.yolo.verbs.demo import DemoSettings, demo
 
 TINY = DemoSettings(
     street=StreetSettings(scenes=(("train", 6), ("val", 3)), frames=2, width=96, height=64),

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.config.schema import ValConfig
-from boxwright.jobs.val import val
+from boxwright.yolo.settings import ValConfig
+from boxwright.yolo.verbs.val import val
 from tests.integration.small_runs import DRIVER, write_world
 from tests.integration.test_resume import assert_same
 

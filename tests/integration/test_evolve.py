@@ -20,14 +20,15 @@ import yaml
 from optuna.trial import TrialState
 
 from boxwright.cli.main import main
-from boxwright.config.evolve import EvolveConfig
-from boxwright.config.load import load
-from boxwright.config.schema import RunConfig
+from boxwright.engine import run as train
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.errors import DivergedError, UserError
-from boxwright.jobs import evolve_worker, train
-from boxwright.jobs.evolve import evolve
-from boxwright.tuning import evolve_study
+from boxwright.search import study as evolve_study
+from boxwright.settings.load import load
+from boxwright.yolo.evolve_settings import EvolveConfig
+from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.verbs import evolve_worker
+from boxwright.yolo.verbs.evolve import evolve
 from tests.integration.small_runs import write_world
 
 TRIALS, EPOCHS, STEPS = 12, 2, 3  # 12 images in batches of 4

@@ -16,11 +16,11 @@ from boxwright.cli.main import main
 from boxwright.data.images import read_image
 from boxwright.errors import UserError
 from boxwright.inference import exported
-from boxwright.inference.export_rows import ExportRows
-from boxwright.inference.verify import Agreement
-from boxwright.models.build import build_model
-from boxwright.models.detection import DetectionModel
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.export_rows import ExportRows
+from boxwright.yolo.verify import Agreement
+from boxwright.yolo.zoo import load_spec
 from tests.integration.small_runs import write_world
 
 SCORE = 0.3  # an untrained network is made to find things above it
@@ -225,7 +225,7 @@ def test_files_that_are_not_ours(world: tuple[Path, Path], files: dict[Path, Agr
 
 
 def test_a_failure_leaves_the_old_file(world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from boxwright.jobs import export as job
+    from boxwright.yolo.verbs import export as job
 
     weights = world[1]
     target = weights.with_suffix(".onnx")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from boxwright.centerfusion.verbs.demo import FusionDemoSettings, fusion_demo
 from boxwright.cli.main import main
-from boxwright.jobs.fusion_demo import FusionDemoSettings, fusion_demo
 from tests.integration.fusion_runs import WORLD
 
 TINY = FusionDemoSettings(world=WORLD, imgsz=(64, 128), width=0.125, epochs=1, batch_size=4)

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import boxwright as bw
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.cli.main import main
-from boxwright.config.fusion import FusionConfig
-from boxwright.config.load import load
+from boxwright.engine.run import resume, train
 from boxwright.engine.trainer import Trainer
-from boxwright.jobs.train import resume, train
+from boxwright.settings.load import load
 from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
 from tests.integration.small_runs import run
 from tests.integration.test_resume import assert_same, assert_same_run

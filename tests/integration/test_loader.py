@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.config.schema import AugmentConfig
-from boxwright.data.augment import TrainingSamples
 from boxwright.data.index import DataIndex
-from boxwright.data.loader import TrainLoader, make_train_loader, make_val_loader
 from boxwright.data.pool import BatchPool
 from boxwright.data.source_images import RamCache, SourceImages
+from boxwright.data.structures import Batch
 from boxwright.errors import UserError
-from boxwright.structures import Batch
+from boxwright.yolo.loader import TrainLoader, make_train_loader, make_val_loader
+from boxwright.yolo.samples import TrainingSamples
+from boxwright.yolo.settings import AugmentConfig
 from tests.unit.data.scenes import write_scenes
 
 SIZES = [(96, 72), (60, 96), (200, 300), (50, 50), (400, 210), (33, 97), (64, 64)] * 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.cli.main import main
-from tests.unit.data.nuscenes.small_root import VERSION, tables, write_root
+from tests.unit.nuscenes.small_root import VERSION, tables, write_root
 
 
 @pytest.fixture(autouse=True)

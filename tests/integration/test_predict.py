@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from boxwright.checkpoints.native import save_checkpoint
-from boxwright.config.schema import PredictConfig
 from boxwright.data.images import read_image
 from boxwright.errors import UserError
-from boxwright.inference.predictor import Detector, load
-from boxwright.inference.writer import write_image
-from boxwright.jobs.predict import predict
-from boxwright.models.build import build_model
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.detector import Detector, load
+from boxwright.yolo.prediction_writer import write_image
+from boxwright.yolo.settings import PredictConfig
+from boxwright.yolo.verbs.predict import predict
+from boxwright.yolo.zoo import load_spec
 
 NAMES = ("cell", "Größe", "猫")
 

@@ -14,9 +14,9 @@ import boxwright
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.inference.classify import load_classifier
-from boxwright.inference.writer import write_image
-from boxwright.models.build import build_model
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.prediction_writer import write_image
+from boxwright.yolo.zoo import load_spec
 
 NAMES = ("cell", "plate", "drop")
 SECOND = "shufflenet_v2_x0_5"

@@ -10,7 +10,7 @@ import pytest
 
 from boxwright.cli.main import main
 from boxwright.data.dataset import open_dataset, splits_of
-from boxwright.jobs.split_data import split_data
+from boxwright.data.split import split_data
 from tests.unit.data.small_sets import voc_object, write_voc, write_yolo
 
 

@@ -19,11 +19,11 @@ import yaml
 
 from boxwright.cli.main import main
 from boxwright.data import source_images
-from boxwright.engine.detect2d import Detect2d
+from boxwright.data.structures import Batch
 from boxwright.engine.task import StepLoss
-from boxwright.evaluation.yolo import YoloMetrics
-from boxwright.structures import Batch
-from boxwright.tuning import auto_batch
+from boxwright.yolo import auto_batch
+from boxwright.yolo.metric import YoloMetrics
+from boxwright.yolo.task import Detect2d
 from tests.integration.small_runs import NETWORK
 from tests.integration.test_resume import assert_same
 

@@ -11,10 +11,10 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from boxwright.config.load import load
-from boxwright.config.schema import RunConfig
-from boxwright.engine.detect2d import COCO_COLUMNS, Detect2d
-from boxwright.jobs.train import resume, train
+from boxwright.engine.run import resume, train
+from boxwright.settings.load import load
+from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.task import COCO_COLUMNS, Detect2d
 from tests.integration.small_runs import write_world
 from tests.integration.test_resume import assert_same
 

@@ -14,12 +14,12 @@ import torch
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
-from boxwright.config.schema import ValConfig
 from boxwright.errors import UserError
-from boxwright.evaluation.loop import Evaluation
-from boxwright.jobs.val import val
-from boxwright.models.build import build_model
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.evaluation import Evaluation
+from boxwright.yolo.settings import ValConfig
+from boxwright.yolo.verbs.val import val
+from boxwright.yolo.zoo import load_spec
 
 NAMES = ("cell", "Größe", "猫")
 METRICS = "metrics.json"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.structures3d import FusionTargets
+from boxwright.nuscenes.structures import FusionTargets
 
 
 def golden_targets(arrays: Mapping[str, np.ndarray], prefix: str = "") -> FusionTargets:

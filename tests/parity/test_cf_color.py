@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.data.fusion.color import (
+from boxwright.centerfusion.color import (
     BRIGHTNESS,
     CONTRAST,
     MEAN,

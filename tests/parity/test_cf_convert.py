@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.data.nuscenes.convert import write_published
-from boxwright.data.nuscenes.index import open_nuscenes
-from boxwright.data.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.convert import write_published
+from boxwright.nuscenes.index import open_nuscenes
+from boxwright.nuscenes.split import NuscenesSplit
 from tests.golden import GOLDEN, golden_cases, read_case
 
 TINY = GOLDEN / "centerfusion" / "nuscenes-tiny"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.postprocess.center3d import CenterPeaks, decode, merge_flipped, to_detections
+from boxwright.centerfusion.postprocess import CenterPeaks, decode, merge_flipped, to_detections
 from tests.golden import golden_cases, read_case
 
 FILES = golden_cases("", "decode.json", family="centerfusion")

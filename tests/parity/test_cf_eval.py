@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.data.nuscenes.index import open_nuscenes
-from boxwright.data.nuscenes.split import NuscenesSplit
-from boxwright.evaluation.nuscenes_metric import NuscenesMetrics, evaluate
+from boxwright.nuscenes.index import open_nuscenes
+from boxwright.nuscenes.metric import NuscenesMetrics, evaluate
+from boxwright.nuscenes.split import NuscenesSplit
 from tests.golden import GOLDEN, golden_cases
-from tests.unit.evaluation.nuscenes_boxes import read_results
+from tests.unit.nuscenes.nuscenes_boxes import read_results
 
 FAMILY = GOLDEN / "centerfusion"
 SUBMISSIONS = golden_cases("eval", "submission_*.json", family="centerfusion")

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from boxwright.data.nuscenes.annotations import boxes_in_camera
-from boxwright.data.nuscenes.index import open_nuscenes
-from boxwright.data.nuscenes.poses import inverses
-from boxwright.data.nuscenes.split import NuscenesSplit
-from boxwright.structures3d import CAMERAS
+from boxwright.nuscenes.annotations import boxes_in_camera
+from boxwright.nuscenes.index import open_nuscenes
+from boxwright.nuscenes.poses import inverses
+from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.structures import CAMERAS
 from tests.golden import SHARED
 
 KEYFRAME = SHARED / "data" / "nuscenes_keyframe"

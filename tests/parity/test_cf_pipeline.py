@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.data.fusion.samples import SampleArrays, SampleMaker, empty_sample
-from boxwright.data.fusion.settings import SampleSettings
-from boxwright.evaluation.nuscenes_submission import to_global, write_submission
-from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_centerfusion
-from boxwright.postprocess.center3d import CenterPeaks, decode, merge_flipped, to_detections, with_mirror
-from boxwright.structures3d import Detections3d, RawHeads
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.postprocess import CenterPeaks, decode, merge_flipped, to_detections, with_mirror
+from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.samples import SampleArrays, SampleMaker, empty_sample
+from boxwright.nuscenes.structures import Detections3d, RawHeads
+from boxwright.nuscenes.submission import to_global, write_submission
 from tests.golden import fill_module, golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of
 from tests.parity.test_cf_submission import compare

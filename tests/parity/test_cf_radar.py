@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.data.nuscenes.poses import inverses, transforms
-from boxwright.data.nuscenes.radar import accumulate, read_radar
+from boxwright.nuscenes.poses import inverses, transforms
+from boxwright.nuscenes.radar import accumulate, read_radar
 from tests.golden import GOLDEN, golden_cases, read_case
 
 TINY = GOLDEN / "centerfusion" / "nuscenes-tiny"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.models.centerfusion import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
 from tests.golden import fill_module, golden_cases, read_case
 
 CASES = golden_cases("", "model_schema.json", family="centerfusion")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.data.nuscenes.records import ImageAnnotations, ImageRecord
-from boxwright.evaluation.nuscenes_submission import read_submission, to_global, write_submission
-from boxwright.structures3d import Detections3d
+from boxwright.nuscenes.records import ImageAnnotations, ImageRecord
+from boxwright.nuscenes.structures import Detections3d
+from boxwright.nuscenes.submission import read_submission, to_global, write_submission
 from tests.golden import golden_cases, read_case
 
 FILES = golden_cases("", "submission*.json", family="centerfusion")

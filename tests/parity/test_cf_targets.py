@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.data.fusion.draws import Placement, centered
-from boxwright.data.fusion.radar_map import RadarPoints, visible_points
-from boxwright.data.fusion.samples import Augmentation, SampleArrays, SampleMaker, empty_sample
-from boxwright.data.fusion.settings import SampleSettings
-from boxwright.data.fusion.warp import affine_map
-from boxwright.ops.frustum import FrustumOptions, associate_targets
+from boxwright.centerfusion.draws import Placement, centered
+from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
+from boxwright.centerfusion.radar_map import RadarPoints, visible_points
+from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.samples import Augmentation, SampleArrays, SampleMaker, empty_sample
+from boxwright.centerfusion.warp import affine_map
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of, synthetic_image
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.data.fusion.draws import Placement, centered
-from boxwright.data.fusion.samples import Augmentation, SampleMaker, empty_sample
-from boxwright.data.fusion.settings import SampleSettings
-from boxwright.ops.frustum import FrustumOptions
+from boxwright.centerfusion.draws import Placement, centered
+from boxwright.centerfusion.frustum import FrustumOptions
+from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.samples import Augmentation, SampleMaker, empty_sample
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of
 from tests.parity.test_cf_targets import CLOSE, EXACT, TOLERANCE, associated

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.losses.center import CenterLoss
-from boxwright.models.centerfusion import CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.losses import CenterLoss
+from boxwright.centerfusion.network import CenterFusionSpec, build_centerfusion
 from tests.golden import fill_module, golden_cases, read_case
 from tests.parity.cf_batches import golden_targets
 

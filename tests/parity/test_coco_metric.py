@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from boxwright.data.index import DataIndex, Record
-from boxwright.evaluation.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
-from boxwright.structures import Detections
+from boxwright.data.structures import Detections
+from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
 
 
 def reference(truth: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.models.build import build_model
-from boxwright.models.darknet import DarknetModel
-from boxwright.models.darknet_cfg import DarknetSpec, read_cfg
-from boxwright.models.detection import DetectionSpec
-from boxwright.models.fuse import fuse
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.darknet import DarknetModel
+from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
+from boxwright.yolo.detection import DetectionSpec
+from boxwright.yolo.fuse import fuse
+from boxwright.yolo.zoo import load_spec
 from tests.golden import fill_module, golden_cases
 
 

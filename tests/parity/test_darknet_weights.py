@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.checkpoints.darknet_weights import Header, is_darknet, read_darknet, write_darknet
-from boxwright.checkpoints.reader import load_model, read_weights, transfer
-from boxwright.config.schema import ValConfig
 from boxwright.errors import UserError
-from boxwright.models.build import build_model
-from boxwright.models.darknet import DarknetModel
-from boxwright.models.darknet_cfg import read_cfg
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.darknet import DarknetModel
+from boxwright.yolo.darknet_cfg import read_cfg
+from boxwright.yolo.darknet_weights import Header, is_darknet, read_darknet, write_darknet
+from boxwright.yolo.settings import ValConfig
+from boxwright.yolo.weights import load_model, read_weights, transfer
+from boxwright.yolo.zoo import load_spec
 from tests.golden import golden_cases
 
 CASES = golden_cases("darknet", "*.weights")
@@ -135,7 +135,7 @@ def official_tiny() -> Path:
 
 
 def test_official_tiny_network(official_tiny: Path, shared: Path, tmp_path: Path) -> None:
-    from boxwright.jobs.val import val
+    from boxwright.yolo.verbs.val import val
 
     alone = tmp_path / "yolov3-tiny.weights"  # away from its cfg, whose mask is wrong: the name finds our own cfg
     alone.symlink_to(official_tiny)

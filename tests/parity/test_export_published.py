@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import boxwright as bw
-from boxwright.inference.verify import Agreement
+from boxwright.yolo.verify import Agreement
 from tests.golden import SHARED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_numpy.py"

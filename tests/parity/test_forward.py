@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.models.build import build_model
-from boxwright.models.detection import DetectionModel
-from boxwright.models.fuse import fuse
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.fuse import fuse
+from boxwright.yolo.zoo import load_spec
 from tests.golden import fill_module, golden_cases, read_case
 
 RAW = {"rtol": 1e-4, "atol": 5e-4}

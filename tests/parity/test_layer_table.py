@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from boxwright.jobs.info import describe, show_arguments
+from boxwright.yolo.verbs.info import describe, show_arguments
 from tests.golden import golden_cases
 
 GENERATION_6 = ("v6.0", "v6.1", "v7.0")

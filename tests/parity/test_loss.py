@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.config.schema import LossConfig
-from boxwright.losses.assign_anchor import assign
-from boxwright.losses.releases import RELEASES
-from boxwright.losses.yolo import LossOutput, YoloLoss
-from boxwright.structures import Targets
+from boxwright.data.structures import Targets
+from boxwright.yolo.assign_anchor import assign
+from boxwright.yolo.loss import LossOutput, YoloLoss
+from boxwright.yolo.loss_releases import RELEASES
+from boxwright.yolo.settings import LossConfig
 from tests.golden import golden_cases, read_case
 
 CASES = golden_cases("loss", "v*.json")

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from boxwright.data.index import DataIndex, Record
-from boxwright.evaluation.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
-from boxwright.evaluation.confusion import confusion
-from boxwright.evaluation.matching import IOU_THRESHOLDS, Generation, match
-from boxwright.evaluation.protocol import FlatBoxes
-from boxwright.evaluation.yolo import (
+from boxwright.data.structures import Detections
+from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
+from boxwright.metrics.confusion import confusion
+from boxwright.metrics.matching import IOU_THRESHOLDS, Generation, match
+from boxwright.metrics.protocol import FlatBoxes
+from boxwright.ops.boxes import cxcywh_from_xyxy, scale_back, xyxy_from_cxcywh
+from boxwright.yolo.metric import (
     YoloEvaluator,
     YoloMetrics,
     average_precision,
@@ -23,9 +25,7 @@ from boxwright.evaluation.yolo import (
     fitness,
     smooth,
 )
-from boxwright.ops.boxes import cxcywh_from_xyxy, scale_back, xyxy_from_cxcywh
-from boxwright.postprocess.yolo import YoloPostprocess
-from boxwright.structures import Detections
+from boxwright.yolo.postprocess import YoloPostprocess
 from tests.golden import golden_cases, read_case
 
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-9}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boxwright.ops.nms import batched_nms
-from boxwright.ops.nms_rules import NMS_RULES
+from boxwright.yolo.nms_rules import NMS_RULES
 from tests.golden import golden_cases, read_case
 
 # What a recorded option is called here. Options that a release did not have stay at their defaults.

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from boxwright.data.images import read_image
-from boxwright.inference.predictor import Detector, load
+from boxwright.yolo.detector import Detector, load
 from tests.golden import SHARED
 
 RECORD = SHARED / "weights" / "golden_outputs.json"

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.checkpoints.darknet_weights import write_darknet
-from boxwright.checkpoints.reader import load_model
 from boxwright.data.dataset import open_dataset
-from boxwright.data.loader import make_val_loader
-from boxwright.evaluation.coco import CocoEvaluator, truth_for
-from boxwright.evaluation.loop import to_original
-from boxwright.models.build import build_model
-from boxwright.models.darknet import DarknetModel
-from boxwright.models.darknet_cfg import DarknetSpec
-from boxwright.models.zoo import load_spec
-from boxwright.postprocess.yolo import YoloPostprocess
+from boxwright.metrics.coco import CocoEvaluator, truth_for
+from boxwright.yolo.build import build_model
+from boxwright.yolo.darknet import DarknetModel
+from boxwright.yolo.darknet_cfg import DarknetSpec
+from boxwright.yolo.darknet_weights import write_darknet
+from boxwright.yolo.evaluation import to_original
+from boxwright.yolo.loader import make_val_loader
+from boxwright.yolo.postprocess import YoloPostprocess
+from boxwright.yolo.weights import load_model
+from boxwright.yolo.zoo import load_spec
 
 VARIABLE = "BOXWRIGHT_YOLOV3_TINY"
 SHA256_BEGINS, SHA256_ENDS = "dccea06f", "80a42c"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.checkpoints.reader import load_model, read_weights, transfer
-from boxwright.models.build import build_model
-from boxwright.models.zoo import load_spec
+from boxwright.yolo.build import build_model
+from boxwright.yolo.weights import load_model, read_weights, transfer
+from boxwright.yolo.zoo import load_spec
 from tests.golden import SHARED
 
 FILES = [

@@ -10,19 +10,20 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.config.load import load
-from boxwright.config.schema import LossConfig, OptimConfig, RunConfig
 from boxwright.engine.decay import lr_factor
-from boxwright.engine.detect2d import v3_sides
 from boxwright.engine.ema import ModelEma
 from boxwright.engine.optim import apply_settings, make_optimizer, parameter_roles
 from boxwright.engine.schedule import Schedule, V5Schedule, make_schedule
 from boxwright.engine.stopping import EarlyStopping
-from boxwright.losses.releases import RELEASES
-from boxwright.losses.yolo import scale_gains
-from boxwright.losses.yolov3 import scale_gains_v3
-from boxwright.models.build import build_model
-from boxwright.models.zoo import load_spec
+from boxwright.settings.base import OptimConfig
+from boxwright.settings.load import load
+from boxwright.yolo.build import build_model
+from boxwright.yolo.loss import scale_gains
+from boxwright.yolo.loss_releases import RELEASES
+from boxwright.yolo.loss_v3 import scale_gains_v3
+from boxwright.yolo.settings import LossConfig, RunConfig
+from boxwright.yolo.task import v3_sides
+from boxwright.yolo.zoo import load_spec
 from tests.golden import golden_cases
 
 RTOL, ATOL = 1e-9, 1e-12

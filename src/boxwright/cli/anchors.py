@@ -58,7 +58,7 @@ def parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
-    from boxwright.jobs.anchors import anchors
+    from boxwright.yolo.verbs.anchors import anchors
 
     anchors(
         given["data"],

@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
     if given["repeats"] < 1:
         raise UserError(f"--repeats {given['repeats']}: at least one pass is timed")
-    from boxwright.jobs.bench import bench_op
+    from boxwright.yolo.verbs.bench import bench_op
 
     return bench_op(
         given["op"],

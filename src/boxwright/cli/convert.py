@@ -111,7 +111,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _weights(source: str, target: str, given: Mapping[str, Any]) -> int:
-    from boxwright.jobs.convert import convert_weights
+    from boxwright.yolo.verbs.convert_weights import convert_weights
 
     network = convert_weights(source, target, model=given.get("model", ""), conv6_stem="stem" in given)
     count = sum(parameter.numel() for parameter in network.parameters())
@@ -122,7 +122,7 @@ def _weights(source: str, target: str, given: Mapping[str, Any]) -> int:
 def _data(source: str, target: str, given: Mapping[str, Any]) -> int:
     if "to" not in given:
         raise UserError("convert data needs --to yolo, coco or voc")
-    from boxwright.jobs.convert_data import convert_data
+    from boxwright.data.convert_data import convert_data
 
     for split, index in convert_data(source, target, **given).items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
@@ -131,7 +131,7 @@ def _data(source: str, target: str, given: Mapping[str, Any]) -> int:
 
 
 def _split(source: str, target: str, given: Mapping[str, Any]) -> int:
-    from boxwright.jobs.split_data import split_data
+    from boxwright.data.split import split_data
 
     folder, lists = split_data(source, target, **given)
     for split, images in lists.items():
@@ -141,7 +141,7 @@ def _split(source: str, target: str, given: Mapping[str, Any]) -> int:
 
 
 def _nuscenes(source: str, target: str, given: dict[str, Any]) -> int:
-    from boxwright.jobs.convert_nuscenes import convert_nuscenes
+    from boxwright.nuscenes.convert_verb import convert_nuscenes
 
     for file, images, boxes in convert_nuscenes(source, target, given.pop("version", "v1.0-mini"), **given):
         print(f"{file}: {images} images, {boxes} annotations")
@@ -153,7 +153,7 @@ def _synthetic(source: str, target: str, given: dict[str, Any]) -> int:
     for flag, value in (("format", "nuscenes"), ("out", "FOLDER")):
         if flag not in given:
             raise UserError(f"convert synthetic needs --{flag} {value}")
-    from boxwright.jobs.convert_synthetic import convert_synthetic
+    from boxwright.synthetic.convert import convert_synthetic
 
     del given["format"]
     out = given.pop("out")

@@ -34,11 +34,11 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("--no-radar goes with --task fusion3d")
     project, recipe = Path(given["project"]), {name: given[name] for name in ("epochs", "seed", "device")}
     if given["task"] == "fusion3d":
-        from boxwright.jobs.fusion_demo import fusion_demo
+        from boxwright.centerfusion.verbs.demo import fusion_demo
 
         fusion_demo(project, **recipe, no_radar=given["no_radar"])
         return 0
-    from boxwright.jobs.demo import demo
+    from boxwright.yolo.verbs.demo import demo
 
     demo(project, **recipe)
     return 0

@@ -57,9 +57,9 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
     hyp, config = given.pop("hyp"), given.pop("config")
-    from boxwright.config.evolve import EvolveConfig
-    from boxwright.config.load import load
-    from boxwright.jobs.evolve import evolve
+    from boxwright.settings.load import load
+    from boxwright.yolo.evolve_settings import EvolveConfig
+    from boxwright.yolo.verbs.evolve import evolve
 
     evolve(load(EvolveConfig, origins(given, *GROUPS.values()), hyp=hyp, config=config))
     return 0

@@ -32,11 +32,11 @@ def parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
-    from boxwright.config.load import load
-    from boxwright.config.schema import ExportConfig
+    from boxwright.settings.load import load
+    from boxwright.yolo.settings import ExportConfig
 
     settings = load(ExportConfig, origins(given, EXPORT), config=given["config"])
-    from boxwright.jobs.export import export
+    from boxwright.yolo.verbs.export import export
 
     export(settings)
     return 0

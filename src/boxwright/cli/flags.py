@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from boxwright.errors import UserError
 
 if TYPE_CHECKING:
-    from boxwright.config.yaml_file import Setting
+    from boxwright.settings.yaml_file import Setting
 
 # Flags of published YOLOv5 releases that are spelled differently here, or are not here: what to do instead.
 YOLOV5_FLAGS: dict[str, str] = {
@@ -120,7 +120,7 @@ class Parser(argparse.ArgumentParser):
 
 def origins(given: Mapping[str, Any], *tables: Sequence[Flag]) -> dict[str, Setting]:
     """The given settings of these tables, each marked with the flag that set it."""
-    from boxwright.config.yaml_file import Setting
+    from boxwright.settings.yaml_file import Setting
 
     flags = {flag.setting: flag.names.split()[0] for table in tables for flag in table}
     return {name: Setting(value, flags[name]) for name, value in given.items() if name in flags}

@@ -28,7 +28,7 @@ def asks_for_fusion(argv: Sequence[str]) -> bool:
     config = "" if model else _value_of("--config", argv)
     if not config:
         return False
-    from boxwright.config.fusion import names_fusion
+    from boxwright.centerfusion.settings import names_fusion
 
     return names_fusion("", config)
 

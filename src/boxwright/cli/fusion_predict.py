@@ -41,11 +41,11 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
     config = given.pop("config")
-    from boxwright.config.fusion import FusionPredictConfig
-    from boxwright.config.load import load
+    from boxwright.centerfusion.settings import FusionPredictConfig
+    from boxwright.settings.load import load
 
     settings = load(FusionPredictConfig, origins(given, *GROUPS.values()), config=config)
-    from boxwright.jobs.fusion_predict import fusion_predict
+    from boxwright.centerfusion.verbs.predict import fusion_predict
 
     fusion_predict(settings)
     return 0

@@ -135,11 +135,11 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("--resume goes on with a run as it was, its model too: boxwright train --resume RUN")
     given = parser().parse_strictly(argv)
     config = given.pop("config")
-    from boxwright.config.fusion import FusionConfig, find_preset
-    from boxwright.config.load import load
+    from boxwright.centerfusion.settings import FusionConfig, find_preset
+    from boxwright.settings.load import load
 
     settings = load(FusionConfig, origins(given, *GROUPS.values()), config=find_preset(config))
-    from boxwright.jobs import train
+    from boxwright.engine import run as train
 
     train.train(settings)
     return 0

@@ -44,11 +44,11 @@ def parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     given = parser().parse_strictly(argv)
     config = given.pop("config")
-    from boxwright.config.fusion import FusionValConfig
-    from boxwright.config.load import load
+    from boxwright.centerfusion.settings import FusionValConfig
+    from boxwright.settings.load import load
 
     settings = load(FusionValConfig, origins(given, *GROUPS.values()), config=config)
-    from boxwright.jobs.fusion_val import fusion_val
+    from boxwright.centerfusion.verbs.val import fusion_val
 
     fusion_val(settings)
     return 0

@@ -76,14 +76,14 @@ def run(argv: Sequence[str]) -> int:
     if num_classes is not None and num_classes < 1:
         raise UserError(f"--nc {num_classes}: a model has at least one class")
     if model.startswith(FAMILY):
-        from boxwright.jobs.fusion_info import describe_fusion
+        from boxwright.centerfusion.verbs.info import describe_fusion
 
         unused = [name for name in ("weights", "nc", "find", "verbose") if given[name]]
         if unused:
             raise UserError(f"info of {model} describes the published network: leave out --{unused[0]}")
         print(describe_fusion(model, given["imgsz"] if given["imgsz"] != [640] else [448, 800]))
         return 0
-    from boxwright.jobs import info
+    from boxwright.yolo.verbs import info
 
     if given["find"]:
         print(info.list_modules(info.open_network(model, weights=weights, num_classes=num_classes), given["find"]))
@@ -94,13 +94,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _show_schedule(given: Mapping[str, Any]) -> None:
-    from boxwright.config.load import load
-    from boxwright.config.schema import RunConfig
+    from boxwright.settings.load import load
+    from boxwright.yolo.settings import RunConfig
 
     network = {"model": given["given"] or given["model"], "weights": given["weights"]}
     settings = {name: value for name, value in network.items() if value} | origins(given, _OF_A_RUN)
     config = load(RunConfig, settings, hyp=given["hyp"], config=given["config"])
-    from boxwright.jobs.schedule import describe_schedule
+    from boxwright.yolo.verbs.schedule import describe_schedule
 
     report = describe_schedule(config, given["images"])
     report.draw(Path(given["schedule"]))

@@ -60,15 +60,15 @@ def run(argv: Sequence[str]) -> int:
     if run_file:
         if config:
             raise UserError("--config does not go with --run: the run yaml and flags hold the settings")
-        from boxwright.jobs.run_yaml import predict_from_yaml
+        from boxwright.yolo.verbs.run_yaml import predict_from_yaml
 
         predict_from_yaml(run_file, flags)
         return 0
-    from boxwright.config.load import load
-    from boxwright.config.schema import PredictConfig
+    from boxwright.settings.load import load
+    from boxwright.yolo.settings import PredictConfig
 
     settings = load(PredictConfig, flags, config=config)
-    from boxwright.jobs.predict import predict
+    from boxwright.yolo.verbs.predict import predict
 
     predict(settings)
     return 0

@@ -11,7 +11,7 @@ from boxwright.cli.fusion_flags import HINT, asks_for_fusion
 from boxwright.errors import UserError
 
 if TYPE_CHECKING:
-    from boxwright.config.yaml_file import Setting
+    from boxwright.settings.yaml_file import Setting
 
 RUN = (
     Flag("model", "--model --cfg", "", "yolov5n ... yolov5x6 or a model yaml; none: as the weights", "MODEL"),
@@ -175,8 +175,9 @@ def run(argv: Sequence[str]) -> int:
         return fusion_train.run(argv)
     given = parser().parse_strictly(argv)
     hyp, config, resume, run_file = (given.pop(name) for name in ("hyp", "config", "resume", "run"))
-    from boxwright.config.load import load
-    from boxwright.config.schema import CHANGED_ON_RESUME, RunConfig
+    from boxwright.settings.base import CHANGED_ON_RESUME
+    from boxwright.settings.load import load
+    from boxwright.yolo.settings import RunConfig
 
     flags = origins(given, *GROUPS.values())
     if resume is not None:
@@ -185,12 +186,12 @@ def run(argv: Sequence[str]) -> int:
     if run_file:
         if config:
             raise UserError("--config does not go with --run: the run yaml and flags hold the settings")
-        from boxwright.jobs.run_yaml import train_from_yaml
+        from boxwright.yolo.verbs.run_yaml import train_from_yaml
 
         train_from_yaml(run_file, flags, hyp=hyp)
         return 0
     settings = load(RunConfig, flags, hyp=hyp, config=config)
-    from boxwright.jobs import train
+    from boxwright.engine import run as train
 
     if resume is None:
         train.train(settings)

@@ -65,11 +65,11 @@ def run(argv: Sequence[str]) -> int:
     stray = [flag.names for flag in RESULTS if flag.setting in given]
     if stray:
         raise UserError(f"{stray[0]} goes with --json: a file of COCO results")
-    from boxwright.config.load import load
-    from boxwright.config.schema import ValConfig
+    from boxwright.settings.load import load
+    from boxwright.yolo.settings import ValConfig
 
     settings = load(ValConfig, origins(given, *GROUPS.values()), config=config)
-    from boxwright.jobs.val import val
+    from boxwright.yolo.verbs.val import val
 
     val(settings)
     return 0
@@ -81,7 +81,7 @@ def _run_on_results(given: Mapping[str, Any], config: str) -> int:
     refused = [names.get(setting, setting) for setting in given if setting not in own] + ["--config"] * bool(config)
     if refused:
         raise UserError(f"val --json measures a file and runs no network: leave out {', '.join(refused)}")
-    from boxwright.jobs.val_results import val_results
+    from boxwright.metrics.coco_results_verb import val_results
 
     val_results(given["json"], given.get("annotations", ""), given.get("iou_type", "bbox"))
     return 0

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from boxwright.data.shapes import Labels
-from boxwright.structures import Targets
+from boxwright.data.structures import Targets
+from boxwright.yolo.shapes import Labels
 
 _COUNT_STEP = 16  # M is rounded up to this, so that a compiled step sees few different shapes
 _ALIGNMENT = 64  # bytes; no element of an array straddles a line of the processor's cache

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from boxwright.data.yaml_file import DataYaml, Split
+from boxwright.data.data_yaml import DataYaml, Split
 from boxwright.errors import UserError
 
 _SPLIT_OF_KEY: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from boxwright.config.schema import Compat
 from boxwright.data.image_header import BrokenImageError, image_size
 from boxwright.data.index import DataIndex, Problem, Record
 from boxwright.data.threads import in_threads
 from boxwright.data.yolo_txt import LabelFile, parse_labels
+from boxwright.settings.base import Compat
 
 _NO_ROWS = np.zeros((0, 5), np.float32)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.config.schema import Compat
 from boxwright.data.index import Problem, ProblemKind
+from boxwright.settings.base import Compat
 
 _BOX_COLUMNS = 5
 _POLYGON_COLUMNS = 7  # class and three corners: from this many numbers on a row is a polygon

@@ -21,10 +21,10 @@ from typing import Concatenate, ParamSpec
 
 from torch import Tensor, nn
 
-from boxwright.config.schema import TrainingConfig
 from boxwright.engine.meters import StepCost
 from boxwright.engine.task import AnyBatch, AnyDetections, Score
 from boxwright.errors import UserError
+from boxwright.settings.base import TrainingConfig
 
 P = ParamSpec("P")
 

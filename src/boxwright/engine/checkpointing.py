@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from boxwright.checkpoints.native import load_checkpoint, save_checkpoint
-from boxwright.config.load import dump
 from boxwright.engine.state import RunState
 from boxwright.errors import UserError
+from boxwright.settings.load import dump
 
 if TYPE_CHECKING:
     from boxwright.engine.trainer import Trainer

@@ -13,8 +13,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from boxwright.config.schema import OptimConfig
 from boxwright.errors import UserError
+from boxwright.settings.base import OptimConfig
 
 Course = str  # a value of `optim.schedule` that is not empty
 

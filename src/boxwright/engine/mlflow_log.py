@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from boxwright.config.load import dump
-from boxwright.config.schema import TrainingConfig
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport
 from boxwright.errors import UserError
+from boxwright.settings.base import TrainingConfig
+from boxwright.settings.load import dump
 
 _KEY = "mlflow_run.txt"  # in the run folder: place and number of its MLflow run
 

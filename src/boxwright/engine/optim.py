@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from boxwright.config.schema import Freeze, OptimConfig
 from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
-from boxwright.models.detection import DetectionModel
+from boxwright.settings.base import OptimConfig
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.settings import Freeze
 
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
 _ADAM_BETA2 = 0.999

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from boxwright.config.schema import OptimConfig
 from boxwright.engine.decay import course, lr_factor, one_cycle, stepped_factor
+from boxwright.settings.base import OptimConfig
 
 
 @dataclass(frozen=True, slots=True)

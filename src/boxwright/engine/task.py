@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from boxwright.structures import Batch, Detections
-from boxwright.structures3d import Detections3d, FusionBatch
+from boxwright.data.structures import Batch, Detections
+from boxwright.nuscenes.structures import Detections3d, FusionBatch
 
 AnyBatch = Batch | FusionBatch
 AnyDetections = Detections | Detections3d

@@ -11,7 +11,6 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from boxwright.config.schema import TrainingConfig
 from boxwright.engine.callbacks import (
     Callback,
     CallbackError,
@@ -36,6 +35,7 @@ from boxwright.engine.state import RunState
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.engine.task import AnyBatch, AnyDetections, Score, StepLoss, Task
 from boxwright.errors import DivergedError, UserError
+from boxwright.settings.base import TrainingConfig
 
 _mistakes = logging.getLogger("boxwright.mistakes")  # for log.log alone, see there
 LOG_STEPS = 20  # the device is waited for once in so many steps

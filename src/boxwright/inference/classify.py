@@ -24,8 +24,8 @@ from torchvision import models
 
 from boxwright.checkpoints.archive import read_archive
 from boxwright.data.letterbox import Image
+from boxwright.data.structures import Detections
 from boxwright.errors import UserError
-from boxwright.structures import Detections
 
 logger = logging.getLogger("boxwright.classify")
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from boxwright.inference.export_rows import ExportRows
 from boxwright.inference.exported import DETECTIONS, METADATA_KEY, ROWS, ExportInfo, require
+from boxwright.yolo.export_rows import ExportRows
 
 OPSET = 20  # what ONNX Runtime and OpenVINO of the last two years both read
 _LARGEST = 1024  # images in a batch, and strides in a side, that the graph promises to take

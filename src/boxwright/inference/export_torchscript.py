@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from boxwright.inference.export_rows import ExportRows
 from boxwright.inference.exported import METADATA_KEY, ExportInfo
+from boxwright.yolo.export_rows import ExportRows
 
 
 def write_torchscript(rows: ExportRows, path: Path, info: ExportInfo, images: Tensor) -> None:

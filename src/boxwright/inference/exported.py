@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boxwright.errors import UserError
-from boxwright.models.detection import Network
+from boxwright.yolo.detection import Network
 
 METADATA_KEY = "boxwright"
 ONNX_SUFFIX, TORCHSCRIPT_SUFFIX, OPENVINO_SUFFIX = ".onnx", ".torchscript", "_openvino_model"

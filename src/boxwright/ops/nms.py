@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from boxwright.ops.boxes import pairwise_iou, xyxy_from_cxcywh
-from boxwright.ops.nms_rules import CURRENT_RULES, NmsRules
+from boxwright.yolo.nms_rules import CURRENT_RULES, NmsRules
 
 _SMALLEST_PORTION = 300  # candidates; fewer are not worth a call
 _MOST_TO_MERGE = 3000  # candidates of an image: the published limit of merging, which compares all with all

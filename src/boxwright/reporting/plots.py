@@ -22,9 +22,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
-from boxwright.evaluation.loop import Evaluation
-from boxwright.reporting.lettering import class_color
-from boxwright.reporting.sheets import plot_batch, plot_val_batch
+from boxwright.drawing.lettering import class_color
+from boxwright.drawing.sheets import plot_batch, plot_val_batch
+from boxwright.yolo.evaluation import Evaluation
 
 __all__ = ["plot_batch", "plot_confusion", "plot_curves", "plot_labels", "plot_results", "plot_val_batch"]
 

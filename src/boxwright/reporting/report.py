@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from boxwright.reporting.fusion_tables import fusion_tables, read_summary
-from boxwright.reporting.metrics_file import read_metrics
+from boxwright.centerfusion.report_tables import fusion_tables, read_summary
+from boxwright.metrics.metrics_file import read_metrics
 from boxwright.reporting.plots import read_results
 from boxwright.reporting.tables import Table
 

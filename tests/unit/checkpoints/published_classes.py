@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.models.fuse import fold
-from boxwright.models.graph import GraphModel
+from boxwright.yolo.fuse import fold
+from boxwright.yolo.graph import GraphModel
 
 COMMON = ("Conv", "Focus", "Bottleneck", "BottleneckCSP", "C3", "SPP", "SPPF", "Concat", "Magic")
 OURS = {"DetectHead": "models.yolo.Detect", "GraphModel": "models.yolo.Model"}

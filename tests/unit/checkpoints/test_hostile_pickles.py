@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.checkpoints.reader import read_weights
 from boxwright.errors import UserError
+from boxwright.yolo.weights import read_weights
 
 HARMLESS = b"\x80\x02}q\x00."
 

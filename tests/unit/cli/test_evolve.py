@@ -6,9 +6,9 @@ import pytest
 
 from boxwright.cli import evolve, train
 from boxwright.cli.flags import origins
-from boxwright.config.evolve import EvolveConfig
-from boxwright.config.load import load, setting_names
 from boxwright.errors import UserError
+from boxwright.settings.load import load, setting_names
+from boxwright.yolo.evolve_settings import EvolveConfig
 from tests.unit.cli.test_flags import as_text
 
 NOT_HERE = {"nproc", "sync_bn", "exist_ok"}

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from boxwright.centerfusion.settings import FusionConfig, FusionPredictConfig, FusionValConfig
 from boxwright.cli import fusion_predict, fusion_train, fusion_val, predict, train, val
 from boxwright.cli.flags import YOLOV5_FLAGS, Parser, origins
-from boxwright.config.fusion import FusionConfig, FusionPredictConfig, FusionValConfig
-from boxwright.config.load import load, setting_names
-from boxwright.config.schema import Frozen, PredictConfig, RunConfig, ValConfig
 from boxwright.errors import UserError
+from boxwright.settings.base import Frozen
+from boxwright.settings.load import load, setting_names
+from boxwright.yolo.settings import PredictConfig, RunConfig, ValConfig
 
 TABLES = {
     "train": (train, RunConfig),

@@ -10,7 +10,7 @@ import pytest
 
 import boxwright as bw
 from boxwright.cli.main import main
-from boxwright.config.schema import PredictConfig, RunConfig, ValConfig
+from boxwright.yolo.settings import PredictConfig, RunConfig, ValConfig
 
 
 class Recorder:
@@ -34,7 +34,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         monkeypatch.setattr(f"boxwright.jobs.{verb}.{function}", recorder)
         setattr(found, function, recorder)
     found.check = Recorder(1)
-    monkeypatch.setattr("boxwright.jobs.check.check", found.check)
+    monkeypatch.setattr("boxwright.yolo.verbs.check.check", found.check)
     return found
 
 

@@ -11,8 +11,8 @@ from boxwright.data.collate import pad_labels
 from boxwright.data.letterbox import fit_letterbox
 from boxwright.data.rng import sample_generator
 from boxwright.data.sampler import BatchPlan, plan_rect
-from boxwright.data.shapes import Labels
 from boxwright.errors import UserError
+from boxwright.yolo.shapes import Labels
 
 
 def plan(count: int, batch_size: int, seed: int | None = 0, rank: int = 0, num_ranks: int = 1) -> BatchPlan:

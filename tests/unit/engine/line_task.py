@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from boxwright.config.schema import OptimConfig, RunConfig
+from boxwright.data.structures import Batch, Detections, Targets
 from boxwright.engine.callbacks import Callback, Hooks
 from boxwright.engine.loggers import ResultsCsv
 from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import V5Schedule
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.engine.trainer import Trainer
-from boxwright.structures import Batch, Detections, Targets
+from boxwright.settings.base import OptimConfig
+from boxwright.yolo.settings import RunConfig
 
 CPU = Policy("fp32", torch.device("cpu"))
 STEPS, BATCH = 5, 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from boxwright.config.fusion import FusionOptimConfig
+from boxwright.centerfusion.settings import FusionOptimConfig
 from boxwright.engine.schedule import CenterSchedule, make_schedule
 
 STEPS = 10

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch.optim import SGD, lr_scheduler
 
-from boxwright.config.load import load
-from boxwright.config.recipe import with_recipe
-from boxwright.config.schema import OptimConfig, RunConfig
 from boxwright.engine.decay import check_course
 from boxwright.engine.schedule import V5Schedule, make_schedule
 from boxwright.errors import UserError
+from boxwright.settings.base import OptimConfig
+from boxwright.settings.load import load
+from boxwright.yolo.recipe import with_recipe
+from boxwright.yolo.settings import RunConfig
 
 EPOCHS, STEPS, LR0 = 40, 5, 0.2
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from boxwright.config.schema import RunConfig
 from boxwright.engine.callbacks import StartReport
 from boxwright.engine.loggers import ConsoleLog, EventsJsonl, ResultsCsv, TensorBoard
+from boxwright.yolo.settings import RunConfig
 from tests.unit.engine.line_task import make_trainer
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from boxwright.data.structures import Batch
 from boxwright.engine.callbacks import Callback, StepReport
 from boxwright.engine.meters import RecentLosses, Smoothed, StepClock
 from boxwright.engine.task import Score, StepLoss, ValWatch
-from boxwright.structures import Batch
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from boxwright.config.schema import RunConfig
 from boxwright.engine.callbacks import StartReport
 from boxwright.engine.text_log import TextLog
+from boxwright.yolo.settings import RunConfig
 from tests.unit.engine.line_task import LineTask, make_trainer
 
 

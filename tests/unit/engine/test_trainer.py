@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.config.schema import OptimConfig
 from boxwright.engine.callbacks import Callback, Place
 from boxwright.engine.checkpointing import load_run, restore, save_last
 from boxwright.engine.interrupt import Interrupt
 from boxwright.engine.loggers import EventsJsonl
 from boxwright.engine.optim import freeze_layers
 from boxwright.errors import UserError
-from boxwright.models.build import build_model
-from boxwright.models.zoo import load_spec
+from boxwright.settings.base import OptimConfig
+from boxwright.yolo.build import build_model
+from boxwright.yolo.zoo import load_spec
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import BATCH, STEPS, LineTask, make_trainer
 

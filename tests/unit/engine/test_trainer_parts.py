@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.config.load import load
-from boxwright.config.schema import OptimConfig, RunConfig
 from boxwright.engine.optim import apply_settings, clip_gradients, freeze_layers, make_optimizer
+from boxwright.engine.run import train
 from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
-from boxwright.jobs.train import train
-from boxwright.models.build import build_model
-from boxwright.models.graph import GraphModel
-from boxwright.models.zoo import load_spec
+from boxwright.settings.base import OptimConfig
+from boxwright.settings.load import load
+from boxwright.yolo.build import build_model
+from boxwright.yolo.graph import GraphModel
+from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.zoo import load_spec
 from tests.integration.small_runs import small_settings
 
 

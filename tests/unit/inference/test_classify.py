@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.inference.classify import CLASSIFIERS, crop_windows, keep_agreed, load_classifier, load_second_stage
-from boxwright.structures import Detections
 
 CPU = torch.device("cpu")
 SMALL = "squeezenet1_1"  # quick to make, and its last layer is a convolution

@@ -11,7 +11,7 @@ import pytest
 
 from boxwright.errors import UserError
 from boxwright.inference.sources import open_source
-from boxwright.inference.writer import write_image
+from boxwright.yolo.prediction_writer import write_image
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boxwright.ops.boxes import xyxy_from_cxcywh
 from boxwright.ops.nms import batched_nms
-from boxwright.ops.nms_rules import NMS_RULES, NmsRules
+from boxwright.yolo.nms_rules import NMS_RULES, NmsRules
 
 
 def crowd(num_images: int, num_rows: int, num_classes: int, seed: int = 0, spread: float = 300) -> Tensor:

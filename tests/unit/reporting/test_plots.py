@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.inference.draw import class_color as drawn_color
-from boxwright.reporting.lettering import class_color, draw_boxes, draw_text, plate_size, text_mask
+from boxwright.data.structures import Batch, Detections, Targets
+from boxwright.drawing.boxes import class_color as drawn_color
+from boxwright.drawing.lettering import class_color, draw_boxes, draw_text, plate_size, text_mask
+from boxwright.drawing.sheets import fit, tile
 from boxwright.reporting.plots import plot_batch, plot_confusion, plot_curve, plot_results, plot_val_batch, read_results
-from boxwright.reporting.sheets import fit, tile
-from boxwright.structures import Batch, Detections, Targets
 
 NAMES = ("car", "Fußgänger", "автомобиль", "日本 $x_1$")
 COLUMNS = (

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from boxwright.data.synthetic.camera import cuboid_corners, transform
-from boxwright.data.synthetic.fusion_catalog import CATEGORIES, CATEGORIES_OF, FUSION_KINDS, KIND_OF, make_rig
-from boxwright.data.synthetic.fusion_render import render_view
-from boxwright.data.synthetic.fusion_world import (
+from boxwright.errors import UserError
+from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, RADAR_FIELDS
+from boxwright.synthetic.camera import cuboid_corners, transform
+from boxwright.synthetic.fusion_catalog import CATEGORIES, CATEGORIES_OF, FUSION_KINDS, KIND_OF, make_rig
+from boxwright.synthetic.fusion_render import render_view
+from boxwright.synthetic.fusion_world import (
     KEY_FRAME_SECONDS,
     SEEN_RADIUS,
     STILL,
@@ -24,11 +26,9 @@ from boxwright.data.synthetic.fusion_world import (
     attribute_names,
     make_fusion_scene,
 )
-from boxwright.data.synthetic.nuscenes_tables import TABLES, quaternion, yaw_quaternion
-from boxwright.data.synthetic.nuscenes_write import write_nuscenes
-from boxwright.data.synthetic.radar_sim import RADAR_DTYPE, measure
-from boxwright.errors import UserError
-from boxwright.structures3d import CAMERAS, CLASS_NAMES, RADAR_FIELDS
+from boxwright.synthetic.nuscenes_tables import TABLES, quaternion, yaw_quaternion
+from boxwright.synthetic.nuscenes_write import write_nuscenes
+from boxwright.synthetic.radar_sim import RADAR_DTYPE, measure
 
 SETTINGS = FusionWorldSettings(scenes=2, key_frames=4, width=320, height=180, sweeps=2, objects=50, val_fraction=0.5)
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
@@ -356,7 +356,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("boxwright.data.synthetic.nuscenes_scene.write_pcd", broken)
+    monkeypatch.setattr("boxwright.synthetic.nuscenes_scene.write_pcd", broken)
     with pytest.raises(UserError, match="No space left"):
         write_nuscenes(tmp_path / "new", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from boxwright.data.dataset import open_dataset
-from boxwright.data.synthetic.camera import clip_near, cuboid_corners, mounted_camera, transform
-from boxwright.data.synthetic.catalog import KINDS, NAMES
-from boxwright.data.synthetic.render import Limits, render
-from boxwright.data.synthetic.shapes import shape_of
-from boxwright.data.synthetic.world import make_scene
-from boxwright.data.synthetic.write import StreetSettings, front_camera, write_street
+from boxwright.synthetic.camera import clip_near, cuboid_corners, mounted_camera, transform
+from boxwright.synthetic.catalog import KINDS, NAMES
+from boxwright.synthetic.render import Limits, render
+from boxwright.synthetic.shapes import shape_of
+from boxwright.synthetic.world import make_scene
+from boxwright.synthetic.write import StreetSettings, front_camera, write_street
 
 CAMERA = front_camera(160, 96)
 

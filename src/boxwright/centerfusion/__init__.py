@@ -1,0 +1,1 @@
+"""CenterFusion: 3-D boxes from camera and radar."""

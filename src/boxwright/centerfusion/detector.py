@@ -1,0 +1,216 @@
+"""Camera and radar to 3-D boxes from Python: images with their intrinsics and radar in, detections out.
+
+    detector = boxwright.load_fusion("best.pt")
+    found = detector.predict("front.jpg", intrinsics, radar)
+    found.locations, found.dims, found.rotation_y, found.scores
+
+What is not here: data sets, and the frames beyond the camera's (evaluation/nuscenes_submission.py).
+Legend: N points or boxes; h w the network's input, H W its grid. Camera frame: x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from boxwright.centerfusion.color import finish_colors
+from boxwright.centerfusion.draws import centered
+from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
+from boxwright.centerfusion.radar_map import paint_pillars, visible_points
+from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.warp import affine_map, inverse
+from boxwright.data.images import read_image
+from boxwright.data.letterbox import Image
+from boxwright.engine.precision import resolve
+from boxwright.errors import UserError
+from boxwright.nuscenes.structures import RADAR_FIELDS, Detections3d
+
+Floats = npt.NDArray[np.floating[Any]]
+_USED_ROWS = [RADAR_FIELDS.index(name) for name in ("x", "y", "z", "vx_comp", "vy_comp")]
+
+
+class FusionDetector:
+    """A CenterFusion network on a device, ready to predict.
+
+    Args:
+        model: in any mode and on any device, it is copied. Called as model(images, radar, calibs).
+        settings: what shapes its input: size, farthest radar, pillars, and whether it has a radar input; those it was
+            trained with.
+        device: where to run; None: the CPU.
+        half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: SampleSettings | None = None,
+        *,
+        device: torch.device | None = None,
+        half: bool = False,
+    ) -> None:
+        self.settings = settings or SampleSettings()
+        self.device = device or torch.device("cpu")
+        self.model = copy.deepcopy(model).to(self.device).eval()
+        self._precision = resolve(("bf16" if self.device.type == "cpu" else "fp16") if half else "fp32", self.device)
+
+    def predict(
+        self,
+        image: str | Path | Image,
+        intrinsics: Floats,
+        radar: Floats | None = None,
+        *,
+        score_threshold: float = 0.3,
+        max_detections: int = 100,
+        flip_test: bool = False,
+    ) -> Detections3d:
+        """Find objects in one image.
+
+        Args:
+            image: a file, or an (H, W, 3) uint8 RGB array.
+            intrinsics: (3, 3) or (3, 4) camera matrix in pixels of this image.
+            radar: (18, N) points in the frame of the camera, see `structures3d.RADAR_FIELDS`; rows 8 and 9 hold the
+                velocity along camera x and z, compensated for the own motion. None: no returns.
+            score_threshold: scores are higher.
+            max_detections: most boxes an image.
+            flip_test: look at the image and at its mirror image, and take the mean.
+
+        Returns:
+            detections on the CPU, best first, in the frame of the camera.
+
+        Raises:
+            UserError: the image cannot be read, an array has another shape, or the network has no radar input.
+        """
+        return self.predict_many(
+            [image],
+            [intrinsics],
+            [radar],
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            flip_test=flip_test,
+        )[0]
+
+    @torch.inference_mode()
+    def predict_many(
+        self,
+        images: Sequence[str | Path | Image],
+        intrinsics: Sequence[Floats],
+        radars: Sequence[Floats | None] | None = None,
+        *,
+        score_threshold: float = 0.3,
+        max_detections: int = 100,
+        flip_test: bool = False,
+    ) -> list[Detections3d]:
+        """Find objects in several images, which may differ in size, in one pass of the network; see `predict`."""
+        if radars is None:
+            radars = [None] * len(images)
+        if not len(images) == len(intrinsics) == len(radars):
+            raise UserError(
+                f"each image needs its intrinsics and its radar (or None): there are {len(images)} images, "
+                f"{len(intrinsics)} intrinsics and {len(radars)} radars"
+            )
+        if not images:
+            return []
+        prepared = [self._prepare(*one) for one in zip(images, intrinsics, radars, strict=True)]
+        pixels, maps, calibs, image_from_grid = (
+            torch.from_numpy(np.stack(part)) for part in zip(*prepared, strict=True)
+        )
+        network_input = pixels.to(self.device).permute(0, 3, 1, 2)  # in memory still HWC, which is channels_last
+        radar_maps = maps.to(self.device) if self.settings.radar else None
+        calibs = calibs.to(self.device)
+        peaks = decode(self._heads(network_input, radar_maps, calibs, flip_test=flip_test), max_detections)
+        found = to_detections(
+            peaks,
+            image_from_grid.to(self.device),
+            calibs,
+            score_threshold=score_threshold,
+            radar=self.settings.radar,
+        )
+        return [one.cpu() for one in found]
+
+    def _heads(self, images: Tensor, radar: Tensor | None, calibs: Tensor, *, flip_test: bool) -> dict[str, Tensor]:
+        with self._precision.autocast():
+            if not flip_test:
+                return self.model(images, radar, calibs)
+            both = None if radar is None else with_mirror(radar, radar=True)
+            return merge_flipped(self.model(with_mirror(images), both, calibs.repeat(2, 1, 1)))
+
+    def _prepare(
+        self, image: str | Path | Image, intrinsics: Floats, radar: Floats | None
+    ) -> tuple[npt.NDArray[np.float32], ...]:
+        """Image (h, w, 3), radar map (3, H, W), camera matrix (3, 4) and the way back to pixels (2, 3).
+
+        As a sample of validation is made (data/fusion/samples.py).
+        """
+        settings = self.settings
+        pixels = _pixels(image)
+        calib = _camera_matrix(intrinsics)
+        image_hw = (pixels.shape[0], pixels.shape[1])
+        center = centered(image_hw).center
+        scale = float(max(image_hw) if settings.max_crop else image_hw[1])
+        grid_from_image = affine_map(center, scale, 0.0, settings.grid_hw)
+        height, width = settings.input_hw
+        warped = cv2.warpAffine(
+            pixels, affine_map(center, scale, 0.0, settings.input_hw), (width, height), flags=cv2.INTER_LINEAR
+        )
+        normalised = np.empty((height, width, 3), np.float32)
+        finish_colors(cast("Image", warped), None, normalised, np.empty_like(normalised))
+        radar_map = np.zeros((3, *settings.grid_hw), np.float32)
+        if radar is not None:
+            points = visible_points(
+                self._checked(radar),
+                calib,
+                image_hw,
+                grid_from_image,
+                settings.grid_hw,
+                max_depth=settings.max_depth,
+                z_offset=settings.pc_z_offset,
+            )
+            paint_pillars(points, calib, grid_from_image, settings.pillar_dims, radar_map)
+        return normalised, radar_map, calib.astype(np.float32), inverse(grid_from_image).astype(np.float32)
+
+    def _checked(self, radar: Floats) -> npt.NDArray[np.float64]:
+        if not self.settings.radar:
+            raise UserError("this network has no radar input: give no radar")
+        points = _numbers(radar, "radar")
+        if points.ndim != 2 or len(points) != len(RADAR_FIELDS):
+            raise UserError(
+                f"radar must be an (18, N) array of points, see boxwright.nuscenes.structures, not {points.shape}"
+            )
+        if not np.isfinite(points[_USED_ROWS]).all():
+            raise UserError("radar holds positions or velocities that are not finite: leave those points out")
+        return points
+
+
+def _pixels(image: str | Path | Image) -> Image:
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if not isinstance(image, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]  # of a user without types
+        raise UserError(f"an image must be a file or an (H, W, 3) uint8 RGB array, not {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _numbers(values: object, name: str) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} must be an array of numbers, not {type(values).__name__}: {error}") from error
+
+
+def _camera_matrix(intrinsics: Floats) -> npt.NDArray[np.float64]:
+    """(3, 4), from that or from its first three columns."""
+    given = _numbers(intrinsics, "intrinsics")
+    if given.shape not in ((3, 3), (3, 4)):
+        raise UserError(f"intrinsics must be a (3, 3) or (3, 4) camera matrix in pixels, not {given.shape}")
+    if not (np.isfinite(given).all() and given[0, 0] > 0 and given[1, 1] > 0):
+        raise UserError("intrinsics need finite numbers and focal lengths above 0 on their diagonal")
+    return given if given.shape == (3, 4) else np.pad(given, ((0, 0), (0, 1)))

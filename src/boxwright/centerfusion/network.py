@@ -1,0 +1,170 @@
+"""CenterFusion: an image, and radar where there is one, to maps of object centres with depth, size, heading, velocity.
+
+DLA-34 with deformable up-sampling gives features at stride 4. First heads see objects in them; radar returns are
+associated with those objects; second heads read features and associated radar. Decoding is in postprocess.
+Source: Nabati and Qi, "CenterFusion", 2020 (arXiv:2011.04841); published CenterFusion behaviour and state-dict keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.centerfusion.deform_layer import NodeKind
+from boxwright.centerfusion.dla import CHANNELS, Dla34
+from boxwright.centerfusion.dla_up import DlaUp, IdaUp
+from boxwright.centerfusion.frustum import FrustumOptions, associate
+from boxwright.centerfusion.head_values import raw_from_depth
+from boxwright.centerfusion.heads import CAMERA_HEADS, FIRST_HEADS, SECOND_HEADS, make_head
+from boxwright.errors import UserError
+from boxwright.nuscenes.structures import CLASS_NAMES, RawHeads
+
+BACKBONE = ("base.", "dla_up.", "ida_up.")
+"""What the names of the parameters begin with that make the features; the others are heads."""
+NUM_PEAKS = 100  # objects of the association at inference
+_FIRST_LEVEL, _LAST_LEVEL = 2, 5  # strides 4 and 32
+_RADAR_CHANNELS = 3
+_CHANNEL_STEP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CenterFusionSpec:
+    """What the network is made of.
+
+    Args:
+        width: scales all numbers of channels, those of the heads included; they stay multiples of 4.
+        radar: False is the camera-only network: no second depth and rotation, velocity and attributes from the image.
+        dla_node: convolutions of the up-sampling, deformable ("dcn") or ordinary 1x1 ones ("conv").
+        head_conv: hidden channels of a head at width 1.
+        num_classes: channels of the heat map.
+    """
+
+    width: float = 1.0
+    radar: bool = True
+    dla_node: NodeKind = "dcn"
+    head_conv: int = 256
+    num_classes: int = len(CLASS_NAMES)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width <= 8:
+            raise UserError(f"width must be above 0 and at most 8, not {self.width}")
+        if self.dla_node not in get_args(NodeKind):
+            raise UserError(f"dla_node must be one of {', '.join(get_args(NodeKind))}, not {self.dla_node!r}")
+        if self.head_conv < 1 or self.num_classes < 1:
+            raise UserError(f"head_conv and num_classes must be at least 1, not {self.head_conv}, {self.num_classes}")
+
+    def scaled(self, channels: int) -> int:
+        """Channels at this width."""
+        return channels if self.width == 1 else max(_CHANNEL_STEP * round(channels * self.width / _CHANNEL_STEP), 4)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; `from_mapping` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], where: str = "model") -> Self:
+        """Check what `to_mapping` gave.
+
+        Raises:
+            UserError: a key or value is not what it should be; `where` names the place.
+        """
+        kinds = {field.name: type(field.default) for field in fields(cls)}
+        unknown = [str(key) for key in mapping if key not in kinds]
+        if unknown:
+            raise UserError(f"{where}: unknown key {', '.join(unknown)} (known are {', '.join(kinds)})")
+        for key, value in mapping.items():
+            if type(value) is not kinds[key] and not (kinds[key] is float and type(value) is int):
+                raise UserError(f"{where}: {key} must be of type {kinds[key].__name__}, not {value!r}")
+        return cls(**mapping)
+
+
+class CenterFusion(nn.Module):
+    """The network of a spec, with random weights.
+
+    Attributes:
+        spec: how to build it again.
+        frustum: how radar is associated at inference.
+        num_peaks: objects that are associated at inference.
+    """
+
+    def __init__(self, spec: CenterFusionSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.frustum = FrustumOptions()
+        self.num_peaks = NUM_PEAKS
+        channels = tuple(map(spec.scaled, CHANNELS))
+        features, hidden = channels[_FIRST_LEVEL], spec.scaled(spec.head_conv)
+        first = FIRST_HEADS | {"hm": spec.num_classes} | ({} if spec.radar else CAMERA_HEADS)
+        second = SECOND_HEADS if spec.radar else {}
+        for name, size in first.items():
+            self.add_module(name, make_head(name, features, hidden, size, second=False))
+        for name, size in second.items():
+            self.add_module(name, make_head(name, features + _RADAR_CHANNELS, hidden, size, second=True))
+        self.first_heads, self.second_heads = tuple(first), tuple(second)
+        self.base = Dla34(channels)
+        self.dla_up = DlaUp(channels[_FIRST_LEVEL:], spec.dla_node)
+        self.ida_up = IdaUp(features, channels[_FIRST_LEVEL:_LAST_LEVEL], (1, 2, 4), spec.dla_node)
+
+    @property
+    def unused_prefixes(self) -> tuple[str, ...]:
+        """What the names of the parameters begin with that no gradient reaches; they are published all the same."""
+        return tuple(f"base.{name}." for name in self.base.unused_modules)
+
+    def start_at_depth(self, depth: float) -> None:
+        """Let the depth heads say so many metres before they have learned anything; published, they say 1."""
+        bias = raw_from_depth(torch.tensor(depth, dtype=torch.float64))
+        for name in ("dep", "dep_sec"):
+            if name in (*self.first_heads, *self.second_heads):
+                nn.init.constant_(cast(Tensor, cast(nn.Sequential, getattr(self, name))[-1].bias), float(bias))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 64 x width, h / 4, w / 4) of normalised images (B, 3, h, w), sides multiples of 32."""
+        levels = self.dla_up(self.base(images)[_FIRST_LEVEL:])
+        return self.ida_up(levels[: _LAST_LEVEL - _FIRST_LEVEL])[-1]
+
+    def forward(
+        self,
+        images: Tensor,
+        radar: Tensor | None = None,
+        calibs: Tensor | None = None,
+        association: Tensor | None = None,
+    ) -> RawHeads:
+        """Compute raw outputs, in training and in evaluation alike.
+
+        Args:
+            images: (B, 3, h, w) normalised BGR, sides multiples of 32.
+            radar: (B, 3, h / 4, w / 4) map of depth (m) and velocity to the right and forward (m/s); with `calibs`
+                it is associated with what the first heads see. A camera-only network ignores both.
+            calibs: (B, 3, 4) camera matrices of the original images.
+            association: (B, 3, h / 4, w / 4) associated map, given to the second heads as it is, as in training.
+
+        Returns:
+            head name to (B, C, h / 4, w / 4); with radar also `pc_hm`, what the second heads were given.
+
+        Raises:
+            ValueError: a network with radar gets neither radar and calibs nor an association.
+        """
+        features = self.features(images)
+        heads: RawHeads = {name: self._head(name, features) for name in self.first_heads}
+        if not self.spec.radar:
+            return heads
+        if association is None:
+            if radar is None or calibs is None:
+                raise ValueError("a network with radar needs a radar map and camera matrices, or an association")
+            with torch.no_grad():
+                association = associate(heads, radar, calibs, self.frustum, self.num_peaks)
+        heads["pc_hm"] = association
+        both = torch.cat((features, association.to(features.dtype)), dim=1)
+        return heads | {name: self._head(name, both) for name in self.second_heads}
+
+    def _head(self, name: str, features: Tensor) -> Tensor:
+        return cast(nn.Module, getattr(self, name))(features)
+
+
+def build_centerfusion(spec: CenterFusionSpec) -> CenterFusion:
+    """Build a network with random weights as published, in training mode."""
+    return CenterFusion(spec)

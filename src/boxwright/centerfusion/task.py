@@ -1,0 +1,199 @@
+"""The Task of camera and radar detection: CenterFusion, its losses, its loaders and the nuScenes metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
+from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
+from boxwright.centerfusion.loader import make_train_loader, make_val_loader
+from boxwright.centerfusion.losses import CenterLoss
+from boxwright.centerfusion.network import CenterFusion
+from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.settings import FAMILY, FusionConfig
+from boxwright.engine.distributed import World
+from boxwright.engine.sync_norm import synchronise_norms
+from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.nuscenes.metric_tables import SHORT_ERRORS
+from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d, FusionBatch, RawHeads
+
+_SHORT_NAMES = {name: f"m{short}" for name, short in SHORT_ERRORS.items()}
+
+
+def sample_settings(config: FusionConfig) -> SampleSettings:
+    """How images and radar become samples, in training and after it."""
+    augment, radar = config.augment, config.radar
+    height, width = config.imgsz
+    return SampleSettings(
+        input_hw=(height, width),
+        radar=not config.no_radar,
+        max_depth=radar.max_depth,
+        pillar_dims=radar.pillar_dims,
+        pc_z_offset=radar.z_offset,
+        crop="random" if augment.random_crop else "shift",
+        shift=augment.shift,
+        scale=augment.scale,
+        rotate=augment.rotate,
+        aug_rot=augment.rotate_prob,
+        flip=augment.flip,
+        max_crop=augment.max_crop,
+        color_aug=augment.color,
+        fixed=config.compat == "fixed",
+    )
+
+
+def frustum_options(config: FusionConfig) -> FrustumOptions:
+    """How radar is associated with objects.
+
+    Switched off, inference passes the radar map on as training does: the published code stops in training then, so no
+    weights need what it does at inference, where only the first image of a batch is divided, in all channels.
+    """
+    frustum = config.frustum
+    return FrustumOptions(
+        expansion_ratio=frustum.expansion_ratio,
+        window_ratio=frustum.window_ratio,
+        normalize_depth=frustum.normalize_depth,
+        max_depth=config.radar.max_depth,
+        by_depth=frustum.by_depth,
+        fixed=config.compat == "fixed" or not frustum.enabled,
+        enabled=frustum.enabled,
+    )
+
+
+def loss_weights(config: FusionConfig) -> dict[str, float]:
+    """The weight of each head; the refined depth and rotation have those of the first ones."""
+    weights = config.loss.model_dump()
+    return weights | {"dep_sec": weights["dep"], "rot_sec": weights["rot"]}
+
+
+class Fusion3d:
+    """Args:
+    model: on its device.
+    train, val: the data.
+    config: settings of the run.
+    world: the processes that share every batch; the first one's weights are copied to all.
+    """
+
+    metric_names: Sequence[str] = ("mAP", "NDS", *_SHORT_NAMES.values())
+
+    def __init__(
+        self,
+        model: CenterFusion,
+        train: NuscenesSplit,
+        val: NuscenesSplit,
+        config: FusionConfig,
+        device: torch.device,
+        world: World = World(),  # noqa: B008  # immutable
+    ) -> None:
+        self.world = world
+        self.config = config
+        self.device = device
+        self.val = val
+        if config.sync_bn:
+            synchronise_norms(model, world, device)
+        self.model: nn.Module = model
+        self._radar = not config.no_radar
+        self._losses = CenterLoss(loss_weights(config), radar=self._radar)
+        self.criterion: nn.Module = self._losses
+        self.loss_names: Sequence[str] = self._losses.loss_names
+        self._frustum = frustum_options(config)
+        self._network: nn.Module = model
+        if world.size > 1:
+            devices = [device] if device.type == "cuda" else None
+            self._network = DistributedDataParallel(model, device_ids=devices)
+        shared: dict[str, Any] = {
+            "batch_size": config.batch_size,
+            "workers": world.loader_workers(config.workers),
+            "rank": world.rank,
+            "num_ranks": world.size,
+            "pin_memory": device.type == "cuda",
+        }
+        settings = sample_settings(config)
+        self.train_loader = make_train_loader(train, settings, seed=config.seed, **shared)
+        self.val_loader = make_val_loader(val, settings, **shared)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train_loader)
+
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[FusionBatch]:
+        return self.train_loader.batches(epoch, start_step)
+
+    def loss(self, batch: FusionBatch, epoch: int, step: int) -> StepLoss:
+        heads = self._heads(batch)
+        total, items = self._losses(heads, batch.targets)
+        # Published: each GPU has its own total, and gradients are their mean.
+        return StepLoss(total, self.world.sum(items) / self.world.size)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        watch: ValWatch | None = None,
+    ) -> Score:
+        def tell(batch: FusionBatch, detections: list[Detections3d]) -> None:
+            if watch is not None:
+                watch.after_val_batch(batch, detections)
+
+        found = evaluate_fusion(
+            model,
+            _announced(self.val_loader, watch) if watch is not None else self.val_loader,
+            self.val,
+            device=self.device,
+            settings=DecodeSettings(
+                num_peaks=self.config.max_det, radar=self._radar, fixed=self.config.compat == "fixed"
+            ),
+            autocast=autocast,
+            criterion=self._losses,
+            gather=self.world.at_first if self.world.size > 1 else None,
+            on_batch=tell,
+        )
+        # Each process has the losses of its share; one that had no images has none.
+        shares = [share for share in self.world.all(found.losses) if share is not None]
+        losses = [sum(parts) / len(shares) for parts in zip(*shares, strict=True)] or [0.0] * len(self.loss_names)
+        if found.metrics is None:  # of another process
+            return Score(0.0, dict.fromkeys(self.metric_names, 0.0), losses, found)
+        metrics = found.metrics
+        errors = {_SHORT_NAMES[name]: error for name, error in metrics.tp_errors.items()}
+        columns = {"mAP": metrics.mean_ap, "NDS": metrics.nd_score} | errors
+        maps = metrics.class_aps.tolist()
+        return Score(metrics.nd_score, columns, losses, found, metrics.scalars(), maps)
+
+    def describe_model(self) -> dict[str, Any]:
+        assert isinstance(self.model, CenterFusion)
+        return {"family": FAMILY, "spec": self.model.spec.to_mapping(), "names": list(CLASS_NAMES)}
+
+    def close(self) -> None:
+        self.train_loader.close()
+        self.val_loader.close()
+
+    def _heads(self, batch: FusionBatch) -> RawHeads:
+        """Raw heads; the second ones are given the radar at the annotated objects."""
+        if not self._radar:
+            return self._network(batch.images)
+        targets = batch.targets
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            association = associate_targets(
+                targets.boxes,
+                targets.valid,
+                targets.annotation_depth,
+                targets.dims,
+                targets.alpha,
+                batch.calibs,
+                batch.radar,
+                self._frustum,
+            )
+        return cast(RawHeads, self._network(batch.images, association=association))
+
+
+def _announced(batches: Iterable[FusionBatch], watch: ValWatch) -> Iterator[FusionBatch]:
+    for batch in batches:
+        watch.before_val_batch(batch)
+        yield batch

@@ -1,0 +1,178 @@
+"""What a training run of CenterFusion is made of: its settings filled in, its data, its network, its plots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxwright.centerfusion.data import num_sweeps, open_root, open_split, train_split_of, val_split_of
+from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.settings import COARSEST_STRIDE, FusionConfig, FusionValConfig
+from boxwright.centerfusion.task import Fusion3d, frustum_options
+from boxwright.centerfusion.verbs.val import fusion_val
+from boxwright.centerfusion.weights import load_into
+from boxwright.engine.callbacks import Callback
+from boxwright.engine.distributed import World
+from boxwright.engine.loggers import logs_of_run
+from boxwright.engine.precision import Policy
+from boxwright.errors import UserError
+from boxwright.nuscenes.split import NuscenesSplit
+
+_log = logging.getLogger("boxwright.train")
+_NUM_BATCH_SHEETS = 3
+PUBLISHED_FIRST_DEPTH = 1.0
+_FALL = 5 / 6  # of a run: published, epoch 50 of 60
+
+
+class FusionRun:
+    """Args:
+    config: settings, final.
+    model: the network, on the CPU.
+    train, val: the data.
+    """
+
+    def __init__(self, config: FusionConfig, model: CenterFusion, train: NuscenesSplit, val: NuscenesSplit) -> None:
+        self.config = config
+        self.model = model
+        self.train_split = train
+        self.val_split = val
+        model.frustum, model.num_peaks = frustum_options(config), config.max_det
+
+    @classmethod
+    def begin(cls, config: FusionConfig, world: World) -> FusionRun:
+        """A new run."""
+        place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
+        config = config.model_copy(update={"data": place})
+        train, val = _open(config, world)
+        torch.manual_seed(config.seed)
+        model = build_centerfusion(spec_of(config))
+        if config.network.first_depth != PUBLISHED_FIRST_DEPTH:  # of which the bias is 0 but for rounding
+            model.start_at_depth(config.network.first_depth)
+        if config.weights and world.is_first:  # the others get theirs when the task is made
+            print(load_into(model, config.weights))
+        return cls(config, model, train, val)
+
+    @classmethod
+    def go_on(cls, config: FusionConfig, content: Mapping[str, Any], world: World) -> FusionRun:
+        """A run as a checkpoint has it."""
+        model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
+        model.load_state_dict(content["state_dict"])
+        return cls(config, model, *_open(config, world))
+
+    def freeze(self) -> Sequence[str]:
+        """Stop the gradients of the backbone, if that is asked for, and of what never has one (spec C5)."""
+        prefixes = (*(BACKBONE if self.config.freeze_backbone else ()), *self.model.unused_prefixes)
+        frozen = [name for name, _ in self.model.named_parameters() if name.startswith(prefixes)]
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not name.startswith(prefixes))
+        return frozen if self.config.freeze_backbone else ()
+
+    def make_task(self, device: torch.device, world: World) -> Fusion3d:
+        """Bind network, losses, loaders and metric."""
+        return Fusion3d(self.model, self.train_split, self.val_split, self.config, device, world)
+
+    def logs(self, folder: Path) -> Sequence[Callback]:
+        """What every run of this kind tells, and where."""
+        return logs_of_run(folder)
+
+    def introduce(self, policy: Policy, folder: Path) -> None:
+        """Print what is trained on what, and what is odd about it."""
+        config = self.config
+        parameters = sum(p.numel() for p in self.model.parameters())
+        senses = "camera only" if config.no_radar else f"camera and radar, {config.radar.sweeps} sweeps"
+        print(
+            f"{config.model}: {parameters:,} parameters, {senses}; {len(self.train_split)} images to train on, "
+            f"{len(self.val_split)} to validate on; {policy.device}, {policy.name}; {folder}"
+        )
+
+    def plot_data(self, task: Fusion3d, folder: Path) -> None:
+        """Draw the first batches."""
+        from boxwright.centerfusion.sheets import plot_fusion_batch
+
+        for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
+            plot_fusion_batch(batch, folder / f"train_batch{number}.jpg")
+
+    def finish(self, folder: Path, policy: Policy) -> None:
+        """Measure the best weights once more, in full precision, draw the curves and write the report."""
+        config, best = self.config, folder / "weights" / "best.pt"
+        if best.exists():
+            fusion_val(
+                FusionValConfig(
+                    weights=str(best),
+                    data=config.data,
+                    version=config.version,
+                    split=config.val_split,
+                    allow_missing=config.allow_missing,
+                    batch_size=config.batch_size,
+                    max_det=config.max_det,
+                    device=str(policy.device),
+                    workers=config.workers,
+                    noplots=config.noplots,
+                    compat=config.compat,
+                    project=str(folder.parent),
+                    name=folder.name,
+                    exist_ok=True,
+                )
+            )
+        if not config.noplots:
+            from boxwright.reporting.plots import FUSION_PANELS, plot_results
+            from boxwright.reporting.report import write_report
+
+            plot_results(folder / "results.csv", folder / "results.png", FUSION_PANELS)
+            write_report(folder)
+
+
+def with_milestones(config: FusionConfig) -> FusionConfig:
+    """The settings with the published fall of the rate, after five sixths of the run, where none was named."""
+    optim = config.optim
+    if optim.schedule != "multi-step" or optim.milestones:
+        return config
+    fall = int(config.epochs * _FALL)
+    change = {"milestones": (fall,)} if 0 < fall < config.epochs else {"schedule": "step"}  # of one epoch: none
+    return config.model_copy(update={"optim": optim.model_copy(update=change)})
+
+
+def check_loading(config: FusionConfig, world: World) -> None:
+    """Raise a UserError where batches cannot be made as the settings say."""
+    if config.batch_size % world.size:
+        below = config.batch_size // world.size * world.size
+        raise UserError(
+            f"--batch-size {config.batch_size} cannot be shared evenly by {world.size} processes; take "
+            f"{below or below + world.size}"
+        )
+    wrong = [side for side in config.imgsz if side % COARSEST_STRIDE or side == 0]
+    if wrong:
+        raise UserError(
+            f"--imgsz {' '.join(map(str, config.imgsz))}: {wrong[0]} is not a multiple of {COARSEST_STRIDE}"
+        )
+
+
+def spec_of(config: FusionConfig) -> CenterFusionSpec:
+    """The network that the settings describe."""
+    network = config.network
+    return CenterFusionSpec(
+        width=network.width, radar=not config.no_radar, dla_node=network.dla_node, head_conv=network.head_conv
+    )
+
+
+def _open(config: FusionConfig, world: World) -> tuple[NuscenesSplit, NuscenesSplit]:
+    with world.first_of_each_machine_first():  # it writes the index that the others read
+        index = open_root(config.data, config.version, allow_missing=config.allow_missing)
+        sweeps = num_sweeps(config)
+        train = open_split(index, train_split_of(index, config.train_split), sweeps)
+        val = open_split(index, val_split_of(index, config.val_split), sweeps)
+    for split in (train, val):
+        if not split.has_annotations:
+            raise UserError(f"{config.data}, {config.version}, has no annotations of the split {split.split}")
+    counts = world.all((len(train), len(val)))
+    for rank, other in enumerate(counts):
+        if other != counts[0]:
+            raise UserError(
+                f"{config.data} is another data set for rank {rank} than for rank 0: {other[0]} images to train and "
+                f"{other[1]} to validate on, not {counts[0][0]} and {counts[0][1]}; every machine needs the same files"
+            )
+    return train, val

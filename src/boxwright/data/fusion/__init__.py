@@ -1,1 +1,0 @@
-"""Samples of camera + radar training: one image warped, its radar painted, its targets drawn."""

@@ -1,0 +1,1 @@
+"""Drawing: text, boxes, 3-D boxes, the view from above, contact sheets."""

@@ -1,1 +1,0 @@
-"""Pixels to raw outputs. What is not here: losses, decoding to Detections, reading weight files."""

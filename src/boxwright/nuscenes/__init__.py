@@ -1,0 +1,1 @@
+"""nuScenes: tables, index, radar, poses, splits, metric and submission."""

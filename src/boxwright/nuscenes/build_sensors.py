@@ -1,0 +1,272 @@
+"""From the tables of samples, sensors and poses to the arrays of the index: what was recorded, when and from where.
+
+Only what is used later is kept: camera and lidar records of key frames, and all radar sweeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.errors import UserError
+from boxwright.nuscenes.grow import Growing, GrowingNames
+from boxwright.nuscenes.layout import CALIBRATION, CHANNELS, FIRST_RADAR, IMAGE, LIDAR_CODE, POSE, RADAR, SAMPLE
+from boxwright.nuscenes.poses import check_rotations, transforms
+from boxwright.nuscenes.tables import Record, blocks, column, numbers, read_table, whole_numbers
+from boxwright.nuscenes.tokens import TokenTable, lost_token, token_keys
+
+_MEASURED = np.dtype(
+    [
+        ("channel", "i1"),
+        ("key_frame", "?"),
+        ("sample", "i4"),
+        ("calibration", "i4"),
+        ("width", "i4"),
+        ("height", "i4"),
+        ("timestamp", "i8"),
+        ("token", "u8"),
+        ("prev", "u8"),
+        ("pose", "u8"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Key frames of a version, scene by scene and in order of time."""
+
+    scenes: list[str]
+    tokens: NDArray[np.bytes_]
+    rows: NDArray[Any]
+    table: TokenTable
+    position: NDArray[np.int64]  # from a row of the table to a position in `rows`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensors:
+    """What the sensors of a version recorded; the rows of `layout`."""
+
+    samples: NDArray[Any]
+    images: NDArray[Any]
+    image_names: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    radars: NDArray[Any]
+    radar_names: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    poses: NDArray[Any]
+    calibrations: NDArray[Any]
+
+
+def read_samples(folder: Path) -> Samples:
+    """Scenes and samples. Scenes stand in the order of their first sample in the table."""
+    scene_records = list(read_table(folder, "scene"))
+    scene_table = TokenTable(token_keys(column(scene_records, "token", folder, "scene")), folder, "scene")
+    tokens: list[bytes] = []
+    keys, timestamps, scenes = Growing(np.uint64), Growing(np.int64), Growing(np.uint64)
+    for block in blocks(folder, "sample"):
+        names = column(block, "token", folder, "sample")
+        tokens += [str(name).encode() for name in names]
+        keys.append(token_keys(names))
+        timestamps.append(whole_numbers(block, "timestamp", folder, "sample"))
+        scenes.append(token_keys(column(block, "scene_token", folder, "sample")))
+    scene = scene_table.resolve(scenes.array(), "sample", "scene_token")
+    used, first, which = np.unique(scene, return_index=True, return_inverse=True)
+    rank = np.empty(len(used), np.int64)
+    rank[np.argsort(first)] = np.arange(len(used))
+    order = np.lexsort((np.arange(len(scene)), timestamps.array(), rank[which]))
+    rows = np.zeros(len(order), SAMPLE)
+    rows["scene"] = rank[which][order]
+    rows["timestamp"] = timestamps.array()[order]
+    for field in ("pose", "cameras", "radars"):
+        rows[field] = -1
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    names = column(scene_records, "name", folder, "scene")
+    return Samples(
+        [str(names[i]) for i in used[np.argsort(rank)]],
+        np.array(tokens, np.bytes_)[order],
+        rows,
+        TokenTable(keys.array(), folder, "sample"),
+        position,
+    )
+
+
+def read_sensors(folder: Path, samples: Samples) -> Sensors:
+    """What was recorded, its calibrations and poses.
+
+    Raises:
+        UserError: a table is missing or damaged, a token points nowhere, or a rotation is none.
+    """
+    calibrations, channels, calibration_table = _calibrations(folder)
+    kept, image_names, radar_names = _measured(folder, samples, channels, calibration_table)
+    poses, pose_of = _poses(folder, kept)
+    radars = _radars(kept, pose_of)
+    images = np.zeros(int((kept["channel"] < FIRST_RADAR).sum()), IMAGE)
+    pick = np.flatnonzero(kept["channel"] < FIRST_RADAR)
+    for field in ("sample", "calibration", "timestamp", "width", "height"):
+        images[field] = kept[field][pick]
+    images["sensor"] = kept["channel"][pick] + 1
+    images["pose"] = pose_of[pick]
+    images["row"] = np.arange(len(pick))
+    _fill_samples(samples.rows, kept, pose_of)
+    order = np.lexsort((images["sensor"], images["sample"]))
+    images = images[order]
+    _link(samples.rows["cameras"], images["sample"], images["sensor"] - 1)
+    calibration = calibrations[images["calibration"]]
+    ego = poses[images["pose"]]
+    images["global_from_cam"] = transforms(ego["translation"], ego["rotation"]) @ transforms(
+        calibration["translation"], calibration["rotation"]
+    )
+    _check_intrinsics(calibration["intrinsic"], images, folder)
+    return Sensors(
+        samples.rows, images, _reordered(image_names.arrays(), order), radars, radar_names.arrays(), poses, calibrations
+    )
+
+
+def _calibrations(folder: Path) -> tuple[NDArray[Any], NDArray[np.int8], TokenTable]:
+    """The calibrations, the channel code of each (-1: none that is used), and their tokens."""
+    sensors = list(read_table(folder, "sensor"))
+    sensor_table = TokenTable(token_keys(column(sensors, "token", folder, "sensor")), folder, "sensor")
+    codes = np.array(
+        [CHANNELS.index(name) if name in CHANNELS else -1 for name in column(sensors, "channel", folder, "sensor")],
+        np.int8,
+    )
+    rows, keys, channels = Growing(CALIBRATION), Growing(np.uint64), Growing(np.int8)
+    for block in blocks(folder, "calibrated_sensor"):
+        made = np.zeros(len(block), CALIBRATION)
+        _fill_pose(made, block, folder, "calibrated_sensor")
+        made["intrinsic"] = [_intrinsic(record) for record in block]
+        rows.append(made)
+        keys.append(token_keys(column(block, "token", folder, "calibrated_sensor")))
+        sensor_keys = token_keys(column(block, "sensor_token", folder, "calibrated_sensor"))
+        channels.append(codes[sensor_table.resolve(sensor_keys, "calibrated_sensor", "sensor_token")])
+    return rows.array(), channels.array(), TokenTable(keys.array(), folder, "calibrated_sensor")
+
+
+def _fill_pose(made: NDArray[Any], block: list[Record], folder: Path, table: str) -> None:
+    made["translation"] = numbers(block, "translation", 3, folder, table)
+    rotation = numbers(block, "rotation", 4, folder, table)
+    check_rotations(rotation, [str(record.get("token", "?")) for record in block], f"{folder / table}.json")
+    made["rotation"] = rotation
+
+
+def _intrinsic(record: Record) -> NDArray[np.float64]:
+    """(3, 3); NaN where there is none, as radars and lidars have none."""
+    try:
+        made = np.array(record.get("camera_intrinsic", ()), np.float64)
+    except (TypeError, ValueError):
+        made = np.zeros(0)
+    return made if made.shape == (3, 3) else np.full((3, 3), np.nan)
+
+
+def _check_intrinsics(intrinsics: NDArray[Any], images: NDArray[Any], folder: Path) -> None:
+    bad = np.flatnonzero(~np.isfinite(intrinsics).all((1, 2)) | (intrinsics[:, 0, 0] <= 0) | (intrinsics[:, 1, 1] <= 0))
+    if len(bad):
+        record = list(read_table(folder, "calibrated_sensor"))[images["calibration"][bad[0]]]
+        raise UserError(
+            f"{folder / 'calibrated_sensor'}.json: camera_intrinsic of record {record.get('token', '?')} is no camera "
+            f"matrix: 3 x 3 numbers with positive focal lengths are needed"
+        )
+
+
+def _measured(
+    folder: Path, samples: Samples, channels: NDArray[np.int8], calibration_table: TokenTable
+) -> tuple[NDArray[Any], GrowingNames, GrowingNames]:
+    """The records of sample_data that are used, with the file names of images and of radar sweeps, in table order."""
+    table = "sample_data"
+    rows, image_names, radar_names = Growing(_MEASURED), GrowingNames(), GrowingNames()
+    for block in blocks(folder, table):
+        calibration = calibration_table.resolve(
+            token_keys(column(block, "calibrated_sensor_token", folder, table)), table, "calibrated_sensor_token"
+        )
+        channel = channels[calibration]
+        key_frame = np.array(column(block, "is_key_frame", folder, table), bool)
+        pick = np.flatnonzero((channel >= 0) & (key_frame | ((channel >= FIRST_RADAR) & (channel < LIDAR_CODE))))
+        some = [block[i] for i in pick]
+        made = np.zeros(len(some), _MEASURED)
+        made["channel"], made["key_frame"], made["calibration"] = channel[pick], key_frame[pick], calibration[pick]
+        sample_keys = token_keys(column(some, "sample_token", folder, table))
+        made["sample"] = samples.position[samples.table.resolve(sample_keys, table, "sample_token")]
+        for field in ("width", "height"):  # radars have none
+            whole_numbers([record for record in some if record.get(field)], field, folder, table)
+            made[field] = [record.get(field) or 0 for record in some]
+        made["timestamp"] = whole_numbers(some, "timestamp", folder, table)
+        made["token"] = token_keys(column(some, "token", folder, table))
+        made["prev"] = token_keys([record.get("prev", "") for record in some])
+        made["pose"] = token_keys(column(some, "ego_pose_token", folder, table))
+        rows.append(made)
+        files = [str(name) for name in column(some, "filename", folder, table)]
+        image_names.append([name for name, code in zip(files, made["channel"], strict=True) if code < FIRST_RADAR])
+        radar_names.append(
+            [name for name, code in zip(files, made["channel"], strict=True) if FIRST_RADAR <= code < LIDAR_CODE]
+        )
+    kept = rows.array()
+    _check_links(folder, kept)
+    return kept, image_names, radar_names
+
+
+def _check_links(folder: Path, kept: NDArray[Any]) -> None:
+    """Every radar sweep names one before it, or none."""
+    radar = kept[(kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE)]
+    linked = radar["prev"][radar["prev"] != 0]
+    TokenTable(radar["token"], folder, "sample_data").resolve(linked, "sample_data", "prev")
+
+
+def _poses(folder: Path, kept: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """The poses that the kept records name, in the order of their table, and the position of each record's."""
+    wanted = np.unique(kept["pose"])
+    rows, found = Growing(POSE), Growing(np.uint64)
+    for block in blocks(folder, "ego_pose"):
+        keys = token_keys(column(block, "token", folder, "ego_pose"))
+        at = np.minimum(np.searchsorted(wanted, keys), max(len(wanted) - 1, 0))
+        pick = np.flatnonzero(wanted[at] == keys) if len(wanted) else np.zeros(0, np.int64)
+        made = np.zeros(len(pick), POSE)
+        _fill_pose(made, [block[i] for i in pick], folder, "ego_pose") if len(pick) else None
+        rows.append(made)
+        found.append(keys[pick])
+    del wanted
+    table = TokenTable(found.array(), folder, "ego_pose")
+    position = table.find(kept["pose"]).astype(np.int32)
+    lost = np.flatnonzero(position < 0)
+    if len(lost):
+        raise lost_token(folder, "sample_data", "ego_pose_token", int(kept["pose"][lost[0]]), "ego_pose")
+    return rows.array(), position
+
+
+def _radars(kept: NDArray[Any], pose_of: NDArray[np.int32]) -> NDArray[Any]:
+    pick = np.flatnonzero((kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE))
+    radars = np.zeros(len(pick), RADAR)
+    for field in ("calibration", "timestamp"):
+        radars[field] = kept[field][pick]
+    radars["pose"] = pose_of[pick]
+    radars["prev"] = TokenTable(kept["token"][pick], Path(), "sample_data").find(kept["prev"][pick])
+    return radars
+
+
+def _fill_samples(rows: NDArray[Any], kept: NDArray[Any], pose_of: NDArray[np.int32]) -> None:
+    """The pose of each key frame (of its lidar, else of any sensor) and its radar sweeps."""
+    key = np.flatnonzero(kept["key_frame"])
+    rows["pose"][kept["sample"][key]] = pose_of[key]
+    lidar = key[kept["channel"][key] == LIDAR_CODE]
+    rows["pose"][kept["sample"][lidar]] = pose_of[lidar]
+    radar = np.flatnonzero((kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE))
+    sweep = np.flatnonzero(kept["key_frame"][radar])
+    found = radar[sweep]
+    rows["radars"][kept["sample"][found], kept["channel"][found] - FIRST_RADAR] = sweep
+
+
+def _link(table: NDArray[Any], samples: NDArray[Any], places: NDArray[Any]) -> None:
+    table[samples, places] = np.arange(len(samples))
+
+
+def _reordered(
+    names: tuple[NDArray[np.uint8], NDArray[np.int64]], order: NDArray[Any]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    text, offsets = names
+    lengths = np.diff(offsets)[order]
+    ends = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    # The place of every byte: where its name starts, and how far into the name it is.
+    inside = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
+    return text[np.repeat(offsets[:-1][order], lengths) + inside], ends

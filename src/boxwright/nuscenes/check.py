@@ -1,0 +1,129 @@
+"""What is wrong with the files of a nuScenes version: blobs that are missing or damaged, and what is not annotated.
+
+What is not here: mistakes in the tables that training reads; `open_nuscenes` refuses those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.data.image_header import BrokenImageError, image_size
+from boxwright.data.index import Problem
+from boxwright.data.threads import in_threads
+from boxwright.errors import UserError
+from boxwright.nuscenes.index import NuscenesIndex
+from boxwright.nuscenes.missing import absent
+from boxwright.nuscenes.radar import read_radar
+from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES
+from boxwright.nuscenes.tables import read_table
+
+_UNREAD = ("visibility", "log", "map")  # tables of the format that training does not need
+_NAMED = 20  # missing files of a folder that are named one by one
+_BATCH = 2048  # files read together
+
+
+def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
+    """Everything that is wrong, file by file; every image is decoded and every radar sweep read."""
+    yield from _tables(index)
+    images, radars = (np.arange(len(index.arrays[name]), dtype=np.int64) for name in ("images", "radars"))
+    lost, gone = absent(index, "image", images), absent(index, "radar", radars)
+    drops = "" if index.allow_missing else "image"
+    for problem in _missing(index, [index.image_name(int(i)) for i in lost], "image"):
+        yield Problem("missing image", *problem, drops)
+    for problem in _missing(index, [index.radar_name(int(i)) for i in gone], "radar sweep"):
+        yield Problem("missing radar sweep", *problem, drops)
+    yield from _read(np.setdiff1d(images, lost), lambda image: _image(index, image))
+    yield from _read(np.setdiff1d(radars, gone), lambda sweep: _sweep(index, sweep))
+    yield from _sensors(index)
+    yield from _classes(index)
+
+
+def _tables(index: NuscenesIndex) -> Iterator[Problem]:
+    for table in _UNREAD:
+        file = index.folder / f"{table}.json"
+        try:
+            for _ in read_table(index.folder, table):
+                pass
+        except UserError as error:
+            if file.exists():
+                yield Problem("unreadable table", file, 0, str(error))
+            else:
+                yield Problem("missing table", file, 0, "this table is missing; only other programs need it")
+
+
+def _missing(index: NuscenesIndex, names: list[str], kind: str) -> Iterator[tuple[Path, int, str]]:
+    """Files that are not there; of many in one folder the first ones and how many more."""
+    counts = Counter(os.path.dirname(name) for name in names)
+    named: Counter[str] = Counter()
+    for name in names:
+        folder = os.path.dirname(name)
+        named[folder] += 1
+        if named[folder] <= _NAMED:
+            yield index.root / name, 0, f"this {kind} is missing"
+    for folder, count in counts.items():
+        if count > _NAMED:
+            yield index.root / folder, 0, f"{count - _NAMED} more {kind}s of this folder are missing"
+
+
+def _read(positions: NDArray[np.int64], look: Callable[[int], Problem | None]) -> Iterator[Problem]:
+    for start in range(0, len(positions), _BATCH):
+        found = in_threads(look, positions[start : start + _BATCH].tolist())
+        yield from (problem for problem in found if problem is not None)
+
+
+def _image(index: NuscenesIndex, image: int) -> Problem | None:
+    path = index.root / index.image_name(image)
+    row = index.arrays["images"][image]
+    try:
+        height, width = image_size(path, decode=True)
+    except BrokenImageError as error:
+        return Problem("corrupt image", path, 0, str(error), "image")
+    if (width, height) != (row["width"], row["height"]):
+        text = f"the image has {width} x {height} pixels, its table says {row['width']} x {row['height']}"
+        return Problem("size mismatch", path, 0, text, "image")
+    return None
+
+
+def _sweep(index: NuscenesIndex, sweep: int) -> Problem | None:
+    path = index.root / index.radar_name(sweep)
+    try:
+        read_radar(path)
+    except UserError as error:
+        return Problem("corrupt radar sweep", path, 0, str(error).removeprefix(str(path)).lstrip(": "), "image")
+    return None
+
+
+def _sensors(index: NuscenesIndex) -> Iterator[Problem]:
+    """Key frames that lack a camera or all radars."""
+    samples, tokens = index.arrays["samples"], index.arrays["sample_tokens"]
+    file = index.folder / "sample_data.json"
+    for code, camera in enumerate(CAMERAS):
+        lacking = np.flatnonzero(samples["cameras"][:, code] < 0)
+        if len(lacking):
+            text = f"{len(lacking)} key frames have no {camera}, the first is {_token(tokens, lacking)}"
+            yield Problem("sample without camera", file, 0, text)
+    lacking = np.flatnonzero((samples["radars"] < 0).all(1))
+    if len(lacking):
+        text = f"{len(lacking)} key frames have no radar, which leaves their maps empty; the first is "
+        yield Problem("sample without radar", file, 0, text + _token(tokens, lacking))
+
+
+def _token(tokens: NDArray[np.bytes_], positions: NDArray[Any]) -> str:
+    return bytes(tokens[positions[0]]).decode()
+
+
+def _classes(index: NuscenesIndex) -> Iterator[Problem]:
+    labels = index.arrays["annotations"]["label"]
+    if not len(labels):
+        return
+    for label, name in enumerate(CLASS_NAMES):
+        if not (labels == label).any():
+            text = f"no annotation is a {name}: nothing can be learnt or measured of this class"
+            yield Problem("class without boxes", index.folder / "sample_annotation.json", 0, text)

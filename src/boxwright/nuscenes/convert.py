@@ -1,0 +1,151 @@
+"""Write a split in the COCO-style format of the published CenterFusion, for programs that read it.
+
+The file is written record by record: radar points are decimal text there, gigabytes of it for the full data set.
+Quirks are kept: annotations that another one hides are left out, but their ids and track ids stay used; unknown
+velocities are NaN, which strict JSON does not know.
+
+Source: published CenterFusion behaviour (its converter), of which this is no copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.errors import UserError
+from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES
+
+_SENSORS_A_VIDEO = 20  # images are sorted by video id times this plus sensor id
+
+
+def write_published(split: NuscenesSplit, file: Path) -> tuple[int, int]:
+    """Write the images, annotations and gathered radar points of a split.
+
+    Args:
+        split: what to write, with as many radar sweeps as it was opened with.
+        file: a json file; written under another name and renamed.
+
+    Returns:
+        numbers of images and of annotations.
+
+    Raises:
+        UserError: the file cannot be written, or a radar sweep cannot be read.
+    """
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as stream:
+            counts = _write(split, stream)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):  # where its folder could not be made
+            temporary.unlink(missing_ok=True)
+    return counts
+
+
+def _write(split: NuscenesSplit, stream: TextIO) -> tuple[int, int]:
+    rows = split.index.arrays["images"][split.image_rows]
+    scenes = split.index.arrays["samples"]["scene"][rows["sample"]]
+    videos = np.searchsorted(np.unique(split.index.arrays["samples"]["scene"][split.sample_rows]), scenes) + 1
+    order = np.argsort(videos * _SENSORS_A_VIDEO + rows["sensor"], kind="stable")
+    stream.write('{"images": ')
+    images = _write_list(stream, (_image(split, int(at), int(videos[at])) for at in order))
+    stream.write(', "annotations": ')
+    annotations = _write_list(stream, _annotations(split, videos))
+    about = {
+        "categories": [{"name": name, "id": number} for number, name in enumerate(CLASS_NAMES, 1)],
+        "videos": [{"id": number, "file_name": name} for number, name in enumerate(split.scene_names, 1)],
+        "attributes": {"": 0, **{name: number for number, name in enumerate(ATTRIBUTE_NAMES, 1)}},
+        "pointclouds": [],
+    }
+    stream.write(", " + json.dumps(about)[1:])
+    return images, annotations
+
+
+def _write_list(stream: TextIO, records: Iterable[dict[str, Any]]) -> int:
+    count = 0
+    for count, record in enumerate(records, 1):
+        stream.write(("[" if count == 1 else ",\n") + json.dumps(record))
+    stream.write("]" if count else "[]")
+    return count
+
+
+def _image(split: NuscenesSplit, position: int, video: int) -> dict[str, Any]:
+    arrays = split.index.arrays
+    number = int(split.image_rows[position])
+    row = arrays["images"][number]
+    pose, calibration = arrays["poses"][row["pose"]], arrays["calibrations"][row["calibration"]]
+    record = split.record(position)
+    turn = np.eye(4)
+    turn[:3, :3] = record.global_from_cam[:3, :3]
+    scene = arrays["samples"]["scene"]
+    return {
+        "id": int(split.image_ids[position]),
+        "file_name": split.index.image_name(number),
+        "calib": record.calib.tolist(),
+        "video_id": video,
+        "frame_id": int(row["sample"] - np.searchsorted(scene, scene[row["sample"]])) + 1,
+        "sensor_id": record.sensor,
+        "sample_token": split.sample_tokens[record.sample],
+        "trans_matrix": record.global_from_cam.tolist(),
+        "velocity_trans_matrix": turn.tolist(),
+        "width": record.width,
+        "height": record.height,
+        "pose_record_trans": pose["translation"].tolist(),
+        "pose_record_rot": pose["rotation"].tolist(),
+        "cs_record_trans": calibration["translation"].tolist(),
+        "cs_record_rot": calibration["rotation"].tolist(),
+        "camera_intrinsic": calibration["intrinsic"].tolist(),
+        "radar_pc": split.radar(position).astype(np.float32).tolist(),
+    }
+
+
+def _annotations(split: NuscenesSplit, videos: NDArray[Any]) -> Iterable[dict[str, Any]]:
+    arrays = split.index.arrays
+    used, video = 0, 0
+    tracks: dict[int, int] = {}
+    for position in np.argsort(split.image_ids):
+        if videos[position] != video:
+            video, tracks = int(videos[position]), {}
+        number = split.image_rows[position]
+        seen = arrays["seen"][slice(*arrays["seen_offsets"][number : number + 2])]
+        boxes = arrays["annotations"][seen["annotation"]]
+        for shown, box in zip(seen, boxes, strict=True):
+            used += 1
+            track = tracks.setdefault(int(box["instance"]), len(tracks) + 1)
+            if not shown["hidden"]:
+                about = {"id": used, "image_id": int(split.image_ids[position])}
+                yield about | _annotation(shown, box, track)
+
+
+def _annotation(shown: NDArray[Any], box: NDArray[Any], track: int) -> dict[str, Any]:
+    width, length, height = box["size"].tolist()
+    velocity = shown["velocity"].tolist()
+    return {
+        "category_id": int(box["label"]) + 1,
+        "dim": [height, width, length],
+        "location": shown["location"].tolist(),
+        "depth": float(shown["location"][2]),
+        "occluded": 0,
+        "truncated": 0,
+        "rotation_y": float(shown["rotation_y"]),
+        "amodel_center": shown["amodel_center"].tolist(),
+        "iscrowd": 0,
+        "track_id": track,
+        "attributes": int(box["attribute"]) + 1,
+        "velocity": box["velocity"].tolist(),
+        "velocity_cam": [*velocity, 0.0 if np.isfinite(velocity).all() else float("nan")],
+        "bbox": shown["box"].tolist(),
+        "area": float(shown["box"][2] * shown["box"][3]),
+        "alpha": float(shown["alpha"]),
+    }

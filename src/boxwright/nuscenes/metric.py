@@ -1,0 +1,344 @@
+"""The nuScenes detection metric (detection_cvpr_2019): mAP, five true-positive errors and NDS.
+
+Equal to the published evaluation to rounding. Beyond it there is a table by distance to the vehicle: a match belongs to
+the range of its annotation, a prediction without one to its own, so no match is lost at the border of two ranges.
+
+Source: nuScenes (arXiv 1903.11027, section 3.1); spec C12. Formulae are in `nuscenes_curves`, the greedy rule in
+`nuscenes_match`, what counts at all in `nuscenes_filter`; text is made in `nuscenes_tables`.
+
+Legend: C = 10 classes, T = 4 matching distances, E = 5 errors, R = 5 ranges, X = 101 recalls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.errors import UserError
+from boxwright.nuscenes.curves import (
+    ERROR_NAMES,
+    MIN_PRECISION,
+    MIN_RECALL,
+    RECALLS,
+    UNDEFINED,
+    Curve,
+    make_curve,
+    match_errors,
+)
+from boxwright.nuscenes.filter import (
+    CLASS_RANGES,
+    MAX_BOXES_PER_SAMPLE,
+    BikeRacks,
+    check_boxes,
+    keep_counted,
+    positions_by_class,
+)
+from boxwright.nuscenes.match import match, ranking
+from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+DISTANCES = (0.5, 1.0, 2.0, 4.0)
+"""Matching distances in metres; errors are those of matches at `ERROR_DISTANCE`."""
+ERROR_DISTANCE = 2.0
+RANGE_EDGES = (0, 10, 20, 30, 40, 50)
+"""Metres from the vehicle: borders of the R ranges of the table by distance."""
+_MAP_WEIGHT = 5
+_DETAIL_ORDER = ("trans_err", "vel_err", "scale_err", "orient_err", "attr_err")  # as published files have it
+
+
+@dataclass(frozen=True, slots=True)
+class RangeTable:
+    """The metric by distance to the vehicle; NaN where a class has no annotations in a range.
+
+    Args:
+        num_truth: (C, R) annotations.
+        ap: (C, R) mean over the matching distances.
+        errors: (C, R, E) at `ERROR_DISTANCE`; NaN too where an error is not defined for a class.
+    """
+
+    num_truth: Ints
+    ap: Floats
+    errors: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class NuscenesMetrics:
+    """What the nuScenes metric says of the predictions of a split; classes in the order of `CLASS_NAMES`.
+
+    Args:
+        aps: (C, T) average precision; 0 for a class without annotations.
+        errors: (C, E) true-positive errors; NaN where not defined for the class.
+        num_truth: (C,) annotations that count.
+        num_predictions: (C,) predictions that count.
+        curves: (C, T) what the numbers were read from.
+        by_range: the same by distance to the vehicle.
+        eval_time: seconds it took.
+    """
+
+    aps: Floats
+    errors: Floats
+    num_truth: Ints
+    num_predictions: Ints
+    curves: tuple[tuple[Curve, ...], ...]
+    by_range: RangeTable
+    eval_time: float
+
+    @property
+    def class_aps(self) -> Floats:
+        """(C,) mean over the matching distances."""
+        return self.aps.mean(axis=1)
+
+    @property
+    def mean_ap(self) -> float:
+        return float(self.class_aps.mean())
+
+    @property
+    def tp_errors(self) -> dict[str, float]:
+        """Each error, mean over the classes that have it."""
+        return dict(zip(ERROR_NAMES, np.nanmean(self.errors, axis=0).tolist(), strict=True))
+
+    @property
+    def tp_scores(self) -> dict[str, float]:
+        return {name: max(0.0, 1.0 - error) for name, error in self.tp_errors.items()}
+
+    @property
+    def nd_score(self) -> float:
+        """The nuScenes detection score, 0 to 1: mAP counts as much as the five errors together."""
+        scores = self.tp_scores.values()
+        return (_MAP_WEIGHT * self.mean_ap + sum(scores)) / (_MAP_WEIGHT + len(scores))
+
+    def summary(self, *, use_radar: bool = True) -> dict[str, Any]:
+        """The content of metrics_summary.json, with the keys of the published evaluation.
+
+        Args:
+            use_radar: what `meta` says of the sensors beside the cameras.
+        """
+        return {
+            "label_aps": _by_class(self.aps, DISTANCES),
+            "mean_dist_aps": dict(zip(CLASS_NAMES, self.class_aps.tolist(), strict=True)),
+            "mean_ap": self.mean_ap,
+            "label_tp_errors": _by_class(self.errors, ERROR_NAMES),
+            "tp_errors": self.tp_errors,
+            "tp_scores": self.tp_scores,
+            "nd_score": self.nd_score,
+            "eval_time": self.eval_time,
+            "cfg": {
+                "class_range": dict(CLASS_RANGES),
+                "dist_fcn": "center_distance",
+                "dist_ths": list(DISTANCES),
+                "dist_th_tp": ERROR_DISTANCE,
+                "min_recall": MIN_RECALL,
+                "min_precision": MIN_PRECISION,
+                "max_boxes_per_sample": MAX_BOXES_PER_SAMPLE,
+                "mean_ap_weight": _MAP_WEIGHT,
+            },
+            "meta": {
+                "use_camera": True,
+                "use_lidar": False,
+                "use_radar": use_radar,
+                "use_map": False,
+                "use_external": False,
+            },
+        }
+
+    def details(self) -> dict[str, dict[str, list[float]]]:
+        """The content of metrics_details.json: every curve by `CLASS:DISTANCE`, at 101 recalls."""
+        return {
+            f"{name}:{distance}": {
+                "recall": RECALLS.tolist(),
+                "precision": curve.precision.tolist(),
+                "confidence": curve.confidence.tolist(),
+            }
+            | {error: curve.errors[ERROR_NAMES.index(error)].tolist() for error in _DETAIL_ORDER}
+            for name, curves in zip(CLASS_NAMES, self.curves, strict=True)
+            for distance, curve in zip(DISTANCES, curves, strict=True)
+        }
+
+    def scalars(self) -> dict[str, float]:
+        """What is logged, by tag: AP in percent, overall and per class; the five errors; NDS."""
+        aps = {"overall": self.mean_ap} | dict(zip(CLASS_NAMES, self.class_aps.tolist(), strict=True))
+        tags = {f"AP/{name}": 100 * ap for name, ap in aps.items()}
+        return (
+            tags | {f"Scores/{name}": value for name, value in self.tp_errors.items()} | {"Scores/NDS": self.nd_score}
+        )
+
+    def write(self, folder: Path, *, use_radar: bool = True) -> None:
+        """Write metrics_summary.json and metrics_details.json, each whole or not at all.
+
+        As in published files, an error that is not defined for a class is the word NaN.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        for name, content in (
+            ("metrics_summary", self.summary(use_radar=use_radar)),
+            ("metrics_details", self.details()),
+        ):
+            _write_json(folder / f"{name}.json", content)
+
+
+def evaluate(
+    annotations: GlobalBoxes,
+    predictions: GlobalBoxes,
+    ego_positions: Floats,
+    bike_racks: tuple[Ints, Floats, Floats, Floats] | None = None,
+) -> NuscenesMetrics:
+    """Measure the predictions of a split.
+
+    Args:
+        annotations: what is there.
+        predictions: at most 500 a key frame, in any order; of equal scores the later box counts as the better.
+        ego_positions: (S, 2) or (S, 3) where the vehicle is in each key frame, metres, global frame.
+        bike_racks: key frame (R,), centre (R, 3), size (R, 3: width, length, height) and rotation (R, 4) of the bicycle
+            racks; None: there are none.
+
+    Raises:
+        UserError: a box has no finite place, size, rotation or score, or a key frame has too many.
+    """
+    start = time.perf_counter()
+    check_boxes(annotations, len(ego_positions), "annotation", predicted=False)
+    check_boxes(predictions, len(ego_positions), "prediction", predicted=True)
+    racks = BikeRacks.none() if bike_racks is None else BikeRacks(*bike_racks)
+    truth_positions, found_positions = positions_by_class(annotations), positions_by_class(predictions)
+    results: list[_ClassResult] = []
+    for label in range(len(CLASS_NAMES)):
+        truth_at, truth_distances = keep_counted(annotations, truth_positions[label], label, ego_positions, racks)
+        found_at, found_distances = keep_counted(predictions, found_positions[label], label, ego_positions, racks)
+        truth = _Counted(annotations, truth_at, truth_distances)
+        found = _Counted(predictions, found_at, found_distances)
+        results.append(_evaluate_class(truth, found, label))
+    return NuscenesMetrics(
+        aps=np.array([[curve.average_precision() for curve in result.curves] for result in results]),
+        errors=np.stack([result.errors for result in results]),
+        num_truth=np.array([result.num_truth for result in results]),
+        num_predictions=np.array([result.num_predictions for result in results]),
+        curves=tuple(result.curves for result in results),
+        by_range=RangeTable(
+            np.stack([result.range_truth for result in results]),
+            np.stack([result.range_ap for result in results]),
+            np.stack([result.range_errors for result in results]),
+        ),
+        eval_time=time.perf_counter() - start,
+    )
+
+
+class _Counted(NamedTuple):
+    """Boxes (N,) of one class that count: ascending positions in `boxes`, and distance to the vehicle."""
+
+    boxes: GlobalBoxes
+    at: Ints
+    distances: Floats
+
+
+class _ClassResult(NamedTuple):
+    """One row of NuscenesMetrics and of its RangeTable."""
+
+    num_truth: int
+    num_predictions: int
+    curves: tuple[Curve, ...]
+    errors: Floats
+    range_truth: Ints
+    range_ap: Floats
+    range_errors: Floats
+
+
+def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResult:
+    turns = ranking(found.boxes.scores[found.at])
+    best_first = found.at[turns]
+    matches = match(
+        found.boxes.samples[best_first],
+        found.boxes.centers.take(best_first, axis=0)[:, :2],
+        truth.boxes.samples[truth.at],
+        truth.boxes.centers.take(truth.at, axis=0)[:, :2],
+        DISTANCES,
+    )
+    scores = found.boxes.scores[best_first]
+    truth_ranges, own_ranges = _range_of(truth.distances), _range_of(found.distances)[turns]
+    range_truth = np.bincount(truth_ranges, minlength=len(RANGE_EDGES) - 1)
+    curves: list[Curve] = []
+    by_range: list[list[Curve]] = []
+    for match_of, errors in zip(matches, _errors_by_distance(truth, found, turns, matches, label), strict=True):
+        matched = match_of >= 0
+        curves.append(make_curve(matched, scores, errors, len(truth.at)))
+        ranges = own_ranges.copy()
+        ranges[matched] = truth_ranges[match_of[matched]]
+        by_range.append(_split_by_range(ranges, matched, scores, errors, range_truth))
+    at_error_distance = DISTANCES.index(ERROR_DISTANCE)
+    undefined = UNDEFINED.get(CLASS_NAMES[label], ())
+    defined = np.array([np.nan if name in undefined else 0.0 for name in ERROR_NAMES])
+    nothing_there = np.where(range_truth == 0, np.nan, 0.0)
+    range_aps = [[curve.average_precision() for curve in row] for row in by_range]
+    range_errors = np.stack([curve.mean_errors() for curve in by_range[at_error_distance]])
+    return _ClassResult(
+        num_truth=len(truth.at),
+        num_predictions=len(found.at),
+        curves=tuple(curves),
+        errors=curves[at_error_distance].mean_errors() + defined,
+        range_truth=range_truth,
+        range_ap=np.mean(range_aps, axis=0) + nothing_there,
+        range_errors=range_errors + nothing_there[:, None] + defined,
+    )
+
+
+def _split_by_range(
+    ranges: Ints, matched: NDArray[np.bool_], scores: Floats, errors: Floats, range_truth: Ints
+) -> list[Curve]:
+    """A curve of each range alone; as `make_curve`, with the range (P,) of each prediction and annotations (R,)."""
+    own = ranges.astype(np.uint8)  # one byte: numpy sorts it by counting
+    order, match_order = own.argsort(kind="stable"), own[matched].argsort(kind="stable")
+    matched_at, scores, errors = matched[order], scores[order], errors.take(match_order, axis=1)
+    edges = np.arange(1, len(range_truth))
+    parts = np.split(np.arange(len(order)), np.searchsorted(own, edges, sorter=order))
+    match_parts = np.split(errors, np.searchsorted(own[matched], edges, sorter=match_order), axis=1)
+    return [
+        make_curve(matched_at[part], scores[part], part_errors, int(count))
+        for part, part_errors, count in zip(parts, match_parts, range_truth, strict=True)
+    ]
+
+
+def _errors_by_distance(truth: _Counted, found: _Counted, turns: Ints, matches: Ints, label: int) -> Iterator[Floats]:
+    """The errors (E, K) of the matches at each distance, best prediction first.
+
+    Most pairs are the same at each distance: only new ones are computed, and in the order of the boxes in memory.
+    """
+    known = np.full(len(found.at), -1, np.int64)  # the annotation that a column of `errors` is about
+    errors = np.zeros((len(ERROR_NAMES), len(found.at)))
+    match_of = np.empty(len(found.at), np.int64)
+    for row in matches:
+        match_of[turns] = row
+        new = ((match_of >= 0) & (match_of != known)).nonzero()[0]
+        errors[:, new] = match_errors(truth.boxes, truth.at[match_of[new]], found.boxes, found.at[new], label)
+        known[new] = match_of[new]
+        yield errors.take(turns[row >= 0], axis=1)
+
+
+def _range_of(distances: Floats) -> Ints:
+    return np.searchsorted(RANGE_EDGES[1:-1], distances, side="right").astype(np.int64)
+
+
+def _by_class(rows: Floats, names: tuple[Any, ...]) -> dict[str, dict[Any, float]]:
+    return {label: dict(zip(names, row, strict=True)) for label, row in zip(CLASS_NAMES, rows.tolist(), strict=True)}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

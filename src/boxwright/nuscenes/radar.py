@@ -1,0 +1,126 @@
+"""Radar of nuScenes: reading .pcd files, and gathering the sweeps of several radars in the frame of a camera.
+
+Source: published CenterFusion behaviour; state filters of the nuScenes devkit.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.errors import UserError
+from boxwright.nuscenes.structures import RADAR_FIELDS
+
+Array = NDArray[np.float64]
+
+VALID_STATES = (0,)
+DYNAMIC_PROPERTIES = tuple(range(7))
+UNAMBIGUOUS = (3,)
+TOO_CLOSE = 1.0
+"""Metres: points nearer than that in x and in y are returns of the car itself."""
+
+_VX, _VY, _DYN_PROP, _AMBIGUITY, _INVALID = (
+    RADAR_FIELDS.index(name) for name in ("vx_comp", "vy_comp", "dyn_prop", "ambig_state", "invalid_state")
+)
+_KINDS = {"F": "f", "I": "i", "U": "u"}
+_LONGEST_HEADER = 4096  # bytes
+
+
+def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
+    """(18, N) points of a binary .pcd file in the frame of its radar, see `structures3d.RADAR_FIELDS`.
+
+    Args:
+        file: a radar sweep of nuScenes.
+        filtered: keep valid, unambiguous points with a known dynamic property only, as the devkit does by default.
+
+    Returns:
+        no points if the first one is NaN, which is how an empty sweep is written.
+
+    Raises:
+        UserError: the file cannot be read, is cut off, or has other fields.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the radar sweep {file}: {error.strerror}") from error
+    start = content.find(b"\n", content.find(b"\nDATA ", 0, _LONGEST_HEADER) + 1) + 1
+    if start <= 0 or b"\nDATA " not in content[:_LONGEST_HEADER]:
+        raise UserError(f"{file} is no .pcd file, or it is cut off: its header has no DATA line")
+    try:
+        dtype, count = _header(content[:start])
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    if len(content) - start < count * dtype.itemsize:
+        there = (len(content) - start) // dtype.itemsize
+        raise UserError(f"{file} is cut off: it should have {count} points and has {there}")
+    rows = np.frombuffer(content, dtype, count, start)
+    points = np.empty((len(RADAR_FIELDS), count), np.float32)
+    for number, name in enumerate(RADAR_FIELDS):
+        points[number] = rows[name]
+    if count and np.isnan(points[:, 0]).any():
+        return points[:, :0]
+    return points[:, _trusted(points)] if filtered else points
+
+
+@lru_cache(maxsize=4096)
+def _header(text: bytes) -> tuple[np.dtype[Any], int]:
+    """The type of a point and the number of points; ValueError says what is wrong."""
+    lines = (line.split() for line in text.decode("ascii", "replace").splitlines())
+    entries = {line[0]: line[1:] for line in lines if line and not line[0].startswith("#")}
+    fields = entries.get("FIELDS", [])
+    if tuple(fields) != RADAR_FIELDS:
+        raise ValueError(
+            f"its fields are {' '.join(fields) or 'not given'}, a radar sweep of nuScenes has {' '.join(RADAR_FIELDS)}"
+        )
+    if entries.get("DATA") != ["binary"]:
+        raise ValueError("its data are not `binary`")
+    sizes, kinds = entries.get("SIZE", []), entries.get("TYPE", [])
+    counts = entries.get("COUNT", ["1"] * len(fields))
+    if not len(sizes) == len(kinds) == len(counts) == len(fields) or set(counts) != {"1"}:
+        raise ValueError("its header does not give one size, type and count to every field")
+    try:
+        dtype = np.dtype([(n, f"<{_KINDS[k]}{int(s)}") for n, k, s in zip(fields, kinds, sizes, strict=True)])
+        count = int(entries["WIDTH"][0]) * int(entries.get("HEIGHT", ["1"])[0])
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ValueError("its header has a size, a type or a width that cannot be read") from error
+    if count < 0:
+        raise ValueError("its header has a negative width")
+    return dtype, count
+
+
+def _trusted(points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return (
+        np.isin(points[_INVALID], VALID_STATES)
+        & np.isin(points[_DYN_PROP], DYNAMIC_PROPERTIES)
+        & np.isin(points[_AMBIGUITY], UNAMBIGUOUS)
+    )
+
+
+def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Array) -> Array:
+    """Gather sweeps in the frame of a camera.
+
+    Points nearer than 1 m in x and y to their radar are dropped. Positions are moved with the ego motion alone, not
+    along their velocity; compensated velocities (vx, vy, 0) are turned with the frame.
+
+    Args:
+        sweeps: (18, n) points of each, in the frame of its radar.
+        cam_from_radar: (len(sweeps), 4, 4) from each to the camera at the time of its image.
+
+    Returns:
+        (18, N) float64; rows 0 to 2 in the camera frame, rows 8 and 9 the velocity along the camera's x and z.
+    """
+    if not sweeps:
+        return np.zeros((len(RADAR_FIELDS), 0))
+    points = np.concatenate(sweeps, 1).astype(np.float64)
+    of = np.repeat(np.arange(len(sweeps)), [sweep.shape[1] for sweep in sweeps])
+    far = (np.abs(points[:2]) >= TOO_CLOSE).any(0)
+    points, matrices = points[:, far], cam_from_radar[of[far]]
+    turn = matrices[:, :3, :3]
+    points[:3] = (np.einsum("nij,jn->ni", turn, points[:3]) + matrices[:, :3, 3]).T
+    velocity = np.einsum("nij,jn->in", turn[:, :, :2], points[[_VX, _VY]])
+    points[_VX], points[_VY] = velocity[0], velocity[2]
+    return points

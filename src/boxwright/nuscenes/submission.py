@@ -1,0 +1,340 @@
+"""Detections of six cameras to a nuScenes submission: boxes in the global frame, and the file of them.
+
+Source: the published CenterFusion behaviour, spec C11; the submission format of the nuScenes detection task. What is
+not here: the metric (nuscenes_metric.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.spatial.transform import Rotation
+
+from boxwright.errors import UserError
+from boxwright.nuscenes.birds_eye import rectangle_corners, suppress
+from boxwright.nuscenes.json_stream import stream_members
+from boxwright.nuscenes.records import ImageRecord
+from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, Detections3d, GlobalBoxes
+
+MAX_BOXES = 500
+"""Most boxes of a key frame that the nuScenes metric takes."""
+_SUPPRESSION_REACH = 2.0  # m; boxes farther apart are never compared
+_AT_ONCE = 1 << 18  # boxes
+_CYCLE, _PEDESTRIAN, _VEHICLE, _NONE = (0, 2), (2, 5), (5, 8), (0, 0)
+_FAMILIES = {
+    "motorcycle": _CYCLE,
+    "bicycle": _CYCLE,
+    "pedestrian": _PEDESTRIAN,
+    "traffic_cone": _NONE,
+    "barrier": _NONE,
+}
+_ATTRIBUTE_RANGE = np.array([_FAMILIES.get(name, _VEHICLE) for name in CLASS_NAMES])
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenBoxes(GlobalBoxes):
+    """Predictions that remember their camera.
+
+    Args:
+        sensors: (N,) int64 camera 1..6, see `structures3d.CAMERAS`.
+    """
+
+    sensors: Ints
+
+
+def to_global(
+    detections: Sequence[Detections3d],
+    records: Sequence[ImageRecord],
+    *,
+    fixed: bool,
+    max_boxes: int = MAX_BOXES,
+    iou_thresh: float = 0.0,
+) -> SeenBoxes:
+    """Boxes of all cameras in the global frame, by key frame and then by falling score; equal scores in given order.
+
+    Args:
+        detections: of each image, camera frame.
+        records: of the same images.
+        fixed: False has two published defects: the centre is that of the top face, half a height too high, and the
+            box lies on its side, its height across and its width upright. The metric sees neither: it takes no z, and
+            of the rotation the direction of the length.
+        max_boxes: best boxes of a key frame that are kept.
+        iou_thresh: where above 0, a box goes whose overlap from above with a better one of any class within 2 m is at
+            least this. The boxes that lie on their side are compared as they lie.
+    """
+    counts = [len(each) for each in detections]
+    images = np.repeat(np.arange(len(records)), counts)
+    scores, labels = _column(detections, "scores"), _column(detections, "labels").astype(np.int64)
+    samples = np.array([record.sample for record in records], np.int64)[images]
+    best = _best(samples, scores, max_boxes)
+    images, samples, scores, labels = images[best], samples[best], scores[best], labels[best]
+    locations, dims, rotation_y, velocity, logits = (
+        _column(detections, name)[best] for name in ("locations", "dims", "rotation_y", "velocity", "attributes")
+    )
+    global_from_cam = np.array([record.global_from_cam for record in records], np.float64).reshape(-1, 4, 4)
+    centers = locations.copy()
+    centers[:, 1] -= dims[:, 0] / (2 if fixed else 1)
+    boxes = SeenBoxes(
+        samples=samples,
+        labels=labels,
+        centers=_turned(global_from_cam, images, centers) + global_from_cam[images, :3, 3],
+        sizes=dims[:, [1, 2, 0]],
+        rotations=_rotations(global_from_cam, images, rotation_y, upright=fixed),
+        velocities=_turned(global_from_cam, images, velocity)[:, :2],
+        attributes=_attributes(labels, logits),
+        scores=scores,
+        num_points=np.full(len(best), -1, np.int64),
+        sensors=np.array([record.sensor for record in records], np.int64)[images],
+    )
+    return boxes.take(_unsuppressed(boxes, iou_thresh, upright=fixed)) if iou_thresh > 0 else boxes
+
+
+def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str], use_radar: bool) -> None:
+    """Write a file that the official devkit evaluates; every key frame of the split is in it, with boxes or without.
+
+    One key frame at a time goes into a temporary file, which takes the place of the old one when it is whole.
+
+    Args:
+        boxes: `samples` point into `sample_tokens`; at most 500 of a key frame.
+        use_radar: what the file says the boxes were made from, beside cameras.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    most = int(np.bincount(boxes.samples, minlength=1).max())
+    if most > MAX_BOXES:
+        raise ValueError(f"{most} boxes of one key frame; nuScenes takes {MAX_BOXES}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            _write(file, boxes, sample_tokens, use_radar)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:
+    """Boxes of a submission, in the order of the file; memory holds the arrays and one key frame.
+
+    Args:
+        path: JSON file in the form of the nuScenes detection task.
+        sample_tokens: of the split; the file must have exactly these.
+
+    Raises:
+        UserError: the file is not such a submission, or one of another split.
+    """
+    positions = {token: position for position, token in enumerate(sample_tokens)}
+    seen: set[str] = set()
+    parts = [_no_boxes()]
+    for token, rows in stream_members(path, "results"):
+        if token not in positions:
+            raise UserError(f"{path} has key frame {token}, which is not in this split of {len(positions)}")
+        if token in seen:
+            raise UserError(f"{path} has key frame {token} twice; each may stand there once")
+        seen.add(token)
+        if not isinstance(rows, list) or len(rows) > MAX_BOXES:
+            raise UserError(f"{path}, key frame {token}: there should be a list of at most {MAX_BOXES} boxes")
+        try:
+            parts.append(_boxes(rows, token, positions[token]))
+        except _BadBoxesError as error:
+            raise UserError(f"{path}, key frame {token}: {error}") from error
+    missing = [token for token in sample_tokens if token not in seen]
+    if missing:
+        raise UserError(
+            f"{path} lacks {len(missing)} of the {len(positions)} key frames of the split, {missing[0]} first; "
+            "each needs a list of boxes, an empty one where nothing is found"
+        )
+    return GlobalBoxes(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(GlobalBoxes))
+    )
+
+
+def says_radar(path: Path) -> bool:
+    """Whether the `meta` of a submission says that radar was used.
+
+    Raises:
+        UserError: it has no `meta`.
+    """
+    return dict(stream_members(path, "meta")).get("use_radar") is True
+
+
+def _column(detections: Sequence[Detections3d], name: str) -> npt.NDArray[Any]:
+    """One field of all detections; float64, whole numbers too, so that an empty list has a type."""
+    shape = {"locations": (0, 3), "dims": (0, 3), "velocity": (0, 3), "attributes": (0, 8)}.get(name, (0,))
+    parts: list[torch.Tensor] = [getattr(each, name).detach().cpu() for each in detections]
+    return np.concatenate([np.empty(shape), *(part.double().numpy() for part in parts)])
+
+
+def _best(samples: Ints, scores: Floats, most: int) -> Ints:
+    """Positions by key frame, then by falling score, ties in order; no more than `most` of a key frame."""
+    order = np.lexsort((-scores, samples))
+    ordered = samples[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return order[rank < most]
+
+
+def _turned(global_from_cam: Floats, images: Ints, vectors: Floats) -> Floats:
+    """Vectors (N, 3) of cameras, turned into the global frame."""
+    turned = np.empty_like(vectors)
+    for start in range(0, len(vectors), _AT_ONCE):  # a matrix a box would cost more than the boxes
+        part = slice(start, start + _AT_ONCE)
+        turned[part] = np.einsum("nij,nj->ni", global_from_cam[images[part], :3, :3], vectors[part])
+    return turned
+
+
+def _rotations(global_from_cam: Floats, images: Ints, rotation_y: Floats, *, upright: bool) -> Floats:
+    """Unit quaternions (N, 4) w, x, y, z that turn a box (x along its length, z up) into the global frame.
+
+    The published ones take the camera's axes for those of the box, so that z of the box points forward; `upright` turns
+    it up.
+    """
+    if not len(rotation_y):
+        return np.empty((0, 4))
+    cameras = Rotation.from_matrix(global_from_cam[:, :3, :3])
+    turns = Rotation.from_rotvec(np.multiply.outer(rotation_y, [0.0, 1.0, 0.0]))
+    if upright:
+        turns = turns * Rotation.from_rotvec([np.pi / 2, 0.0, 0.0])
+    of_images = cameras.as_quat()[images]
+    return (Rotation.from_quat(of_images) * turns).as_quat(scalar_first=True)
+
+
+def _attributes(labels: Ints, logits: Floats) -> Ints:
+    """The likeliest attribute (N,) of each class's family; -1 for classes without."""
+    start, stop = _ATTRIBUTE_RANGE[labels].T
+    channel = np.arange(len(ATTRIBUTE_NAMES))
+    of_family = (channel >= start[:, None]) & (channel < stop[:, None])
+    return np.where(start == stop, -1, np.where(of_family, logits, -np.inf).argmax(axis=1))
+
+
+def _unsuppressed(boxes: GlobalBoxes, threshold: float, *, upright: bool) -> npt.NDArray[np.bool_]:
+    across = 0 if upright else 2  # width; or height, where the box lies on its side
+    w, x, y, z = boxes.rotations.T
+    yaw = np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+    middle = boxes.centers[:, :2]
+    corners = rectangle_corners(middle, boxes.sizes[:, [1, across]], yaw)
+    return suppress(boxes.samples, middle, corners, threshold, _SUPPRESSION_REACH)
+
+
+def _write(file: TextIO, boxes: GlobalBoxes, sample_tokens: Sequence[str], use_radar: bool) -> None:
+    meta = {"use_camera": True, "use_lidar": False, "use_radar": use_radar, "use_map": False, "use_external": False}
+    file.write(f'{{"meta": {json.dumps(meta)}, "results": {{')
+    order = np.argsort(boxes.samples, kind="stable")
+    bounds = np.searchsorted(boxes.samples[order], np.arange(len(sample_tokens) + 1))
+    for sample, token in enumerate(sample_tokens):
+        own = boxes.take(order[bounds[sample] : bounds[sample + 1]])
+        file.write(f"{', ' if sample else ''}\n{json.dumps(token)}: [{_text(own, json.dumps(token))}]")
+    file.write("\n}}\n")
+
+
+def _text(boxes: GlobalBoxes, token: str) -> str:
+    """The boxes of one key frame; numbers are read back to the bit."""
+    if not len(boxes):
+        return ""
+    names = [CLASS_NAMES[label] for label in boxes.labels.tolist()]
+    attributes = ["" if place < 0 else ATTRIBUTE_NAMES[place] for place in boxes.attributes.tolist()]
+    scores = boxes.scores.tolist()
+    columns = (boxes.centers, boxes.sizes, boxes.rotations, boxes.velocities)
+    lists = (map(_numbers, column.tolist()) for column in columns)
+    camera = [f', "sensor_id": {sensor}' for sensor in boxes.sensors.tolist()] if isinstance(boxes, SeenBoxes) else None
+    rows = zip(*lists, names, attributes, scores, names, scores, camera or [""] * len(names), strict=True)
+    head = f'{{"sample_token": {token}, '
+    return head + f"}},\n {head}".join([_ROW % row for row in rows]) + "}"
+
+
+_ROW = (
+    '"translation": %s, "size": %s, "rotation": %s, "velocity": %s, "detection_name": "%s", "attribute_name": "%s", '
+    '"detection_score": %r, "tracking_name": "%s", "tracking_score": %r, "tracking_id": 1%s, "det_id": -1'
+)
+
+
+def _numbers(values: list[float]) -> str:
+    """As JSON with the NaN that json and the devkit know."""
+    text = repr(values)
+    return text.replace("nan", "NaN").replace("inf", "Infinity") if "n" in text else text
+
+
+class _BadBoxesError(Exception):
+    """What is wrong with the boxes of a key frame."""
+
+
+_KEYS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # lists of numbers, and how many
+_FIELDS = ("sample_token", "detection_name", "attribute_name", "detection_score", *_KEYS)
+_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
+_ATTRIBUTES = {"": -1} | {name: place for place, name in enumerate(ATTRIBUTE_NAMES)}
+_UNIT = 1e-9  # a quaternion this near to length 1 is left as it is
+
+
+def _no_boxes() -> GlobalBoxes:
+    whole, number = np.empty(0, np.int64), np.empty(0)
+    return GlobalBoxes(
+        whole, whole, np.empty((0, 3)), np.empty((0, 3)), np.empty((0, 4)), np.empty((0, 2)), whole, number, whole
+    )
+
+
+def _boxes(rows: list[Any], token: str, position: int) -> GlobalBoxes:
+    """The boxes of one key frame as arrays."""
+    if not rows:
+        return _no_boxes()
+    try:
+        tokens, names, attributes, scores, *lists = zip(*map(itemgetter(*_FIELDS), rows), strict=True)
+    except (KeyError, TypeError) as error:
+        raise _BadBoxesError(f"each box needs the entries {', '.join(_FIELDS)}") from error
+    if set(tokens) != {token}:
+        raise _BadBoxesError(f"a box names another sample_token, {next(one for one in tokens if one != token)!r}")
+    centers, sizes, rotations, velocities = (
+        _floats(column, name, (len(rows), count)) for column, (name, count) in zip(lists, _KEYS.items(), strict=True)
+    )
+    if not (sizes > 0).all():
+        raise _BadBoxesError("each size should be three lengths above 0: width, length, height in metres")
+    length = np.linalg.norm(rotations, axis=1, keepdims=True)
+    if not length.all():
+        raise _BadBoxesError("a rotation of length 0 has no direction; it should be a unit quaternion w, x, y, z")
+    return GlobalBoxes(
+        samples=np.full(len(rows), position, np.int64),
+        labels=_indices(names, _LABELS, "detection_name"),
+        centers=centers,
+        sizes=sizes,
+        rotations=rotations / np.where(np.abs(length - 1) > _UNIT, length, 1),
+        velocities=velocities,
+        attributes=_indices(attributes, _ATTRIBUTES, "attribute_name"),
+        scores=_floats(scores, "detection_score", (len(rows),)),
+        num_points=np.full(len(rows), -1, np.int64),
+    )
+
+
+def _floats(column: Sequence[Any], name: str, shape: tuple[int, ...]) -> Floats:
+    numbers = "a number" if len(shape) == 1 else f"{shape[1]} numbers"
+    try:
+        values = np.array(column, np.float64)
+    except (ValueError, TypeError) as error:
+        raise _BadBoxesError(f"each {name} should be {numbers}") from error
+    if values.shape != shape:
+        raise _BadBoxesError(f"each {name} should be {numbers}")
+    if name != "velocity" and not np.isfinite(values).all():  # the metric knows velocities that are not known
+        raise _BadBoxesError(f"each {name} should be finite")
+    return values
+
+
+def _indices(column: Sequence[Any], known: dict[str, int], name: str) -> Ints:
+    try:
+        return np.array([known[value] for value in column], np.int64)
+    except (KeyError, TypeError) as error:
+        wrong = next(value for value in column if not isinstance(value, str) or value not in known)
+        raise _BadBoxesError(f"{name} {wrong!r} is not known; it may be {', '.join(map(repr, known))}") from error

@@ -1,0 +1,1 @@
+"""Settings: base classes, files, merging. Imports no torch."""

@@ -1,0 +1,258 @@
+"""One scene of the world of camera and radar, written key frame by key frame: its files and its table records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.synthetic.fusion_catalog import CATEGORIES_OF, FUSION_KINDS, VISIBILITY, make_rig
+from boxwright.synthetic.fusion_render import render_view
+from boxwright.synthetic.fusion_world import (
+    KEY_FRAME_SECONDS,
+    SWEEP_SECONDS,
+    FusionWorldSettings,
+    attribute_names,
+    make_fusion_scene,
+)
+from boxwright.synthetic.nuscenes_tables import Tables, quaternion, token, yaw_quaternion
+from boxwright.synthetic.radar_sim import measure, write_pcd
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_JPEG_QUALITY = 88
+_EPOCH = 1_530_000_000_000_000  # microseconds
+_SCENE_GAP = 100_000_000  # microseconds between the starts of two scenes
+_LATE = 8_000  # microseconds by which a sensor is off the time of its key frame, at most
+_LIDAR_POINTS = 4000.0  # returns of 1 m2 that is 1 m away
+_UNSEEN = 0.02  # objects of which a smaller share is visible, and which return nothing, are not annotated
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """One channel of one scene: where its records and files go."""
+
+    channel: str
+    suffix: str
+    size: tuple[int, int]  # height and width
+    late: int  # microseconds after the key frame
+
+
+class SceneWriter:
+    """Writes one scene: its records and files, key frame by key frame."""
+
+    def __init__(self, root: Path, settings: FusionWorldSettings, tables: Tables, index: int, name: str) -> None:
+        self._root, self._settings, self._tables = root, settings, tables
+        self._index, self._name = index, name
+        self._log = f"synthetic-{settings.seed}-{index:04d}"
+        self._scene = make_fusion_scene(settings, index)
+        self._rng = np.random.default_rng([settings.seed, index, 77])
+        self._rig = make_rig(self._rng, settings.width, settings.height)
+        image, cloud = (settings.height, settings.width), (0, 0)
+        late = [int(value) for value in self._rng.integers(-_LATE, _LATE, 11)]
+        self._cameras = [_Stream(camera.name, "jpg", image, late[row]) for row, camera in enumerate(self._rig.cameras)]
+        self._radars = [
+            _Stream(mount.channel, "pcd", cloud, late[6 + row]) for row, mount in enumerate(self._rig.radars)
+        ]
+        self._lidar = _Stream(self._rig.lidar.channel, "pcd.bin", cloud, 0)
+        self._annotations: dict[int, list[dict[str, Any]]] = {}
+
+    def _token(self, kind: str, *parts: str | int) -> str:
+        return token(self._settings.seed, kind, self._index, *parts)
+
+    def write(self) -> None:
+        """Write everything."""
+        for stream in (*self._cameras, *self._radars, self._lidar):
+            (self._root / "samples" / stream.channel).mkdir(parents=True, exist_ok=True)
+        for stream in self._radars if self._settings.sweeps else ():
+            (self._root / "sweeps" / stream.channel).mkdir(parents=True, exist_ok=True)
+        self._write_scene()
+        for frame in range(self._settings.key_frames):
+            visible = self._write_cameras(frame)
+            radar_points = self._write_radars(frame, visible)
+            self._write_lidar(frame)
+            self._annotate(frame, visible, radar_points)
+        self._write_annotations()
+
+    def _write_scene(self) -> None:
+        count = self._settings.key_frames
+        log = {
+            "token": token(self._settings.seed, "log", self._index),
+            "logfile": self._log,
+            "vehicle": "synthetic",
+            "date_captured": "2018-06-26",
+            "location": "boston-seaport",
+        }
+        self._tables.add("log", log)
+        scene = {
+            "token": self._token("scene"),
+            "log_token": log["token"],
+            "nbr_samples": count,
+            "first_sample_token": self._token("sample", 0),
+            "last_sample_token": self._token("sample", count - 1),
+            "name": self._name,
+            "description": "Synthetic: a curved road with traffic",
+        }
+        self._tables.add("scene", scene)
+        for frame in range(count):
+            sample = {
+                "token": self._token("sample", frame),
+                "timestamp": self._stamp(frame),
+                "prev": self._token("sample", frame - 1) if frame else "",
+                "next": self._token("sample", frame + 1) if frame + 1 < count else "",
+                "scene_token": scene["token"],
+            }
+            self._tables.add("sample", sample)
+        for camera in self._rig.cameras:
+            self._calibrate(camera.name, camera.ego_from_camera, camera.intrinsics.tolist())
+        for mount in (*self._rig.radars, self._rig.lidar):
+            self._calibrate(mount.channel, mount.ego_from_sensor, [])
+
+    def _calibrate(self, channel: str, ego_from_sensor: Array, intrinsics: list[list[float]]) -> None:
+        record = {
+            "token": self._token("calibrated_sensor", channel),
+            "sensor_token": token("sensor", channel),
+            "translation": ego_from_sensor[:3, 3].tolist(),
+            "rotation": quaternion(ego_from_sensor[:3, :3]),
+            "camera_intrinsic": intrinsics,
+        }
+        self._tables.add("calibrated_sensor", record)
+
+    def _stamp(self, frame: int, late: float = 0.0) -> int:
+        """Return the time in microseconds of a moment `late` microseconds after a key frame."""
+        seconds = frame * KEY_FRAME_SECONDS
+        return _EPOCH + self._index * _SCENE_GAP + round(seconds * 1e6 + late)
+
+    def _time(self, stamp: int) -> float:
+        """Return seconds after the first key frame."""
+        return (stamp - _EPOCH - self._index * _SCENE_GAP) / 1e6
+
+    def _record(self, stream: _Stream, frame: int, stamp: int, number: int, last: int) -> Path:
+        """Add the record and ego pose of measurement `number` of 0..last of a channel; return where its file goes."""
+        key = stamp == self._stamp(frame, stream.late)
+        folder = "samples" if key else "sweeps"
+        filename = f"{folder}/{stream.channel}/{self._log}__{stream.channel}__{stamp}.{stream.suffix}"
+        pose = self._scene.ego_at(self._time(stamp)).global_from_ego
+        ego_pose = {
+            "token": self._token("ego_pose", stream.channel, number),
+            "timestamp": stamp,
+            "rotation": yaw_quaternion(float(np.arctan2(pose[1, 0], pose[0, 0]))),
+            "translation": pose[:3, 3].tolist(),
+        }
+        self._tables.add("ego_pose", ego_pose)
+        record = {
+            "token": self._token("sample_data", stream.channel, number),
+            "sample_token": self._token("sample", frame),
+            "ego_pose_token": ego_pose["token"],
+            "calibrated_sensor_token": self._token("calibrated_sensor", stream.channel),
+            "timestamp": stamp,
+            "fileformat": stream.suffix.partition(".")[0],
+            "is_key_frame": key,
+            "height": stream.size[0],
+            "width": stream.size[1],
+            "filename": filename,
+            "prev": self._token("sample_data", stream.channel, number - 1) if number else "",
+            "next": self._token("sample_data", stream.channel, number + 1) if number < last else "",
+        }
+        self._tables.add("sample_data", record)
+        return self._root / filename
+
+    def _write_cameras(self, frame: int) -> Array:
+        """Write the images of a key frame; return how much of each object is visible in them, (N,)."""
+        areas = np.zeros(len(self._scene.placement.kinds))
+        free = np.zeros_like(areas)
+        for stream, camera in zip(self._cameras, self._rig.cameras, strict=True):
+            stamp = self._stamp(frame, stream.late)
+            path = self._record(stream, frame, stamp, frame, self._settings.key_frames - 1)
+            view = render_view(self._scene, camera, self._time(stamp))
+            areas[view.numbers] += view.areas
+            free[view.numbers] += view.free
+            bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
+            done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            if not done:
+                raise OSError(f"OpenCV cannot encode {path.name}")
+            path.write_bytes(data.tobytes())
+        return np.where(areas > 0, free / np.maximum(areas, 1e-12), 1.0)
+
+    def _write_radars(self, frame: int, visible: Array) -> Ints:
+        """Write the sweeps before a key frame and the key frame itself; return its returns of each object, (N,)."""
+        counts = np.zeros(len(visible), np.int64)
+        each = self._settings.sweeps + 1
+        last = each * self._settings.key_frames - 1
+        for stream, mount in zip(self._radars, self._rig.radars, strict=True):
+            for number in range(each):
+                before = (each - 1 - number) * SWEEP_SECONDS * 1e6
+                stamp = self._stamp(frame, stream.late - before)
+                path = self._record(stream, frame, stamp, frame * each + number, last)
+                found = measure(self._scene, mount, self._time(stamp), visible, self._rng)
+                write_pcd(path, found.points)
+                if number == each - 1:
+                    trusted = (found.points["ambig_state"] == 3) & (found.points["invalid_state"] == 0)
+                    owned = found.owners[trusted & (found.owners >= 0)]
+                    counts += np.bincount(owned, minlength=len(counts))
+        return counts
+
+    def _write_lidar(self, frame: int) -> None:
+        """Write a ring of ground points: readers ask for the record and its pose, nothing here for the points."""
+        path = self._record(self._lidar, frame, self._stamp(frame), frame, self._settings.key_frames - 1)
+        angles = np.arange(16) * np.pi / 8
+        x, y = 10 * np.cos(angles), 10 * np.sin(angles)
+        level = np.full(16, -1.84)
+        path.write_bytes(np.stack([x, y, level, level * 0 + 10, level * 0], 1).astype("<f4").tobytes())
+
+    def _annotate(self, frame: int, visible: Array, radar_points: Ints) -> None:
+        time = frame * KEY_FRAME_SECONDS
+        scene = self._scene
+        objects = scene.at(time).take(scene.seen(time))
+        attributes = attribute_names(scene, objects)
+        ego = scene.ego_at(time).global_from_ego[:2, 3]
+        distance = np.linalg.norm(objects.centers[:, :2] - ego, axis=1)
+        length, width, height = objects.sizes.T
+        shown = np.maximum(length, width) * height * visible[objects.instance_ids]
+        lidar = self._rng.poisson(shown * _LIDAR_POINTS / np.maximum(distance, 2) ** 2)
+        rotations = [yaw_quaternion(float(yaw)) for yaw in objects.yaws]
+        for row, number in enumerate(objects.instance_ids.tolist()):
+            if visible[number] < _UNSEEN and radar_points[number] == 0:
+                continue
+            level = next(name for name, _, below in VISIBILITY if visible[number] < below)
+            record: dict[str, Any] = {
+                "token": self._token("sample_annotation", frame, number),
+                "sample_token": self._token("sample", frame),
+                "instance_token": self._token("instance", number),
+                "visibility_token": level,
+                "attribute_tokens": [token("attribute", attributes[row])] if attributes[row] else [],
+                "translation": objects.centers[row].tolist(),
+                "size": [float(width[row]), float(length[row]), float(height[row])],
+                "rotation": rotations[row],
+                "prev": "",
+                "next": "",
+                "num_lidar_pts": int(lidar[row]),
+                "num_radar_pts": int(radar_points[number]),
+            }
+            self._annotations.setdefault(number, []).append(record)
+
+    def _write_annotations(self) -> None:
+        """Link the annotations of each object to a chain, and write them."""
+        for number, chain in sorted(self._annotations.items()):
+            for earlier, later in pairwise(chain):
+                earlier["next"], later["prev"] = later["token"], earlier["token"]
+            kind = FUSION_KINDS[self._scene.placement.kinds[number]].name
+            names = CATEGORIES_OF[kind]
+            look = int(self._scene.placement.looks[number])
+            category = names[look // 7 % len(names)] if look % 3 == 0 else names[0]
+            instance = {
+                "token": self._token("instance", number),
+                "category_token": token("category", category),
+                "nbr_annotations": len(chain),
+                "first_annotation_token": chain[0]["token"],
+                "last_annotation_token": chain[-1]["token"],
+            }
+            self._tables.add("instance", instance)
+            for record in chain:
+                self._tables.add("sample_annotation", record)

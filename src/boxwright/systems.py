@@ -1,0 +1,1 @@
+"""The systems that --model can name."""

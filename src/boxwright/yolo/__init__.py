@@ -1,0 +1,1 @@
+"""YOLOv3-SPP and every YOLOv5 generation."""

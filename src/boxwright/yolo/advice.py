@@ -1,0 +1,232 @@
+"""What to do when training goes wrong: a line of advice, once a run, with the numbers that gave rise to it.
+
+Source: the troubles that the early YOLOv5 generation is known for (spec B13): a loss that stays high, recall that stays
+low, labels and anchors that do not fit. The limits are this project's own. Losses and gradients that are not finite end
+the run, see finite.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from boxwright.data.index import Problem
+from boxwright.engine.callbacks import Callback, EpochReport, StartReport
+from boxwright.engine.schedule import make_schedule
+from boxwright.yolo.settings import RunConfig
+
+_log = logging.getLogger("boxwright.advice")
+
+_WINDOW = 5  # epochs that a mean is taken over
+_MUST_FALL = 0.05  # share by which the training loss falls in any run that learns
+_GOOD_RECALL = 0.3  # above it the loss may have been low from the start, as in fine-tuning
+_LEAST_RECALL = 0.05
+_EARLY = 0.1  # share of the run in which recall may be near zero
+_EXPLODED = 10.0  # times the lowest training loss
+_RISE = 1.1  # of the validation loss
+_LEAST_ANCHOR_RECALL = 0.98  # the published limit of the anchor check
+_OUT_OF_RANGE = ("unknown class", "out of range", "degenerate box")
+
+
+def labels_out_of_range(problems: Sequence[Problem], num_boxes: int, data: str) -> str | None:
+    """Labels that training leaves out because a class or a coordinate is not in its range.
+
+    Args:
+        problems: of the training split.
+        num_boxes: that are left.
+        data: name of the data set.
+    """
+    found = [problem for problem in problems if problem.drops and problem.kind in _OUT_OF_RANGE]
+    if not found:
+        return None
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(problem.kind for problem in found).most_common())
+    return (
+        f"{len(found)} labels are not in range and are not trained on ({kinds}), {num_boxes} boxes are left; the first "
+        f"is {found[0]}. `boxwright check {data}` lists all of them"
+    )
+
+
+def anchors_do_not_fit(recall: float | None, *, searched: bool) -> str | None:
+    """Anchors that too few labels can be matched with.
+
+    Args:
+        recall: best possible recall, 0..1; None: it is not asked for.
+        searched: better ones have been looked for already.
+    """
+    if recall is None or recall > _LEAST_ANCHOR_RECALL:
+        return None
+    remedy = (
+        "a search found none that fit better: try a larger --imgsz if the boxes are small, or a larger --loss.anchor_t"
+        if searched
+        else "leave out --noautoanchor, or find anchors with `boxwright anchors`"
+    )
+    return (
+        f"the anchors do not fit the labels: best possible recall is {recall:.4f}, below {_LEAST_ANCHOR_RECALL}, so "
+        f"{1 - recall:.1%} of the boxes are never trained on; {remedy}"
+    )
+
+
+def loss_stays_high(losses: Sequence[float], warm_epochs: int, recall: float | None, lr0: float) -> str | None:
+    """A training loss that does not fall.
+
+    Args:
+        losses: sum of the training losses of each epoch so far.
+        warm_epochs: epochs with steps of warm-up.
+        recall: the newest, if there is one.
+        lr0: set rate.
+    """
+    if len(losses) < max(warm_epochs, 1) + _WINDOW or (recall is not None and recall >= _GOOD_RECALL):
+        return None
+    now = _mean(losses[-_WINDOW:])
+    if now <= losses[0] * (1 - _MUST_FALL):
+        return None
+    measured = "" if recall is None else f", and recall is {recall:.3f}"
+    return (
+        f"the training loss stays high: {now:.4g} on average over {_span(len(losses), _WINDOW)}, {losses[0]:.4g} in "
+        f"epoch 1{measured}. The usual causes: a learning rate that is too large (--optim.lr0 is {lr0:g}) or far too "
+        "small, or boxes that do not lie on the objects (look at train_batch0.jpg)"
+    )
+
+
+def loss_explodes(losses: Sequence[float], lr0: float) -> str | None:
+    """A training loss that is many times what it was.
+
+    Args:
+        losses: sum of the training losses of each epoch so far.
+        lr0: set rate.
+    """
+    lowest = min(losses)
+    if losses[-1] <= lowest * _EXPLODED:
+        return None
+    return (
+        f"the training loss has grown from {lowest:.4g} to {losses[-1]:.4g} in epoch {len(losses)}: the run has "
+        f"diverged; try a lower --optim.lr0 (it is {lr0:g})"
+    )
+
+
+def validation_not_finite(loss: float, epochs_done: int) -> str | None:
+    """A validation whose loss is no number: the averaged weights are useless.
+
+    Args:
+        loss: sum of the validation losses of the epoch that ended.
+        epochs_done: of the run.
+    """
+    if math.isfinite(loss):
+        return None
+    return (
+        f"the validation loss is {loss:g} after epoch {epochs_done}, so these weights do not count as the best: the "
+        "run has diverged; try a lower --optim.lr0 or --precision fp32"
+    )
+
+
+def recall_near_zero(recall: float | None, epochs_done: int, epochs: int, warm_epochs: int) -> str | None:
+    """A recall that is still near zero when it should not be.
+
+    Args:
+        recall: of the epoch that ended; None: it was not validated.
+        epochs_done, epochs: of the run.
+        warm_epochs: epochs with steps of warm-up.
+    """
+    if recall is None or recall >= _LEAST_RECALL or epochs_done < max(_WINDOW, epochs * _EARLY, warm_epochs + 1):
+        return None
+    return (
+        f"recall is {recall:.4f} after {epochs_done} of {epochs} epochs, below {_LEAST_RECALL}: hardly any object is "
+        "found. Look at train_batch0.jpg whether boxes and classes are right, start from --weights, or try another "
+        "--optim.lr0"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLosses:
+    """Args:
+    epoch: from 0.
+    train, val: sum of the losses.
+    """
+
+    epoch: int
+    train: float
+    val: float
+
+
+def learns_by_heart(epochs: Sequence[EpochLosses], warm_epochs: int) -> str | None:
+    """A validation loss that has risen by a tenth from its lowest while the training loss went on falling.
+
+    Args:
+        epochs: those that were validated, in their order.
+        warm_epochs: epochs with steps of warm-up, which are passed over.
+    """
+    after = [one for one in epochs if one.epoch >= warm_epochs]
+    if len(after) < 2 * _WINDOW:
+        return None
+    windows = [after[i : i + _WINDOW] for i in range(len(after) - _WINDOW + 1)]
+    now, best = windows[-1], min(windows, key=lambda window: _mean([one.val for one in window]))
+    val_now, val_best = (_mean([one.val for one in window]) for window in (now, best))
+    train_now, train_best = (_mean([one.train for one in window]) for window in (now, best))
+    if val_now <= val_best * _RISE or train_now > train_best * (1 - _MUST_FALL):
+        return None
+    return (
+        f"the validation loss has risen from {val_best:.4g} (epochs {best[0].epoch + 1} to {best[-1].epoch + 1}) to "
+        f"{val_now:.4g} while the training loss fell from {train_best:.4g} to {train_now:.4g}: images are learned by "
+        "heart. More images, more augmentation (--hyp scratch-high) or fewer epochs help; best.pt is of the best epoch"
+    )
+
+
+class Advice(Callback):
+    """Looks at each epoch. A resumed run says nothing that it has said before.
+
+    Args:
+        at_start: lines for the beginning of a run; None where there is nothing to say.
+    """
+
+    def __init__(self, at_start: Sequence[str | None] = ()) -> None:
+        self.at_start = at_start
+        self._said: set[str] = set()
+        self._config = RunConfig()
+        self._warm_epochs = 0
+
+    def on_train_start(self, report: StartReport) -> None:
+        config = self._config = report.config
+        schedule = make_schedule(config.optim, config.epochs, report.steps, config.batch_size)
+        self._warm_epochs = math.ceil(schedule.warmup_steps / report.steps)
+        for done in range(1, len(report.history) + 1):
+            self._said |= self._found(report.history[:done]).keys()
+        if not report.steps_done:
+            for line in filter(None, self.at_start):
+                _log.warning("%s", line)
+
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
+        for name, line in self._found(report.history).items():
+            if name not in self._said:
+                self._said.add(name)
+                _log.warning("%s", line)
+
+    def _found(self, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
+        """Advice by name that the rows of results.csv give rise to, without what was said before."""
+        warm, config, done = self._warm_epochs, self._config, len(history)
+        validated = [row for row in history if _sum(row, "val/")]
+        newest = validated[-1].get("metrics/recall") if validated else None
+        losses = [EpochLosses(int(row["epoch"]), _sum(row, "train/"), _sum(row, "val/")) for row in validated]
+        found = {
+            "loss": loss_stays_high([_sum(row, "train/") for row in history], warm, newest, config.optim.lr0),
+            "recall": recall_near_zero(newest if _sum(history[-1], "val/") else None, done, config.epochs, warm),
+            "overfitting": learns_by_heart(losses, warm),
+            "divergence": loss_explodes([_sum(row, "train/") for row in history], config.optim.lr0),
+            "validation": validation_not_finite(_sum(history[-1], "val/"), done),
+        }
+        return {name: line for name, line in found.items() if line}
+
+
+def _sum(row: Mapping[str, float], prefix: str) -> float:
+    """Sum of the columns of one kind; 0 of validation where there was none."""
+    return sum(value for name, value in row.items() if name.startswith(prefix))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _span(done: int, length: int) -> str:
+    return f"epochs {done - length + 1} to {done}"

@@ -1,0 +1,233 @@
+"""The batch size that memory allows, for `--batch-size -1`: measured at small batches, then on a line.
+
+Source of the rule: published YOLOv5 AutoBatch (spec B6): batches of 1, 2, 4, 8 and 16, three runs each, a straight line
+through what they took, 0.8 of what is free. On the CPU, where published AutoBatch measures nothing, two small batches
+are run once and the bytes are counted that the forward pass keeps for the backward pass.
+
+What is not here: finding out by failing. A size that is too large is seen in the first steps of the run.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from boxwright.data.source_images import available_memory
+from boxwright.engine.distributed import World
+from boxwright.engine.precision import Policy
+from boxwright.errors import UserError
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.task import batch_unit, largest_side
+
+FRACTION: Final = 0.8  # published: the rest is for what was not measured
+LARGEST: Final = 1024
+FALLBACK: Final = 16  # published: where the line leads nowhere
+GPU_BATCHES: Final = (1, 2, 4, 8, 16)
+CPU_BATCHES: Final = (1, 3)
+_RUNS: Final = 3
+# Gradients of activations live only from one layer to the next, but the widest layers come together with their
+# workspace: for yolov5n and yolov5s at 320 and 640 resident memory rises to 1.1 to 1.25 times the bytes kept.
+_BACKWARD: Final = 1.3
+_COPIES: Final = 4  # of the weights, in float32: gradients, momentum or two moments, and the average
+_GIB: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Memory that a training step took.
+
+    Args:
+        batch: images.
+        num_bytes: at its peak, weights and all; None: it did not fit.
+    """
+
+    batch: int
+    num_bytes: int | None
+
+
+def published_batch(measured: Sequence[Measured], free: int) -> int:
+    """The batch whose step takes FRACTION of the memory.
+
+    Args:
+        measured: by rising batch, up to the first that did not fit.
+        free: bytes that the process can have, those that it has already among them.
+
+    Returns:
+        1 to LARGEST; FALLBACK where the line leads elsewhere. Not beyond the last batch that fitted if one did not.
+    """
+    fitted = [(m.batch, m.num_bytes) for m in measured if m.num_bytes is not None]
+    if len(fitted) < 2:
+        return fitted[0][0] if fitted and len(measured) > 1 else FALLBACK
+    slope, intercept = np.polyfit(*zip(*fitted, strict=True), deg=1).tolist()
+    batch = int((free * FRACTION - intercept) / slope) if slope > 0 else 0
+    failed = next((m.batch for m in measured if m.num_bytes is None), LARGEST + 1)
+    if batch >= failed:
+        return fitted[-1][0]
+    return batch if 1 <= batch <= LARGEST else FALLBACK
+
+
+def estimated_batch(measured: Sequence[Measured], free: int) -> int:
+    """The same for an estimate, which cannot fail: outside of 1 to LARGEST the nearer end is taken."""
+    (small, low), (large, high) = ((m.batch, m.num_bytes or 0) for m in (measured[0], measured[-1]))
+    slope = (high - low) / (large - small)
+    room = free * FRACTION - (low - slope * small)
+    return min(max(int(room / slope), 1), LARGEST) if slope > 0 else FALLBACK
+
+
+def shared_batch(one: int, num_images: int, unit: int, num_ranks: int) -> int:
+    """The batch of all ranks: a multiple of `unit`, at most LARGEST and no more than the images fill.
+
+    Args:
+        one: images that one rank can take.
+        num_images: size of the training set.
+        unit: what a batch is a multiple of.
+        num_ranks: processes that share a batch.
+    """
+    most = min(LARGEST // unit, -(-num_images // unit))
+    return max(min(one * num_ranks // unit, most), 1) * unit
+
+
+def with_fitting_batch(
+    config: RunConfig, model: DetectionModel, num_images: int, policy: Policy, world: World
+) -> RunConfig:
+    """Settings with a batch size instead of -1; others as they are. Prints what was measured.
+
+    Args:
+        config: settings of the run; imgsz is a multiple of the largest stride.
+        model: the network of the run; a copy of it is run.
+        num_images: size of the training set.
+        policy: device and precision.
+        world: the first process measures for all.
+
+    Raises:
+        UserError: a single image does not fit.
+    """
+    if config.batch_size != -1:
+        return config
+    size = 0
+    mistake = ""
+    if world.is_first:
+        try:
+            size = _measure(config, model, num_images, policy, world)
+        except UserError as error:  # the others wait
+            mistake = str(error)
+    size, mistake = world.from_first((size, mistake))
+    if mistake:
+        raise UserError(mistake)
+    return config.model_copy(update={"batch_size": size})
+
+
+def _measure(config: RunConfig, model: DetectionModel, num_images: int, policy: Policy, world: World) -> int:
+    network = copy.deepcopy(model).to(policy.device, memory_format=torch.channels_last).train()  # pyright: ignore
+    side = largest_side(config, max(model.strides))
+    if policy.device.type == "cuda":
+        measured, free = measure_cuda(network, side, policy)
+        one = published_batch(measured, free)
+    else:
+        measured, free = measure_cpu(network, side, policy, loaded_ahead=2 * world.loader_workers(config.workers) + 1)
+        free //= world.local_size
+        one = estimated_batch(measured, free)
+    if measured[0].num_bytes is None:
+        raise UserError(
+            f"--batch-size -1: not even one image of {side} pixels fits in the {free / _GIB:.1f} GiB of memory; "
+            "take a lower --imgsz or a smaller --model"
+        )
+    size = shared_batch(one, num_images, batch_unit(config, world.size), world.size)
+    print(_sentence(measured, free, side, size, world.size))
+    if size >= num_images:
+        print(f"more would fit, but there are {num_images} images to train on")
+    return size
+
+
+def _sentence(measured: Sequence[Measured], free: int, side: int, size: int, num_ranks: int) -> str:
+    taken = ", ".join(
+        f"{m.batch}: " + ("does not fit" if m.num_bytes is None else f"{m.num_bytes / _GIB:.2f}") for m in measured
+    )
+    shared = f", shared by {num_ranks} processes" if num_ranks > 1 else ""
+    return (
+        f"--batch-size -1: training steps at {side} pixels took these GiB by batch size: {taken}; "
+        f"{free / _GIB:.2f} GiB are there for a process, {FRACTION:g} of which are used: --batch-size {size}{shared}"
+    )
+
+
+def measure_cuda(network: nn.Module, side: int, policy: Policy) -> tuple[list[Measured], int]:
+    """Peak memory of steps on a GPU, up to the first batch that does not fit, and what this process can have."""
+    device = policy.device
+    measured: list[Measured] = []
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    for batch in GPU_BATCHES:
+        _empty(network)
+        torch.cuda.reset_peak_memory_stats(device)
+        try:
+            for _ in range(_RUNS):
+                _step(network, batch, side, policy)
+        except torch.cuda.OutOfMemoryError:
+            measured.append(Measured(batch, None))
+            break
+        measured.append(Measured(batch, torch.cuda.max_memory_reserved(device)))
+    _empty(network)
+    return measured, free
+
+
+def measure_cpu(network: nn.Module, side: int, policy: Policy, loaded_ahead: int) -> tuple[list[Measured], int]:
+    """Estimated memory of steps on the CPU, and how much is free.
+
+    Args:
+        network: in training mode.
+        side: of the square images.
+        policy: precision.
+        loaded_ahead: batches that wait in loader processes, one byte a value.
+    """
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    measured: list[Measured] = []
+    for batch in CPU_BATCHES:
+        kept = kept_bytes(lambda batch=batch: _step(network, batch, side, policy), exclude=network)
+        _empty(network)
+        waiting = batch * 3 * side * side * loaded_ahead
+        measured.append(Measured(batch, int(kept * _BACKWARD) + weights * _COPIES + waiting))
+    return measured, available_memory() or _GIB
+
+
+def kept_bytes(run: Callable[[], Any], exclude: nn.Module) -> int:
+    """Bytes of all tensors that a forward pass keeps for the backward pass, each memory block once.
+
+    Args:
+        run: forward and backward pass.
+        exclude: its weights and buffers, which are there in any case, do not count.
+    """
+    own = {value.untyped_storage().data_ptr() for value in (*exclude.parameters(), *exclude.buffers())}
+    blocks: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            blocks[storage.data_ptr()] = storage.nbytes()  # kept alive until the backward pass: addresses are unique
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        run()
+    return sum(blocks.values())
+
+
+def _step(network: nn.Module, batch: int, side: int, policy: Policy) -> None:
+    """Forward and backward pass of grey images; the loss itself takes next to nothing."""
+    images = torch.zeros(batch, 3, side, side, device=policy.device).contiguous(memory_format=torch.channels_last)
+    with policy.autocast():
+        outputs: list[Tensor] = network(images)
+        total = torch.stack([output.float().sum() for output in outputs]).sum()
+    total.backward()
+
+
+def _empty(network: nn.Module) -> None:
+    network.zero_grad(set_to_none=True)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

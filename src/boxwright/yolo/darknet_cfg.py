@@ -1,0 +1,317 @@
+"""A Darknet cfg, checked and frozen: sections of `key=value` lines. What is not here: building it (darknet.py).
+
+Source: the published cfg grammar of Darknet and of the YOLOv3-SPP system for PyTorch (spec A1).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from boxwright.errors import UserError
+from boxwright.yolo.anchor_levels import Levels, growth, read_levels, write_levels
+
+logger = logging.getLogger("boxwright.models")
+
+# What a section may say, and what each value is. `ints`: a list, one value is a list of one.
+_KEYS: dict[str, dict[str, str]] = {
+    "convolutional": {
+        "batch_normalize": "int",
+        "filters": "int",
+        "size": "ints",
+        "stride": "int",
+        "stride_x": "int",
+        "stride_y": "int",
+        "pad": "int",
+        "groups": "int",
+        "activation": "word",
+    },
+    "maxpool": {"size": "int", "stride": "int"},
+    "upsample": {"stride": "int"},
+    "route": {"layers": "ints"},
+    "shortcut": {"from": "ints", "activation": "word", "weights_type": "word", "weights_normalization": "word"},
+    "yolo": {
+        "mask": "ints",
+        "anchors": "floats",
+        "classes": "int",
+        "num": "int",
+        # Of Darknet's own training and NMS; read, and of no effect here.
+        **dict.fromkeys(("jitter", "ignore_thresh", "truth_thresh", "random", "scale_x_y", "beta_nms"), "word"),
+        **dict.fromkeys(("nms_kind", "iou_loss", "iou_normalizer", "cls_normalizer", "obj_normalizer"), "word"),
+        **dict.fromkeys(("iou_thresh", "probability", "max_delta", "resize"), "word"),
+    },
+}
+_REQUIRED = {
+    "convolutional": ("filters", "size"),
+    "maxpool": ("size", "stride"),
+    "upsample": ("stride",),
+    "route": ("layers",),
+    "shortcut": ("from",),
+    "yolo": ("mask", "anchors", "classes"),
+}
+_IMAGE_CHANNELS = 3
+_LARGEST = 65536  # far beyond any network; a slip of the finger must not ask for terabytes
+_WEIGHTS_TYPES = ("none", "per_feature", "per_layer")  # the last two are two names of one weight a layer
+# Masks of the published cfg files, coarse level first. yolov3-tiny was trained with these, yet a widespread cfg says
+# 0,1,2 in its second yolo section.
+_PUBLISHED_MASKS = {3: ((6, 7, 8), (3, 4, 5), (0, 1, 2)), 2: ((3, 4, 5), (1, 2, 3))}
+_PUBLISHED_ANCHORS = {
+    3: (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326),
+    2: (10, 14, 23, 27, 37, 58, 81, 82, 135, 169, 344, 319),
+}
+
+Value = int | str | tuple[int, ...] | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One layer.
+
+    Args:
+        kind: as in its brackets.
+        values: what it says, by key.
+        place: file and line, for messages.
+    """
+
+    kind: str
+    values: tuple[tuple[str, Value], ...]
+    place: str = field(compare=False)
+
+    def get(self, key: str) -> Any:
+        return dict(self.values).get(key)
+
+    def number(self, key: str, default: int = 0) -> int:
+        value = self.get(key)
+        return default if value is None else int(value)
+
+    def with_value(self, key: str, value: Value) -> Section:
+        return replace(self, values=tuple((dict(self.values) | {key: value}).items()))
+
+
+@dataclass(frozen=True)
+class DarknetSpec:
+    """A network as a Darknet cfg describes it.
+
+    Args:
+        sections: the layers, without `[net]`.
+        input_channels: channels of an image.
+        anchors_to_find: the anchors only say how many there are; training finds real ones.
+    """
+
+    sections: tuple[Section, ...]
+    input_channels: int = 3
+    anchors_to_find: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        return next(s.number("classes") for s in self.sections if s.kind == "yolo")
+
+    @property
+    def anchors(self) -> Levels:
+        """Width, height in pixels: [yolo section][anchor], in the order of the sections."""
+        levels: list[tuple[tuple[float, float], ...]] = []
+        for section in self.sections:
+            if section.kind == "yolo":
+                sides = section.get("anchors")
+                levels.append(tuple((sides[2 * i], sides[2 * i + 1]) for i in section.get("mask")))
+        return tuple(levels)
+
+    @classmethod
+    def from_text(cls, text: str, where: str = "cfg") -> DarknetSpec:
+        """Check the content of a cfg.
+
+        Raises:
+            UserError: an unknown section or key, a value of the wrong kind, a layer that is not there; with the line.
+        """
+        sections = _read_sections(text, where)
+        if not sections or sections[0].kind not in ("net", "network"):
+            raise UserError(f"{where}: a cfg begins with the section [net]")
+        channels = sections[0].number("channels", 3)
+        if channels != _IMAGE_CHANNELS:
+            raise UserError(f"{sections[0].place}: images have {_IMAGE_CHANNELS} channels here, not {channels}")
+        layers = tuple(sections[1:])
+        for i, section in enumerate(layers):
+            if section.kind not in _KEYS:
+                raise UserError(f"{section.place}: [{section.kind}] stands once, at the beginning")
+            _check(i, section, layers)
+        if not any(section.kind == "yolo" for section in layers):
+            raise UserError(f"{where}: there is no [yolo] section, so nothing would be detected")
+        yolo = [section for section in layers if section.kind == "yolo"]
+        if len({section.number("classes") for section in yolo}) > 1:
+            raise UserError(f"{where}: the [yolo] sections differ in their number of classes")
+        if len({len(section.get("mask")) for section in yolo}) > 1:
+            raise UserError(f"{where}: the [yolo] sections differ in their number of anchors (mask=)")
+        spec = cls(layers, channels)
+        _warn_of_masks(spec, where)
+        return spec
+
+    def with_classes(self, num_classes: int) -> DarknetSpec:
+        """The same network for another number of classes: the predictors before the yolo sections change, too."""
+        sections = list(self.sections)
+        for i, section in enumerate(sections):
+            if section.kind == "yolo":
+                sections[i] = section.with_value("classes", num_classes)
+                filters = len(section.get("mask")) * (num_classes + 5)
+                sections[i - 1] = sections[i - 1].with_value("filters", filters)
+        return replace(self, sections=tuple(sections))
+
+    def with_anchors(self, anchors: object, where: str = "cfg") -> DarknetSpec:
+        """The same network with other anchors; the predictors change where there are more or fewer a level.
+
+        Args:
+            anchors: as in a model yaml. Levels are turned round to run from small to large, or back, as they do now.
+            where: names their place, for messages.
+        """
+        own = self.anchors
+        levels, to_find = read_levels(anchors, len(own), where)
+        if to_find:  # what stands in until then runs as it did
+            levels = tuple(tuple(level[i % len(level)] for i in range(len(levels[0]))) for level in own)
+        elif growth(levels) * growth(own) < 0:
+            levels = levels[::-1]
+        per_level = len(levels[0])
+        sides = tuple(side for level in write_levels(levels) for side in level)
+        sections, number = list(self.sections), 0
+        for i, section in enumerate(sections):
+            if section.kind == "yolo":
+                mask = tuple(range(number * per_level, (number + 1) * per_level))
+                sections[i] = section.with_value("mask", mask).with_value("anchors", sides)
+                sections[i] = sections[i].with_value("num", len(sides) // 2)
+                sections[i - 1] = sections[i - 1].with_value("filters", per_level * (self.num_classes + 5))
+                number += 1
+        return replace(self, sections=tuple(sections), anchors_to_find=to_find)
+
+    def to_text(self) -> str:
+        """As a cfg; `from_text` reads it back."""
+        blocks = [f"[net]\nchannels={self.input_channels}\n"]
+        for section in self.sections:
+            lines = [f"[{section.kind}]"]
+            lines += [f"{key}={_written(value)}" for key, value in section.values]
+            blocks.append("\n".join(lines) + "\n")
+        return "\n".join(blocks)
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {"cfg": self.to_text()}
+
+
+def read_cfg(path: Path) -> DarknetSpec:
+    """Read a cfg file.
+
+    Raises:
+        UserError: unreadable, or as `DarknetSpec.from_text`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return DarknetSpec.from_text(text, str(path))
+
+
+def _read_sections(text: str, where: str) -> list[Section]:
+    sections: list[Section] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = re.split("[#;]", line, maxsplit=1)[0].strip()
+        place = f"{where}:{number}"
+        if not line:
+            continue
+        if line.startswith("["):
+            kind = line.strip("[] ")
+            if kind not in _KEYS and kind not in ("net", "network"):
+                raise UserError(f"{place}: unknown section [{kind}] (known are {', '.join(_KEYS)})")
+            sections.append(Section(kind, (), place))
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not sections:
+            raise UserError(f"{place}: a line is [section] or key=value, not {line!r}")
+        if sections[-1].get(key) is not None and sections[-1].kind in _KEYS:
+            raise UserError(f"{place}: {key} stands in this section already")
+        sections[-1] = sections[-1].with_value(key, _read_value(sections[-1].kind, key, value, place))
+    return sections
+
+
+def _read_value(kind: str, key: str, text: str, place: str) -> Value:
+    if kind in ("net", "network"):
+        if key == "channels" and not text.isdigit():
+            raise UserError(f"{place}: channels must be a whole number, not {text!r}")
+        return int(text) if key == "channels" else text
+    wanted = _KEYS[kind].get(key)
+    if wanted is None:
+        raise UserError(f"{place}: [{kind}] has no key {key} (it has {', '.join(_KEYS[kind])})")
+    try:
+        if wanted == "int":
+            return int(text)
+        if wanted == "ints":
+            return tuple(int(part) for part in text.split(",") if part.strip())
+        if wanted == "floats":
+            return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        kinds = {"int": "a whole number", "ints": "whole numbers", "floats": "numbers"}
+        raise UserError(f"{place}: {key} must be {kinds[wanted]}, not {text!r}") from None
+    return text
+
+
+def _check(index: int, section: Section, layers: tuple[Section, ...]) -> None:
+    """What a section must have, and that the layers it takes from lie before it."""
+    place = section.place
+    for key in _REQUIRED[section.kind]:
+        if section.get(key) in (None, ()):
+            raise UserError(f"{place}: [{section.kind}] lacks {key}=")
+    for key in ("filters", "size", "stride", "stride_x", "stride_y", "groups", "classes"):
+        value = section.get(key)
+        least = min(value, default=0) if isinstance(value, tuple) else value
+        if least is not None and least < 1:
+            raise UserError(f"{place}: {key} must be at least 1, not {least}")
+        largest = max(value) if isinstance(value, tuple) else value or 0
+        if largest > _LARGEST:
+            raise UserError(f"{place}: {key} can be at most {_LARGEST}, not {largest}")
+    if section.kind == "shortcut" and section.get("activation") not in (None, "linear"):
+        raise UserError(f"{place}: a [shortcut] has activation=linear, not {section.get('activation')}")
+    weights_type = section.get("weights_type")
+    if weights_type not in (None, *_WEIGHTS_TYPES):
+        raise UserError(f"{place}: weights_type is one of {', '.join(_WEIGHTS_TYPES)}, not {weights_type}")
+    for source in section.get("layers") or section.get("from") or ():
+        if not 0 <= (source if source >= 0 else index + source) < index:
+            raise UserError(f"{place}: layer {index} takes from {source}, but before it are only 0 to {index - 1}")
+    if section.kind == "yolo":
+        _check_yolo(index, section, layers)
+
+
+def _check_yolo(index: int, section: Section, layers: tuple[Section, ...]) -> None:
+    place, mask, sides = section.place, section.get("mask"), section.get("anchors")
+    if len(sides) % 2 or not all(0 < side < math.inf for side in sides):
+        raise UserError(f"{place}: anchors must be pairs of width and height above 0; there are {len(sides)} numbers")
+    if not all(0 <= i < len(sides) // 2 for i in mask):
+        raise UserError(f"{place}: mask {list(mask)} names an anchor that is not there; there are {len(sides) // 2}")
+    filters = len(mask) * (section.number("classes") + 5)
+    before = layers[index - 1] if index else None
+    if before is None or before.kind != "convolutional" or before.number("filters") != filters:
+        found = "none" if before is None else f"[{before.kind}] with filters={before.get('filters')}"
+        raise UserError(
+            f"{place}: before a [yolo] of {section.number('classes')} classes stands a [convolutional] with "
+            f"filters={filters}, not {found}"
+        )
+
+
+def _warn_of_masks(spec: DarknetSpec, where: str) -> None:
+    """Say it where a cfg has the published anchors but assigns them to other levels than the published weights had."""
+    yolo = [section for section in spec.sections if section.kind == "yolo"]
+    masks = tuple(section.get("mask") for section in yolo)
+    published = _PUBLISHED_MASKS.get(len(yolo))
+    if published and masks != published and yolo[0].get("anchors") == _PUBLISHED_ANCHORS[len(yolo)]:
+        for section, mask in zip(yolo, published, strict=True):
+            if section.get("mask") != mask:
+                logger.warning(
+                    "%s: mask=%s, but the published weights were trained with mask=%s: boxes would get wrong sizes",
+                    section.place,
+                    _written(section.get("mask")),
+                    _written(mask),
+                )
+
+
+def _written(value: Value) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}" for part in value)
+    return str(value)

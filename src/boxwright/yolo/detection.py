@@ -1,0 +1,133 @@
+"""What every 2-D detection network offers, however it was described: a model yaml (graph.py) or a Darknet cfg."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from torch import Tensor, nn
+
+from boxwright.yolo.anchor_levels import Levels
+
+BoxCoding = Literal["v3", "v5"]  # how raw boxes are meant: sigmoid and exponential, or sigmoids only
+
+
+class DetectionSpec(Protocol):
+    """A network before it is built: plain, frozen, comparable. `to_mapping` gives what goes into a checkpoint."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def input_channels(self) -> int: ...
+
+    @property
+    def anchors(self) -> Levels:
+        """Width, height in pixels: [level][anchor]."""
+        ...
+
+    @property
+    def anchors_to_find(self) -> bool:
+        """The anchors only say how many there are."""
+        ...
+
+    def with_classes(self, num_classes: int) -> Self: ...
+
+    def with_anchors(self, anchors: object, where: str = "model") -> Self:
+        """The same network with other anchors, in the form of a model yaml; levels may run in either order.
+
+        Raises:
+            UserError: they do not fit the levels; `where` names their place.
+        """
+        ...
+
+    def to_mapping(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One line of the model summary."""
+
+    index: int
+    sources: tuple[int, ...]
+    repeats: int  # after the depth multiple
+    block: str
+    num_parameters: int
+    args: tuple[Any, ...]
+
+
+class Network(nn.Module):
+    """Whatever finds boxes in images: a network of ours, an exported file, several networks as one.
+
+    Attributes:
+        names: one name a class.
+        input_size: height and width of images where they are fixed; None: any multiple of the largest stride.
+    """
+
+    names: tuple[str, ...]
+    input_size: tuple[int, int] | None = None
+
+    @property
+    @abstractmethod
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each raw map."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in 0..1 to what `decode` takes."""
+
+    @abstractmethod
+    def decode(self, raw: list[Tensor]) -> Tensor:
+        """(B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores in 0..1."""
+
+
+class DetectionModel(Network):
+    """Images to raw maps, and raw maps to boxes.
+
+    Attributes:
+        layers: one line of the summary a layer.
+        box_coding: how `decode` reads raw boxes.
+        recipe: the published loss that it is trained with.
+        layer_prefix: parameters of layer i are named `<layer_prefix>.<i>.`.
+    """
+
+    layers: tuple[LayerInfo, ...]
+    box_coding: ClassVar[BoxCoding] = "v5"
+    recipe: str = "v5"
+    layer_prefix: ClassVar[str] = "model"
+
+    @property
+    @abstractmethod
+    def spec(self) -> DetectionSpec:
+        """How to build this network again."""
+
+    @property
+    @abstractmethod
+    def anchors(self) -> Tensor:
+        """(L, A, 2) width, height in cells of each raw map."""
+
+    @property
+    def num_backbone_layers(self) -> int:
+        """The first so many layers are the backbone; 0: it is not known which."""
+        return 0
+
+    @property
+    def predictor_prefixes(self) -> tuple[str, ...]:
+        """What the names of the parameters of the last layers begin with; by default the very last one."""
+        return (f"{self.layer_prefix}.{len(self.layers) - 1}.",)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute raw maps, in training and in evaluation alike.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride.
+
+        Returns:
+            one (B, A, ny, nx, 5 + classes) map a level, no activation.
+        """

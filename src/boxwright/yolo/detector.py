@@ -1,0 +1,303 @@
+"""A trained network that is ready to use: images in, boxes in original pixels out.
+
+detector = load("best.pt")
+result = detector.predict("photo.jpg")
+result.boxes, result.scores, result.labels
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from boxwright.data.image_header import IMAGE_SUFFIXES
+from boxwright.data.images import read_image
+from boxwright.data.letterbox import Image, letterbox
+from boxwright.drawing.boxes import draw_boxes
+from boxwright.engine.device import select_device
+from boxwright.errors import UserError
+from boxwright.inference.classify import keep_agreed, load_second_stage
+from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
+from boxwright.ops.boxes import scale_back
+from boxwright.settings.load import load as load_settings
+from boxwright.yolo.detection import DetectionModel, Network
+from boxwright.yolo.networks import open_networks, ready
+from boxwright.yolo.postprocess import YoloPostprocess
+from boxwright.yolo.settings import PredictConfig
+
+logger = logging.getLogger("boxwright.predict")
+
+LETTERBOX_MULTIPLE = 32  # pixels: published padding of a single image; larger where the network's stride is
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Milliseconds that one image took in each stage."""
+
+    preprocess: float
+    inference: float
+    nms: float
+    classify: float = 0.0  # second stage, where there is one
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in one image, best first.
+
+    Args:
+        boxes: (N, 4) float32 xyxy in pixels of the original image.
+        scores: (N,) float32 in 0..1.
+        labels: (N,) int64 class numbers.
+        names: name of each class of the network.
+        path: the file, where there was one.
+        image_size: height and width of the original image.
+        input_size: height and width that the network saw.
+        speed: milliseconds a stage.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    path: Path | None
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+    speed: Speed
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def counts(self) -> dict[str, int]:
+        """How many of each class, in the order of the classes."""
+        found, numbers = np.unique(self.labels, return_counts=True)
+        return {self.names[int(label)]: int(n) for label, n in zip(found, numbers, strict=True)}
+
+    def captions(self, *, names: bool = True, scores: bool = True) -> list[str]:
+        """A text for each box."""
+        return [
+            f"{self.names[int(label)]}{f' {score:.2f}' if scores else ''}" if names else ""
+            for label, score in zip(self.labels, self.scores, strict=True)
+        ]
+
+    def draw(self, image: Image | None = None, *, line_thickness: int = 3) -> Image:
+        """The image with its boxes, (H, W, 3) RGB.
+
+        Args:
+            image: RGB; by default the file is read again.
+            line_thickness: pixels.
+        """
+        if image is None:
+            if self.path is None:
+                raise UserError("this result comes from an array: give draw() the image")
+            image = read_image(self.path)[..., ::-1]
+        drawn = draw_boxes(image[..., ::-1], self.boxes, self.captions(), self.labels, line_thickness=line_thickness)
+        return np.ascontiguousarray(drawn[..., ::-1])
+
+
+class Detector:
+    """A network on a device, batch norms folded.
+
+    Args:
+        model: in any mode and on any device, it is copied; or one that `open_networks` has made ready.
+        device: where to run.
+        half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
+        classifier: second stage: a classifier of crops with the network's classes (classify.py); detections that it
+            takes for another class are dropped. It is moved to the device and runs in float32.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        *,
+        device: torch.device | None = None,
+        half: bool = False,
+        classifier: nn.Module | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.model = ready(model, self.device) if isinstance(model, DetectionModel) else model
+        self.dtype = torch.float32
+        if half:
+            self.dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+            for module in self.model.modules():  # not the anchors: bf16 would move them
+                if isinstance(module, nn.Conv2d):
+                    module.to(self.dtype)
+        self.classifier = classifier.to(self.device).eval() if classifier is not None else None
+        self._rounded: set[int] = set()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.model.names
+
+    def predict(
+        self,
+        source: str | Path | Image | Sequence[str | Path | Image],
+        *,
+        imgsz: int = 640,
+        score_threshold: float = 0.25,
+        iou_threshold: float = 0.45,
+        max_detections: int = 1000,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
+    ) -> Result | list[Result]:
+        """Find objects.
+
+        Args:
+            source: an image file or an (H, W, 3) uint8 RGB array (one result), or a list of those, a folder, glob, list
+                file or video (a list of results).
+            imgsz: longer side of the network input in pixels.
+            score_threshold: lowest score.
+            iou_threshold: overlap above which the weaker of two boxes goes.
+            max_detections: most boxes an image.
+            classes: keep only these class numbers.
+            agnostic: boxes of different classes suppress each other, too.
+
+        Raises:
+            UserError: nothing is there, an image cannot be read, or a setting is out of its range.
+        """
+        given = {"imgsz": imgsz, "conf_thres": score_threshold, "iou_thres": iou_threshold, "max_det": max_detections}
+        settings = load_settings(PredictConfig, {**given, "classes": classes, "agnostic_nms": agnostic})
+        postprocess = self.postprocess(settings)
+        many = isinstance(source, list | tuple)
+        items = cast(Sequence[str | Path | Image], source) if many else [cast(str | Path | Image, source)]
+        results = [self.run(frame, imgsz, postprocess) for item in items for frame in _frames(item)]
+        return results[0] if not many and _is_one(items[0]) else results
+
+    def check_classes(self, classes: Sequence[int] | None) -> tuple[int, ...] | None:
+        """Class numbers, each of which the network has."""
+        wrong = [c for c in classes or () if not 0 <= c < len(self.names)]
+        if wrong:
+            raise UserError(f"class {wrong[0]} is not one of the network's, which go from 0 to {len(self.names) - 1}")
+        return None if classes is None else tuple(classes)
+
+    def postprocess(self, settings: PredictConfig) -> YoloPostprocess:
+        """The filter that these settings ask for."""
+        return YoloPostprocess(
+            score_threshold=settings.conf_thres,
+            iou_threshold=settings.iou_thres,
+            max_detections=settings.max_det,
+            multi_label=False,
+            agnostic=settings.agnostic_nms,
+            classes=self.check_classes(settings.classes),
+        )
+
+    @torch.inference_mode()
+    def run(self, frame: Frame, imgsz: int, postprocess: YoloPostprocess) -> Result:
+        """Predict on one frame; see `predict`."""
+        start = self._clock()
+        images, scale_yx, pad_yx = self._prepare(frame.image, imgsz)
+        prepared = self._clock()
+        raw = self.model(images)
+        decoded = self.model.decode(raw)
+        inferred = self._clock()
+        found = postprocess(decoded)[0]
+        height, width = frame.image.shape[:2]
+        boxes = scale_back(found.boxes, scale_yx, pad_yx, (height, width))
+        found = replace(found, boxes=boxes).cpu()
+        filtered = self._clock()
+        if self.classifier is not None:
+            found = keep_agreed(self.classifier, frame.image, found, self.device)
+        done = self._clock()
+        return Result(
+            boxes=found.boxes.float().numpy(),
+            scores=found.scores.float().numpy(),
+            labels=found.labels.numpy(),
+            names=self.names,
+            path=frame.path,
+            image_size=(height, width),
+            input_size=(images.shape[2], images.shape[3]),
+            speed=Speed(
+                (prepared - start) * 1e3,
+                (inferred - prepared) * 1e3,
+                (filtered - inferred) * 1e3,
+                (done - filtered) * 1e3,
+            ),
+        )
+
+    def _prepare(self, image: Image, imgsz: int) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
+        """Letterbox, BGR to RGB, to the device, 0..1. The bytes are sent, not the floats."""
+        multiple = max(LETTERBOX_MULTIPLE, *self.model.strides)
+        fixed = self.model.input_size
+        side = self._round_up(imgsz, multiple) if fixed is None else self._only(fixed, imgsz)
+        padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
+        pixels = torch.from_numpy(np.ascontiguousarray(padded[..., ::-1])).to(self.device)
+        images = pixels.permute(2, 0, 1)[None]  # in memory still HWC, which is channels_last
+        return images.to(self.dtype).div_(255), scale_yx, pad_yx
+
+    def _only(self, fixed: tuple[int, int], imgsz: int) -> int:
+        height, width = fixed
+        if imgsz != max(fixed) and imgsz not in self._rounded:
+            self._rounded.add(imgsz)
+            logger.warning("imgsz %d is not used: the file takes %dx%d pixels only", imgsz, width, height)
+        return max(fixed)
+
+    def _round_up(self, imgsz: int, multiple: int) -> int:
+        side = math.ceil(imgsz / multiple) * multiple
+        if side != imgsz and imgsz not in self._rounded:
+            self._rounded.add(imgsz)
+            logger.warning("imgsz %d is not a multiple of the stride %d; %d is used", imgsz, multiple, side)
+        return side
+
+    def _clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # waits on purpose: else a stage would be timed before it has run
+        return time.perf_counter()
+
+
+def load(
+    weights: str | Path | Sequence[str | Path],
+    *,
+    device: str = "",
+    half: bool = False,
+    augment: bool = False,
+    classifier: str = "",
+    classifier_weights: str | Path = "",
+) -> Detector:
+    """Load our own or a published checkpoint, or an exported file.
+
+    Args:
+        weights: the file; several run as one network: NMS goes over what all of them found.
+        device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
+        half: compute in fp16 (GPU) or bf16 (CPU).
+        augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
+        classifier: name of a torchvision classifier as second stage: detections that it takes for another class are
+            dropped.
+        classifier_weights: its state dict; its classes are those of the network, in the same order.
+
+    Raises:
+        UserError: no readable checkpoint, several of different classes, no such device, augment is asked of an
+            exported file, or the classifier or its weights are wrong.
+    """
+    if bool(classifier) != bool(classifier_weights):
+        raise UserError("a second stage needs both --classifier, a name, and --classifier-weights, a file")
+    where = select_device(device)
+    paths = [weights] if isinstance(weights, str | Path) else weights
+    network = open_networks(paths, where, half=half, augment=augment)
+    second = load_second_stage(classifier, len(network.names), classifier_weights) if classifier else None
+    return Detector(network, device=where, half=half, classifier=second)
+
+
+def _is_one(item: str | Path | Image) -> bool:
+    """Whether this stands for exactly one image."""
+    return isinstance(item, np.ndarray) or (Path(item).is_file() and Path(item).suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _frames(item: str | Path | Image) -> Iterator[Frame]:
+    """Like a `Source`, but an image that was asked for by itself must be readable."""
+    if isinstance(item, np.ndarray):
+        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
+            raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {item.shape} {item.dtype}")
+        yield Frame(item[..., ::-1], None, None, DEFAULT_FPS, "array")
+    elif _is_one(item):
+        yield Frame(read_image(Path(item)), Path(item), None, DEFAULT_FPS, "image")
+    else:
+        yield from open_source(item)

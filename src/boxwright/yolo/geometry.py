@@ -1,0 +1,192 @@
+"""Geometry of random perspective: the matrix, what it does to boxes and polygons, which boxes are kept.
+
+Source: published YOLOv5 6.x behaviour (spec B7, golden augment/geometry and augment/candidates). Coordinates are
+pixels, x right, y down; matrices act on columns (x, y, 1). What is not here: pixels (warp.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.yolo.settings import AugmentConfig
+from boxwright.yolo.warp_rules import CURRENT, WarpRules
+
+Matrix = NDArray[np.float64]  # (3, 3)
+Floats = NDArray[np.floating]
+
+POLYGON_POINTS = 1000  # points a polygon is resampled to before it is warped, as published
+MIN_AREA_RATIO_POLYGONS = 0.01  # smallest share of a box's area that must remain where boxes come from polygons
+
+
+@dataclass(frozen=True, slots=True)
+class PerspectiveDraw:
+    """One draw of random perspective.
+
+    Args:
+        perspective: the two perspective terms, per pixel.
+        angle: rotation in degrees, counter-clockwise as seen.
+        scale: magnification.
+        shear: shear in x and y, in degrees.
+        translate: where the centre goes, as a fraction of the output's width and height; 0.5 is its middle.
+    """
+
+    perspective: tuple[float, float] = (0.0, 0.0)
+    angle: float = 0.0
+    scale: float = 1.0
+    shear: tuple[float, float] = (0.0, 0.0)
+    translate: tuple[float, float] = (0.5, 0.5)
+
+
+def draw_perspective(rng: np.random.Generator, config: AugmentConfig) -> PerspectiveDraw:
+    """Draw the parameters from their ranges. The count of draws does not depend on the configuration."""
+    unit = rng.uniform(-1.0, 1.0, 8).tolist()
+    return PerspectiveDraw(
+        perspective=(unit[0] * config.perspective, unit[1] * config.perspective),
+        angle=unit[2] * config.degrees,
+        scale=1.0 + unit[3] * config.scale,
+        shear=(unit[4] * config.shear, unit[5] * config.shear),
+        translate=(0.5 + unit[6] * config.translate, 0.5 + unit[7] * config.translate),
+    )
+
+
+def translation(x: float, y: float) -> Matrix:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def perspective_matrix(
+    draw: PerspectiveDraw, image_hw: tuple[int, int], out_hw: tuple[int, int], rules: WarpRules = CURRENT
+) -> Matrix:
+    """Compose translate · shear · rotate and scale · perspective · centre; early releases shear after the translation.
+
+    Args:
+        draw: the parameters.
+        image_hw: size of the image (of the whole mosaic canvas).
+        out_hw: size of the result.
+        rules: of a release.
+
+    Returns:
+        out_from_image, (3, 3) float64.
+    """
+    height, width = image_hw
+    perspective = np.eye(3)
+    perspective[2, :2] = draw.perspective
+    angle = math.radians(draw.angle)
+    cosine, sine = draw.scale * math.cos(angle), draw.scale * math.sin(angle)
+    rotate = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    shear = np.eye(3)
+    shear[0, 1], shear[1, 0] = (math.tan(math.radians(degrees)) for degrees in draw.shear)
+    turned = rotate @ perspective @ translation(-width / 2, -height / 2)
+    if not rules.shear_last:
+        return translation(draw.translate[0] * out_hw[1], draw.translate[1] * out_hw[0]) @ shear @ turned
+    sides = (height, width) if rules.swapped_shift else (width, height)
+    shift_x, shift_y = ((place - 0.5) * side for place, side in zip(draw.translate, sides, strict=True))
+    return shear @ translation(out_hw[1] / 2 + shift_x, out_hw[0] / 2 + shift_y) @ turned
+
+
+def is_scale_and_shift(matrix: Matrix) -> bool:
+    """Tell whether the matrix only magnifies and moves: no rotation, shear, mirroring or perspective."""
+    plain = matrix[0, 1] == matrix[1, 0] == matrix[2, 0] == matrix[2, 1] == 0.0 and matrix[2, 2] == 1.0
+    return bool(plain and matrix[0, 0] > 0.0 and matrix[1, 1] > 0.0)
+
+
+def transform_points(points: Floats, matrix: Matrix) -> NDArray[np.float64]:
+    """Map (..., 2) points, with the division that perspective needs."""
+    mapped = points @ matrix[:2, :2].T + matrix[:2, 2]
+    if matrix[2, 0] == 0.0 and matrix[2, 1] == 0.0:
+        return mapped
+    return mapped / (points @ matrix[2, :2] + matrix[2, 2])[..., None]
+
+
+def transform_boxes(boxes: Floats, matrix: Matrix) -> NDArray[np.float64]:
+    """Map (n, 4) xyxy boxes to the upright boxes around their four mapped corners; not clipped."""
+    corners = transform_points(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def resample_polygons(points: Floats, offsets: NDArray[np.int64], count: int = POLYGON_POINTS) -> Floats:
+    """Put `count` points on each closed polygon, evenly in the number of its vertex (not in length), as published.
+
+    Args:
+        points: (P, 2) vertices of all polygons, one after the other; none is empty.
+        offsets: (n + 1,) where each polygon begins.
+
+    Returns:
+        (n, count, 2)
+    """
+    starts, sizes = offsets[:-1, None], np.diff(offsets)[:, None]
+    position = np.linspace(0.0, 1.0, count)[None, :] * sizes  # the closing edge leads back to vertex 0
+    vertex = np.minimum(position.astype(np.int64), sizes - 1)
+    share = (position - vertex)[..., None]
+    following = points[starts + (vertex + 1) % sizes]
+    return points[starts + vertex] * (1.0 - share) + following * share
+
+
+def boxes_of_points(points: Floats, out_hw: tuple[int, int]) -> NDArray[np.float64]:
+    """Boxes (n, 4) xyxy around those points of each (n, k, 2) set that lie in the image; zeros where none does."""
+    height, width = out_hw
+    inside = np.all((points >= 0.0) & (points <= np.array([width, height])), axis=2, keepdims=True)
+    low = np.where(inside, points, np.inf).min(axis=1)
+    high = np.where(inside, points, -np.inf).max(axis=1)
+    boxes = np.concatenate([low, high], axis=1)
+    boxes[~inside.any(axis=(1, 2))] = 0.0
+    return boxes
+
+
+def clip_boxes(boxes: Floats, out_hw: tuple[int, int]) -> Floats:
+    """Clip (n, 4) xyxy boxes to the image."""
+    height, width = out_hw
+    return np.clip(boxes, 0.0, np.array([width, height, width, height], dtype=boxes.dtype))
+
+
+def is_candidate(
+    before: Floats,
+    after: Floats,
+    *,
+    min_side: float = CURRENT.min_side,
+    max_aspect: float = CURRENT.max_aspect,
+    min_area_ratio: float = CURRENT.min_area_ratio,
+    eps: float = 1e-16,
+) -> NDArray[np.bool_]:
+    """Decide which boxes are worth keeping after a warp.
+
+    Args:
+        before: (n, 4) xyxy before, already multiplied by the magnification of the warp.
+        after: (n, 4) xyxy after, clipped.
+        min_side: width and height must exceed this, in pixels.
+        max_aspect: the longer over the shorter side must be below this (20 up to v6.0).
+        min_area_ratio: the area left must exceed this share.
+
+    Returns:
+        (n,) bool.
+    """
+    width_before, height_before = before[:, 2] - before[:, 0], before[:, 3] - before[:, 1]
+    width, height = after[:, 2] - after[:, 0], after[:, 3] - after[:, 1]
+    aspect = np.maximum(width / (height + eps), height / (width + eps))
+    ratio = width * height / (width_before * height_before + eps)
+    return (width > min_side) & (height > min_side) & (ratio > min_area_ratio) & (aspect < max_aspect)
+
+
+def kept_boxes(
+    boxes: Floats, warped: Floats, scale: float, rules: WarpRules = CURRENT, *, polygons: bool = False
+) -> NDArray[np.bool_]:
+    """`is_candidate` with the rules of a release.
+
+    Args:
+        boxes: (n, 4) xyxy before the warp.
+        warped: (n, 4) xyxy after it, clipped.
+        scale: magnification that the warp was drawn with.
+        rules: of a release.
+        polygons: warped boxes come from polygons.
+    """
+    growth = scale ** (rules.area_grows_with / 2)  # of a side
+    return is_candidate(
+        boxes * growth,
+        warped,
+        min_side=rules.min_side,
+        max_aspect=rules.max_aspect,
+        min_area_ratio=MIN_AREA_RATIO_POLYGONS if polygons else rules.min_area_ratio,
+    )

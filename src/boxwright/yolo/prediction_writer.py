@@ -1,0 +1,157 @@
+"""What a prediction leaves in its run folder: annotated images and videos, label files, crops, predictions.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from boxwright.data.letterbox import Image
+from boxwright.drawing.boxes import draw_boxes
+from boxwright.errors import UserError
+from boxwright.inference.sources import Frame
+from boxwright.yolo.detector import Result
+from boxwright.yolo.settings import PredictConfig
+
+WRITABLE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # others are saved as .jpg
+CROP_GAIN, CROP_PAD = 1.02, 10  # a crop is this much larger than its box, plus pixels; as published
+VIDEO_CODEC = "mp4v"
+
+
+class PredictionWriter:
+    """Saves what the configuration asks for; use it as a context, which closes videos and writes the json.
+
+    Args:
+        folder: the run folder.
+        config: which files to write, and how boxes are drawn.
+    """
+
+    def __init__(self, folder: Path, config: PredictConfig) -> None:
+        self.folder = folder
+        self.config = config
+        self._video: cv2.VideoWriter | None = None
+        self._video_of: Path | None = None
+        self._video_size = (0, 0)
+        self._rows: list[dict[str, Any]] = []
+        self._names_taken: dict[str, Path | None] = {}
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_video()
+        if self.config.save_json:
+            text = json.dumps(self._rows, indent=1, ensure_ascii=False)
+            (self.folder / "predictions.json").write_text(text, encoding="utf-8")
+
+    def save(self, frame: Frame, result: Result) -> None:
+        """Write everything that is asked for of one frame."""
+        config = self.config
+        name = self._free_name(frame)
+        stem = name if frame.number is None else f"{name}_{frame.number}"
+        if config.save_txt:
+            self._save_labels(stem, result)
+        if config.save_crop:
+            self._save_crops(frame, stem, result)
+        if config.save_json:
+            self._rows.extend(_json_rows(frame, result))
+        if not config.nosave:
+            captions = result.captions(names=not config.hide_labels, scores=not config.hide_conf)
+            thickness = config.line_thickness
+            drawn = draw_boxes(frame.image, result.boxes, captions, result.labels, line_thickness=thickness)
+            if frame.number is None:
+                suffix = frame.path.suffix.lower() if frame.path else ""
+                write_image(self.folder / f"{stem}{suffix if suffix in WRITABLE_SUFFIXES else '.jpg'}", drawn)
+            else:
+                self._append_to_video(frame, name, drawn)
+
+    def _free_name(self, frame: Frame) -> str:
+        """The file's name without suffix; files of the same name from different folders get a number."""
+        wished = frame.path.stem if frame.path else "array"
+        name, count = wished, 1
+        while self._names_taken.setdefault(name, frame.path) != frame.path:
+            count += 1
+            name = f"{wished}_{count}"
+        return name
+
+    def _save_labels(self, stem: str, result: Result) -> None:
+        """Class, centre and size as fractions of the image, and the score where asked for: one box a line."""
+        height, width = result.image_size
+        lines: list[str] = []
+        for (left, top, right, bottom), score, label in zip(result.boxes, result.scores, result.labels, strict=True):
+            box = (
+                (left + right) / 2 / width,
+                (top + bottom) / 2 / height,
+                (right - left) / width,
+                (bottom - top) / height,
+            )
+            numbers = [*box, score] if self.config.save_conf else box
+            lines.append(" ".join([str(int(label)), *(f"{float(n):.6g}" for n in numbers)]))
+        path = self.folder / "labels" / f"{stem}.txt"
+        path.parent.mkdir(exist_ok=True)
+        if lines:  # as published, an image without boxes has no file
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _save_crops(self, frame: Frame, stem: str, result: Result) -> None:
+        height, width = frame.image.shape[:2]
+        for i, (box, label) in enumerate(zip(result.boxes, result.labels, strict=True)):
+            centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * CROP_GAIN + CROP_PAD / 2
+            left, top = np.maximum(centre - half, 0).astype(int)
+            right, bottom = np.minimum(centre + half, (width, height)).astype(int)
+            if right > left and bottom > top:
+                # A class name comes from a weight file and must not lead out of the folder.
+                folder = self.folder / "crops" / (re.sub(r"[^\w .-]", "_", result.names[int(label)]).strip(". ") or "_")
+                folder.mkdir(parents=True, exist_ok=True)
+                write_image(folder / f"{stem}_{i}.jpg", frame.image[top:bottom, left:right])
+
+    def _append_to_video(self, frame: Frame, name: str, image: Image) -> None:
+        if self._video is None or self._video_of != frame.path or self._video_size != image.shape[:2]:
+            self._close_video()
+            self._video_of, self._video_size = frame.path, (image.shape[0], image.shape[1])
+            path = self.folder / f"{name}.mp4"
+            code = cv2.VideoWriter.fourcc(*VIDEO_CODEC)
+            self._video = cv2.VideoWriter(str(path), code, frame.fps, (image.shape[1], image.shape[0]))
+            if not self._video.isOpened():
+                raise UserError(f"cannot write the video {path}; --nosave predicts without it")
+        self._video.write(image)
+
+    def _close_video(self) -> None:
+        if self._video is not None:
+            self._video.release()
+        self._video = None
+
+
+def write_image(path: Path, image: Image) -> None:
+    """Encode by suffix and write; any path is fine (cv2.imwrite cannot open every non-ASCII one)."""
+    encoded, data = cv2.imencode(path.suffix, image)
+    if not encoded:
+        raise UserError(f"cannot encode {path}")
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _json_rows(frame: Frame, result: Result) -> list[dict[str, Any]]:
+    """COCO results form (box as left, top, width, height), with the file and the name of the class beside it."""
+    stem = frame.path.stem if frame.path else ""
+    place: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file": str(frame.path)}
+    if frame.number is not None:
+        place["frame"] = frame.number
+    return [
+        place
+        | {
+            "category_id": int(label),
+            "category": result.names[int(label)],
+            "bbox": [round(float(n), 3) for n in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+            "score": round(float(score), 5),
+        }
+        for box, score, label in zip(result.boxes, result.scores, result.labels, strict=True)
+    ]

@@ -1,0 +1,187 @@
+"""Published YOLOv5 `.pt` files: a whole pickled network, of which we take the tensors and the plain values.
+
+Source: published YOLOv5 behaviour (what a checkpoint of each release holds).
+The tree of modules itself: published_tree.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from boxwright.checkpoints.inert import StandIn
+from boxwright.errors import UserError
+from boxwright.yolo.published_tree import HEAD, children, find_release, kind, tensors, walk
+from boxwright.yolo.spec import KNOWN_KEYS, ModelSpec
+
+_HALF = 2e-3  # relative error of numbers stored in half precision, with room for one rounding more
+_MOST_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """What a published file says about its network; weights are float32."""
+
+    state_dict: dict[str, Tensor]
+    spec: ModelSpec
+    names: tuple[str, ...]
+    strides: tuple[int, ...]
+    hyp: dict[str, Any] | None
+
+
+def read_published(content: object, where: str) -> PublishedModel:
+    """Rebuild state dict, names, strides, yaml and hyper-parameters from the inert content of a file.
+
+    The averaged weights are taken where the file has both. Attributes that an early release did not write get their
+    published defaults. Entries are those of our own network of that release, see `_entries`.
+
+    Args:
+        content: as `read_archive` gives it.
+        where: the file, for messages.
+
+    Raises:
+        UserError: the file holds no detection network of this kind; a class that is not known is named.
+    """
+    network = _find_network(content, where)
+    release = find_release(network, where)
+    head = next(module for _, module in walk(network) if module.class_name == HEAD)
+    mapping = _read_yaml(network, where)
+    names = _read_names(network.state.get("names", _default_names(mapping)), where)
+    activation = {} if release.activation is None else {"activation": release.activation}
+    mapping |= {"nc": len(names), "generation": release.generation, **activation}
+    spec = ModelSpec.from_mapping(mapping, f"the model yaml in {where}")
+    strides = _read_strides(network.state.get("stride", head.state.get("stride")), where)
+    state_dict = dict(_entries(network, spec.generation_facts.batch_norm_eps))
+    key = f"model.{len(spec.rows) - 1}.anchors"
+    anchors = state_dict.get(key)
+    if anchors is None or anchors.dim() != 3 or (len(anchors), anchors.shape[2]) != (len(strides), 2):
+        raise UserError(f"{where} holds no anchors of a Detect head with {len(strides)} levels")
+    cells = torch.tensor(strides, dtype=torch.float32).view(-1, 1, 1)
+    if _are_pixels(anchors, state_dict.get(f"{key.removesuffix('anchors')}anchor_grid"), spec):
+        state_dict[key] = anchors = anchors / cells
+    return PublishedModel(
+        state_dict=state_dict,
+        spec=_with_trained_anchors(spec, anchors * cells),
+        names=names,
+        strides=strides,
+        hyp=_plain_mapping(network.state.get("hyp")),
+    )
+
+
+def _find_network(content: object, where: str) -> StandIn:
+    network: object = content
+    if isinstance(content, dict):
+        content = cast(dict[str, Any], content)
+        found = [content.get(key) for key in ("ema", "model")]
+        network = next((item for item in found if isinstance(item, StandIn | dict)), None)
+    while isinstance(network, StandIn) and network.class_name.endswith("DataParallel"):
+        network = children(network).get("module")
+    if isinstance(network, dict):
+        raise UserError(f"{where} holds weights without a model description; give a whole checkpoint")
+    if not isinstance(network, StandIn) or not network.class_name.startswith("models."):
+        raise UserError(f"{where} is a file of torch.save but holds no YOLOv5 network and no Boxwright checkpoint")
+    layers = list(children(children(network).get("model", network)).values())
+    last = layers[-1].class_name if layers else "nothing"
+    if last != HEAD:
+        raise UserError(f"{where} ends in {last}; only detection networks ({HEAD}) are read")
+    return network
+
+
+def _entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[str, Tensor]]:
+    """The state dict as our network of the same release has it, in float32.
+
+    A batch norm with another epsilon than the release's gives the same outputs with the difference in its variance. A
+    convolution whose batch norm was folded into it gets one back that changes nothing.
+    """
+    folded: set[str] = set()
+    for prefix, module in walk(network):
+        own = {name: t.float() if t.is_floating_point() else t for name, t in tensors(module).items()}
+        if kind(module) == "Conv" and "bn" not in children(module):
+            folded.add(f"{prefix}conv.")
+        if kind(module) == "BatchNorm2d" and "running_var" in own:
+            eps = module.state.get("eps", batch_norm_eps)
+            if isinstance(eps, float) and eps != batch_norm_eps:
+                own["running_var"] = own["running_var"] + (eps - batch_norm_eps)
+        bias = own.pop("bias", None) if prefix in folded else None
+        yield from ((f"{prefix}{name}", tensor) for name, tensor in own.items())
+        if bias is not None:
+            yield from _neutral_norm(f"{prefix.removesuffix('conv.')}bn.", bias, batch_norm_eps)
+
+
+def _neutral_norm(prefix: str, bias: Tensor, eps: float) -> Iterator[tuple[str, Tensor]]:
+    """Entries of a batch norm that only adds a bias: variance and epsilon sum up to 1."""
+    yield f"{prefix}weight", torch.ones_like(bias)
+    yield f"{prefix}bias", bias
+    yield f"{prefix}running_mean", torch.zeros_like(bias)
+    yield f"{prefix}running_var", torch.full_like(bias, 1 - eps)
+    yield f"{prefix}num_batches_tracked", torch.tensor(0)
+
+
+def _read_yaml(network: StandIn, where: str) -> dict[str, Any]:
+    """The model yaml; releases differ in what they call it, and in whether they filled in arguments of the head."""
+    found = [network.state.get("yaml"), *network.state.values()]
+    found = [cast(dict[str, Any], value) for value in found if isinstance(value, dict)]
+    mapping = next((value for value in found if "backbone" in value and "head" in value), None)
+    if mapping is None:
+        raise UserError(f"{where} holds no model description (yaml), so the network cannot be rebuilt")
+    head = mapping["head"]
+    rows = cast(list[Any], head) if isinstance(head, list) else []
+    last = cast(list[Any], rows[-1]) if rows and isinstance(rows[-1], list) else []
+    if len(last) == 4 and last[2] == "Detect":
+        head = [*rows[:-1], [*last[:3], ["nc", "anchors"]]]
+    known = {key: value for key, value in mapping.items() if key in KNOWN_KEYS}
+    return known | {"head": head}
+
+
+def _default_names(mapping: Mapping[str, Any]) -> list[str]:
+    """Class numbers, as published for a network without names."""
+    count = mapping.get("nc")
+    return [str(i) for i in range(count)] if type(count) is int and count < _MOST_CLASSES else []
+
+
+def _read_names(value: object, where: str) -> tuple[str, ...]:
+    """Class names, a list or a mapping from class number."""
+    if isinstance(value, dict):
+        numbered = cast(dict[Any, Any], value)
+        value = [numbered.get(i) for i in range(len(numbered))]
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in cast(list[Any], value)):
+        raise UserError(f"{where} holds no class names")
+    return tuple(cast(list[str], value))
+
+
+def _read_strides(value: object, where: str) -> tuple[int, ...]:
+    if (
+        not isinstance(value, Tensor)
+        or value.dim() != 1
+        or not len(value)
+        or not bool(((value >= 1) & (value < 1e4)).all())
+    ):
+        raise UserError(f"{where} holds no strides")
+    return tuple(int(stride) for stride in value)
+
+
+def _are_pixels(anchors: Tensor, anchor_grid: Tensor | None, spec: ModelSpec) -> bool:
+    """Whether stored anchors are pixels instead of cells, by the pixels that the file holds elsewhere."""
+    pixels = torch.tensor(spec.anchors) if anchor_grid is None else anchor_grid.float().flatten()
+    return pixels.numel() == anchors.numel() and torch.allclose(anchors.float(), pixels.view_as(anchors), rtol=_HALF)
+
+
+def _with_trained_anchors(spec: ModelSpec, pixels: Tensor) -> ModelSpec:
+    """The yaml keeps the anchors it was written with; where training fitted others, those are the truth."""
+    written = torch.tensor(spec.anchors)
+    if written.shape == pixels.shape and torch.allclose(written, pixels, rtol=_HALF):
+        return replace(spec, anchors_to_find=False)
+    return replace(
+        spec, anchors_to_find=False, anchors=tuple(tuple((w, h) for w, h in level) for level in pixels.tolist())
+    )
+
+
+def _plain_mapping(value: object) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        return None
+    items = cast(dict[str, Any], value).items()
+    return {key: item for key, item in items if item is None or type(item) in (bool, int, float, str)}

@@ -1,0 +1,164 @@
+"""One training sample: a pure function of (seed, epoch, index), and of how often it came before where it may repeat.
+
+Order, as published for YOLOv5 6.x (spec B7): mosaic or letterbox, random perspective, mixup with a second mosaic, HSV,
+flips. Positions and labels are worked out first, from sizes alone; then each image that is seen is sampled once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from boxwright.data.images import loaded_size
+from boxwright.data.letterbox import Image, fit_letterbox
+from boxwright.data.rng import sample_generator
+from boxwright.data.source_images import SourceImages
+from boxwright.yolo.color import draw_hsv_multipliers, finish_colors, hsv_table
+from boxwright.yolo.copy_paste import choose_pastes, draw_paste_order, paste_mirrored
+from boxwright.yolo.geometry import draw_perspective, perspective_matrix, translation
+from boxwright.yolo.mixup import draw_mixup_ratio, mixup
+from boxwright.yolo.mosaic import CANVAS, Placement, draw_mosaic, draw_nine, place_nine, place_tile
+from boxwright.yolo.settings import AugmentConfig
+from boxwright.yolo.shapes import Labels, Shapes, concatenate, shapes_of, warp_shapes
+from boxwright.yolo.warp import Tile, render, resize_matrix, warp_image
+from boxwright.yolo.warp_rules import RULES
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSamples:
+    """Makes training samples, one at a time (threads would share its buffers).
+
+    Args:
+        source: where pixels come from.
+        imgsz: side of a mosaic sample.
+        stride: largest stride of the network.
+        config: the random changes.
+        seed: seed of the run.
+        mosaic: allow mosaics; rectangular batches do not.
+    """
+
+    source: SourceImages
+    imgsz: int
+    stride: int
+    config: AugmentConfig
+    seed: int
+    mosaic: bool = True
+    _buffers: dict[tuple[int, int, int], Image] = field(default_factory=dict[Any, Image], repr=False, compare=False)
+
+    def write(self, epoch: int, image: int, out: Image, repeat: int = 0) -> Labels:
+        """Make one sample.
+
+        Args:
+            epoch: epoch, from 0.
+            image: position in the data index.
+            out: (H, W, 3) uint8 contiguous; gets RGB pixels.
+            repeat: how often the image came before in this epoch.
+
+        Returns:
+            Normalised labels in the frame of `out`.
+
+        Raises:
+            UserError: an image file cannot be read.
+        """
+        rng = sample_generator(self.seed, epoch, image, repeat=repeat)
+        out_hw = (out.shape[0], out.shape[1])
+        if self.mosaic and rng.random() < self.config.mosaic:
+            pixels, labels = self._mosaic(image, rng)
+            if rng.random() < self.config.mixup:
+                other = int(rng.integers(len(self.source.index)))
+                second, more = self._mosaic(other, rng, role=1)
+                pixels = mixup(pixels, second, draw_mixup_ratio(rng))
+                labels = Labels(
+                    np.concatenate([labels.classes, more.classes]), np.concatenate([labels.boxes, more.boxes])
+                )
+        else:
+            pixels, labels = self._letterboxed(image, out_hw, rng)
+        gains = (self.config.hsv_h, self.config.hsv_s, self.config.hsv_v)
+        multipliers = draw_hsv_multipliers(rng, gains)  # drawn in any case: a gain must not change the flips
+        table = hsv_table(multipliers) if any(gains) else None
+        flip_y, flip_x = (rng.random(2) < (self.config.flipud, self.config.fliplr)).tolist()
+        finish_colors(pixels, table, out, flip_x=flip_x, flip_y=flip_y)
+        return labels.normalised(out_hw, flip_x=flip_x, flip_y=flip_y)
+
+    def _mosaic(self, image: int, rng: np.random.Generator, role: int = 0) -> tuple[Image, Labels]:
+        """Four or nine images, warped to the square of the input size; BGR. `role` names the buffer to use."""
+        side = self.imgsz
+        out_hw, canvas_hw = (side, side), (CANVAS * side, CANVAS * side)
+        nine = self.config.mosaic9 > 0 and rng.random() < self.config.mosaic9
+        members, placements = self._draw_nine(image, rng) if nine else self._draw_four(image, rng)
+        tiles: list[Tile] = []
+        parts: list[Shapes] = []
+        for member, placement in zip(members, placements, strict=True):
+            if placement.is_empty:
+                continue
+            tile, shapes = self._place(member, placement)
+            tiles.append(tile)
+            parts.append(shapes)
+        shapes = concatenate(parts).clipped(*canvas_hw)
+        order = draw_paste_order(rng, shapes, self.config.copy_paste)
+        pasted, shapes_after = choose_pastes(shapes, order, canvas_hw[1])
+        warp = draw_perspective(rng, self.config)
+        rules = RULES[self.config.release]
+        matrix = perspective_matrix(warp, canvas_hw, out_hw, rules)
+        labels = warp_shapes(shapes_after, matrix, warp.scale, out_hw, rules)
+        if not len(pasted):
+            out = self._buffer(out_hw, role)
+            return render([tile.then(matrix) for tile in tiles], out, self.source.load), labels
+        # A pasted object is cut out of the mirrored canvas, which therefore has to exist.
+        canvas = render(tiles, self._buffer(canvas_hw, role), self.source.load)
+        paste_mirrored(canvas, shapes, pasted)
+        return warp_image(canvas, matrix, out_hw), labels
+
+    def _draw_four(self, image: int, rng: np.random.Generator) -> tuple[list[int], list[Placement]]:
+        draw = draw_mosaic(rng, image, len(self.source.index), self.imgsz)
+        members: list[int] = draw.images.tolist()
+        sizes = [loaded_size(self._original_size(member), self.imgsz) for member in members]
+        return members, [place_tile(k, draw.centre_xy, size, self.imgsz) for k, size in enumerate(sizes)]
+
+    def _draw_nine(self, image: int, rng: np.random.Generator) -> tuple[list[int], list[Placement]]:
+        draw = draw_nine(rng, image, len(self.source.index), self.imgsz)
+        members: list[int] = draw.images.tolist()
+        sizes = [loaded_size(self._original_size(member), self.imgsz) for member in members]
+        return members, place_nine(draw.corner_xy, sizes, self.imgsz)
+
+    def _place(self, image: int, placement: Placement) -> tuple[Tile, Shapes]:
+        """One tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""
+        original, source_hw = self._original_size(image), self.source.extent(image)
+        tile_hw = loaded_size(original, self.imgsz)
+        left, top = placement.offset_xy
+        per_x, per_y = source_hw[1] / tile_hw[1], source_hw[0] / tile_hw[0]
+        x1, y1, x2, y2 = placement.small
+        tile = Tile(
+            image,
+            translation(left, top) @ resize_matrix(source_hw, tile_hw),
+            (x1 * per_x, y1 * per_y, x2 * per_x, y2 * per_y),
+        )
+        return tile, shapes_of(self.source.index, image, tile_hw, (top, left))
+
+    def _letterboxed(self, image: int, out_hw: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Labels]:
+        """One image, letterboxed and warped; BGR."""
+        source_hw = self.source.extent(image)
+        loaded_hw = loaded_size(self._original_size(image), self.imgsz)
+        fit = fit_letterbox(loaded_hw, out_hw, auto=False, stride=self.stride)
+        warp = draw_perspective(rng, self.config)
+        rules = RULES[self.config.release]
+        matrix = perspective_matrix(warp, out_hw, out_hw, rules)
+        place = translation(fit.left, fit.top) @ resize_matrix(source_hw, fit.resized_hw)
+        tile = Tile(image, matrix @ place, (0.0, 0.0, source_hw[1], source_hw[0]))
+        size = (fit.scale_yx[0] * loaded_hw[0], fit.scale_yx[1] * loaded_hw[1])
+        shapes = shapes_of(self.source.index, image, size, fit.pad_yx)
+        labels = warp_shapes(shapes, matrix, warp.scale, out_hw, rules)
+        return render([tile], self._buffer(out_hw), self.source.load), labels
+
+    def _original_size(self, image: int) -> tuple[int, int]:
+        height, width = self.source.index.sizes[image].tolist()
+        return height, width
+
+    def _buffer(self, hw: tuple[int, int], role: int = 0) -> Image:
+        """Room for pixels, used again by the next sample."""
+        key = (*hw, role)
+        if key not in self._buffers:
+            self._buffers[key] = np.empty((*hw, 3), np.uint8)
+        return self._buffers[key]

@@ -1,0 +1,234 @@
+"""The Task of 2-D detection: a YOLO model, its loss, its loaders and the published metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.nn.parallel import DistributedDataParallel
+
+from boxwright.data.index import DataIndex
+from boxwright.data.rng import sample_generator
+from boxwright.data.structures import Batch
+from boxwright.engine.distributed import World
+from boxwright.engine.sync_norm import synchronise_norms
+from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.errors import UserError
+from boxwright.metrics.coco import STAT_NAMES, truth_for
+from boxwright.yolo.class_weights import weights_of_images
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.evaluation import evaluate
+from boxwright.yolo.loader import make_train_loader, make_val_loader
+from boxwright.yolo.loss_recipe import make_criterion
+from boxwright.yolo.metric import fitness
+from boxwright.yolo.quad import QUAD_SIZE
+from boxwright.yolo.settings import RunConfig
+
+COCO_COLUMNS = tuple(f"COCO_{name}" for name in STAT_NAMES)
+MULTI_SCALE_STREAM = 101  # apart from the streams that samples draw from
+
+
+def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
+    """Smallest and largest side of the multi-scale training of YOLOv3-SPP, as published (spec A6): 320, 736 for 512."""
+    return int(imgsz // 1.5 // stride) * stride, int(imgsz // 0.667 // stride) * stride
+
+
+def loaded_side(config: RunConfig, stride: int) -> int:
+    """Side of the images that training loads. YOLOv3-SPP loads for the largest side that it draws."""
+    if config.multi_scale and config.optim.release == "v3":
+        return v3_sides(config.imgsz, stride)[1]
+    return config.imgsz
+
+
+def largest_side(config: RunConfig, stride: int) -> int:
+    """The largest side of the images that the network is given."""
+    if not config.multi_scale or config.optim.release == "v3":
+        return loaded_side(config, stride)
+    return (int(config.imgsz * 1.5) + stride - 1) // stride * stride
+
+
+def batch_unit(config: RunConfig, num_ranks: int) -> int:
+    """What a batch size is a multiple of."""
+    return num_ranks * (QUAD_SIZE if config.quad else 1)
+
+
+class Detect2d:
+    """Args:
+    model: on its device, with the class names of the data set.
+    train, val: the data; val may be None when nothing is validated.
+    config: settings of the run; imgsz is already a multiple of the largest stride.
+    world: the processes that share every batch; the first one's weights are copied to all.
+    """
+
+    loss_names: Sequence[str] = ("box_loss", "obj_loss", "cls_loss")
+    metric_names: Sequence[str] = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
+
+    def __init__(
+        self,
+        model: DetectionModel,
+        train: DataIndex,
+        val: DataIndex | None,
+        config: RunConfig,
+        device: torch.device,
+        world: World = World(),  # noqa: B008  # immutable
+    ) -> None:
+        self.world = world
+        self._shares_norms = config.sync_bn and world.size > 1
+        if config.sync_bn:
+            synchronise_norms(model, world, device)
+        self.model: nn.Module = model
+        self.config = config
+        self.device = device
+        self.names = model.names
+        self.stride = max(model.strides)
+        self.criterion: nn.Module = make_criterion(model, config.loss, config.imgsz, world.sum).to(device)
+        self._network = self._wrapped(model)
+        workers = world.loader_workers(config.workers)
+        pin = device.type == "cuda"
+        # YOLOv3-SPP validates with the 12 COCO numbers.
+        self._is_v3 = config.optim.release == "v3"
+        self._sides = v3_sides(config.imgsz, self.stride)
+        self._coco_truth = truth_for(val) if val is not None and self._is_v3 else None
+        if self._is_v3:
+            self.metric_names = (*self.metric_names, *COCO_COLUMNS)
+        self.train_loader = make_train_loader(
+            train,
+            imgsz=loaded_side(config, self.stride),
+            batch_size=config.batch_size,
+            augment=config.augment,
+            seed=config.seed,
+            stride=self.stride,
+            workers=workers,
+            rect=config.rect,
+            quad=config.quad,
+            cache=config.cache,
+            rank=world.rank,
+            num_ranks=world.size,
+            local_ranks=world.local_size,
+            pin_memory=pin,
+        )
+        self.train = train
+        self.val = val
+        self.val_loader = None
+        if val is not None:
+            self.val_loader = make_val_loader(
+                val,
+                imgsz=config.imgsz,
+                batch_size=config.batch_size * 2,  # as published: no gradients, half the memory
+                stride=self.stride,
+                workers=workers,
+                rank=world.rank,
+                num_ranks=world.size,
+                pin_memory=pin,
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train_loader)
+
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch]:
+        weights = weights_of_images(self.train, class_maps) if self.config.image_weights else None
+        return self.train_loader.batches(epoch, start_step, weights)
+
+    def loss(self, batch: Batch, epoch: int, step: int) -> StepLoss:
+        images = batch.images.float().div_(255)
+        if self.config.multi_scale:
+            images = self._rescaled(images, epoch, step)
+        if len(images) == 1 and max(images.shape[2:]) == self.stride and not self._shares_norms:
+            raise UserError(
+                f"a batch of one image of {self.stride} pixels is one cell, of which batch norm has no variance: take "
+                "a larger --imgsz, or a --batch-size that does not leave a batch of one image"
+            )
+        output = self.criterion(self._network(images), batch.targets)
+        # DistributedDataParallel takes the mean over ranks of gradients; of losses that are parts the sum is wanted.
+        # The criterion counts images; published, four samples in one image count as four.
+        samples = QUAD_SIZE if self.config.quad else 1
+        return StepLoss(output.total * (self.world.size * samples), output.items)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        watch: ValWatch | None = None,
+    ) -> Score:
+        assert isinstance(model, DetectionModel)
+        assert self.val is not None
+        assert self.val_loader is not None
+        self.criterion.eval()
+        found = evaluate(
+            model,
+            _announced(self.val_loader, watch) if watch is not None else self.val_loader,
+            self.val,
+            device=self.device,
+            score_threshold=self.config.conf_thres,
+            iou_threshold=self.config.iou_thres,
+            max_detections=self.config.max_det,
+            autocast=autocast,
+            single_cls=self.config.single_cls,
+            compat=self.config.compat,
+            coco_truth=self._coco_truth,
+            criterion=self.criterion,
+            gather=self.world.at_first if self.world.size > 1 else None,
+            on_batch=watch.after_val_batch if watch is not None else None,
+        )
+        self.criterion.train()
+        values = (found.precision, found.recall, found.map50, found.map)
+        metrics = dict(zip(self.metric_names, values, strict=False))
+        losses = found.losses or (0.0,) * len(self.loss_names)
+        maps = found.yolo.class_maps(len(self.names))
+        if found.coco is None:
+            return Score(fitness(found), metrics, losses, found, class_maps=maps)
+        coco = dict(zip(COCO_COLUMNS, found.coco.tolist(), strict=True))
+        return Score(max(float(found.coco[0]), 0.0), metrics, losses, found, coco, maps)
+
+    def describe_model(self) -> dict[str, Any]:
+        assert isinstance(self.model, DetectionModel)
+        return {
+            "spec": self.model.spec.to_mapping(),
+            "names": list(self.model.names),
+            "strides": list(self.model.strides),
+        }
+
+    def close(self) -> None:
+        self.train_loader.close()
+        if self.val_loader is not None:
+            self.val_loader.close()
+
+    def _wrapped(self, model: nn.Module) -> Callable[[Tensor], list[Tensor]]:
+        """The network as a step runs it: its gradients are summed over ranks, it is compiled."""
+        network = model
+        if self.world.size > 1:
+            network = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        if self.config.compile:
+            return cast("Callable[[Tensor], list[Tensor]]", torch.compile(network))
+        return network
+
+    def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
+        """Published multi-scale, drawn from (seed, epoch, step): a side of 0.5 to 1.5 times imgsz for each step, or the
+        range of YOLOv3-SPP for as many steps as a nominal batch has.
+        """
+        imgsz, stride = self.config.imgsz, self.stride
+        if self._is_v3:
+            block = max(round(self.config.optim.nominal_batch_size / self.config.batch_size), 1)
+            generator = sample_generator(self.config.seed, epoch, step // block, MULTI_SCALE_STREAM)
+            low, high = self._sides
+            side = int(generator.integers(low // stride, high // stride + 1)) * stride
+        else:
+            generator = sample_generator(self.config.seed, epoch, step, MULTI_SCALE_STREAM)
+            side = int(generator.integers(imgsz // 2, int(imgsz * 1.5) + stride)) // stride * stride
+        factor = side / max(images.shape[2:])
+        if factor == 1:
+            return images
+        size = [math.ceil(s * factor / stride) * stride for s in images.shape[2:]]
+        return interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def _announced(batches: Iterable[Batch], watch: ValWatch) -> Iterator[Batch]:
+    for batch in batches:
+        watch.before_val_batch(batch)
+        yield batch

@@ -1,0 +1,120 @@
+"""What `boxwright val` prints and writes: tables, label files, predictions.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.data.index import DataIndex
+from boxwright.data.structures import Batch, Detections
+from boxwright.errors import UserError
+from boxwright.metrics.coco import STAT_NAMES, as_json
+from boxwright.settings.base import Compat
+from boxwright.yolo.evaluation import Evaluation, Speeds
+
+_NAME_WIDTH = 24
+
+
+def format_metrics(evaluation: Evaluation, annotations: Path | None, compat: Compat, *, verbose: bool) -> str:
+    """Both metrics as text.
+
+    Args:
+        evaluation: what was measured.
+        annotations: the COCO ground truth it was measured against; None: the labels.
+        compat: says which generation of the published metric it is.
+        verbose: add one line for each class that has labels.
+    """
+    generation = "v6.1; --compat fixed: v7.0" if compat == "faithful" else "v7.0; --compat faithful: v6.1"
+    lines = [
+        f"YOLOv5 metric (as of {generation})",
+        _row("class", "images", "labels", "P", "R", "mAP50", "mAP50-95", "COCO AP" if verbose else ""),
+    ]
+    overall = (evaluation.precision, evaluation.recall, evaluation.map50, evaluation.map)
+    lines.append(_row("all", evaluation.num_images, evaluation.num_labels, *overall))
+    if verbose:
+        lines += [
+            _row(c.name, c.num_images, c.num_labels, c.precision, c.recall, c.map50, c.map, c.coco_ap)
+            for c in evaluation.per_class
+        ]
+    if evaluation.coco is not None:
+        lines += ["", f"COCO metric (against {annotations or 'the labels'})"]
+        stats = [f"{value:.3f}" for value in evaluation.coco.tolist()]
+        for half in (slice(0, 6), slice(6, 12)):
+            lines += ["".join(f"{word:>10}" for word in words[half]) for words in (STAT_NAMES, stats)]
+    return "\n".join(lines)
+
+
+def format_speeds(speeds: Speeds, imgsz: int, batch_size: int) -> str:
+    """One line: milliseconds an image of each stage."""
+    return (
+        f"Speed: {speeds.load:.1f} ms loading, {speeds.preprocess:.1f} ms pre-process, {speeds.inference:.1f} ms "
+        f"inference, {speeds.nms:.1f} ms NMS, {speeds.metrics:.1f} ms metrics per image at {imgsz}, batch {batch_size}"
+    )
+
+
+def _row(name: str, *cells: float | str | None) -> str:
+    words = [f"{cell:.3f}" if isinstance(cell, float) else str("" if cell is None else cell) for cell in cells]
+    short = name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "…"
+    return (f"{short:<{_NAME_WIDTH}}" + "".join(f"{word:>10}" for word in words)).rstrip()
+
+
+class LabelWriter:
+    """Writes detections as YOLO label files: class and normalised centre x, centre y, width, height, one box a line.
+
+    Args:
+        folder: where they go; made at the first box. As published, an image without boxes has no file.
+        with_scores: append the score; that of a label is 1.
+        labels: write the labels of these images first, detections after them.
+    """
+
+    def __init__(self, folder: Path, *, with_scores: bool, labels: DataIndex | None = None) -> None:
+        self.folder = folder
+        self.with_scores = with_scores
+        self.labels = labels
+        self._taken: dict[str, Path] = {}
+
+    def write(self, batch: Batch, detections: Sequence[Detections]) -> None:
+        """Take the detections, in original pixels, of one batch."""
+        images = zip(batch.paths, batch.indices.tolist(), batch.original_sizes.tolist(), detections, strict=True)
+        for path, index, (height, width), found in images:
+            left, top, right, bottom = (found.boxes.double() / found.boxes.new_tensor([width, height] * 2)).T.numpy()
+            rows = np.stack((found.labels, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top), axis=1)
+            rows = np.column_stack((rows, found.scores))
+            if self.labels is not None:
+                classes, boxes = self.labels.labels(index)
+                rows = np.concatenate((np.column_stack((classes, boxes, np.ones(len(boxes)))), rows))
+            if not len(rows):
+                continue
+            numbers = rows[:, 1:] if self.with_scores else rows[:, 1:-1]
+            text = "".join(
+                f"{int(label)} {' '.join(f'{n:.6g}' for n in own)}\n"
+                for label, own in zip(rows[:, 0], numbers, strict=True)
+            )
+            write_text(self.folder / f"{self._free_name(path)}.txt", text)
+
+    def _free_name(self, path: Path) -> str:
+        """The image's name without suffix; images of the same name from different folders get a number."""
+        name, count = path.stem, 1
+        while self._taken.setdefault(name, path) != path:
+            count += 1
+            name = f"{path.stem}_{count}"
+        return name
+
+
+def write_predictions(predictions: NDArray[np.float64], path: Path) -> None:
+    """Write detections in COCO results form, one a line."""
+    rows = ",\n".join(json.dumps(row) for row in as_json(predictions))
+    write_text(path, f"[\n{rows}\n]\n" if rows else "[]\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file and the folder it is in; UserError where that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,167 @@
+"""The anchors verb: how well anchors fit a data set, and better ones, as a yaml and a plot."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxwright.data.dataset import open_dataset
+from boxwright.engine.run_folder import new_run_folder
+from boxwright.errors import UserError
+from boxwright.yolo.anchor_search import TINY_SIDE, AnchorFit, Sizes, fit, label_sizes, measure, search
+from boxwright.yolo.auto_anchor import anchors_of, in_levels
+from boxwright.yolo.verbs.info import open_network
+from boxwright.yolo.zoo import load_spec
+
+_PUBLISHED = "yolov5n"  # the anchors of all published networks of three levels
+_LEVELS = 3  # of a model that is not named
+_LARGEST_SIDE, _LARGEST_RATIO = 65536, 1000.0  # beyond all images and boxes
+_MOST_ANCHORS = 100
+_log = logging.getLogger("boxwright.anchors")
+
+
+@dataclass(frozen=True)
+class AnchorReport:
+    """What a search found.
+
+    Args:
+        folder: where `anchors.yaml` and `anchors.png` are.
+        anchors: width, height ... in pixels, one list a level, small ones first.
+        found: how well they fit.
+        current: how well those of the model fit; None if it has none yet.
+    """
+
+    folder: Path
+    anchors: list[list[float]]
+    found: AnchorFit
+    current: AnchorFit | None
+
+
+@dataclass(frozen=True)
+class _Current:
+    """Anchors that are there already; `sizes` is None where a model only says how many there are."""
+
+    name: str
+    sizes: Sizes | None
+    count: int
+    levels: int
+
+
+def anchors(
+    data: str | Path,
+    *,
+    num_anchors: int | None = None,
+    imgsz: int = 640,
+    anchor_t: float = 4.0,
+    generations: int = 1000,
+    seed: int = 0,
+    model: str = "",
+    project: str = "runs/anchors",
+    name: str = "exp",
+    exist_ok: bool = False,
+    noplots: bool = False,
+) -> AnchorReport:
+    """Compare the anchors of a model with those that a search finds for the labels of the train split.
+
+    Args:
+        data: data yaml, VOC root or COCO json.
+        num_anchors: of all levels together; None: as many as the model has, 9 without a model.
+        imgsz: training size in pixels.
+        anchor_t: largest side ratio of label to anchor that matches.
+        generations: genetic steps after k-means.
+        seed: of the search.
+        model: name, description or checkpoint whose anchors are compared; empty: the published ones.
+        project, name, exist_ok: the folder of this run.
+        noplots: draw nothing.
+
+    Raises:
+        UserError: a number is out of its range, there are no labels, or the anchors do not fit the model's levels.
+    """
+    _check(num_anchors, imgsz, anchor_t, generations)
+    current = _current(model)
+    count = num_anchors or current.count
+    levels = current.levels if model or count % current.levels == 0 else 1
+    in_levels(np.zeros((count, 2), np.float32), levels)  # before the labels are read
+    index = open_dataset(str(data), "train", single_cls=False, compat="faithful")
+    if not len(index.boxes):
+        raise UserError(f"the train split of {data} has no box at all, so there is nothing to fit anchors to")
+    sizes = label_sizes(index, imgsz)
+    if count > len(sizes):
+        _log.warning("%d anchors for %d boxes: some will fit none that others do not fit as well", count, len(sizes))
+    found = search(sizes, num_anchors=count, anchor_t=anchor_t, generations=generations, seed=seed)
+    folder = new_run_folder(project, name, exist_ok)
+    then = fit(sizes, found, anchor_t)
+    now = None if current.sizes is None else fit(sizes, current.sizes, anchor_t)
+    report = AnchorReport(folder, in_levels(found, levels), then, now)
+    about = f"{len(sizes)} boxes of {data} at {imgsz} pixels, side ratio up to {anchor_t:g}"
+    _write(report, folder / "anchors.yaml", f"{about}; {generations} generations, seed {seed}")
+    _say(report, sizes, current.name, about)
+    if not noplots:
+        _plot(sizes, found, current, anchor_t, folder / "anchors.png")
+    return report
+
+
+def _check(num_anchors: int | None, imgsz: int, anchor_t: float, generations: int) -> None:
+    if num_anchors is not None and not 1 <= num_anchors <= _MOST_ANCHORS:
+        raise UserError(f"--n {num_anchors}: there are 1 to {_MOST_ANCHORS} anchors")
+    if not 1 <= imgsz <= _LARGEST_SIDE:
+        raise UserError(f"--imgsz {imgsz}: the side of an image is 1 to {_LARGEST_SIDE} pixels")
+    if not 1 < anchor_t <= _LARGEST_RATIO:
+        raise UserError(
+            f"--thr {anchor_t:g}: the largest side ratio that matches lies above 1, up to {_LARGEST_RATIO:g}"
+        )
+    if generations < 0:
+        raise UserError(f"--gen {generations}: the number of generations is at least 0")
+
+
+def _current(model: str) -> _Current:
+    if not model:
+        sizes = np.array(load_spec(_PUBLISHED).anchors, np.float32).reshape(-1, 2)
+        return _Current("published", sizes, len(sizes), _LEVELS)
+    network = open_network(model)
+    sizes = anchors_of(network)
+    return _Current(model, None if network.spec.anchors_to_find else sizes, len(sizes), len(network.strides))
+
+
+def _write(report: AnchorReport, path: Path, about: str) -> None:
+    rows = [f"  - [{', '.join(f'{side:g}' for side in level)}]" for level in report.anchors]
+    comment = f"# {' '.join(about.split())}\n# {_in_words(report.found)}\n"
+    path.write_text(f"{comment}anchors:\n" + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _say(report: AnchorReport, sizes: Sizes, name: str, about: str) -> None:
+    print(about)
+    tiny = int((sizes < TINY_SIDE).any(axis=1).sum())
+    if tiny:
+        print(f"{tiny} of them have a side below {TINY_SIDE:g} pixels: hard to find at this size")
+    if report.current is None:
+        print(f"{name}: has no anchors yet")
+    else:
+        print(f"{name}: {_in_words(report.current)}")
+    print(f"found: {_in_words(report.found)}")
+    for level in report.anchors:
+        print("  " + "  ".join(f"{w:g},{h:g}" for w, h in zip(level[::2], level[1::2], strict=True)))
+    file = report.folder / "anchors.yaml"
+    print(f"written to {file}: the line `anchors` for a model yaml, or as it is: boxwright train --config {file} ...")
+
+
+def _in_words(found: AnchorFit) -> str:
+    return (
+        f"best possible recall {found.recall:.4f}, {found.per_label:.2f} anchors a box, fitness {found.fitness:.4f}, "
+        f"metric {found.mean_measure:.3f} of all and {found.mean_best:.3f} of the best anchor"
+    )
+
+
+def _plot(sizes: Sizes, found: Sizes, current: _Current, anchor_t: float, path: Path) -> None:
+    from boxwright.yolo.anchor_plot import DrawnAnchors, plot_anchors
+
+    def drawn(name: str, anchors: Sizes) -> DrawnAnchors:
+        best: NDArray[np.float32] = measure(sizes, anchors).max(axis=1)
+        return DrawnAnchors(name, anchors, best)
+
+    own = None if current.sizes is None else drawn(Path(current.name).name, current.sizes)
+    plot_anchors(sizes, drawn("found", found), own, anchor_t, path)

@@ -1,0 +1,188 @@
+"""What a module or a model costs: parameters, operations, memory, and the time of forward and backward pass."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from boxwright.engine.device import select_device
+from boxwright.errors import UserError
+from boxwright.inference.complexity import count_gflops, count_parameters
+from boxwright.yolo.module_text import build_module
+from boxwright.yolo.verbs.info import open_network
+
+_WARM_UP = 2  # passes before the clock counts: memory is allocated and kernels are chosen in them
+_COLUMNS = ("parameters", "GFLOPs", "MiB", "forward ms", "backward ms", "input", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one module took.
+
+    Args:
+        name: as it was asked for.
+        num_parameters: numbers in it.
+        gflops: 10^9 operations of its convolutions and matrix products in the forward pass, two a multiply-add.
+        memory: bytes; on a GPU the peak of what the two passes allocate, on the CPU what the forward pass keeps for
+            the backward pass.
+        forward, backward: median milliseconds; backward is None where nothing can be differentiated.
+        in_shape, out_shape: of the tensors; one shape a tensor if the module gives several.
+    """
+
+    name: str
+    num_parameters: int
+    gflops: float
+    memory: int
+    forward: float
+    backward: float | None
+    in_shape: tuple[int, ...]
+    out_shape: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A module that does not run on this input, and why."""
+
+    name: str
+    reason: str
+
+
+def bench_op(
+    ops: Sequence[str], *, model: str = "", shape: Sequence[int] = (), device: str = "", repeats: int = 10
+) -> int:
+    """Measure modules and print one line each.
+
+    Args:
+        ops: texts such as `Conv2d(64, 128, 3, padding=1)`, see models/written.py.
+        model: a published name, a model description or a checkpoint, measured after them.
+        shape: of the input; empty: (1, 3, 640, 640).
+        device: as for `boxwright train`.
+        repeats: timed passes.
+
+    Returns:
+        1 if one of them does not run, else 0.
+
+    Raises:
+        UserError: nothing to measure, a text that describes no module, or no such device.
+    """
+    if not ops and not model:
+        raise UserError('bench op needs --op "Conv2d(64, 128, 3, padding=1)" or --model yolov5n')
+    in_shape = tuple(shape) or (1, 3, 640, 640)
+    if min(in_shape) < 1:
+        raise UserError(f"--shape {' '.join(map(str, in_shape))}: a side is at least 1")
+    place = select_device(device)
+    modules: list[tuple[str, nn.Module]] = [(op, build_module(op)) for op in ops]
+    modules += [(model, open_network(model))] if model else []
+    wide = max(len(name) for name, _ in modules) + 2
+    print(f"{place}, {repeats} repeats")
+    print(f"{'':<{wide}}" + "".join(f"{title:>14}" for title in _COLUMNS[:5]) + f"  {_COLUMNS[5]} -> {_COLUMNS[6]}")
+    failed = 0
+    for name, module in modules:
+        row = measure(name, module.to(place), in_shape, place, repeats)
+        failed += isinstance(row, Failure)
+        print(f"{name:<{wide}}{_line(row)}", flush=True)
+    return int(failed > 0)
+
+
+def measure(
+    name: str, module: nn.Module, shape: Sequence[int], device: torch.device, repeats: int = 10
+) -> Cost | Failure:
+    """Run a module forward and backward on random numbers, in training mode.
+
+    Args:
+        name: what it is called in the result.
+        module: takes one tensor; on the device.
+        shape: of that tensor.
+        device: where it runs.
+        repeats: timed passes.
+    """
+    module.train()
+    images = torch.randn(*shape, device=device, requires_grad=True)
+    try:
+        outputs, memory = _memory(module, images)
+        forward, backward = _times(module, images, repeats)
+        gflops = count_gflops(module, shape)
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+        return Failure(name, " ".join(str(error).split())[:200])
+    shapes = tuple(tuple(output.shape) for output in outputs)
+    return Cost(name, count_parameters(module), gflops, memory, forward, backward, tuple(shape), shapes)
+
+
+def _times(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, float | None]:
+    """Median milliseconds of the forward and of the backward pass."""
+    forward: list[float] = []
+    backward: list[float] = []
+    for number in range(_WARM_UP + repeats):
+        fresh = images.clone()  # a module may work in place, which a leaf does not allow
+        start = _clock(images.device)
+        outputs = _tensors(module(fresh))
+        middle = _clock(images.device)
+        forward.append(middle - start)
+        differentiable = [output.float().sum() for output in outputs if output.requires_grad]
+        if differentiable:
+            middle = _clock(images.device)
+            torch.stack(differentiable).sum().backward()
+            backward.append(_clock(images.device) - middle)
+        if number == _WARM_UP - 1:
+            forward.clear()
+            backward.clear()
+    return 1e3 * statistics.median(forward), 1e3 * statistics.median(backward) if backward else None
+
+
+def _memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int]:
+    """What one pass gives and how many bytes it needs; see `Cost`."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    on_gpu = images.device.type == "cuda"
+    before = torch.cuda.memory_allocated(images.device) if on_gpu else 0
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(images.device)
+    fresh = images.clone()
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = _tensors(module(fresh))
+    if not on_gpu:
+        own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        return outputs, sum(size for pointer, size in kept.items() if pointer not in own)
+    for output in outputs:
+        if output.requires_grad:
+            output.float().sum().backward(retain_graph=True)
+    return outputs, torch.cuda.max_memory_allocated(images.device) - before
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """All tensors of an output that may be a tensor, or a list or tuple of them."""
+    if isinstance(output, Tensor):
+        return [output]
+    items = cast(list[Any], output) if isinstance(output, list | tuple) else []
+    return [tensor for item in items for tensor in _tensors(item)]
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # waits on purpose: else a pass would be timed before it has run
+    return time.perf_counter()
+
+
+def _line(row: Cost | Failure) -> str:
+    if isinstance(row, Failure):
+        return f"  does not run: {row.reason}"
+    backward = "-" if row.backward is None else f"{row.backward:.2f}"
+    numbers = (f"{row.num_parameters:,}", f"{row.gflops:.3f}", f"{row.memory / 2**20:.1f}", f"{row.forward:.2f}")
+    shapes = ", ".join(_by(shape) for shape in row.out_shape)
+    return "".join(f"{number:>14}" for number in (*numbers, backward)) + f"  {_by(row.in_shape)} -> {shapes}"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "number"

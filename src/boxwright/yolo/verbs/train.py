@@ -1,0 +1,230 @@
+"""What a training run of a YOLO model is made of: its settings filled in, its data, its network, its plots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxwright.data.dataset import open_dataset
+from boxwright.data.index import DataIndex
+from boxwright.data.source_images import open_source_images
+from boxwright.engine.callbacks import Callback
+from boxwright.engine.distributed import World
+from boxwright.engine.loggers import logs_of_run
+from boxwright.engine.optim import freeze_layers
+from boxwright.engine.precision import Policy
+from boxwright.errors import UserError
+from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
+from boxwright.yolo.auto_anchor import recall_of_anchors, with_fitting_anchors
+from boxwright.yolo.auto_batch import with_fitting_batch
+from boxwright.yolo.build import build_model, read_spec
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.loss_recipe import check_criterion
+from boxwright.yolo.recipe import V3, with_recipe
+from boxwright.yolo.settings import RunConfig, ValConfig
+from boxwright.yolo.task import Detect2d, batch_unit, loaded_side
+from boxwright.yolo.verbs.val import val
+from boxwright.yolo.weights import Weights, read_weights, transfer
+from boxwright.yolo.zoo import load_spec
+
+_log = logging.getLogger("boxwright.train")
+_NUM_BATCH_SHEETS = 3
+KINDS_OF_DATA = "a data yaml, a Darknet .data file, a VOC root or a COCO json"
+
+
+class YoloRun:
+    """Args:
+    config: settings, final.
+    model: the network, on the CPU.
+    train, val: the data.
+    """
+
+    def __init__(self, config: RunConfig, model: DetectionModel, train: DataIndex, val: DataIndex) -> None:
+        self.config = config
+        self.model = model
+        self.train_index = train
+        self.val_index = val
+
+    @classmethod
+    def begin(cls, config: RunConfig, policy: Policy, world: World) -> YoloRun:
+        """A new run. A cache that does not fit, or another mistake, is told before there is a folder."""
+        train_index, val_index = _open(config, world)
+        config, model = _agreed_network(config, train_index, world)
+        config = with_fitting_batch(config, model, len(train_index), policy, world)
+        side = loaded_side(config, max(model.strides))
+        open_source_images(train_index, side, config.cache, copies=world.local_size)
+        return cls(config, model, train_index, val_index)
+
+    @classmethod
+    def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> YoloRun:
+        """A run as a checkpoint has it."""
+        train_index, val_index = _open(config, world)
+        return cls(config, _saved_model(content, train_index), train_index, val_index)
+
+    def freeze(self) -> Sequence[str]:
+        """Stop the gradients of what the settings name."""
+        return freeze_layers(self.model, self.config.freeze)
+
+    def make_task(self, device: torch.device, world: World) -> Detect2d:
+        """Bind network, loss, loaders and metric."""
+        return Detect2d(self.model, self.train_index, self.val_index, self.config, device, world)
+
+    def logs(self, folder: Path) -> Sequence[Callback]:
+        """What every run of this kind tells, and where."""
+        return (*logs_of_run(folder, as_v3=self.config.optim.release == V3), self._advice())
+
+    def introduce(self, policy: Policy, folder: Path) -> None:
+        """Print what is trained on what, and what is odd about it."""
+        config = self.config
+        parameters = sum(p.numel() for p in self.model.parameters())
+        print(
+            f"{config.model or config.weights}: {parameters:,} parameters, {self.model.num_classes} classes; "
+            f"{len(self.train_index)} images to train on, {len(self.val_index)} to validate on; "
+            f"{policy.device}, {policy.name}; {folder}"
+        )
+        if config.batch_size > len(self.train_index):
+            _log.warning(
+                "--batch-size %d is larger than the data set of %d images", config.batch_size, len(self.train_index)
+            )
+        if config.image_weights and config.noval:
+            _log.warning("--image-weights without validation goes by the number of labels alone, not by mAP (--noval)")
+
+    def plot_data(self, task: Detect2d, folder: Path) -> None:
+        """Draw the labels and the first batches."""
+        from boxwright.drawing.sheets import plot_batch
+        from boxwright.reporting.plots import plot_labels
+
+        plot_labels(self.train_index, folder / "labels.jpg")
+        for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
+            plot_batch(batch, self.train_index.names, folder / f"train_batch{number}.jpg")
+
+    def finish(self, folder: Path, policy: Policy) -> None:
+        """Measure the best weights once more, in full precision, with both metrics, and write the report."""
+        config, best = self.config, folder / "weights" / "best.pt"
+        if best.exists():
+            val(
+                ValConfig(
+                    weights=(str(best),),
+                    data=config.data,
+                    imgsz=config.imgsz,
+                    batch_size=config.batch_size * 2,
+                    conf_thres=config.conf_thres,
+                    iou_thres=config.iou_thres,
+                    max_det=config.max_det,
+                    device=str(policy.device),
+                    workers=config.workers,
+                    single_cls=config.single_cls,
+                    compat=config.compat,
+                    noplots=config.noplots,
+                    project=str(folder.parent),
+                    name=folder.name,
+                    exist_ok=True,
+                )
+            )
+        if not config.noplots:
+            from boxwright.reporting.plots import plot_results
+            from boxwright.reporting.report import write_report
+
+            plot_results(folder / "results.csv", folder / "results.png")
+            write_report(folder)
+
+    def _advice(self) -> Advice:
+        config, model, data = self.config, self.model, self.train_index
+        recall = None if (config.loss.recipe or model.recipe) == V3 else recall_of_anchors(model, data, config)
+        labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
+        return Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
+
+
+def check_loading(config: RunConfig, world: World) -> None:
+    """Raise a UserError where batches cannot be made as the settings say."""
+    if config.image_weights and config.rect:
+        raise UserError("--rect keeps images sorted by shape, --image-weights draws them at random: leave one out")
+    size, unit = config.batch_size, batch_unit(config, world.size)
+    if size != -1 and size % unit:
+        several = f"shared evenly by {world.size} processes" if world.size > 1 else ""
+        quad = "split into groups of four, as --quad takes them" if config.quad else ""
+        wish = " and ".join(filter(None, (quad, several)))
+        below = size // unit * unit
+        fitting = f"{below} or {below + unit}" if below else str(unit)
+        raise UserError(f"--batch-size {size} cannot be {wish}; take {fitting}")
+
+
+def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
+    with world.first_of_each_machine_first():  # it writes the index that the others read
+        train_index = open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat)
+        val_index = open_dataset(config.data, "val", single_cls=config.single_cls, compat=config.compat)
+    counts = world.all((len(train_index), len(train_index.boxes), len(val_index), len(val_index.boxes)))
+    for rank, other in enumerate(counts):
+        if other != counts[0]:
+            raise UserError(
+                f"{config.data} is another data set for rank {rank} than for rank 0: {other[0]} training images with "
+                f"{other[1]} boxes, not {counts[0][0]} with {counts[0][1]}, {other[2]} validation images with "
+                f"{other[3]}, not {counts[0][2]} with {counts[0][3]}; every machine needs the same files"
+            )
+    if not len(train_index.boxes):
+        raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
+    return train_index, val_index
+
+
+def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
+    """Build the network for the classes of the data and give it what fits of the weights."""
+    weights: Weights | None = read_weights(config.weights) if config.weights else None
+    if config.model:
+        spec = load_spec(config.model, data.num_classes)
+    elif weights is not None:
+        spec = weights.spec.with_classes(data.num_classes)
+    else:
+        raise UserError("train needs --model (such as yolov5n) or --weights (a checkpoint)")
+    if config.anchors:
+        spec = spec.with_anchors(config.anchors, "settings")
+    torch.manual_seed(config.seed)
+    model = build_model(spec, data.names)
+    if weights is not None:
+        # A model that was asked for by name keeps its own anchors, as published.
+        done, total = transfer(model, weights, exclude=("anchor",) if config.model or config.anchors else ())
+        print(f"Transferred {done}/{total} items from {config.weights}")
+        if done < total / 2:
+            _log.warning("most of %s does not fit this model; is it of another size?", config.weights)
+    return model
+
+
+def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[RunConfig, DetectionModel]:
+    """The settings that the network asks for, and the network as the first process makes it.
+
+    The others get its form from there; its weights reach them when the Task is made.
+    """
+    model = None
+    if world.is_first:
+        model = _make_model(config, data)
+        config = with_recipe(config, model.recipe, has_backbone=model.num_backbone_layers > 0)
+        check_criterion(model, config.loss)
+        fitting = fitting_imgsz(config.imgsz, max(model.strides))
+        place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
+        config = config.model_copy(update={"imgsz": fitting, "data": place})
+        model = with_fitting_anchors(model, data, config)
+    config, spec = world.from_first((config, model and model.spec.to_mapping()))
+    return config, model or build_model(read_spec(spec or {}, "the first process"), data.names)
+
+
+def _saved_model(content: Mapping[str, Any], data: DataIndex) -> DetectionModel:
+    """The network of a checkpoint; the weights that its run began with may be gone by now."""
+    names = tuple(content["model"]["names"])
+    if data.names != names:
+        raise UserError(
+            f"the data has the classes {', '.join(data.names)}, the run was started with {', '.join(names)}"
+        )
+    model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
+    model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
+    return model
+
+
+def fitting_imgsz(imgsz: int, stride: int) -> int:
+    """The side rounded up to a multiple of the largest stride, at least two of them, as published."""
+    fitting = max(-(-imgsz // stride) * stride, 2 * stride)
+    if fitting != imgsz:
+        _log.warning("--imgsz %d is not a multiple of the largest stride %d; using %d", imgsz, stride, fitting)
+    return fitting

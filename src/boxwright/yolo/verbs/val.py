@@ -1,0 +1,179 @@
+"""The val verb: a checkpoint measured on a split, by the published YOLOv5 metric and by the COCO metric."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from boxwright.data.dataset import open_dataset
+from boxwright.data.index import DataIndex
+from boxwright.data.structures import Batch, Detections
+from boxwright.engine.device import select_device
+from boxwright.engine.precision import resolve
+from boxwright.engine.run_folder import new_run_folder
+from boxwright.errors import UserError
+from boxwright.metrics.coco import truth_for
+from boxwright.metrics.metrics_file import write_metrics
+from boxwright.yolo.detection import Network
+from boxwright.yolo.evaluation import Evaluation, evaluate
+from boxwright.yolo.loader import ValLoader, make_val_loader
+from boxwright.yolo.networks import open_networks
+from boxwright.yolo.settings import ValConfig
+from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
+
+_log = logging.getLogger("boxwright.val")
+_NUM_BATCH_SHEETS = 3
+_SPEED_SCORE, _SPEED_IOU = 0.25, 0.45  # thresholds of daily use, at which speed is published
+
+
+def val(config: ValConfig) -> Evaluation:
+    """Measure a checkpoint, print both metrics and the speed, and fill a run folder.
+
+    Args:
+        config: settings of the verb. Task "speed" only times the stages, at the thresholds of `predict`, and writes
+            nothing; the other tasks name the split.
+
+    Raises:
+        UserError: weights or data are missing or do not belong together, or the run folder cannot be written.
+    """
+    for name in ("weights", "data"):
+        if not getattr(config, name):
+            raise UserError(f"val needs --{name}")
+    if config.save_conf and not (config.save_txt or config.save_hybrid):
+        raise UserError("--save-conf writes scores into label files: add --save-txt or --save-hybrid")
+    device = select_device(config.device)
+    policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
+    only_speed = config.task == "speed"
+    network = open_networks(config.weights, device, half=config.half, augment=config.augment)
+    split = "val" if config.task == "speed" else config.task
+    index = open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
+    _check_classes(config, network, index)
+    folder = None if only_speed else new_run_folder(config.project, config.name, config.exist_ok)
+    stride, fixed = max(network.strides), network.input_size
+    if fixed is not None and fixed[0] != fixed[1]:
+        raise UserError(f"{_listed(config)} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
+    loader = make_val_loader(
+        index,
+        imgsz=_fitting(config.imgsz, stride) if fixed is None else fixed[0],
+        batch_size=config.batch_size,
+        stride=stride,
+        workers=config.workers,
+        rect=fixed is None,
+        pin_memory=device.type == "cuda",
+    )
+    outputs = _Outputs(config, index, folder)
+    try:
+        evaluation = evaluate(
+            network,
+            _with_progress(loader),
+            index,
+            device=device,
+            score_threshold=_SPEED_SCORE if only_speed else config.conf_thres,
+            iou_threshold=_SPEED_IOU if only_speed else config.iou_thres,
+            max_detections=config.max_det,
+            autocast=policy.autocast,
+            single_cls=config.single_cls,
+            compat=config.compat,
+            coco_truth=None if only_speed else truth_for(index),
+            on_batch=outputs.take,
+            on_besides=None if only_speed or not config.save_hybrid else outputs.take_besides,
+        )
+    finally:
+        loader.close()
+    if not only_speed:
+        print(format_metrics(evaluation, index.annotations, config.compat, verbose=config.verbose))
+    print(format_speeds(evaluation.speeds, config.imgsz, config.batch_size))
+    outputs.finish(evaluation)
+    return evaluation
+
+
+@dataclass(slots=True)
+class _Outputs:
+    """What goes into the run folder, as the settings ask; nothing where there is no folder."""
+
+    config: ValConfig
+    index: DataIndex
+    folder: Path | None
+    num_batches: int = 0
+    labels: LabelWriter | None = None
+
+    def take(self, batch: Batch, detections: list[Detections]) -> None:
+        """Draw the first batches, write label files."""
+        if self.folder is None:
+            return
+        if self.config.save_txt and not self.config.save_hybrid:
+            self._label_writer(None).write(batch, detections)
+        if not self.config.noplots and self.num_batches < _NUM_BATCH_SHEETS:
+            from boxwright.reporting.plots import plot_val_batch
+
+            plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
+        self.num_batches += 1
+
+    def take_besides(self, batch: Batch, detections: list[Detections]) -> None:
+        """Write hybrid label files: the labels, and what was found besides."""
+        self._label_writer(self.index).write(batch, detections)
+
+    def _label_writer(self, labels: DataIndex | None) -> LabelWriter:
+        if self.labels is None:
+            assert self.folder is not None
+            self.labels = LabelWriter(self.folder / "labels", with_scores=self.config.save_conf, labels=labels)
+        return self.labels
+
+    def finish(self, evaluation: Evaluation) -> None:
+        """Write metrics.json and predictions.json, draw curves and confusion matrix, say where everything is."""
+        if self.folder is None:
+            return
+        write_metrics(evaluation, self.folder / "metrics.json")
+        if self.config.save_json and evaluation.coco_metrics is not None:
+            write_predictions(evaluation.coco_metrics.predictions, self.folder / "predictions.json")
+        if not self.config.noplots:
+            from boxwright.reporting.plots import plot_confusion, plot_curves
+
+            plot_curves(evaluation, self.folder)
+            plot_confusion(evaluation.confusion, evaluation.names, self.folder / "confusion_matrix.png")
+        print(f"results in {self.folder}")
+
+
+def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
+    """Weights and data must speak of the same classes; no label at all is worth a word."""
+    if not config.single_cls:
+        if model.num_classes != index.num_classes:
+            raise UserError(
+                f"{_listed(config)} predicts {model.num_classes} classes but {config.data} names {index.num_classes}; "
+                "measure it on data with the same classes, or add --single-cls to find objects of any class"
+            )
+        pairs = list(enumerate(zip(model.names, index.names, strict=True)))
+        different = [(i, ours, theirs) for i, (ours, theirs) in pairs if ours != theirs]
+        if different and model.names != tuple(str(i) for i in range(model.num_classes)):
+            i, ours, theirs = different[0]
+            _log.warning(
+                "%d class names differ: class %d is %r in %s but %r in %s; classes are compared by number",
+                *(len(different), i, ours, _listed(config), theirs, config.data),
+            )
+    if not len(index.boxes):
+        _log.warning(
+            "no label in the %s split of %s: the YOLOv5 metric is 0 and the COCO metric -1", config.task, config.data
+        )
+
+
+def _listed(config: ValConfig) -> str:
+    return ", ".join(config.weights)
+
+
+def _fitting(imgsz: int, stride: int) -> int:
+    side = -(-imgsz // stride) * stride
+    if side != imgsz:
+        _log.warning("--imgsz %d is not a multiple of the largest stride %d; using %d", imgsz, stride, side)
+    return side
+
+
+def _with_progress(loader: ValLoader[Batch]) -> Iterator[Batch]:
+    console = Console(stderr=True)
+    yield from track(
+        loader, "measuring", total=len(loader), console=console, transient=True, disable=not console.is_terminal
+    )

@@ -1,0 +1,93 @@
+"""The published networks by name: yaml files with a table of multiples, and Darknet cfg files.
+
+Source: published model tables of YOLOv5 and YOLOv3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from boxwright.errors import UserError
+from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
+from boxwright.yolo.detection import DetectionSpec
+from boxwright.yolo.generations import CURRENT
+from boxwright.yolo.spec import ModelSpec
+
+# size: depth multiple, width multiple
+MULTIPLES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
+# Release: the rows of its networks of three levels, and of four (`yolov5s6`).
+_ROWS = {
+    "v1.0": ("yolov5_v1.yaml", ""),
+    **dict.fromkeys(("v2.0", "v3.0", "v3.1"), ("yolov5_csp.yaml", "")),
+    "v4.0": ("yolov5_focus.yaml", ""),
+    "v5.0": ("yolov5_focus.yaml", "yolov5_focus_p6.yaml"),
+    **dict.fromkeys(("v6.0", "v6.1", "v6.2", "v7.0"), ("yolov5.yaml", "yolov5_p6.yaml")),
+}
+_FIRST_WITH_NANO = "v6.0"
+DARKNET_NAMES = ("yolov3", "yolov3-spp", "yolov3-tiny")  # by cfg; with .yaml behind: the same as rows of a model yaml
+NAMES = (*(f"yolov5{size}" for size in MULTIPLES), *(f"yolov5{size}6" for size in MULTIPLES), *DARKNET_NAMES)
+
+
+def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
+    """Find a network by its published name, or read a model yaml or a Darknet cfg.
+
+    Args:
+        model: yolov5n ... yolov5x, yolov5n6 ... yolov5x6; with a release behind it (`yolov5s@v3.0`) as it was then;
+            yolov3, yolov3-spp, yolov3-tiny (with .yaml behind: in the grammar of model yamls); or a path.
+        num_classes: overrides the number of classes.
+
+    Raises:
+        UserError: neither a known name nor a readable file.
+    """
+    path = Path(model)
+    spec: DetectionSpec
+    if path.is_file() and path.suffix == ".cfg":
+        spec = read_cfg(path)
+    elif path.is_file():
+        spec = ModelSpec.from_mapping(_read_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+    elif model.removesuffix(".cfg") in DARKNET_NAMES:
+        file = f"{model.removesuffix('.cfg')}.cfg"
+        spec = DarknetSpec.from_text(_own_text("cfg", file), file)
+    elif model.removesuffix(".yaml") in DARKNET_NAMES:
+        spec = ModelSpec.from_mapping(_read_yaml(_own_text("yaml", model), model), model)
+    else:
+        spec = _yolov5(model)
+    return spec if num_classes is None else spec.with_classes(num_classes)
+
+
+def _yolov5(model: str) -> ModelSpec:
+    name, _, release = model.partition("@")
+    release = release or CURRENT
+    match = re.fullmatch(r"yolov5([nsmlx])(6?)(\.yaml)?", name)
+    if not match:
+        known = f"{', '.join(NAMES)}, yolov5s@v3.0 and the like for earlier releases"
+        raise UserError(f"no model {model!r}: known names are {known}, or give the path of a yaml or cfg")
+    if release not in _ROWS:
+        raise UserError(f"no model {model!r}: the releases of YOLOv5 known here are {', '.join(_ROWS)}")
+    file = _ROWS[release][bool(match[2])]
+    if not file or (match[1] == "n" and release < _FIRST_WITH_NANO):
+        raise UserError(f"no model {model!r}: release {release} had no {name}")
+    depth, width = MULTIPLES[match[1]]
+    spec = ModelSpec.from_mapping(_read_yaml(_own_text("yaml", file), file), file)
+    return replace(spec, depth_multiple=depth, width_multiple=width, generation=release)
+
+
+def _own_text(folder: str, file: str) -> str:
+    return resources.files("boxwright.yolo").joinpath(folder, file).read_text(encoding="utf-8")
+
+
+def _read_yaml(text: str, where: str) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: a model yaml is a mapping with nc, anchors, backbone and head")
+    return cast(Mapping[str, Any], content)

@@ -1,0 +1,58 @@
+"""Peaks of heat maps, and Gaussians at the border."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boxwright.centerfusion.heatmap import draw_gaussians, gaussian_radius, peaks
+
+
+@given(st.tuples(*[st.integers(1, 7)] * 4), st.integers(1, 90), st.integers(0, 99))
+def test_best_cells_are_those_of_a_sort(shape: tuple[int, int, int, int], k: int, seed: int) -> None:
+    heatmap = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    found = peaks(heatmap, k, suppress=False)
+    expected = heatmap.flatten(1).sort(dim=1, descending=True).values[:, :k]
+    assert torch.equal(found.scores, expected)
+    image = torch.arange(shape[0])[:, None]
+    assert torch.equal(heatmap.flatten(2)[image, found.labels, found.cells], expected)
+    assert all(len(set(zip(*row, strict=True))) == len(row[0]) for row in zip(found.labels, found.cells, strict=True))
+
+
+def test_more_peaks_than_cells() -> None:
+    found = peaks(torch.rand(2, 3, 4, 5), 100)
+    assert found.cells.shape == (2, 60)
+
+
+def test_only_the_greatest_of_neighbours() -> None:
+    heatmap = torch.full((1, 2, 8, 9), 0.1)
+    heatmap[0, 0, 3, 4], heatmap[0, 0, 3, 5], heatmap[0, 1, 3, 5] = 0.9, 0.8, 0.7
+    found = peaks(heatmap, 2)
+    assert found.cells.tolist() == [[3 * 9 + 4, 3 * 9 + 5]]
+    assert found.labels.tolist() == [[0, 1]]
+    beside = peaks(heatmap, 2, suppress=False)
+    assert beside.labels.tolist() == [[0, 0]]
+
+
+def test_gaussians_beyond_the_border_are_cut() -> None:
+    wide = np.zeros((1, 30, 30), np.float32)
+    centers = np.array([[10, 10], [19, 12], [9, 25], [30, 30]])
+    labels, radii = np.zeros(4, np.int64), np.array([3, 2, 4, 1])
+    draw_gaussians(wide, labels, centers, radii)
+    cut = np.zeros((1, 10, 8), np.float32)
+    draw_gaussians(cut, labels, centers - 10, radii)
+    np.testing.assert_array_equal(cut[0], wide[0, 10:20, 10:18])
+    assert cut.max() == 1
+
+
+def test_nothing_to_draw() -> None:
+    heatmap = np.zeros((1, 4, 4), np.float32)
+    draw_gaussians(heatmap, np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
+    assert not heatmap.any()
+
+
+def test_sides_are_rounded_up() -> None:
+    assert gaussian_radius(9.2, 3.0) == pytest.approx(gaussian_radius(10, 3))

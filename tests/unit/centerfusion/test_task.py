@@ -1,0 +1,125 @@
+"""From settings to what training runs with: each setting that shapes samples, network or losses changes something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.centerfusion.data import num_sweeps
+from boxwright.centerfusion.frustum import associate, associate_targets
+from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS
+from boxwright.centerfusion.network import build_centerfusion
+from boxwright.centerfusion.settings import FusionConfig
+from boxwright.centerfusion.task import Fusion3d, frustum_options, loss_weights, sample_settings
+from boxwright.centerfusion.verbs.train import spec_of
+from boxwright.nuscenes.index import open_nuscenes
+from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.settings.load import load, setting_names
+from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
+
+OTHER_VALUES: dict[str, Any] = {
+    "imgsz": [64, 96],
+    "compat": "fixed",
+    "no_radar": True,
+    "network.width": 0.5,
+    "network.dla_node": "conv",
+    "network.head_conv": 64,
+    "radar.sweeps": 6,
+    "radar.max_depth": 30.0,
+    "radar.pillar_dims": [1.0, 0.3, 0.4],
+    "radar.z_offset": 0.5,
+    "frustum.enabled": False,
+    "frustum.expansion_ratio": 0.25,
+    "frustum.window_ratio": 0.5,
+    "frustum.normalize_depth": False,
+    "frustum.by_depth": True,
+    "augment.flip": 0.25,
+    "augment.shift": 0.2,
+    "augment.scale": 0.3,
+    "augment.rotate": 7.0,
+    "augment.rotate_prob": 0.75,
+    "augment.random_crop": True,
+    "augment.max_crop": False,
+    "augment.color": False,
+} | {f"loss.{name}": 0.3 for name in FusionConfig().loss.model_dump()}
+ELSEWHERE = {"network.first_depth"}  # what `FusionRun.begin` gives the network; test_fusion_training.py
+
+
+def made(config: FusionConfig) -> dict[str, Any]:
+    """All that the settings become, by name."""
+    samples, frustum = sample_settings(config), frustum_options(config)
+    parts = {"samples": samples, "frustum": frustum, "network": spec_of(config)}
+    values = {f"{part}.{name}": getattr(of, name) for part, of in parts.items() for name in of.__slots__}
+    values |= {f"loss.{name}": weight for name, weight in loss_weights(config).items()}
+    return values | {"sweeps": num_sweeps(config)}
+
+
+def changed(name: str) -> dict[str, Any]:
+    """What another value of a setting makes different."""
+    before, after = made(FusionConfig()), made(load(FusionConfig, {name: OTHER_VALUES[name]}))
+    return {key: value for key, value in after.items() if value != before[key]}
+
+
+def test_every_setting_has_a_row_here() -> None:
+    sections = ("network.", "radar.", "frustum.", "augment.", "loss.")
+    names = {name for name in setting_names(FusionConfig) if name.startswith(sections)}
+    assert names == {name for name in OTHER_VALUES if "." in name} | ELSEWHERE
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_a_setting_arrives_where_it_acts_and_nowhere_else(name: str) -> None:
+    expected = OTHER_VALUES[name]
+    several: dict[str, dict[str, Any]] = {
+        "imgsz": {"samples.input_hw": (64, 96)},
+        "compat": {"samples.fixed": True, "frustum.fixed": True},
+        "no_radar": {"samples.radar": False, "network.radar": False, "sweeps": 0},
+        "radar.sweeps": {"sweeps": 6},
+        "radar.max_depth": {"samples.max_depth": 30.0, "frustum.max_depth": 30.0},
+        "radar.pillar_dims": {"samples.pillar_dims": (1.0, 0.3, 0.4)},
+        "radar.z_offset": {"samples.pc_z_offset": 0.5},
+        "frustum.enabled": {"frustum.enabled": False, "frustum.fixed": True},
+        "augment.rotate_prob": {"samples.aug_rot": 0.75},
+        "augment.random_crop": {"samples.crop": "random"},
+        "augment.color": {"samples.color_aug": False},
+        "loss.dep": {"loss.dep": 0.3, "loss.dep_sec": 0.3},
+        "loss.rot": {"loss.rot": 0.3, "loss.rot_sec": 0.3},
+    }
+    same_name = name.replace("augment.", "samples.")
+    assert changed(name) == several.get(name, {same_name: expected})
+
+
+def test_the_published_weights_are_the_default() -> None:
+    assert loss_weights(FusionConfig()) == dict(PUBLISHED_WEIGHTS)
+
+
+@pytest.mark.parametrize("compat", ["faithful", "fixed"])
+def test_without_association_inference_sees_the_map_that_training_saw(compat: str) -> None:
+    options = frustum_options(load(FusionConfig, {"frustum.enabled": False, "compat": compat}))
+    radar, calibs = torch.rand(3, 3, 4, 5) * 50, torch.zeros(3, 3, 4)
+    slots = (torch.zeros(3, 1, 4), torch.zeros(3, 1, dtype=torch.bool), torch.zeros(3, 1), torch.zeros(3, 1, 3))
+    trained = associate_targets(*slots, torch.zeros(3, 1), calibs, radar, options)
+    assert torch.equal(associate({}, radar, calibs, options), trained)
+    assert torch.equal(trained[:, 0], radar[:, 0] / 60)
+    assert torch.equal(trained[:, 1:], radar[:, 1:])
+
+
+def test_training_gives_the_second_heads_the_radar_of_the_annotated_objects(tmp_path: Path) -> None:
+    root = write_root(tmp_path / "nuscenes")
+    config = load(FusionConfig, tiny_settings(root, tmp_path))
+    index = open_nuscenes(root, VERSION, cache_dir=tmp_path / "cache")
+    train, val = (NuscenesSplit(index, split, 2) for split in ("train", "val"))
+    network = build_centerfusion(spec_of(config))
+    seen: list[torch.Tensor] = []
+    network.register_forward_hook(lambda *passed: seen.append(passed[2]["pc_hm"]))
+    task = Fusion3d(network, train, val, config, torch.device("cpu"))
+    batch = next(task.train_batches(0, 0))
+    task.loss(batch, 0, 0)
+    task.close()
+    targets = batch.targets
+    objects = (targets.boxes, targets.valid, targets.annotation_depth, targets.dims, targets.alpha)
+    expected = associate_targets(*objects, batch.calibs, batch.radar, frustum_options(config))
+    assert expected.any()
+    assert torch.equal(seen[0], expected)

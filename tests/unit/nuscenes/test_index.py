@@ -1,0 +1,132 @@
+"""The index on disk: kept, taken again, made anew after an edit or damage, and never the end of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boxwright.errors import UserError
+from boxwright.nuscenes import index as module
+from boxwright.nuscenes.annotations import hidden_behind_others
+from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
+from boxwright.nuscenes.poses import inverses, rotation_matrices, transforms
+from boxwright.nuscenes.split import NuscenesSplit
+from tests.unit.nuscenes.small_root import VERSION, tables, write_root
+
+
+@pytest.fixture(name="root")
+def _root(tmp_path: Path) -> Path:
+    return write_root(tmp_path / "root", tables())
+
+
+def opened(root: Path) -> NuscenesIndex:
+    return open_nuscenes(root, VERSION, cache_dir=root.parent / "cache")
+
+
+@pytest.fixture(name="builds")
+def _builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders whose tables are read to build an index."""
+    found: list[Path] = []
+    build = module._build
+    monkeypatch.setattr(module, "_build", lambda folder, made: (found.append(folder), build(folder, made))[1])
+    return found
+
+
+def test_an_index_is_built_once(root: Path, builds: list[Path]) -> None:
+    one, other = opened(root), opened(root)
+    assert len(builds) == 1
+    assert one.stored == other.stored
+    assert one.scenes == other.scenes == ("scene-0061", "scene-0103")
+    for name, array in one.arrays.items():
+        assert array.tobytes() == other.arrays[name].tobytes()
+        assert not array.flags.writeable
+        assert isinstance(array, np.memmap) or not array.size
+    assert [path.suffix for path in (root.parent / "cache").iterdir()].count(".tmp") == 0
+
+
+def test_an_edit_that_keeps_size_and_time_is_noticed(root: Path, builds: list[Path]) -> None:
+    before = NuscenesSplit(opened(root), "mini_train").ground_truth()
+    file = root / VERSION / "sample_annotation.json"
+    status = file.stat()
+    file.write_text(file.read_text().replace("[20.0,", "[21.0,", 1))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file.stat().st_size == status.st_size
+    after = NuscenesSplit(opened(root), "mini_train").ground_truth()
+    assert len(builds) == 2
+    assert (before.centers[0, 0], after.centers[0, 0]) == (20.0, 21.0)
+    assert len(list((root.parent / "cache").iterdir())) == 1  # the one before is gone
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "meta"])
+def test_a_damaged_index_is_made_again(damage: str, root: Path, builds: list[Path]) -> None:
+    stored = opened(root).stored
+    file = stored / "annotations.npy"
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 0xFF
+    if damage == "flip":
+        file.write_bytes(content)
+    elif damage == "cut":
+        file.write_bytes(content[:-40])
+    elif damage == "gone":
+        file.unlink()
+    else:
+        (stored / "index.json").write_text("{")
+    truth = NuscenesSplit(opened(root), "mini_train").ground_truth()
+    assert len(builds) == 2
+    assert truth.centers[0, 0] == 20.0
+    opened(root)
+    assert len(builds) == 2
+
+
+def test_an_index_that_cannot_be_kept_costs_time_only(root: Path) -> None:
+    (root.parent / "file").write_text("no folder")
+    index = open_nuscenes(root, VERSION, cache_dir=root.parent / "file")
+    assert len(NuscenesSplit(index, "mini_train")) == 18
+
+
+def test_a_mistake_leaves_nothing_behind(root: Path) -> None:
+    (root / VERSION / "instance.json").write_text("[")
+    with pytest.raises(UserError):
+        opened(root)
+    assert list((root.parent / "cache").iterdir()) == []
+
+
+def test_a_version_without_annotations_or_radar(tmp_path: Path) -> None:
+    made = tables()
+    made["sample_data"] = [record for record in made["sample_data"] if "RADAR" not in record["token"]]
+    for table in ("sample_annotation", "instance"):
+        made[table] = []
+    index = opened(write_root(tmp_path / "root", made))
+    assert len(index.arrays["radars"]) == len(index.arrays["annotations"]) == len(index.arrays["seen"]) == 0
+    assert len(opened(tmp_path / "root").arrays["images"]) == 36
+
+
+def test_boxes_behind_others_are_hidden() -> None:
+    boxes = np.array([(0, 0, 100, 100), (10, 10, 20, 20), (10, 10, 20, 20), (0, 10, 20, 20)], np.float64)
+    depths = np.array([10.0, 20.0, 12.0, 20.0])
+    sizes = np.tile((4.0, 2.0, 1.5), (4, 1))
+    # Behind and strictly inside; inside but not wholly behind (12 - 0.75 < 10 + 2); behind but on the edge.
+    assert hidden_behind_others(boxes, depths, sizes).tolist() == [False, True, False, False]
+    assert hidden_behind_others(boxes[:0], depths[:0], sizes[:0]).tolist() == []
+
+
+def test_poses() -> None:
+    turn = rotation_matrices(np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)]))
+    np.testing.assert_allclose(turn, [(0, -1, 0), (1, 0, 0), (0, 0, 1)], atol=1e-12)
+    rigid = transforms(np.array([(1.0, 2.0, 3.0)]), np.array([(0.5, 0.5, -0.5, 0.5)]))
+    np.testing.assert_allclose(rigid @ inverses(rigid), np.eye(4)[None], atol=1e-12)
+
+
+def test_file_names_may_have_any_letters(tmp_path: Path) -> None:
+    made = tables()
+    for record in made["sample_data"]:
+        record["filename"] = record["filename"].replace("scene-", "szene-ü ")
+    index = opened(write_root(tmp_path / "root", made))
+    split = NuscenesSplit(index, "mini_val", 2)
+    assert split.record(0).path.name == "szene-ü 0103-0-CAM_FRONT.jpg"
+    assert split.radar(0).shape[1] == 6
+    assert json.loads((index.stored / "index.json").read_text())["scenes"] == list(index.scenes)

@@ -1,0 +1,47 @@
+"""Curves of the nuScenes metric are drawn for every class with annotations, and where there is nothing at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from boxwright.drawing.lettering import class_color
+from boxwright.nuscenes.metric import evaluate
+from boxwright.nuscenes.plots import plot_nuscenes_curves
+from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
+from tests.unit.nuscenes.nuscenes_boxes import box, boxes
+
+
+def count_of(file: Path, color: tuple[int, int, int]) -> int:
+    image = cv2.imread(str(file))
+    assert image is not None
+    return int((np.abs(image[..., ::-1].astype(int) - color).max(axis=-1) < 30).sum())
+
+
+def test_curves(tmp_path: Path) -> None:
+    truth = boxes(box(), box(1), box(label="barrier"))
+    found = boxes(box(center=(5.6, 0.2, 0), score=0.9), box(1, score=0.4), box(label="bus", score=0.1))
+    files = plot_nuscenes_curves(evaluate(truth, found, np.zeros((2, 2))), tmp_path / "new")
+    names = ["PR_curves.png", "TP_errors.png", "car.png", "barrier.png"]
+    assert [file.name for file in files] == names
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == sorted(names)
+    car, bus = (class_color(CLASS_NAMES.index(name)) for name in ("car", "bus"))
+    for file in files[:2]:
+        assert count_of(file, car) > 200
+        assert count_of(file, bus) == 0  # it has no annotations, hence no curve
+
+
+@pytest.mark.parametrize("found", [boxes(), boxes(box(score=0.5))], ids=["nothing", "predictions"])
+def test_nothing_to_draw(tmp_path: Path, found: GlobalBoxes) -> None:
+    files = plot_nuscenes_curves(evaluate(boxes(), found, np.zeros((1, 2))), tmp_path)
+    assert [file.name for file in files] == ["PR_curves.png", "TP_errors.png"]
+
+
+def test_class_that_is_never_matched(tmp_path: Path) -> None:
+    found = boxes(box(center=(15, 0, 0), score=0.5))
+    files = plot_nuscenes_curves(evaluate(boxes(box()), found, np.zeros((1, 2))), tmp_path)
+    assert files[-1].name == "car.png"
+    assert files[-1].exists()

@@ -1,0 +1,140 @@
+"""The published mutation: its distribution, its limits, its parents; and the samplers of a study."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+
+from boxwright.search.genetic_sampler import GeneticSampler, distributions, draw_parent, mutate
+from boxwright.search.space import PUBLISHED, Range, start_values
+from boxwright.search.study import make_sampler
+from boxwright.yolo.evolve_settings import EvolveConfig
+
+WIDE = Range(1, -1e9, 1e9)
+SPACE = {name: PUBLISHED[name] for name in ("optim.lr0", "optim.momentum", "loss.box", "augment.degrees")}
+START = start_values(EvolveConfig(), SPACE)
+
+
+def factors(gain: float, count: int = 4000) -> np.ndarray:
+    """(count, 4) factors that mutation multiplies by; the values are large, so that rounding does not matter."""
+    rng = np.random.default_rng(0)
+    ranges = [Range(gain, -1e9, 1e9)] * 4
+    return np.array([mutate(np.full(4, 1e6), ranges, rng) for _ in range(count)]) / 1e6
+
+
+def test_the_factors_are_distributed_as_published() -> None:
+    found = factors(1)
+    # An untouched value has probability 0.2; draws in which none of four is touched are repeated.
+    assert np.mean(found == 1) == pytest.approx((0.2 - 0.2**4) / (1 - 0.2**4), abs=0.01)
+    step = (found - 1)[found != 1]
+    assert step.mean() == pytest.approx(0, abs=0.003)
+    # N(0,1) * U(0,1) * 0.2 has the variance 0.2^2 / 3.
+    assert step.std() == pytest.approx(0.2 / np.sqrt(3), rel=0.03)
+
+
+def test_one_width_for_all_values_of_a_child() -> None:
+    """U(0,1) is drawn once a child: the sizes of its steps go together."""
+    step = np.abs(factors(1) - 1)
+    both = step[(step[:, 0] > 0) & (step[:, 1] > 0)]
+    assert np.corrcoef(both[:, 0], both[:, 1])[0, 1] > 0.15
+
+
+def test_a_factor_is_limited() -> None:
+    found = factors(50)
+    assert (found.min(), found.max()) == (0.3, 3.0)
+
+
+def test_limits_and_decimals() -> None:
+    rng = np.random.default_rng(1)
+    ranges = list(PUBLISHED.values())
+    parent = np.array([(r.low + r.high) / 2 for r in ranges])
+    for _ in range(300):
+        child = mutate(parent, ranges, rng)
+        assert (child != parent).any()
+        assert all(r.low <= value <= r.high for r, value in zip(ranges, child, strict=True))
+        assert np.array_equal(np.round(child, 5), child)
+        fixed = [r.gain == 0 for r in ranges]
+        assert np.array_equal(child[fixed], np.round(parent[fixed], 5))
+        parent = child
+
+
+def test_nothing_stays_nothing_and_ends() -> None:
+    assert mutate(np.zeros(3), [WIDE] * 3, np.random.default_rng(0)).tolist() == [0, 0, 0]
+
+
+def test_parents_are_the_best_five_by_weight() -> None:
+    fitness = np.array([0.1, 0.5, 0.3, 0.2, 0.0, 0.4, 0.1])
+    values = np.arange(7.0)[:, None]
+    rng = np.random.default_rng(0)
+    drawn = [draw_parent(values, fitness, "single", rng)[0] for _ in range(3000)]
+    share = {int(v): drawn.count(v) / 3000 for v in set(drawn)}
+    # The fifth best, of 0.1 (the earlier one), has the weight 1e-6.
+    assert share.keys() <= {0, 1, 2, 3, 5}
+    assert share[1] == pytest.approx(0.4, abs=0.03)
+    assert share[3] == pytest.approx(0.1, abs=0.03)
+    mean = draw_parent(values, fitness, "weighted", rng)[0]
+    assert mean == pytest.approx((1 * 0.4 + 5 * 0.3 + 2 * 0.2 + 3 * 0.1) / 1.0, abs=1e-4)
+
+
+def run_study(sampler: str, seed: int, count: int = 8) -> list[dict[str, float]]:
+    """Values of the trials of a study that likes a high momentum."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    config = EvolveConfig(sampler=sampler, seed=seed)  # type: ignore[arg-type]
+    for number in range(count):
+        study.sampler = make_sampler(config, SPACE, START, number)
+        trial = study.ask(dict(distributions(SPACE)))
+        study.tell(trial, trial.params["optim.momentum"])
+    return [trial.params for trial in study.get_trials()]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("sampler", ["published", "tpe", "cmaes"])
+def test_a_study_is_repeated_by_its_seed(sampler: str) -> None:
+    first = run_study(sampler, 3)
+    assert first[0] == START
+    assert all(values != START for values in first[1:])
+    assert len({tuple(values.values()) for values in first}) == len(first)
+    assert run_study(sampler, 3) == first
+    assert run_study(sampler, -4)[1:] != first[1:]
+
+
+def test_children_come_of_the_best() -> None:
+    momenta = [values["optim.momentum"] for values in run_study("published", 0, 60)]
+    assert max(momenta[-20:]) == 0.98
+    assert np.mean(momenta[-20:]) > np.mean(momenta[:20])
+
+
+def test_trials_begun_before_one_has_finished_differ() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=GeneticSampler(SPACE, START))
+    trials = [study.ask(dict(distributions(SPACE))) for _ in range(3)]
+    assert len({tuple(trial.params.values()) for trial in trials}) == 3
+    assert trials[0].params == START
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_settings_choose_the_sampler() -> None:
+    made = {
+        name: make_sampler(EvolveConfig.model_validate({"sampler": name}), SPACE, START, 1)
+        for name in ("published", "tpe", "cmaes")
+    }
+    assert [type(sampler).__name__ for sampler in made.values()] == ["GeneticSampler", "TPESampler", "CmaEsSampler"]
+    single, weighted = (
+        children_of_two(EvolveConfig.model_validate({"parents": name})) for name in ("single", "weighted")
+    )
+    assert single != weighted
+
+
+def children_of_two(config: EvolveConfig) -> list[float]:
+    """Momenta after two trials of equal fitness and unlike momenta: of one of the two, or of their mean."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    found: list[float] = []
+    for number in range(8):
+        study.sampler = make_sampler(config, SPACE, START, number)
+        trial = study.ask(dict(distributions(SPACE)))
+        study.tell(trial, 1.0)
+        found.append(trial.params["optim.momentum"])
+    return found

@@ -1,0 +1,81 @@
+"""`boxwright bench op`: what is measured, and how a module that does not run is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from boxwright.cli.main import main
+from boxwright.yolo.verbs.bench import Cost, Failure, measure
+
+CPU = torch.device("cpu")
+
+
+def test_figures_of_a_convolution() -> None:
+    cost = measure("conv", nn.Conv2d(8, 16, 3, padding=1), (2, 8, 20, 30), CPU, repeats=2)
+    assert isinstance(cost, Cost)
+    assert cost.num_parameters == 8 * 16 * 9 + 16
+    assert cost.gflops == pytest.approx(2 * 2 * 20 * 30 * 8 * 16 * 9 / 1e9)
+    assert cost.memory == 2 * 8 * 20 * 30 * 4  # its input is all that the backward pass needs
+    assert (cost.in_shape, cost.out_shape) == ((2, 8, 20, 30), ((2, 16, 20, 30),))
+    assert cost.forward > 0
+    assert cost.backward is not None
+    assert cost.backward > 0
+
+
+def test_without_anything_to_differentiate() -> None:
+    class Rounded(nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x.detach().round(), x.argmax(1)]
+
+    cost = measure("rounded", Rounded(), (1, 3, 4, 4), CPU, repeats=1)
+    assert isinstance(cost, Cost)
+    assert cost.backward is None
+    assert cost.out_shape == ((1, 3, 4, 4), (1, 4, 4))
+
+
+def test_a_module_that_works_in_place() -> None:
+    assert isinstance(measure("relu", nn.ReLU(inplace=True), (1, 3, 4, 4), CPU, repeats=1), Cost)
+
+
+def test_a_module_that_does_not_run_says_why() -> None:
+    failure = measure("conv", nn.Conv2d(8, 16, 3), (1, 3, 8, 8), CPU, repeats=1)
+    assert isinstance(failure, Failure)
+    assert "8 channels" in failure.reason
+    assert "\n" not in failure.reason
+
+
+def test_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["bench", "op", "--op", "C3(8, 8)", "--op", "Conv2d(3, 8, 1)", "--shape", "1", "8", "16", "16"]
+    assert main([*argv, "--device", "cpu", "--repeats", "1"]) == 1  # the second does not fit
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("C3(8, 8)")
+    assert lines[2].endswith("1x8x16x16 -> 1x8x16x16")
+    assert "does not run: " in lines[3]
+
+
+def test_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["bench", "op", "--model", "yolov5n", "--shape", "1", "3", "64", "64", "--repeats", "1", "--device", "cpu"]
+    assert main(argv) == 0
+    line = capsys.readouterr().out.splitlines()[2]
+    assert line.split()[:3] == ["yolov5n", "1,872,157", "0.045"]
+    assert line.endswith("1x3x64x64 -> 1x3x8x8x85, 1x3x4x4x85, 1x3x2x2x85")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["op"], "needs --op"),
+        (["op", "--op", "ReLU()", "--shape", "0"], "a side is at least 1"),
+        (["op", "--op", "ReLU()", "--repeats", "0"], "at least one pass"),
+        (["op", "--op", "ReLU()", "--device", "tpu"], "device 'tpu' is not understood"),
+        (["op", "--op", "ReLU()", "--device", "97"], "device '97' is not there"),
+        (["op", "--op", "ReLu()"], "did you mean"),
+        (["all"], "choose from"),
+    ],
+)
+def test_mistakes(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *argv]) == 2
+    assert says in capsys.readouterr().err

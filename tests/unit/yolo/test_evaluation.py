@@ -1,0 +1,189 @@
+"""The pass over batches, with a stand-in for the network whose raw maps are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from boxwright.data.index import DataIndex
+from boxwright.data.structures import Batch, Detections, Targets
+from boxwright.metrics.coco import CocoTruth
+from boxwright.metrics.protocol import truth_of
+from boxwright.yolo.evaluation import Evaluation, evaluate, to_original
+from boxwright.yolo.loss import LossOutput
+from tests.unit.metrics.scenes import HEIGHT, WIDTH, random_scene, record
+
+SCALE, PAD_TOP, PAD_LEFT = 2.0, 8.0, 16.0
+SIDE = 384  # network input: 2 * 160 + 2 * 16 wide
+
+
+class Oracle(nn.Module):
+    """Finds what it is told: raw maps are its answers, one row a box, already decoded."""
+
+    def __init__(self, index: DataIndex, *, confidence: float = 0.9) -> None:
+        super().__init__()
+        self.index = index
+        self.confidence = confidence
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        assert images.dtype == torch.float32
+        assert images.max() <= 1
+        numbers = (images[:, 0, 0, 0] * 255).round().int().tolist()  # each image holds its position
+        answers = torch.zeros(len(numbers), 8, 5 + self.index.num_classes)
+        for row, image in enumerate(numbers):
+            flat = truth_of(self.index, [image])
+            boxes = torch.from_numpy(flat.boxes) * SCALE + torch.tensor([PAD_LEFT, PAD_TOP] * 2)
+            for i, (box, label) in enumerate(zip(boxes, flat.labels.tolist(), strict=True)):
+                answers[row, i, :4] = torch.cat(((box[:2] + box[2:]) / 2, box[2:] - box[:2]))
+                answers[row, i, 4] = self.confidence - 0.01 * i
+                answers[row, i, 5 + label] = 1.0
+        return [answers]
+
+    def decode(self, raw: list[Tensor]) -> Tensor:
+        return raw[0]
+
+
+class Batches:
+    def __init__(self, index: DataIndex, batch_size: int = 3) -> None:
+        self.index = index
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.index), self.batch_size):
+            indices = torch.arange(start, min(start + self.batch_size, len(self.index)))
+            count = len(indices)
+            images = indices.to(torch.uint8).view(-1, 1, 1, 1).expand(count, 3, 32, SIDE).contiguous()
+            empty = Targets(torch.zeros(count, 1, 4), torch.zeros(count, 1).long(), torch.zeros(count, 1).bool())
+            yield Batch(
+                images=images,
+                targets=empty,
+                indices=indices,
+                original_sizes=torch.tensor([[HEIGHT, WIDTH]] * count),
+                scales=torch.full((count, 2), SCALE),
+                pads=torch.tensor([[PAD_TOP, PAD_LEFT]] * count),
+                paths=tuple(Path(f"{i}.jpg") for i in indices.tolist()),
+            )
+
+
+def run(index: DataIndex, model: nn.Module | None = None, **settings: object) -> Evaluation:
+    oracle: nn.Module = model or Oracle(index)
+    given = {"device": torch.device("cpu"), "coco_truth": CocoTruth.from_index(index)} | settings
+    return evaluate(oracle, Batches(index), index, **given)  # type: ignore[arg-type]  # a stand-in
+
+
+def test_an_oracle_is_perfect_by_every_metric() -> None:
+    index, _ = random_scene(1)
+    found = run(index)
+    assert found.map == pytest.approx(0.995)
+    assert (found.precision, found.recall) == (1, 1)
+    assert found.coco is not None
+    assert found.coco[0] == pytest.approx(1.0)
+    assert np.trace(found.confusion) == found.confusion.sum() == len(index.boxes) == found.num_labels
+    assert found.num_images == len(index)
+    assert found.losses is None
+
+
+def test_table_of_classes() -> None:
+    index, _ = random_scene(1)
+    found = run(index)
+    assert [row.name for row in found.per_class] == list(index.names)
+    owner = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
+    for class_id, row in enumerate(found.per_class):
+        assert row.num_labels == (index.classes == class_id).sum()
+        assert row.num_images == len(set(owner[index.classes == class_id].tolist()))
+        assert row.map == pytest.approx(0.995)
+        assert row.coco_ap == pytest.approx(1.0)
+
+
+def test_without_coco_truth_there_are_no_coco_numbers() -> None:
+    index, _ = random_scene(1)
+    found = run(index, coco_truth=None)
+    assert found.coco is None
+    assert all(row.coco_ap is None for row in found.per_class)
+
+
+def test_callback_gets_original_pixels_on_the_host() -> None:
+    index, _ = random_scene(1)
+    got: list[Detections] = []
+    run(index, on_batch=lambda batch, found: got.extend(found))
+    assert len(got) == len(index)
+    for image, one in enumerate(got):
+        np.testing.assert_allclose(one.boxes.numpy(), truth_of(index, [image]).boxes, atol=1e-3)
+
+
+def test_losses_are_the_mean_over_batches() -> None:
+    index, _ = random_scene(1)
+    calls: list[float] = []
+
+    def criterion(raw: list[Tensor], targets: Targets) -> LossOutput:
+        assert raw[0].dtype == torch.float32
+        calls.append(float(len(calls)))
+        return LossOutput(torch.zeros(()), torch.tensor([calls[-1], 1.0, 2.0]))
+
+    found = run(index, criterion=criterion, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    assert found.losses == (np.mean(calls), 1.0, 2.0)
+
+
+def test_mode_of_the_model_is_restored_and_nothing_has_a_gradient() -> None:
+    index, _ = random_scene(1)
+    for training in (True, False):
+        model = Oracle(index).train(training)
+        run(index, model)
+        assert model.training is training
+
+
+def test_mode_is_restored_when_a_batch_fails() -> None:
+    index, _ = random_scene(1)
+
+    def fail(batch: Batch, found: list[Detections]) -> None:
+        raise RuntimeError("stop")
+
+    model = Oracle(index).train()
+    with pytest.raises(RuntimeError, match="stop"):
+        run(index, model, on_batch=fail)
+    assert model.training
+
+
+def test_single_class() -> None:
+    index, _ = random_scene(1)
+    found = run(index, single_cls=True, coco_truth=CocoTruth.from_index(index.as_single_class()))
+    assert found.names == ("item",)
+    assert found.confusion.shape == (2, 2)
+    assert found.yolo.class_ids.tolist() == [0]
+    assert found.recall > 0.9
+
+
+@pytest.mark.parametrize("compat", ["faithful", "fixed"])
+@pytest.mark.parametrize("case", ["one image", "nothing found", "no labels", "no images"])
+def test_corner_cases_give_finite_numbers(case: str, compat: str) -> None:
+    boxes, classes = ([], []) if case == "no labels" else ([[10, 10, 60, 60]], [1])
+    records = [] if case == "no images" else [record(boxes, classes)]
+    index = DataIndex.from_records(records, ["a", "b"])
+    found = run(index, Oracle(index, confidence=0 if case == "nothing found" else 0.9), compat=compat)
+    expected = 0.995 if case == "one image" else 0.0
+    assert found.map == pytest.approx(expected)
+    assert found.coco is not None
+    assert found.coco[0] == pytest.approx({"one image": 1.0, "nothing found": 0.0}.get(case, -1.0))
+    for values in (found.precision, found.recall, found.map50, *vars_of(found)):
+        assert np.isfinite(values).all()
+
+
+def vars_of(found: Evaluation) -> tuple[object, ...]:
+    curves, speeds = found.curves, found.speeds
+    return curves.precision, curves.recall, curves.f1, curves.precision_at_recall, speeds.inference, speeds.metrics
+
+
+def test_to_original_clips_and_keeps_images_apart() -> None:
+    batch = next(iter(Batches(random_scene(1)[0], batch_size=2)))
+    boxes = torch.tensor([[0.0, 0.0, 1000.0, 1000.0], [PAD_LEFT, PAD_TOP, PAD_LEFT + 20, PAD_TOP + 10]])
+    one = Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([1, 2]))
+    found = to_original([Detections.empty(), one], batch)
+    assert [len(part) for part in found] == [0, 2]
+    assert found[1].boxes.tolist() == [[0, 0, WIDTH, HEIGHT], [0, 0, 10, 5]]
+    assert found[1].labels.tolist() == [1, 2]
+    assert to_original([one, one], batch, single_cls=True)[0].labels.tolist() == [0, 0]

@@ -1,0 +1,115 @@
+"""The run yaml: keys become settings, and every mistake names file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from boxwright.errors import UserError
+from boxwright.settings.load import load
+from boxwright.yolo.run_yaml import RunYaml, read_run_yaml
+from boxwright.yolo.settings import PredictConfig, RunConfig
+
+ARTICLE = """
+train_path: data/train
+val_path: [data/val, data/more.txt]
+task_name: thin things
+names: [a, b]
+gpu_ids: -1
+weights: yolov5x.pt
+source: pictures
+output_pos: out
+"""
+
+
+def read(folder: Path, text: str) -> RunYaml:
+    (folder / "run.yaml").write_text(text, encoding="utf-8")
+    return read_run_yaml(folder / "run.yaml")
+
+
+def test_defaults_are_those_of_the_article(tmp_path: Path) -> None:
+    run = read(tmp_path, ARTICLE)
+    config = load(RunConfig, run.training())
+    assert (config.imgsz, config.epochs, config.batch_size, config.val_period, config.save_period) == (416, 50, 4, 5, 5)
+    assert (config.save_name, config.device, config.model) == ("epoch_", "cpu", "")
+    assert config.weights == str(tmp_path / "yolov5x.pt")
+    assert run.names == ("a", "b")
+    assert run.paths("val_path") == (tmp_path / "data/val", tmp_path / "data/more.txt")
+    assert run.path("work_dir", "work_dir") == tmp_path / "work_dir"
+
+
+def test_a_prediction(tmp_path: Path) -> None:
+    config = load(PredictConfig, read(tmp_path, ARTICLE).prediction())
+    assert (config.imgsz, config.source, config.device) == (416, str(tmp_path / "pictures"), "cpu")
+    camera = load(PredictConfig, read(tmp_path, "weights: w.pt\nsource: 0\n").prediction())
+    assert camera.source == "0"
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("gpu_ids: 0", "0"),
+        ("gpu_ids: '1'", "1"),
+        ("gpu_ids: [2]", "2"),
+        ("gpu_ids: []", ""),
+        ("", ""),
+        ("gpu_ids:", ""),
+    ],
+)
+def test_gpu_ids(tmp_path: Path, text: str, device: str) -> None:
+    assert load(RunConfig, read(tmp_path, text).training()).device == device
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("names: {0: x, 1: y}", ("x", "y")), ("names: cell", ("cell",)), ("names: [1, 2]", ("1", "2"))]
+)
+def test_names(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
+    assert read(tmp_path, text).names == names
+
+
+def test_a_model_file_lies_beside_the_yaml(tmp_path: Path) -> None:
+    assert load(RunConfig, read(tmp_path, "model: yolov5x@v3.0").training()).model == "yolov5x@v3.0"
+    (tmp_path / "own.yaml").write_text("nc: 1\n")
+    assert load(RunConfig, read(tmp_path, "model: own.yaml").training()).model == str(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("\ntrain_pth: x", r"run.yaml:2: train_pth is no key of a run yaml; did you mean train_path\?"),
+        ("optim.lr0: 1", r"run.yaml:1: optim.lr0 is no key of a run yaml; a run yaml has train_path, .*flags"),
+        ("names: []", "run.yaml:1: names is a list of different class names"),
+        ("names: [a, a]", "names is a list of different"),
+        ("names: {0: a, 2: b}", "keys of names run from 0 to 1"),
+        ("- a", "run.yaml:1: settings are lines"),
+        ("epochs: 1\nepochs: 2", "run.yaml:2: epochs is set a second time"),
+    ],
+)
+def test_mistakes_of_reading(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epochs: many", r"epochs \(.*run.yaml:1, epochs\)"),
+        ("eval_interval: 0", r"val_period \(.*run.yaml:1, eval_interval\)"),
+        ("gpu_ids: [0, 1]", "run.yaml:1, gpu_ids: this version runs on one GPU, not 2"),
+        ("imgsz: [416, 640]", "run.yaml:1, imgsz: training and test size must be one number"),
+        ("weights: [a]", "run.yaml:1: weights is a path"),
+    ],
+)
+def test_mistakes_of_values_name_the_key(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load(RunConfig, read(tmp_path, text).training())
+
+
+def test_what_is_missing(tmp_path: Path) -> None:
+    run = read(tmp_path, "train_path: x")
+    run.need("train_path")
+    with pytest.raises(UserError, match=r"run.yaml lacks val_path \(images to validate on.*\), weights"):
+        run.need("train_path", "val_path", "weights")
+    with pytest.raises(UserError, match=r"run.yaml:1: val_path is a path or a list of paths, not 3"):
+        read(tmp_path, "val_path: 3").paths("val_path")

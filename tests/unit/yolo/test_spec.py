@@ -1,0 +1,146 @@
+"""Model yaml: what is accepted, and the sentence for what is not."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.errors import UserError
+from boxwright.yolo.build import build_model, read_spec
+from boxwright.yolo.spec import ModelSpec
+from boxwright.yolo.zoo import DARKNET_NAMES, NAMES, load_spec
+
+GOOD: dict[str, Any] = {
+    "nc": 3,
+    "depth_multiple": 0.33,
+    "width_multiple": 0.25,
+    "anchors": [[10, 13, 16, 30], [30, 61, 62, 45]],
+    "backbone": [[-1, 1, "Conv", [32, 6, 2, 2]], [-1, 1, "Conv", [64, 3, 2]], [-1, 3, "C3", [64]]],
+    "head": [
+        [-1, 1, "Conv", [64, 3, 2]],
+        [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+        [[-1, 2], 1, "Concat", [1]],
+        [[5, 3], 1, "Detect", ["nc", "anchors"]],
+    ],
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return copy.deepcopy(GOOD) | changes
+
+
+def row(index: int, value: Any) -> dict[str, Any]:
+    mapping = copy.deepcopy(GOOD)
+    part = "backbone" if index < 3 else "head"
+    mapping[part][index if index < 3 else index - 3] = value
+    return mapping
+
+
+def test_good_yaml_builds_and_runs() -> None:
+    model = build_model(ModelSpec.from_mapping(GOOD))
+    assert model.strides == (4, 8)
+    assert [tuple(x.shape) for x in model(torch.zeros(1, 3, 64, 32))] == [(1, 2, 16, 8, 8), (1, 2, 8, 4, 8)]
+
+
+ROUND_TRIPS = [*NAMES, *(f"{name}.yaml" for name in DARKNET_NAMES), "yolov5x@v1.0", "yolov5s@v3.0", "yolov5l6@v5.0"]
+
+
+@pytest.mark.parametrize("name", ROUND_TRIPS)
+def test_mapping_round_trip(name: str) -> None:
+    spec = load_spec(name, 7)
+    again = read_spec(spec.to_mapping(), "a checkpoint")
+    assert again.to_mapping() == spec.to_mapping()
+    assert again.num_classes == 7
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({k: v for k, v in GOOD.items() if k != "nc"}, "missing key nc"),
+        (changed(backbones=[]), "unknown key backbones"),
+        (changed(nc=0), "nc must be a whole number of at least 1, not 0"),
+        (changed(nc="three"), "nc must be a whole number"),
+        (changed(width_multiple=-1), "width_multiple must be a number above 0"),
+        (changed(depth_multiple="big"), "depth_multiple must be a number above 0"),
+        (changed(anchors=[[10, 13]]), "anchors must list 2 levels"),
+        (changed(anchors=[[10, 13, 16], [30, 61, 62, 45]]), "anchors of level 0 must be pairs"),
+        (changed(anchors=[[10, 13], [30, 61, 62, 45]]), "same number of anchors"),
+        (changed(anchors=[[10, "a"], [30, 61]]), "anchors of level 0"),
+        (changed(backbone="rows"), "backbone must be a list of rows"),
+        (changed(head=[]), "last row of head must be Detect"),
+        (row(1, [-1, 1, "Conv"]), r"backbone row 2 \(layer 1\): a row is \[from, number, block, arguments\]"),
+        (
+            row(2, [-1, 1, "Magic", [64]]),
+            r"backbone row 3 \(layer 2\): unknown block Magic \(known are Bottleneck, BottleneckCSP, C3,",
+        ),
+        (row(5, [[-1, 12], 1, "Concat", [1]]), r"head row 3 \(layer 5\): from 12 names no earlier layer"),
+        (row(5, [[-1, -9], 1, "Concat", [1]]), "from -9 names no earlier layer"),
+        (row(5, [["x"], 1, "Concat", [1]]), "from must be a layer number"),
+        (row(5, [[], 1, "Concat", [1]]), "from must be a layer number"),
+        (row(0, [0, 1, "Conv", [32, 6, 2, 2]]), "from 0 names no earlier layer"),
+        (row(3, [[1, 2], 1, "Conv", [64]]), r"Conv takes one layer, not \[1, 2\]"),
+        (row(1, [-1, 1, "Conv", []]), r"Conv takes \[channels: int, kernel: int = 1"),
+        (row(1, [-1, 1, "Conv", [64, 3, 2, 1, 1, 7]]), r"Conv takes .*, not \[64, 3, 2, 1, 1, 7\]"),
+        (row(1, [-1, 1, "Conv", ["wide"]]), r"Conv takes .*, not \['wide'\]"),
+        (row(1, [-1, 0, "Conv", [64]]), "number must be a whole number of at least 1"),
+        (row(1, [-1, 1, "Conv", [64, 3, 2, 1, 0]]), "Conv takes"),
+        (row(4, [-1, 1, "nn.Upsample", ["None", 3, "nearest"]]), "the layers do not fit together"),
+        (changed(activation="os.system('x')"), "unknown activation"),
+        (changed(activation="nn.LeakyReLU(__import__('os'))"), "unknown activation"),
+    ],
+)
+def test_mistakes_are_named(mapping: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        build_model(ModelSpec.from_mapping(mapping, "my.yaml"))
+    assert "activation" in message or "my.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("nn.SiLU()", torch.nn.SiLU),
+        ("nn.LeakyReLU(0.1)", torch.nn.LeakyReLU),
+        ("Hardswish", torch.nn.Hardswish),
+        ("nn.ReLU(inplace=True)", torch.nn.ReLU),
+        ("nn.LeakyReLU(0.1, inplace=True)", torch.nn.LeakyReLU),
+    ],
+)
+def test_activation_of_the_yaml(text: str, kind: type) -> None:
+    model = build_model(ModelSpec.from_mapping(changed(activation=text)))
+    assert isinstance(model.model[0].act, kind)
+    assert getattr(model.model[0].act, "negative_slope", 0.1) == 0.1
+    assert ModelSpec.from_mapping(model.spec.to_mapping()).activation == text
+
+
+def test_number_of_anchors_instead_of_anchors() -> None:
+    spec = ModelSpec.from_mapping(changed(anchors=4))
+    assert spec.anchors_to_find
+    assert spec.to_mapping()["anchors"] == 4
+    assert ModelSpec.from_mapping(spec.to_mapping()).anchors == spec.anchors
+    model = build_model(spec)
+    assert model.head.anchors.shape == (2, 4, 2)
+    assert (model.head.anchors > 0).all()
+
+
+def test_yaml_files(tmp_path: Path) -> None:
+    path = tmp_path / "mein modell.yaml"
+    path.write_text("nc: 80\nanchors: 3\nbackbone: []\nhead: [[[-1], 1, Detect, [nc, anchors]]]\n", encoding="utf-8")
+    assert load_spec(str(path), 5).num_classes == 5
+    path.write_text("nc: [", encoding="utf-8")
+    with pytest.raises(UserError, match=r"mein modell\.yaml: not valid yaml"):
+        load_spec(str(path), None)
+    path.write_text("- a\n", encoding="utf-8")
+    with pytest.raises(UserError, match="a model yaml is a mapping"):
+        load_spec(str(path), None)
+    with pytest.raises(UserError, match="no model 'yolov5q': known names are yolov5n, "):
+        load_spec("yolov5q", None)
+    assert load_spec("yolov5s.yaml", None) == load_spec("yolov5s", None)
+
+
+def test_names_must_match_the_classes() -> None:
+    with pytest.raises(UserError, match="3 classes but 2 names"):
+        build_model(ModelSpec.from_mapping(GOOD), ["a", "b"])
