@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 MODULES = [path for top in ("src", "tests", "benchmarks") for path in sorted((ROOT / top).rglob("*.py"))]
 
-MAX_FILE_LINES = 400  # past ~350 a file wants to be two
+MAX_FILE_LINES = 600  # a file is a chapter
 MAX_FUNCTION_LINES = 70  # its docstring not counted
 NAMES_OF_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper", "general"}
 
