@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.nuscenes.structures import FusionTargets
+from boxwright.centerfusion.structures import FusionTargets
 
 
 def golden_targets(arrays: Mapping[str, np.ndarray], prefix: str = "") -> FusionTargets:

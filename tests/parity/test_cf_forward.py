@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boxwright.centerfusion.frustum import FrustumOptions
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
-from boxwright.nuscenes.structures import RawHeads
+from boxwright.centerfusion.structures import RawHeads
 from tests.golden import fill_module, golden_cases, read_case
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}

@@ -17,7 +17,8 @@ from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build
 from boxwright.centerfusion.postprocess import CenterPeaks, decode, merge_flipped, to_detections, with_mirror
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.samples import SampleArrays, SampleMaker, empty_sample
-from boxwright.nuscenes.structures import Detections3d, RawHeads
+from boxwright.centerfusion.structures import RawHeads
+from boxwright.nuscenes.structures import Detections3d
 from boxwright.nuscenes.submission import to_global, write_submission
 from tests.golden import fill_module, golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of

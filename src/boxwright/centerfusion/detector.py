@@ -76,7 +76,7 @@ class FusionDetector:
         Args:
             image: a file, or an (H, W, 3) uint8 RGB array.
             intrinsics: (3, 3) or (3, 4) camera matrix in pixels of this image.
-            radar: (18, N) points in the frame of the camera, see `structures3d.RADAR_FIELDS`; rows 8 and 9 hold the
+            radar: (18, N) points in the frame of the camera, see `RADAR_FIELDS`; rows 8 and 9 hold the
                 velocity along camera x and z, compensated for the own motion. None: no returns.
             score_threshold: scores are higher.
             max_detections: most boxes an image.

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
+from boxwright.centerfusion.structures import FusionBatch, RawHeads
 from boxwright.nuscenes.metric import NuscenesMetrics
 from boxwright.nuscenes.metric import evaluate as measure
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.structures import Detections3d, FusionBatch, GlobalBoxes, RawHeads
+from boxwright.nuscenes.structures import Detections3d, GlobalBoxes
 from boxwright.nuscenes.submission import to_global
 from boxwright.yolo.evaluation import Speeds, Stopwatch, eval_mode
 

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import COARSEST_STRIDE, FAMILY, STRIDE
+from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
 from boxwright.inference.export_onnx import save_onnx, trace
 from boxwright.inference.exported import METADATA_KEY, require
-from boxwright.nuscenes.structures import CLASS_NAMES, RawHeads
+from boxwright.nuscenes.structures import CLASS_NAMES
 
 _LARGEST_BATCH = 1024
 _FIELD_OF_VIEW = 0.75  # focal length of a made camera as part of the width of its image, about that of nuScenes

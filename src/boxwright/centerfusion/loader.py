@@ -12,12 +12,12 @@ import torch
 
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.samples import SampleArrays, SampleMaker, room_for_images
+from boxwright.centerfusion.structures import FusionBatch, FusionTargets
 from boxwright.centerfusion.targets import TargetArrays, room_for_targets
 from boxwright.data.collate import batch_block
 from boxwright.data.rng import sample_generator
 from boxwright.data.sampler import BatchPlan, Share
 from boxwright.nuscenes.records import FusionSource
-from boxwright.nuscenes.structures import FusionBatch, FusionTargets
 from boxwright.yolo.loader import TrainKey, TrainLoader, ValKey, ValLoader
 
 FusionTrainLoader = TrainLoader[FusionBatch]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from boxwright.centerfusion.head_values import at_cells, at_least_float32, depth_from_raw
-from boxwright.nuscenes.structures import FusionTargets, RawHeads
+from boxwright.centerfusion.structures import FusionTargets, RawHeads
 
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {

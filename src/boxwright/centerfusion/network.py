@@ -20,8 +20,9 @@ from boxwright.centerfusion.dla_up import DlaUp, IdaUp
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.head_values import raw_from_depth
 from boxwright.centerfusion.heads import CAMERA_HEADS, FIRST_HEADS, SECOND_HEADS, make_head
+from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
-from boxwright.nuscenes.structures import CLASS_NAMES, RawHeads
+from boxwright.nuscenes.structures import CLASS_NAMES
 
 BACKBONE = ("base.", "dla_up.", "ida_up.")
 """What the names of the parameters begin with that make the features; the others are heads."""

@@ -17,7 +17,8 @@ from torch import Tensor
 from boxwright.centerfusion import heatmap
 from boxwright.centerfusion.angles import decode_rotation, rotation_from_alpha
 from boxwright.centerfusion.head_values import at_cells, at_least_float32, depth_from_raw, raw_from_depth
-from boxwright.nuscenes.structures import Detections3d, RawHeads
+from boxwright.centerfusion.structures import RawHeads
+from boxwright.nuscenes.structures import Detections3d
 from boxwright.ops.boxes3d import unproject
 
 _AVERAGED = ("hm", "dep", "dep_sec", "wh", "dim")  # by the flip test, as they come out of their activation

@@ -27,7 +27,7 @@ class RadarPoints:
 
     Args:
         pixels: (3, N) u, v, depth (m) in the original image, mirrored where it is.
-        points: (18, N), see `structures3d.RADAR_FIELDS`; x and velocity along it mirrored where the image is.
+        points: (18, N), see `nuscenes.structures.RADAR_FIELDS`; x and velocity along it mirrored where the image is.
     """
 
     pixels: Array

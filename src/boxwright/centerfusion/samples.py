@@ -30,7 +30,7 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class SampleArrays:
-    """One image's share of `structures3d.FusionBatch`, or a whole batch's with one more dimension in front.
+    """One image's share of `centerfusion.structures.FusionBatch`, or a whole batch's with one more dimension in front.
 
     Args:
         image: (h, w, 3) float32 BGR, normalised.

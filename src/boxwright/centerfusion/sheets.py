@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.centerfusion.color import MEAN, STD
+from boxwright.centerfusion.structures import FusionBatch
 from boxwright.drawing.lettering import Image, draw_boxes, draw_tag
 from boxwright.drawing.sheets import fit, tile, write_image
-from boxwright.nuscenes.structures import CLASS_NAMES, FusionBatch
+from boxwright.nuscenes.structures import CLASS_NAMES
 
 _CELL_SIDE = 640
 _CAPTION = (40, 40, 40)

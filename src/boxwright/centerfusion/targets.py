@@ -23,7 +23,7 @@ _VX: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class TargetArrays:
-    """One image's share of `structures3d.FusionTargets`, without the batch dimension; see there."""
+    """One image's share of `centerfusion.structures.FusionTargets`, without the batch dimension; see there."""
 
     heatmap: npt.NDArray[np.float32]
     cell: npt.NDArray[np.int64]

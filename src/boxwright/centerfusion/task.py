@@ -17,12 +17,13 @@ from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
+from boxwright.centerfusion.structures import FusionBatch, RawHeads
 from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.nuscenes.metric_tables import SHORT_ERRORS
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d, FusionBatch, RawHeads
+from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
 
 _SHORT_NAMES = {name: f"m{short}" for name, short in SHORT_ERRORS.items()}
 

@@ -87,7 +87,7 @@ def draw_radar(image: Image, radar: Array, calib: Array) -> Image:
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        radar: (18, N) points in the camera frame, see `structures3d.RADAR_FIELDS`; rows 8 and 9 are the velocity along
+        radar: (18, N) points in the camera frame, see `RADAR_FIELDS`; rows 8 and 9 are the velocity along
             camera x and z.
         calib: camera matrix for this image.
     """

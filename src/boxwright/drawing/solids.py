@@ -105,7 +105,7 @@ def solids_of_global(boxes: GlobalBoxes) -> SolidBoxes:
 
 
 def radar_points(radar: Array) -> RadarPoints:
-    """Radar of one image, (18, N) in the frame of its camera, see `structures3d.RADAR_FIELDS`.
+    """Radar of one image, (18, N) in the frame of its camera, see `nuscenes.structures.RADAR_FIELDS`.
 
     Rows vx_comp and vy_comp hold the velocity along the camera's x and z, as `FusionSource.radar` gives them.
     """

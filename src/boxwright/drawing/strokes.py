@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 Color = tuple[int, int, int]
 
 FAR_COLOR = 60.0  # metres: from here on radar points have the colour of the far end
-# BGR by class of `structures3d.CLASS_NAMES`: readable on a street and on a dark ground, none like the white of
+# BGR by class of `nuscenes.structures.CLASS_NAMES`: readable on a street and on a dark ground, none like the white of
 # annotations.
 CLASS_COLORS: tuple[Color, ...] = (
     (255, 160, 64),

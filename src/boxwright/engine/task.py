@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from boxwright.centerfusion.structures import FusionBatch
 from boxwright.data.structures import Batch, Detections
-from boxwright.nuscenes.structures import Detections3d, FusionBatch
+from boxwright.nuscenes.structures import Detections3d
 
 AnyBatch = Batch | FusionBatch
 AnyDetections = Detections | Detections3d

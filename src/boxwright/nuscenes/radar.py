@@ -31,7 +31,7 @@ _LONGEST_HEADER = 4096  # bytes
 
 
 def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
-    """(18, N) points of a binary .pcd file in the frame of its radar, see `structures3d.RADAR_FIELDS`.
+    """(18, N) points of a binary .pcd file in the frame of its radar, see `nuscenes.structures.RADAR_FIELDS`.
 
     Args:
         file: a radar sweep of nuScenes.

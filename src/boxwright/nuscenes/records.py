@@ -53,7 +53,7 @@ class ImageRecord:
     Args:
         path: its file.
         width, height: pixels.
-        sensor: 1..6, see `structures3d.CAMERAS`.
+        sensor: 1..6, see `nuscenes.structures.CAMERAS`.
         sample: position of its key frame in the split's list of sample tokens.
         calib: (3, 4) camera matrix, [K | 0].
         global_from_cam: (4, 4).
@@ -80,6 +80,6 @@ class FusionSource(Protocol):
         ...
 
     def radar(self, position: int) -> Array:
-        """(18, N) accumulated radar points in the camera frame, see `structures3d.RADAR_FIELDS`; rows 8 and 9 are
+        """(18, N) accumulated radar points in the camera frame, see `RADAR_FIELDS`; rows 8 and 9 are
         the velocity along camera x and z. (18, 0) where there is none."""
         ...

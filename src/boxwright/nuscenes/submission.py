@@ -49,7 +49,7 @@ class SeenBoxes(GlobalBoxes):
     """Predictions that remember their camera.
 
     Args:
-        sensors: (N,) int64 camera 1..6, see `structures3d.CAMERAS`.
+        sensors: (N,) int64 camera 1..6, see `nuscenes.structures.CAMERAS`.
     """
 
     sensors: Ints

@@ -16,8 +16,8 @@ from boxwright.centerfusion.head_values import raw_from_depth
 from boxwright.centerfusion.network import CenterFusionSpec, build_centerfusion
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.samples import make_sample
+from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
-from boxwright.nuscenes.structures import RawHeads
 from tests.unit.drawing.scenes3d import CALIB, camera, radar
 
 SETTINGS = SampleSettings(input_hw=(128, 224))  # 32 x 56 cells, 7.14 pixels of the image each

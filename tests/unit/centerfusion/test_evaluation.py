@@ -17,9 +17,10 @@ from boxwright.centerfusion.loader import FusionValLoader, make_val_loader
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
 from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.structures import FusionBatch, RawHeads
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.structures import FusionBatch, GlobalBoxes, RawHeads
+from boxwright.nuscenes.structures import GlobalBoxes
 from tests.integration.fusion_runs import VERSION, write_root
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from boxwright.centerfusion.loader import FusionTrainLoader, make_train_loader, make_val_loader
+from boxwright.centerfusion.structures import FusionBatch
 from boxwright.errors import UserError
-from boxwright.nuscenes.structures import FusionBatch
 from tests.unit.centerfusion.scenes3d import SMALL, Scenes, write_scenes
 
 SETTINGS = replace(SMALL, scale=0.2, aug_rot=0.3, rotate=5.0)

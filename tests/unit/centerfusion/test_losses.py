@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS, CenterLoss
-from boxwright.nuscenes.structures import FusionTargets, RawHeads
+from boxwright.centerfusion.structures import FusionTargets, RawHeads
 
 CHANNELS = {
     "hm": 10,

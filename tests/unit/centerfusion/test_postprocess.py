@@ -9,7 +9,8 @@ import torch
 
 from boxwright.centerfusion.head_values import depth_from_raw, raw_from_depth
 from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
-from boxwright.nuscenes.structures import Detections3d, RawHeads
+from boxwright.centerfusion.structures import RawHeads
+from boxwright.nuscenes.structures import Detections3d
 
 CHANNELS = {
     "hm": 10,

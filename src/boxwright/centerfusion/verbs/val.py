@@ -14,6 +14,7 @@ from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, 
 from boxwright.centerfusion.loader import FusionValLoader, make_val_loader
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.settings import FusionValConfig
+from boxwright.centerfusion.structures import FusionBatch
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import TrainedFusion, open_trained
 from boxwright.engine.device import select_device
@@ -23,7 +24,6 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.metric import evaluate
 from boxwright.nuscenes.metric_tables import format_metrics
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.structures import FusionBatch
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
 from boxwright.yolo.evaluation import Speeds
 
