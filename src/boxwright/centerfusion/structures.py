@@ -61,9 +61,7 @@ class FusionBatch:
     """What a loader of camera and radar yields."""
 
     images: Tensor  # (B, 3, h, w) float32 BGR, normalised, in channels_last memory
-    radar: (
-        Tensor  # (B, 3, H, W) float32 radar pillars on the grid: depth (m), velocity right, forward (m/s); 0: no return
-    )
+    radar: Tensor  # (B, 3, H, W) float32 radar pillars: depth (m), velocity right and forward (m/s); 0 is no return
     calibs: Tensor  # (B, 3, 4) float32 camera matrix of the original image, in pixels
     image_from_grid: Tensor  # (B, 2, 3) float32 affine map of grid cells to pixels of the original image
     targets: FusionTargets
