@@ -36,8 +36,8 @@ from boxwright.centerfusion.samples import SampleMaker, empty_sample
 from boxwright.data.images import read_image
 from boxwright.data.rng import sample_generator
 from boxwright.nuscenes.index import open_nuscenes
-from boxwright.nuscenes.records import FusionSource, ImageAnnotations, ImageRecord
 from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.structures import FusionSource, ImageAnnotations, ImageRecord
 
 IMAGE_HW = (900, 1600)
 SWEEPS = 3

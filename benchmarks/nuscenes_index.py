@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TextIO
 
 from boxwright.nuscenes.index import open_nuscenes
-from boxwright.nuscenes.layout import CHANNELS, CLASS_OF_CATEGORY
 from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.structures import CHANNELS, CLASS_OF_CATEGORY
 
 FULL = 1_166_187  # annotations of v1.0-trainval
 SAMPLES, ANNOTATIONS, INSTANCES = 40, 34, 75  # of a scene; of a key frame; of a scene

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from boxwright.nuscenes.records import ImageAnnotations, ImageRecord
+from boxwright.nuscenes.structures import ImageAnnotations, ImageRecord
 
 
 def record_of(image: dict[str, Any], annotations: list[dict[str, Any]], folder: Path) -> ImageRecord:

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from boxwright.nuscenes.annotations import boxes_in_camera
+from boxwright.nuscenes.geometry import boxes_in_camera, inverses
 from boxwright.nuscenes.index import open_nuscenes
-from boxwright.nuscenes.poses import inverses
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import CAMERAS
 from tests.golden import SHARED

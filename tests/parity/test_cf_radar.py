@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.nuscenes.poses import inverses, transforms
+from boxwright.nuscenes.geometry import inverses, transforms
 from boxwright.nuscenes.radar import accumulate, read_radar
 from tests.golden import GOLDEN, golden_cases, read_case
 

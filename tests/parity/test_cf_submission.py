@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.nuscenes.records import ImageAnnotations, ImageRecord
-from boxwright.nuscenes.structures import Detections3d
+from boxwright.nuscenes.structures import Detections3d, ImageAnnotations, ImageRecord
 from boxwright.nuscenes.submission import read_submission, to_global, write_submission
 from tests.golden import golden_cases, read_case
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boxwright.centerfusion.draws import Draws
-from boxwright.nuscenes.records import Array
+from boxwright.ops.arrays import Floats as Array
 
 MEAN: Final = np.array([0.40789654, 0.44719302, 0.47026115])  # blue, green, red of a unit image, published
 STD: Final = np.array([0.28863828, 0.27408164, 0.27809835])

@@ -9,8 +9,7 @@ from pathlib import Path
 from boxwright.centerfusion.settings import FusionConfig
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
-from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.splits import EVERYTHING, splits_there
+from boxwright.nuscenes.split import EVERYTHING, NuscenesSplit, splits_there
 
 
 def open_root(data: str, version: str, *, allow_missing: bool) -> NuscenesIndex:

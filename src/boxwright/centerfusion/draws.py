@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.nuscenes.records import Array
+from boxwright.ops.arrays import Floats as Array
 
 _BORDER = 128  # pixels that a random centre keeps from the border of the image
 _FACTORS = np.arange(0.6, 1.4, 0.1)

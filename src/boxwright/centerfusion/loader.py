@@ -17,7 +17,7 @@ from boxwright.centerfusion.targets import TargetArrays, room_for_targets
 from boxwright.data.collate import batch_block
 from boxwright.data.rng import sample_generator
 from boxwright.data.sampler import BatchPlan, Share
-from boxwright.nuscenes.records import FusionSource
+from boxwright.nuscenes.structures import FusionSource
 from boxwright.yolo.loader import TrainKey, TrainLoader, ValKey, ValLoader
 
 FusionTrainLoader = TrainLoader[FusionBatch]

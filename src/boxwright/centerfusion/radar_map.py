@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boxwright.centerfusion.warp import map_points
-from boxwright.nuscenes.records import Array
+from boxwright.ops.arrays import Floats as Array
 
 _VX, _VZ = 8, 9  # rows of accumulated radar: velocity along x and z of the camera
 _MARGIN: Final = 1  # pixels of the image's border where points are left out

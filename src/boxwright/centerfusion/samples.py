@@ -17,7 +17,8 @@ from boxwright.centerfusion.radar_map import paint_pillars, visible_points
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.targets import TargetArrays, mirror_annotations, room_for_targets, write_targets
 from boxwright.centerfusion.warp import Pixels, affine_map, inverse, mirrored, read_warped
-from boxwright.nuscenes.records import Array, FusionSource, ImageRecord
+from boxwright.nuscenes.structures import FusionSource, ImageRecord
+from boxwright.ops.arrays import Floats as Array
 
 
 @dataclass(frozen=True, slots=True)

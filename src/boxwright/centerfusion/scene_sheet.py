@@ -28,9 +28,8 @@ from boxwright.drawing.solids import (
     solids_of_global,
 )
 from boxwright.drawing.strokes import FAR_COLOR, depth_colors, solid_color
-from boxwright.nuscenes.poses import inverses
-from boxwright.nuscenes.records import ImageRecord
-from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, Detections3d, GlobalBoxes
+from boxwright.nuscenes.geometry import inverses
+from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, Detections3d, GlobalBoxes, ImageRecord
 
 Array = npt.NDArray[np.float64]
 

@@ -14,8 +14,8 @@ import torch
 
 from boxwright.centerfusion.heatmap import draw_gaussians, gaussian_radius
 from boxwright.centerfusion.warp import map_points
-from boxwright.nuscenes.records import Array, ImageAnnotations
-from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES
+from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, ImageAnnotations
+from boxwright.ops.arrays import Floats as Array
 
 _FAMILY_OF_ATTRIBUTE: Final = np.array([name.split(".")[0] for name in ATTRIBUTE_NAMES])
 _VX: Final = 0

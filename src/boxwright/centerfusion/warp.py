@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from boxwright.data.images import read_indexed_image
-from boxwright.nuscenes.records import Array, ImageRecord
+from boxwright.nuscenes.structures import ImageRecord
+from boxwright.ops.arrays import Floats as Array
 
 _ROUNDING: Final = 1e-6  # a scale of one half may come out a little larger
 _LARGEST_REDUCTION: Final = 8

@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
     if given["version"] or given["allow_missing"] or is_nuscenes_root(named[0]):
         if given["plots"]:
             asked.error("--plots draws data sets of 2-D boxes, which nuScenes is not")
-        from boxwright.nuscenes.check_verb import check_nuscenes
+        from boxwright.nuscenes.check import check_nuscenes
 
         return check_nuscenes(named[0], given["version"], allow_missing=given["allow_missing"])
     from boxwright.yolo.verbs.check import check

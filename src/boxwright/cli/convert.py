@@ -141,7 +141,7 @@ def _split(source: str, target: str, given: Mapping[str, Any]) -> int:
 
 
 def _nuscenes(source: str, target: str, given: dict[str, Any]) -> int:
-    from boxwright.nuscenes.convert_verb import convert_nuscenes
+    from boxwright.nuscenes.convert import convert_nuscenes
 
     for file, images, boxes in convert_nuscenes(source, target, given.pop("version", "v1.0-mini"), **given):
         print(f"{file}: {images} images, {boxes} annotations")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from boxwright.nuscenes.poses import rotation_matrices
+from boxwright.nuscenes.geometry import rotation_matrices
 from boxwright.nuscenes.structures import RADAR_FIELDS, Detections3d, GlobalBoxes
 from boxwright.ops.boxes3d import corners_camera
 

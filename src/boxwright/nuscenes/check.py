@@ -3,26 +3,80 @@
 What is not here: mistakes in the tables that training reads; `open_nuscenes` refuses those.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
 from boxwright.data.image_header import BrokenImageError, image_size
 from boxwright.data.index import Problem
 from boxwright.data.threads import in_threads
 from boxwright.errors import UserError
-from boxwright.nuscenes.index import NuscenesIndex
-from boxwright.nuscenes.missing import absent
+from boxwright.nuscenes.index import NuscenesIndex, absent, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
-from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES
-from boxwright.nuscenes.tables import read_table
+from boxwright.nuscenes.split import scenes_of_split, splits_there
+from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES
+from boxwright.nuscenes.tables import read_table, versions_of
+from boxwright.ops.arrays import Array, Ints
+
+
+def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False) -> int:
+    """Read all tables, images and radar sweeps of a version, list what is wrong, say what is there.
+
+    Args:
+        data: nuScenes root.
+        version: folder of its tables; empty: the only one that there is.
+        allow_missing: files that are not there are listed, but are no fault.
+
+    Returns:
+        1 if training would fail or leave something out, else 0.
+
+    Raises:
+        UserError: the version is not there, a table is missing or damaged, or a token points nowhere.
+    """
+    there = versions_of(Path(data).expanduser())
+    if not version and len(there) > 1:
+        raise UserError(f"{data} has several versions: name one with --version ({', '.join(there)})")
+    index = open_nuscenes(data, version or "".join(there), allow_missing=allow_missing)
+    console = Console(soft_wrap=True, highlight=False)
+    found: list[Problem] = []
+    for problem in problems_of(index):
+        console.print(str(problem), markup=False)
+        found.append(problem)
+    console.print(_splits(index))
+    console.print(_classes(index))
+    kinds = Counter(problem.kind for problem in found)
+    console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))
+    return int(any(problem.drops for problem in found))
+
+
+def _splits(index: NuscenesIndex) -> Table:
+    table = Table("split", "scenes", "key frames", "images", "annotations")
+    samples, images = index.arrays["samples"]["scene"], index.arrays["images"]["sample"]
+    rows = index.arrays["annotations"]
+    annotations = rows["sample"][rows["label"] != BIKE_RACK]
+    for split in splits_there(index.scenes, index.folder):
+        scenes = scenes_of_split(split, index.scenes, index.folder)
+        chosen = np.isin(index.scenes, scenes)[samples]
+        cells = (len(scenes), chosen.sum(), chosen[images].sum(), chosen[annotations].sum())
+        table.add_row(split, *(str(cell) for cell in cells))
+    return table
+
+
+def _classes(index: NuscenesIndex) -> Table:
+    table = Table("class", "annotations", "with a known velocity", "with an attribute", "median points")
+    rows = index.arrays["annotations"]
+    for label, name in enumerate(CLASS_NAMES):
+        some = rows[rows["label"] == label]
+        known = int(np.isfinite(some["velocity"]).all(1).sum())
+        points = f"{np.median(some['points']):.0f}" if len(some) else ""
+        table.add_row(f"{label} {name}", str(len(some)), str(known), str(int((some["attribute"] >= 0).sum())), points)
+    return table
+
 
 _UNREAD = ("visibility", "log", "map")  # tables of the format that training does not need
 _NAMED = 20  # missing files of a folder that are named one by one
@@ -31,7 +85,7 @@ _BATCH = 2048  # files read together
 
 def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
     """Everything that is wrong, file by file; every image is decoded and every radar sweep read."""
-    yield from _tables(index)
+    yield from _unread_tables(index)
     images, radars = (np.arange(len(index.arrays[name]), dtype=np.int64) for name in ("images", "radars"))
     lost, gone = absent(index, "image", images), absent(index, "radar", radars)
     drops = "" if index.allow_missing else "image"
@@ -42,10 +96,10 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
     yield from _read(np.setdiff1d(images, lost), lambda image: _image(index, image))
     yield from _read(np.setdiff1d(radars, gone), lambda sweep: _sweep(index, sweep))
     yield from _sensors(index)
-    yield from _classes(index)
+    yield from _unseen_classes(index)
 
 
-def _tables(index: NuscenesIndex) -> Iterator[Problem]:
+def _unread_tables(index: NuscenesIndex) -> Iterator[Problem]:
     for table in _UNREAD:
         file = index.folder / f"{table}.json"
         try:
@@ -72,7 +126,7 @@ def _missing(index: NuscenesIndex, names: list[str], kind: str) -> Iterator[tupl
             yield index.root / folder, 0, f"{count - _NAMED} more {kind}s of this folder are missing"
 
 
-def _read(positions: NDArray[np.int64], look: Callable[[int], Problem | None]) -> Iterator[Problem]:
+def _read(positions: Ints, look: Callable[[int], Problem | None]) -> Iterator[Problem]:
     for start in range(0, len(positions), _BATCH):
         found = in_threads(look, positions[start : start + _BATCH].tolist())
         yield from (problem for problem in found if problem is not None)
@@ -115,11 +169,11 @@ def _sensors(index: NuscenesIndex) -> Iterator[Problem]:
         yield Problem("sample without radar", file, 0, text + _token(tokens, lacking))
 
 
-def _token(tokens: NDArray[np.bytes_], positions: NDArray[Any]) -> str:
+def _token(tokens: Array, positions: Array) -> str:
     return bytes(tokens[positions[0]]).decode()
 
 
-def _classes(index: NuscenesIndex) -> Iterator[Problem]:
+def _unseen_classes(index: NuscenesIndex) -> Iterator[Problem]:
     labels = index.arrays["annotations"]["label"]
     if not len(labels):
         return

@@ -7,21 +7,51 @@ velocities are NaN, which strict JSON does not know.
 Source: published CenterFusion behaviour (its converter), of which this is no copy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.errors import UserError
-from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.index import open_nuscenes
+from boxwright.nuscenes.split import NuscenesSplit, usual_splits
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES
+from boxwright.ops.arrays import Array
+
+
+def convert_nuscenes(
+    source: str | Path, target: str | Path, version: str, *, sweeps: int = 3, allow_missing: bool = False
+) -> Iterator[tuple[Path, int, int]]:
+    """Write each split as `TARGET/annotations_{N}sweeps/SPLIT.json`, or `TARGET/annotations/SPLIT.json` for one sweep.
+
+    A file that is there is written anew. The published converter writes 6 sweeps while its training reads 3; here one
+    number names both folder and content.
+
+    Args:
+        source: nuScenes root.
+        target: folder, which may be the root itself.
+        version: folder of its tables.
+        sweeps: radar sweeps to gather, at least 1.
+        allow_missing: leave out images and radar sweeps whose files are not there.
+
+    Yields:
+        the file, its number of images and of annotations, split by split.
+
+    Raises:
+        UserError: the version cannot be read, files are missing, or the target cannot be written.
+    """
+    if sweeps < 1:
+        raise UserError(f"convert nuscenes --sweeps takes 1 or more, not {sweeps}")
+    index = open_nuscenes(source, version, allow_missing=allow_missing)
+    folder = Path(target).expanduser() / ("annotations" if sweeps == 1 else f"annotations_{sweeps}sweeps")
+    for split in usual_splits(index.scenes, index.folder):
+        file = folder / f"{split}.json"
+        yield file, *write_published(NuscenesSplit(index, split, sweeps), file)
+
 
 _SENSORS_A_VIDEO = 20  # images are sorted by video id times this plus sensor id
 
@@ -110,7 +140,7 @@ def _image(split: NuscenesSplit, position: int, video: int) -> dict[str, Any]:
     }
 
 
-def _annotations(split: NuscenesSplit, videos: NDArray[Any]) -> Iterable[dict[str, Any]]:
+def _annotations(split: NuscenesSplit, videos: Array) -> Iterable[dict[str, Any]]:
     arrays = split.index.arrays
     used, video = 0, 0
     tracks: dict[int, int] = {}
@@ -128,7 +158,7 @@ def _annotations(split: NuscenesSplit, videos: NDArray[Any]) -> Iterable[dict[st
                 yield about | _annotation(shown, box, track)
 
 
-def _annotation(shown: NDArray[Any], box: NDArray[Any], track: int) -> dict[str, Any]:
+def _annotation(shown: Array, box: Array, track: int) -> dict[str, Any]:
     width, length, height = box["size"].tolist()
     velocity = shown["velocity"].tolist()
     return {

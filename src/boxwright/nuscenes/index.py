@@ -1,31 +1,155 @@
 """The index of a nuScenes version: its key frames, images, radar sweeps and annotations as flat arrays on disk.
 
 Built once from the tables, which are read record by record; later runs, other ranks and workers map the same files.
-What is not here: what a split has (split), reading radar files (radar), writing the published format (convert).
+The folder of an index is named after all that it depends on, the content of the tables, so any edit of a table makes
+another index. It is written under another name and renamed when it is whole. An index that cannot be kept costs time,
+never the run.
 """
 
-from __future__ import annotations
-
+import atexit
 import hashlib
+import json
+import logging
 import os
+import shutil
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib import format as npy
 
 from boxwright.data.cache import user_cache_dir
-from boxwright.nuscenes.annotations import hidden_behind_others, seen_in_images
-from boxwright.nuscenes.build_annotations import read_annotations
-from boxwright.nuscenes.build_sensors import read_samples, read_sensors
-from boxwright.nuscenes.index_file import IndexFolder, RowWriter, map_arrays, read_folder, tables_digest
-from boxwright.nuscenes.layout import SEEN
+from boxwright.nuscenes.build import read_annotations, read_samples, read_sensors
+from boxwright.nuscenes.geometry import hidden_behind_others, seen_in_images
+from boxwright.nuscenes.structures import SEEN
 from boxwright.nuscenes.tables import TABLES, version_folder
+from boxwright.ops.arrays import Array, Ints
+
+_LAYOUT = 2  # goes up when the arrays change
+_META = "index.json"
+_THREADS = 4
+_CHUNK = 1 << 20
+_log = logging.getLogger("boxwright.data")
+
+
+def tables_digest(folder: Path, tables: Iterable[str]) -> str:
+    """Digest of the content of tables, which may be missing, and of the layout of the index."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = list(pool.map(_content, [folder / f"{table}.json" for table in tables]))
+    return hashlib.sha256(b"\0".join([str(_LAYOUT).encode(), *parts])).hexdigest()[:32]
+
+
+def _content(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        return f"missing {error.errno}".encode()
+
+
+class IndexFolder:
+    """A folder of arrays being written; nobody sees it before `keep`.
+
+    Args:
+        parent: where indices lie; made if it is not there.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            self.path = Path(tempfile.mkdtemp(dir=parent, suffix=".tmp"))
+        except OSError as error:
+            _log.info("the index is not kept: %s", error)
+            self.path = Path(tempfile.mkdtemp(prefix="boxwright-"))
+
+    def write(self, name: str, array: Array) -> None:
+        np.save(self.path / f"{name}.npy", array)
+
+    def discard(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def keep(self, meta: Mapping[str, Any], identity: str, key: str) -> Path:
+        """Give the folder its name, unless another process was first, and remove older ones of the same identity."""
+        sums = {file.name: _checksum(file) for file in sorted(self.path.glob("*.npy"))}
+        (self.path / _META).write_text(json.dumps({**meta, "checksums": sums}), encoding="utf-8")
+        target = self._parent / f"{identity}-{key}"
+        if read_folder(target) is not None:  # another process was first
+            self.discard()
+            return target
+        shutil.rmtree(target, ignore_errors=True)  # damaged, if it is there
+        try:
+            os.replace(self.path, target)
+        except OSError:
+            if read_folder(target) is None:
+                atexit.register(self.discard)
+                return self.path
+            self.discard()
+        for old in self._parent.glob(f"{identity}-*"):
+            if old != target:
+                shutil.rmtree(old, ignore_errors=True)
+        return target
+
+
+class RowWriter:
+    """Writes rows to a .npy file some at a time, so that they are never all in memory."""
+
+    def __init__(self, file: Path, dtype: np.dtype[Any]) -> None:
+        self._stream = file.open("wb")
+        self._dtype, self._count = dtype, 0
+        self._head()
+
+    def append(self, rows: Array) -> None:
+        self._stream.write(np.ascontiguousarray(rows, self._dtype).tobytes())
+        self._count += len(rows)
+
+    def close(self) -> None:
+        self._stream.seek(0)
+        self._head()
+        self._stream.close()
+
+    def _head(self) -> None:
+        # The header of a .npy file leaves room for the number of rows to grow, so it can be written again in place.
+        header = {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._count,)}
+        npy.write_array_header_1_0(self._stream, header)
+
+
+def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
+    """What was kept in a folder: plain values and arrays mapped into memory; None if it is not there or damaged."""
+    try:
+        meta: dict[str, Any] = json.loads((path / _META).read_text(encoding="utf-8"))
+        if any(_checksum(path / name) != total for name, total in meta["checksums"].items()):
+            raise ValueError("damaged")
+        return meta, map_arrays(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.info("the index %s cannot be used (%s) and is made again", path, error)
+        return None
+
+
+def map_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of a folder by name, read-only and mapped into memory."""
+    return {file.stem: np.load(file, mmap_mode="r") for file in sorted(path.glob("*.npy"))}
+
+
+def _checksum(file: Path) -> int:
+    total = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            total = zlib.crc32(chunk, total)
+    return total
+
 
 _TABLES = tuple(name for name in TABLES if name not in ("visibility", "log", "map"))  # that shape the index
-_CHUNK = 32  # samples whose annotations are projected together
+_SAMPLES_AT_ONCE = 32  # samples whose annotations are projected together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +172,7 @@ class NuscenesIndex:
     allow_missing: bool
     stored: Path
     scenes: tuple[str, ...]
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, Array]
 
     @property
     def folder(self) -> Path:
@@ -72,7 +196,7 @@ def _mapped(root: Path, version: str, allow_missing: bool, stored: Path, scenes:
     return NuscenesIndex(root, version, allow_missing, stored, scenes, map_arrays(stored))
 
 
-def _name(text: NDArray[Any], offsets: NDArray[Any], position: int) -> str:
+def _name(text: Array, offsets: Array, position: int) -> str:
     return text[offsets[position] : offsets[position + 1]].tobytes().decode("utf-8", "surrogateescape")
 
 
@@ -136,13 +260,13 @@ def _build(folder: Path, made: IndexFolder) -> list[str]:
     return samples.scenes
 
 
-def _write_seen(made: IndexFolder, images: NDArray[Any], intrinsics: NDArray[Any], offsets: NDArray[np.int64]) -> None:
+def _write_seen(made: IndexFolder, images: Array, intrinsics: Array, offsets: Ints) -> None:
     """Write what every image shows, some samples at a time. Images stand by sample."""
     annotations = np.load(made.path / "annotations.npy", mmap_mode="r")
     writer = RowWriter(made.path / "seen.npy", SEEN)
     counts = np.zeros(len(images), np.int64)
-    for start in range(0, len(offsets) - 1, _CHUNK):
-        stop = min(start + _CHUNK, len(offsets) - 1)
+    for start in range(0, len(offsets) - 1, _SAMPLES_AT_ONCE):
+        stop = min(start + _SAMPLES_AT_ONCE, len(offsets) - 1)
         low, high = np.searchsorted(images["sample"], (start, stop))
         rows = np.array(annotations[offsets[start] : offsets[stop]])
         part = images[low:high]
@@ -159,9 +283,25 @@ def _write_seen(made: IndexFolder, images: NDArray[Any], intrinsics: NDArray[Any
     made.write("seen_offsets", np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
 
 
-def _pairs(samples: NDArray[Any], offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _pairs(samples: Array, offsets: Ints) -> tuple[Ints, Ints]:
     """Every image with every annotation of its sample."""
     counts = np.diff(offsets)[samples]
     image = np.repeat(np.arange(len(samples)), counts)
     ends = np.cumsum(counts)
     return image, np.arange(len(image)) - np.repeat(ends - counts, counts) + np.repeat(offsets[samples], counts)
+
+
+def absent(index: NuscenesIndex, kind: Literal["image", "radar"], positions: Ints) -> Ints:
+    """Those of some images or radar sweeps whose files are not there, in rising order."""
+    name_of = index.image_name if kind == "image" else index.radar_name
+    by_folder: defaultdict[str, list[int]] = defaultdict(list)
+    for position in positions.tolist():
+        by_folder[os.path.dirname(name_of(position))].append(position)
+    lost: list[int] = []
+    for folder, some in by_folder.items():
+        try:
+            there = set(os.listdir(index.root / folder))
+        except OSError:
+            there = set[str]()
+        lost += [position for position in some if os.path.basename(name_of(position)) not in there]
+    return np.array(sorted(lost), np.int64)

@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.nuscenes.curves import ERROR_NAMES
-from boxwright.nuscenes.metric import RANGE_EDGES, NuscenesMetrics
+from boxwright.nuscenes.metric import ERROR_NAMES, RANGE_EDGES, NuscenesMetrics
 from boxwright.nuscenes.structures import CLASS_NAMES
 
 SHORT_ERRORS = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}

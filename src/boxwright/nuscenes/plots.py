@@ -14,8 +14,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from boxwright.drawing.lettering import class_color
-from boxwright.nuscenes.curves import ERROR_NAMES, MIN_PRECISION, MIN_RECALL, RECALLS, UNDEFINED, Curve
-from boxwright.nuscenes.metric import DISTANCES, ERROR_DISTANCE, NuscenesMetrics
+from boxwright.nuscenes.metric import (
+    DISTANCES,
+    ERROR_DISTANCE,
+    ERROR_NAMES,
+    MIN_PRECISION,
+    MIN_RECALL,
+    RECALLS,
+    UNDEFINED,
+    Curve,
+    NuscenesMetrics,
+)
 from boxwright.nuscenes.structures import CLASS_NAMES
 from boxwright.reporting.plots import save_figure
 

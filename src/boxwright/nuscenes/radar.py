@@ -3,8 +3,6 @@
 Source: published CenterFusion behaviour; state filters of the nuScenes devkit.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ from numpy.typing import NDArray
 
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import RADAR_FIELDS
-
-Array = NDArray[np.float64]
+from boxwright.ops.arrays import Bools, Floats
 
 VALID_STATES = (0,)
 DYNAMIC_PROPERTIES = tuple(range(7))
@@ -92,7 +89,7 @@ def _header(text: bytes) -> tuple[np.dtype[Any], int]:
     return dtype, count
 
 
-def _trusted(points: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _trusted(points: NDArray[np.float32]) -> Bools:
     return (
         np.isin(points[_INVALID], VALID_STATES)
         & np.isin(points[_DYN_PROP], DYNAMIC_PROPERTIES)
@@ -100,7 +97,7 @@ def _trusted(points: NDArray[np.float32]) -> NDArray[np.bool_]:
     )
 
 
-def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Array) -> Array:
+def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Floats) -> Floats:
     """Gather sweeps in the frame of a camera.
 
     Points nearer than 1 m in x and y to their radar are dropped. Positions are moved with the ego motion alone, not

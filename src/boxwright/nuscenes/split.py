@@ -1,25 +1,157 @@
-"""The images of a split with what is known of them: annotations, calibration and radar."""
+"""The images of a split with what is known of them (annotations, calibration, radar), and which scenes a split has.
 
-from __future__ import annotations
+The lists of scenes are facts of the data set (700 / 150 / 150 scenes, and two halves of train for the tracking
+challenge); a rule divides scenes that are in no published list.
+"""
 
+import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.errors import UserError
-from boxwright.nuscenes.annotations import published_intrinsics
-from boxwright.nuscenes.index import NuscenesIndex
-from boxwright.nuscenes.layout import BIKE_RACK, CHANNELS, FIRST_RADAR, RADARS_OF_CAMERA
-from boxwright.nuscenes.missing import absent
-from boxwright.nuscenes.poses import inverses, transforms
+from boxwright.nuscenes.geometry import inverses, published_intrinsics, transforms
+from boxwright.nuscenes.index import NuscenesIndex, absent
 from boxwright.nuscenes.radar import accumulate, read_radar
-from boxwright.nuscenes.records import ImageAnnotations, ImageRecord
-from boxwright.nuscenes.splits import scenes_of_split
-from boxwright.nuscenes.structures import CAMERAS, RADAR_FIELDS, GlobalBoxes
+from boxwright.nuscenes.structures import (
+    BIKE_RACK,
+    CAMERAS,
+    CHANNELS,
+    FIRST_RADAR,
+    RADAR_FIELDS,
+    RADARS_OF_CAMERA,
+    GlobalBoxes,
+    ImageAnnotations,
+    ImageRecord,
+)
+from boxwright.ops.arrays import Array, Floats, Ints
 
-Array = NDArray[np.float64]
+SPLITS = ("mini_train", "mini_val", "train", "val", "test", "train_detect", "train_track")
+EVERYTHING = "all"
+"""The split of every scene that a version has."""
+
+_TRAIN_DETECT = (
+    "1-2 41-76 161-168 170-176 190-196 199-200 202-204 206-214 254-264 283-306 315-318 321 323-324 347-375 382 420-439 "
+    "457-459 461-465 467-469 471-472 474-480 566 568 570-578 580 582-583 665-679 681 683-689 739-741 744 746-747 "
+    "749-752 757-765 767-769 868-873 875-878 880 882-903 945 947 949 952-953 955-961 975-984 988-991 1011-1025 "
+    "1074-1102 1104-1105"
+)
+_TRAIN_TRACK = (
+    "4-11 19-34 120-135 138-139 149-152 154-155 157-160 177-185 187-188 218-220 222 224-253 328 376-381 383-386 "
+    "388-403 405-408 410-419 440-456 499-502 504-515 517-518 525-539 541-546 584-600 639-664 695-698 700-701 703-719 "
+    "726-728 730-731 733-738 786-787 789-792 803-806 808-813 815-817 819-822 847-856 858 860-866 992 994-1010 "
+    "1044-1058 1106-1110"
+)
+_NUMBERS = {
+    "mini_train": "61 553 655 757 796 1077 1094 1100",
+    "mini_val": "103 916",
+    "train": f"{_TRAIN_DETECT} {_TRAIN_TRACK}",
+    "val": (
+        "3 12-18 35-36 38-39 92-110 221 268-278 329-332 344-346 519-524 552-565 625-627 629-630 632-638 770-771 775 "
+        "777-778 780-784 794-800 802 904-917 919-931 962-963 966-969 971-972 1059-1073"
+    ),
+    "test": (
+        "77-91 111-119 140 142-148 265-266 279-282 307-314 333-343 481-498 547-551 601-604 606-624 827-831 833-842 "
+        "844-846 932-933 935-943 1026-1043"
+    ),
+    "train_detect": _TRAIN_DETECT,
+    "train_track": _TRAIN_TRACK,
+}
+
+
+@cache
+def official_scenes(split: str) -> frozenset[str]:
+    """Names of the scenes that nuScenes publishes for a split."""
+    ranges = (tuple(map(int, part.split("-"))) for part in _NUMBERS[split].split())
+    return frozenset(f"scene-{number:04d}" for ends in ranges for number in range(ends[0], ends[-1] + 1))
+
+
+def scenes_of_split(split: str, scenes: Sequence[str], folder: Path) -> list[str]:
+    """Scenes of a version that belong to a split, in their order.
+
+    A file `splits.json` in the version folder, a mapping of split to scene names, goes before the published lists.
+    Where no scene is in any published list, the last fifth of them is val (and mini_val), the rest train; a version
+    whose name ends in `test` is then all test.
+
+    Args:
+        split: one of SPLITS, or EVERYTHING; with a `splits.json`, a name in it.
+        scenes: names of the scenes that the version has, in the order of its samples.
+        folder: the version folder.
+
+    Raises:
+        UserError: there is no such split, it has none of the scenes, or `splits.json` is no such mapping.
+    """
+    if split == EVERYTHING:
+        return list(scenes)
+    own = folder / "splits.json"
+    if own.is_file():
+        named = _own_splits(own)
+        names = tuple(named)
+        wanted = frozenset(named.get(split, ()))
+    else:
+        names = SPLITS
+        wanted = _wanted(split, scenes, folder.name) if split in SPLITS else frozenset()
+    if split not in names:
+        raise UserError(f"{folder} has no split {split}; there are {', '.join((*names, EVERYTHING))}")
+    chosen = [scene for scene in scenes if scene in wanted]
+    if not chosen:
+        there = [name for name in names if name != split and _has(name, scenes, folder, own)]
+        other = f"; its scenes are in {', '.join(there)}" if there else ""
+        raise UserError(f"{folder} has no scene of the split {split}{other}")
+    return chosen
+
+
+def splits_there(scenes: Sequence[str], folder: Path) -> list[str]:
+    """Splits of which a version has scenes."""
+    own = folder / "splits.json"
+    return [name for name in (tuple(_own_splits(own)) if own.is_file() else SPLITS) if _has(name, scenes, folder, own)]
+
+
+def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
+    """Splits that a version is published for: mini_train and mini_val of a mini version, else train, val and test.
+
+    With a `splits.json`, those that it names.
+    """
+    there = splits_there(scenes, folder)
+    if (folder / "splits.json").is_file():
+        return there
+    usual = ("mini_train", "mini_val") if folder.name.endswith("mini") else ("train", "val", "test")
+    return [name for name in usual if name in there] or [EVERYTHING]
+
+
+def _has(split: str, scenes: Sequence[str], folder: Path, own: Path) -> bool:
+    wanted = frozenset(_own_splits(own)[split]) if own.is_file() else _wanted(split, scenes, folder.name)
+    return any(scene in wanted for scene in scenes)
+
+
+def _wanted(split: str, scenes: Sequence[str], version: str) -> frozenset[str]:
+    if any(scene in official_scenes(name) for scene in scenes for name in ("train", "val", "test")):
+        return official_scenes(split)
+    if version.endswith("test"):
+        return frozenset(scenes if split == "test" else ())
+    held_out = max(len(scenes) // 5, 1) if len(scenes) > 1 else 0
+    first = len(scenes) - held_out
+    parts = {"train": scenes[:first], "mini_train": scenes[:first], "val": scenes[first:], "mini_val": scenes[first:]}
+    return frozenset(parts.get(split, ()))
+
+
+def _own_splits(file: Path) -> dict[str, list[str]]:
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(names, list) for names in cast("dict[str, Any]", content).values()
+    ):
+        raise UserError(f"{file} is not a mapping of splits to lists of scene names")
+    named = cast("dict[str, list[Any]]", content)
+    if not all(isinstance(name, str) for name in chain.from_iterable(named.values())):
+        raise UserError(f"{file} is not a mapping of splits to lists of scene names")
+    return named
 
 
 class NuscenesSplit:
@@ -69,9 +201,9 @@ class NuscenesSplit:
             f"{self.index.root / first} is missing{more}; allow missing files (--allow-missing) to go on without"
         )
 
-    def _sweeps_used(self) -> NDArray[np.int64]:
+    def _sweeps_used(self) -> Ints:
         """Positions of all radar sweeps that the split reads."""
-        found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        found: list[Ints] = [np.zeros(0, np.int64)]
         at = self.index.arrays["samples"]["radars"][self.sample_rows].reshape(-1)
         for _ in range(self.num_sweeps):
             at = at[at >= 0]
@@ -88,7 +220,7 @@ class NuscenesSplit:
         return [token.decode() for token in self.index.arrays["sample_tokens"][self.sample_rows]]
 
     @cached_property
-    def image_ids(self) -> NDArray[np.int64]:
+    def image_ids(self) -> Ints:
         """(N,) ids that the published conversion gives the images: from 1, in the order of visits."""
         images = self.index.arrays["images"][self.image_rows]
         ids = np.empty(len(images), np.int64)
@@ -104,7 +236,7 @@ class NuscenesSplit:
         """Name of the scene of a key frame."""
         return self.index.scenes[int(self.index.arrays["samples"]["scene"][self.sample_rows[sample]])]
 
-    def global_from_ego(self, sample: int) -> Array:
+    def global_from_ego(self, sample: int) -> Floats:
         """(4, 4) pose of the car at a key frame."""
         pose = self.index.arrays["poses"][self.index.arrays["samples"]["pose"][self.sample_rows[sample]]]
         return transforms(pose["translation"], pose["rotation"])
@@ -165,7 +297,7 @@ class NuscenesSplit:
             is_crowd=np.zeros(len(seen), np.bool_),
         )
 
-    def radar(self, position: int) -> Array:
+    def radar(self, position: int) -> Floats:
         """(18, N) gathered radar points in the camera frame; see FusionSource.
 
         Raises:
@@ -217,19 +349,19 @@ class NuscenesSplit:
             num_points=rows["points"].astype(np.int64),
         )
 
-    def bike_racks(self) -> tuple[NDArray[np.int64], Array, Array, Array]:
+    def bike_racks(self) -> tuple[Ints, Floats, Floats, Floats]:
         """Bicycle racks: sample positions (R,), centers (R, 3), sizes (R, 3) w, l, h, rotations (R, 4) w, x, y, z."""
         rows, samples = self._annotated()
         some = rows["label"] == BIKE_RACK
         return samples[some], rows["center"][some], rows["size"][some], rows["rotation"][some]
 
-    def _annotated(self) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+    def _annotated(self) -> tuple[Array, Ints]:
         rows = self.index.arrays["annotations"]
         position = self._position[rows["sample"]]
         some = np.flatnonzero(position >= 0)
         return np.array(rows[some]), position[some]
 
-    def ego_positions(self) -> Array:
+    def ego_positions(self) -> Floats:
         """(S, 3) metres, global frame: where the car was at each key frame, by its lidar's pose."""
         poses = self.index.arrays["samples"]["pose"][self.sample_rows]
         made = np.array(self.index.arrays["poses"]["translation"][poses])

@@ -1,15 +1,17 @@
-"""Nouns of nuScenes: its classes, attributes, cameras and radar fields, detections of an image, boxes of a split.
+"""Nouns of nuScenes: names of the data set, rows of the index, annotated images, detections and boxes of a split.
 
-Legend: N boxes. Camera frame: x right, y down, z forward.
+Legend: N boxes, S samples (key frames). Camera frame: x right, y down, z forward; dimensions h, w, l in metres.
 Order of classes, attributes, cameras and radar fields: nuScenes as the published CenterFusion takes them.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
+
+from boxwright.ops.arrays import Array, Bools, Floats, Ints
 
 CLASS_NAMES = (
     "car",
@@ -55,6 +57,161 @@ RADAR_FIELDS = (
     "vx_rms",
     "vy_rms",
 )
+RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
+LIDAR = "LIDAR_TOP"
+CHANNELS = (*CAMERAS, *RADARS, LIDAR)
+FIRST_RADAR, LIDAR_CODE = len(CAMERAS), len(CAMERAS) + len(RADARS)
+
+RADARS_OF_CAMERA: dict[str, tuple[str, ...]] = {
+    "CAM_FRONT": ("RADAR_FRONT_RIGHT", "RADAR_FRONT_LEFT", "RADAR_FRONT"),
+    "CAM_FRONT_LEFT": ("RADAR_FRONT_LEFT", "RADAR_FRONT"),
+    "CAM_FRONT_RIGHT": ("RADAR_FRONT_RIGHT", "RADAR_FRONT"),
+    "CAM_BACK_LEFT": ("RADAR_BACK_LEFT", "RADAR_FRONT_LEFT"),
+    "CAM_BACK_RIGHT": ("RADAR_BACK_RIGHT", "RADAR_FRONT_RIGHT"),
+    "CAM_BACK": ("RADAR_BACK_RIGHT", "RADAR_BACK_LEFT"),
+}
+"""The radars that look where a camera looks, in the published order of their points."""
+
+CLASS_OF_CATEGORY = {
+    "vehicle.car": 0,
+    "vehicle.truck": 1,
+    "vehicle.bus.bendy": 2,
+    "vehicle.bus.rigid": 2,
+    "vehicle.trailer": 3,
+    "vehicle.construction": 4,
+    "human.pedestrian.adult": 5,
+    "human.pedestrian.child": 5,
+    "human.pedestrian.construction_worker": 5,
+    "human.pedestrian.police_officer": 5,
+    "vehicle.motorcycle": 6,
+    "vehicle.bicycle": 7,
+    "movable_object.trafficcone": 8,
+    "movable_object.barrier": 9,
+}
+"""Class of each category that the detection task knows; all others are ignored."""
+BIKE_RACK = 10
+"""Label of bicycle racks, which are no class but take part in the metric."""
+BIKE_RACK_CATEGORY = "static_object.bicycle_rack"
+
+POSE = np.dtype([("translation", "f8", 3), ("rotation", "f8", 4)])
+CALIBRATION = np.dtype([("translation", "f8", 3), ("rotation", "f8", 4), ("intrinsic", "f8", (3, 3))])
+SAMPLE = np.dtype([("scene", "i4"), ("timestamp", "i8"), ("pose", "i4"), ("cameras", "i4", 6), ("radars", "i4", 5)])
+"""scene: position in the scene names; pose: of the lidar, or of any key sensor; cameras, radars: positions, -1 none."""
+IMAGE = np.dtype(
+    [
+        ("sample", "i4"),
+        ("sensor", "i4"),
+        ("calibration", "i4"),
+        ("pose", "i4"),
+        ("timestamp", "i8"),
+        ("width", "i4"),
+        ("height", "i4"),
+        ("row", "i4"),
+        ("global_from_cam", "f8", (4, 4)),
+    ]
+)
+"""sensor: 1..6; row: its place among the camera images of key frames in the table, the published order of visits."""
+RADAR = np.dtype([("calibration", "i4"), ("pose", "i4"), ("prev", "i4"), ("timestamp", "i8")])
+ANNOTATION = np.dtype(
+    [
+        ("sample", "i4"),
+        ("label", "i1"),
+        ("attribute", "i1"),
+        ("instance", "i4"),
+        ("points", "i4"),
+        ("center", "f8", 3),
+        ("size", "f8", 3),
+        ("rotation", "f8", 4),
+        ("velocity", "f8", 3),
+    ]
+)
+"""size: width, length, height in metres; points: lidar and radar points inside; velocity: m/s, NaN where unknown."""
+SEEN = np.dtype(
+    [
+        ("annotation", "i4"),
+        ("hidden", "?"),
+        ("box", "f8", 4),
+        ("location", "f8", 3),
+        ("rotation_y", "f8"),
+        ("alpha", "f8"),
+        ("amodel_center", "f8", 2),
+        ("velocity", "f8", 3),
+    ]
+)
+"""An annotation as an image shows it, see `structures.ImageAnnotations`; hidden: dropped as another one covers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAnnotations:
+    """Objects that an image shows, in the order of the published conversion; N of them, camera frame.
+
+    Args:
+        labels: (N,) int64 class, 0-based.
+        boxes_xywh: (N, 4) left, top, width, height in pixels, cropped to the image.
+        dims: (N, 3) height, width, length in metres.
+        locations: (N, 3) metres, centre of the bottom face.
+        depths: (N,) metres.
+        rotation_y: (N,) rad about the camera's y axis.
+        alpha: (N,) rad, observation angle.
+        amodel_centers: (N, 2) projection of the 3-D centre, pixels.
+        attributes: (N,) int64, -1 is none.
+        velocity_cam: (N, 3) m/s; NaN where unknown.
+        is_crowd: (N,) bool.
+    """
+
+    labels: Ints
+    boxes_xywh: Floats
+    dims: Floats
+    locations: Floats
+    depths: Floats
+    rotation_y: Floats
+    alpha: Floats
+    amodel_centers: Floats
+    attributes: Ints
+    velocity_cam: Floats
+    is_crowd: Bools
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One camera image.
+
+    Args:
+        path: its file.
+        width, height: pixels.
+        sensor: 1..6, see `nuscenes.structures.CAMERAS`.
+        sample: position of its key frame in the split's list of sample tokens.
+        calib: (3, 4) camera matrix, [K | 0].
+        global_from_cam: (4, 4).
+        annotations: what it shows; none in a test split.
+    """
+
+    path: Path
+    width: int
+    height: int
+    sensor: int
+    sample: int
+    calib: Floats
+    global_from_cam: Floats
+    annotations: ImageAnnotations
+
+
+class FusionSource(Protocol):
+    """The images of a split with their radar, by position."""
+
+    def __len__(self) -> int: ...
+
+    def record(self, position: int) -> ImageRecord:
+        """What is known of an image."""
+        ...
+
+    def radar(self, position: int) -> Floats:
+        """(18, N) accumulated radar points in the camera frame, see `RADAR_FIELDS`; rows 8 and 9 are
+        the velocity along camera x and z. (18, 0) where there is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +239,19 @@ class Detections3d:
 class GlobalBoxes:
     """Boxes of a split in the global frame of nuScenes: annotations or predictions, as its metric takes them."""
 
-    samples: npt.NDArray[np.int64]  # (N,) position of the box's key frame in the split's list of sample tokens
-    labels: npt.NDArray[np.int64]  # (N,) class
-    centers: npt.NDArray[np.float64]  # (N, 3) metres
-    sizes: npt.NDArray[np.float64]  # (N, 3) width, length, height in metres
-    rotations: npt.NDArray[np.float64]  # (N, 4) unit quaternion w, x, y, z
-    velocities: npt.NDArray[np.float64]  # (N, 2) m/s; NaN where unknown
-    attributes: npt.NDArray[np.int64]  # (N,); -1 is none
-    scores: npt.NDArray[np.float64]  # (N,); -1 for annotations
-    num_points: npt.NDArray[np.int64]  # (N,) lidar and radar points inside; -1 for predictions
+    samples: Ints  # (N,) position of the box's key frame in the split's list of sample tokens
+    labels: Ints  # (N,) class
+    centers: Floats  # (N, 3) metres
+    sizes: Floats  # (N, 3) width, length, height in metres
+    rotations: Floats  # (N, 4) unit quaternion w, x, y, z
+    velocities: Floats  # (N, 2) m/s; NaN where unknown
+    attributes: Ints  # (N,); -1 is none
+    scores: Floats  # (N,); -1 for annotations
+    num_points: Ints  # (N,) lidar and radar points inside; -1 for predictions
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def take(self, where: npt.NDArray[Any]) -> Self:
+    def take(self, where: Array) -> Self:
         """Select the boxes at positions, or where a mask is True."""
         return type(self)(*(getattr(self, field.name)[where] for field in fields(self)))

@@ -1,10 +1,8 @@
 """Detections of six cameras to a nuScenes submission: boxes in the global frame, and the file of them.
 
-Source: the published CenterFusion behaviour, spec C11; the submission format of the nuScenes detection task. What is
-not here: the metric (nuscenes_metric.py).
+Source: the published CenterFusion behaviour, docs/spec/centerfusion.md, C11; the submission format of the nuScenes
+detection task.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -16,15 +14,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.spatial.transform import Rotation
 
 from boxwright.errors import UserError
-from boxwright.nuscenes.birds_eye import rectangle_corners, suppress
-from boxwright.nuscenes.json_stream import stream_members
-from boxwright.nuscenes.records import ImageRecord
-from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, Detections3d, GlobalBoxes
+from boxwright.nuscenes.geometry import rectangle_corners, suppress
+from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, Detections3d, GlobalBoxes, ImageRecord
+from boxwright.nuscenes.tables import stream_members
+from boxwright.ops.arrays import Array, Bools, Floats, Ints
 
 MAX_BOXES = 500
 """Most boxes of a key frame that the nuScenes metric takes."""
@@ -39,9 +36,6 @@ _FAMILIES = {
     "barrier": _NONE,
 }
 _ATTRIBUTE_RANGE = np.array([_FAMILIES.get(name, _VEHICLE) for name in CLASS_NAMES])
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +169,7 @@ def says_radar(path: Path) -> bool:
     return dict(stream_members(path, "meta")).get("use_radar") is True
 
 
-def _column(detections: Sequence[Detections3d], name: str) -> npt.NDArray[Any]:
+def _column(detections: Sequence[Detections3d], name: str) -> Array:
     """One field of all detections; float64, whole numbers too, so that an empty list has a type."""
     shape = {"locations": (0, 3), "dims": (0, 3), "velocity": (0, 3), "attributes": (0, 8)}.get(name, (0,))
     parts: list[torch.Tensor] = [getattr(each, name).detach().cpu() for each in detections]
@@ -223,7 +217,7 @@ def _attributes(labels: Ints, logits: Floats) -> Ints:
     return np.where(start == stop, -1, np.where(of_family, logits, -np.inf).argmax(axis=1))
 
 
-def _unsuppressed(boxes: GlobalBoxes, threshold: float, *, upright: bool) -> npt.NDArray[np.bool_]:
+def _unsuppressed(boxes: GlobalBoxes, threshold: float, *, upright: bool) -> Bools:
     across = 0 if upright else 2  # width; or height, where the box lies on its side
     w, x, y, z = boxes.rotations.T
     yaw = np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))

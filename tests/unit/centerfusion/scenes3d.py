@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.nuscenes.records import ImageAnnotations, ImageRecord
+from boxwright.nuscenes.structures import ImageAnnotations, ImageRecord
 
 SMALL = SampleSettings(input_hw=(96, 160))
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from boxwright.centerfusion.scene_sheet import CameraView, KeyFrame
-from boxwright.nuscenes.records import ImageAnnotations, ImageRecord
-from boxwright.nuscenes.structures import Detections3d, GlobalBoxes
+from boxwright.nuscenes.structures import Detections3d, GlobalBoxes, ImageAnnotations, ImageRecord
 
 K = np.array([(400.0, 0, 200), (0, 400.0, 112), (0, 0, 1)])
 CALIB = np.pad(K, ((0, 0), (0, 1)))

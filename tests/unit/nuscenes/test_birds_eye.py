@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from boxwright.nuscenes.birds_eye import rectangle_corners, rectangle_iou, suppress
+from boxwright.nuscenes.geometry import rectangle_corners, rectangle_iou, suppress
 
 
 def some_rectangles(count: int, seed: int = 0, spread: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,8 @@ import pytest
 
 from boxwright.errors import UserError
 from boxwright.nuscenes import index as module
-from boxwright.nuscenes.annotations import hidden_behind_others
+from boxwright.nuscenes.geometry import hidden_behind_others, inverses, rotation_matrices, transforms
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
-from boxwright.nuscenes.poses import inverses, rotation_matrices, transforms
 from boxwright.nuscenes.split import NuscenesSplit
 from tests.unit.nuscenes.small_root import VERSION, tables, write_root
 

@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 
 import boxwright.nuscenes.match as nuscenes_match
 from boxwright.errors import UserError
-from boxwright.nuscenes.curves import ERROR_NAMES
-from boxwright.nuscenes.filter import CLASS_RANGES
-from boxwright.nuscenes.match import match, ranking
-from boxwright.nuscenes.metric import DISTANCES, NuscenesMetrics, evaluate
+from boxwright.nuscenes.match import CLASS_RANGES, match, ranking
+from boxwright.nuscenes.metric import DISTANCES, ERROR_NAMES, NuscenesMetrics, evaluate
 from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
 from tests.unit.nuscenes.nuscenes_boxes import box, boxes, greedy, loop_ap, rack_arrays
 

@@ -12,8 +12,7 @@ import pytest
 
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
-from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.splits import SPLITS, official_scenes
+from boxwright.nuscenes.split import SPLITS, NuscenesSplit, official_scenes
 from tests.unit.nuscenes.small_root import VERSION, Tables, tables, write_root
 
 

@@ -14,9 +14,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from boxwright.errors import UserError
-from boxwright.nuscenes import json_stream
-from boxwright.nuscenes.records import ImageAnnotations, ImageRecord
-from boxwright.nuscenes.structures import Detections3d, GlobalBoxes
+from boxwright.nuscenes import tables
+from boxwright.nuscenes.structures import Detections3d, GlobalBoxes, ImageAnnotations, ImageRecord
 from boxwright.nuscenes.submission import SeenBoxes, read_submission, to_global, write_submission
 
 TOKENS = ["first", "second", "third"]
@@ -138,7 +137,7 @@ def test_a_file_longer_than_what_is_read_at_once(tmp_path: Path, monkeypatch: py
     path = submitted(tmp_path)
     whole = read_submission(path, TOKENS)
     for chunk in (1, 7, 100):
-        monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+        monkeypatch.setattr(tables, "_CHUNK", chunk)
         np.testing.assert_array_equal(read_submission(path, TOKENS).centers, whole.centers)
 
 

@@ -1,9 +1,8 @@
-"""From the tables of samples, sensors and poses to the arrays of the index: what was recorded, when and from where.
+"""Build the arrays of the index from the tables: what was recorded, when and from where, and boxes with velocities.
 
-Only what is used later is kept: camera and lidar records of key frames, and all radar sweeps.
+Only what is used later is kept: camera and lidar records of key frames, all radar sweeps, and annotations of the ten
+classes and of bicycle racks.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.errors import UserError
-from boxwright.nuscenes.grow import Growing, GrowingNames
-from boxwright.nuscenes.layout import CALIBRATION, CHANNELS, FIRST_RADAR, IMAGE, LIDAR_CODE, POSE, RADAR, SAMPLE
-from boxwright.nuscenes.poses import check_rotations, transforms
-from boxwright.nuscenes.tables import Record, blocks, column, numbers, read_table, whole_numbers
-from boxwright.nuscenes.tokens import TokenTable, lost_token, token_keys
+from boxwright.nuscenes.geometry import check_rotations, transforms
+from boxwright.nuscenes.structures import (
+    ANNOTATION,
+    ATTRIBUTE_NAMES,
+    BIKE_RACK,
+    BIKE_RACK_CATEGORY,
+    CALIBRATION,
+    CHANNELS,
+    CLASS_OF_CATEGORY,
+    FIRST_RADAR,
+    IMAGE,
+    LIDAR_CODE,
+    POSE,
+    RADAR,
+    SAMPLE,
+)
+from boxwright.nuscenes.tables import (
+    GrowableArray,
+    GrowableNames,
+    Keys,
+    Record,
+    TokenTable,
+    blocks,
+    column,
+    lost_token,
+    numbers,
+    read_table,
+    token_keys,
+    whole_numbers,
+)
+from boxwright.ops.arrays import Array, Floats, Ints
 
 _MEASURED = np.dtype(
     [
@@ -41,22 +66,22 @@ class Samples:
 
     scenes: list[str]
     tokens: NDArray[np.bytes_]
-    rows: NDArray[Any]
+    rows: Array
     table: TokenTable
-    position: NDArray[np.int64]  # from a row of the table to a position in `rows`
+    position: Ints  # from a row of the table to a position in `rows`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sensors:
     """What the sensors of a version recorded; the rows of `layout`."""
 
-    samples: NDArray[Any]
-    images: NDArray[Any]
-    image_names: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    radars: NDArray[Any]
-    radar_names: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    poses: NDArray[Any]
-    calibrations: NDArray[Any]
+    samples: Array
+    images: Array
+    image_names: tuple[NDArray[np.uint8], Ints]
+    radars: Array
+    radar_names: tuple[NDArray[np.uint8], Ints]
+    poses: Array
+    calibrations: Array
 
 
 def read_samples(folder: Path) -> Samples:
@@ -64,7 +89,7 @@ def read_samples(folder: Path) -> Samples:
     scene_records = list(read_table(folder, "scene"))
     scene_table = TokenTable(token_keys(column(scene_records, "token", folder, "scene")), folder, "scene")
     tokens: list[bytes] = []
-    keys, timestamps, scenes = Growing(np.uint64), Growing(np.int64), Growing(np.uint64)
+    keys, timestamps, scenes = GrowableArray(np.uint64), GrowableArray(np.int64), GrowableArray(np.uint64)
     for block in blocks(folder, "sample"):
         names = column(block, "token", folder, "sample")
         tokens += [str(name).encode() for name in names]
@@ -125,7 +150,7 @@ def read_sensors(folder: Path, samples: Samples) -> Sensors:
     )
 
 
-def _calibrations(folder: Path) -> tuple[NDArray[Any], NDArray[np.int8], TokenTable]:
+def _calibrations(folder: Path) -> tuple[Array, NDArray[np.int8], TokenTable]:
     """The calibrations, the channel code of each (-1: none that is used), and their tokens."""
     sensors = list(read_table(folder, "sensor"))
     sensor_table = TokenTable(token_keys(column(sensors, "token", folder, "sensor")), folder, "sensor")
@@ -133,7 +158,7 @@ def _calibrations(folder: Path) -> tuple[NDArray[Any], NDArray[np.int8], TokenTa
         [CHANNELS.index(name) if name in CHANNELS else -1 for name in column(sensors, "channel", folder, "sensor")],
         np.int8,
     )
-    rows, keys, channels = Growing(CALIBRATION), Growing(np.uint64), Growing(np.int8)
+    rows, keys, channels = GrowableArray(CALIBRATION), GrowableArray(np.uint64), GrowableArray(np.int8)
     for block in blocks(folder, "calibrated_sensor"):
         made = np.zeros(len(block), CALIBRATION)
         _fill_pose(made, block, folder, "calibrated_sensor")
@@ -145,14 +170,14 @@ def _calibrations(folder: Path) -> tuple[NDArray[Any], NDArray[np.int8], TokenTa
     return rows.array(), channels.array(), TokenTable(keys.array(), folder, "calibrated_sensor")
 
 
-def _fill_pose(made: NDArray[Any], block: list[Record], folder: Path, table: str) -> None:
+def _fill_pose(made: Array, block: list[Record], folder: Path, table: str) -> None:
     made["translation"] = numbers(block, "translation", 3, folder, table)
     rotation = numbers(block, "rotation", 4, folder, table)
     check_rotations(rotation, [str(record.get("token", "?")) for record in block], f"{folder / table}.json")
     made["rotation"] = rotation
 
 
-def _intrinsic(record: Record) -> NDArray[np.float64]:
+def _intrinsic(record: Record) -> Floats:
     """(3, 3); NaN where there is none, as radars and lidars have none."""
     try:
         made = np.array(record.get("camera_intrinsic", ()), np.float64)
@@ -161,7 +186,7 @@ def _intrinsic(record: Record) -> NDArray[np.float64]:
     return made if made.shape == (3, 3) else np.full((3, 3), np.nan)
 
 
-def _check_intrinsics(intrinsics: NDArray[Any], images: NDArray[Any], folder: Path) -> None:
+def _check_intrinsics(intrinsics: Array, images: Array, folder: Path) -> None:
     bad = np.flatnonzero(~np.isfinite(intrinsics).all((1, 2)) | (intrinsics[:, 0, 0] <= 0) | (intrinsics[:, 1, 1] <= 0))
     if len(bad):
         record = list(read_table(folder, "calibrated_sensor"))[images["calibration"][bad[0]]]
@@ -173,10 +198,10 @@ def _check_intrinsics(intrinsics: NDArray[Any], images: NDArray[Any], folder: Pa
 
 def _measured(
     folder: Path, samples: Samples, channels: NDArray[np.int8], calibration_table: TokenTable
-) -> tuple[NDArray[Any], GrowingNames, GrowingNames]:
+) -> tuple[Array, GrowableNames, GrowableNames]:
     """The records of sample_data that are used, with the file names of images and of radar sweeps, in table order."""
     table = "sample_data"
-    rows, image_names, radar_names = Growing(_MEASURED), GrowingNames(), GrowingNames()
+    rows, image_names, radar_names = GrowableArray(_MEASURED), GrowableNames(), GrowableNames()
     for block in blocks(folder, table):
         calibration = calibration_table.resolve(
             token_keys(column(block, "calibrated_sensor_token", folder, table)), table, "calibrated_sensor_token"
@@ -207,17 +232,17 @@ def _measured(
     return kept, image_names, radar_names
 
 
-def _check_links(folder: Path, kept: NDArray[Any]) -> None:
+def _check_links(folder: Path, kept: Array) -> None:
     """Every radar sweep names one before it, or none."""
     radar = kept[(kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE)]
     linked = radar["prev"][radar["prev"] != 0]
     TokenTable(radar["token"], folder, "sample_data").resolve(linked, "sample_data", "prev")
 
 
-def _poses(folder: Path, kept: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32]]:
+def _poses(folder: Path, kept: Array) -> tuple[Array, NDArray[np.int32]]:
     """The poses that the kept records name, in the order of their table, and the position of each record's."""
     wanted = np.unique(kept["pose"])
-    rows, found = Growing(POSE), Growing(np.uint64)
+    rows, found = GrowableArray(POSE), GrowableArray(np.uint64)
     for block in blocks(folder, "ego_pose"):
         keys = token_keys(column(block, "token", folder, "ego_pose"))
         at = np.minimum(np.searchsorted(wanted, keys), max(len(wanted) - 1, 0))
@@ -235,7 +260,7 @@ def _poses(folder: Path, kept: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.i
     return rows.array(), position
 
 
-def _radars(kept: NDArray[Any], pose_of: NDArray[np.int32]) -> NDArray[Any]:
+def _radars(kept: Array, pose_of: NDArray[np.int32]) -> Array:
     pick = np.flatnonzero((kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE))
     radars = np.zeros(len(pick), RADAR)
     for field in ("calibration", "timestamp"):
@@ -245,7 +270,7 @@ def _radars(kept: NDArray[Any], pose_of: NDArray[np.int32]) -> NDArray[Any]:
     return radars
 
 
-def _fill_samples(rows: NDArray[Any], kept: NDArray[Any], pose_of: NDArray[np.int32]) -> None:
+def _fill_samples(rows: Array, kept: Array, pose_of: NDArray[np.int32]) -> None:
     """The pose of each key frame (of its lidar, else of any sensor) and its radar sweeps."""
     key = np.flatnonzero(kept["key_frame"])
     rows["pose"][kept["sample"][key]] = pose_of[key]
@@ -257,16 +282,142 @@ def _fill_samples(rows: NDArray[Any], kept: NDArray[Any], pose_of: NDArray[np.in
     rows["radars"][kept["sample"][found], kept["channel"][found] - FIRST_RADAR] = sweep
 
 
-def _link(table: NDArray[Any], samples: NDArray[Any], places: NDArray[Any]) -> None:
+def _link(table: Array, samples: Array, places: Array) -> None:
     table[samples, places] = np.arange(len(samples))
 
 
-def _reordered(
-    names: tuple[NDArray[np.uint8], NDArray[np.int64]], order: NDArray[Any]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _reordered(names: tuple[NDArray[np.uint8], Ints], order: Array) -> tuple[NDArray[np.uint8], Ints]:
     text, offsets = names
     lengths = np.diff(offsets)[order]
     ends = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     # The place of every byte: where its name starts, and how far into the name it is.
     inside = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
     return text[np.repeat(offsets[:-1][order], lengths) + inside], ends
+
+
+MAX_GAP = 1.5
+"""Seconds to the annotation before or after, beyond which a velocity is unknown; twice that between both."""
+_IGNORED = -1
+_TABLE = "sample_annotation"
+
+
+def read_annotations(folder: Path, samples: Samples) -> Array:
+    """Annotations of the ten classes and of bicycle racks, by sample and then in the order of their table.
+
+    A version for testing (a name that ends in `test`) may lack the tables of annotations and instances.
+
+    Raises:
+        UserError: a table is missing or damaged, a token points nowhere, a rotation is none, or an annotation has
+            several attributes.
+    """
+    if folder.name.endswith("test") and not (folder / f"{_TABLE}.json").exists():
+        return np.zeros(0, ANNOTATION)
+    labels, instances = _instances(folder)
+    attributes, attribute_table = _attributes(folder)
+    rows = GrowableArray(ANNOTATION)
+    tokens, before, after = GrowableArray(np.uint64), GrowableArray(np.uint64), GrowableArray(np.uint64)
+    for block in blocks(folder, _TABLE):
+        instance = instances.resolve(
+            token_keys(column(block, "instance_token", folder, _TABLE)), _TABLE, "instance_token"
+        )
+        pick = np.flatnonzero(labels[instance] != _IGNORED)
+        some = [block[i] for i in pick]
+        made = np.zeros(len(some), ANNOTATION)
+        made["instance"], made["label"] = instance[pick], labels[instance[pick]]
+        sample_keys = token_keys(column(some, "sample_token", folder, _TABLE))
+        made["sample"] = samples.position[samples.table.resolve(sample_keys, _TABLE, "sample_token")]
+        made["attribute"] = _attribute_of(some, made["label"], attributes, attribute_table, folder)
+        _fill_boxes(made, some, folder)
+        rows.append(made)
+        tokens.append(token_keys(column(some, "token", folder, _TABLE)))
+        before.append(token_keys([record.get("prev", "") for record in some]))
+        after.append(token_keys([record.get("next", "") for record in some]))
+    made = rows.array()
+    table = TokenTable(tokens.array(), folder, _TABLE)
+    made["velocity"] = _velocities(
+        made, _neighbours(table, before.array(), "prev"), _neighbours(table, after.array(), "next"), samples
+    )
+    del table, tokens, before, after
+    return made[np.argsort(made["sample"], kind="stable")]
+
+
+def _instances(folder: Path) -> tuple[NDArray[np.int8], TokenTable]:
+    """The label of each instance (class, BIKE_RACK or ignored) and the table of their tokens."""
+    categories = list(read_table(folder, "category"))
+    names = [str(name) for name in column(categories, "name", folder, "category")]
+    codes = np.array(
+        [BIKE_RACK if name == BIKE_RACK_CATEGORY else CLASS_OF_CATEGORY.get(name, _IGNORED) for name in names], np.int8
+    )
+    category_table = TokenTable(token_keys(column(categories, "token", folder, "category")), folder, "category")
+    keys, labels = GrowableArray(np.uint64), GrowableArray(np.int8)
+    for block in blocks(folder, "instance"):
+        keys.append(token_keys(column(block, "token", folder, "instance")))
+        category = token_keys(column(block, "category_token", folder, "instance"))
+        labels.append(codes[category_table.resolve(category, "instance", "category_token")])
+    return labels.array(), TokenTable(keys.array(), folder, "instance")
+
+
+def _attributes(folder: Path) -> tuple[NDArray[np.int8], TokenTable]:
+    records = list(read_table(folder, "attribute"))
+    names = column(records, "name", folder, "attribute")
+    codes = [ATTRIBUTE_NAMES.index(name) if name in ATTRIBUTE_NAMES else -1 for name in names]
+    table = TokenTable(token_keys(column(records, "token", folder, "attribute")), folder, "attribute")
+    return np.array(codes, np.int8), table
+
+
+def _attribute_of(
+    block: list[Record], labels: Array, codes: NDArray[np.int8], table: TokenTable, folder: Path
+) -> NDArray[np.int8]:
+    """The attribute of each annotation, -1 if it has none."""
+    given: list[Any] = column(block, "attribute_tokens", folder, _TABLE)
+    for tokens, label, record in zip(given, labels, block, strict=True):
+        if len(tokens) > 1 and label != BIKE_RACK:
+            raise UserError(
+                f"{folder / _TABLE}.json: record {record.get('token', '?')} has {len(tokens)} attributes, "
+                f"an annotation has one at most"
+            )
+    keys = token_keys([tokens[0] if tokens else "" for tokens in given])
+    made = np.full(len(block), -1, np.int8)
+    some = np.flatnonzero(keys)
+    made[some] = codes[table.resolve(keys[some], _TABLE, "attribute_tokens")]
+    return made
+
+
+def _fill_boxes(made: Array, block: list[Record], folder: Path) -> None:
+    if not block:
+        return
+    made["center"] = numbers(block, "translation", 3, folder, _TABLE)
+    sizes = numbers(block, "size", 3, folder, _TABLE)
+    flat = np.flatnonzero((sizes <= 0).any(axis=1))
+    if len(flat):
+        raise UserError(
+            f"{folder / _TABLE}.json: size of record {block[flat[0]].get('token', '?')} is not three lengths above 0"
+        )
+    made["size"] = sizes
+    rotation = numbers(block, "rotation", 4, folder, _TABLE)
+    check_rotations(rotation, [str(record.get("token", "?")) for record in block], f"{folder / _TABLE}.json")
+    made["rotation"] = rotation
+    points = (whole_numbers(block, f"num_{sensor}_pts", folder, _TABLE) for sensor in ("lidar", "radar"))
+    made["points"] = sum(points)
+
+
+def _neighbours(table: TokenTable, keys: Keys, field: str) -> Ints:
+    """(A,) position of the annotation before or after, -1 where there is none."""
+    made = np.full(len(keys), -1, np.int64)
+    some = np.flatnonzero(keys)
+    made[some] = table.resolve(keys[some], _TABLE, field)
+    return made
+
+
+def _velocities(rows: Array, before: Ints, after: Ints, samples: Samples) -> Floats:
+    """(A, 3) m/s in the global frame: from the annotation before to the one after, one-sided at the ends."""
+    here = np.arange(len(rows))
+    first, last = np.where(before < 0, here, before), np.where(after < 0, here, after)
+    times = samples.rows["timestamp"][rows["sample"]]
+    gap = 1e-6 * (times[last] - times[first])
+    limit = np.where((before >= 0) & (after >= 0), 2 * MAX_GAP, MAX_GAP)
+    known = (first != last) & (gap > 0) & (gap <= limit)
+    made = np.full((len(rows), 3), np.nan)
+    centers = rows["center"]
+    made[known] = (centers[last[known]] - centers[first[known]]) / gap[known, None]
+    return made
