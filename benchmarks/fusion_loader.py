@@ -34,7 +34,7 @@ import numpy as np
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.samples import SampleMaker, empty_sample
 from boxwright.data.images import read_image
-from boxwright.data.rng import sample_generator
+from boxwright.data.sampler import sample_generator
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import FusionSource, ImageAnnotations, ImageRecord

@@ -46,9 +46,8 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.images import read_image
 from boxwright.data.index import DataIndex
 from boxwright.data.source_images import SourceImages, open_source_images
-from boxwright.yolo.class_weights import weights_of_images
-from boxwright.yolo.loader import make_train_loader
-from boxwright.yolo.mosaic import NUM_TILES
+from boxwright.yolo.augmentation import NUM_TILES
+from boxwright.yolo.loader import make_train_loader, weights_of_images
 from boxwright.yolo.samples import TrainingSamples
 from boxwright.yolo.settings import AugmentConfig
 

@@ -170,8 +170,8 @@ def make_targets(mean_labels: int) -> Targets:
     """Random boxes of a twelfth to a third of the side, 0 to twice the mean an image, padded by the loader's rule."""
     import numpy as np
 
-    from boxwright.data.collate import pad_labels
-    from boxwright.yolo.shapes import Labels
+    from boxwright.yolo.geometry import Labels
+    from boxwright.yolo.loader import pad_labels
 
     rng = np.random.default_rng(0)
     images: list[Labels] = []

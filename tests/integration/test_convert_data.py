@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from boxwright.cli.main import main
-from boxwright.data import written_coco
-from boxwright.data.convert_data import convert_data
+from boxwright.data import writers
+from boxwright.data.convert import convert_data
 from boxwright.data.dataset import open_dataset, splits_of
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
@@ -190,7 +190,7 @@ def test_nothing_is_left_when_it_fails(data: Path, tmp_path: Path, monkeypatch: 
 
     (tmp_path / "here").mkdir()
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(written_coco, "_objects", fail)
+    monkeypatch.setattr(writers, "_coco_objects", fail)
     with pytest.raises(UserError, match="no space left"):
         convert_data(data, tmp_path / "here", "coco")
     assert sorted(path for path in tmp_path.iterdir() if path.name != "cache") == before

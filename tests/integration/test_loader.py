@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from boxwright.data.index import DataIndex
-from boxwright.data.pool import BatchPool
+from boxwright.data.loader import BatchPool, TrainLoader
 from boxwright.data.source_images import RamCache, SourceImages
 from boxwright.data.structures import Batch
 from boxwright.errors import UserError
-from boxwright.yolo.loader import TrainLoader, make_train_loader, make_val_loader
+from boxwright.yolo.loader import make_train_loader, make_val_loader
 from boxwright.yolo.samples import TrainingSamples
 from boxwright.yolo.settings import AugmentConfig
 from tests.unit.data.scenes import write_scenes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.yolo.anchor_search import fit, measure, search, usable
+from boxwright.yolo.anchors import fit, measure, search, usable
 from tests.golden import golden_cases, read_case
 
 TOLERANCE = 1e-5

@@ -12,12 +12,19 @@ import pytest
 
 from boxwright.data.index import DataIndex, Record
 from boxwright.yolo import geometry
-from boxwright.yolo.color import finish_colors, hsv_table
-from boxwright.yolo.copy_paste import choose_pastes, paste_mirrored
-from boxwright.yolo.mixup import mixup
-from boxwright.yolo.mosaic import CANVAS, place_tile
-from boxwright.yolo.shapes import Labels, Shapes, concatenate, shapes_of
-from boxwright.yolo.warp import Tile, render, warp_image
+from boxwright.yolo.augmentation import (
+    CANVAS,
+    Tile,
+    choose_pastes,
+    finish_colors,
+    hsv_table,
+    mixup,
+    paste_mirrored,
+    place_tile,
+    render,
+    warp_image,
+)
+from boxwright.yolo.geometry import Labels, Shapes, concatenate, shapes_of
 from boxwright.yolo.warp_rules import RULES, WarpRules
 from tests.golden import golden_cases, read_case
 
@@ -77,7 +84,7 @@ def test_matrix_and_boxes_equal_the_published_ones(case: Path) -> None:
 @pytest.mark.parametrize("case", golden_cases("augment", "geometry_v7*.npz"))
 def test_labels_of_a_warped_sample_equal_the_published_ones(case: Path) -> None:
     arrays, meta = read_case(case)
-    from boxwright.yolo.shapes import warp_shapes
+    from boxwright.yolo.geometry import warp_shapes
 
     for item in meta["cases"]:
         name, out_hw = f"c{item['id']}", (item["out_wh"][1], item["out_wh"][0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.yolo.class_weights import class_weights, image_weights, weights_by_maps
+from boxwright.yolo.loader import class_weights, image_weights, weights_by_maps
 from tests.golden import golden_cases, read_case
 
 

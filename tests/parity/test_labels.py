@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from boxwright.data.dataset import open_dataset
-from boxwright.data.yolo_dataset import read_yolo
-from boxwright.data.yolo_txt import parse_labels
+from boxwright.data.yolo_txt import parse_labels, read_yolo
 from tests.golden import golden_cases
 from tests.unit.data.small_sets import write_image
 

@@ -14,11 +14,9 @@ from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.samples import SampleArrays, SampleMaker, room_for_images
 from boxwright.centerfusion.structures import FusionBatch, FusionTargets
 from boxwright.centerfusion.targets import TargetArrays, room_for_targets
-from boxwright.data.collate import batch_block
-from boxwright.data.rng import sample_generator
-from boxwright.data.sampler import BatchPlan, Share
+from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, batch_block
+from boxwright.data.sampler import BatchPlan, Share, sample_generator
 from boxwright.nuscenes.structures import FusionSource
-from boxwright.yolo.loader import TrainKey, TrainLoader, ValKey, ValLoader
 
 FusionTrainLoader = TrainLoader[FusionBatch]
 FusionValLoader = ValLoader[FusionBatch]

@@ -122,7 +122,7 @@ def _weights(source: str, target: str, given: Mapping[str, Any]) -> int:
 def _data(source: str, target: str, given: Mapping[str, Any]) -> int:
     if "to" not in given:
         raise UserError("convert data needs --to yolo, coco or voc")
-    from boxwright.data.convert_data import convert_data
+    from boxwright.data.convert import convert_data
 
     for split, index in convert_data(source, target, **given).items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.data.files import in_threads
 from boxwright.data.index import ARRAYS, DataIndex, Problem
-from boxwright.data.threads import in_threads
 
 _MAGIC = b"boxwright data index 3\n"
 _ALIGN = 64  # bytes; arrays start at a multiple of it

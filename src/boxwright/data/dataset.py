@@ -12,15 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from boxwright.data.annotations import with_annotations
 from boxwright.data.cache import cached_index, digest
-from boxwright.data.coco import read_coco, read_coco_names
-from boxwright.data.darknet_data import read_darknet_data
-from boxwright.data.data_yaml import SPLITS, DataYaml, Split, read_data_yaml
-from boxwright.data.image_list import find_source, list_images
+from boxwright.data.coco import read_coco, read_coco_names, with_annotations
+from boxwright.data.data_yaml import (
+    SPLITS,
+    DataYaml,
+    Split,
+    find_source,
+    list_images,
+    read_darknet_data,
+    read_data_yaml,
+)
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import annotation_files, classes_file, is_voc_root, read_voc, read_voc_names, split_file
-from boxwright.data.yolo_dataset import label_files, read_yolo
+from boxwright.data.yolo_txt import label_files, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat
 

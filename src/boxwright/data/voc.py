@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from boxwright.data.image_header import IMAGE_SUFFIXES, BrokenImageError, image_size
-from boxwright.data.image_list import read_lines
-from boxwright.data.index import DataIndex, Problem, Record
-from boxwright.data.pixel_objects import PixelObject, pixel_record
-from boxwright.data.threads import in_threads
+from boxwright.data.data_yaml import read_lines
+from boxwright.data.files import in_threads
+from boxwright.data.images import IMAGE_SUFFIXES, BrokenImageError, image_size
+from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record
 from boxwright.errors import UserError
 
 _CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")

@@ -14,9 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from boxwright.data.image_header import IMAGE_SUFFIXES
-from boxwright.data.image_list import read_lines
-from boxwright.data.images import read_image
+from boxwright.data.data_yaml import read_lines
+from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
 

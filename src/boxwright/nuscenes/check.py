@@ -12,9 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from boxwright.data.image_header import BrokenImageError, image_size
+from boxwright.data.files import in_threads
+from boxwright.data.images import BrokenImageError, image_size
 from boxwright.data.index import Problem
-from boxwright.data.threads import in_threads
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, absent, open_nuscenes
 from boxwright.nuscenes.radar import read_radar

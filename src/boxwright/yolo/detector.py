@@ -20,8 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boxwright.data.image_header import IMAGE_SUFFIXES
-from boxwright.data.images import read_image
+from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.data.letterbox import Image, letterbox
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.engine.device import select_device

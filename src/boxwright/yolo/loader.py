@@ -1,32 +1,130 @@
-"""Loaders: training batches as a function of (seed, epoch, step) and the weights of an epoch; validation batches."""
+"""Batches of YOLO: training as a function of (seed, epoch, step) and image weights; validation in a fixed order.
+
+Legend: B images, M labels of the image that has most. Source: quad images and image weights as published for YOLOv5
+(docs/spec/yolov5.md, B6 and B7).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boxwright.data.collate import image_buffer, pad_labels
 from boxwright.data.images import loaded_size, read_indexed_image, resize_for_validation
 from boxwright.data.index import DataIndex
-from boxwright.data.letterbox import FILL, fit_letterbox, place
-from boxwright.data.pool import BatchPool
-from boxwright.data.sampler import BatchPlan, Share, plan_rect
+from boxwright.data.letterbox import FILL, Image, fit_letterbox, place
+from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, image_buffer
+from boxwright.data.sampler import QUAD, BatchPlan, Share, plan_rect, sample_generator
 from boxwright.data.source_images import open_source_images
-from boxwright.data.structures import Batch
-from boxwright.yolo.quad import QUAD_SIZE, draw_enlarged, write_quad
+from boxwright.data.structures import Batch, Targets
+from boxwright.yolo.geometry import Labels, shapes_of
 from boxwright.yolo.samples import TrainingSamples
 from boxwright.yolo.settings import AugmentConfig
-from boxwright.yolo.shapes import Labels, shapes_of
 
-TrainKey = tuple[int, int, Share]  # epoch, step, and what is loaded for it
-ValKey = tuple[int, NDArray[np.int64]]  # step, and the images of it
-B = TypeVar("B")  # a batch
+QUAD_SIZE: Final = 4  # samples in one image
+_SIDE: Final = 2  # of them along each side
+_COUNT_STEP = 16  # M is rounded up to this, so that a compiled step sees few different shapes
+
+
+WriteSample = Callable[[int, Image], Labels]
+
+
+def draw_enlarged(seed: int, epoch: int, first: int, repeat: int) -> bool:
+    """Whether the first of four samples is enlarged, or all four are put side by side.
+
+    Args:
+        seed, epoch: of the run.
+        first: position of the first image in the data index.
+        repeat: how often this image came before in the epoch.
+    """
+    return bool(sample_generator(seed, epoch, first, QUAD, repeat).random() < 0.5)
+
+
+def write_quad(write: WriteSample, out: Image, *, enlarged: bool) -> Labels:
+    """Fill one image of twice the side.
+
+    Args:
+        write: makes sample 0 to 3 of the four in (H, W, 3) and gives its normalised labels.
+        out: (2H, 2W, 3) uint8.
+        enlarged: take the first sample alone, at twice its size; the others are not made.
+
+    Returns:
+        Normalised labels in the frame of `out`.
+    """
+    height, width = out.shape[0] // _SIDE, out.shape[1] // _SIDE
+    sample = np.empty((height, width, 3), np.uint8)
+    if enlarged:
+        labels = write(0, sample)
+        cv2.resize(sample, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_LINEAR)
+        return labels
+    parts: list[Labels] = []
+    for position in range(QUAD_SIZE):
+        row, column = divmod(position, _SIDE)
+        parts.append(_in_quarter(write(position, sample), row, column))
+        out[row * height : (row + 1) * height, column * width : (column + 1) * width] = sample
+    return Labels(np.concatenate([part.classes for part in parts]), np.concatenate([part.boxes for part in parts]))
+
+
+def _in_quarter(labels: Labels, row: int, column: int) -> Labels:
+    corner = np.array([column, row, 0, 0], np.float32)
+    return Labels(labels.classes, (labels.boxes + corner) / np.float32(_SIDE))
+
+
+def class_weights(classes: NDArray[np.integer], num_classes: int) -> NDArray[np.float64]:
+    """(C,) inverse frequency of each class among labels (N,), their sum 1; a class without labels counts as one."""
+    inverse = 1 / np.maximum(np.bincount(classes, minlength=num_classes), 1)
+    return inverse / inverse.sum()
+
+
+def weights_by_maps(weights: NDArray[np.float64], maps: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(C,) class weights that grow where a class is rare and its mAP (C,) in 0..1 is low."""
+    return weights * (1 - maps) ** 2
+
+
+def image_weights(
+    classes: NDArray[np.integer], images: NDArray[np.integer], num_images: int, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(I,) weight of each image: the sum over its labels of the weight of their class.
+
+    Args:
+        classes: (N,) class of each label.
+        images: (N,) image of each label.
+        num_images: images in all; one without labels weighs nothing.
+        weights: (C,) weight of each class.
+    """
+    return np.bincount(images, weights=weights[classes], minlength=num_images).astype(np.float64)
+
+
+def weights_of_images(index: DataIndex, maps: Sequence[float]) -> NDArray[np.float64]:
+    """(I,) weight of each image of a data set in an epoch.
+
+    Args:
+        index: the data set.
+        maps: mAP of each class in the last validation; empty before the first, when every class counts as not found.
+    """
+    found = np.array(maps) if len(maps) else np.zeros(index.num_classes)
+    weights = weights_by_maps(class_weights(index.classes, index.num_classes), found)
+    images = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
+    return image_weights(index.classes, images, len(index), weights)
+
+
+def pad_labels(labels: Sequence[Labels]) -> Targets:
+    """Stack normalised labels of B images, M = the largest count, rounded up, and at least one step."""
+    most = max((len(item.classes) for item in labels), default=0)
+    count = max(-(-most // _COUNT_STEP), 1) * _COUNT_STEP
+    boxes = np.zeros((len(labels), count, 4), dtype=np.float32)
+    classes = np.zeros((len(labels), count), dtype=np.int64)
+    valid = np.zeros((len(labels), count), dtype=np.bool_)
+    for row, item in enumerate(labels):
+        num = len(item.classes)
+        boxes[row, :num], classes[row, :num], valid[row, :num] = item.boxes, item.classes, True
+    return Targets(torch.from_numpy(boxes), torch.from_numpy(classes), torch.from_numpy(valid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,64 +163,6 @@ class _TrainBatches:
         first = row * QUAD_SIZE
         enlarged = draw_enlarged(self.samples.seed, epoch, int(share.images[first]), int(share.repeats[first]))
         return write_quad(lambda k, sample: self._write(epoch, share, first + k, sample), out, enlarged=enlarged)
-
-
-class TrainLoader(Generic[B]):
-    """Training batches of any kind; the same ones for any number of workers, in any order of asking.
-
-    `len(loader)` is the number of batches in an epoch. Workers are told which images a batch has: the plan is here.
-    """
-
-    def __init__(
-        self, make: Callable[[TrainKey], B], plan: BatchPlan, workers: int, *, pin_memory: bool = False
-    ) -> None:
-        self._plan = plan
-        self._pool = BatchPool(make, workers, pin_memory=pin_memory)
-        self._stream: Iterator[B] = iter(())
-        self._next: tuple[int, int] | None = None  # epoch and step of what the stream gives next
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def batches(self, epoch: int, start_step: int = 0, weights: NDArray[np.float64] | None = None) -> Iterator[B]:
-        """The batches of an epoch, from `start_step` on.
-
-        While one epoch after the other is asked for, workers go on into the next without a pause; with weights they
-        cannot, because those of the next epoch are not known.
-
-        Args:
-            epoch: epoch, from 0.
-            start_step: first batch.
-            weights: how likely each image is drawn; None: every image comes once.
-
-        Raises:
-            UserError: an image file cannot be read.
-        """
-        if weights is not None:
-            self._next = None
-            yield from self._pool.batches(self._keys_of(epoch, start_step, weights))
-            return
-        for step in range(start_step, len(self)):
-            if self._next != (epoch, step):
-                self._stream = self._pool.batches(self._keys_from(epoch, step))
-            self._next = None  # stays so if the batch fails
-            batch = next(self._stream)
-            self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
-            yield batch
-
-    def close(self) -> None:
-        """End the workers."""
-        self._stream, self._next = iter(()), None
-        self._pool.close()
-
-    def _keys_from(self, epoch: int, step: int) -> Iterator[TrainKey]:
-        while True:
-            yield from self._keys_of(epoch, step)
-            epoch, step = epoch + 1, 0
-
-    def _keys_of(self, epoch: int, start_step: int, weights: NDArray[np.float64] | None = None) -> Iterator[TrainKey]:
-        share = self._plan.epoch(epoch, weights)
-        return ((epoch, step, share(step)) for step in range(start_step, len(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,25 +207,6 @@ class _ValBatches:
         shapes = shapes_of(self.index, image, size, fit.pad_yx)
         scale = (size[0] / height, size[1] / width)
         return scale, fit.pad_yx, Labels(shapes.classes, shapes.boxes).normalised(out_hw)
-
-
-class ValLoader(Generic[B]):
-    """Validation batches of any kind in a fixed order; `len(loader)` is their number."""
-
-    def __init__(self, make: Callable[[ValKey], B], plan: BatchPlan, workers: int, *, pin_memory: bool = False) -> None:
-        self._plan = plan
-        self._pool = BatchPool(make, workers, pin_memory=pin_memory)
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __iter__(self) -> Iterator[B]:
-        share = self._plan.epoch(0)
-        return self._pool.batches((step, share(step).images) for step in range(len(self)))
-
-    def close(self) -> None:
-        """End the workers."""
-        self._pool.close()
 
 
 def make_train_loader(

@@ -13,16 +13,39 @@ import numpy as np
 
 from boxwright.data.images import loaded_size
 from boxwright.data.letterbox import Image, fit_letterbox
-from boxwright.data.rng import sample_generator
+from boxwright.data.sampler import sample_generator
 from boxwright.data.source_images import SourceImages
-from boxwright.yolo.color import draw_hsv_multipliers, finish_colors, hsv_table
-from boxwright.yolo.copy_paste import choose_pastes, draw_paste_order, paste_mirrored
-from boxwright.yolo.geometry import draw_perspective, perspective_matrix, translation
-from boxwright.yolo.mixup import draw_mixup_ratio, mixup
-from boxwright.yolo.mosaic import CANVAS, Placement, draw_mosaic, draw_nine, place_nine, place_tile
+from boxwright.yolo.augmentation import (
+    CANVAS,
+    Placement,
+    Tile,
+    choose_pastes,
+    draw_hsv_multipliers,
+    draw_mixup_ratio,
+    draw_mosaic,
+    draw_nine,
+    draw_paste_order,
+    finish_colors,
+    hsv_table,
+    mixup,
+    paste_mirrored,
+    place_nine,
+    place_tile,
+    render,
+    resize_matrix,
+    warp_image,
+)
+from boxwright.yolo.geometry import (
+    Labels,
+    Shapes,
+    concatenate,
+    draw_perspective,
+    perspective_matrix,
+    shapes_of,
+    translation,
+    warp_shapes,
+)
 from boxwright.yolo.settings import AugmentConfig
-from boxwright.yolo.shapes import Labels, Shapes, concatenate, shapes_of, warp_shapes
-from boxwright.yolo.warp import Tile, render, resize_matrix, warp_image
 from boxwright.yolo.warp_rules import RULES
 
 

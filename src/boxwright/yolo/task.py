@@ -13,20 +13,18 @@ from torch.nn.functional import interpolate
 from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.data.index import DataIndex
-from boxwright.data.rng import sample_generator
+from boxwright.data.sampler import sample_generator
 from boxwright.data.structures import Batch
 from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, truth_for
-from boxwright.yolo.class_weights import weights_of_images
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.evaluation import evaluate
-from boxwright.yolo.loader import make_train_loader, make_val_loader
+from boxwright.yolo.loader import QUAD_SIZE, make_train_loader, make_val_loader, weights_of_images
 from boxwright.yolo.loss_recipe import make_criterion
 from boxwright.yolo.metric import fitness
-from boxwright.yolo.quad import QUAD_SIZE
 from boxwright.yolo.settings import RunConfig
 
 COCO_COLUMNS = tuple(f"COCO_{name}" for name in STAT_NAMES)

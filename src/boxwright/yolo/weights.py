@@ -12,7 +12,7 @@ from torch import Tensor
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
-from boxwright.data.image_list import read_lines
+from boxwright.data.data_yaml import read_lines
 from boxwright.errors import UserError
 from boxwright.yolo.build import build_model, read_spec
 from boxwright.yolo.darknet_cfg import DarknetSpec

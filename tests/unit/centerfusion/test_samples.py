@@ -13,7 +13,7 @@ from boxwright.centerfusion.draws import Placement, centered, draw_placement
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.samples import Augmentation, SampleArrays, SampleMaker, empty_sample, make_sample
 from boxwright.centerfusion.warp import affine_map, from_reduced, map_points, read_warped, reduction_of
-from boxwright.data.rng import sample_generator
+from boxwright.data.sampler import sample_generator
 from boxwright.errors import UserError
 from tests.unit.centerfusion.scenes3d import SMALL, Scenes, objects, points, record, write_image, write_scenes
 

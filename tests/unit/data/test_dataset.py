@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from boxwright.data.dataset import open_dataset, read_names
-from boxwright.data.image_header import IMAGE_SUFFIXES
+from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import DataIndex
-from boxwright.data.yolo_dataset import label_file
+from boxwright.data.yolo_txt import label_file
 from boxwright.errors import UserError
 from tests.unit.data.small_sets import turn, write_image, write_yolo
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from boxwright.data.image_header import BrokenImageError, image_size
+from boxwright.data.images import BrokenImageError, image_size
 from tests.unit.data.small_sets import turn, write_image
 
 

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from boxwright.data.image_header import image_size
-from boxwright.data.images import read_image, read_indexed_image, reduced_size, reduction_for
+from boxwright.data.images import image_size, read_image, read_indexed_image, reduced_size, reduction_for
 from boxwright.errors import UserError
 from tests.unit.data.small_sets import write_image
 

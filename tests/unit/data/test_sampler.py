@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxwright.data.collate import pad_labels
 from boxwright.data.letterbox import fit_letterbox
-from boxwright.data.rng import sample_generator
-from boxwright.data.sampler import BatchPlan, plan_rect
+from boxwright.data.sampler import BatchPlan, plan_rect, sample_generator
 from boxwright.errors import UserError
-from boxwright.yolo.shapes import Labels
+from boxwright.yolo.geometry import Labels
+from boxwright.yolo.loader import pad_labels
 
 
 def plan(count: int, batch_size: int, seed: int | None = 0, rank: int = 0, num_ranks: int = 1) -> BatchPlan:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxwright.data.stratify import list_sizes, stratify
+from boxwright.data.split import list_sizes, stratify
 from boxwright.errors import UserError
 
 

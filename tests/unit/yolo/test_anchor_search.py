@@ -9,7 +9,7 @@ import pytest
 
 from boxwright.data.index import DataIndex, Record
 from boxwright.errors import UserError
-from boxwright.yolo.anchor_search import AnchorFit, Sizes, fit, label_sizes, measure, search
+from boxwright.yolo.anchors import AnchorFit, Sizes, fit, label_sizes, measure, search
 
 
 def found(sizes: Sizes, num_anchors: int = 9, generations: int = 30, seed: int = 0) -> Sizes:

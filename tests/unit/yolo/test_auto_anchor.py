@@ -11,9 +11,8 @@ import yaml
 from boxwright.data.index import DataIndex, Record
 from boxwright.errors import UserError
 from boxwright.settings.load import load
-from boxwright.yolo import auto_anchor
-from boxwright.yolo.anchor_search import fit, label_sizes
-from boxwright.yolo.auto_anchor import anchors_of, in_levels, with_fitting_anchors
+from boxwright.yolo import anchors as auto_anchor
+from boxwright.yolo.anchors import anchors_of, fit, in_levels, label_sizes, with_fitting_anchors
 from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.settings import RunConfig

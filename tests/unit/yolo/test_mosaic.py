@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from boxwright.data.source_images import SourceImages
 from boxwright.yolo import samples as augment
-from boxwright.yolo.mosaic import NUM_NINE, Placement, draw_nine, place_nine
+from boxwright.yolo.augmentation import NUM_NINE, Placement, draw_nine, place_nine
 from boxwright.yolo.settings import AugmentConfig
 from tests.unit.data.scenes import write_scenes
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from boxwright.data.letterbox import Image
-from boxwright.yolo.loader import make_train_loader
-from boxwright.yolo.quad import draw_enlarged, write_quad
+from boxwright.yolo.geometry import Labels
+from boxwright.yolo.loader import draw_enlarged, make_train_loader, write_quad
 from boxwright.yolo.settings import AugmentConfig
-from boxwright.yolo.shapes import Labels
 from tests.unit.data.scenes import write_scenes
 
 

@@ -9,11 +9,10 @@ import pytest
 
 from boxwright.data.index import DataIndex
 from boxwright.data.source_images import SourceImages
-from boxwright.yolo.copy_paste import choose_pastes, paste_mirrored
-from boxwright.yolo.mixup import mixup
+from boxwright.yolo.augmentation import choose_pastes, mixup, paste_mirrored
+from boxwright.yolo.geometry import Shapes, shapes_of
 from boxwright.yolo.samples import TrainingSamples
 from boxwright.yolo.settings import AugmentConfig
-from boxwright.yolo.shapes import Shapes, shapes_of
 from tests.unit.data.scenes import draw_boxes, write_scenes
 
 SIDE = 96

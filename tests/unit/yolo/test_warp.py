@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from boxwright.yolo.augmentation import Tile, render, resize_matrix, warp_image
 from boxwright.yolo.geometry import PerspectiveDraw, perspective_matrix, translation
-from boxwright.yolo.warp import Tile, render, resize_matrix, warp_image
 
 
 def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:

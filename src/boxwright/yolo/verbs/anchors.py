@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from boxwright.data.dataset import open_dataset
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
-from boxwright.yolo.anchor_search import TINY_SIDE, AnchorFit, Sizes, fit, label_sizes, measure, search
-from boxwright.yolo.auto_anchor import anchors_of, in_levels
+from boxwright.yolo.anchors import TINY_SIDE, AnchorFit, Sizes, anchors_of, fit, in_levels, label_sizes, measure, search
 from boxwright.yolo.verbs.info import open_network
 from boxwright.yolo.zoo import load_spec
 

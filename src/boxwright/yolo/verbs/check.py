@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from boxwright.data.check import labels_without_image, shared_images
-from boxwright.data.class_statistics import class_statistics
+from boxwright.data.check import class_statistics, labels_without_image, shared_images
 from boxwright.data.dataset import read_split, splits_of
 from boxwright.data.index import DataIndex, Problem
 from boxwright.errors import UserError

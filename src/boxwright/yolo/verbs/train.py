@@ -19,7 +19,7 @@ from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy
 from boxwright.errors import UserError
 from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
-from boxwright.yolo.auto_anchor import recall_of_anchors, with_fitting_anchors
+from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
 from boxwright.yolo.build import build_model, read_spec
 from boxwright.yolo.detection import DetectionModel

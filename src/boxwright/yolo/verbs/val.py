@@ -12,6 +12,7 @@ from rich.progress import track
 
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
+from boxwright.data.loader import ValLoader
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.device import select_device
 from boxwright.engine.precision import resolve
@@ -21,7 +22,7 @@ from boxwright.metrics.coco import truth_for
 from boxwright.metrics.metrics_file import write_metrics
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
-from boxwright.yolo.loader import ValLoader, make_val_loader
+from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.networks import open_networks
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_predictions

@@ -1,0 +1,256 @@
+"""Batches made by worker processes in the order of their keys, and the loaders of training and validation.
+
+What a batch is depends on its key alone; with no workers, batches are made in this process.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Generic, TypeVar, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from boxwright.data.sampler import BatchPlan, Share
+from boxwright.errors import UserError
+
+_ALIGNMENT = 64  # bytes; no element of an array straddles a line of the processor's cache
+
+
+def image_buffer(count: int, out_hw: tuple[int, int]) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Room for the images of a batch, seen twice: (B, 3, H, W) in channels_last memory, and (B, H, W, 3) to fill."""
+    pixels = batch_buffer((count, *out_hw, 3), torch.uint8)
+    return pixels.permute(0, 3, 1, 2), pixels.numpy()
+
+
+def batch_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Room for an array of a batch, not set to anything.
+
+    In a worker it is made in the shared memory through which it will be handed over, as torch's own collation does:
+    that saves a copy, and keeps blocks of this size out of the heap, which they would fragment.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    size = math.prod(shape) * dtype.itemsize
+    storage = torch.UntypedStorage._new_shared(size)  # pyright: ignore[reportPrivateUsage]
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+
+
+def batch_block(rooms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
+    """Room for several arrays of a batch by name, in one block, not set to anything.
+
+    A worker hands over each block by a file descriptor, of which a process may have 1024 open, so arrays share one.
+    """
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in rooms.values()]
+    starts = list(accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
+    block = batch_buffer((max(starts[-1], _ALIGNMENT),), torch.uint8)
+    return {
+        name: block[start : start + size].view(dtype).view(shape)
+        for (name, (shape, dtype)), start, size in zip(rooms.items(), starts, sizes, strict=False)
+    }
+
+
+K = TypeVar("K")  # a key: what a batch is made from, a plain picklable value
+B = TypeVar("B")  # a batch; it may have a method pin_memory
+TrainKey = tuple[int, int, Share]  # epoch, step, and what is loaded for it
+ValKey = tuple[int, NDArray[np.int64]]  # step, and the images of it
+
+
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """A user's mistake on its way from a worker."""
+
+    text: str
+
+
+class _Batches(Dataset[Any], Generic[K, B]):
+    """Makes batches in a worker."""
+
+    def __init__(self, make: Callable[[K], B]) -> None:
+        self._make = make
+
+    def __getitem__(self, key: K) -> B | _Mistake:
+        try:
+            return self._make(key)
+        except UserError as error:
+            return _Mistake(str(error))
+
+
+class _Keys(Sampler[K]):
+    """The keys that come next."""
+
+    def __init__(self) -> None:
+        self.keys: Iterable[K] = ()
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.keys)
+
+
+class BatchPool(Generic[K, B]):
+    """Makes batches in `workers` processes, a few ahead.
+
+    Args:
+        make: batch from key; a plain picklable object.
+        workers: processes; at most the number of cores, 0 makes batches here.
+        pin_memory: hand out batches in page-locked memory, from which copies to a GPU are faster.
+    """
+
+    def __init__(self, make: Callable[[K], B], workers: int, *, pin_memory: bool = False) -> None:
+        self._make = make
+        self._keys: _Keys[K] = _Keys()
+        self.workers = min(workers, os.cpu_count() or 1)
+        self._loader: DataLoader[Any] | None = None
+        cv2.setNumThreads(0)  # one thread a process: cores are shared out by processes
+        if self.workers:
+            forks = "fork" in multiprocessing.get_all_start_methods()  # forked workers share the pages of the index
+            self._loader = DataLoader(
+                _Batches(make),
+                sampler=self._keys,
+                batch_size=None,
+                num_workers=self.workers,
+                persistent_workers=True,
+                prefetch_factor=2,
+                pin_memory=pin_memory,
+                worker_init_fn=_start_worker,
+                multiprocessing_context="fork" if forks else None,
+                generator=torch.Generator(),  # else every epoch would advance the generator of the run
+            )
+
+    def batches(self, keys: Iterable[K]) -> Iterator[B]:
+        """Batches of these keys, in order. Asking again abandons what was asked for before.
+
+        Raises:
+            UserError: an image file cannot be read; the sentence names it. Or a worker has died.
+        """
+        if self._loader is None:
+            yield from map(self._make, keys)
+            return
+        self._keys.keys = keys
+        for item in self._items(self._loader):
+            if isinstance(item, _Mistake):
+                self.close()  # now: left to the garbage collector, workers would be waited for in vain
+                raise UserError(item.text)
+            yield item
+
+    def _items(self, loader: DataLoader[Any]) -> Iterator[B | _Mistake]:
+        """What the workers send.
+
+        PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the
+        middle of writing a checkpoint. With the handler of before, a dead worker is found where it is waited for.
+        """
+        handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        items = cast("Iterator[B | _Mistake]", iter(loader))
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler)
+        try:
+            yield from items
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            self.close()
+            raise UserError(
+                "a loader process died, perhaps ended by the system when memory ran out: take fewer --workers; "
+                "a training goes on with: boxwright train --resume"
+            ) from error
+
+    def close(self) -> None:
+        """End the workers. The pool makes batches here from then on."""
+        self._loader = None
+        self.workers = 0
+
+
+def _start_worker(_: int) -> None:
+    gc.freeze()  # a collection would write to every object of before the fork, whose pages are shared
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which finishes its step with our batches
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # so is SIGTERM to the whole group, as `timeout` and batch systems send it
+
+
+class TrainLoader(Generic[B]):
+    """Training batches of any kind; the same ones for any number of workers, in any order of asking.
+
+    `len(loader)` is the number of batches in an epoch. Workers are told which images a batch has: the plan is here.
+    """
+
+    def __init__(
+        self, make: Callable[[TrainKey], B], plan: BatchPlan, workers: int, *, pin_memory: bool = False
+    ) -> None:
+        self._plan = plan
+        self._pool = BatchPool(make, workers, pin_memory=pin_memory)
+        self._stream: Iterator[B] = iter(())
+        self._next: tuple[int, int] | None = None  # epoch and step of what the stream gives next
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def batches(self, epoch: int, start_step: int = 0, weights: NDArray[np.float64] | None = None) -> Iterator[B]:
+        """The batches of an epoch, from `start_step` on.
+
+        While one epoch after the other is asked for, workers go on into the next without a pause; with weights they
+        cannot, because those of the next epoch are not known.
+
+        Args:
+            epoch: epoch, from 0.
+            start_step: first batch.
+            weights: how likely each image is drawn; None: every image comes once.
+
+        Raises:
+            UserError: an image file cannot be read.
+        """
+        if weights is not None:
+            self._next = None
+            yield from self._pool.batches(self._keys_of(epoch, start_step, weights))
+            return
+        for step in range(start_step, len(self)):
+            if self._next != (epoch, step):
+                self._stream = self._pool.batches(self._keys_from(epoch, step))
+            self._next = None  # stays so if the batch fails
+            batch = next(self._stream)
+            self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
+            yield batch
+
+    def close(self) -> None:
+        """End the workers."""
+        self._stream, self._next = iter(()), None
+        self._pool.close()
+
+    def _keys_from(self, epoch: int, step: int) -> Iterator[TrainKey]:
+        while True:
+            yield from self._keys_of(epoch, step)
+            epoch, step = epoch + 1, 0
+
+    def _keys_of(self, epoch: int, start_step: int, weights: NDArray[np.float64] | None = None) -> Iterator[TrainKey]:
+        share = self._plan.epoch(epoch, weights)
+        return ((epoch, step, share(step)) for step in range(start_step, len(self)))
+
+
+class ValLoader(Generic[B]):
+    """Validation batches of any kind in a fixed order; `len(loader)` is their number."""
+
+    def __init__(self, make: Callable[[ValKey], B], plan: BatchPlan, workers: int, *, pin_memory: bool = False) -> None:
+        self._plan = plan
+        self._pool = BatchPool(make, workers, pin_memory=pin_memory)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[B]:
+        share = self._plan.epoch(0)
+        return self._pool.batches((step, share(step).images) for step in range(len(self)))
+
+    def close(self) -> None:
+        """End the workers."""
+        self._pool.close()
