@@ -122,6 +122,7 @@ def train(
     from boxwright.errors import UserError
     from boxwright.settings.base import CHANGED_ON_RESUME
     from boxwright.settings.load import load as load_settings
+    from boxwright.systems import run_class
     from boxwright.yolo.settings import RunConfig
 
     names = [callback for callback in callbacks if isinstance(callback, str)]
@@ -135,13 +136,13 @@ def train(
     else:
         run = load_settings(RunConfig, given, hyp=hyp, config=config)
     if resume is False:
-        return job.train(run, objects)
+        return job.train(run, run_class({"model": run.model}), objects)
     files = {"hyp": hyp, "config": config}
     others = [name for name in (*given, *(key for key, file in files.items() if file)) if name not in CHANGED_ON_RESUME]
     if others:
         raise UserError(f"resume takes no {others[0]}: a run goes on as it was, but for {', '.join(CHANGED_ON_RESUME)}")
     overrides = {name: getattr(run, name) for name in given}
-    return job.resume(None if resume is True else Path(resume), overrides, objects)
+    return job.resume(None if resume is True else Path(resume), overrides, run_class, objects)
 
 
 def val(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from boxwright.engine.run import resume, train
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.verbs.train import resume, train
 from tests.integration.small_runs import small_settings
 
 

@@ -12,11 +12,11 @@ import yaml
 
 import boxwright as bw
 from boxwright.cli.main import main
-from boxwright.engine import run as train_job
 from boxwright.engine.checkpointing import load_run
 from boxwright.errors import UserError
 from boxwright.yolo import anchors as auto_anchor
 from boxwright.yolo.anchors import anchors_of
+from boxwright.yolo.verbs import train as train_job
 from boxwright.yolo.weights import load_model
 from tests.integration.small_runs import write_world
 from tests.unit.data.small_sets import write_yolo

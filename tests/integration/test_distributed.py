@@ -124,7 +124,7 @@ def test_a_killed_process_is_started_again(runs: Runs) -> None:
     launcher = [*TORCHRUN, "--max-restarts", "1"]
     code, out, err = runs.run("killed", launcher, signal="SIGKILL", at_step=STEPS + 2, rank=1)
     assert code == 0, err
-    assert f"going on with {runs.folder / 'killed'} after epoch 1" in out
+    assert f"resuming {runs.folder / 'killed'} after epoch 1" in out
     runs.assert_same_end("killed", "two")
 
 

@@ -20,14 +20,13 @@ import yaml
 from optuna.trial import TrialState
 
 from boxwright.cli.main import main
-from boxwright.engine import run as train
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.errors import DivergedError, UserError
 from boxwright.search import study as evolve_study
 from boxwright.settings.load import load
 from boxwright.yolo.evolve_settings import EvolveConfig
 from boxwright.yolo.settings import RunConfig
-from boxwright.yolo.verbs import evolve_worker
+from boxwright.yolo.verbs import evolve_worker, train
 from boxwright.yolo.verbs.evolve import evolve
 from tests.integration.small_runs import write_world
 

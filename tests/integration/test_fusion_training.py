@@ -13,8 +13,8 @@ import torch
 
 import boxwright as bw
 from boxwright.centerfusion.settings import FusionConfig
+from boxwright.centerfusion.verbs.train import resume, train
 from boxwright.cli.main import main
-from boxwright.engine.run import resume, train
 from boxwright.engine.trainer import Trainer
 from boxwright.settings.load import load
 from tests.integration.fusion_runs import VERSION, tiny_settings, write_root

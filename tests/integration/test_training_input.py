@@ -15,13 +15,12 @@ import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.data.structures import Batch
 from boxwright.engine.callbacks import Callback, Place, StartReport
-from boxwright.engine.run import train
 from boxwright.engine.task import StepLoss
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.yolo.settings import RunConfig
-from boxwright.yolo.verbs.train import fitting_imgsz
+from boxwright.yolo.verbs.train import fitting_imgsz, train
 from tests.integration.small_runs import write_world
 from tests.unit.data.small_sets import write_image
 

@@ -11,10 +11,10 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from boxwright.engine.run import resume, train
 from boxwright.settings.load import load
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.task import COCO_COLUMNS, Detect2d
+from boxwright.yolo.verbs.train import resume, train
 from tests.integration.small_runs import write_world
 from tests.integration.test_resume import assert_same
 

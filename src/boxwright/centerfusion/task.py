@@ -137,11 +137,11 @@ class Fusion3d:
         self,
         model: nn.Module,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-        watch: ValWatch | None = None,
+        watch: ValWatch[FusionBatch, Detections3d] | None = None,
     ) -> Score:
         def tell(batch: FusionBatch, detections: list[Detections3d]) -> None:
             if watch is not None:
-                watch.after_val_batch(batch, detections)
+                watch.after(batch, detections)
 
         found = evaluate_fusion(
             model,
@@ -194,7 +194,7 @@ class Fusion3d:
         return cast(RawHeads, self._network(batch.images, association=association))
 
 
-def _announced(batches: Iterable[FusionBatch], watch: ValWatch) -> Iterator[FusionBatch]:
+def _announced(batches: Iterable[FusionBatch], watch: ValWatch[FusionBatch, Detections3d]) -> Iterator[FusionBatch]:
     for batch in batches:
-        watch.before_val_batch(batch)
+        watch.before(batch)
         yield batch

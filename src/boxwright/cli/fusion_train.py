@@ -139,7 +139,7 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.settings.load import load
 
     settings = load(FusionConfig, origins(given, *GROUPS.values()), config=find_preset(config))
-    from boxwright.engine import run as train
+    from boxwright.centerfusion.verbs import train
 
     train.train(settings)
     return 0

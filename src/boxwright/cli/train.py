@@ -191,13 +191,15 @@ def run(argv: Sequence[str]) -> int:
         train_from_yaml(run_file, flags, hyp=hyp)
         return 0
     settings = load(RunConfig, flags, hyp=hyp, config=config)
-    from boxwright.engine import run as train
+    from boxwright.engine.run import resume as resume_run
+    from boxwright.systems import run_class
+    from boxwright.yolo.verbs.train import train
 
     if resume is None:
-        train.train(settings)
+        train(settings)
     else:
         overrides = {name: getattr(settings, name) for name in CHANGED_ON_RESUME if name in given}
-        train.resume(Path(resume) if resume else None, overrides)
+        resume_run(Path(resume) if resume else None, overrides, run_class)
     return 0
 
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from torch import Tensor, nn
 
 from boxwright.engine.meters import StepCost
-from boxwright.engine.task import AnyBatch, AnyDetections, Score
+from boxwright.engine.task import AnyBatch, Score
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
 
@@ -185,10 +185,10 @@ class Callback:
     def on_val_batch_start(self, batch: AnyBatch) -> None:
         """A batch is validated next. Where several processes train, it holds the first one's share of the images."""
 
-    def on_val_image_end(self, path: Path, detections: AnyDetections) -> None:
+    def on_val_image_end(self, path: Path, detections: Any) -> None:
         """An image is done: what was found, on the host, in its own pixels."""
 
-    def on_val_batch_end(self, batch: AnyBatch, detections: Sequence[AnyDetections]) -> None:
+    def on_val_batch_end(self, batch: AnyBatch, detections: Sequence[Any]) -> None:
         """All images of a batch are done."""
 
     def on_val_end(self, score: Score) -> None:
@@ -231,10 +231,9 @@ class Hooks:
         for callback in self.callbacks:
             _call(callback, hook.__name__, *args, **kwargs)
 
-    def before_val_batch(self, batch: AnyBatch) -> None:
-        self.tell(Callback.on_val_batch_start, batch)
-
-    def after_val_batch(self, batch: AnyBatch, detections: Sequence[AnyDetections]) -> None:
+    def after_val_batch(self, batch: AnyBatch, detections: Sequence[Any]) -> None:
+        """Call the hooks of each image, then that of the batch."""
+        detections = tuple(detections)
         for path, found in zip(batch.paths, detections, strict=True):
             self.tell(Callback.on_val_image_end, path, found)
         self.tell(Callback.on_val_batch_end, batch, detections)

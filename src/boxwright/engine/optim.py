@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from boxwright.engine.schedule import StepSettings
-from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
-from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.settings import Freeze
 
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
 _ADAM_BETA2 = 0.999
@@ -64,41 +61,6 @@ def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:
         if "momentum" in group:
             group["momentum"] = settings.momentum
         # Adam keeps its betas, as published: only SGD's momentum warms up.
-
-
-def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
-    """Stop the gradients of layers; batch-norm statistics go on moving, as published.
-
-    Args:
-        model: knows how the parameters of its layers are named, and which are its backbone and its predictors.
-        freeze: one number N freezes layers 0 to N - 1; several numbers freeze just these; or a word.
-
-    Returns:
-        Names of the frozen parameters.
-
-    Raises:
-        UserError: nothing is left to train, there is no such layer, or it is not known which layers are the backbone.
-    """
-    if freeze == "backbone" and not model.num_backbone_layers:
-        raise UserError("--freeze backbone: it is not known where the backbone of this model ends; give a number")
-    names = [name for name, _ in model.named_parameters()]
-    if freeze == "all-but-predictors":
-        frozen = [name for name in names if not name.startswith(model.predictor_prefixes)]
-    else:
-        numbers = (model.num_backbone_layers,) if freeze == "backbone" else freeze
-        wrong = [number for number in numbers if not 0 <= number <= len(model.layers)]
-        if wrong:
-            raise UserError(f"--freeze {wrong[0]}: the layers of this model go from 0 to {len(model.layers) - 1}")
-        layers = range(numbers[0]) if len(numbers) == 1 else numbers
-        prefixes = tuple(f"{model.layer_prefix}.{layer}." for layer in layers)
-        frozen = [name for name in names if prefixes and name.startswith(prefixes)]
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    if len(frozen) == len(names):
-        raise UserError(
-            f"--freeze {' '.join(map(str, freeze))} freezes every layer; leave at least the last one to train"
-        )
-    return frozen
 
 
 def clip_gradients(model: nn.Module, largest_norm: float) -> Tensor:

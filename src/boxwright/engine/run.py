@@ -1,23 +1,17 @@
-"""The train verb: settings to a trained model in a run folder; and going on with a run that was stopped.
+"""The training job of any system: settings to a trained model in a run folder, and resuming a run that was stopped.
 
-What differs from system to system is in yolo_run.py and fusion_run.py.
+What differs from system to system is the class of the prepared run, which the callers hand in (`PreparedRun`).
 """
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
 
-from boxwright.centerfusion.settings import MODEL as FUSION_MODEL
-from boxwright.centerfusion.settings import FusionConfig
-from boxwright.centerfusion.verbs import train as fusion_run
-from boxwright.centerfusion.verbs.train import FusionRun
 from boxwright.engine.callbacks import Callback, Hooks, RunReport
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.decay import check_course
@@ -34,44 +28,55 @@ from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump_yaml, load
-from boxwright.yolo.settings import RunConfig
-from boxwright.yolo.verbs import train as yolo_run
-from boxwright.yolo.verbs.train import YoloRun
 
 _log = logging.getLogger("boxwright.train")
+C = TypeVar("C", bound=TrainingConfig)
 
 
-class PreparedRun(Protocol):
-    """What a training run is made of, ready to start."""
+class PreparedRun(Protocol[C]):
+    """A training run of one system, ready to start. The class is sent to other processes by its name."""
+
+    settings: ClassVar[type[TrainingConfig]]  # class of the settings, C
 
     @property
-    def config(self) -> TrainingConfig:
-        """Settings, final."""
+    def config(self) -> C: ...  # final
+
+    @property
+    def model(self) -> nn.Module: ...  # on the CPU at first
+
+    @classmethod
+    def completed(cls, config: C) -> C:
+        """Fill in settings that follow from others and refuse what cannot be trained, before any process starts."""
         ...
 
-    @property
-    def model(self) -> nn.Module:
-        """The network, on the CPU at first."""
+    @classmethod
+    def begin(cls, config: C, policy: Policy, world: World) -> Self:
+        """Prepare a new run: open the data and build the network."""
+        ...
+
+    @classmethod
+    def go_on(cls, config: C, content: Mapping[str, Any], world: World) -> Self:
+        """Prepare the run of a checkpoint with this content."""
         ...
 
     def freeze(self) -> Sequence[str]:
-        """Stop the gradients of what the settings name; returns those parameters."""
+        """Stop the gradients of what the settings name; return those parameters."""
         ...
 
-    def make_task(self, device: torch.device, world: World) -> Task[Any]:
+    def make_task(self, device: torch.device, world: World) -> Task[Any, Any]:
         """Bind network, loss, loaders and metric."""
         ...
 
     def logs(self, folder: Path) -> Sequence[Callback]:
-        """What every run of this kind tells, and where."""
+        """Make the loggers that every run of this system has."""
         ...
 
-    def introduce(self, policy: Policy, folder: Path) -> None:
+    def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what."""
         ...
 
     def plot_data(self, task: Any, folder: Path) -> None:
-        """Draw what is trained on."""
+        """Draw the training data."""
         ...
 
     def finish(self, folder: Path, policy: Policy) -> None:
@@ -79,13 +84,18 @@ class PreparedRun(Protocol):
         ...
 
 
-def train(config: RunConfig | FusionConfig, callbacks: Sequence[Callback] = ()) -> Path:
+AnyRun = type[PreparedRun[Any]]
+FindRun = Callable[[Mapping[str, Any]], AnyRun]  # from the settings in a checkpoint; a function of a module
+
+
+def train(config: C, run: type[PreparedRun[C]], callbacks: Sequence[Callback] = ()) -> Path:
     """Train a detector from scratch or from weights.
 
     Args:
         config: settings of the run.
-        callbacks: told how it goes, after the logs, in the first process. Where this starts several processes they are
-            pickled, so that what they gather stays there.
+        run: class of the system's runs.
+        callbacks: called after the loggers, in the first process. Where this starts several processes they are
+            pickled, so what they gather stays there.
 
     Returns:
         the run folder.
@@ -93,57 +103,52 @@ def train(config: RunConfig | FusionConfig, callbacks: Sequence[Callback] = ()) 
     Raises:
         UserError: something in the settings, the data or the weights is wrong; says what.
     """
-    if isinstance(config, FusionConfig):
-        config = fusion_run.with_milestones(config)
-    if not config.data:
-        kinds = "a nuScenes root" if isinstance(config, FusionConfig) else yolo_run.KINDS_OF_DATA
-        raise UserError(f"train needs --data: {kinds}")
+    config = run.completed(config)
     check_course(config.optim, config.epochs, validates=not config.noval)
     num_processes = count_processes(config.device, config.nproc)
-    return run_job(_train, num_processes, config, checked_callbacks(callbacks, num_processes))
+    return run_job(_train, num_processes, config, run, checked_callbacks(callbacks, num_processes))
 
 
-def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
-    """Go on with a run; the result equals that of a run that was never stopped.
+def resume(
+    path: Path | None, overrides: Mapping[str, object], find_run: FindRun, callbacks: Sequence[Callback] = ()
+) -> Path:
+    """Resume a run; the result equals that of a run that was never stopped.
 
     Args:
         path: its last.pt or its folder; None takes the newest run below runs/train.
         overrides: settings that may differ: workers, device, nproc, epochs (which changes the rates).
-        callbacks: as in `train`; a run does not remember those that were objects.
+        find_run: gives the class of runs for the settings of the checkpoint.
+        callbacks: as in `train`; callback objects of the stopped run are not remembered.
 
     Returns:
         the run folder.
     """
     if is_launched():
-        return run_job(_resume, 1, path, overrides, checked_callbacks(callbacks, 1))
+        return run_job(_resume, 1, path, overrides, find_run, checked_callbacks(callbacks, 1))
     checkpoint = _find_checkpoint(path)
-    config = _config_of(load_run(checkpoint), overrides)
+    config, _ = _settings_of(load_run(checkpoint), overrides, find_run)
     num_processes = count_processes(config.device, config.nproc)
-    return run_job(_resume, num_processes, checkpoint, dict(overrides), checked_callbacks(callbacks, num_processes))
+    checked = checked_callbacks(callbacks, num_processes)
+    return run_job(_resume, num_processes, checkpoint, dict(overrides), find_run, checked)
 
 
-def _train(world: World, config: RunConfig | FusionConfig, callbacks: Sequence[Callback] = ()) -> Path:
+def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequence[Callback]) -> Path:
     before = world.from_first(folder_before_restart() if world.is_first else None)
     if before is not None and world.from_first((before / "weights" / "last.pt").is_file()):
-        return _resume(world, before, {}, callbacks)
-    policy = _policy(config, world)
-    callbacks = (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
-    prepared: PreparedRun
-    if isinstance(config, FusionConfig):
-        prepared = FusionRun.begin(config, world)
-    else:
-        prepared = YoloRun.begin(config, policy, world)
+        return _go_on(world, before / "weights" / "last.pt", {}, lambda _: run, callbacks)
+    policy, callbacks = _begin_process(config, world, callbacks)
+    prepared = run.begin(config, policy, world)
     folder = before or Path()
     is_new = before is None and not (config.exist_ok and Path(config.project, config.name).exists())
     if world.is_first:
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
-    with _claimed(folder, world):
+    with _lock(folder, world):
         if world.is_first:
             if before is None:
                 drop_checkpoints(folder)
             (folder / "config.yaml").write_text(dump_yaml(prepared.config), encoding="utf-8")
         try:
-            return _run(prepared, policy, world.from_first(folder), world, callbacks)
+            return _fit(prepared, policy, world.from_first(folder), world, callbacks)
         except UserError:
             if world.is_first and is_new:  # what was there before is not ours to remove
                 drop_if_not_begun(folder)
@@ -151,55 +156,65 @@ def _train(world: World, config: RunConfig | FusionConfig, callbacks: Sequence[C
 
 
 def _resume(
-    world: World, path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()
+    world: World,
+    path: Path | None,
+    overrides: Mapping[str, object],
+    find_run: FindRun,
+    callbacks: Sequence[Callback],
 ) -> Path:
     checkpoint = world.from_first(_find_checkpoint(path) if world.is_first else Path())
-    with _claimed(checkpoint.parent.parent, world):
-        return _go_on(world, checkpoint, overrides, callbacks)
+    return _go_on(world, checkpoint, overrides, find_run, callbacks)
 
 
-def _claimed(folder: Path, world: World) -> AbstractContextManager[None]:
+def _go_on(
+    world: World,
+    checkpoint: Path,
+    overrides: Mapping[str, object],
+    find_run: FindRun,
+    callbacks: Sequence[Callback],
+) -> Path:
+    folder = checkpoint.parent.parent
+    with _lock(folder, world):
+        # Read once the folder is ours: another process may have been writing it until then.
+        content = world.from_first(load_run(checkpoint) if world.is_first else {})
+        config, run = _settings_of(content, overrides, find_run)
+        policy, callbacks = _begin_process(config, world, callbacks)
+        prepared = run.go_on(config, content, world)
+        print(f"resuming {folder} after epoch {content['epoch']} of {config.epochs}")
+        return _fit(prepared, policy, folder, world, callbacks, content)
+
+
+def _lock(folder: Path, world: World) -> AbstractContextManager[None]:
+    """Lock a run folder in the first process."""
     return only_run_in(folder) if world.is_first else nullcontext()
 
 
-def _go_on(world: World, checkpoint: Path, overrides: Mapping[str, object], callbacks: Sequence[Callback]) -> Path:
-    folder, content = checkpoint.parent.parent, world.from_first(load_run(checkpoint) if world.is_first else {})
-    config = _config_of(content, overrides)
-    policy = _policy(config, world)
-    callbacks = (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
-    prepared: PreparedRun
-    if isinstance(config, FusionConfig):
-        prepared = FusionRun.go_on(config, content, world)
-    else:
-        prepared = YoloRun.go_on(config, content, world)
-    print(f"going on with {folder} after epoch {content['epoch']} of {config.epochs}")
-    return _run(prepared, policy, folder, world, callbacks, content)
+def _settings_of(
+    content: Mapping[str, Any], overrides: Mapping[str, object], find_run: FindRun
+) -> tuple[TrainingConfig, AnyRun]:
+    """Read the settings of the run that a checkpoint belongs to, and find its class."""
+    run = find_run(content["config"])
+    return load(run.settings, {**content["config"], **overrides}), run
 
 
-def _config_of(content: Mapping[str, Any], overrides: Mapping[str, object]) -> RunConfig | FusionConfig:
-    """The settings of the run that a checkpoint belongs to."""
-    settings = {**content["config"], **overrides}
-    return load(FusionConfig, settings) if settings.get("model") == FUSION_MODEL else load(RunConfig, settings)
-
-
-def _policy(config: RunConfig | FusionConfig, world: World) -> Policy:
-    """Device and precision of this process."""
-    if isinstance(config, FusionConfig):
-        fusion_run.check_loading(config, world)
-    else:
-        yolo_run.check_loading(config, world)
+def _begin_process(
+    config: TrainingConfig, world: World, callbacks: Sequence[Callback]
+) -> tuple[Policy, Sequence[Callback]]:
+    """Choose device and precision of this process, and load the callbacks that the settings name."""
     policy = resolve(config.precision, device_of_rank(config.device, world))
-    return Policy(world.from_first(policy.name), policy.device)
+    policy = Policy(world.from_first(policy.name), policy.device)  # machines may differ in what auto is
+    return policy, (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
 
 
-def _run(
-    prepared: PreparedRun,
+def _fit(
+    prepared: PreparedRun[Any],
     policy: Policy,
     folder: Path,
     world: World,
     callbacks: Sequence[Callback],
     content: dict[str, Any] | None = None,
 ) -> Path:
+    """Train a prepared run to its end; `content`: of the checkpoint that it resumes."""
     config, model = prepared.config, prepared.model
     if world.is_first:
         remember_folder(folder)
@@ -209,19 +224,18 @@ def _run(
     frozen = prepared.freeze()
     if frozen:
         print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
-    told = (*prepared.logs(folder), *callbacks) if world.is_first else ()
-    with Hooks(told) as hooks:
+    with Hooks((*prepared.logs(folder), *callbacks) if world.is_first else ()) as hooks:
         hooks.tell(Callback.on_pretrain_routine_start, RunReport(folder, config))
         task = prepared.make_task(policy.device, world)
         with closing(task):
             trainer = Trainer(task, config, folder, policy, hooks, world)
-            prepared.introduce(policy, folder)
+            prepared.log_summary(policy, folder)
             if content is not None:
                 restore(trainer, content)
             elif world.is_first and not config.noplots:
                 prepared.plot_data(task, folder)
             hooks.tell(Callback.on_pretrain_routine_end, trainer.start_report)
-            if trainer.finished:  # perhaps killed while it was measured: that is done again
+            if trainer.finished:  # perhaps killed during the last measurement, which is done again below
                 _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
             else:
                 with one_core_left(policy.device):
@@ -233,6 +247,7 @@ def _run(
 
 
 def _find_checkpoint(path: Path | None) -> Path:
+    """Find the last.pt that a run resumes from."""
     if path is None:
         found = sorted(Path("runs/train").glob("*/weights/last.pt"), key=lambda file: file.stat().st_mtime)
         if not found:

@@ -6,7 +6,6 @@ import logging
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -33,7 +32,7 @@ from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import make_schedule
 from boxwright.engine.state import RunState
 from boxwright.engine.stopping import EarlyStopping
-from boxwright.engine.task import AnyBatch, AnyDetections, Score, StepLoss, Task
+from boxwright.engine.task import AnyBatch, Score, StepLoss, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
 from boxwright.settings.base import TrainingConfig
 
@@ -53,7 +52,7 @@ class Trainer:
 
     def __init__(
         self,
-        task: Task[Any],
+        task: Task[Any, Any],
         config: TrainingConfig,
         folder: Path,
         policy: Policy,
@@ -207,7 +206,12 @@ class Trainer:
     def _evaluate(self, interrupt: Interrupt) -> Score:
         self.hooks.tell(Callback.on_val_start, self.place)
         self.world.copy_from_first(self.ema.module.state_dict().values())
-        watch = _Validation(self.hooks, lambda: self._leave_if_told(interrupt))
+
+        def before(batch: AnyBatch) -> None:
+            self._leave_if_told(interrupt)
+            self.hooks.tell(Callback.on_val_batch_start, batch)
+
+        watch: ValWatch[Any, Any] = ValWatch(before, self.hooks.after_val_batch)
         score = self.task.evaluate(self.ema.module, self.policy.autocast, watch)
         score = self.world.from_first(score)
         self.hooks.tell(Callback.on_val_end, score)
@@ -323,21 +327,6 @@ class Trainer:
             print(f"stopped by {signal.name}; go on with: boxwright train --resume '{path}'", file=sys.stderr)
         self.world.wait()  # a launcher ends all when one ends
         raise SystemExit(EXIT_CODES[signal])
-
-
-class _Validation:
-    """Tells the callbacks of the batches of a validation, and looks for a signal before each."""
-
-    def __init__(self, hooks: Hooks, leave_if_told: Callable[[], None]) -> None:
-        self._hooks = hooks
-        self._leave_if_told = leave_if_told
-
-    def before_val_batch(self, batch: AnyBatch) -> None:
-        self._leave_if_told()
-        self._hooks.before_val_batch(batch)
-
-    def after_val_batch(self, batch: AnyBatch, detections: Sequence[AnyDetections]) -> None:
-        self._hooks.after_val_batch(batch, tuple(detections))
 
 
 def _is_finite(score: Score) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.data.index import DataIndex
 from boxwright.data.sampler import sample_generator
-from boxwright.data.structures import Batch
+from boxwright.data.structures import Batch, Detections
 from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
@@ -152,7 +152,7 @@ class Detect2d:
         self,
         model: nn.Module,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-        watch: ValWatch | None = None,
+        watch: ValWatch[Batch, Detections] | None = None,
     ) -> Score:
         assert isinstance(model, DetectionModel)
         assert self.val is not None
@@ -172,7 +172,7 @@ class Detect2d:
             coco_truth=self._coco_truth,
             criterion=self.criterion,
             gather=self.world.at_first if self.world.size > 1 else None,
-            on_batch=watch.after_val_batch if watch is not None else None,
+            on_batch=watch.after if watch is not None else None,
         )
         self.criterion.train()
         values = (found.precision, found.recall, found.map50, found.map)
@@ -226,7 +226,7 @@ class Detect2d:
         return interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def _announced(batches: Iterable[Batch], watch: ValWatch) -> Iterator[Batch]:
+def _announced(batches: Iterable[Batch], watch: ValWatch[Batch, Detections]) -> Iterator[Batch]:
     for batch in batches:
-        watch.before_val_batch(batch)
+        watch.before(batch)
         yield batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from boxwright.engine.callbacks import Callback, Hooks
 from boxwright.engine.loggers import ResultsCsv
 from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import V5Schedule
-from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from boxwright.engine.trainer import Trainer
 from boxwright.settings.base import OptimConfig
 from boxwright.yolo.settings import RunConfig
@@ -69,15 +68,13 @@ class LineTask:
         total = error * self.poison(epoch, step)
         return StepLoss(total, total.detach()[None])
 
-    def evaluate(
-        self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], watch: ValWatch | None = None
-    ) -> Score:
+    def evaluate(self, model: nn.Module, autocast: Autocast, watch: ValWatch[Any, Any] | None = None) -> Score:
         assert not model.training
         if watch is not None:
             batch = next(self.train_batches(0, 0))
-            watch.before_val_batch(batch)
+            watch.before(batch)
             nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-            watch.after_val_batch(batch, [nothing] * BATCH)
+            watch.after(batch, [nothing] * BATCH)
         fitness, loss = (v[min(self.num_evaluations, len(v) - 1)] for v in (self.fitness, self.val_losses))
         self.num_evaluations += 1
         return Score(fitness, {"error": fitness}, [loss], None)

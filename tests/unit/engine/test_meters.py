@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 from boxwright.data.structures import Batch
 from boxwright.engine.callbacks import Callback, StepReport
 from boxwright.engine.meters import RecentLosses, Smoothed, StepClock
-from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
 
 CPU = torch.device("cpu")
@@ -63,9 +63,7 @@ class SlowTask(LineTask):
         self.now += 30 if (epoch, step) == (0, 1) else 1
         return super().loss(batch, epoch, step)
 
-    def evaluate(
-        self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], watch: ValWatch | None = None
-    ) -> Score:
+    def evaluate(self, model: nn.Module, autocast: Autocast, watch: ValWatch[Any, Any] | None = None) -> Score:
         self.now += 40
         return super().evaluate(model, autocast)
 

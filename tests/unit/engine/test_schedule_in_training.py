@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from boxwright.engine.checkpointing import load_run, restore
-from boxwright.engine.run import train
 from boxwright.engine.state import RunState
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
 from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.verbs.train import train
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import BATCH, LineTask, make_trainer
 

@@ -17,10 +17,10 @@ from boxwright.engine.callbacks import Callback, Place
 from boxwright.engine.checkpointing import load_run, restore, save_last
 from boxwright.engine.interrupt import Interrupt
 from boxwright.engine.loggers import EventsJsonl
-from boxwright.engine.optim import freeze_layers
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.yolo.build import build_model
+from boxwright.yolo.verbs.train import freeze_layers
 from boxwright.yolo.zoo import load_spec
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import BATCH, STEPS, LineTask, make_trainer

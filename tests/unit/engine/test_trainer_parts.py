@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.engine.optim import apply_settings, clip_gradients, freeze_layers, make_optimizer
-from boxwright.engine.run import train
+from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
@@ -17,6 +16,7 @@ from boxwright.settings.load import load
 from boxwright.yolo.build import build_model
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.verbs.train import freeze_layers, train
 from boxwright.yolo.zoo import load_spec
 from tests.integration.small_runs import small_settings
 

@@ -24,7 +24,7 @@ from boxwright.centerfusion.settings import (
     NetworkConfig,
 )
 from boxwright.centerfusion.verbs.predict import fusion_predict
-from boxwright.engine.run import train
+from boxwright.centerfusion.verbs.train import train
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.reporting.report import write_report
 from boxwright.synthetic.fusion_world import FusionWorldSettings

@@ -1,11 +1,11 @@
-"""What a training run of CenterFusion is made of: its settings filled in, its data, its network, its plots."""
+"""The train verb of CenterFusion: what a run is made of, its settings filled in, its data, network and plots."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,12 +15,14 @@ from boxwright.centerfusion.settings import COARSEST_STRIDE, FusionConfig, Fusio
 from boxwright.centerfusion.task import Fusion3d, frustum_options
 from boxwright.centerfusion.verbs.val import fusion_val
 from boxwright.centerfusion.weights import load_into
+from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
 from boxwright.engine.distributed import World
 from boxwright.engine.loggers import logs_of_run
 from boxwright.engine.precision import Policy
 from boxwright.errors import UserError
 from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.settings.base import TrainingConfig
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
@@ -28,12 +30,25 @@ PUBLISHED_FIRST_DEPTH = 1.0
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
 
 
+def train(config: FusionConfig, callbacks: Sequence[Callback] = ()) -> Path:
+    """Train CenterFusion from scratch or from weights, see `engine.run.train`; return the run folder."""
+    return run.train(config, FusionRun, callbacks)
+
+
+def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
+    """Resume the run of a CenterFusion, see `engine.run.resume`; return the run folder."""
+    return run.resume(path, overrides, _fusion_run, callbacks)
+
+
+def _fusion_run(settings: Mapping[str, Any]) -> type[FusionRun]:
+    """Return the class of runs, whatever the settings are."""
+    return FusionRun
+
+
 class FusionRun:
-    """Args:
-    config: settings, final.
-    model: the network, on the CPU.
-    train, val: the data.
-    """
+    """A training run of CenterFusion, see `engine.run.PreparedRun`."""
+
+    settings: ClassVar[type[TrainingConfig]] = FusionConfig
 
     def __init__(self, config: FusionConfig, model: CenterFusion, train: NuscenesSplit, val: NuscenesSplit) -> None:
         self.config = config
@@ -43,8 +58,16 @@ class FusionRun:
         model.frustum, model.num_peaks = frustum_options(config), config.max_det
 
     @classmethod
-    def begin(cls, config: FusionConfig, world: World) -> FusionRun:
-        """A new run."""
+    def completed(cls, config: FusionConfig) -> FusionConfig:
+        """Refuse settings without data, and set the milestones."""
+        if not config.data:
+            raise UserError("train needs --data: a nuScenes root")
+        return with_milestones(config)
+
+    @classmethod
+    def begin(cls, config: FusionConfig, policy: Policy, world: World) -> FusionRun:
+        """Prepare a new run."""
+        check_loading(config, world)
         place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
         config = config.model_copy(update={"data": place})
         train, val = _open(config, world)
@@ -58,7 +81,8 @@ class FusionRun:
 
     @classmethod
     def go_on(cls, config: FusionConfig, content: Mapping[str, Any], world: World) -> FusionRun:
-        """A run as a checkpoint has it."""
+        """Prepare the run of a checkpoint."""
+        check_loading(config, world)
         model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
         model.load_state_dict(content["state_dict"])
         return cls(config, model, *_open(config, world))
@@ -76,11 +100,11 @@ class FusionRun:
         return Fusion3d(self.model, self.train_split, self.val_split, self.config, device, world)
 
     def logs(self, folder: Path) -> Sequence[Callback]:
-        """What every run of this kind tells, and where."""
+        """Make the loggers of every run."""
         return logs_of_run(folder)
 
-    def introduce(self, policy: Policy, folder: Path) -> None:
-        """Print what is trained on what, and what is odd about it."""
+    def log_summary(self, policy: Policy, folder: Path) -> None:
+        """Print what is trained on what."""
         config = self.config
         parameters = sum(p.numel() for p in self.model.parameters())
         senses = "camera only" if config.no_radar else f"camera and radar, {config.radar.sweeps} sweeps"
@@ -127,7 +151,7 @@ class FusionRun:
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:
-    """The settings with the published fall of the rate, after five sixths of the run, where none was named."""
+    """Set the published fall of the rate, after five sixths of the run, where none was named."""
     optim = config.optim
     if optim.schedule != "multi-step" or optim.milestones:
         return config

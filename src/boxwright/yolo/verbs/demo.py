@@ -19,7 +19,6 @@ import numpy as np
 
 from boxwright.drawing.lettering import Image
 from boxwright.drawing.sheets import fit, tile, write_image
-from boxwright.engine.run import train
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.reporting.report import write_report
 from boxwright.settings.base import OptimConfig
@@ -27,6 +26,7 @@ from boxwright.synthetic.catalog import NAMES
 from boxwright.synthetic.write import StreetSettings, write_street
 from boxwright.yolo.settings import AugmentConfig, LossConfig, PredictConfig, RunConfig
 from boxwright.yolo.verbs.predict import predict
+from boxwright.yolo.verbs.train import train
 
 _BATCH_SIZE = 8
 _SHEET_COLUMNS, _CELL_SIDE = 3, 640

@@ -15,7 +15,6 @@ from optuna.trial import Trial, TrialState
 
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.engine.checkpointing import load_run
-from boxwright.engine.run import resume, train
 from boxwright.errors import DivergedError, UserError
 from boxwright.search.claims import FINISHED, Claim, Worker, one_at_a_time, trial_folder
 from boxwright.search.genetic_sampler import distributions
@@ -27,6 +26,7 @@ from boxwright.yolo.evolve_settings import OF_THE_SEARCH, EvolveConfig, validate
 from boxwright.yolo.recipe import with_recipe
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.info import open_network
+from boxwright.yolo.verbs.train import resume, train
 
 _log = logging.getLogger("boxwright.evolve")
 _POLL_SECONDS = 5.0  # how often a worker without a trial looks whether another one has died

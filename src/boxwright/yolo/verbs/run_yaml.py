@@ -15,7 +15,6 @@ import yaml
 
 from boxwright.data.convert import read_annotated, write_yolo
 from boxwright.data.index import DataIndex
-from boxwright.engine.run import train
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.settings.load import load
@@ -23,6 +22,7 @@ from boxwright.settings.yaml_file import Setting
 from boxwright.yolo.run_yaml import RunYaml, read_run_yaml
 from boxwright.yolo.settings import PredictConfig, RunConfig
 from boxwright.yolo.verbs.predict import predict
+from boxwright.yolo.verbs.train import train
 
 _FIXED = {"data": "train_path and val_path", "project": "work_dir", "name": "task_name", "exist_ok": "work_dir"}
 

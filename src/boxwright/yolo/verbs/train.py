@@ -1,23 +1,24 @@
-"""What a training run of a YOLO model is made of: its settings filled in, its data, its network, its plots."""
+"""The train verb of YOLO: what a training run is made of, its settings filled in, its data, network and plots."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
 from boxwright.data.source_images import open_source_images
+from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
 from boxwright.engine.distributed import World
 from boxwright.engine.loggers import logs_of_run
-from boxwright.engine.optim import freeze_layers
 from boxwright.engine.precision import Policy
 from boxwright.errors import UserError
+from boxwright.settings.base import TrainingConfig
 from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
@@ -25,7 +26,7 @@ from boxwright.yolo.build import build_model, read_spec
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.loss_recipe import check_criterion
 from boxwright.yolo.recipe import V3, with_recipe
-from boxwright.yolo.settings import RunConfig, ValConfig
+from boxwright.yolo.settings import Freeze, RunConfig, ValConfig
 from boxwright.yolo.task import Detect2d, batch_unit, loaded_side
 from boxwright.yolo.verbs.val import val
 from boxwright.yolo.weights import Weights, read_weights, transfer
@@ -33,15 +34,27 @@ from boxwright.yolo.zoo import load_spec
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
-KINDS_OF_DATA = "a data yaml, a Darknet .data file, a VOC root or a COCO json"
+
+
+def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
+    """Train a YOLO from scratch or from weights, see `engine.run.train`; return the run folder."""
+    return run.train(config, YoloRun, callbacks)
+
+
+def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
+    """Resume the run of a YOLO, see `engine.run.resume`; return the run folder."""
+    return run.resume(path, overrides, _yolo_run, callbacks)
+
+
+def _yolo_run(settings: Mapping[str, Any]) -> type[YoloRun]:
+    """Return the class of runs, whatever the settings are."""
+    return YoloRun
 
 
 class YoloRun:
-    """Args:
-    config: settings, final.
-    model: the network, on the CPU.
-    train, val: the data.
-    """
+    """A training run of a YOLO, see `engine.run.PreparedRun`."""
+
+    settings: ClassVar[type[TrainingConfig]] = RunConfig
 
     def __init__(self, config: RunConfig, model: DetectionModel, train: DataIndex, val: DataIndex) -> None:
         self.config = config
@@ -50,8 +63,16 @@ class YoloRun:
         self.val_index = val
 
     @classmethod
+    def completed(cls, config: RunConfig) -> RunConfig:
+        """Refuse settings without data."""
+        if not config.data:
+            raise UserError("train needs --data: a data yaml, a Darknet .data file, a VOC root or a COCO json")
+        return config
+
+    @classmethod
     def begin(cls, config: RunConfig, policy: Policy, world: World) -> YoloRun:
-        """A new run. A cache that does not fit, or another mistake, is told before there is a folder."""
+        """Prepare a new run. User errors, also a cache that does not fit, come before there is a folder."""
+        check_loading(config, world)
         train_index, val_index = _open(config, world)
         config, model = _agreed_network(config, train_index, world)
         config = with_fitting_batch(config, model, len(train_index), policy, world)
@@ -61,7 +82,8 @@ class YoloRun:
 
     @classmethod
     def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> YoloRun:
-        """A run as a checkpoint has it."""
+        """Prepare the run of a checkpoint."""
+        check_loading(config, world)
         train_index, val_index = _open(config, world)
         return cls(config, _saved_model(content, train_index), train_index, val_index)
 
@@ -74,11 +96,11 @@ class YoloRun:
         return Detect2d(self.model, self.train_index, self.val_index, self.config, device, world)
 
     def logs(self, folder: Path) -> Sequence[Callback]:
-        """What every run of this kind tells, and where."""
+        """Make the loggers of every run, and the advice."""
         return (*logs_of_run(folder, as_v3=self.config.optim.release == V3), self._advice())
 
-    def introduce(self, policy: Policy, folder: Path) -> None:
-        """Print what is trained on what, and what is odd about it."""
+    def log_summary(self, policy: Policy, folder: Path) -> None:
+        """Print what is trained on what; warn of settings that have no effect."""
         config = self.config
         parameters = sum(p.numel() for p in self.model.parameters())
         print(
@@ -220,6 +242,41 @@ def _saved_model(content: Mapping[str, Any], data: DataIndex) -> DetectionModel:
     model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
     model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
     return model
+
+
+def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
+    """Stop the gradients of layers; batch-norm statistics go on moving, as published.
+
+    Args:
+        model: knows how the parameters of its layers are named, and which are its backbone and its predictors.
+        freeze: one number N freezes layers 0 to N - 1; several numbers freeze just these; or a word.
+
+    Returns:
+        Names of the frozen parameters.
+
+    Raises:
+        UserError: nothing is left to train, there is no such layer, or it is not known which layers are the backbone.
+    """
+    if freeze == "backbone" and not model.num_backbone_layers:
+        raise UserError("--freeze backbone: it is not known where the backbone of this model ends; give a number")
+    names = [name for name, _ in model.named_parameters()]
+    if freeze == "all-but-predictors":
+        frozen = [name for name in names if not name.startswith(model.predictor_prefixes)]
+    else:
+        numbers = (model.num_backbone_layers,) if freeze == "backbone" else freeze
+        wrong = [number for number in numbers if not 0 <= number <= len(model.layers)]
+        if wrong:
+            raise UserError(f"--freeze {wrong[0]}: the layers of this model go from 0 to {len(model.layers) - 1}")
+        layers = range(numbers[0]) if len(numbers) == 1 else numbers
+        prefixes = tuple(f"{model.layer_prefix}.{layer}." for layer in layers)
+        frozen = [name for name in names if prefixes and name.startswith(prefixes)]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    if len(frozen) == len(names):
+        raise UserError(
+            f"--freeze {' '.join(map(str, freeze))} freezes every layer; leave at least the last one to train"
+        )
+    return frozen
 
 
 def fitting_imgsz(imgsz: int, stride: int) -> int:
