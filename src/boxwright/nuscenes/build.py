@@ -85,7 +85,7 @@ class Sensors:
 
 
 def read_samples(folder: Path) -> Samples:
-    """Scenes and samples. Scenes stand in the order of their first sample in the table."""
+    """Read scenes and samples. Scenes stand in the order of their first sample in the table."""
     scene_records = list(read_table(folder, "scene"))
     scene_table = TokenTable(token_keys(column(scene_records, "token", folder, "scene")), folder, "scene")
     tokens: list[bytes] = []
@@ -119,7 +119,7 @@ def read_samples(folder: Path) -> Samples:
 
 
 def read_sensors(folder: Path, samples: Samples) -> Sensors:
-    """What was recorded, its calibrations and poses.
+    """Read what was recorded, its calibrations and poses.
 
     Raises:
         UserError: a table is missing or damaged, a token points nowhere, or a rotation is none.
@@ -127,7 +127,16 @@ def read_sensors(folder: Path, samples: Samples) -> Sensors:
     calibrations, channels, calibration_table = _calibrations(folder)
     kept, image_names, radar_names = _measured(folder, samples, channels, calibration_table)
     poses, pose_of = _poses(folder, kept)
-    radars = _radars(kept, pose_of)
+    radar_at = np.flatnonzero((kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE))
+    radars = np.zeros(len(radar_at), RADAR)
+    for field in ("calibration", "timestamp"):
+        radars[field] = kept[field][radar_at]
+    radars["pose"] = pose_of[radar_at]
+    sweeps = TokenTable(kept["token"][radar_at], folder, "sample_data")
+    before = kept["prev"][radar_at]
+    # A radar sweep names the one before it or none; a name that is in no table is refused, not taken for the first.
+    sweeps.resolve(before[before != 0], "sample_data", "prev")
+    radars["prev"] = sweeps.find(before)
     images = np.zeros(int((kept["channel"] < FIRST_RADAR).sum()), IMAGE)
     pick = np.flatnonzero(kept["channel"] < FIRST_RADAR)
     for field in ("sample", "calibration", "timestamp", "width", "height"):
@@ -135,23 +144,37 @@ def read_sensors(folder: Path, samples: Samples) -> Sensors:
     images["sensor"] = kept["channel"][pick] + 1
     images["pose"] = pose_of[pick]
     images["row"] = np.arange(len(pick))
-    _fill_samples(samples.rows, kept, pose_of)
+    # The pose of a key frame is that of its lidar, else of any sensor, as the published evaluation takes it.
+    key = np.flatnonzero(kept["key_frame"])
+    lidar = key[kept["channel"][key] == LIDAR_CODE]
+    for some in (key, lidar):
+        samples.rows["pose"][kept["sample"][some]] = pose_of[some]
+    sweep = np.flatnonzero(kept["key_frame"][radar_at])
+    found = radar_at[sweep]
+    samples.rows["radars"][kept["sample"][found], kept["channel"][found] - FIRST_RADAR] = sweep
     order = np.lexsort((images["sensor"], images["sample"]))
     images = images[order]
-    _link(samples.rows["cameras"], images["sample"], images["sensor"] - 1)
+    samples.rows["cameras"][images["sample"], images["sensor"] - 1] = np.arange(len(images))
     calibration = calibrations[images["calibration"]]
     ego = poses[images["pose"]]
     images["global_from_cam"] = transforms(ego["translation"], ego["rotation"]) @ transforms(
         calibration["translation"], calibration["rotation"]
     )
-    _check_intrinsics(calibration["intrinsic"], images, folder)
+    intrinsics = calibration["intrinsic"]
+    bad = np.flatnonzero(~np.isfinite(intrinsics).all((1, 2)) | (intrinsics[:, 0, 0] <= 0) | (intrinsics[:, 1, 1] <= 0))
+    if len(bad):
+        record = list(read_table(folder, "calibrated_sensor"))[images["calibration"][bad[0]]]
+        raise UserError(
+            f"{folder / 'calibrated_sensor'}.json: camera_intrinsic of record {record.get('token', '?')} is no camera "
+            f"matrix: 3 x 3 numbers with positive focal lengths are needed"
+        )
     return Sensors(
         samples.rows, images, _reordered(image_names.arrays(), order), radars, radar_names.arrays(), poses, calibrations
     )
 
 
 def _calibrations(folder: Path) -> tuple[Array, NDArray[np.int8], TokenTable]:
-    """The calibrations, the channel code of each (-1: none that is used), and their tokens."""
+    """Read the calibrations, the channel code of each (-1: none that is used), and their tokens."""
     sensors = list(read_table(folder, "sensor"))
     sensor_table = TokenTable(token_keys(column(sensors, "token", folder, "sensor")), folder, "sensor")
     codes = np.array(
@@ -186,20 +209,10 @@ def _intrinsic(record: Record) -> Floats:
     return made if made.shape == (3, 3) else np.full((3, 3), np.nan)
 
 
-def _check_intrinsics(intrinsics: Array, images: Array, folder: Path) -> None:
-    bad = np.flatnonzero(~np.isfinite(intrinsics).all((1, 2)) | (intrinsics[:, 0, 0] <= 0) | (intrinsics[:, 1, 1] <= 0))
-    if len(bad):
-        record = list(read_table(folder, "calibrated_sensor"))[images["calibration"][bad[0]]]
-        raise UserError(
-            f"{folder / 'calibrated_sensor'}.json: camera_intrinsic of record {record.get('token', '?')} is no camera "
-            f"matrix: 3 x 3 numbers with positive focal lengths are needed"
-        )
-
-
 def _measured(
     folder: Path, samples: Samples, channels: NDArray[np.int8], calibration_table: TokenTable
 ) -> tuple[Array, GrowableNames, GrowableNames]:
-    """The records of sample_data that are used, with the file names of images and of radar sweeps, in table order."""
+    """Read the records of sample_data that are used, and the file names of images and radar sweeps, in table order."""
     table = "sample_data"
     rows, image_names, radar_names = GrowableArray(_MEASURED), GrowableNames(), GrowableNames()
     for block in blocks(folder, table):
@@ -227,20 +240,11 @@ def _measured(
         radar_names.append(
             [name for name, code in zip(files, made["channel"], strict=True) if FIRST_RADAR <= code < LIDAR_CODE]
         )
-    kept = rows.array()
-    _check_links(folder, kept)
-    return kept, image_names, radar_names
-
-
-def _check_links(folder: Path, kept: Array) -> None:
-    """Every radar sweep names one before it, or none."""
-    radar = kept[(kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE)]
-    linked = radar["prev"][radar["prev"] != 0]
-    TokenTable(radar["token"], folder, "sample_data").resolve(linked, "sample_data", "prev")
+    return rows.array(), image_names, radar_names
 
 
 def _poses(folder: Path, kept: Array) -> tuple[Array, NDArray[np.int32]]:
-    """The poses that the kept records name, in the order of their table, and the position of each record's."""
+    """Read the poses that the kept records name, in the order of their table, and find that of each record."""
     wanted = np.unique(kept["pose"])
     rows, found = GrowableArray(POSE), GrowableArray(np.uint64)
     for block in blocks(folder, "ego_pose"):
@@ -260,32 +264,6 @@ def _poses(folder: Path, kept: Array) -> tuple[Array, NDArray[np.int32]]:
     return rows.array(), position
 
 
-def _radars(kept: Array, pose_of: NDArray[np.int32]) -> Array:
-    pick = np.flatnonzero((kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE))
-    radars = np.zeros(len(pick), RADAR)
-    for field in ("calibration", "timestamp"):
-        radars[field] = kept[field][pick]
-    radars["pose"] = pose_of[pick]
-    radars["prev"] = TokenTable(kept["token"][pick], Path(), "sample_data").find(kept["prev"][pick])
-    return radars
-
-
-def _fill_samples(rows: Array, kept: Array, pose_of: NDArray[np.int32]) -> None:
-    """The pose of each key frame (of its lidar, else of any sensor) and its radar sweeps."""
-    key = np.flatnonzero(kept["key_frame"])
-    rows["pose"][kept["sample"][key]] = pose_of[key]
-    lidar = key[kept["channel"][key] == LIDAR_CODE]
-    rows["pose"][kept["sample"][lidar]] = pose_of[lidar]
-    radar = np.flatnonzero((kept["channel"] >= FIRST_RADAR) & (kept["channel"] < LIDAR_CODE))
-    sweep = np.flatnonzero(kept["key_frame"][radar])
-    found = radar[sweep]
-    rows["radars"][kept["sample"][found], kept["channel"][found] - FIRST_RADAR] = sweep
-
-
-def _link(table: Array, samples: Array, places: Array) -> None:
-    table[samples, places] = np.arange(len(samples))
-
-
 def _reordered(names: tuple[NDArray[np.uint8], Ints], order: Array) -> tuple[NDArray[np.uint8], Ints]:
     text, offsets = names
     lengths = np.diff(offsets)[order]
@@ -302,7 +280,7 @@ _TABLE = "sample_annotation"
 
 
 def read_annotations(folder: Path, samples: Samples) -> Array:
-    """Annotations of the ten classes and of bicycle racks, by sample and then in the order of their table.
+    """Read annotations of the ten classes and of bicycle racks, by sample and then in the order of their table.
 
     A version for testing (a name that ends in `test`) may lack the tables of annotations and instances.
 
@@ -313,7 +291,12 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
     if folder.name.endswith("test") and not (folder / f"{_TABLE}.json").exists():
         return np.zeros(0, ANNOTATION)
     labels, instances = _instances(folder)
-    attributes, attribute_table = _attributes(folder)
+    attribute_records = list(read_table(folder, "attribute"))
+    names = column(attribute_records, "name", folder, "attribute")
+    attributes = np.array([ATTRIBUTE_NAMES.index(name) if name in ATTRIBUTE_NAMES else -1 for name in names], np.int8)
+    attribute_table = TokenTable(
+        token_keys(column(attribute_records, "token", folder, "attribute")), folder, "attribute"
+    )
     rows = GrowableArray(ANNOTATION)
     tokens, before, after = GrowableArray(np.uint64), GrowableArray(np.uint64), GrowableArray(np.uint64)
     for block in blocks(folder, _TABLE):
@@ -342,7 +325,7 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
 
 
 def _instances(folder: Path) -> tuple[NDArray[np.int8], TokenTable]:
-    """The label of each instance (class, BIKE_RACK or ignored) and the table of their tokens."""
+    """Read the label of each instance (class, BIKE_RACK or ignored) and the table of their tokens."""
     categories = list(read_table(folder, "category"))
     names = [str(name) for name in column(categories, "name", folder, "category")]
     codes = np.array(
@@ -357,18 +340,10 @@ def _instances(folder: Path) -> tuple[NDArray[np.int8], TokenTable]:
     return labels.array(), TokenTable(keys.array(), folder, "instance")
 
 
-def _attributes(folder: Path) -> tuple[NDArray[np.int8], TokenTable]:
-    records = list(read_table(folder, "attribute"))
-    names = column(records, "name", folder, "attribute")
-    codes = [ATTRIBUTE_NAMES.index(name) if name in ATTRIBUTE_NAMES else -1 for name in names]
-    table = TokenTable(token_keys(column(records, "token", folder, "attribute")), folder, "attribute")
-    return np.array(codes, np.int8), table
-
-
 def _attribute_of(
     block: list[Record], labels: Array, codes: NDArray[np.int8], table: TokenTable, folder: Path
 ) -> NDArray[np.int8]:
-    """The attribute of each annotation, -1 if it has none."""
+    """Find the attribute of each annotation, -1 if it has none."""
     given: list[Any] = column(block, "attribute_tokens", folder, _TABLE)
     for tokens, label, record in zip(given, labels, block, strict=True):
         if len(tokens) > 1 and label != BIKE_RACK:
@@ -402,7 +377,7 @@ def _fill_boxes(made: Array, block: list[Record], folder: Path) -> None:
 
 
 def _neighbours(table: TokenTable, keys: Keys, field: str) -> Ints:
-    """(A,) position of the annotation before or after, -1 where there is none."""
+    """Find (A,) the position of the annotation before or after, -1 where there is none."""
     made = np.full(len(keys), -1, np.int64)
     some = np.flatnonzero(keys)
     made[some] = table.resolve(keys[some], _TABLE, field)
@@ -410,7 +385,7 @@ def _neighbours(table: TokenTable, keys: Keys, field: str) -> Ints:
 
 
 def _velocities(rows: Array, before: Ints, after: Ints, samples: Samples) -> Floats:
-    """(A, 3) m/s in the global frame: from the annotation before to the one after, one-sided at the ends."""
+    """Estimate (A, 3) m/s in the global frame: from the annotation before to the one after, one-sided at the ends."""
     here = np.arange(len(rows))
     first, last = np.where(before < 0, here, before), np.where(after < 0, here, after)
     times = samples.rows["timestamp"][rows["sample"]]

@@ -84,7 +84,7 @@ _BATCH = 2048  # files read together
 
 
 def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
-    """Everything that is wrong, file by file; every image is decoded and every radar sweep read."""
+    """Find everything that is wrong, file by file; decode every image and read every radar sweep."""
     yield from _unread_tables(index)
     images, radars = (np.arange(len(index.arrays[name]), dtype=np.int64) for name in ("images", "radars"))
     lost, gone = absent(index, "image", images), absent(index, "radar", radars)
@@ -113,7 +113,7 @@ def _unread_tables(index: NuscenesIndex) -> Iterator[Problem]:
 
 
 def _missing(index: NuscenesIndex, names: list[str], kind: str) -> Iterator[tuple[Path, int, str]]:
-    """Files that are not there; of many in one folder the first ones and how many more."""
+    """Report missing files; of many in one folder the first ones and how many more."""
     counts = Counter(os.path.dirname(name) for name in names)
     named: Counter[str] = Counter()
     for name in names:
@@ -155,7 +155,7 @@ def _sweep(index: NuscenesIndex, sweep: int) -> Problem | None:
 
 
 def _sensors(index: NuscenesIndex) -> Iterator[Problem]:
-    """Key frames that lack a camera or all radars."""
+    """Find key frames that lack a camera or all radars."""
     samples, tokens = index.arrays["samples"], index.arrays["sample_tokens"]
     file = index.folder / "sample_data.json"
     for code, camera in enumerate(CAMERAS):

@@ -22,7 +22,7 @@ ROTATION_TOLERANCE = 1e-3
 
 
 def rotation_matrices(quaternions: Array) -> Floats:
-    """(..., 3, 3) rotations of quaternions (..., 4) w, x, y, z, which need not have norm 1 to the last digit."""
+    """Convert quaternions (..., 4) w, x, y, z to (..., 3, 3); their norm need not be 1 to the last digit."""
     q = np.asarray(quaternions, np.float64)
     w, x, y, z = np.moveaxis(q / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
     rows = (
@@ -34,7 +34,7 @@ def rotation_matrices(quaternions: Array) -> Floats:
 
 
 def transforms(translations: Array, quaternions: Array) -> Floats:
-    """(..., 4, 4) parent_from_child of translations (..., 3) in metres and quaternions (..., 4)."""
+    """Compose (..., 4, 4) parent_from_child of translations (..., 3) in metres and quaternions (..., 4)."""
     made = np.zeros((*np.shape(translations)[:-1], 4, 4))
     made[..., :3, :3] = rotation_matrices(quaternions)
     made[..., :3, 3] = translations
@@ -43,7 +43,7 @@ def transforms(translations: Array, quaternions: Array) -> Floats:
 
 
 def inverses(rigid: Array) -> Floats:
-    """(..., 4, 4) inverse of rigid transforms: the rotation is transposed, not solved for."""
+    """Invert rigid transforms (..., 4, 4): the rotation is transposed, not solved for."""
     made = np.zeros(np.shape(rigid))
     turned = np.swapaxes(np.asarray(rigid)[..., :3, :3], -1, -2)
     made[..., :3, :3] = turned
@@ -68,14 +68,14 @@ _BOX_CORNERS = np.array([(x, y, z) for x in (0.5, -0.5) for y in (0.5, -0.5) for
 
 
 def published_intrinsics(intrinsics: Array) -> Floats:
-    """Camera matrices with the digits of the published conversion, which keeps single precision."""
+    """Round camera matrices to the digits of the published conversion, which keeps single precision."""
     return intrinsics.astype(np.float32).astype(np.float64)
 
 
 def seen_in_images(
     images: Array, intrinsics: Floats, annotations: Array, pairs: tuple[Array, Array]
 ) -> tuple[Array, Ints]:
-    """Of pairs of image and annotation, those that the image shows.
+    """Select the pairs of image and annotation in which the image shows it.
 
     Args:
         images: rows of `structures.IMAGE`.
@@ -108,14 +108,16 @@ def seen_in_images(
     made["rotation_y"] = -np.arctan2(axes[shown, 2, 0], axes[shown, 0, 0])
     camera = published_intrinsics(camera)  # the box is cut with all digits, the rest is not
     beside = (low[:, 0] + high[:, 0]) / 2 - camera[:, 0, 2]
-    made["alpha"] = _wrap(made["rotation_y"] - np.arctan2(beside, camera[:, 0, 0]))
+    alpha = made["rotation_y"] - np.arctan2(beside, camera[:, 0, 0])
+    alpha = np.where(alpha > np.pi, alpha - 2 * np.pi, alpha)  # one turn is enough: both angles lie within half a turn
+    made["alpha"] = np.where(alpha < -np.pi, alpha + 2 * np.pi, alpha)
     made["amodel_center"] = _project(center[:, None], camera)[:, 0]
     made["velocity"] = np.einsum("pij,pj->pi", cam_from_global[image, :3, :3], rows["velocity"][shown])
     return made, image
 
 
 def boxes_in_camera(annotations: Array, cam_from_global: Floats) -> tuple[Floats, Floats, Floats]:
-    """Boxes of the global frame in that of a camera.
+    """Move boxes of the global frame into that of a camera.
 
     Args:
         annotations: (P,) rows of `structures.ANNOTATION`.
@@ -132,7 +134,7 @@ def boxes_in_camera(annotations: Array, cam_from_global: Floats) -> tuple[Floats
 
 
 def hidden_behind_others(boxes_xywh: Floats, depths: Floats, sizes: Floats) -> Bools:
-    """(N,) True where a box lies strictly inside another one's that stands wholly before it.
+    """Mark (N,) boxes that lie strictly inside the box of an object that stands wholly before theirs.
 
     Args:
         boxes_xywh: (N, 4) pixels.
@@ -147,15 +149,10 @@ def hidden_behind_others(boxes_xywh: Floats, depths: Floats, sizes: Floats) -> B
 
 
 def _project(points: Floats, camera: Floats) -> Floats:
-    """(P, c, 2) pixels of points (P, c, 3) in the camera frame; of points behind the camera they mean nothing."""
+    """Project points (P, c, 3) of the camera frame to pixels; behind the camera they mean nothing."""
     seen = np.einsum("pij,pcj->pci", camera, points)
     with np.errstate(divide="ignore", invalid="ignore"):
         return seen[..., :2] / seen[..., 2:]
-
-
-def _wrap(angle: Floats) -> Floats:
-    angle = np.where(angle > np.pi, angle - 2 * np.pi, angle)
-    return np.where(angle < -np.pi, angle + 2 * np.pi, angle)
 
 
 _TOLERANCE = 1e-9  # m^2; what lies on an edge is inside
@@ -164,7 +161,7 @@ _PAIRS_AT_ONCE = 1 << 15
 
 
 def rectangle_corners(centers: Floats, sides: Floats, yaw: Floats) -> Floats:
-    """Corners (N, 4, 2), counter-clockwise.
+    """Compute corners (N, 4, 2), counter-clockwise.
 
     Args:
         centers: (N, 2) metres.
@@ -177,7 +174,7 @@ def rectangle_corners(centers: Floats, sides: Floats, yaw: Floats) -> Floats:
 
 
 def rectangle_iou(first: Floats, second: Floats) -> Floats:
-    """Intersection over union (P,) of rectangles given by their corners (P, 4, 2), counter-clockwise."""
+    """Compute the intersection over union (P,) of rectangles given by their corners (P, 4, 2), counter-clockwise."""
     origin = first.mean(axis=1, keepdims=True)  # global coordinates are far from 0, which would cost digits
     first, second = first - origin, second - origin
     crossings, crossed = _crossings(first, second)
@@ -191,7 +188,7 @@ def rectangle_iou(first: Floats, second: Floats) -> Floats:
 
 
 def suppress(groups: Ints, centers: Floats, corners: Floats, threshold: float, reach: float) -> Bools:
-    """Which rectangles (N,) stay when, in their order, each removes those after it that overlap it.
+    """Mark rectangles (N,) that stay when each, in their order, removes those after it that overlap it.
 
     Args:
         groups: (N,) rectangles of different groups never meet.
@@ -224,7 +221,7 @@ def _inside(points: Floats, corners: Floats) -> Bools:
 
 
 def _crossings(first: Floats, second: Floats) -> tuple[Floats, Bools]:
-    """Where edges of both meet (P, 16, 2), and whether they do (P, 16); parallel edges never do."""
+    """Intersect the edges of both: points (P, 16, 2), and whether they meet (P, 16); parallel edges never do."""
     start, other = first[:, :, None], second[:, None]
     along = np.roll(first, -1, axis=1)[:, :, None] - start
     across = np.roll(second, -1, axis=1)[:, None] - other
@@ -238,7 +235,7 @@ def _crossings(first: Floats, second: Floats) -> tuple[Floats, Bools]:
 
 
 def _hull_area(points: Floats, counted: Bools) -> Floats:
-    """Area (P,) of the convex polygons whose corners are the points (P, K, 2) that count (P, K)."""
+    """Compute the area (P,) of convex polygons whose corners are the points (P, K, 2) that count (P, K)."""
     number = counted.sum(axis=1)
     middle = (points * counted[..., None]).sum(axis=1) / np.maximum(number, 1)[:, None]
     points = points - middle[:, None]

@@ -40,7 +40,7 @@ _log = logging.getLogger("boxwright.data")
 
 
 def tables_digest(folder: Path, tables: Iterable[str]) -> str:
-    """Digest of the content of tables, which may be missing, and of the layout of the index."""
+    """Hash the content of tables, which may be missing, and the layout of the index."""
     with ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(_content, [folder / f"{table}.json" for table in tables]))
     return hashlib.sha256(b"\0".join([str(_LAYOUT).encode(), *parts])).hexdigest()[:32]
@@ -55,11 +55,7 @@ def _content(file: Path) -> bytes:
 
 
 class IndexFolder:
-    """A folder of arrays being written; nobody sees it before `keep`.
-
-    Args:
-        parent: where indices lie; made if it is not there.
-    """
+    """A folder of arrays being written; nobody sees it before `keep`."""
 
     def __init__(self, parent: Path) -> None:
         self._parent = parent
@@ -99,7 +95,7 @@ class IndexFolder:
 
 
 class RowWriter:
-    """Writes rows to a .npy file some at a time, so that they are never all in memory."""
+    """Rows of a .npy file, written some at a time, so that they are never all in memory."""
 
     def __init__(self, file: Path, dtype: np.dtype[Any]) -> None:
         self._stream = file.open("wb")
@@ -122,7 +118,7 @@ class RowWriter:
 
 
 def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
-    """What was kept in a folder: plain values and arrays mapped into memory; None if it is not there or damaged."""
+    """Read what was kept in a folder: plain values and mapped arrays; None if it is not there or damaged."""
     try:
         meta: dict[str, Any] = json.loads((path / _META).read_text(encoding="utf-8"))
         if any(_checksum(path / name) != total for name, total in meta["checksums"].items()):
@@ -136,7 +132,7 @@ def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
 
 
 def map_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a folder by name, read-only and mapped into memory."""
+    """Map the arrays of a folder into memory, read-only, by name."""
     return {file.stem: np.load(file, mmap_mode="r") for file in sorted(path.glob("*.npy"))}
 
 
@@ -154,37 +150,28 @@ _SAMPLES_AT_ONCE = 32  # samples whose annotations are projected together
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NuscenesIndex:
-    """A version of nuScenes. Arrays are read-only files mapped into memory; rows as in `layout`.
+    """A version of nuScenes. Arrays are read-only files mapped into memory; rows as in `structures`."""
 
-    Args:
-        root: folder of samples and sweeps.
-        version: name of the folder of tables.
-        allow_missing: leave out images and radar sweeps whose files are not there.
-        stored: folder of the arrays.
-        scenes: names, in the order of their samples.
-        arrays: by name: samples, sample_tokens, images, image_names, image_name_offsets, radars, radar_names,
-            radar_name_offsets, poses, calibrations, annotations, annotation_offsets (by sample), seen, seen_offsets (by
-            image).
-    """
-
-    root: Path
-    version: str
-    allow_missing: bool
-    stored: Path
-    scenes: tuple[str, ...]
+    root: Path  # folder of samples and sweeps
+    version: str  # name of the folder of tables
+    allow_missing: bool  # leave out images and radar sweeps whose files are not there
+    stored: Path  # folder of the arrays
+    scenes: tuple[str, ...]  # names, in the order of their samples
     arrays: dict[str, Array]
+    # By name: samples, sample_tokens, images, image_names, image_name_offsets, radars, radar_names, radar_name_offsets,
+    # poses, calibrations, annotations, annotation_offsets (by sample), seen, seen_offsets (by image).
 
     @property
     def folder(self) -> Path:
-        """The folder of tables."""
+        """Return the folder of tables."""
         return self.root / self.version
 
     def image_name(self, image: int) -> str:
-        """File of an image, relative to the root."""
+        """Return the file of an image, relative to the root."""
         return _name(self.arrays["image_names"], self.arrays["image_name_offsets"], image)
 
     def radar_name(self, sweep: int) -> str:
-        """File of a radar sweep, relative to the root."""
+        """Return the file of a radar sweep, relative to the root."""
         return _name(self.arrays["radar_names"], self.arrays["radar_name_offsets"], sweep)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -203,7 +190,7 @@ def _name(text: Array, offsets: Array, position: int) -> str:
 def open_nuscenes(
     root: str | Path, version: str, *, allow_missing: bool = False, cache_dir: Path | None = None
 ) -> NuscenesIndex:
-    """The index of a version, from the cache if no table has changed, else built from the tables and kept.
+    """Open the index of a version, from the cache if no table has changed; else build it from the tables and keep it.
 
     Args:
         root: folder that holds samples, sweeps and the version's folder.
@@ -270,7 +257,10 @@ def _write_seen(made: IndexFolder, images: Array, intrinsics: Array, offsets: In
         low, high = np.searchsorted(images["sample"], (start, stop))
         rows = np.array(annotations[offsets[start] : offsets[stop]])
         part = images[low:high]
-        image, annotation = _pairs(part["sample"] - start, offsets[start : stop + 1] - offsets[start])
+        # Every image with every annotation of its sample: how many each has, and where in its sample a pair stands.
+        first_of, each = offsets[part["sample"]] - offsets[start], np.diff(offsets)[part["sample"]]
+        image = np.repeat(np.arange(len(part)), each)
+        annotation = np.arange(len(image)) + np.repeat(first_of - (np.cumsum(each) - each), each)
         seen, of = seen_in_images(part, intrinsics[part["calibration"]], rows, (image, annotation))
         ends = np.searchsorted(of, np.arange(len(part) + 1))
         for first, last in pairwise(ends):
@@ -283,16 +273,11 @@ def _write_seen(made: IndexFolder, images: Array, intrinsics: Array, offsets: In
     made.write("seen_offsets", np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
 
 
-def _pairs(samples: Array, offsets: Ints) -> tuple[Ints, Ints]:
-    """Every image with every annotation of its sample."""
-    counts = np.diff(offsets)[samples]
-    image = np.repeat(np.arange(len(samples)), counts)
-    ends = np.cumsum(counts)
-    return image, np.arange(len(image)) - np.repeat(ends - counts, counts) + np.repeat(offsets[samples], counts)
-
-
 def absent(index: NuscenesIndex, kind: Literal["image", "radar"], positions: Ints) -> Ints:
-    """Those of some images or radar sweeps whose files are not there, in rising order."""
+    """Return the sorted positions of images or radar sweeps whose files are missing.
+
+    Folders are listed, since asking for each file takes far longer.
+    """
     name_of = index.image_name if kind == "image" else index.radar_name
     by_folder: defaultdict[str, list[int]] = defaultdict(list)
     for position in positions.tolist():

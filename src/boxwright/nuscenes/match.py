@@ -44,19 +44,12 @@ _BLOCK = 1 << 18  # boxes looked at together: keeps temporaries at a few megabyt
 
 
 class BikeRacks(NamedTuple):
-    """Bicycle racks of a split.
+    """Bicycle racks of a split."""
 
-    Args:
-        samples: (R,) int64 position of the rack's key frame.
-        centers: (R, 3).
-        sizes: (R, 3) width, length, height.
-        rotations: (R, 4) quaternion w, x, y, z.
-    """
-
-    samples: Ints
-    centers: Floats
-    sizes: Floats
-    rotations: Floats
+    samples: Ints  # (R,) int64 position of the rack's key frame
+    centers: Floats  # (R, 3)
+    sizes: Floats  # (R, 3) width, length, height
+    rotations: Floats  # (R, 4) quaternion w, x, y, z
 
     @classmethod
     def none(cls) -> Self:
@@ -64,7 +57,7 @@ class BikeRacks(NamedTuple):
 
 
 def positions_by_class(boxes: GlobalBoxes) -> list[Ints]:
-    """Positions of the boxes of each class, in order."""
+    """List the positions of the boxes of each class, in order."""
     labels = boxes.labels.astype(np.uint8)  # one byte: numpy sorts it by counting
     order = labels.argsort(kind="stable")
     bounds = np.searchsorted(labels, np.arange(len(CLASS_NAMES) + 1), sorter=order)
@@ -74,7 +67,7 @@ def positions_by_class(boxes: GlobalBoxes) -> list[Ints]:
 def keep_counted(
     boxes: GlobalBoxes, positions: Ints, label: int, ego_positions: Floats, racks: BikeRacks
 ) -> tuple[Ints, Floats]:
-    """Those of some boxes of one class that count.
+    """Select the boxes of one class that count.
 
     Args:
         boxes: annotations or predictions.
@@ -166,7 +159,7 @@ _MAX_PAIRS = 1 << 20  # candidates held at once, about 50 MB with all temporarie
 
 
 def ranking(scores: Floats) -> Ints:
-    """Positions (P,) by falling score; of equal ones the later first, as published."""
+    """Rank positions (P,) by falling score; of equal ones the later first, as published."""
     return scores.argsort(kind="stable")[::-1]
 
 
@@ -207,7 +200,7 @@ class _Pairs(NamedTuple):
 def _close_pairs(
     samples: Ints, centers: Floats, truth_samples: Ints, truth_centers: Floats, reach: float
 ) -> Iterator[_Pairs]:
-    """Pairs of one key frame that are closer than `reach`, in groups of whole key frames."""
+    """Find the pairs of one key frame that are closer than `reach`, in groups of whole key frames."""
     if not len(samples) or not len(truth_samples):
         return
     # One line holds all key frames one after another, by x; candidates of a prediction are an interval of it.
@@ -249,7 +242,7 @@ def _groups(samples: Ints, counts: Ints) -> list[slice]:
 
 
 def _defer(cursors: Ints, ends: Ints, truth: Ints) -> tuple[Ints, Ints]:
-    """Deferred acceptance.
+    """Match by deferred acceptance.
 
     Args:
         cursors, ends: (A,) where the wishes of each prediction begin and end in `truth`; best prediction first.

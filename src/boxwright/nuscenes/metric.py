@@ -45,29 +45,23 @@ _FIRST = round(100 * MIN_RECALL) + 1  # the first recall that counts
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One class at one matching distance, at `RECALLS`.
+    """One class at one matching distance, at `RECALLS`."""
 
-    Args:
-        precision: (X,) 0 beyond the recall that is reached.
-        confidence: (X,) score at which the recall is reached, 0 beyond.
-        errors: (E, X) mean of each error over the matches down to that score; 1 everywhere where nothing matches.
-    """
-
-    precision: Floats
-    confidence: Floats
-    errors: Floats
+    precision: Floats  # (X,) 0 beyond the recall that is reached
+    confidence: Floats  # (X,) score at which the recall is reached, 0 beyond
+    errors: Floats  # (E, X) mean of each error over the matches down to that score; 1 everywhere where nothing matches
 
     @classmethod
     def empty(cls) -> Self:
         return cls(np.zeros(len(RECALLS)), np.zeros(len(RECALLS)), np.ones((len(ERROR_NAMES), len(RECALLS))))
 
     def average_precision(self) -> float:
-        """Mean precision above 0.1, at recalls above 0.1; from 0 to 1 but for rounding."""
+        """Average the precision above 0.1, at recalls above 0.1; from 0 to 1 but for rounding."""
         above = np.maximum(self.precision[_FIRST:] - MIN_PRECISION, 0)
         return float(above.mean()) / (1 - MIN_PRECISION)
 
     def mean_errors(self) -> Floats:
-        """Mean (E,) of each error from recall 0.1 to the highest reached; 1 if that is not beyond 0.1."""
+        """Average (E,) each error from recall 0.1 to the highest reached; 1 if that is not beyond 0.1."""
         reached = self.confidence.nonzero()[0]
         last = int(reached[-1]) if len(reached) else 0
         if last < _FIRST:
@@ -96,7 +90,7 @@ def make_curve(matched: Bools, scores: Floats, errors: Floats, num_truth: int) -
 
 
 def _running_mean(values: Floats) -> Floats:
-    """Mean of all values so far; NaN is skipped; 0 before the first number; 1 where there is none at all."""
+    """Average all values so far; NaN is skipped; 0 before the first number; 1 where there is none at all."""
     known = ~np.isnan(values)
     if not known.any():
         return np.ones(len(values))
@@ -105,7 +99,7 @@ def _running_mean(values: Floats) -> Floats:
 
 
 def match_errors(truth: GlobalBoxes, truth_at: Ints, found: GlobalBoxes, found_at: Ints, label: int) -> Floats:
-    """The five errors (E, K) of predictions at positions (K,) against the annotations they matched, of one class."""
+    """Measure the five errors (E, K) of predictions at positions (K,) against the annotations they matched."""
     sizes, found_sizes = truth.sizes.take(truth_at, axis=0), found.sizes.take(found_at, axis=0)
     smaller = _volume(np.minimum(sizes, found_sizes))
     overlap = smaller / (_volume(sizes) + _volume(found_sizes) - smaller)
@@ -133,7 +127,7 @@ def _volume(sizes: Floats) -> Floats:
 
 
 def yaw(quaternions: Floats) -> Floats:
-    """Direction (N,) of the x axis of boxes in the horizontal plane, rad, of quaternions (N, 4) w, x, y, z."""
+    """Compute the direction (N,) of the x axis of boxes, horizontal, rad, of quaternions (N, 4) w, x, y, z."""
     w, x, y, z = quaternions.T
     return np.arctan2(2 * (x * y + w * z), w * w + x * x - y * y - z * z)
 
@@ -149,44 +143,28 @@ _DETAIL_ORDER = ("trans_err", "vel_err", "scale_err", "orient_err", "attr_err") 
 
 @dataclass(frozen=True, slots=True)
 class RangeTable:
-    """The metric by distance to the vehicle; NaN where a class has no annotations in a range.
+    """The metric by distance to the vehicle; NaN where a class has no annotations in a range."""
 
-    Args:
-        num_truth: (C, R) annotations.
-        ap: (C, R) mean over the matching distances.
-        errors: (C, R, E) at `ERROR_DISTANCE`; NaN too where an error is not defined for a class.
-    """
-
-    num_truth: Ints
-    ap: Floats
-    errors: Floats
+    num_truth: Ints  # (C, R) annotations
+    ap: Floats  # (C, R) mean over the matching distances
+    errors: Floats  # (C, R, E) at `ERROR_DISTANCE`; NaN too where an error is not defined for a class
 
 
 @dataclass(frozen=True, slots=True)
 class NuscenesMetrics:
-    """What the nuScenes metric says of the predictions of a split; classes in the order of `CLASS_NAMES`.
+    """What the nuScenes metric says of the predictions of a split; classes in the order of `CLASS_NAMES`."""
 
-    Args:
-        aps: (C, T) average precision; 0 for a class without annotations.
-        errors: (C, E) true-positive errors; NaN where not defined for the class.
-        num_truth: (C,) annotations that count.
-        num_predictions: (C,) predictions that count.
-        curves: (C, T) what the numbers were read from.
-        by_range: the same by distance to the vehicle.
-        eval_time: seconds it took.
-    """
-
-    aps: Floats
-    errors: Floats
-    num_truth: Ints
-    num_predictions: Ints
-    curves: tuple[tuple[Curve, ...], ...]
-    by_range: RangeTable
-    eval_time: float
+    aps: Floats  # (C, T) average precision; 0 for a class without annotations
+    errors: Floats  # (C, E) true-positive errors; NaN where not defined for the class
+    num_truth: Ints  # (C,) annotations that count
+    num_predictions: Ints  # (C,) predictions that count
+    curves: tuple[tuple[Curve, ...], ...]  # (C, T) what the numbers were read from
+    by_range: RangeTable  # the same by distance to the vehicle
+    eval_time: float  # seconds it took
 
     @property
     def class_aps(self) -> Floats:
-        """(C,) mean over the matching distances."""
+        """Average (C,) over the matching distances."""
         return self.aps.mean(axis=1)
 
     @property
@@ -195,7 +173,7 @@ class NuscenesMetrics:
 
     @property
     def tp_errors(self) -> dict[str, float]:
-        """Each error, mean over the classes that have it."""
+        """Average each error over the classes that have it."""
         return dict(zip(ERROR_NAMES, np.nanmean(self.errors, axis=0).tolist(), strict=True))
 
     @property
@@ -204,12 +182,12 @@ class NuscenesMetrics:
 
     @property
     def nd_score(self) -> float:
-        """The nuScenes detection score, 0 to 1: mAP counts as much as the five errors together."""
+        """Compute the nuScenes detection score, 0 to 1: mAP counts as much as the five errors together."""
         scores = self.tp_scores.values()
         return (_MAP_WEIGHT * self.mean_ap + sum(scores)) / (_MAP_WEIGHT + len(scores))
 
     def summary(self, *, use_radar: bool = True) -> dict[str, Any]:
-        """The content of metrics_summary.json, with the keys of the published evaluation.
+        """Make the content of metrics_summary.json, with the keys of the published evaluation.
 
         Args:
             use_radar: what `meta` says of the sensors beside the cameras.
@@ -243,7 +221,7 @@ class NuscenesMetrics:
         }
 
     def details(self) -> dict[str, dict[str, list[float]]]:
-        """The content of metrics_details.json: every curve by `CLASS:DISTANCE`, at 101 recalls."""
+        """Make the content of metrics_details.json: every curve by `CLASS:DISTANCE`, at 101 recalls."""
         return {
             f"{name}:{distance}": {
                 "recall": RECALLS.tolist(),
@@ -256,7 +234,7 @@ class NuscenesMetrics:
         }
 
     def scalars(self) -> dict[str, float]:
-        """What is logged, by tag: AP in percent, overall and per class; the five errors; NDS."""
+        """Return what is logged, by tag: AP in percent, overall and per class; the five errors; NDS."""
         aps = {"overall": self.mean_ap} | dict(zip(CLASS_NAMES, self.class_aps.tolist(), strict=True))
         tags = {f"AP/{name}": 100 * ap for name, ap in aps.items()}
         return (
@@ -382,7 +360,7 @@ def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResul
 
 
 def _split_by_range(ranges: Ints, matched: Bools, scores: Floats, errors: Floats, range_truth: Ints) -> list[Curve]:
-    """A curve of each range alone; as `make_curve`, with the range (P,) of each prediction and annotations (R,)."""
+    """Make a curve of each range alone: of predictions with ranges (P,), and annotations counted in `range_truth` (R,)."""
     own = ranges.astype(np.uint8)  # one byte: numpy sorts it by counting
     order, match_order = own.argsort(kind="stable"), own[matched].argsort(kind="stable")
     matched_at, scores, errors = matched[order], scores[order], errors.take(match_order, axis=1)
@@ -396,7 +374,7 @@ def _split_by_range(ranges: Ints, matched: Bools, scores: Floats, errors: Floats
 
 
 def _errors_by_distance(truth: _Counted, found: _Counted, turns: Ints, matches: Ints, label: int) -> Iterator[Floats]:
-    """The errors (E, K) of the matches at each distance, best prediction first.
+    """Yield the errors (E, K) of the matches at each distance, best prediction first.
 
     Most pairs are the same at each distance: only new ones are computed, and in the order of the boxes in memory.
     """

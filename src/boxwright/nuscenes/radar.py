@@ -28,7 +28,7 @@ _LONGEST_HEADER = 4096  # bytes
 
 
 def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
-    """(18, N) points of a binary .pcd file in the frame of its radar, see `nuscenes.structures.RADAR_FIELDS`.
+    """Read (18, N) points of a binary .pcd file in the frame of its radar, see `structures.RADAR_FIELDS`.
 
     Args:
         file: a radar sweep of nuScenes.
@@ -65,7 +65,7 @@ def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=4096)
 def _header(text: bytes) -> tuple[np.dtype[Any], int]:
-    """The type of a point and the number of points; ValueError says what is wrong."""
+    """Parse the type of a point and the number of points; ValueError says what is wrong."""
     lines = (line.split() for line in text.decode("ascii", "replace").splitlines())
     entries = {line[0]: line[1:] for line in lines if line and not line[0].startswith("#")}
     fields = entries.get("FIELDS", [])

@@ -65,13 +65,13 @@ _NUMBERS = {
 
 @cache
 def official_scenes(split: str) -> frozenset[str]:
-    """Names of the scenes that nuScenes publishes for a split."""
+    """Return the names of the scenes that nuScenes publishes for a split."""
     ranges = (tuple(map(int, part.split("-"))) for part in _NUMBERS[split].split())
     return frozenset(f"scene-{number:04d}" for ends in ranges for number in range(ends[0], ends[-1] + 1))
 
 
 def scenes_of_split(split: str, scenes: Sequence[str], folder: Path) -> list[str]:
-    """Scenes of a version that belong to a split, in their order.
+    """Select the scenes of a version that belong to a split, in their order.
 
     A file `splits.json` in the version folder, a mapping of split to scene names, goes before the published lists.
     Where no scene is in any published list, the last fifth of them is val (and mini_val), the rest train; a version
@@ -106,13 +106,13 @@ def scenes_of_split(split: str, scenes: Sequence[str], folder: Path) -> list[str
 
 
 def splits_there(scenes: Sequence[str], folder: Path) -> list[str]:
-    """Splits of which a version has scenes."""
+    """List the splits of which a version has scenes."""
     own = folder / "splits.json"
     return [name for name in (tuple(_own_splits(own)) if own.is_file() else SPLITS) if _has(name, scenes, folder, own)]
 
 
 def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
-    """Splits that a version is published for: mini_train and mini_val of a mini version, else train, val and test.
+    """List the splits that a version is published for: mini_train, mini_val of a mini version, else train, val, test.
 
     With a `splits.json`, those that it names.
     """
@@ -157,12 +157,6 @@ def _own_splits(file: Path) -> dict[str, list[str]]:
 class NuscenesSplit:
     """A split of a version; a FusionSource. Images stand by sample, and by sensor id within a sample.
 
-    Args:
-        index: the version.
-        split: one of `splits.SPLITS`, or "all" for every scene.
-        num_sweeps: radar sweeps of each radar to gather; 0 reads no radar.
-        scenes: of the split, take only these; None: all.
-
     Attributes:
         scene_names: in the order of their samples.
         sample_rows, image_rows: rows of the split's key frames and images in the arrays of the index.
@@ -202,7 +196,7 @@ class NuscenesSplit:
         )
 
     def _sweeps_used(self) -> Ints:
-        """Positions of all radar sweeps that the split reads."""
+        """Collect the positions of all radar sweeps that the split reads."""
         found: list[Ints] = [np.zeros(0, np.int64)]
         at = self.index.arrays["samples"]["radars"][self.sample_rows].reshape(-1)
         for _ in range(self.num_sweeps):
@@ -216,12 +210,12 @@ class NuscenesSplit:
 
     @cached_property
     def sample_tokens(self) -> list[str]:
-        """Tokens of the key frames, scene by scene in order of time."""
+        """List the tokens of the key frames, scene by scene in order of time."""
         return [token.decode() for token in self.index.arrays["sample_tokens"][self.sample_rows]]
 
     @cached_property
     def image_ids(self) -> Ints:
-        """(N,) ids that the published conversion gives the images: from 1, in the order of visits."""
+        """Return (N,) ids that the published conversion gives the images: from 1, in the order of visits."""
         images = self.index.arrays["images"][self.image_rows]
         ids = np.empty(len(images), np.int64)
         ids[np.lexsort((images["row"], images["sample"]))] = np.arange(1, len(images) + 1)
@@ -233,23 +227,23 @@ class NuscenesSplit:
         return bool(np.isin(self.index.arrays["annotations"]["sample"], self.sample_rows).any())
 
     def scene_of_sample(self, sample: int) -> str:
-        """Name of the scene of a key frame."""
+        """Return the name of the scene of a key frame."""
         return self.index.scenes[int(self.index.arrays["samples"]["scene"][self.sample_rows[sample]])]
 
     def global_from_ego(self, sample: int) -> Floats:
-        """(4, 4) pose of the car at a key frame."""
+        """Return the (4, 4) pose of the car at a key frame."""
         pose = self.index.arrays["poses"][self.index.arrays["samples"]["pose"][self.sample_rows[sample]]]
         return transforms(pose["translation"], pose["rotation"])
 
     def images_of_sample(self, sample: int) -> list[int]:
-        """Positions of the images of a key frame, by sensor id."""
+        """Return the positions of the images of a key frame, by sensor id."""
         low, high = np.searchsorted(
             self.index.arrays["images"]["sample"][self.image_rows], self.sample_rows[sample] + np.arange(2)
         )
         return list(range(low, high))
 
     def samples_of_scene(self, name: str) -> list[int]:
-        """Positions in `sample_tokens` of a scene's key frames.
+        """Return the positions in `sample_tokens` of a scene's key frames.
 
         Raises:
             UserError: the split has no such scene; the sentence names some that it has.
@@ -261,7 +255,7 @@ class NuscenesSplit:
         return np.flatnonzero(self.index.arrays["samples"]["scene"][self.sample_rows] == scene).tolist()
 
     def record(self, position: int) -> ImageRecord:
-        """What is known of an image; see FusionSource."""
+        """Return what is known of an image."""
         number = int(self.image_rows[position])
         image = self.index.arrays["images"][number]
         calib = np.zeros((3, 4))
@@ -298,7 +292,7 @@ class NuscenesSplit:
         )
 
     def radar(self, position: int) -> Floats:
-        """(18, N) gathered radar points in the camera frame; see FusionSource.
+        """Read the (18, N) radar points of an image, gathered in the camera frame; see FusionSource.
 
         Raises:
             UserError: a sweep cannot be read, is cut off, or has other fields.
@@ -317,7 +311,7 @@ class NuscenesSplit:
         return accumulate(points, cam_from_global @ global_from_radar)
 
     def _sweeps_of(self, position: int) -> list[int]:
-        """Radar sweeps of an image: radar by radar, newest first; those whose files are not there are left out."""
+        """List the radar sweeps of an image: radar by radar, newest first, without missing files."""
         image = self.index.arrays["images"][int(self.image_rows[position])]
         key = self.index.arrays["samples"][image["sample"]]["radars"]
         prev = self.index.arrays["radars"]["prev"]
@@ -333,7 +327,7 @@ class NuscenesSplit:
         return found
 
     def ground_truth(self) -> GlobalBoxes:
-        """All annotations of the ten classes, as the metric takes them."""
+        """Return all annotations of the ten classes, as the metric takes them."""
         rows, samples = self._annotated()
         some = rows["label"] != BIKE_RACK
         rows = rows[some]
@@ -350,7 +344,7 @@ class NuscenesSplit:
         )
 
     def bike_racks(self) -> tuple[Ints, Floats, Floats, Floats]:
-        """Bicycle racks: sample positions (R,), centers (R, 3), sizes (R, 3) w, l, h, rotations (R, 4) w, x, y, z."""
+        """Return bicycle racks: samples (R,), centers (R, 3), sizes (R, 3) w, l, h, rotations (R, 4) w, x, y, z."""
         rows, samples = self._annotated()
         some = rows["label"] == BIKE_RACK
         return samples[some], rows["center"][some], rows["size"][some], rows["rotation"][some]
@@ -362,7 +356,7 @@ class NuscenesSplit:
         return np.array(rows[some]), position[some]
 
     def ego_positions(self) -> Floats:
-        """(S, 3) metres, global frame: where the car was at each key frame, by its lidar's pose."""
+        """Return (S, 3) metres, global frame: where the car was at each key frame, by its lidar's pose."""
         poses = self.index.arrays["samples"]["pose"][self.sample_rows]
         made = np.array(self.index.arrays["poses"]["translation"][poses])
         made[poses < 0] = np.nan

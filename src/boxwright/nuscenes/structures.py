@@ -143,33 +143,19 @@ SEEN = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class ImageAnnotations:
-    """Objects that an image shows, in the order of the published conversion; N of them, camera frame.
+    """Objects that an image shows, in the order of the published conversion; N of them, camera frame."""
 
-    Args:
-        labels: (N,) int64 class, 0-based.
-        boxes_xywh: (N, 4) left, top, width, height in pixels, cropped to the image.
-        dims: (N, 3) height, width, length in metres.
-        locations: (N, 3) metres, centre of the bottom face.
-        depths: (N,) metres.
-        rotation_y: (N,) rad about the camera's y axis.
-        alpha: (N,) rad, observation angle.
-        amodel_centers: (N, 2) projection of the 3-D centre, pixels.
-        attributes: (N,) int64, -1 is none.
-        velocity_cam: (N, 3) m/s; NaN where unknown.
-        is_crowd: (N,) bool.
-    """
-
-    labels: Ints
-    boxes_xywh: Floats
-    dims: Floats
-    locations: Floats
-    depths: Floats
-    rotation_y: Floats
-    alpha: Floats
-    amodel_centers: Floats
-    attributes: Ints
-    velocity_cam: Floats
-    is_crowd: Bools
+    labels: Ints  # (N,) int64 class, 0-based
+    boxes_xywh: Floats  # (N, 4) left, top, width, height in pixels, cropped to the image
+    dims: Floats  # (N, 3) height, width, length in metres
+    locations: Floats  # (N, 3) metres, centre of the bottom face
+    depths: Floats  # (N,) metres
+    rotation_y: Floats  # (N,) rad about the camera's y axis
+    alpha: Floats  # (N,) rad, observation angle
+    amodel_centers: Floats  # (N, 2) projection of the 3-D centre, pixels
+    attributes: Ints  # (N,) int64, -1 is none
+    velocity_cam: Floats  # (N, 3) m/s; NaN where unknown
+    is_crowd: Bools  # (N,) bool
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -177,26 +163,16 @@ class ImageAnnotations:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One camera image.
+    """One camera image."""
 
-    Args:
-        path: its file.
-        width, height: pixels.
-        sensor: 1..6, see `nuscenes.structures.CAMERAS`.
-        sample: position of its key frame in the split's list of sample tokens.
-        calib: (3, 4) camera matrix, [K | 0].
-        global_from_cam: (4, 4).
-        annotations: what it shows; none in a test split.
-    """
-
-    path: Path
-    width: int
-    height: int
-    sensor: int
-    sample: int
-    calib: Floats
-    global_from_cam: Floats
-    annotations: ImageAnnotations
+    path: Path  # its file
+    width: int  # pixels
+    height: int  # pixels
+    sensor: int  # 1..6, see `nuscenes.structures.CAMERAS`
+    sample: int  # position of its key frame in the split's list of sample tokens
+    calib: Floats  # (3, 4) camera matrix, [K | 0]
+    global_from_cam: Floats  # (4, 4)
+    annotations: ImageAnnotations  # what it shows; none in a test split
 
 
 class FusionSource(Protocol):
@@ -205,11 +181,11 @@ class FusionSource(Protocol):
     def __len__(self) -> int: ...
 
     def record(self, position: int) -> ImageRecord:
-        """What is known of an image."""
+        """Return what is known of an image."""
         ...
 
     def radar(self, position: int) -> Floats:
-        """(18, N) accumulated radar points in the camera frame, see `RADAR_FIELDS`; rows 8 and 9 are
+        """Read (18, N) accumulated radar points in the camera frame, see `RADAR_FIELDS`; rows 8 and 9 are
         the velocity along camera x and z. (18, 0) where there is none."""
         ...
 

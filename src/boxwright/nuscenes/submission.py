@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import rectangle_corners, suppress
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, Detections3d, GlobalBoxes, ImageRecord
 from boxwright.nuscenes.tables import stream_members
-from boxwright.ops.arrays import Array, Bools, Floats, Ints
+from boxwright.ops.arrays import Array, Floats, Ints
 
 MAX_BOXES = 500
 """Most boxes of a key frame that the nuScenes metric takes."""
@@ -40,13 +40,9 @@ _ATTRIBUTE_RANGE = np.array([_FAMILIES.get(name, _VEHICLE) for name in CLASS_NAM
 
 @dataclass(frozen=True, slots=True)
 class SeenBoxes(GlobalBoxes):
-    """Predictions that remember their camera.
+    """Predictions that remember their camera."""
 
-    Args:
-        sensors: (N,) int64 camera 1..6, see `nuscenes.structures.CAMERAS`.
-    """
-
-    sensors: Ints
+    sensors: Ints  # (N,) int64 camera 1..6, see `nuscenes.structures.CAMERAS`
 
 
 def to_global(
@@ -57,7 +53,7 @@ def to_global(
     max_boxes: int = MAX_BOXES,
     iou_thresh: float = 0.0,
 ) -> SeenBoxes:
-    """Boxes of all cameras in the global frame, by key frame and then by falling score; equal scores in given order.
+    """Move boxes of all cameras to the global frame: by key frame, then by falling score, equal ones in given order.
 
     Args:
         detections: of each image, camera frame.
@@ -73,12 +69,18 @@ def to_global(
     images = np.repeat(np.arange(len(records)), counts)
     scores, labels = _column(detections, "scores"), _column(detections, "labels").astype(np.int64)
     samples = np.array([record.sample for record in records], np.int64)[images]
-    best = _best(samples, scores, max_boxes)
+    order = np.lexsort((-scores, samples))
+    ordered = samples[order]
+    best = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < max_boxes]  # rank within the key frame
     images, samples, scores, labels = images[best], samples[best], scores[best], labels[best]
     locations, dims, rotation_y, velocity, logits = (
         _column(detections, name)[best] for name in ("locations", "dims", "rotation_y", "velocity", "attributes")
     )
     global_from_cam = np.array([record.global_from_cam for record in records], np.float64).reshape(-1, 4, 4)
+    # The likeliest attribute of the family that a class has; -1 for classes without.
+    start, stop = _ATTRIBUTE_RANGE[labels].T
+    channel = np.arange(len(ATTRIBUTE_NAMES))
+    of_family = (channel >= start[:, None]) & (channel < stop[:, None])
     centers = locations.copy()
     centers[:, 1] -= dims[:, 0] / (2 if fixed else 1)
     boxes = SeenBoxes(
@@ -88,12 +90,19 @@ def to_global(
         sizes=dims[:, [1, 2, 0]],
         rotations=_rotations(global_from_cam, images, rotation_y, upright=fixed),
         velocities=_turned(global_from_cam, images, velocity)[:, :2],
-        attributes=_attributes(labels, logits),
+        attributes=np.where(start == stop, -1, np.where(of_family, logits, -np.inf).argmax(axis=1)),
         scores=scores,
         num_points=np.full(len(best), -1, np.int64),
         sensors=np.array([record.sensor for record in records], np.int64)[images],
     )
-    return boxes.take(_unsuppressed(boxes, iou_thresh, upright=fixed)) if iou_thresh > 0 else boxes
+    if iou_thresh <= 0:
+        return boxes
+    across = 0 if fixed else 2  # width; or height, where the box lies on its side
+    w, x, y, z = boxes.rotations.T
+    yaw = np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+    middle = boxes.centers[:, :2]
+    corners = rectangle_corners(middle, boxes.sizes[:, [1, across]], yaw)
+    return boxes.take(suppress(boxes.samples, middle, corners, iou_thresh, _SUPPRESSION_REACH))
 
 
 def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str], use_radar: bool) -> None:
@@ -115,7 +124,14 @@ def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
-            _write(file, boxes, sample_tokens, use_radar)
+            meta = {"use_camera": True, "use_lidar": False, "use_radar": use_radar, "use_map": False}
+            file.write(f'{{"meta": {json.dumps(meta | {"use_external": False})}, "results": {{')
+            order = np.argsort(boxes.samples, kind="stable")
+            bounds = np.searchsorted(boxes.samples[order], np.arange(len(sample_tokens) + 1))
+            for sample, token in enumerate(map(json.dumps, sample_tokens)):
+                own = boxes.take(order[bounds[sample] : bounds[sample + 1]])
+                file.write(f"{', ' if sample else ''}\n{token}: [{_text(own, token)}]")
+            file.write("\n}}\n")
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
@@ -125,7 +141,7 @@ def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str
 
 
 def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:
-    """Boxes of a submission, in the order of the file; memory holds the arrays and one key frame.
+    """Read the boxes of a submission, in the order of the file; memory holds the arrays and one key frame.
 
     Args:
         path: JSON file in the form of the nuScenes detection task.
@@ -170,22 +186,14 @@ def says_radar(path: Path) -> bool:
 
 
 def _column(detections: Sequence[Detections3d], name: str) -> Array:
-    """One field of all detections; float64, whole numbers too, so that an empty list has a type."""
+    """Join one field of all detections; float64, whole numbers too, so that an empty list has a type."""
     shape = {"locations": (0, 3), "dims": (0, 3), "velocity": (0, 3), "attributes": (0, 8)}.get(name, (0,))
     parts: list[torch.Tensor] = [getattr(each, name).detach().cpu() for each in detections]
     return np.concatenate([np.empty(shape), *(part.double().numpy() for part in parts)])
 
 
-def _best(samples: Ints, scores: Floats, most: int) -> Ints:
-    """Positions by key frame, then by falling score, ties in order; no more than `most` of a key frame."""
-    order = np.lexsort((-scores, samples))
-    ordered = samples[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return order[rank < most]
-
-
 def _turned(global_from_cam: Floats, images: Ints, vectors: Floats) -> Floats:
-    """Vectors (N, 3) of cameras, turned into the global frame."""
+    """Rotate vectors (N, 3) of cameras into the global frame."""
     turned = np.empty_like(vectors)
     for start in range(0, len(vectors), _AT_ONCE):  # a matrix a box would cost more than the boxes
         part = slice(start, start + _AT_ONCE)
@@ -194,7 +202,7 @@ def _turned(global_from_cam: Floats, images: Ints, vectors: Floats) -> Floats:
 
 
 def _rotations(global_from_cam: Floats, images: Ints, rotation_y: Floats, *, upright: bool) -> Floats:
-    """Unit quaternions (N, 4) w, x, y, z that turn a box (x along its length, z up) into the global frame.
+    """Compute unit quaternions (N, 4) w, x, y, z that turn a box (x along its length, z up) into the global frame.
 
     The published ones take the camera's axes for those of the box, so that z of the box points forward; `upright` turns
     it up.
@@ -209,36 +217,8 @@ def _rotations(global_from_cam: Floats, images: Ints, rotation_y: Floats, *, upr
     return (Rotation.from_quat(of_images) * turns).as_quat(scalar_first=True)
 
 
-def _attributes(labels: Ints, logits: Floats) -> Ints:
-    """The likeliest attribute (N,) of each class's family; -1 for classes without."""
-    start, stop = _ATTRIBUTE_RANGE[labels].T
-    channel = np.arange(len(ATTRIBUTE_NAMES))
-    of_family = (channel >= start[:, None]) & (channel < stop[:, None])
-    return np.where(start == stop, -1, np.where(of_family, logits, -np.inf).argmax(axis=1))
-
-
-def _unsuppressed(boxes: GlobalBoxes, threshold: float, *, upright: bool) -> Bools:
-    across = 0 if upright else 2  # width; or height, where the box lies on its side
-    w, x, y, z = boxes.rotations.T
-    yaw = np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
-    middle = boxes.centers[:, :2]
-    corners = rectangle_corners(middle, boxes.sizes[:, [1, across]], yaw)
-    return suppress(boxes.samples, middle, corners, threshold, _SUPPRESSION_REACH)
-
-
-def _write(file: TextIO, boxes: GlobalBoxes, sample_tokens: Sequence[str], use_radar: bool) -> None:
-    meta = {"use_camera": True, "use_lidar": False, "use_radar": use_radar, "use_map": False, "use_external": False}
-    file.write(f'{{"meta": {json.dumps(meta)}, "results": {{')
-    order = np.argsort(boxes.samples, kind="stable")
-    bounds = np.searchsorted(boxes.samples[order], np.arange(len(sample_tokens) + 1))
-    for sample, token in enumerate(sample_tokens):
-        own = boxes.take(order[bounds[sample] : bounds[sample + 1]])
-        file.write(f"{', ' if sample else ''}\n{json.dumps(token)}: [{_text(own, json.dumps(token))}]")
-    file.write("\n}}\n")
-
-
 def _text(boxes: GlobalBoxes, token: str) -> str:
-    """The boxes of one key frame; numbers are read back to the bit."""
+    """Format the boxes of one key frame; numbers are read back to the bit."""
     if not len(boxes):
         return ""
     names = [CLASS_NAMES[label] for label in boxes.labels.tolist()]
@@ -259,7 +239,7 @@ _ROW = (
 
 
 def _numbers(values: list[float]) -> str:
-    """As JSON with the NaN that json and the devkit know."""
+    """Format as JSON with the NaN that json and the devkit know."""
     text = repr(values)
     return text.replace("nan", "NaN").replace("inf", "Infinity") if "n" in text else text
 
@@ -283,7 +263,7 @@ def _no_boxes() -> GlobalBoxes:
 
 
 def _boxes(rows: list[Any], token: str, position: int) -> GlobalBoxes:
-    """The boxes of one key frame as arrays."""
+    """Convert the boxes of one key frame to arrays."""
     if not rows:
         return _no_boxes()
     try:

@@ -154,7 +154,7 @@ def stream_members(path: Path, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def version_folder(root: Path, version: str) -> Path:
-    """The folder of a version's tables.
+    """Find the folder of a version's tables.
 
     Raises:
         UserError: there is no such root or version; the sentence names the versions that there are.
@@ -173,12 +173,12 @@ def version_folder(root: Path, version: str) -> Path:
 
 
 def versions_of(root: Path) -> list[str]:
-    """Folders of a root that hold tables; empty if it is no nuScenes root."""
+    """List the folders of a root that hold tables; empty if it is no nuScenes root."""
     return sorted(file.parent.name for file in root.glob("*/sample.json")) if root.is_dir() else []
 
 
 def read_table(folder: Path, table: str) -> Iterator[Record]:
-    """The records of a table, one at a time.
+    """Yield the records of a table, one at a time.
 
     Raises:
         UserError: the table is missing, is cut off, or is not a list of records.
@@ -200,7 +200,7 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
 
 
 def blocks(folder: Path, table: str) -> Iterator[list[Record]]:
-    """The records of a table, some thousands at a time, so that arrays can be made of them."""
+    """Yield the records of a table, some thousands at a time, so that arrays can be made of them."""
     block: list[Record] = []
     for record in read_table(folder, table):
         block.append(record)
@@ -232,7 +232,7 @@ def _records(reader: JsonReader, file: Path) -> Iterator[Record]:
 
 
 def column(block: Sequence[Record], field: str, folder: Path, table: str) -> list[Any]:
-    """One field of every record.
+    """Take one field of every record.
 
     Raises:
         UserError: a record lacks it.
@@ -245,7 +245,7 @@ def column(block: Sequence[Record], field: str, folder: Path, table: str) -> lis
 
 
 def numbers(block: Sequence[Record], field: str, count: int, folder: Path, table: str) -> Floats:
-    """(N, count) numbers of one field of every record.
+    """Take (N, count) numbers: one field of every record.
 
     Raises:
         UserError: a record lacks it, or has something else there.
@@ -262,7 +262,7 @@ def numbers(block: Sequence[Record], field: str, count: int, folder: Path, table
         if (
             not isinstance(value, list)
             or len(cast("list[Any]", value)) != count
-            or not all(map(_is_number, cast("list[Any]", value)))
+            or not all(isinstance(one, int | float) and math.isfinite(one) for one in cast("list[Any]", value))
         ):
             raise UserError(
                 f"{folder / table}.json: {field} of record {record.get('token', '?')} is not {count} finite numbers"
@@ -271,7 +271,7 @@ def numbers(block: Sequence[Record], field: str, count: int, folder: Path, table
 
 
 def whole_numbers(block: Sequence[Record], field: str, folder: Path, table: str) -> Ints:
-    """(N,) whole numbers of one field of every record.
+    """Take (N,) whole numbers: one field of every record.
 
     Raises:
         UserError: a record lacks it, or has something else there.
@@ -285,23 +285,14 @@ def whole_numbers(block: Sequence[Record], field: str, folder: Path, table: str)
     return np.array(values, np.int64)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def token_keys(tokens: Sequence[Any]) -> Keys:
-    """(N,) keys of tokens; 0 for the empty one, which points nowhere on purpose."""
+    """Hash tokens to (N,) keys; 0 for the empty one, which points nowhere on purpose."""
     digests = b"".join(blake2b(str(token).encode(), digest_size=8).digest() if token else b"\0" * 8 for token in tokens)
     return np.frombuffer(digests, np.uint64)
 
 
 class TokenTable:
-    """Finds the position of a token in a table.
-
-    Args:
-        keys: (N,) keys of its tokens, in the order of the table.
-        folder, table: where it was read, for messages.
-    """
+    """Finds the position of a token in a table."""
 
     def __init__(self, keys: Keys, folder: Path, table: str) -> None:
         self._order = np.argsort(keys).astype(np.int32 if len(keys) < 2**31 else np.int64)
@@ -316,14 +307,14 @@ class TokenTable:
         return len(self._sorted)
 
     def find(self, keys: Keys) -> Ints:
-        """(N,) positions in the table; -1 where it has no such token."""
+        """Find (N,) positions in the table; -1 where it has no such token."""
         if not len(self._sorted):
             return np.full(len(keys), -1, np.int64)
         at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
         return np.where(self._sorted[at] == keys, self._order[at], -1).astype(np.int64)
 
     def resolve(self, keys: Keys, source: str, field: str) -> Ints:
-        """(N,) positions of the tokens that a field of another table holds.
+        """Find (N,) positions of the tokens that a field of another table holds.
 
         Raises:
             UserError: one of them points nowhere; the sentence names it and its record.
@@ -336,7 +327,7 @@ class TokenTable:
 
 
 def lost_token(folder: Path, source: str, field: str, key: int, target: str) -> UserError:
-    """The mistake of a token that points nowhere; the table is read again, since only keys were kept."""
+    """Make the error of a token that points nowhere; the table is read again, since only keys were kept."""
     value, record = _token_of(folder, source, field, key)
     shown = f"the {field} {value}" if value else f"an empty {field}"
     return UserError(f"{folder / source}.json: record {record} has {shown}, which is not in {target}.json")
@@ -365,7 +356,7 @@ class GrowableArray:
         return len(self._bytes) // self.dtype.itemsize
 
     def array(self) -> Array:
-        """All rows; nothing can be appended as long as the array lives."""
+        """View all rows; nothing can be appended as long as the array lives."""
         return np.frombuffer(self._bytes, self.dtype)
 
 
@@ -383,5 +374,5 @@ class GrowableNames:
         self._ends.append(start + np.cumsum([len(name) for name in encoded], dtype=np.int64))
 
     def arrays(self) -> tuple[NDArray[np.uint8], Ints]:
-        """The bytes and (N + 1,) offsets."""
+        """Return the bytes and (N + 1,) offsets."""
         return self._text.array(), np.concatenate(([0], self._ends.array())).astype(np.int64)
