@@ -13,9 +13,9 @@ import torch
 import boxwright
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
+from boxwright.drawing.canvas import write_image
 from boxwright.inference.classify import load_classifier
 from boxwright.yolo.build import build_model
-from boxwright.yolo.prediction_writer import write_image
 from boxwright.yolo.zoo import load_spec
 
 NAMES = ("cell", "plate", "drop")

@@ -21,7 +21,7 @@ from boxwright.centerfusion.structures import FusionBatch, RawHeads
 from boxwright.engine.distributed import World
 from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
-from boxwright.nuscenes.metric_tables import SHORT_ERRORS
+from boxwright.nuscenes.metric import SHORT_ERRORS
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
 

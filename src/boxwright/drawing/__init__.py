@@ -1,1 +1,1 @@
-"""Drawing: text, boxes, 3-D boxes, the view from above, contact sheets."""
+"""One kit for pictures: canvas, text, boxes, boxes3d, view from above, contact sheets. All images are BGR."""

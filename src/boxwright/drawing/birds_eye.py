@@ -4,27 +4,21 @@ Legend: N boxes. All is in the ego frame of nuScenes: x forward, y left, z up, m
 middle of the rear axle. The picture has x upward and y to the left.
 """
 
-from __future__ import annotations
-
 import numpy as np
-import numpy.typing as npt
 
-from boxwright.data.letterbox import Image
-from boxwright.drawing.boxes3d import ARROW_SECONDS, SLOWEST_ARROW
-from boxwright.drawing.plates import letter_scale, measure, write
-from boxwright.drawing.solids import RadarPoints, SolidBoxes
-from boxwright.drawing.strokes import (
-    Color,
+from boxwright.drawing.boxes3d import ARROW_SECONDS, SLOWEST_ARROW, SolidBoxes, SolidPoints
+from boxwright.drawing.canvas import (
     depth_colors,
     draw_arrow,
     draw_dot,
     draw_lines,
     draw_ring,
     fill_face,
+    points_inside,
     solid_color,
 )
-
-Array = npt.NDArray[np.float64]
+from boxwright.drawing.text import draw_text, letter_size, line_height, text_width
+from boxwright.ops.arrays import Color, Floats, Image
 
 BACKGROUND: Color = (28, 24, 22)
 RING: Color = (70, 64, 60)
@@ -39,10 +33,30 @@ LEAST_LEGEND = 260  # pixels: a picture less high or wide has no room for a lege
 _BOTTOM = [0, 1, 2, 3]  # corners of the lower face of `SolidBoxes`, once around
 
 
+class _View:
+    """A canvas with its scale, forward up and left to the left."""
+
+    def __init__(self, size: tuple[int, int], radius: float) -> None:
+        self.canvas: Image = np.empty((*size, 3), np.uint8)
+        self.canvas[:] = BACKGROUND
+        self.size = size  # height, width
+        self.radius = radius  # metres to the nearest border
+        self.per_metre = min(size) / 2 / radius
+        self.unit = min(size) / REFERENCE_SIDE
+        self.line = max(1, round(1.6 * self.unit))
+        self.letters = letter_size(0.68 * self.unit)
+
+    def pixels(self, points: Floats) -> Floats:
+        """Map (..., 2 or 3) metres to (..., 2) pixels."""
+        height, width = self.size
+        # Half a pixel less: the vehicle stands in the middle of the picture, between pixel centers of an even size.
+        return np.array((width / 2 - 0.5, height / 2 - 0.5)) - points[..., [1, 0]] * self.per_metre
+
+
 def draw_birds_eye(
     truth: SolidBoxes | None = None,
     predictions: SolidBoxes | None = None,
-    radar: RadarPoints | None = None,
+    radar: SolidPoints | None = None,
     *,
     size: int | tuple[int, int] = REFERENCE_SIDE,
     radius: float = RADIUS,
@@ -50,13 +64,13 @@ def draw_birds_eye(
 ) -> Image:
     """Paint what is around the vehicle: annotations white and filled, predictions as outlines.
 
-    Predictions are in the colours of their classes. A tick leads from the middle of a box to its
+    Predictions are in the colors of their classes. A tick leads from the middle of a box to its
     front, an arrow from there to where it will be in half a second.
 
     Args:
         truth: annotations; None: there are none to show, and the legend does not name them.
         predictions: as above.
-        radar: points of all sensors, coloured by depth.
+        radar: points of all sensors, colored by depth.
         size: pixels, one side of a square or height and width.
         radius: metres from the vehicle to the nearest border.
         legend: explain the signs, where there is room.
@@ -64,46 +78,35 @@ def draw_birds_eye(
     Returns:
         (H, W, 3) uint8 BGR.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    canvas = np.empty((height, width, 3), np.uint8)
-    canvas[:] = BACKGROUND
-    view = _View(canvas, radius)
-    _rings(view)
+    view = _View((size, size) if isinstance(size, int) else size, radius)
+    _draw_rings(view)
     if radar is not None:
-        _radar(view, radar)
+        starts = view.pixels(radar.positions)
+        ends = view.pixels(radar.positions + radar.velocities * ARROW_SECONDS)
+        speeds = np.linalg.norm(radar.velocities[:, :2], axis=1)
+        colors: list[Color] = depth_colors(radar.depths).tolist()
+        for i in points_inside(starts, view.size):
+            if speeds[i] >= SLOWEST_ARROW:
+                draw_arrow(view.canvas, np.stack((starts[i], ends[i])), colors[i], 1)
+            draw_dot(view.canvas, starts[i], max(1.0, 2.2 * view.unit), colors[i])
     if truth is not None:
-        _boxes(view, truth, annotated=True)
+        _draw_boxes(view, truth, annotated=True)
     if predictions is not None:
-        _boxes(view, predictions, annotated=False)
-    _ego(view)
-    if legend and min(height, width) >= LEAST_LEGEND:
-        _legend(view, truth is not None, predictions is not None, radar is not None)
-    return canvas
+        _draw_boxes(view, predictions, annotated=False)
+    (front, left), (rear, right) = EGO_SHAPE
+    fill_face(view.canvas, view.pixels(np.array([(front, left), (front, right), (rear, right), (rear, left)])), EGO)
+    nose = np.array([(front + 2.2, 0.0), (front + 0.5, left), (front + 0.5, right)])  # a triangle that points forward
+    fill_face(view.canvas, view.pixels(nose), EGO)
+    if legend and min(view.size) >= LEAST_LEGEND:
+        _draw_legend(view, truth is not None, predictions is not None, radar is not None)
+    return view.canvas
 
 
-class _View:
-    """A canvas with its scale."""
-
-    def __init__(self, canvas: Image, radius: float) -> None:
-        self.canvas = canvas
-        self.radius = radius
-        self.height, self.width = canvas.shape[:2]
-        self.per_metre = min(self.height, self.width) / 2 / radius
-        unit = min(self.height, self.width) / REFERENCE_SIDE
-        self.unit = unit
-        self.line = max(1, round(1.6 * unit))
-        self.letters = letter_scale(0.68 * unit)
-
-    def pixels(self, points: Array) -> Array:
-        """(..., 2 or 3) metres to (..., 2) pixels: forward is up, left is left."""
-        middle = np.array((self.width / 2 - 0.5, self.height / 2 - 0.5))
-        return middle - points[..., [1, 0]] * self.per_metre
-
-
-def _rings(view: _View) -> None:
-    """Circles every 10 m (or 20, 50, ... where those were too close), with their distances."""
+def _draw_rings(view: _View) -> None:
+    """Draw circles every 10 m (or 20, 50, ... where those were too close), with their distances."""
     step = next((s for s in (10, 20, 50, 100) if view.radius / s <= 6), 200)
-    farthest = view.radius * np.hypot(view.height, view.width) / min(view.height, view.width)
+    # The corners of the picture lie farther away than its nearest border.
+    farthest = view.radius * np.hypot(*view.size) / min(view.size)
     middle = view.pixels(np.zeros(2))
     for number in range(1, int(farthest / step) + 1):
         draw_ring(view.canvas, middle, number * step * view.per_metre, RING)
@@ -111,32 +114,22 @@ def _rings(view: _View) -> None:
     draw_lines(view.canvas, view.pixels(axes), RING, 1)
     for number in range(1, int(view.radius / step) + 1):
         text = f"{number * step} m"
-        width, height, _ = measure(text, view.letters)
+        width = text_width(text, view.letters)
         reach = number * step * view.per_metre
-        if reach > 2 * width:
-            left, baseline = round(middle[0] + reach) - width - 2, round(middle[1]) + height
-            write(view.canvas, text, left, baseline, view.letters, LETTERING)
+        if reach > 2 * width:  # else the number would touch that of the ring before
+            draw_text(
+                view.canvas, text, round(middle[0] + reach) - width - 2, round(middle[1]) + 1, view.letters, LETTERING
+            )
 
 
-def _radar(view: _View, radar: RadarPoints) -> None:
-    starts = view.pixels(radar.positions)
-    ends = view.pixels(radar.positions + radar.velocities * ARROW_SECONDS)
-    speeds = np.linalg.norm(radar.velocities[:, :2], axis=1)
-    colors = depth_colors(radar.depths)
-    for i in _inside(view, starts):
-        if speeds[i] >= SLOWEST_ARROW:
-            draw_arrow(view.canvas, np.stack((starts[i], ends[i])), colors[i], 1)
-        draw_dot(view.canvas, starts[i], max(1.0, 2.2 * view.unit), colors[i])
-
-
-def _boxes(view: _View, boxes: SolidBoxes, *, annotated: bool) -> None:
-    """Farthest first, so that near ones lie on top; the best prediction lies on top of all."""
+def _draw_boxes(view: _View, boxes: SolidBoxes, *, annotated: bool) -> None:
+    """Draw the farthest box first, so that near ones lie on top; the best prediction lies on top of all."""
     faces = view.pixels(boxes.corners[:, _BOTTOM])
     middles = faces.mean(axis=1)
     fronts = faces[:, :2].mean(axis=1)
     ends = view.pixels(boxes.corners[:, _BOTTOM].mean(axis=1) + boxes.velocities * ARROW_SECONDS)
     speeds = np.linalg.norm(boxes.velocities[:, :2], axis=1)  # not a number compares false: no arrow
-    near = _inside(view, faces.reshape(-1, 2)) // 4
+    near = points_inside(faces.reshape(-1, 2), view.size) // 4  # a box is shown if one of its corners is
     keys = -np.linalg.norm(boxes.centers[:, :2], axis=1) if annotated else boxes.scores
     for i in sorted(set(near.tolist()), key=lambda row: float(np.nan_to_num(keys[row]))):
         color = TRUTH if annotated else solid_color(int(boxes.labels[i]))
@@ -150,57 +143,39 @@ def _boxes(view: _View, boxes: SolidBoxes, *, annotated: bool) -> None:
             draw_arrow(view.canvas, np.stack((middles[i], ends[i])), color, view.line)
 
 
-def _ego(view: _View) -> None:
-    """The vehicle, with a triangle that points forward."""
-    (front, left), (rear, right) = EGO_SHAPE
-    body = view.pixels(np.array([(front, left), (front, right), (rear, right), (rear, left)]))
-    fill_face(view.canvas, body, EGO)
-    tip = view.pixels(np.array([(front + 2.2, 0.0), (front + 0.5, left), (front + 0.5, right)]))
-    fill_face(view.canvas, tip, EGO)
-
-
-def _legend(view: _View, truth: bool, predictions: bool, radar: bool) -> None:
-    """Signs and their meaning in the lower left corner."""
-    scale, pad = view.letters, round(10 * view.unit) + 2
-    _, height, baseline = measure("X", scale)
-    mark = 2 * height
-    rows = [
-        ("vehicle", "ego"),
-        *([("ground truth", "truth")] if truth else []),
-        *([("prediction (colour: class)", "prediction")] if predictions else []),
-        *([("radar (colour: depth)", "radar")] if radar else []),
-        (f"velocity x {ARROW_SECONDS:g} s", "velocity"),
+def _draw_legend(view: _View, truth: bool, predictions: bool, radar: bool) -> None:
+    """Draw signs and their meaning in the lower left corner."""
+    canvas, size, pad = view.canvas, view.letters, round(10 * view.unit) + 2
+    height = line_height(size)
+    half = np.array((height - 2, height * 0.32))  # of a sign, pixels
+    texts = [
+        "vehicle",
+        *(["ground truth"] if truth else []),
+        *(["prediction (color: class)"] if predictions else []),
+        *(["radar (color: depth)"] if radar else []),
+        f"velocity x {ARROW_SECONDS:g} s",
     ]
-    top = view.height - pad - round(len(rows) * 1.25 * height)
-    right = pad + mark + pad // 2 + max(measure(text, scale)[0] for text, _ in rows)
-    patch = view.canvas[top - pad // 2 :, :right]
+    top = view.size[0] - pad - len(texts) * height
+    left = pad + 2 * height + pad // 2
+    right = left + max(text_width(text, size) for text in texts)
+    patch = canvas[top - pad // 2 :, :right]
     patch[:] = (0.2 * patch + 0.8 * np.array(BACKGROUND)).astype(np.uint8)
-    for text, kind in rows:
-        _sign(view, kind, np.array((pad + mark / 2, top + height / 2)), np.array((mark / 2 - 2, height * 0.32)))
-        write(view.canvas, text, pad + mark + pad // 2, top + baseline, scale, LETTERING)
-        top += round(1.25 * height)
-
-
-def _sign(view: _View, kind: str, middle: Array, half: Array) -> None:
-    """One sign of the legend, in the rectangle that reaches half a width and half a height around its middle."""
-    canvas, along = view.canvas, half * (1, 0)
-    face = middle + half * np.array([(1, -1), (1, 1), (-1, 1), (-1, -1)])
-    tick = np.stack((middle, middle + along))[None]
-    outline = np.concatenate((np.stack((face, np.roll(face, -1, 0)), 1), tick))
-    if kind == "ego":
-        fill_face(canvas, face, EGO)
-    elif kind == "truth":
-        fill_face(canvas, face, TRUTH, TRUTH_FILL)
-        draw_lines(canvas, outline, TRUTH, max(1, view.line - 1))
-    elif kind == "prediction":
-        draw_lines(canvas, outline, solid_color(0), view.line)
-    elif kind == "radar":
-        for share, color in zip((-0.8, 0.0, 0.8), depth_colors(np.array((8.0, 25.0, 50.0))), strict=True):
-            draw_dot(canvas, middle + share * along, max(1.6, 3 * view.unit), color)
-    else:
-        draw_arrow(canvas, np.stack((middle - along, middle + along)), LETTERING, view.line)
-
-
-def _inside(view: _View, points: Array) -> npt.NDArray[np.int64]:
-    """Positions of the points (N, 2) that lie in the picture; a point that is not finite does not."""
-    return np.flatnonzero(((points >= 0) & (points < (view.width, view.height))).all(-1))
+    for text in texts:
+        middle = np.array((pad + height, top + height / 2))
+        face = middle + half * np.array([(1, -1), (1, 1), (-1, 1), (-1, -1)])
+        along = half * (1, 0)
+        outline = np.stack((*np.stack((face, np.roll(face, -1, 0)), 1), np.stack((middle, middle + along))))
+        if text == "vehicle":
+            fill_face(canvas, face, EGO)
+        elif text == "ground truth":
+            fill_face(canvas, face, TRUTH, TRUTH_FILL)
+            draw_lines(canvas, outline, TRUTH, max(1, view.line - 1))
+        elif text.startswith("prediction"):
+            draw_lines(canvas, outline, solid_color(0), view.line)
+        elif text.startswith("radar"):
+            for share, color in zip((-0.8, 0.0, 0.8), depth_colors(np.array((8.0, 25.0, 50.0))).tolist(), strict=True):
+                draw_dot(canvas, middle + share * along, max(1.6, 3 * view.unit), color)
+        else:
+            draw_arrow(canvas, np.stack((middle - along, middle + along)), LETTERING, view.line)
+        draw_text(canvas, text, left, top, size, LETTERING)
+        top += height

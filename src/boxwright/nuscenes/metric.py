@@ -4,7 +4,7 @@ Equal to the published evaluation to rounding. Beyond it there is a table by dis
 the range of its annotation, a prediction without one to its own, so no match is lost at the border of two ranges.
 
 Source: nuScenes (arXiv 1903.11027, section 3.1); docs/spec/centerfusion.md, C12. `match` decides what counts
-and what matches; `metric_tables` makes text.
+and what matches; `metric_report` makes text, tables and curves.
 
 Legend: C = 10 classes, T = 4 matching distances, E = 5 errors, R = 5 ranges, X = 101 recalls; P predictions of a class,
 best first, K of them matched.
@@ -37,6 +37,7 @@ from boxwright.ops.arrays import Bools, Floats, Ints
 
 ERROR_NAMES = ("trans_err", "scale_err", "orient_err", "vel_err", "attr_err")
 """Metres, 1 - IoU, radians, metres a second, 1 - accuracy."""
+SHORT_ERRORS = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
 UNDEFINED = {"traffic_cone": ("orient_err", "vel_err", "attr_err"), "barrier": ("vel_err", "attr_err")}
 RECALLS: Floats = np.linspace(0, 1, 101)
 MIN_RECALL, MIN_PRECISION = 0.1, 0.1

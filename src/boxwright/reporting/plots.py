@@ -1,15 +1,12 @@
-"""Plots of a run: labels, results over epochs, curves, confusion matrix; and the contact sheets of `sheets`.
+"""Plots of a run: labels, results over epochs, curves, confusion matrix, schedule.
 
 Matplotlib is used through Figure objects only: no pyplot, no global state, no display needed.
 """
 
-from __future__ import annotations
-
-import csv
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,20 +15,23 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from boxwright.data.index import DataIndex
-from boxwright.drawing.lettering import class_color
-from boxwright.drawing.sheets import plot_batch, plot_val_batch
-from boxwright.yolo.evaluation import Evaluation
-
-__all__ = ["plot_batch", "plot_confusion", "plot_curves", "plot_labels", "plot_results", "plot_val_batch"]
+from boxwright.drawing.canvas import class_color
+from boxwright.engine.schedule import StepSettings
+from boxwright.ops.arrays import Array, Floats
+from boxwright.reporting.report import read_results
 
 _MAX_OUTLINES = 1000  # boxes drawn as outlines: more only turn the panel black
-_MAX_NAMED_BARS = 40
-_MAX_NUMBERED_CELLS = 20
+_MAX_NAMED_BARS = 40  # more names overlap below the axis
+_MAX_NUMBERED_CELLS = 20  # more numbers do not fit into the cells
 _MAX_LEGEND = 20
+
+
+def rgb(label: int) -> Floats:
+    """Return the color of a class as matplotlib takes it: RGB, 0..1."""
+    return np.divide(class_color(label)[::-1], 255)
 
 
 def short(name: str, length: int = 22) -> str:
@@ -52,89 +52,69 @@ def plot_labels(index: DataIndex, path: Path) -> None:
     """Draw instances per class, box outlines, box centres and box sizes of a data set."""
     classes, boxes = np.asarray(index.classes), np.asarray(index.boxes, dtype=np.float64)
     figure = Figure(figsize=(11, 9.4), layout="constrained")
-    figure.suptitle(f"{len(index)} images, {len(boxes)} boxes, {len(index.names)} classes")
+    counted = ((len(index), "image", "images"), (len(boxes), "box", "boxes"), (len(index.names), "class", "classes"))
+    figure.suptitle(", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counted))
     counts, outlines, centres, sizes = figure.subplots(2, 2).flat
-    _bar_classes(counts, np.bincount(classes, minlength=len(index.names)), index.names)
-    _box_outlines(outlines, boxes, classes)
-    _density(centres, boxes[:, 0], boxes[:, 1], "box centre x", "box centre y", "where boxes lie")
+    _draw_bars(counts, np.bincount(classes, minlength=len(index.names)), index.names)
+    chosen = np.linspace(0, len(boxes) - 1, min(len(boxes), _MAX_OUTLINES)).astype(int)
+    shapes = [Rectangle((-w / 2, -h / 2), w, h) for w, h in boxes[chosen, 2:]]
+    edges = [rgb(int(classes[i])) for i in chosen]
+    outlines.add_collection(PatchCollection(shapes, facecolor="none", edgecolor=edges, linewidth=0.6, alpha=0.6))
+    title = f"outlines of {len(chosen)} {'box' if len(chosen) == 1 else 'boxes'}, centred"
+    outlines.set(title=title, xlim=(-0.52, 0.52), ylim=(-0.52, 0.52), aspect="equal")
+    outlines.set(xlabel="fraction of the image width", ylabel="fraction of the image height")
+    _draw_density(centres, boxes[:, 0], boxes[:, 1], "box centre x", "box centre y", "where boxes lie")
     centres.invert_yaxis()  # as in the image: y grows downwards
-    _density(sizes, boxes[:, 2], boxes[:, 3], "box width", "box height", "how large boxes are (fraction of the image)")
+    size_title = "how large boxes are (fraction of the image)"
+    _draw_density(sizes, boxes[:, 2], boxes[:, 3], "box width", "box height", size_title)
     save_figure(figure, path)
 
 
-def _bar_classes(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) -> None:
+def _draw_bars(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Draw the number of boxes of each class."""
     positions = np.arange(len(counts))
-    axes.bar(positions, counts, color=[np.divide(class_color(i), 255) for i in positions])
+    axes.bar(positions, counts, color=[rgb(i) for i in positions.tolist()])
     axes.set(title="instances per class", ylabel="boxes")
     axes.margins(x=0.01)
     if 0 < len(counts) <= _MAX_NAMED_BARS:
-        size = 9 if len(counts) <= 16 else 7
-        axes.set_xticks(
-            positions, [short(name) for name in names], rotation=90 if len(counts) > 5 else 0, fontsize=size
-        )
+        size, turn = 9 if len(counts) <= 16 else 7, 90 if len(counts) > 5 else 0
+        axes.set_xticks(positions, [short(name) for name in names], rotation=turn, fontsize=size)
     else:
         axes.set_xlabel("class index")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _box_outlines(axes: Axes, boxes: NDArray[np.float64], classes: NDArray[np.int32]) -> None:
-    chosen = np.linspace(0, len(boxes) - 1, min(len(boxes), _MAX_OUTLINES)).astype(int)
-    shapes = [Rectangle((-w / 2, -h / 2), w, h) for w, h in boxes[chosen, 2:]]
-    edges = [np.divide(class_color(int(classes[i])), 255) for i in chosen]
-    axes.add_collection(PatchCollection(shapes, facecolor="none", edgecolor=edges, linewidth=0.6, alpha=0.6))
-    axes.set(title=f"outlines of {len(chosen)} boxes, centred", xlim=(-0.52, 0.52), ylim=(-0.52, 0.52), aspect="equal")
-    axes.set(xlabel="fraction of the image width", ylabel="fraction of the image height")
-
-
-def _density(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], x_name: str, y_name: str, title: str) -> None:
+def _draw_density(axes: Axes, x: Floats, y: Floats, x_name: str, y_name: str, title: str) -> None:
+    """Draw how many boxes have each pair of two numbers in 0..1."""
     axes.set(title=title, xlabel=x_name, ylabel=y_name, xlim=(0, 1), ylim=(0, 1), aspect="equal")
     if len(x) == 0:
         axes.text(0.5, 0.5, "no boxes", ha="center", va="center")
         return
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=50, range=[[0, 1], [0, 1]])
     shown = np.ma.masked_equal(counts.T, 0)
+    # A square root: one box in a bin must be seen beside the hundreds of a large data set.
     mesh = axes.pcolormesh(x_edges, y_edges, shown, cmap="viridis", norm=PowerNorm(0.5, vmin=0))
     figure = axes.get_figure()
     if figure is not None:
         figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes", ticks=MaxNLocator(6, integer=True))
 
 
-YOLO_PANELS = (
-    ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
-    ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
-)
-FUSION_PANELS = (
-    ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
-    ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
-)
-
-
-def read_results(csv_path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read results.csv into one array a column; blanks and words become nan."""
-    with csv_path.open(newline="", encoding="utf-8") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    header, body = (rows[0], rows[1:]) if rows else ([], [])
-    return {name: np.array([_number(row, i) for row in body], np.float64) for i, name in enumerate(header)}
-
-
-def _number(row: Sequence[str], position: int) -> float:
-    try:
-        return float(row[position])
-    except (IndexError, ValueError):
-        return float("nan")
-
-
-def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]] = YOLO_PANELS) -> None:
+def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]]) -> None:
     """Draw losses and metrics of results.csv over epochs.
 
     Args:
-        csv_path, path: what is read and written.
+        csv_path: what is read.
+        path: the image file to write.
         panels: two rows of column names.
     """
     columns = read_results(csv_path)
-    measured = _measured(columns)
+    # results.csv has zeros for epochs that were not validated, as published: they are no measurement.
+    found = [values != 0 for name, values in columns.items() if name.startswith(("val/", "metrics/"))]
+    measured = np.any(found, axis=0) if found else np.zeros(0, bool)
+    if not measured.any():
+        measured = np.ones(max(map(len, columns.values()), default=0), bool)
     figure = Figure(figsize=(3 * len(panels[0]), 6), layout="constrained")
-    axes: NDArray[Any] = np.asarray(figure.subplots(2, len(panels[0]), sharex=True))
+    axes = np.asarray(figure.subplots(2, len(panels[0]), sharex=True))
     for row, names in enumerate(panels):
         for column, name in enumerate(names):
             panel: Axes = axes[row, column]
@@ -158,14 +138,7 @@ def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]] = Y
     save_figure(figure, path)
 
 
-def _measured(columns: dict[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
-    """Epochs that were validated: results.csv has zeros for the others, as published. All, if none was."""
-    found = [values != 0 for name, values in columns.items() if name.startswith(("val/", "metrics/"))]
-    measured = np.any(found, axis=0) if found else np.zeros(0, bool)
-    return measured if measured.any() else np.ones(max(map(len, columns.values()), default=0), bool)
-
-
-def plot_confusion(matrix: NDArray[Any], names: Sequence[str], path: Path) -> None:
+def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix, each true class (column) scaled to one.
 
     Args:
@@ -194,20 +167,20 @@ def plot_confusion(matrix: NDArray[Any], names: Sequence[str], path: Path) -> No
 
 def plot_curve(
     path: Path,
-    x: NDArray[Any],
-    curves: NDArray[Any],
+    x: Array,
+    curves: Array,
     names: Sequence[str],
     *,
     x_name: str,
     y_name: str,
     summary: str,
 ) -> None:
-    """Draw one line a class and their mean.
+    """Draw one line per class and their mean.
 
     Args:
         path: the image file to write.
         x: (P,) abscissa in 0..1.
-        curves: (K, P) one row a class in `names`; may have no rows.
+        curves: (K, P) one row per class in `names`; may have no rows.
         names: K class names.
         x_name: what x is.
         y_name: what the curves are.
@@ -217,7 +190,7 @@ def plot_curve(
     axes = figure.subplots()
     named = len(curves) <= _MAX_LEGEND
     for row, curve in enumerate(curves):
-        color = np.divide(class_color(row), 255)
+        color = rgb(row)
         label = short(names[row]) if named else None
         axes.plot(x, curve, linewidth=1.1 if named else 0.5, color=color, alpha=0.85 if named else 0.4, label=label)
     if len(curves):
@@ -230,29 +203,46 @@ def plot_curve(
     save_figure(figure, path)
 
 
-def plot_curves(evaluation: Evaluation, folder: Path) -> None:
-    """Write PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into a folder."""
-    curves = evaluation.curves
-    names = [evaluation.names[i] for i in curves.class_ids]
-    plot_curve(
-        folder / "PR_curve.png",
-        curves.recall_axis,
-        curves.precision_at_recall,
-        names,
-        x_name="recall",
-        y_name="precision",
-        summary=f"all classes {evaluation.map50:.3f} mAP@0.5",
-    )
-    for file_name, y_name, values in (
-        ("F1_curve.png", "F1", curves.f1),
-        ("P_curve.png", "precision", curves.precision),
-        ("R_curve.png", "recall", curves.recall),
-    ):
-        summary = "all classes"
-        if len(values):
-            mean = np.mean(values, 0)
-            best = int(np.argmax(mean))
-            summary = f"all classes, best {mean[best]:.2f} at {curves.confidence[best]:.3f}"
-        plot_curve(
-            folder / file_name, curves.confidence, values, names, x_name="confidence", y_name=y_name, summary=summary
-        )
+@dataclass(frozen=True)
+class DrawnSchedule:
+    """A schedule sampled at some of its steps."""
+
+    title: str  # over the picture
+    epochs: Floats  # (S,) where each of the steps is, in epochs from 0
+    settings: Sequence[StepSettings]  # (S) of each of the steps
+    warmup_end: float  # epoch at which the warm-up is over, or the rate highest; 0: there is none
+
+
+def plot_schedule(drawn: DrawnSchedule, path: Path) -> None:
+    """Draw rates of biases and of the other groups, momentum, and batches per optimizer step.
+
+    Args:
+        drawn: the schedule.
+        path: the image file to write.
+    """
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    figure.suptitle(drawn.title)
+    rates, momentum, accumulate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.3, 1))
+    other = np.array([s.lr_other for s in drawn.settings])
+    bias = np.array([s.lr_bias for s in drawn.settings])
+    # The axis is logarithmic and the warm-up begins at 0: the axis ends at half the lowest rate after the warm-up.
+    lowest = 0.5 * float(other[drawn.epochs >= min(drawn.warmup_end, drawn.epochs[-1])].min())
+    both = bool(np.array_equal(bias, other))
+    if not both:
+        rates.plot(drawn.epochs, np.maximum(bias, lowest), color="#ff7f0e", label="biases")
+    label = "all parameter groups" if both else "weights, normalisation weights"
+    rates.plot(drawn.epochs, np.maximum(other, lowest), color="#1f77b4", label=label)
+    rates.set(yscale="log", ylabel="learning rate")
+    rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    rates.yaxis.set_minor_formatter(NullFormatter())
+    rates.legend(loc="best", fontsize=9)
+    momentum.plot(drawn.epochs, [s.momentum for s in drawn.settings], color="#2ca02c")
+    momentum.set(ylabel="momentum")
+    accumulate.step(drawn.epochs, [s.accumulate for s in drawn.settings], where="post", color="#9467bd")
+    accumulate.set(ylabel="batches per step", xlabel="epoch", xlim=(0, float(drawn.epochs[-1]) or 1), ylim=(0, None))
+    accumulate.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (rates, momentum, accumulate):
+        axes.grid(alpha=0.3)
+        if drawn.warmup_end:
+            axes.axvline(drawn.warmup_end, color="black", linestyle=":", linewidth=1)
+    save_figure(figure, path)

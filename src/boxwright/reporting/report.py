@@ -4,19 +4,18 @@ The page shows what lies in the folder (config.yaml, results.csv, metrics.json, 
 (sample predictions, commands). Images are linked by relative paths: the folder can be moved or zipped as a whole.
 """
 
-from __future__ import annotations
-
+import csv
 import html
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from boxwright.centerfusion.report_tables import fusion_tables, read_summary
-from boxwright.metrics.metrics_file import read_metrics
-from boxwright.reporting.plots import read_results
-from boxwright.reporting.tables import Table
+import numpy as np
+
+from boxwright.ops.arrays import Floats
 
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5d6b7c; --line: #dde3ea; --panel: #f6f8fa; --accent: #1f6feb; }
@@ -46,6 +45,22 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8p
   font-size: 13px; max-height: 480px; }
 """
 
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
 # Files that a run folder may hold, in the order in which they are shown.
 _WIDE = (("Results over epochs", ("results.png",)),)
 _SECTIONS = (
@@ -68,9 +83,43 @@ _CARDS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the report."""
+
+    title: str
+    header: Sequence[str]  # names of the columns
+    rows: Sequence[Sequence[str]]  # one text per column
+
+    def as_text(self) -> str:
+        """Format as lines of even columns, the first one aligned to the left."""
+        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        lines = [
+            "  ".join(word.rjust(width) if column else word.ljust(width) for column, (word, width) in enumerate(cells))
+            for cells in (list(zip(row, widths, strict=True)) for row in (self.header, *self.rows))
+        ]
+        return "\n".join([self.title, *lines, ""])
+
+
+def read_results(csv_path: Path) -> dict[str, Floats]:
+    """Read results.csv into one array per column; blanks and words become nan."""
+    with csv_path.open(newline="", encoding="utf-8") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    columns: dict[str, Floats] = {}
+    for position, name in enumerate(rows[0] if rows else []):
+        values = np.full(len(rows) - 1, np.nan)
+        for i, row in enumerate(rows[1:]):
+            # A run that was killed may leave a short last row.
+            with suppress(IndexError, ValueError):
+                values[i] = float(row[position])
+        columns[name] = values
+    return columns
+
+
 def write_report(
     folder: Path,
     *,
+    tables: Sequence[Table] = (),
     title: str = "",
     predictions: Sequence[Path] = (),
     commands: Sequence[str] = (),
@@ -79,6 +128,7 @@ def write_report(
 
     Args:
         folder: the run folder; whatever of the known files it holds is shown.
+        tables: metrics of the best weights.
         title: headline; the folder's name if empty.
         predictions: annotated images to show.
         commands: what to type next.
@@ -86,64 +136,34 @@ def write_report(
     Returns:
         The page.
     """
-    title = title or folder.name
+    title = html.escape(title or folder.name)
     best = _best_epoch(folder)
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="sub">{html.escape(_subtitle(folder, best))}</p>',
-        _cards(best),
+    plural = "" if best.get("epochs") == 1 else "s"
+    words = [f"{best['epochs']:.0f} epoch{plural}, best: epoch {best.get('epoch', 0):.0f}"] if best else []
+    weights = sorted(path.name for path in (folder / "weights").glob("*.pt"))
+    words += [f"weights: {', '.join(weights)}"] if weights else []
+    parts = [f"<h1>{title}</h1>", f'<p class="sub">{html.escape(" · ".join(words))}</p>']
+    cards = [
+        f'<div class="card"><b>{best[column]:.3f}</b><span>{label}, best epoch</span></div>'
+        for column, label in _CARDS
+        if column in best
     ]
-    tables = metric_tables(read_metrics(folder / "metrics.json")) + fusion_tables(read_summary(folder))
+    if cards:
+        parts.append(f'<div class="cards">{"".join(cards)}</div>')
     if tables:
-        parts += ["<h2>Metrics of the best weights</h2>", *(_table(table) for table in tables)]
+        parts += ["<h2>Metrics of the best weights</h2>", *map(_table, tables)]
     parts += _images(folder, _WIDE, wide=True)
     if predictions:
         parts += ["<h2>Predictions</h2>", _gallery(folder, predictions)]
     parts += _images(folder, _SECTIONS, wide=False)
     if commands:
         parts += ["<h2>What to try next</h2>", _preformatted("\n".join(commands))]
-    parts += _configuration(folder)
+    settings = folder / "config.yaml"
+    if settings.is_file():
+        parts += ["<h2>Settings</h2>", _preformatted(settings.read_text(encoding="utf-8"))]
     page = folder / "report.html"
-    page.write_text(_page(title, "\n".join(part for part in parts if part)), encoding="utf-8")
+    page.write_text(_PAGE.format(title=title, style=_STYLE, body="\n".join(parts)), encoding="utf-8")
     return page
-
-
-def metric_tables(metrics: Mapping[str, Any] | None) -> list[Table]:
-    """Return the tables of metrics.json: classes by the published metric, and the twelve COCO numbers."""
-    if metrics is None:
-        return []
-    columns = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
-    tables: list[Table] = []
-    total = [
-        "all",
-        str(metrics["images"]),
-        str(metrics["labels"]),
-        *(_number(metrics["yolov5"][c]) for c in columns),
-        "",
-    ]
-    rows = [total] + [
-        [row["name"], str(row["images"]), str(row["labels"]), *(_number(row[c]) for c in (*columns, "coco_AP"))]
-        for row in metrics["classes"]
-    ]
-    header = ("class", "images", "labels", *columns, "COCO AP")
-    tables.append(Table("YOLOv5 metric, as published; the last column is the COCO metric", header, rows))
-    if metrics["coco"]:
-        words = list(metrics["coco"])
-        tables.append(Table("COCO metric", words, [[_number(metrics["coco"][word]) for word in words]]))
-    return tables
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _page(title: str, body: str) -> str:
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
 
 
 def _best_epoch(folder: Path) -> dict[str, float]:
@@ -155,37 +175,27 @@ def _best_epoch(folder: Path) -> dict[str, float]:
     if scores is None or not len(scores):
         return {}
     fitness = scores.tolist()
+    # nan compares false with everything: an epoch without a number must never win.
     row = max(range(len(fitness)), key=lambda i: (fitness[i] == fitness[i], fitness[i]))
     return {name: float(values[row]) for name, values in columns.items()} | {"epochs": float(len(fitness))}
 
 
-def _subtitle(folder: Path, best: dict[str, float]) -> str:
-    weights = sorted(path.name for path in (folder / "weights").glob("*.pt"))
-    plural = "" if best.get("epochs") == 1 else "s"
-    words = [f"{best['epochs']:.0f} epoch{plural}, best: epoch {best.get('epoch', 0):.0f}"] if best else []
-    words += [f"weights: {', '.join(weights)}"] if weights else []
-    return " · ".join(words)
-
-
-def _cards(best: dict[str, float]) -> str:
-    cards = [
-        f'<div class="card"><b>{best[column]:.3f}</b><span>{label}, best epoch</span></div>'
-        for column, label in _CARDS
-        if column in best
-    ]
-    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
-
-
 def _table(table: Table) -> str:
+    """Return a table as HTML."""
+
     def row(cells: Iterable[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = "\n".join(row(cells, "td") for cells in table.rows)
-    caption = f"<caption>{html.escape(table.title)}</caption>"
-    return f'<div class="scroll"><table>{caption}{row(table.header, "th")}\n{body}</table></div>'
+    # Wide tables scroll in their own frame: the page itself stays as wide as the window.
+    return (
+        f'<div class="scroll"><table><caption>{html.escape(table.title)}</caption>'
+        f"{row(table.header, 'th')}\n{body}</table></div>"
+    )
 
 
 def _figure(folder: Path, path: Path) -> str:
+    """Return a picture as HTML, linked relative to the folder."""
     link = quote(Path(os.path.relpath(path, folder)).as_posix())
     name = html.escape(path.name)
     return (
@@ -195,10 +205,12 @@ def _figure(folder: Path, path: Path) -> str:
 
 
 def _gallery(folder: Path, paths: Iterable[Path]) -> str:
+    """Return pictures as HTML, side by side."""
     return f'<div class="grid">{"".join(_figure(folder, path) for path in paths)}</div>'
 
 
 def _images(folder: Path, sections: Sequence[tuple[str, Sequence[str]]], *, wide: bool) -> list[str]:
+    """Return the sections of the pictures that the folder holds."""
     parts: list[str] = []
     for heading, patterns in sections:
         paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
@@ -210,12 +222,6 @@ def _images(folder: Path, sections: Sequence[tuple[str, Sequence[str]]], *, wide
     return parts
 
 
-def _configuration(folder: Path) -> list[str]:
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return []
-    return ["<h2>Settings</h2>", _preformatted(path.read_text(encoding="utf-8"))]
-
-
 def _preformatted(text: str) -> str:
+    """Return text as HTML that keeps its lines."""
     return f"<pre>{html.escape(text)}</pre>"

@@ -1,26 +1,21 @@
 """What a prediction leaves in its run folder: annotated images and videos, label files, crops, predictions.json."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-import cv2
 import numpy as np
 
-from boxwright.data.letterbox import Image
 from boxwright.drawing.boxes import draw_boxes
-from boxwright.errors import UserError
+from boxwright.drawing.canvas import VideoFile, write_image
 from boxwright.inference.sources import Frame
 from boxwright.yolo.detector import Result
 from boxwright.yolo.settings import PredictConfig
 
 WRITABLE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # others are saved as .jpg
 CROP_GAIN, CROP_PAD = 1.02, 10  # a crop is this much larger than its box, plus pixels; as published
-VIDEO_CODEC = "mp4v"
 
 
 class PredictionWriter:
@@ -34,13 +29,12 @@ class PredictionWriter:
     def __init__(self, folder: Path, config: PredictConfig) -> None:
         self.folder = folder
         self.config = config
-        self._video: cv2.VideoWriter | None = None
+        self._video: VideoFile | None = None
         self._video_of: Path | None = None
-        self._video_size = (0, 0)
         self._rows: list[dict[str, Any]] = []
         self._names_taken: dict[str, Path | None] = {}
 
-    def __enter__(self) -> PredictionWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -70,7 +64,13 @@ class PredictionWriter:
                 suffix = frame.path.suffix.lower() if frame.path else ""
                 write_image(self.folder / f"{stem}{suffix if suffix in WRITABLE_SUFFIXES else '.jpg'}", drawn)
             else:
-                self._append_to_video(frame, name, drawn)
+                # A stream that changes its size begins a new file: a video has frames of one size.
+                if self._video is None or self._video_of != frame.path or self._video.size != drawn.shape[:2]:
+                    self._close_video()
+                    self._video_of = frame.path
+                    advice = "; --nosave predicts without it"
+                    self._video = VideoFile(self.folder / f"{name}.mp4", frame.fps, advice)
+                self._video.add(drawn)
 
     def _free_name(self, frame: Frame) -> str:
         """The file's name without suffix; files of the same name from different folders get a number."""
@@ -111,32 +111,11 @@ class PredictionWriter:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_image(folder / f"{stem}_{i}.jpg", frame.image[top:bottom, left:right])
 
-    def _append_to_video(self, frame: Frame, name: str, image: Image) -> None:
-        if self._video is None or self._video_of != frame.path or self._video_size != image.shape[:2]:
-            self._close_video()
-            self._video_of, self._video_size = frame.path, (image.shape[0], image.shape[1])
-            path = self.folder / f"{name}.mp4"
-            code = cv2.VideoWriter.fourcc(*VIDEO_CODEC)
-            self._video = cv2.VideoWriter(str(path), code, frame.fps, (image.shape[1], image.shape[0]))
-            if not self._video.isOpened():
-                raise UserError(f"cannot write the video {path}; --nosave predicts without it")
-        self._video.write(image)
-
     def _close_video(self) -> None:
-        if self._video is not None:
-            self._video.release()
+        """Finish the video that is written, if any."""
+        if self._video is not None and self._video.size is not None:
+            self._video.finish()
         self._video = None
-
-
-def write_image(path: Path, image: Image) -> None:
-    """Encode by suffix and write; any path is fine (cv2.imwrite cannot open every non-ASCII one)."""
-    encoded, data = cv2.imencode(path.suffix, image)
-    if not encoded:
-        raise UserError(f"cannot encode {path}")
-    try:
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _json_rows(frame: Frame, result: Result) -> list[dict[str, Any]]:

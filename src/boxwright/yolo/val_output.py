@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,18 @@ from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, as_json
+from boxwright.metrics.metrics_file import read_metrics
 from boxwright.settings.base import Compat
 from boxwright.yolo.evaluation import Evaluation, Speeds
 
+if TYPE_CHECKING:
+    from boxwright.reporting.report import Table
+
+# Columns of results.csv that results.png shows, in two rows.
+RESULT_PANELS = (
+    ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
+    ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+)
 _NAME_WIDTH = 24
 
 
@@ -118,3 +128,58 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def metric_tables(folder: Path) -> list[Table]:
+    """Read metrics.json of a run folder: classes by the published metric, and the twelve COCO numbers.
+
+    Returns:
+        the tables of the report; none where nothing was measured.
+    """
+    from boxwright.reporting.report import Table
+
+    metrics = read_metrics(folder / "metrics.json")
+    if metrics is None:
+        return []
+
+    def words(row: Mapping[str, float | None], names: Sequence[str]) -> list[str]:
+        return ["" if row[name] is None else f"{row[name]:.3f}" for name in names]
+
+    columns = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
+    rows = [["all", str(metrics["images"]), str(metrics["labels"]), *words(metrics["yolov5"], columns), ""]]
+    for row in metrics["classes"]:
+        rows.append([row["name"], str(row["images"]), str(row["labels"]), *words(row, (*columns, "coco_AP"))])
+    header = ("class", "images", "labels", *columns, "COCO AP")
+    tables = [Table("YOLOv5 metric, as published; the last column is the COCO metric", header, rows)]
+    if coco := metrics["coco"]:
+        tables.append(Table("COCO metric", list(coco), [words(coco, list(coco))]))
+    return tables
+
+
+def plot_curves(evaluation: Evaluation, folder: Path) -> None:
+    """Write PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into a folder."""
+    from boxwright.reporting.plots import plot_curve
+
+    curves = evaluation.curves
+    names = [evaluation.names[i] for i in curves.class_ids]
+    summary = f"all classes {evaluation.map50:.3f} mAP@0.5"
+    plot_curve(
+        folder / "PR_curve.png",
+        curves.recall_axis,
+        curves.precision_at_recall,
+        names,
+        x_name="recall",
+        y_name="precision",
+        summary=summary,
+    )
+    for prefix, y_name, values in (
+        ("F1", "F1", curves.f1),
+        ("P", "precision", curves.precision),
+        ("R", "recall", curves.recall),
+    ):
+        path, summary = folder / f"{prefix}_curve.png", "all classes"
+        if len(values):
+            mean = np.mean(values, 0)
+            best = int(np.argmax(mean))
+            summary = f"all classes, best {mean[best]:.2f} at {curves.confidence[best]:.3f}"
+        plot_curve(path, curves.confidence, values, names, x_name="confidence", y_name=y_name, summary=summary)

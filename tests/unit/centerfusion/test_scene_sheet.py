@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from boxwright.centerfusion.pictures import write_scene
 from boxwright.centerfusion.scene_sheet import GAP, KeyFrame, SheetOptions, draw_sheet
-from boxwright.centerfusion.scene_video import write_scene
-from boxwright.drawing.strokes import solid_color
+from boxwright.drawing.canvas import solid_color
 from boxwright.errors import UserError
 from tests.unit.drawing.scenes3d import camera, changed, detections, global_boxes, key_frame, radar
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from boxwright.centerfusion.scene_sheet import boxes_of_global, points_of_radar
 from boxwright.drawing.birds_eye import BACKGROUND, TRUTH, draw_birds_eye
-from boxwright.drawing.solids import SolidBoxes, join_points, radar_points, solids_of_global
-from boxwright.drawing.strokes import depth_colors, solid_color
+from boxwright.drawing.boxes3d import SolidBoxes, SolidPoints
+from boxwright.drawing.canvas import depth_colors, solid_color
 from tests.unit.drawing.scenes3d import EGO_FROM_FORWARD, changed, global_boxes, radar
 
 # 501 pixels for 50 m to each side: 5.01 pixels a metre about (250, 250).
@@ -16,7 +17,7 @@ BARE = draw_birds_eye(size=SIZE, legend=False)
 
 
 def boxes(*rows: tuple[float, float, float], velocity: tuple[float, float, float] = (0, 0, 0)) -> SolidBoxes:
-    found = solids_of_global(global_boxes(*rows, score=0.8))
+    found = boxes_of_global(global_boxes(*rows, score=0.8))
     found.velocities[:] = velocity
     return found
 
@@ -82,11 +83,11 @@ def test_best_prediction_lies_on_top() -> None:
 
 
 def test_radar_of_a_camera_lands_in_the_ego_frame() -> None:
-    points = radar_points(radar((-8, 0, 28.5, 0, 0))).moved(EGO_FROM_FORWARD)  # 30 m ahead, 8 m to the left
-    image = draw_birds_eye(radar=join_points([points]), size=SIZE, legend=False)
+    points = points_of_radar(radar((-8, 0, 28.5, 0, 0))).transform(EGO_FROM_FORWARD)  # 30 m ahead, 8 m to the left
+    image = draw_birds_eye(radar=SolidPoints.join([points]), size=SIZE, legend=False)
     assert middle(changed(image, BARE)) == pytest.approx((210, 100), abs=1.5)
     assert (image == depth_colors(np.array([28.5]))[0]).all(2).any()
-    moving = radar_points(radar((-8, 0, 28.5, 0, 20))).moved(EGO_FROM_FORWARD)
+    moving = points_of_radar(radar((-8, 0, 28.5, 0, 20))).transform(EGO_FROM_FORWARD)
     rows = np.nonzero(painted(radar=moving))[0]
     assert rows.min() == pytest.approx(50, abs=2), "10 m forward in half a second"
 
@@ -100,13 +101,13 @@ def test_rings_are_ten_metres_apart() -> None:
 
 def test_what_is_outside_leaves_no_mark() -> None:
     far = boxes((500, 0, 0.0), (0, -90, 1.0))
-    points = radar_points(radar((0, 0, 400, 0, 0), (np.nan, 0, 3, 0, 0)))
-    assert not painted(truth=far, predictions=far, radar=points.moved(EGO_FROM_FORWARD)).any()
+    points = points_of_radar(radar((0, 0, 400, 0, 0), (np.nan, 0, 3, 0, 0)))
+    assert not painted(truth=far, predictions=far, radar=points.transform(EGO_FROM_FORWARD)).any()
 
 
 def test_nothing_to_show() -> None:
     none = boxes()
-    assert not painted(truth=none, predictions=none, radar=radar_points(radar())).any()
+    assert not painted(truth=none, predictions=none, radar=points_of_radar(radar())).any()
 
 
 def test_legend_names_what_is_shown() -> None:

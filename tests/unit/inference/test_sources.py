@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
 from boxwright.inference.sources import open_source
-from boxwright.yolo.prediction_writer import write_image
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from boxwright.reporting.report import write_report
+from boxwright.yolo.val_output import metric_tables
 
 METRICS = {
     "images": 7,
@@ -65,7 +66,7 @@ def test_the_page_links_only_files_that_are_there(folder: Path) -> None:
 
 def test_text_is_escaped(folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
-    page = write_report(folder, title="<i>run</i>", commands=["boxwright train <data>"])
+    page = write_report(folder, tables=metric_tables(folder), title="<i>run</i>", commands=["boxwright train <data>"])
     tags = links_of(page).tags
     assert "i" not in tags
     assert "script" not in tags

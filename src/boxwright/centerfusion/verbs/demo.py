@@ -26,6 +26,7 @@ from boxwright.centerfusion.settings import (
 from boxwright.centerfusion.verbs.predict import fusion_predict
 from boxwright.centerfusion.verbs.train import train
 from boxwright.engine.run_folder import new_run_folder
+from boxwright.nuscenes.metric_report import metric_tables
 from boxwright.reporting.report import write_report
 from boxwright.synthetic.fusion_world import FusionWorldSettings
 from boxwright.synthetic.nuscenes_write import write_nuscenes
@@ -88,7 +89,11 @@ def fusion_demo(
     pictures = _draw(folder, root, settings, device)
     commands = _next_commands(folder, root, settings.world.version)
     page = write_report(
-        folder, title="Boxwright demo: cameras and radars", predictions=pictures[:-1], commands=commands
+        folder,
+        tables=metric_tables(folder),
+        title="Boxwright demo: cameras and radars",
+        predictions=pictures[:-1],
+        commands=commands,
     )
     _say(start, "done")
     print(f"\nrun folder: {folder}\nreport: {page}\n\nTry next:\n  " + "\n  ".join(commands))

@@ -9,7 +9,7 @@ import torch
 from boxwright.centerfusion.network import CenterFusionSpec, build_centerfusion
 from boxwright.centerfusion.settings import COARSEST_STRIDE, MODEL
 from boxwright.errors import UserError
-from boxwright.reporting.tables import Table
+from boxwright.reporting.report import Table
 
 
 def describe_fusion(model: str, imgsz: Sequence[int]) -> str:

@@ -28,6 +28,11 @@ _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
 PUBLISHED_FIRST_DEPTH = 1.0
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
+# Columns of results.csv that results.png shows, in two rows.
+_RESULT_PANELS = (
+    ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
+    ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
+)
 
 
 def train(config: FusionConfig, callbacks: Sequence[Callback] = ()) -> Path:
@@ -115,7 +120,7 @@ class FusionRun:
 
     def plot_data(self, task: Fusion3d, folder: Path) -> None:
         """Draw the first batches."""
-        from boxwright.centerfusion.sheets import plot_fusion_batch
+        from boxwright.centerfusion.pictures import plot_fusion_batch
 
         for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
             plot_fusion_batch(batch, folder / f"train_batch{number}.jpg")
@@ -143,11 +148,12 @@ class FusionRun:
                 )
             )
         if not config.noplots:
-            from boxwright.reporting.plots import FUSION_PANELS, plot_results
+            from boxwright.nuscenes.metric_report import metric_tables
+            from boxwright.reporting.plots import plot_results
             from boxwright.reporting.report import write_report
 
-            plot_results(folder / "results.csv", folder / "results.png", FUSION_PANELS)
-            write_report(folder)
+            plot_results(folder / "results.csv", folder / "results.png", _RESULT_PANELS)
+            write_report(folder, tables=metric_tables(folder))
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:

@@ -22,7 +22,7 @@ from boxwright.engine.precision import resolve
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.nuscenes.metric import evaluate
-from boxwright.nuscenes.metric_tables import format_metrics
+from boxwright.nuscenes.metric_report import format_metrics
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
 from boxwright.yolo.evaluation import Speeds
@@ -73,7 +73,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         found.metrics.write(folder, use_radar=use_radar)
         print(format_metrics(found.metrics, verbose=True))
         if not config.noplots:
-            from boxwright.nuscenes.plots import plot_nuscenes_curves
+            from boxwright.nuscenes.metric_report import plot_nuscenes_curves
 
             plot_nuscenes_curves(found.metrics, folder / "curves")
     else:

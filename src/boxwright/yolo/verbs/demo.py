@@ -14,17 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from boxwright.drawing.lettering import Image
-from boxwright.drawing.sheets import fit, tile, write_image
+from boxwright.data.images import read_image
+from boxwright.drawing.canvas import fit, write_image
+from boxwright.drawing.sheets import JPEG_QUALITY, tile
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.reporting.report import write_report
 from boxwright.settings.base import OptimConfig
 from boxwright.synthetic.catalog import NAMES
 from boxwright.synthetic.write import StreetSettings, write_street
 from boxwright.yolo.settings import AugmentConfig, LossConfig, PredictConfig, RunConfig
+from boxwright.yolo.val_output import metric_tables
 from boxwright.yolo.verbs.predict import predict
 from boxwright.yolo.verbs.train import train
 
@@ -82,7 +81,8 @@ def demo(
     _say(start, "predicting on scenes that the network has not seen")
     pictures = _predict(folder, settings, seed, device)
     commands = next_commands(folder)
-    page = write_report(folder, title="Boxwright demo: a synthetic street", predictions=pictures, commands=commands)
+    title, tables = "Boxwright demo: a synthetic street", metric_tables(folder)
+    page = write_report(folder, tables=tables, title=title, predictions=pictures, commands=commands)
     _say(start, "done")
     print(f"\nrun folder: {folder}\nreport: {page}\n\nTry next, on your own data:\n  " + "\n  ".join(commands))
     return folder
@@ -176,16 +176,9 @@ def _predict(folder: Path, settings: DemoSettings, seed: int, device: str) -> li
         name="predictions",
     )
     pictures = sorted(predict(config).glob("*.jpg"))
-    cells = [fit(_read(path), _CELL_SIDE)[0] for path in pictures]
-    write_image(folder / "predictions.jpg", tile(cells, _SHEET_COLUMNS))
+    cells = [fit(read_image(path), (_CELL_SIDE, _CELL_SIDE)) for path in pictures]
+    write_image(folder / "predictions.jpg", tile(cells, _SHEET_COLUMNS), JPEG_QUALITY)
     return pictures
-
-
-def _read(path: Path) -> Image:
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise OSError(f"{path} cannot be read back")
-    return np.asarray(image, np.uint8)
 
 
 def _say(start: float, text: str) -> None:

@@ -82,7 +82,7 @@ class ScheduleReport:
         """
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"--schedule {path}: the picture is a file that ends in {', '.join(_PICTURES)}")
-        from boxwright.reporting.schedule_plot import DrawnSchedule, plot_schedule
+        from boxwright.reporting.plots import DrawnSchedule, plot_schedule
 
         warm = min(self.warmup_steps / self.steps_per_epoch, float(self.config.epochs))
         drawn = DrawnSchedule(self.title, self.steps / self.steps_per_epoch, self.settings, warm)

@@ -110,7 +110,7 @@ class _Outputs:
         if self.config.save_txt and not self.config.save_hybrid:
             self._label_writer(None).write(batch, detections)
         if not self.config.noplots and self.num_batches < _NUM_BATCH_SHEETS:
-            from boxwright.reporting.plots import plot_val_batch
+            from boxwright.drawing.sheets import plot_val_batch
 
             plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
         self.num_batches += 1
@@ -133,7 +133,8 @@ class _Outputs:
         if self.config.save_json and evaluation.coco_metrics is not None:
             write_predictions(evaluation.coco_metrics.predictions, self.folder / "predictions.json")
         if not self.config.noplots:
-            from boxwright.reporting.plots import plot_confusion, plot_curves
+            from boxwright.reporting.plots import plot_confusion
+            from boxwright.yolo.val_output import plot_curves
 
             plot_curves(evaluation, self.folder)
             plot_confusion(evaluation.confusion, evaluation.names, self.folder / "confusion_matrix.png")

@@ -1,4 +1,4 @@
-"""Curves of the nuScenes metric are drawn for every class with annotations, and where there is nothing at all."""
+"""The nuScenes metric is shown with a dash where a number is not defined; curves of every class with annotations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from boxwright.drawing.lettering import class_color
+from boxwright.drawing.canvas import class_color
 from boxwright.nuscenes.metric import evaluate
-from boxwright.nuscenes.plots import plot_nuscenes_curves
+from boxwright.nuscenes.metric_report import format_metrics, plot_nuscenes_curves
 from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
 from tests.unit.nuscenes.nuscenes_boxes import box, boxes
 
@@ -18,7 +18,7 @@ from tests.unit.nuscenes.nuscenes_boxes import box, boxes
 def count_of(file: Path, color: tuple[int, int, int]) -> int:
     image = cv2.imread(str(file))
     assert image is not None
-    return int((np.abs(image[..., ::-1].astype(int) - color).max(axis=-1) < 30).sum())
+    return int((np.abs(image.astype(int) - color).max(axis=-1) < 30).sum())
 
 
 def test_curves(tmp_path: Path) -> None:
@@ -45,3 +45,24 @@ def test_class_that_is_never_matched(tmp_path: Path) -> None:
     files = plot_nuscenes_curves(evaluate(boxes(box()), found, np.zeros((1, 2))), tmp_path)
     assert files[-1].name == "car.png"
     assert files[-1].exists()
+
+
+def test_tables() -> None:
+    truth = boxes(box(center=(5, 0, 0)), box(label="traffic_cone", center=(0, 25, 0)))
+    found = boxes(box(center=(5.25, 0, 0), score=0.5), box(label="traffic_cone", center=(0, 29.5, 0), score=0.5))
+    lines = format_metrics(evaluate(truth, found, np.zeros((1, 2)))).splitlines()
+    rows = [line.split() for line in lines]
+    assert rows[1] == ["mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE"]
+    assert rows[2][:2] == ["all", "0.100"]
+    assert ["car", "1", "1", "1.000", "0.250", "0.000", "0.000", "0.000", "1.000"] in rows
+    assert ["traffic_cone", "1", "1", "0.000", "1.000", "1.000", "-", "-", "-"] in rows
+    assert ["car", "1.000", "-", "-", "-", "-"] in rows
+    assert ["traffic_cone", "-", "-", "0.000", "-", "-"] in rows
+    assert ["mean", "1.000", "-", "0.000", "-", "-"] in rows
+    assert ["mATE", "0.250", "-", "1.000", "-", "-"] in rows
+    assert ["labels", "1", "0", "1", "0", "0"] in rows
+
+
+def test_short() -> None:
+    metrics = evaluate(boxes(), boxes(), np.zeros((1, 2)))
+    assert len(format_metrics(metrics, verbose=False).splitlines()) == 3
