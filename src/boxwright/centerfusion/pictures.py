@@ -101,7 +101,7 @@ def write_scene(
     folder: Path,
     name: str,
     fps: float = KEY_FRAMES_PER_SECOND,
-    options: SheetOptions = SheetOptions(),
+    options: SheetOptions | None = None,
 ) -> list[Path]:
     """Write the sheets of a scene as folder/name/0001.png, ... and folder/name.mp4, each whole or not at all.
 
@@ -124,7 +124,7 @@ def write_scene(
     written: list[Path] = []
     try:
         for frame in frames:
-            sheet = draw_sheet(frame, options)
+            sheet = draw_sheet(frame, options or SheetOptions())
             path = folder / stem / f"{frame.number:04d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             hidden = hidden_name(path)

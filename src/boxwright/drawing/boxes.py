@@ -30,7 +30,7 @@ def draw_boxes(
         text_size: pixels; None: letters grow with the lines.
     """
     canvas = np.ascontiguousarray(image).copy()
-    # OpenCV's rectangles are off by kilometres beyond this; what is cut lies far outside any image.
+    # OpenCV shifts coordinates of anti-aliased lines by 16 bits: numbers of more than 15 bits would wrap around.
     limit = 1 << 14
     corners = np.clip(np.nan_to_num(boxes.astype(np.float64)), -limit, max(limit, *canvas.shape[:2]))
     colors = [class_color(int(label)) for label in labels]
