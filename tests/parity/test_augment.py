@@ -25,7 +25,7 @@ from boxwright.yolo.augmentation import (
     warp_image,
 )
 from boxwright.yolo.geometry import Labels, Shapes, concatenate, shapes_of
-from boxwright.yolo.warp_rules import RULES, WarpRules
+from boxwright.yolo.published import RELEASES, WarpRules
 from tests.golden import golden_cases, read_case
 
 _BOX = {"rtol": 1e-4, "atol": 1e-3}
@@ -51,7 +51,7 @@ def _draw(params: dict[str, Any]) -> geometry.PerspectiveDraw:
 
 
 def _rules(meta: dict[str, Any]) -> WarpRules:
-    return RULES["v3" if meta["version"] == "yolov3spp" else meta["version"]]
+    return RELEASES["v3" if meta["version"] == "yolov3spp" else meta["version"]].warp
 
 
 def _draw_of(item: dict[str, Any], rules: WarpRules) -> geometry.PerspectiveDraw:

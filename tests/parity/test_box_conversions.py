@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.data.letterbox import scale_between
 from boxwright.ops.boxes import clip_boxes, cxcywh_from_xyxy, scale_back, xyxy_from_cxcywh
+from boxwright.yolo.published import RELEASES
 from tests.golden import golden_cases, read_case
 
 CONVERSIONS = golden_cases("letterbox", "box_conversions_v[67]*.npz")
@@ -66,7 +66,7 @@ def test_scale_back(file: Path) -> None:
         if case["ratio_pad"]:
             (scale, _), (pad_x, pad_y) = case["ratio_pad"]
         else:
-            scale = scale_between((height, width), (net_h, net_w), release)
+            scale = RELEASES[release].letterbox.scale_between((height, width), (net_h, net_w))
             pad_x, pad_y = (net_w - width * scale) / 2, (net_h - height * scale) / 2
         boxes = torch.from_numpy(arrays[f"in{case['id']}"])
         found = scale_back(boxes, (scale, scale), (pad_y, pad_x), (height, width))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.data.letterbox import auto_multiple, fit_letterbox, letterbox
+from boxwright.data.letterbox import fit_letterbox, letterbox
+from boxwright.yolo.published import RELEASES
 from tests.golden import golden_cases, read_case
 
 # The options behind each stored result; a name says input, size and option.
@@ -29,7 +30,7 @@ def test_sizes_scale_and_pad_equal_the_published_ones(case: Path) -> None:
             (row["h"], row["w"]),
             shape,
             auto=row["auto"],
-            stride=auto_multiple(release, row["stride"]),
+            stride=RELEASES[release].letterbox.multiple_for(row["stride"]),
             scale_up=row["scale_up"],
             scale_fill=row["scale_fill"],
         )

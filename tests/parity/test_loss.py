@@ -13,7 +13,7 @@ from torch import Tensor
 from boxwright.data.structures import Targets
 from boxwright.yolo.assign_anchor import assign
 from boxwright.yolo.loss import LossOutput, YoloLoss
-from boxwright.yolo.loss_releases import RELEASES
+from boxwright.yolo.published import RELEASES
 from boxwright.yolo.settings import LossConfig
 from tests.golden import golden_cases, read_case
 
@@ -43,8 +43,9 @@ def criterion(meta: dict[str, Any]) -> YoloLoss:
         if key in options:
             known[key] = options[key]
     anchors = torch.tensor(meta["anchors_px"]) / torch.tensor(meta["strides"], dtype=torch.float32)[:, None, None]
-    release = RELEASES.get(meta["version"], RELEASES["v5"])
-    return YoloLoss(anchors, meta["strides"], meta["nc"], LossConfig(**known), release=release)
+    rules = RELEASES[meta["version"]].loss
+    assert rules is not None
+    return YoloLoss(anchors, meta["strides"], meta["nc"], LossConfig(**known), rules=rules)
 
 
 def maps_of(arrays: dict[str, np.ndarray]) -> list[Tensor]:
@@ -84,7 +85,7 @@ def test_assignment(case: Path) -> None:
             loss.anchors[i],
             (level.shape[2], level.shape[3]),
             loss.config.anchor_t,
-            border_counts_twice=loss.release.border_counts_twice,
+            border_counts_twice=loss.rules.border_counts_twice,
         )
         # Rows that the published list has twice (a centre on a cell border) are one candidate with a count here.
         repeats = found.counts.long()

@@ -19,8 +19,8 @@ from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
 from boxwright.yolo.build import build_model
 from boxwright.yolo.loss import scale_gains
-from boxwright.yolo.loss_releases import RELEASES
 from boxwright.yolo.loss_v3 import scale_gains_v3
+from boxwright.yolo.published import RELEASES, schedule_rules
 from boxwright.yolo.settings import LossConfig, RunConfig
 from boxwright.yolo.task import v3_sides
 from boxwright.yolo.zoo import load_spec
@@ -36,7 +36,9 @@ def test_iterations(file: Path) -> None:
         hyp = {key: value for key, value in case["hyp"].items() if key in OptimConfig.model_fields}
         options = {"cos_lr": case["cosine"], "nominal_batch_size": case["nominal_batch"]}
         config = OptimConfig(**hyp, **options, release=content["version"])
-        schedule = make_schedule(config, case["epochs"], case["batches_per_epoch"], case["batch_size"])
+        schedule = make_schedule(
+            config, case["epochs"], case["batches_per_epoch"], case["batch_size"], schedule_rules(config.release)
+        )
         assert isinstance(schedule, V5Schedule)
         assert schedule.warmup_steps == case["nw"]
         np.testing.assert_allclose([schedule.factor(e) for e in range(len(case["lf"]))], case["lf"], RTOL, ATOL)
@@ -71,7 +73,9 @@ def test_yolov3_spp(file: Path) -> None:
         config = OptimConfig(
             lr0=case["lr0"], lrf=case["lrf"], cos_lr=True, warmup_epochs=float(case["warmup"]), release="v3"
         )
-        schedule = make_schedule(config, case["epochs"], case["batches_per_epoch"], case["batch_size"])
+        schedule = make_schedule(
+            config, case["epochs"], case["batches_per_epoch"], case["batch_size"], schedule_rules(config.release)
+        )
         settings = [schedule.at(step) for step in case["iterations"]]
         np.testing.assert_allclose([s.lr_other for s in settings], case["lr"], RTOL, ATOL)
         assert [s.lr_bias for s in settings] == [s.lr_other for s in settings]
@@ -101,7 +105,7 @@ def test_parameter_groups(file: Path) -> None:
         assert (group["weight_decay"] > 0) == (expected["role"] == "weight")
     adam = make_optimizer(model, OptimConfig(optimizer="AdamW"), 0.0005)
     assert list(adam.param_groups[0]["betas"]) == content["adam_betas"]
-    apply_settings(adam, make_schedule(OptimConfig(), 3, 10, 16).at(5))
+    apply_settings(adam, make_schedule(OptimConfig(), 3, 10, 16, schedule_rules("")).at(5))
     assert adam.param_groups[0]["lr"] > adam.param_groups[1]["lr"]
 
 
@@ -152,10 +156,11 @@ def test_early_stopping_and_factors(file: Path) -> None:
 @pytest.mark.parametrize("file", golden_cases("schedule", "hyp_scaling_v*.json"))
 def test_gain_scaling(file: Path) -> None:
     content = json.loads(file.read_text())
-    release = RELEASES.get(content["version"], RELEASES["v5"])
+    rules = RELEASES[content["version"]].loss
+    assert rules is not None
     for case in content["cases"]:
         before = LossConfig(**case["before"])
         sizes = {"num_layers": case["nl"], "num_classes": case["nc"], "imgsz": case["imgsz"]}
-        after = scale_gains(before, **sizes, release=release)
+        after = scale_gains(before, **sizes, rules=rules)
         for key, value in case["after"].items():
             np.testing.assert_allclose(getattr(after, key), value, RTOL, ATOL)

@@ -21,7 +21,6 @@ from boxwright.settings.base import (
     Numbers,
     OptimConfig,
     Positive,
-    Release,
     Schedule,
     TrainingConfig,
     as_numbers,
@@ -101,7 +100,7 @@ class FusionOptimConfig(OptimConfig):
     milestones: Milestones = ()  # empty: after five sixths of the run, as published
     momentum: Fraction = 0.9
     weight_decay: NotNegative = 0.0
-    release: Release | Literal["centernet"] = "centernet"
+    release: Literal["", "v7.0", "centernet"] = "centernet"  # pyright: ignore[reportIncompatibleVariableOverride]  # whose schedule; v7.0, or empty: the current YOLOv5's
     warmup_epochs: NotNegative = 0.0
     nominal_batch_size: Annotated[int, Field(ge=1)] = 1  # gradients are not gathered over batches
     clip_norm: NotNegative = 0.0

@@ -19,6 +19,7 @@ from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import FusionBatch, RawHeads
 from boxwright.engine.distributed import World
+from boxwright.engine.schedule import CENTERNET, ScheduleRules
 from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.nuscenes.metric import SHORT_ERRORS
@@ -104,6 +105,7 @@ class Fusion3d:
         self._losses = CenterLoss(loss_weights(config), radar=self._radar)
         self.criterion: nn.Module = self._losses
         self.loss_names: Sequence[str] = self._losses.loss_names
+        self.schedule_rules = CENTERNET if config.optim.release == "centernet" else ScheduleRules()
         self._frustum = frustum_options(config)
         self._network: nn.Module = model
         if world.size > 1:

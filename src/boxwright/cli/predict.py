@@ -10,6 +10,7 @@ from boxwright.errors import UserError
 
 RUN = (
     Flag("weights", "--weights", "", "checkpoint to run; several: run as one", "PT", kind="list"),
+    Flag("release", "--release", "", "take letterbox and NMS of v7.0 ... v1.0 or v3; none: of the model", "NAME"),
     Flag("source", "--source", "", "image, folder, glob, list file, video or camera number", "SOURCE"),
     Flag("imgsz", "--imgsz --img --img-size", "640", "input side in pixels"),
     Flag("conf_thres", "--conf-thres", "0.25", "lowest score"),

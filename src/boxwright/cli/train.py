@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 RUN = (
     Flag("model", "--model --cfg", "", "yolov5n ... yolov5x6 or a model yaml; none: as the weights", "MODEL"),
     Flag("weights", "--weights", "", "checkpoint to start from; none: from scratch", "PT"),
+    Flag(
+        "release",
+        "--release",
+        "",
+        "take all rules of v7.0 ... v1.0 or v3; none: loss and NMS of the model, current schedule and warp",
+        "NAME",
+    ),
     Flag("data", "--data", "", "data yaml, Darknet .data, VOC root or COCO json", "DATA"),
     Flag("epochs", "--epochs", "100", "passes over the training images"),
     Flag("batch_size", "--batch-size --batch", "16", "images a step; -1: as many as fit in memory"),
@@ -106,7 +113,7 @@ OPTIM = (
     Flag("optim.ema_tau", "--optim.ema_tau", "2000.0", "updates over which that decay ramps up"),
 )
 LOSS = (
-    Flag("loss.recipe", "--loss.recipe", "", "v5, v4.0 ... v1.0, v3: published loss; none: the model's", "NAME"),
+    Flag("loss.recipe", "--loss.recipe", "", "v7.0, v4.0 ... v1.0, v3: published loss; none: the model's", "NAME"),
     Flag("loss.box", "--loss.box", "0.05", "gain of the box term"),
     Flag("loss.cls", "--loss.cls", "0.5", "gain of the class term"),
     Flag("loss.obj", "--loss.obj", "1.0", "gain of the objectness term"),

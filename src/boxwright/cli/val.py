@@ -11,6 +11,7 @@ from boxwright.errors import UserError
 
 RUN = (
     Flag("weights", "--weights", "", "checkpoint to measure; several: run as one", "PT", kind="list"),
+    Flag("release", "--release", "", "take NMS and metric of v7.0 ... v1.0 or v3; none: of the model", "NAME"),
     Flag("data", "--data", "", "data yaml, Darknet .data, VOC root or COCO json", "DATA"),
     Flag("task", "--task", "val", "train, val or test: the split; speed: time only", "TASK"),
     Flag("batch_size", "--batch-size --batch", "32", "images at a time"),

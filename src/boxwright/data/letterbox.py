@@ -16,25 +16,6 @@ FILL = 114  # grey level of everything that no image covers
 
 Image = NDArray[np.uint8]
 
-_MULTIPLE_OF_64 = ("v1.0", "v2.0", "v3.0", "v3")  # v3: YOLOv3-SPP
-_BY_LONGER_SIDE = ("v1.0", "v3")
-
-
-def auto_multiple(release: str, stride: int) -> int:
-    """What `auto` of a release pads to a multiple of (golden group letterbox): early ones 64 whatever the stride."""
-    return 64 if release in _MULTIPLE_OF_64 else stride
-
-
-def scale_between(image_hw: tuple[int, int], net_hw: tuple[int, int], release: str = "v7.0") -> float:
-    """Network pixels per image pixel as a release works it out from the two sizes alone, on the way back.
-
-    v1.0 and YOLOv3-SPP (`v3`) compare the longer sides, which is not the scale of the letterbox where the image was
-    fitted by its shorter one; later releases take the smaller ratio.
-    """
-    if release in _BY_LONGER_SIDE:
-        return max(net_hw) / max(image_hw)
-    return min(net_hw[0] / image_hw[0], net_hw[1] / image_hw[1])
-
 
 @dataclass(frozen=True, slots=True)
 class Fit:

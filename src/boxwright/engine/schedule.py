@@ -1,4 +1,4 @@
-"""Learning rates, momentum and accumulation as pure functions of the step; a schedule for each published release.
+"""Learning rates, momentum and accumulation as pure functions of the step, by the rules of a published release.
 
 Source: YOLOv5 v1.0 to v7.0 as published (spec B6; facts of B14 kept): in warm-up the rates aim at the factor of the
 running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published (spec A6),
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from boxwright.engine.decay import course, lr_factor, one_cycle, stepped_factor
 from boxwright.settings.base import OptimConfig
@@ -20,21 +20,16 @@ from boxwright.settings.base import OptimConfig
 class ScheduleRules:
     """What a published release does in its own way; the defaults are those of v6.2 and v7.0.
 
-    Args:
-        min_warmup_steps: shortest warm-up.
-        linear_to_last: linear decay is at lrf in the last epoch already, and not only after it.
-        always_cosine: there is no linear decay.
-        fixed_lrf: final factor whatever is set; None: as set.
-        fixed_warmup: three epochs from momentum .9 and a bias rate of .1, whatever is set.
-        updates_on_multiples: weights move at steps that `accumulate` divides, not when so many have passed.
+    The releases themselves are listed by the systems.
     """
 
-    min_warmup_steps: int = 100
-    linear_to_last: bool = False
-    always_cosine: bool = False
-    fixed_lrf: float | None = None
-    fixed_warmup: bool = False
-    updates_on_multiples: bool = False
+    form: Literal["v5", "v3", "centernet"] = "v5"  # which class below; the other fields are for v5 alone
+    min_warmup_steps: int = 100  # shortest warm-up
+    linear_to_last: bool = False  # linear decay is at lrf in the last epoch already, not only after it
+    always_cosine: bool = False  # there is no linear decay
+    fixed_lrf: float | None = None  # final factor whatever is set; None: as set
+    fixed_warmup: bool = False  # three epochs from momentum .9 and a bias rate of .1, whatever is set
+    updates_on_multiples: bool = False  # weights move at steps that `accumulate` divides, not when so many have passed
 
     def applied(self, config: OptimConfig) -> OptimConfig:
         """The settings with what this release does not let anyone set."""
@@ -46,19 +41,7 @@ class ScheduleRules:
         return config.model_copy(update=fixed)
 
 
-_V4 = ScheduleRules(1000, always_cosine=True, updates_on_multiples=True)
-_V2 = replace(_V4, fixed_lrf=0.2, fixed_warmup=True)
-RULES = {
-    "v1.0": replace(_V2, fixed_lrf=0.1),
-    "v2.0": _V2,
-    "v3.0": _V2,
-    "v3.1": _V4,
-    "v4.0": _V4,
-    "v5.0": ScheduleRules(1000, linear_to_last=True, updates_on_multiples=True),
-    "v6.0": ScheduleRules(1000, linear_to_last=True),
-    "v6.1": ScheduleRules(1000),
-    "v7.0": ScheduleRules(),
-}
+CENTERNET = ScheduleRules(form="centernet")
 
 
 _FIRST_V3_FACTOR = 1 / 1000  # of the rate, where the warm-up of YOLOv3-SPP begins
@@ -123,20 +106,23 @@ class _Timed(Protocol):
     def steps_per_epoch(self) -> int: ...
 
 
-def make_schedule(config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> Schedule:
-    """The schedule of the release that the settings name.
+def make_schedule(
+    config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int, rules: ScheduleRules
+) -> Schedule:
+    """Make the schedule of a release.
 
     Args:
-        config: rates, warm-up, nominal batch and release.
+        config: rates, warm-up and nominal batch.
         epochs: planned length.
         steps_per_epoch: batches in an epoch.
         batch_size: images a batch.
+        rules: of the release.
     """
-    if config.release == "centernet":
+    if rules.form == "centernet":
         return CenterSchedule(config, epochs, steps_per_epoch, batch_size)
-    if config.release == "v3":
+    if rules.form == "v3":
         return V3Schedule(config, epochs, steps_per_epoch, batch_size)
-    return V5Schedule(config, epochs, steps_per_epoch, batch_size, RULES[config.release or "v7.0"])
+    return V5Schedule(config, epochs, steps_per_epoch, batch_size, rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +136,7 @@ class V5Schedule:
     epochs: int
     steps_per_epoch: int
     batch_size: int
-    rules: ScheduleRules = RULES["v7.0"]
+    rules: ScheduleRules = ScheduleRules()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", self.rules.applied(self.config))

@@ -9,6 +9,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from boxwright.engine.schedule import ScheduleRules
+
 
 class AnyBatch(Protocol):
     """What the engine reads of a batch of any system."""
@@ -64,6 +66,7 @@ class Task(Protocol[B, D]):
 
     model: nn.Module
     criterion: nn.Module
+    schedule_rules: ScheduleRules  # of the release that the settings name
     loss_names: Sequence[str]
     metric_names: Sequence[str]
 

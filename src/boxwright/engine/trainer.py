@@ -66,7 +66,9 @@ class Trainer:
         self.policy = policy
         self.device = policy.device
         self.hooks = hooks
-        self.schedule = make_schedule(config.optim, config.epochs, task.steps_per_epoch, config.batch_size)
+        self.schedule = make_schedule(
+            config.optim, config.epochs, task.steps_per_epoch, config.batch_size, task.schedule_rules
+        )
         self.optimizer = make_optimizer(
             task.model, config.optim, self.schedule.weight_decay, decays_everything=self.schedule.decays_everything
         )

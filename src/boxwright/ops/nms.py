@@ -2,13 +2,14 @@
 
 Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (spec B9). Classes are kept apart
 by shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
-What other releases did differently is in nms_rules.py.
+What other releases do differently is in `NmsRules`.
 
 Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,29 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from boxwright.ops.boxes import pairwise_iou, xyxy_from_cxcywh
-from boxwright.yolo.nms_rules import CURRENT_RULES, NmsRules
 
 _SMALLEST_PORTION = 300  # candidates; fewer are not worth a call
 _MOST_TO_MERGE = 3000  # candidates of an image: the published limit of merging, which compares all with all
+
+
+@dataclass(frozen=True, slots=True)
+class NmsRules:
+    """What published releases do differently, apart from the thresholds; the defaults are those of YOLOv5 v7.0."""
+
+    class_offset: float = 7680.0  # pixels by which the boxes of one class are shifted from those of the next
+    side_limits: tuple[float, float] | None = None  # smallest and largest side of a box in pixels; None: any
+    limits_count: bool = True  # a side of exactly a limit still counts
+    always_multi_label: bool = False  # a row may count for several classes whether asked or not
+    empty_means_all: bool = False  # an empty list of wanted classes keeps all classes instead of none
+
+    def within_limits(self, sides: Tensor) -> Tensor:
+        """Tell which boxes (...) have sides (..., 2) within the limits."""
+        low, high = self.side_limits or (-math.inf, math.inf)
+        within = (sides >= low) & (sides <= high) if self.limits_count else (sides > low) & (sides < high)
+        return within.all(dim=-1)
+
+
+CURRENT_RULES = NmsRules()
 
 
 def batched_nms(
@@ -140,7 +160,7 @@ def _candidates(
 ) -> _Candidates:
     possible = predictions[..., 4] > score_threshold
     if rules.side_limits is not None:
-        possible &= rules.sized(predictions[..., 2:4])
+        possible &= rules.within_limits(predictions[..., 2:4])
     (index,) = possible.flatten().nonzero(as_tuple=True)
     picked = predictions.flatten(0, 1).index_select(0, index).float()
     class_scores = picked[:, 5:] * picked[:, 4:5]

@@ -13,8 +13,16 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
-# Releases that other parts of a run differ in; empty is v7.0, or v3 where the loss is that of YOLOv3-SPP.
-Release = Literal["", "v7.0", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
+_RELEASE_SPELLINGS = {"v5": "v7.0", "yolov3-spp": "v3"}  # of older settings and checkpoints
+
+
+def _release(value: Any) -> Any:
+    """Read the older names of releases."""
+    return _RELEASE_SPELLINGS.get(value, value) if isinstance(value, str) else value
+
+
+ReleaseName = Literal["", "v7.0", "v6.2", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
+Release = Annotated[ReleaseName, BeforeValidator(_release)]  # a published YOLOv5, or v3: YOLOv3-SPP; empty: none is set
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["", "linear", "cosine", "step", "multi-step", "exponential", "plateau", "one-cycle"]
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from boxwright.data.index import Problem
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport
 from boxwright.engine.schedule import make_schedule
+from boxwright.yolo.published import schedule_rules
 from boxwright.yolo.settings import RunConfig
 
 _log = logging.getLogger("boxwright.advice")
@@ -189,7 +190,9 @@ class Advice(Callback):
 
     def on_train_start(self, report: StartReport) -> None:
         config = self._config = report.config
-        schedule = make_schedule(config.optim, config.epochs, report.steps, config.batch_size)
+        schedule = make_schedule(
+            config.optim, config.epochs, report.steps, config.batch_size, schedule_rules(config.optim.release)
+        )
         self._warm_epochs = math.ceil(schedule.warmup_steps / report.steps)
         for done in range(1, len(report.history) + 1):
             self._said |= self._found(report.history[:done]).keys()

@@ -22,7 +22,7 @@ from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
 from boxwright.yolo.build import with_anchors
 from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.recipe import V3
+from boxwright.yolo.published import V3, loss_release
 from boxwright.yolo.settings import RunConfig
 
 Sizes = NDArray[np.float32]
@@ -204,7 +204,7 @@ def with_fitting_anchors(model: DetectionModel, data: DataIndex, config: RunConf
             f"`anchors: {count // len(model.strides)}` asks for anchors that are found before training, which "
             "--noautoanchor forbids: leave it out, or write the anchors themselves (`boxwright anchors` finds them)"
         )
-    if config.noautoanchor or ((config.loss.recipe or model.recipe) == V3 and not to_find):
+    if config.noautoanchor or (loss_release(config, model.release) == V3 and not to_find):
         return model
     sizes = label_sizes(data, config.imgsz, random_numbers(config.seed))
     shaping = usable(label_sizes(data, config.imgsz))

@@ -18,10 +18,11 @@ from boxwright.errors import UserError
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
 from boxwright.yolo.detection import DetectionModel, LayerInfo
 from boxwright.yolo.join import join_channels
+from boxwright.yolo.published import RELEASES, V3
 
 LEAKY_SLOPE = 0.1
 OBJECTNESS_PRIOR = -4.5  # logit added to the bias of objectness
-CLASS_MARGIN = 0.99  # keeps the class prior finite for one class
+_RULES = RELEASES[V3].layers
 DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -102,7 +103,7 @@ class DarknetModel(DetectionModel):
     """
 
     box_coding = "v3"
-    recipe = "v3"
+    release = V3
     layer_prefix = "module_list"
 
     def __init__(self, spec: DarknetSpec, names: Sequence[str] | None = None) -> None:
@@ -201,7 +202,7 @@ class DarknetModel(DetectionModel):
             if conv.bias is not None:
                 bias = conv.bias.view(layer.num_anchors, layer.num_outputs)
                 bias[:, 4] += OBJECTNESS_PRIOR
-                bias[:, 5:] += math.log(0.6 / (self.num_classes - CLASS_MARGIN))
+                bias[:, 5:] += math.log(0.6 / (self.num_classes - _RULES.class_margin))
 
 
 def _sources(index: int, section: Section) -> tuple[int, ...]:
@@ -259,7 +260,7 @@ def _convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple
     except ValueError as error:
         raise UserError(f"{section.place}: {error}") from error
     if normalised:
-        parts["BatchNorm2d"] = nn.BatchNorm2d(out)
+        parts["BatchNorm2d"] = nn.BatchNorm2d(out, eps=_RULES.batch_norm_eps)
     name = str(section.get("activation") or "linear")
     if name != "linear":
         if name not in _ACTIVATIONS:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from torch import Tensor, nn
 
 from boxwright.yolo.anchor_levels import Levels
+from boxwright.yolo.published import CURRENT
 
 BoxCoding = Literal["v3", "v5"]  # how raw boxes are meant: sigmoid and exponential, or sigmoids only
 
@@ -63,10 +64,12 @@ class Network(nn.Module):
     Attributes:
         names: one name a class.
         input_size: height and width of images where they are fixed; None: any multiple of the largest stride.
+        release: the published release that it is of, a key of `published.RELEASES`.
     """
 
     names: tuple[str, ...]
     input_size: tuple[int, int] | None = None
+    release: str = CURRENT
 
     @property
     @abstractmethod
@@ -92,13 +95,11 @@ class DetectionModel(Network):
     Attributes:
         layers: one line of the summary a layer.
         box_coding: how `decode` reads raw boxes.
-        recipe: the published loss that it is trained with.
         layer_prefix: parameters of layer i are named `<layer_prefix>.<i>.`.
     """
 
     layers: tuple[LayerInfo, ...]
     box_coding: ClassVar[BoxCoding] = "v5"
-    recipe: str = "v5"
     layer_prefix: ClassVar[str] = "model"
 
     @property

@@ -28,15 +28,15 @@ from boxwright.errors import UserError
 from boxwright.inference.classify import keep_agreed, load_second_stage
 from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
 from boxwright.ops.boxes import scale_back
+from boxwright.settings.base import ReleaseName
 from boxwright.settings.load import load as load_settings
 from boxwright.yolo.detection import DetectionModel, Network
 from boxwright.yolo.networks import open_networks, ready
 from boxwright.yolo.postprocess import YoloPostprocess
+from boxwright.yolo.published import RELEASES
 from boxwright.yolo.settings import PredictConfig
 
 logger = logging.getLogger("boxwright.predict")
-
-LETTERBOX_MULTIPLE = 32  # pixels: published padding of a single image; larger where the network's stride is
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class Detector:
         half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
         classifier: second stage: a classifier of crops with the network's classes (classify.py); detections that it
             takes for another class are dropped. It is moved to the device and runs in float32.
+        release: whose letterbox and NMS are taken; empty: those of the network's.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Detector:
         device: torch.device | None = None,
         half: bool = False,
         classifier: nn.Module | None = None,
+        release: str = "",
     ) -> None:
         self.device = device or torch.device("cpu")
         self.model = ready(model, self.device) if isinstance(model, DetectionModel) else model
@@ -131,6 +133,7 @@ class Detector:
                 if isinstance(module, nn.Conv2d):
                     module.to(self.dtype)
         self.classifier = classifier.to(self.device).eval() if classifier is not None else None
+        self._release = RELEASES[release or self.model.release]
         self._rounded: set[int] = set()
 
     @property
@@ -187,6 +190,7 @@ class Detector:
             multi_label=False,
             agnostic=settings.agnostic_nms,
             classes=self.check_classes(settings.classes),
+            rules=self._release.nms,
         )
 
     @torch.inference_mode()
@@ -224,10 +228,14 @@ class Detector:
 
     def _prepare(self, image: Image, imgsz: int) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
         """Letterbox, BGR to RGB, to the device, 0..1. The bytes are sent, not the floats."""
-        multiple = max(LETTERBOX_MULTIPLE, *self.model.strides)
+        multiple = self._release.letterbox.multiple_for(max(self.model.strides))
         fixed = self.model.input_size
         side = self._round_up(imgsz, multiple) if fixed is None else self._only(fixed, imgsz)
         padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
+        if self._release.letterbox.by_longer_side:
+            scale = self._release.letterbox.scale_between(image.shape[:2], padded.shape[:2])
+            scale_yx = (scale, scale)
+            pad_yx = ((padded.shape[0] - image.shape[0] * scale) / 2, (padded.shape[1] - image.shape[1] * scale) / 2)
         pixels = torch.from_numpy(np.ascontiguousarray(padded[..., ::-1])).to(self.device)
         images = pixels.permute(2, 0, 1)[None]  # in memory still HWC, which is channels_last
         return images.to(self.dtype).div_(255), scale_yx, pad_yx
@@ -260,6 +268,7 @@ def load(
     augment: bool = False,
     classifier: str = "",
     classifier_weights: str | Path = "",
+    release: ReleaseName = "",
 ) -> Detector:
     """Load our own or a published checkpoint, or an exported file.
 
@@ -270,6 +279,7 @@ def load(
         augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
         classifier: name of a torchvision classifier as second stage: detections that it takes for another class are
             dropped.
+        release: whose letterbox and NMS are taken; empty: those of the network's.
         classifier_weights: its state dict; its classes are those of the network, in the same order.
 
     Raises:
@@ -282,7 +292,7 @@ def load(
     paths = [weights] if isinstance(weights, str | Path) else weights
     network = open_networks(paths, where, half=half, augment=augment)
     second = load_second_stage(classifier, len(network.names), classifier_weights) if classifier else None
-    return Detector(network, device=where, half=half, classifier=second)
+    return Detector(network, device=where, half=half, classifier=second, release=release)
 
 
 def _is_one(item: str | Path | Image) -> bool:

@@ -36,6 +36,8 @@ class Ensemble(Network):
             raise UserError(f"networks run together on images of one size, but these take only their own: {listed}")
         self.networks = nn.ModuleList(networks)
         self.names = first.names
+        if len({network.release for network in networks}) == 1:  # else the rules of v7.0 hold for all
+            self.release = first.release
         self.input_size = next(iter(sizes.values()), None)
         self._strides = max((network.strides for network in networks), key=max)
 

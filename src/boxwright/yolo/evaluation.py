@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from boxwright.yolo.hybrid import besides_labels
 from boxwright.yolo.loss import LossOutput
 from boxwright.yolo.metric import Curves, YoloEvaluator, YoloMetrics
 from boxwright.yolo.postprocess import YoloPostprocess
+from boxwright.yolo.published import CURRENT, RELEASES, Release
 
 Criterion = Callable[[list[Tensor], Targets], LossOutput]
 OnBatch = Callable[[Batch, list[Detections]], None]
@@ -149,6 +151,8 @@ def evaluate(
     coco_truth: CocoTruth | None = None,
     criterion: Criterion | None = None,
     gather: Gather | None = None,
+    release: Release = RELEASES[CURRENT],
+    generation: Generation | None = None,
     on_batch: OnBatch | None = None,
     on_besides: OnBatch | None = None,
 ) -> Evaluation:
@@ -159,7 +163,7 @@ def evaluate(
         loader: batches of letterboxed images, every image of the index at most once.
         index: the labels, and what the classes are called.
         device: where the network runs. Metrics run on the host.
-        score_threshold, iou_threshold, max_detections: of NMS, with several classes a box.
+        score_threshold, iou_threshold, max_detections: of NMS.
         autocast: makes the context of the forward pass (engine/precision.py); float32 without.
         single_cls: every detection and label is of the one class.
         compat: "faithful" takes the published metric as of v6.1; "fixed" takes it as of v7.0 (see `matching`) and
@@ -168,12 +172,23 @@ def evaluate(
         criterion: gives losses of the raw maps, which are float32.
         gather: where several processes share the batches (image i of a batch goes to process i % n): hands what each of
             them found to one, which measures it as one process would; the others get an empty evaluation.
+        release: whose NMS it is, whether a box may have several classes, and whether boxes are rounded.
+        generation: of the published metric, whatever compat says; None: as compat says.
         on_batch: called after each batch with the detections, on the host and in original pixels.
         on_besides: the same with those that remain when the labels take part in NMS, see `hybrid`.
     """
     index = index.as_single_class() if single_cls else index
-    metrics = _Metrics(index, compat, coco_truth)
-    postprocess = YoloPostprocess(score_threshold, iou_threshold, max_detections, multi_label=True, agnostic=single_cls)
+    metrics = _Metrics(index, compat, coco_truth, generation or ("v6.1" if compat == "faithful" else "v7.0"))
+    rules = release.validation
+    postprocess = YoloPostprocess(
+        score_threshold,
+        iou_threshold,
+        max_detections,
+        multi_label=rules.multi_label,
+        agnostic=single_cls,
+        rules=release.nms,
+    )
+    in_pixels = partial(to_original, single_cls=single_cls, rounded=rules.rounded)
     losses: list[Tensor] = []
     kept: list[Found] = []
     watch = Stopwatch(device)
@@ -187,7 +202,7 @@ def evaluate(
                 raw = model(images)
             decoded = model.decode(raw := [level.float() for level in raw])
             watch.lap("inference")
-            detections = to_original(postprocess(decoded), batch, single_cls=single_cls) if len(batch) else []
+            detections = in_pixels(postprocess(decoded), batch) if len(batch) else []
             watch.lap("nms")
             kept.append((batch.indices.tolist(), detections))
             if gather is None:
@@ -199,7 +214,7 @@ def evaluate(
                 on_batch(batch, detections)
             if on_besides is not None:
                 besides = besides_labels(postprocess, decoded, on_device)
-                on_besides(batch, to_original(besides, batch, single_cls=single_cls))
+                on_besides(batch, in_pixels(besides, batch))
             watch.lap("other")
     for found in in_order(gather(kept)) if gather is not None else ():
         metrics.process(*found)
@@ -227,8 +242,7 @@ def eval_mode(model: nn.Module) -> Generator[None]:
 class _Metrics:
     """All evaluators of a pass as one."""
 
-    def __init__(self, index: DataIndex, compat: Compat, coco_truth: CocoTruth | None) -> None:
-        generation: Generation = "v6.1" if compat == "faithful" else "v7.0"
+    def __init__(self, index: DataIndex, compat: Compat, coco_truth: CocoTruth | None, generation: Generation) -> None:
         self.index = index
         self.yolo = YoloEvaluator(index, generation)
         self.confusion = ConfusionEvaluator(index, generation, compat)
@@ -260,7 +274,9 @@ class _Metrics:
         )
 
 
-def to_original(found: Sequence[Detections], batch: Batch, *, single_cls: bool = False) -> list[Detections]:
+def to_original(
+    found: Sequence[Detections], batch: Batch, *, single_cls: bool = False, rounded: bool = False
+) -> list[Detections]:
     """Bring detections of a batch to the host and its boxes from network to original pixels, clipped to the image.
 
     One transfer and one set of operations for all images. Each axis has its own ratio, because a resized side is a
@@ -273,6 +289,8 @@ def to_original(found: Sequence[Detections], batch: Batch, *, single_cls: bool =
     scale, pad = (xy.flip(1).repeat(1, 2)[image] for xy in (batch.scales, batch.pads))
     limit = batch.original_sizes.flip(1).repeat(1, 2)[image].to(values.dtype)
     boxes = torch.minimum(((values[:, :4] - pad) / scale).clamp_(min=0), limit)
+    if rounded:
+        boxes = boxes.round()
     labels = values[:, 5].long()
     if single_cls:
         labels = torch.zeros_like(labels)

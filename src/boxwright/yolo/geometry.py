@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.yolo import geometry
+from boxwright.yolo.published import WarpRules
 from boxwright.yolo.settings import AugmentConfig
-from boxwright.yolo.warp_rules import CURRENT, WarpRules
 
 Matrix = NDArray[np.float64]  # (3, 3)
 Floats = NDArray[np.floating]
@@ -61,7 +61,7 @@ def translation(x: float, y: float) -> Matrix:
 
 
 def perspective_matrix(
-    draw: PerspectiveDraw, image_hw: tuple[int, int], out_hw: tuple[int, int], rules: WarpRules = CURRENT
+    draw: PerspectiveDraw, image_hw: tuple[int, int], out_hw: tuple[int, int], rules: WarpRules = WarpRules()
 ) -> Matrix:
     """Compose translate · shear · rotate and scale · perspective · centre; early releases shear after the translation.
 
@@ -149,9 +149,9 @@ def is_candidate(
     before: Floats,
     after: Floats,
     *,
-    min_side: float = CURRENT.min_side,
-    max_aspect: float = CURRENT.max_aspect,
-    min_area_ratio: float = CURRENT.min_area_ratio,
+    min_side: float = 2.0,
+    max_aspect: float = 100.0,
+    min_area_ratio: float = 0.10,
     eps: float = 1e-16,
 ) -> NDArray[np.bool_]:
     """Decide which boxes are worth keeping after a warp.
@@ -174,7 +174,7 @@ def is_candidate(
 
 
 def kept_boxes(
-    boxes: Floats, warped: Floats, scale: float, rules: WarpRules = CURRENT, *, polygons: bool = False
+    boxes: Floats, warped: Floats, scale: float, rules: WarpRules = WarpRules(), *, polygons: bool = False
 ) -> NDArray[np.bool_]:
     """`is_candidate` with the rules of a release.
 
@@ -287,7 +287,7 @@ class Labels:
 
 
 def warp_shapes(
-    shapes: Shapes, matrix: geometry.Matrix, scale: float, out_hw: tuple[int, int], rules: WarpRules = CURRENT
+    shapes: Shapes, matrix: geometry.Matrix, scale: float, out_hw: tuple[int, int], rules: WarpRules = WarpRules()
 ) -> Labels:
     """Warp objects, clip them to the output, and drop those of which too little is left.
 

@@ -86,7 +86,7 @@ def _c3(site: Site, channels: int, shortcut: bool = True, groups: int = 1, expan
 
 def _csp(site: Site, channels: int, shortcut: bool = True, groups: int = 1, expansion: float = 0.5) -> Built:
     out, c_in = site.widen(channels), site.in_channels[0]
-    joint = _activation(site.spec.generation_facts.csp_activation)
+    joint = _activation(site.spec.layer_rules.csp_activation)
     module = BottleneckCSP(
         c_in, out, site.repeats, shortcut, groups, expansion, activation=site.activation, joint_activation=joint
     )
@@ -194,8 +194,8 @@ class GraphModel(DetectionModel):
         self._kept = frozenset(
             s if s >= 0 else i + s for i, row in enumerate(spec.rows) for s in row.sources if i and s != -1
         )
-        facts = spec.generation_facts
-        self.recipe = facts.recipe
+        facts = spec.layer_rules
+        self.release = spec.generation
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = facts.batch_norm_eps
@@ -262,7 +262,7 @@ class GraphModel(DetectionModel):
 
 
 def _assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
-    activation = _activation(spec.activation or spec.generation_facts.activation)
+    activation = _activation(spec.activation or spec.layer_rules.activation)
     modules: list[nn.Module] = []
     infos: list[LayerInfo] = []
     channels: list[int] = []
@@ -275,7 +275,7 @@ def _assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
         modules.append(built.module)
         channels.append(built.out_channels)
         num_parameters = sum(p.numel() for p in built.module.parameters())
-        shown = 1 if spec.generation_facts.early and row.block in REPEAT_INSIDE else repeats
+        shown = 1 if spec.layer_rules.early and row.block in REPEAT_INSIDE else repeats
         infos.append(LayerInfo(i, row.sources, shown, row.block.removeprefix("nn."), num_parameters, built.args))
     return modules, tuple(infos)
 

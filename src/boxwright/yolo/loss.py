@@ -1,6 +1,6 @@
 """The published YOLOv5 detection loss: box overlap, objectness and class BCE, summed over levels.
 
-Source: YOLOv5 as published (spec B4); what its releases did differently is in releases.py. Shapes are static and
+Source: YOLOv5 as published (spec B4); what its releases do differently is in published.py. Shapes are static and
 nothing waits for the device, so the step can be compiled.
 
 Every term is a mean: over the positives of a level, or over the cells of all images. Where several processes share a
@@ -23,8 +23,8 @@ from boxwright.ops.boxes import elementwise_iou
 from boxwright.yolo.assign_anchor import Assignment, assign
 from boxwright.yolo.box_coding import BoxCoding, decode_boxes
 from boxwright.yolo.focal import binary_cross_entropy
-from boxwright.yolo.loss_releases import RELEASES, Release
 from boxwright.yolo.pick import pick
+from boxwright.yolo.published import LossRules
 from boxwright.yolo.settings import LossConfig
 
 _AUTOBALANCE_RATE = 0.0001
@@ -51,12 +51,12 @@ class LossOutput:
 
 
 def scale_gains(
-    config: LossConfig, *, num_layers: int, num_classes: int, imgsz: int, release: Release = RELEASES["v5"]
+    config: LossConfig, *, num_layers: int, num_classes: int, imgsz: int, rules: LossRules = LossRules()
 ) -> LossConfig:
     """Gains for this number of levels, classes and this image size; they are published for 3, 80 and 640."""
-    gains = _by_level(config, release.per_level_outside, num_layers)
+    gains = _by_level(config, rules.per_level_outside, num_layers)
     gains["cls"] *= num_classes / 80
-    if release.objectness_by_area:
+    if rules.objectness_by_area:
         gains["obj"] *= (imgsz / 640) ** 2
     return config.model_copy(update=gains)
 
@@ -77,7 +77,7 @@ class YoloLoss(nn.Module):
         config: gains and options.
         imgsz: network input side for which the gains are scaled; None takes them as they are.
         coding: how the network's raw boxes are meant.
-        release: which published form of the loss.
+        rules: of a release.
     over_ranks: sums over the processes that share a batch.
     """
 
@@ -92,21 +92,21 @@ class YoloLoss(nn.Module):
         config: LossConfig,
         imgsz: int | None = None,
         coding: BoxCoding = "v5",
-        release: Release = RELEASES["v5"],
+        rules: LossRules = LossRules(),
         over_ranks: SumOverRanks = alone,
     ) -> None:
         super().__init__()
         num_layers = len(strides)
         if imgsz is not None:
-            config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz, release=release)
-        gains = _by_level(config, release.per_level_inside, num_layers)
-        gains["obj"] *= release.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
+            config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz, rules=rules)
+        gains = _by_level(config, rules.per_level_inside, num_layers)
+        gains["obj"] *= rules.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
         self.config = config.model_copy(update=gains)
-        self.release = release
+        self.rules = rules
         self.over_ranks = over_ranks
         self.coding: BoxCoding = coding
         self.num_classes = num_classes
-        published = release.balance_3 if num_layers == 3 else release.balance_more[:num_layers]
+        published = rules.balance_3 if num_layers == 3 else rules.balance_more[:num_layers]
         by_stride = [published[sorted(strides).index(stride)] for stride in strides]
         self.register_buffer("balance", torch.tensor(by_stride))
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
@@ -140,7 +140,7 @@ class YoloLoss(nn.Module):
             self.anchors[level],
             (maps.shape[2], maps.shape[3]),
             self.config.anchor_t,
-            border_counts_twice=self.release.border_counts_twice,
+            border_counts_twice=self.rules.border_counts_twice,
         )
 
     def _level(self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,8 +149,8 @@ class YoloLoss(nn.Module):
         boxes, class_logits, objectness_logits = pick(maps, found)
 
         decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
-        kind = config.iou_kind or self.release.iou_kind
-        iou = elementwise_iou(decoded.T, found.boxes, kind, eps=self.release.iou_eps)
+        kind = config.iou_kind or self.rules.iou_kind
+        iou = elementwise_iou(decoded.T, found.boxes, kind, eps=self.rules.iou_eps)
         box = ((1.0 - iou) * found.counts).sum() / total
 
         wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)

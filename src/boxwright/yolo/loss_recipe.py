@@ -5,8 +5,8 @@ from __future__ import annotations
 from boxwright.errors import UserError
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.loss import REFERENCE_STRIDE, SumOverRanks, YoloLoss, alone
-from boxwright.yolo.loss_releases import RELEASES
 from boxwright.yolo.loss_v3 import YoloV3Loss
+from boxwright.yolo.published import RELEASES, V3
 from boxwright.yolo.settings import LossConfig
 
 
@@ -18,7 +18,7 @@ def check_criterion(model: DetectionModel, config: LossConfig) -> None:
     """
     if not config.autobalance:
         return
-    if (config.recipe or model.recipe) == "v3":
+    if (config.recipe or model.release) == V3:
         raise UserError("--loss.autobalance: the loss of YOLOv3-SPP has no weights of levels that could be balanced")
     if REFERENCE_STRIDE not in model.strides:
         raise UserError(
@@ -38,10 +38,7 @@ def make_criterion(
         imgsz: network input side for which the gains are scaled; None takes them as they are.
         over_ranks: sums over the processes that share a batch.
     """
-    recipe = config.recipe or model.recipe
-    if recipe == "v3":
+    rules = RELEASES[config.recipe or model.release].loss
+    if rules is None:
         return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_coding, over_ranks)
-    release = RELEASES[recipe]
-    return YoloLoss(
-        model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding, release, over_ranks
-    )
+    return YoloLoss(model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding, rules, over_ranks)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from boxwright.data.structures import Detections
-from boxwright.ops.nms import batched_nms
-from boxwright.yolo.nms_rules import CURRENT_RULES, NmsRules
+from boxwright.ops.nms import CURRENT_RULES, NmsRules, batched_nms
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class YoloPostprocess:
         agnostic: boxes of different classes suppress each other.
         classes: keep only these class indices; None keeps all.
         merge: kept boxes become the mean of those that they stand for, see `batched_nms`.
-        rules: of which release; `ops.nms_rules.NMS_RULES` has those that differ.
+        rules: of a release.
     """
 
     score_threshold: float = 0.25

@@ -55,7 +55,7 @@ def read_published(content: object, where: str) -> PublishedModel:
     mapping |= {"nc": len(names), "generation": release.generation, **activation}
     spec = ModelSpec.from_mapping(mapping, f"the model yaml in {where}")
     strides = _read_strides(network.state.get("stride", head.state.get("stride")), where)
-    state_dict = dict(_entries(network, spec.generation_facts.batch_norm_eps))
+    state_dict = dict(_entries(network, spec.layer_rules.batch_norm_eps))
     key = f"model.{len(spec.rows) - 1}.anchors"
     anchors = state_dict.get(key)
     if anchors is None or anchors.dim() != 3 or (len(anchors), anchors.shape[2]) != (len(strides), 2):

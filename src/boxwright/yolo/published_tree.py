@@ -15,7 +15,7 @@ from torch import Tensor
 
 from boxwright.checkpoints.inert import StandIn
 from boxwright.errors import UserError
-from boxwright.yolo.generations import CURRENT, GENERATIONS
+from boxwright.yolo.published import CURRENT, RELEASES
 
 HEAD = "models.yolo.Detect"
 LAYERS = frozenset(
@@ -38,11 +38,11 @@ _LEAKY_SLOPE = 0.1  # of every release that has LeakyReLU
 
 
 @dataclass(frozen=True)
-class Release:
+class FoundRelease:
     """What the modules say.
 
     Args:
-        generation: one of `models.generations`; of releases that give equal outputs the latest, since nothing in the
+        generation: a YOLOv5 of published.py; of releases that give equal outputs the latest, since nothing in the
             file tells them apart.
         activation: of every convolution, where it is not that of the generation.
     """
@@ -92,7 +92,7 @@ def _items(module: StandIn, what: str) -> list[tuple[str, Any]]:
     return list(cast(dict[str, Any], found).items()) if isinstance(found, dict) else []
 
 
-def find_release(network: StandIn, where: str) -> Release:
+def find_release(network: StandIn, where: str) -> FoundRelease:
     """Tell the release of a network that ends in a Detect head.
 
     Args:
@@ -112,16 +112,16 @@ def find_release(network: StandIn, where: str) -> Release:
     head = next(module for _, module in reversed(modules) if module.class_name == HEAD)
     plain, joint = (_activation(modules, block, where) for block in ("Conv", "BottleneckCSP"))
     if "anchor_grid" not in tensors(head):
-        generation = "v6.0" if joint == GENERATIONS["v6.0"].csp_activation else CURRENT
+        generation = "v6.0" if joint == RELEASES["v6.0"].layers.csp_activation else CURRENT
     elif not any(kind(part) == "Conv2d" for _, part in walk(head)):
         generation = "v1.0"  # the predictors are rows of their own
     else:
-        by_activation = {GENERATIONS[release].activation: release for release in ("v3.0", "v3.1")}
+        by_activation = {RELEASES[release].layers.activation: release for release in ("v3.0", "v3.1")}
         generation = by_activation.get(plain or "", "v5.0")
-    facts = GENERATIONS[generation]
+    facts = RELEASES[generation].layers
     if joint not in (None, facts.csp_activation):
         raise UserError(f"{where}: its BottleneckCSP blocks end in {joint}, as in no release with its layers")
-    return Release(generation, None if plain == facts.activation else plain)
+    return FoundRelease(generation, None if plain == facts.activation else plain)
 
 
 def _activation(modules: list[tuple[str, StandIn]], block: str, where: str) -> str | None:

@@ -45,8 +45,8 @@ from boxwright.yolo.geometry import (
     translation,
     warp_shapes,
 )
+from boxwright.yolo.published import CURRENT, RELEASES
 from boxwright.yolo.settings import AugmentConfig
-from boxwright.yolo.warp_rules import RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class TrainingSamples:
         order = draw_paste_order(rng, shapes, self.config.copy_paste)
         pasted, shapes_after = choose_pastes(shapes, order, canvas_hw[1])
         warp = draw_perspective(rng, self.config)
-        rules = RULES[self.config.release]
+        rules = RELEASES[self.config.release or CURRENT].warp
         matrix = perspective_matrix(warp, canvas_hw, out_hw, rules)
         labels = warp_shapes(shapes_after, matrix, warp.scale, out_hw, rules)
         if not len(pasted):
@@ -166,7 +166,7 @@ class TrainingSamples:
         loaded_hw = loaded_size(self._original_size(image), self.imgsz)
         fit = fit_letterbox(loaded_hw, out_hw, auto=False, stride=self.stride)
         warp = draw_perspective(rng, self.config)
-        rules = RULES[self.config.release]
+        rules = RELEASES[self.config.release or CURRENT].warp
         matrix = perspective_matrix(warp, out_hw, out_hw, rules)
         place = translation(fit.left, fit.top) @ resize_matrix(source_hw, fit.resized_hw)
         tile = Tile(image, matrix @ place, (0.0, 0.0, source_hw[1], source_hw[0]))

@@ -23,8 +23,6 @@ from boxwright.settings.base import (
     as_numbers,
 )
 
-# v5 is the loss of YOLOv5 v5.0 to v7.0, v1.0 to v4.0 those of its early releases, v3 that of YOLOv3-SPP.
-Recipe = Literal["", "v5", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 
 
@@ -81,13 +79,13 @@ class AugmentConfig(Frozen):
     mosaic9: Fraction = 0.0  # share of the mosaics that are made of nine images instead of four
     mixup: Fraction = 0.0  # probability that a mosaic is blended with a second one
     copy_paste: Fraction = 0.0  # share of the polygon objects that are pasted mirrored
-    release: Release = ""  # whose warp and rule for the boxes that are kept; empty: v7.0
+    release: Release = ""  # release whose warp is taken, and its rule for the boxes that are kept; empty: v7.0
 
 
 class LossConfig(Frozen):
     """Gains and options of the detection loss."""
 
-    recipe: Recipe = ""  # which published loss; empty: that of the model
+    recipe: Release = ""  # release whose loss is taken; empty: as --release says, else that of the model
     box: NotNegative = 0.05  # gain of the box term
     cls: NotNegative = 0.5  # gain of the class term, before scaling by classes and layers
     obj: NotNegative = 1.0  # gain of the objectness term, before scaling by image size and layers
@@ -110,6 +108,8 @@ class RunConfig(TrainingConfig):
     data: data yaml, VOC root, or COCO json.
     """
 
+    # Without it schedule and warp are those of v7.0 (of YOLOv3-SPP with its loss), so that a command keeps its results.
+    release: Release = ""  # take loss, schedule, warp, NMS and metric of this release; empty: loss and NMS of the model
     imgsz: Annotated[int, Field(ge=1)] = 640  # network input side; rounded up to a multiple of the largest stride
     anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
     noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training
@@ -132,6 +132,7 @@ class ValConfig(Frozen):
     """Settings of `boxwright val`."""
 
     weights: Paths = ()  # checkpoint or exported file to measure; several run as one network
+    release: Release = ""  # take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's
     data: str = ""
     batch_size: Annotated[int, Field(ge=1)] = 32
     imgsz: Annotated[int, Field(ge=1)] = 640
@@ -161,6 +162,7 @@ class PredictConfig(Frozen):
 
     weights: Paths = ()  # checkpoint or exported file to run; several run as one network
     source: str = ""  # image, folder, glob, list file, video, or a camera number
+    release: Release = ""  # take letterbox and NMS of this release; empty: of the model's
     imgsz: Annotated[int, Field(ge=1)] = 640
     conf_thres: Fraction = 0.25
     iou_thres: Fraction = 0.45

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from boxwright.errors import UserError
 from boxwright.yolo.anchor_levels import Levels, items, read_levels, write_levels
-from boxwright.yolo.generations import CURRENT, Generation, find_generation
+from boxwright.yolo.published import CURRENT, LayerRules, layer_rules
 
 KNOWN_KEYS = (
     "nc",
@@ -80,8 +80,8 @@ class ModelSpec:
     anchors_to_find: bool = False
 
     @property
-    def generation_facts(self) -> Generation:
-        return find_generation(self.generation)
+    def layer_rules(self) -> LayerRules:
+        return layer_rules(self.generation)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -147,7 +147,7 @@ class ModelSpec:
 
 def _generation(value: object, where: str) -> str:
     try:
-        find_generation(str(value))
+        layer_rules(str(value))
     except UserError as error:
         raise UserError(f"{where}: generation: {error}") from error
     return str(value)

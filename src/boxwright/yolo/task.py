@@ -25,6 +25,7 @@ from boxwright.yolo.evaluation import evaluate
 from boxwright.yolo.loader import QUAD_SIZE, make_train_loader, make_val_loader, weights_of_images
 from boxwright.yolo.loss_recipe import make_criterion
 from boxwright.yolo.metric import fitness
+from boxwright.yolo.published import RELEASES, V3, schedule_rules
 from boxwright.yolo.settings import RunConfig
 
 COCO_COLUMNS = tuple(f"COCO_{name}" for name in STAT_NAMES)
@@ -38,14 +39,14 @@ def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
 
 def loaded_side(config: RunConfig, stride: int) -> int:
     """Side of the images that training loads. YOLOv3-SPP loads for the largest side that it draws."""
-    if config.multi_scale and config.optim.release == "v3":
+    if config.multi_scale and config.optim.release == V3:
         return v3_sides(config.imgsz, stride)[1]
     return config.imgsz
 
 
 def largest_side(config: RunConfig, stride: int) -> int:
     """The largest side of the images that the network is given."""
-    if not config.multi_scale or config.optim.release == "v3":
+    if not config.multi_scale or config.optim.release == V3:
         return loaded_side(config, stride)
     return (int(config.imgsz * 1.5) + stride - 1) // stride * stride
 
@@ -89,7 +90,8 @@ class Detect2d:
         workers = world.loader_workers(config.workers)
         pin = device.type == "cuda"
         # YOLOv3-SPP validates with the 12 COCO numbers.
-        self._is_v3 = config.optim.release == "v3"
+        self._is_v3 = config.optim.release == V3
+        self.schedule_rules = schedule_rules(config.optim.release)
         self._sides = v3_sides(config.imgsz, self.stride)
         self._coco_truth = truth_for(val) if val is not None and self._is_v3 else None
         if self._is_v3:
@@ -171,6 +173,10 @@ class Detect2d:
             compat=self.config.compat,
             coco_truth=self._coco_truth,
             criterion=self.criterion,
+            release=RELEASES[self.config.release or model.release],
+            generation=RELEASES[self.config.release].validation.metric
+            if self.config.release and self.config.compat == "faithful"
+            else None,
             gather=self.world.at_first if self.world.size > 1 else None,
             on_batch=watch.after if watch is not None else None,
         )

@@ -29,7 +29,8 @@ class AugmentedNetwork(Network):
         super().__init__()
         self.network = network
         self.names = network.names
-        self.trims = isinstance(network, GraphModel) and not network.spec.generation_facts.early
+        self.release = network.release
+        self.trims = isinstance(network, GraphModel) and not network.spec.layer_rules.early
 
     @property
     def strides(self) -> tuple[int, ...]:

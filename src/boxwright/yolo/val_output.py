@@ -29,16 +29,21 @@ RESULT_PANELS = (
 _NAME_WIDTH = 24
 
 
-def format_metrics(evaluation: Evaluation, annotations: Path | None, compat: Compat, *, verbose: bool) -> str:
+def format_metrics(
+    evaluation: Evaluation, annotations: Path | None, compat: Compat, metric: str | None = None, *, verbose: bool
+) -> str:
     """Both metrics as text.
 
     Args:
         evaluation: what was measured.
         annotations: the COCO ground truth it was measured against; None: the labels.
         compat: says which generation of the published metric it is.
+        metric: the generation that --release asks for; None: as compat says.
         verbose: add one line for each class that has labels.
     """
     generation = "v6.1; --compat fixed: v7.0" if compat == "faithful" else "v7.0; --compat faithful: v6.1"
+    if metric and compat == "faithful":
+        generation = f"{metric}, by --release"
     lines = [
         f"YOLOv5 metric (as of {generation})",
         _row("class", "images", "labels", "P", "R", "mAP50", "mAP50-95", "COCO AP" if verbose else ""),

@@ -17,19 +17,11 @@ import yaml
 from boxwright.errors import UserError
 from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
 from boxwright.yolo.detection import DetectionSpec
-from boxwright.yolo.generations import CURRENT
+from boxwright.yolo.published import CURRENT, RELEASES, YOLOV5_RELEASES
 from boxwright.yolo.spec import ModelSpec
 
 # size: depth multiple, width multiple
 MULTIPLES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
-# Release: the rows of its networks of three levels, and of four (`yolov5s6`).
-_ROWS = {
-    "v1.0": ("yolov5_v1.yaml", ""),
-    **dict.fromkeys(("v2.0", "v3.0", "v3.1"), ("yolov5_csp.yaml", "")),
-    "v4.0": ("yolov5_focus.yaml", ""),
-    "v5.0": ("yolov5_focus.yaml", "yolov5_focus_p6.yaml"),
-    **dict.fromkeys(("v6.0", "v6.1", "v6.2", "v7.0"), ("yolov5.yaml", "yolov5_p6.yaml")),
-}
 _FIRST_WITH_NANO = "v6.0"
 DARKNET_NAMES = ("yolov3", "yolov3-spp", "yolov3-tiny")  # by cfg; with .yaml behind: the same as rows of a model yaml
 NAMES = (*(f"yolov5{size}" for size in MULTIPLES), *(f"yolov5{size}6" for size in MULTIPLES), *DARKNET_NAMES)
@@ -69,9 +61,9 @@ def _yolov5(model: str) -> ModelSpec:
     if not match:
         known = f"{', '.join(NAMES)}, yolov5s@v3.0 and the like for earlier releases"
         raise UserError(f"no model {model!r}: known names are {known}, or give the path of a yaml or cfg")
-    if release not in _ROWS:
-        raise UserError(f"no model {model!r}: the releases of YOLOv5 known here are {', '.join(_ROWS)}")
-    file = _ROWS[release][bool(match[2])]
+    if release not in YOLOV5_RELEASES:
+        raise UserError(f"no model {model!r}: the releases of YOLOv5 known here are {', '.join(YOLOV5_RELEASES)}")
+    file = RELEASES[release].layers.model_yamls[bool(match[2])]
     if not file or (match[1] == "n" and release < _FIRST_WITH_NANO):
         raise UserError(f"no model {model!r}: release {release} had no {name}")
     depth, width = MULTIPLES[match[1]]

@@ -13,7 +13,7 @@ from boxwright.data.structures import Batch, Detections, Targets
 from boxwright.engine.callbacks import Callback, Hooks
 from boxwright.engine.loggers import ResultsCsv
 from boxwright.engine.precision import Policy
-from boxwright.engine.schedule import V5Schedule
+from boxwright.engine.schedule import ScheduleRules, V5Schedule
 from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from boxwright.engine.trainer import Trainer
 from boxwright.settings.base import OptimConfig
@@ -30,6 +30,7 @@ class LineTask:
     val_losses: as `fitness`.
     """
 
+    schedule_rules = ScheduleRules()
     loss_names: Sequence[str] = ("loss",)
     metric_names: Sequence[str] = ("error",)
     steps_per_epoch = STEPS

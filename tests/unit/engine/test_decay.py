@@ -12,14 +12,19 @@ import torch
 from torch.optim import SGD, lr_scheduler
 
 from boxwright.engine.decay import check_course
-from boxwright.engine.schedule import V5Schedule, make_schedule
+from boxwright.engine.schedule import Schedule, V5Schedule, make_schedule
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
-from boxwright.yolo.recipe import with_recipe
+from boxwright.yolo.published import schedule_rules, with_release
 from boxwright.yolo.settings import RunConfig
 
 EPOCHS, STEPS, LR0 = 40, 5, 0.2
+
+
+def scheduled(config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> Schedule:
+    """Make the schedule that the settings name."""
+    return make_schedule(config, epochs, steps_per_epoch, batch_size, schedule_rules(config.release))
 
 
 def optimizer(lr: float = LR0) -> SGD:
@@ -49,7 +54,7 @@ def rates_of_torch(make: Callable[[SGD], Any], *, calls: int = EPOCHS) -> list[f
 def test_epochs_have_the_rates_of_torch(settings: dict[str, Any], make: Callable[[SGD], Any], release: str) -> None:
     """After warm-up, in every step of an epoch; nothing is late by an epoch."""
     config = OptimConfig(lr0=LR0, release=release, warmup_epochs=1, **settings)
-    schedule = make_schedule(config, EPOCHS, 200, 16)
+    schedule = scheduled(config, EPOCHS, 200, 16)
     expected = rates_of_torch(make)
     warm = -(-schedule.warmup_steps // 200) + 1
     for place in (0, 199):
@@ -59,7 +64,7 @@ def test_epochs_have_the_rates_of_torch(settings: dict[str, Any], make: Callable
 
 
 def test_exponential_ends_at_lrf_by_itself() -> None:
-    schedule = make_schedule(OptimConfig(schedule="exponential", lrf=0.02), EPOCHS, 200, 16)
+    schedule = scheduled(OptimConfig(schedule="exponential", lrf=0.02), EPOCHS, 200, 16)
     assert isinstance(schedule, V5Schedule)
     assert schedule.factor(0) == 1
     assert schedule.factor(EPOCHS) == pytest.approx(0.02)
@@ -67,7 +72,7 @@ def test_exponential_ends_at_lrf_by_itself() -> None:
 
 def test_warm_up_aims_at_the_course() -> None:
     config = OptimConfig(schedule="step", step_epochs=1, gamma=0.5, warmup_epochs=2.0)
-    schedule = make_schedule(config, EPOCHS, 100, 16)
+    schedule = scheduled(config, EPOCHS, 100, 16)
     assert schedule.warmup_steps == 200
     assert schedule.at(50).lr_other == pytest.approx(0.01 / 4)
     assert schedule.at(150).lr_other == pytest.approx(0.01 * 0.5 * 0.75)
@@ -80,7 +85,7 @@ def test_plateau_has_the_rates_of_torch(gamma: float, patience: int, seed: int) 
     draw = random.Random(seed)
     fitness = [round(max(0.0, min(e / 30, 0.6) + draw.choice([-0.1, 0.0, 0.00001, 0.1])), 5) for e in range(60)]
     config = OptimConfig(schedule="plateau", lr0=LR0, gamma=gamma, plateau_patience=patience, lrf=0.01, release="v3")
-    schedule = make_schedule(config, 61, STEPS, 16)
+    schedule = scheduled(config, 61, STEPS, 16)
     wheel = optimizer()
     torchs = lr_scheduler.ReduceLROnPlateau(
         wheel, mode="max", factor=gamma, patience=patience, min_lr=LR0 * 0.01, eps=0.0
@@ -101,7 +106,7 @@ def test_one_cycle_has_the_rates_and_momentum_of_torch(rise: float, release: str
     steps = EPOCHS * STEPS
     settings: dict[str, Any] = {"momentum": 0.95, "warmup_momentum": 0.85, "one_cycle_rise": rise}
     config = OptimConfig(schedule="one-cycle", lr0=LR0, lrf=0.001, one_cycle_start=0.1, release=release, **settings)
-    schedule = make_schedule(config, EPOCHS, STEPS, 16)
+    schedule = scheduled(config, EPOCHS, STEPS, 16)
     wheel = optimizer()
     torchs = lr_scheduler.OneCycleLR(
         wheel, LR0, total_steps=steps, pct_start=rise, div_factor=10, final_div_factor=100, anneal_strategy="cos"
@@ -122,21 +127,21 @@ def test_one_cycle_has_the_rates_and_momentum_of_torch(rise: float, release: str
 @pytest.mark.parametrize("release", ["", "v5.0", "v3"])
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_names_of_published_schedules_change_nothing(name: str, release: str) -> None:
-    plain = make_schedule(OptimConfig(cos_lr=name == "cosine", release=release), 9, 30, 16)
-    named = make_schedule(OptimConfig(schedule=name, release=release), 9, 30, 16)  # pyright: ignore[reportArgumentType]
+    plain = scheduled(OptimConfig(cos_lr=name == "cosine", release=release), 9, 30, 16)
+    named = scheduled(OptimConfig(schedule=name, release=release), 9, 30, 16)  # pyright: ignore[reportArgumentType]
     assert [plain.at(step) for step in range(270)] == [named.at(step) for step in range(270)]
-    other = make_schedule(OptimConfig(schedule="exponential", release=release), 9, 30, 16)
+    other = scheduled(OptimConfig(schedule="exponential", release=release), 9, 30, 16)
     assert plain.at(200) != other.at(200)
 
 
 def test_a_schedule_by_name_wins_over_the_release() -> None:
     """v4.0 has no linear decay, and YOLOv3-SPP takes cosine if nothing is said."""
-    linear = make_schedule(OptimConfig(schedule="linear", release="v4.0"), 9, 200, 16)
-    assert linear.at(8 * 200) != make_schedule(OptimConfig(release="v4.0"), 9, 200, 16).at(8 * 200)
-    config = with_recipe(load(RunConfig, {"optim.schedule": "step"}), "v3", has_backbone=True)
+    linear = scheduled(OptimConfig(schedule="linear", release="v4.0"), 9, 200, 16)
+    assert linear.at(8 * 200) != scheduled(OptimConfig(release="v4.0"), 9, 200, 16).at(8 * 200)
+    config = with_release(load(RunConfig, {"optim.schedule": "step"}), "v3", has_backbone=True)
     assert not config.optim.cos_lr
     check_course(config.optim, epochs=100)
-    assert with_recipe(RunConfig(), "v3", has_backbone=True).optim.cos_lr
+    assert with_release(RunConfig(), "v3", has_backbone=True).optim.cos_lr
 
 
 @pytest.mark.parametrize(

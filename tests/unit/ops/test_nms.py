@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from boxwright.ops.boxes import xyxy_from_cxcywh
-from boxwright.ops.nms import batched_nms
-from boxwright.yolo.nms_rules import NMS_RULES, NmsRules
+from boxwright.ops.nms import NmsRules, batched_nms
+from boxwright.yolo.published import RELEASES
 
 
 def crowd(num_images: int, num_rows: int, num_classes: int, seed: int = 0, spread: float = 300) -> Tensor:
@@ -125,7 +125,7 @@ def test_classes_of_boxes_wider_than_the_offset_meet() -> None:
 def test_early_rules_take_every_class_of_a_row_and_an_empty_list_for_all() -> None:
     predictions = rows_of((50, 50, 20, 20, 0.9, 0.8))
     options = {"score_threshold": 0.2, "iou_threshold": 0.5, "classes": []}
-    (early,) = batched_nms(predictions, rules=NMS_RULES["v3.1"], **options)  # type: ignore[arg-type]
+    (early,) = batched_nms(predictions, rules=RELEASES["v3.1"].nms, **options)  # type: ignore[arg-type]
     assert early[:, 5].tolist() == [0, 1]
     assert len(batched_nms(predictions, **options)[0]) == 0  # type: ignore[arg-type]
 

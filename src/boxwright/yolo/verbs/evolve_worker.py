@@ -23,7 +23,7 @@ from boxwright.search.space import KEY_OF_SETTING, Range, Space, start_values
 from boxwright.search.study import StudyPlace, make_pruner, make_sampler, storage_mistakes
 from boxwright.settings.load import load
 from boxwright.yolo.evolve_settings import OF_THE_SEARCH, EvolveConfig, validates
-from boxwright.yolo.recipe import with_recipe
+from boxwright.yolo.published import with_release
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.info import open_network
 from boxwright.yolo.verbs.train import resume, train
@@ -187,7 +187,7 @@ class Search:
 def _start(config: EvolveConfig, space: Space) -> dict[str, float]:
     """The values of the first trial; where the settings are silent, those that the network is published with."""
     network = open_network(config.model or config.weights)
-    full = with_recipe(config, network.recipe, has_backbone=network.num_backbone_layers > 0)
+    full = with_release(config, network.release, has_backbone=network.num_backbone_layers > 0)
     start = start_values(full, space)
     for name, wanted in start_values(full, {name: Range(1, -math.inf, math.inf) for name in space}).items():
         if wanted != start[name]:

@@ -40,6 +40,7 @@ def predict(config: PredictConfig) -> Path:
         augment=config.augment,
         classifier=config.classifier,
         classifier_weights=config.classifier_weights,
+        release=config.release,
     )
     postprocess = detector.postprocess(config)
     folder = new_run_folder(config.project, config.name, config.exist_ok)

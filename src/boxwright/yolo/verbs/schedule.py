@@ -12,7 +12,7 @@ from boxwright.data.dataset import open_dataset
 from boxwright.engine.decay import check_course, course
 from boxwright.engine.schedule import StepSettings, make_schedule
 from boxwright.errors import UserError
-from boxwright.yolo.recipe import with_recipe
+from boxwright.yolo.published import schedule_rules, with_release
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.info import open_network
 
@@ -111,11 +111,13 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
         raise UserError(f"--images {num_images}: there is at least one image to train on")
     if config.model or config.weights:
         network = open_network(config.model, weights=config.weights)
-        config = with_recipe(config, network.recipe, has_backbone=network.num_backbone_layers > 0)
+        config = with_release(config, network.release, has_backbone=network.num_backbone_layers > 0)
     if num_images is None:
         num_images = len(open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat))
     per_epoch = -(-num_images // config.batch_size)
-    schedule = make_schedule(config.optim, config.epochs, per_epoch, config.batch_size)
+    schedule = make_schedule(
+        config.optim, config.epochs, per_epoch, config.batch_size, schedule_rules(config.optim.release)
+    )
     steps = _looked_at(config.epochs, per_epoch)
     is_plateau = config.optim.schedule == "plateau"
     settings = tuple(

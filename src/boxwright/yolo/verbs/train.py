@@ -25,7 +25,7 @@ from boxwright.yolo.auto_batch import with_fitting_batch
 from boxwright.yolo.build import build_model, read_spec
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.loss_recipe import check_criterion
-from boxwright.yolo.recipe import V3, with_recipe
+from boxwright.yolo.published import V3, loss_release, with_release
 from boxwright.yolo.settings import Freeze, RunConfig, ValConfig
 from boxwright.yolo.task import Detect2d, batch_unit, loaded_side
 from boxwright.yolo.verbs.val import val
@@ -132,6 +132,7 @@ class YoloRun:
                 ValConfig(
                     weights=(str(best),),
                     data=config.data,
+                    release=config.release,
                     imgsz=config.imgsz,
                     batch_size=config.batch_size * 2,
                     conf_thres=config.conf_thres,
@@ -157,7 +158,7 @@ class YoloRun:
 
     def _advice(self) -> Advice:
         config, model, data = self.config, self.model, self.train_index
-        recall = None if (config.loss.recipe or model.recipe) == V3 else recall_of_anchors(model, data, config)
+        recall = None if loss_release(config, model.release) == V3 else recall_of_anchors(model, data, config)
         labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
         return Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
 
@@ -223,7 +224,7 @@ def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[R
     model = None
     if world.is_first:
         model = _make_model(config, data)
-        config = with_recipe(config, model.recipe, has_backbone=model.num_backbone_layers > 0)
+        config = with_release(config, model.release, has_backbone=model.num_backbone_layers > 0)
         check_criterion(model, config.loss)
         fitting = fitting_imgsz(config.imgsz, max(model.strides))
         place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder

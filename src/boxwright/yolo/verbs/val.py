@@ -20,10 +20,12 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.metrics.coco import truth_for
 from boxwright.metrics.metrics_file import write_metrics
+from boxwright.ops.nms import CURRENT_RULES
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.networks import open_networks
+from boxwright.yolo.published import RELEASES, V3
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
 
@@ -68,6 +70,16 @@ def val(config: ValConfig) -> Evaluation:
         pin_memory=device.type == "cuda",
     )
     outputs = _Outputs(config, index, folder)
+    name = config.release or network.release
+    release, metric = RELEASES[name], RELEASES[config.release].validation.metric if config.release else None
+    thresholds = {
+        "conf_thres": release.validation.score_threshold,
+        "iou_thres": release.validation.iou_threshold,
+        "max_det": release.validation.max_detections,
+    }
+    config = config.model_copy(update={k: v for k, v in thresholds.items() if k not in config.model_fields_set})
+    if release.nms != CURRENT_RULES or release.validation.rounded:
+        print(f"validating by the rules of {'YOLOv3-SPP' if name == V3 else f'YOLOv5 {name}'}")
     try:
         evaluation = evaluate(
             network,
@@ -81,13 +93,15 @@ def val(config: ValConfig) -> Evaluation:
             single_cls=config.single_cls,
             compat=config.compat,
             coco_truth=None if only_speed else truth_for(index),
+            release=release,
+            generation=metric if config.compat == "faithful" else None,
             on_batch=outputs.take,
             on_besides=None if only_speed or not config.save_hybrid else outputs.take_besides,
         )
     finally:
         loader.close()
     if not only_speed:
-        print(format_metrics(evaluation, index.annotations, config.compat, verbose=config.verbose))
+        print(format_metrics(evaluation, index.annotations, config.compat, metric, verbose=config.verbose))
     print(format_speeds(evaluation.speeds, config.imgsz, config.batch_size))
     outputs.finish(evaluation)
     return evaluation

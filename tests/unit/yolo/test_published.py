@@ -8,18 +8,18 @@ import pytest
 
 from boxwright.errors import UserError
 from boxwright.settings.load import dump, load
-from boxwright.yolo.recipe import with_recipe
+from boxwright.yolo.published import with_release
 from boxwright.yolo.settings import LossConfig, RunConfig
 
 
 def settings(**given: Any) -> RunConfig:
-    return with_recipe(load(RunConfig, given), "v3", has_backbone=True)
+    return with_release(load(RunConfig, given), "v3", has_backbone=True)
 
 
 def test_other_recipes_are_left_alone() -> None:
     config = load(RunConfig, {"epochs": 3})
-    assert with_recipe(config, "v5", has_backbone=True) is config
-    assert with_recipe(load(RunConfig, {"loss.recipe": "v5"}), "v3", has_backbone=True).optim.lr0 == 0.01
+    assert with_release(config, "v7.0", has_backbone=True) == config
+    assert with_release(load(RunConfig, {"loss.recipe": "v5"}), "v3", has_backbone=True).optim.lr0 == 0.01
 
 
 def test_published_defaults() -> None:
@@ -34,7 +34,7 @@ def test_published_defaults() -> None:
 
 def test_a_backbone_without_weights_is_not_frozen() -> None:
     assert settings().freeze == (0,)
-    assert with_recipe(load(RunConfig, {"weights": "w"}), "v3", has_backbone=False).freeze == (0,)
+    assert with_release(load(RunConfig, {"weights": "w"}), "v3", has_backbone=False).freeze == (0,)
 
 
 def test_what_is_set_stays() -> None:
@@ -42,12 +42,12 @@ def test_what_is_set_stays() -> None:
     config = settings(**given)
     assert (config.loss.box, config.loss.obj) == (0.05, 64.3)
     assert (config.optim.warmup_epochs, config.multi_scale, config.freeze) == (1.0, False, (0,))
-    by_hand = with_recipe(RunConfig(loss=LossConfig(cls=1.0)), "v3", has_backbone=True)
+    by_hand = with_release(RunConfig(loss=LossConfig(cls=1.0)), "v3", has_backbone=True)
     assert (by_hand.loss.cls, by_hand.loss.box) == (1.0, 3.54)
 
 
 def test_a_hyper_parameter_file_is_set_by_hand() -> None:
-    config = with_recipe(load(RunConfig, {}, hyp="scratch-low"), "v3", has_backbone=True)
+    config = with_release(load(RunConfig, {}, hyp="scratch-low"), "v3", has_backbone=True)
     assert (config.loss.box, config.optim.lr0) == (0.05, 0.01)
 
 
