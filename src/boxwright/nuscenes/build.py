@@ -317,10 +317,19 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
         after.append(token_keys([record.get("next", "") for record in some]))
     made = rows.array()
     table = TokenTable(tokens.array(), folder, _TABLE)
-    made["velocity"] = _velocities(
-        made, _neighbours(table, before.array(), "prev"), _neighbours(table, after.array(), "next"), samples
-    )
+    prev = _neighbours(table, before.array(), "prev")
+    next_ = _neighbours(table, after.array(), "next")
     del table, tokens, before, after
+    # From the annotation before to the one after, one-sided at the ends, as the devkit does; unknown over a long gap.
+    here = np.arange(len(made))
+    first, last = np.where(prev < 0, here, prev), np.where(next_ < 0, here, next_)
+    times = samples.rows["timestamp"][made["sample"]]
+    gap = 1e-6 * (times[last] - times[first])
+    limit = np.where((prev >= 0) & (next_ >= 0), 2 * MAX_GAP, MAX_GAP)
+    known = (first != last) & (gap > 0) & (gap <= limit)
+    made["velocity"] = np.nan
+    centers = made["center"]
+    made["velocity"][known] = (centers[last[known]] - centers[first[known]]) / gap[known, None]
     return made[np.argsort(made["sample"], kind="stable")]
 
 
@@ -381,18 +390,4 @@ def _neighbours(table: TokenTable, keys: Keys, field: str) -> Ints:
     made = np.full(len(keys), -1, np.int64)
     some = np.flatnonzero(keys)
     made[some] = table.resolve(keys[some], _TABLE, field)
-    return made
-
-
-def _velocities(rows: Array, before: Ints, after: Ints, samples: Samples) -> Floats:
-    """Estimate (A, 3) m/s in the global frame: from the annotation before to the one after, one-sided at the ends."""
-    here = np.arange(len(rows))
-    first, last = np.where(before < 0, here, before), np.where(after < 0, here, after)
-    times = samples.rows["timestamp"][rows["sample"]]
-    gap = 1e-6 * (times[last] - times[first])
-    limit = np.where((before >= 0) & (after >= 0), 2 * MAX_GAP, MAX_GAP)
-    known = (first != last) & (gap > 0) & (gap <= limit)
-    made = np.full((len(rows), 3), np.nan)
-    centers = rows["center"]
-    made[known] = (centers[last[known]] - centers[first[known]]) / gap[known, None]
     return made

@@ -47,14 +47,6 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
     for problem in problems_of(index):
         console.print(str(problem), markup=False)
         found.append(problem)
-    console.print(_splits(index))
-    console.print(_classes(index))
-    kinds = Counter(problem.kind for problem in found)
-    console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))
-    return int(any(problem.drops for problem in found))
-
-
-def _splits(index: NuscenesIndex) -> Table:
     table = Table("split", "scenes", "key frames", "images", "annotations")
     samples, images = index.arrays["samples"]["scene"], index.arrays["images"]["sample"]
     rows = index.arrays["annotations"]
@@ -64,18 +56,17 @@ def _splits(index: NuscenesIndex) -> Table:
         chosen = np.isin(index.scenes, scenes)[samples]
         cells = (len(scenes), chosen.sum(), chosen[images].sum(), chosen[annotations].sum())
         table.add_row(split, *(str(cell) for cell in cells))
-    return table
-
-
-def _classes(index: NuscenesIndex) -> Table:
+    console.print(table)
     table = Table("class", "annotations", "with a known velocity", "with an attribute", "median points")
-    rows = index.arrays["annotations"]
     for label, name in enumerate(CLASS_NAMES):
         some = rows[rows["label"] == label]
         known = int(np.isfinite(some["velocity"]).all(1).sum())
         points = f"{np.median(some['points']):.0f}" if len(some) else ""
         table.add_row(f"{label} {name}", str(len(some)), str(known), str(int((some["attribute"] >= 0).sum())), points)
-    return table
+    console.print(table)
+    kinds = Counter(problem.kind for problem in found)
+    console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))
+    return int(any(problem.drops for problem in found))
 
 
 _UNREAD = ("visibility", "log", "map")  # tables of the format that training does not need
@@ -85,21 +76,6 @@ _BATCH = 2048  # files read together
 
 def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
     """Find everything that is wrong, file by file; decode every image and read every radar sweep."""
-    yield from _unread_tables(index)
-    images, radars = (np.arange(len(index.arrays[name]), dtype=np.int64) for name in ("images", "radars"))
-    lost, gone = absent(index, "image", images), absent(index, "radar", radars)
-    drops = "" if index.allow_missing else "image"
-    for problem in _missing(index, [index.image_name(int(i)) for i in lost], "image"):
-        yield Problem("missing image", *problem, drops)
-    for problem in _missing(index, [index.radar_name(int(i)) for i in gone], "radar sweep"):
-        yield Problem("missing radar sweep", *problem, drops)
-    yield from _read(np.setdiff1d(images, lost), lambda image: _image(index, image))
-    yield from _read(np.setdiff1d(radars, gone), lambda sweep: _sweep(index, sweep))
-    yield from _sensors(index)
-    yield from _unseen_classes(index)
-
-
-def _unread_tables(index: NuscenesIndex) -> Iterator[Problem]:
     for table in _UNREAD:
         file = index.folder / f"{table}.json"
         try:
@@ -110,6 +86,21 @@ def _unread_tables(index: NuscenesIndex) -> Iterator[Problem]:
                 yield Problem("unreadable table", file, 0, str(error))
             else:
                 yield Problem("missing table", file, 0, "this table is missing; only other programs need it")
+    images, radars = (np.arange(len(index.arrays[name]), dtype=np.int64) for name in ("images", "radars"))
+    lost, gone = absent(index, "image", images), absent(index, "radar", radars)
+    drops = "" if index.allow_missing else "image"
+    for problem in _missing(index, [index.image_name(int(i)) for i in lost], "image"):
+        yield Problem("missing image", *problem, drops)
+    for problem in _missing(index, [index.radar_name(int(i)) for i in gone], "radar sweep"):
+        yield Problem("missing radar sweep", *problem, drops)
+    yield from _read(np.setdiff1d(images, lost), lambda image: _image(index, image))
+    yield from _read(np.setdiff1d(radars, gone), lambda sweep: _sweep(index, sweep))
+    yield from _sensors(index)
+    labels = index.arrays["annotations"]["label"]
+    for label, name in enumerate(CLASS_NAMES):
+        if len(labels) and not (labels == label).any():
+            text = f"no annotation is a {name}: nothing can be learnt or measured of this class"
+            yield Problem("class without boxes", index.folder / "sample_annotation.json", 0, text)
 
 
 def _missing(index: NuscenesIndex, names: list[str], kind: str) -> Iterator[tuple[Path, int, str]]:
@@ -171,13 +162,3 @@ def _sensors(index: NuscenesIndex) -> Iterator[Problem]:
 
 def _token(tokens: Array, positions: Array) -> str:
     return bytes(tokens[positions[0]]).decode()
-
-
-def _unseen_classes(index: NuscenesIndex) -> Iterator[Problem]:
-    labels = index.arrays["annotations"]["label"]
-    if not len(labels):
-        return
-    for label, name in enumerate(CLASS_NAMES):
-        if not (labels == label).any():
-            text = f"no annotation is a {name}: nothing can be learnt or measured of this class"
-            yield Problem("class without boxes", index.folder / "sample_annotation.json", 0, text)

@@ -153,29 +153,27 @@ def _annotations(split: NuscenesSplit, videos: Array) -> Iterable[dict[str, Any]
         for shown, box in zip(seen, boxes, strict=True):
             used += 1
             track = tracks.setdefault(int(box["instance"]), len(tracks) + 1)
-            if not shown["hidden"]:
-                about = {"id": used, "image_id": int(split.image_ids[position])}
-                yield about | _annotation(shown, box, track)
-
-
-def _annotation(shown: Array, box: Array, track: int) -> dict[str, Any]:
-    width, length, height = box["size"].tolist()
-    velocity = shown["velocity"].tolist()
-    return {
-        "category_id": int(box["label"]) + 1,
-        "dim": [height, width, length],
-        "location": shown["location"].tolist(),
-        "depth": float(shown["location"][2]),
-        "occluded": 0,
-        "truncated": 0,
-        "rotation_y": float(shown["rotation_y"]),
-        "amodel_center": shown["amodel_center"].tolist(),
-        "iscrowd": 0,
-        "track_id": track,
-        "attributes": int(box["attribute"]) + 1,
-        "velocity": box["velocity"].tolist(),
-        "velocity_cam": [*velocity, 0.0 if np.isfinite(velocity).all() else float("nan")],
-        "bbox": shown["box"].tolist(),
-        "area": float(shown["box"][2] * shown["box"][3]),
-        "alpha": float(shown["alpha"]),
-    }
+            if shown["hidden"]:
+                continue  # its ids stay used, as published
+            width, length, height = box["size"].tolist()
+            velocity = shown["velocity"].tolist()
+            yield {
+                "id": used,
+                "image_id": int(split.image_ids[position]),
+                "category_id": int(box["label"]) + 1,
+                "dim": [height, width, length],
+                "location": shown["location"].tolist(),
+                "depth": float(shown["location"][2]),
+                "occluded": 0,
+                "truncated": 0,
+                "rotation_y": float(shown["rotation_y"]),
+                "amodel_center": shown["amodel_center"].tolist(),
+                "iscrowd": 0,
+                "track_id": track,
+                "attributes": int(box["attribute"]) + 1,
+                "velocity": box["velocity"].tolist(),
+                "velocity_cam": [*velocity, 0.0 if np.isfinite(velocity).all() else float("nan")],
+                "bbox": shown["box"].tolist(),
+                "area": float(shown["box"][2] * shown["box"][3]),
+                "alpha": float(shown["alpha"]),
+            }

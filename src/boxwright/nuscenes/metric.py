@@ -254,7 +254,17 @@ class NuscenesMetrics:
             ("metrics_summary", self.summary(use_radar=use_radar)),
             ("metrics_details", self.details()),
         ):
-            _write_json(folder / f"{name}.json", content)
+            path = folder / f"{name}.json"
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+                os.replace(temporary, path)
+            except OSError as error:
+                raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
 
 
 def evaluate(
@@ -361,7 +371,7 @@ def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResul
 
 
 def _split_by_range(ranges: Ints, matched: Bools, scores: Floats, errors: Floats, range_truth: Ints) -> list[Curve]:
-    """Make a curve of each range alone: of predictions with ranges (P,), and annotations counted in `range_truth` (R,)."""
+    """Make a curve of each range alone: of predictions with `ranges` (P,) and of `range_truth` (R,) annotations."""
     own = ranges.astype(np.uint8)  # one byte: numpy sorts it by counting
     order, match_order = own.argsort(kind="stable"), own[matched].argsort(kind="stable")
     matched_at, scores, errors = matched[order], scores[order], errors.take(match_order, axis=1)
@@ -396,16 +406,3 @@ def _range_of(distances: Floats) -> Ints:
 
 def _by_class(rows: Floats, names: tuple[Any, ...]) -> dict[str, dict[Any, float]]:
     return {label: dict(zip(names, row, strict=True)) for label, row in zip(CLASS_NAMES, rows.tolist(), strict=True)}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

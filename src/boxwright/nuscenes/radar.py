@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import RADAR_FIELDS
-from boxwright.ops.arrays import Bools, Floats
+from boxwright.ops.arrays import Floats
 
 VALID_STATES = (0,)
 DYNAMIC_PROPERTIES = tuple(range(7))
@@ -60,7 +60,14 @@ def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
         points[number] = rows[name]
     if count and np.isnan(points[:, 0]).any():
         return points[:, :0]
-    return points[:, _trusted(points)] if filtered else points
+    if not filtered:
+        return points
+    trusted = (
+        np.isin(points[_INVALID], VALID_STATES)
+        & np.isin(points[_DYN_PROP], DYNAMIC_PROPERTIES)
+        & np.isin(points[_AMBIGUITY], UNAMBIGUOUS)
+    )
+    return points[:, trusted]
 
 
 @lru_cache(maxsize=4096)
@@ -87,14 +94,6 @@ def _header(text: bytes) -> tuple[np.dtype[Any], int]:
     if count < 0:
         raise ValueError("its header has a negative width")
     return dtype, count
-
-
-def _trusted(points: NDArray[np.float32]) -> Bools:
-    return (
-        np.isin(points[_INVALID], VALID_STATES)
-        & np.isin(points[_DYN_PROP], DYNAMIC_PROPERTIES)
-        & np.isin(points[_AMBIGUITY], UNAMBIGUOUS)
-    )
 
 
 def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Floats) -> Floats:

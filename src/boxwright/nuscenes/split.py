@@ -181,7 +181,13 @@ class NuscenesSplit:
         if len(lost) and not index.allow_missing:
             raise self._missing(index.image_name(int(lost[0])), len(lost), "images")
         self.image_rows = np.setdiff1d(images, lost)
-        sweeps = self._sweeps_used()
+        found: list[Ints] = [np.zeros(0, np.int64)]
+        at = self.index.arrays["samples"]["radars"][self.sample_rows].reshape(-1)
+        for _ in range(self.num_sweeps):
+            at = at[at >= 0]
+            found.append(at.astype(np.int64))
+            at = self.index.arrays["radars"]["prev"][at]
+        sweeps = np.unique(np.concatenate(found))
         gone = absent(index, "radar", sweeps)
         if len(gone) and not index.allow_missing:
             raise self._missing(index.radar_name(int(gone[0])), len(gone), "radar sweeps")
@@ -194,16 +200,6 @@ class NuscenesSplit:
         return UserError(
             f"{self.index.root / first} is missing{more}; allow missing files (--allow-missing) to go on without"
         )
-
-    def _sweeps_used(self) -> Ints:
-        """Collect the positions of all radar sweeps that the split reads."""
-        found: list[Ints] = [np.zeros(0, np.int64)]
-        at = self.index.arrays["samples"]["radars"][self.sample_rows].reshape(-1)
-        for _ in range(self.num_sweeps):
-            at = at[at >= 0]
-            found.append(at.astype(np.int64))
-            at = self.index.arrays["radars"]["prev"][at]
-        return np.unique(np.concatenate(found))
 
     def __len__(self) -> int:
         return len(self.image_rows)
@@ -257,27 +253,15 @@ class NuscenesSplit:
     def record(self, position: int) -> ImageRecord:
         """Return what is known of an image."""
         number = int(self.image_rows[position])
-        image = self.index.arrays["images"][number]
-        calib = np.zeros((3, 4))
-        calib[:, :3] = published_intrinsics(self.index.arrays["calibrations"]["intrinsic"][image["calibration"]])
-        return ImageRecord(
-            path=self.index.root / self.index.image_name(number),
-            width=int(image["width"]),
-            height=int(image["height"]),
-            sensor=int(image["sensor"]),
-            sample=int(self._position[image["sample"]]),
-            calib=calib,
-            global_from_cam=np.array(image["global_from_cam"]),
-            annotations=self._annotations(number),
-        )
-
-    def _annotations(self, image: int) -> ImageAnnotations:
         arrays = self.index.arrays
-        low, high = arrays["seen_offsets"][image : image + 2]
+        image = arrays["images"][number]
+        calib = np.zeros((3, 4))
+        calib[:, :3] = published_intrinsics(arrays["calibrations"]["intrinsic"][image["calibration"]])
+        low, high = arrays["seen_offsets"][number : number + 2]
         seen = np.array(arrays["seen"][low:high])
         seen = seen[~seen["hidden"]]
         rows = arrays["annotations"][seen["annotation"]]
-        return ImageAnnotations(
+        annotations = ImageAnnotations(
             labels=rows["label"].astype(np.int64),
             boxes_xywh=seen["box"],
             dims=rows["size"][:, [2, 0, 1]],
@@ -290,6 +274,16 @@ class NuscenesSplit:
             velocity_cam=seen["velocity"],
             is_crowd=np.zeros(len(seen), np.bool_),
         )
+        return ImageRecord(
+            path=self.index.root / self.index.image_name(number),
+            width=int(image["width"]),
+            height=int(image["height"]),
+            sensor=int(image["sensor"]),
+            sample=int(self._position[image["sample"]]),
+            calib=calib,
+            global_from_cam=np.array(image["global_from_cam"]),
+            annotations=annotations,
+        )
 
     def radar(self, position: int) -> Floats:
         """Read the (18, N) radar points of an image, gathered in the camera frame; see FusionSource.
@@ -297,34 +291,29 @@ class NuscenesSplit:
         Raises:
             UserError: a sweep cannot be read, is cut off, or has other fields.
         """
-        sweeps = self._sweeps_of(position)
-        if not sweeps:
-            return np.zeros((len(RADAR_FIELDS), 0))
         arrays = self.index.arrays
-        rows = arrays["radars"][sweeps]
-        pose, calibration = arrays["poses"][rows["pose"]], arrays["calibrations"][rows["calibration"]]
-        global_from_radar = transforms(pose["translation"], pose["rotation"]) @ transforms(
-            calibration["translation"], calibration["rotation"]
-        )
-        cam_from_global = inverses(arrays["images"][int(self.image_rows[position])]["global_from_cam"])
-        points = [read_radar(self.index.root / self.index.radar_name(sweep)) for sweep in sweeps]
-        return accumulate(points, cam_from_global @ global_from_radar)
-
-    def _sweeps_of(self, position: int) -> list[int]:
-        """List the radar sweeps of an image: radar by radar, newest first, without missing files."""
-        image = self.index.arrays["images"][int(self.image_rows[position])]
-        key = self.index.arrays["samples"][image["sample"]]["radars"]
-        prev = self.index.arrays["radars"]["prev"]
-        found: list[int] = []
+        image = arrays["images"][int(self.image_rows[position])]
+        key = arrays["samples"][image["sample"]]["radars"]
+        prev = arrays["radars"]["prev"]
+        sweeps: list[int] = []
         for radar in RADARS_OF_CAMERA[CAMERAS[image["sensor"] - 1]]:
             at = int(key[CHANNELS.index(radar) - FIRST_RADAR])
             for _ in range(self.num_sweeps):
                 if at < 0:
                     break
                 if at not in self._gone:
-                    found.append(at)
+                    sweeps.append(at)
                 at = int(prev[at])
-        return found
+        if not sweeps:
+            return np.zeros((len(RADAR_FIELDS), 0))
+        rows = arrays["radars"][sweeps]
+        pose, calibration = arrays["poses"][rows["pose"]], arrays["calibrations"][rows["calibration"]]
+        global_from_radar = transforms(pose["translation"], pose["rotation"]) @ transforms(
+            calibration["translation"], calibration["rotation"]
+        )
+        cam_from_global = inverses(image["global_from_cam"])
+        points = [read_radar(self.index.root / self.index.radar_name(sweep)) for sweep in sweeps]
+        return accumulate(points, cam_from_global @ global_from_radar)
 
     def ground_truth(self) -> GlobalBoxes:
         """Return all annotations of the ten classes, as the metric takes them."""

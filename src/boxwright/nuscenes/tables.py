@@ -191,8 +191,23 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
     except OSError as error:
         raise UserError(f"cannot read the table {file}: {error.strerror}") from error
     with stream:
+        reader, count = JsonReader(stream), 0
         try:
-            yield from _records(JsonReader(stream), file)
+            if reader.peek(optional=True) != "[":
+                raise UserError(f"{file} is not a table: it does not start with a list of records")
+            reader.skip("[")
+            while (character := reader.peek()) != "]":
+                if character == "," and count:
+                    reader.skip(",")
+                    character = reader.peek()
+                if character != "{":
+                    raise UserError(f"{file} is not a table: after record {count} there is no record but {character!r}")
+                yield reader.value()
+                count += 1
+        except CutOffError as error:
+            raise UserError(f"the table {file} is cut off after record {count}") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"the table {file} is damaged after record {count}: {error}") from error
         except UnicodeDecodeError as error:
             raise UserError(f"the table {file} is no text: {error.reason}") from error
         except OSError as error:
@@ -209,26 +224,6 @@ def blocks(folder: Path, table: str) -> Iterator[list[Record]]:
             block = []
     if block:
         yield block
-
-
-def _records(reader: JsonReader, file: Path) -> Iterator[Record]:
-    count = 0
-    try:
-        if reader.peek(optional=True) != "[":
-            raise UserError(f"{file} is not a table: it does not start with a list of records")
-        reader.skip("[")
-        while (character := reader.peek()) != "]":
-            if character == "," and count:
-                reader.skip(",")
-                character = reader.peek()
-            if character != "{":
-                raise UserError(f"{file} is not a table: after record {count} there is no record but {character!r}")
-            yield reader.value()
-            count += 1
-    except CutOffError as error:
-        raise UserError(f"the table {file} is cut off after record {count}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"the table {file} is damaged after record {count}: {error}") from error
 
 
 def column(block: Sequence[Record], field: str, folder: Path, table: str) -> list[Any]:
