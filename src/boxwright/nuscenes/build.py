@@ -87,6 +87,7 @@ class Sensors:
 def read_samples(folder: Path) -> Samples:
     """Read scenes and samples. Scenes stand in the order of their first sample in the table."""
     scene_records = list(read_table(folder, "scene"))
+    # Scenes are a thousand at most: their records may stay in memory.
     scene_table = TokenTable(token_keys(column(scene_records, "token", folder, "scene")), folder, "scene")
     tokens: list[bytes] = []
     keys, timestamps, scenes = GrowableArray(np.uint64), GrowableArray(np.int64), GrowableArray(np.uint64)
@@ -97,6 +98,8 @@ def read_samples(folder: Path) -> Samples:
         timestamps.append(whole_numbers(block, "timestamp", folder, "sample"))
         scenes.append(token_keys(column(block, "scene_token", folder, "sample")))
     scene = scene_table.resolve(scenes.array(), "sample", "scene_token")
+    # Order of the published conversion: scenes by their first sample in the table, samples of a scene by time,
+    # and where times are equal by their place in the table.
     used, first, which = np.unique(scene, return_index=True, return_inverse=True)
     rank = np.empty(len(used), np.int64)
     rank[np.argsort(first)] = np.arange(len(used))
@@ -143,6 +146,7 @@ def read_sensors(folder: Path, samples: Samples) -> Sensors:
         images[field] = kept[field][pick]
     images["sensor"] = kept["channel"][pick] + 1
     images["pose"] = pose_of[pick]
+    # The published ids of images count in this order, so it is kept beside the sorted one.
     images["row"] = np.arange(len(pick))
     # The pose of a key frame is that of its lidar, else of any sensor, as the published evaluation takes it.
     key = np.flatnonzero(kept["key_frame"])
@@ -152,6 +156,7 @@ def read_sensors(folder: Path, samples: Samples) -> Sensors:
     sweep = np.flatnonzero(kept["key_frame"][radar_at])
     found = radar_at[sweep]
     samples.rows["radars"][kept["sample"][found], kept["channel"][found] - FIRST_RADAR] = sweep
+    # Images of a sample stand together, so that a split and a worker read neighbours.
     order = np.lexsort((images["sensor"], images["sample"]))
     images = images[order]
     samples.rows["cameras"][images["sample"], images["sensor"] - 1] = np.arange(len(images))
@@ -201,7 +206,7 @@ def _fill_pose(made: Array, block: list[Record], folder: Path, table: str) -> No
 
 
 def _intrinsic(record: Record) -> Floats:
-    """(3, 3); NaN where there is none, as radars and lidars have none."""
+    """Read (3, 3); NaN where there is none, as radars and lidars have none."""
     try:
         made = np.array(record.get("camera_intrinsic", ()), np.float64)
     except (TypeError, ValueError):
@@ -221,17 +226,20 @@ def _measured(
         )
         channel = channels[calibration]
         key_frame = np.array(column(block, "is_key_frame", folder, table), bool)
+        # About half of the 2.6 million records of the full data set: camera and lidar sweeps are not kept.
         pick = np.flatnonzero((channel >= 0) & (key_frame | ((channel >= FIRST_RADAR) & (channel < LIDAR_CODE))))
         some = [block[i] for i in pick]
         made = np.zeros(len(some), _MEASURED)
         made["channel"], made["key_frame"], made["calibration"] = channel[pick], key_frame[pick], calibration[pick]
         sample_keys = token_keys(column(some, "sample_token", folder, table))
         made["sample"] = samples.position[samples.table.resolve(sample_keys, table, "sample_token")]
+        # Width and height of a radar are absent, null or 0, as the writer of the tables liked.
         for field in ("width", "height"):  # radars have none
             whole_numbers([record for record in some if record.get(field)], field, folder, table)
             made[field] = [record.get(field) or 0 for record in some]
         made["timestamp"] = whole_numbers(some, "timestamp", folder, table)
         made["token"] = token_keys(column(some, "token", folder, table))
+        # Links are resolved when all records are there, since a sweep may stand before the one it names.
         made["prev"] = token_keys([record.get("prev", "") for record in some])
         made["pose"] = token_keys(column(some, "ego_pose_token", folder, table))
         rows.append(made)
@@ -245,10 +253,12 @@ def _measured(
 
 def _poses(folder: Path, kept: Array) -> tuple[Array, NDArray[np.int32]]:
     """Read the poses that the kept records name, in the order of their table, and find that of each record."""
+    # Poses are as many as records; only those that a kept record names are turned into rows.
     wanted = np.unique(kept["pose"])
     rows, found = GrowableArray(POSE), GrowableArray(np.uint64)
     for block in blocks(folder, "ego_pose"):
         keys = token_keys(column(block, "token", folder, "ego_pose"))
+        # searchsorted points behind the end for keys above the last; the comparison below refuses those.
         at = np.minimum(np.searchsorted(wanted, keys), max(len(wanted) - 1, 0))
         pick = np.flatnonzero(wanted[at] == keys) if len(wanted) else np.zeros(0, np.int64)
         made = np.zeros(len(pick), POSE)
@@ -288,6 +298,7 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
         UserError: a table is missing or damaged, a token points nowhere, a rotation is none, or an annotation has
             several attributes.
     """
+    # Published test versions have no annotations; elsewhere a missing table is a damaged download.
     if folder.name.endswith("test") and not (folder / f"{_TABLE}.json").exists():
         return np.zeros(0, ANNOTATION)
     labels, instances = _instances(folder)
@@ -330,6 +341,7 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
     made["velocity"] = np.nan
     centers = made["center"]
     made["velocity"][known] = (centers[last[known]] - centers[first[known]]) / gap[known, None]
+    # Stable: within a sample the order of the table decides equal cases of the published conversion.
     return made[np.argsort(made["sample"], kind="stable")]
 
 
@@ -355,6 +367,7 @@ def _attribute_of(
     """Find the attribute of each annotation, -1 if it has none."""
     given: list[Any] = column(block, "attribute_tokens", folder, _TABLE)
     for tokens, label, record in zip(given, labels, block, strict=True):
+        # Bicycle racks may hold several attributes, which the metric does not use.
         if len(tokens) > 1 and label != BIKE_RACK:
             raise UserError(
                 f"{folder / _TABLE}.json: record {record.get('token', '?')} has {len(tokens)} attributes, "

@@ -119,6 +119,7 @@ def _missing(index: NuscenesIndex, names: list[str], kind: str) -> Iterator[tupl
 
 def _read(positions: Ints, look: Callable[[int], Problem | None]) -> Iterator[Problem]:
     for start in range(0, len(positions), _BATCH):
+        # Decoding releases the lock of the interpreter: threads use all cores without copies of the index.
         found = in_threads(look, positions[start : start + _BATCH].tolist())
         yield from (problem for problem in found if problem is not None)
 

@@ -87,6 +87,7 @@ def _write(split: NuscenesSplit, stream: TextIO) -> tuple[int, int]:
     rows = split.index.arrays["images"][split.image_rows]
     scenes = split.index.arrays["samples"]["scene"][rows["sample"]]
     videos = np.searchsorted(np.unique(split.index.arrays["samples"]["scene"][split.sample_rows]), scenes) + 1
+    # The published converter sorts images by scene and camera, so that a video stands together.
     order = np.argsort(videos * _SENSORS_A_VIDEO + rows["sensor"], kind="stable")
     stream.write('{"images": ')
     images = _write_list(stream, (_image(split, int(at), int(videos[at])) for at in order))
@@ -152,6 +153,7 @@ def _annotations(split: NuscenesSplit, videos: Array) -> Iterable[dict[str, Any]
         boxes = arrays["annotations"][seen["annotation"]]
         for shown, box in zip(seen, boxes, strict=True):
             used += 1
+            # Track ids count from 1 within a scene, hidden annotations included.
             track = tracks.setdefault(int(box["instance"]), len(tracks) + 1)
             if shown["hidden"]:
                 continue  # its ids stay used, as published

@@ -25,6 +25,7 @@ def rotation_matrices(quaternions: Array) -> Floats:
     """Convert quaternions (..., 4) w, x, y, z to (..., 3, 3); their norm need not be 1 to the last digit."""
     q = np.asarray(quaternions, np.float64)
     w, x, y, z = np.moveaxis(q / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
+    # Written out instead of scipy's Rotation: other roundings would change last bits of the published targets.
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
         (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
@@ -45,6 +46,7 @@ def transforms(translations: Array, quaternions: Array) -> Floats:
 def inverses(rigid: Array) -> Floats:
     """Invert rigid transforms (..., 4, 4): the rotation is transposed, not solved for."""
     made = np.zeros(np.shape(rigid))
+    # A transpose is exact, a solve is not.
     turned = np.swapaxes(np.asarray(rigid)[..., :3, :3], -1, -2)
     made[..., :3, :3] = turned
     made[..., :3, 3] = -np.einsum("...ij,...j->...i", turned, rigid[..., :3, 3])
@@ -89,6 +91,7 @@ def seen_in_images(
     image, annotation = pairs
     rows = annotations[annotation]
     cam_from_global = inverses(images["global_from_cam"])
+    # Depth alone first: many annotations are behind a camera, and corners cost eight times as much.
     depth = (cam_from_global[image, 2, :3] * rows["center"]).sum(1) + cam_from_global[image, 2, 3]
     ahead = (depth > 0) & (rows["label"] != BIKE_RACK)  # no box that is seen has its centre behind the camera
     image, annotation, rows = image[ahead], annotation[ahead], rows[ahead]
@@ -101,9 +104,11 @@ def seen_in_images(
     image, center, camera, pixels, size = image[shown], center[shown], camera[shown], pixels[shown], size[shown]
     made = np.zeros(len(image), SEEN)
     made["annotation"] = annotation[shown]
+    # The 2-D box is the hull of the projected corners, cut at the image border.
     low, high = np.clip(pixels.min(1), 0, size), np.clip(pixels.max(1), 0, size)
     made["box"] = np.concatenate([low, high - low], -1)
     made["location"] = center
+    # The published location is the centre of the bottom face; y points down.
     made["location"][:, 1] += rows["size"][shown, 2] / 2
     made["rotation_y"] = -np.arctan2(axes[shown, 2, 0], axes[shown, 0, 0])
     camera = published_intrinsics(camera)  # the box is cut with all digits, the rest is not
@@ -143,6 +148,7 @@ def hidden_behind_others(boxes_xywh: Floats, depths: Floats, sizes: Floats) -> B
     """
     low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
     inside = ((low[:, None] > low[None]) & (high[:, None] < high[None])).all(-1)
+    # Published rule: nearest point by the smallest side, farthest by the largest, whatever the direction.
     front = depths - sizes.min(-1, initial=np.inf) / 2
     back = depths + sizes.max(-1, initial=-np.inf) / 2
     return (inside & (front[:, None] > back[None])).any(1)
@@ -196,6 +202,7 @@ def suppress(groups: Ints, centers: Floats, corners: Floats, threshold: float, r
         corners: (N, 4, 2) as of `rectangle_corners`.
         threshold: lowest IoU that removes.
     """
+    # Key frames become levels of a third axis twice the reach apart, so one tree answers for all of them.
     apart = np.column_stack((centers, groups * (reach * 2.0)))
     pairs = np.sort(KDTree(apart).query_pairs(reach, output_type="ndarray"), axis=1)
     blocks = [pairs[start : start + _PAIRS_AT_ONCE] for start in range(0, len(pairs), _PAIRS_AT_ONCE)]
@@ -226,6 +233,7 @@ def _crossings(first: Floats, second: Floats) -> tuple[Floats, Bools]:
     along = np.roll(first, -1, axis=1)[:, :, None] - start
     across = np.roll(second, -1, axis=1)[:, None] - other
     slope = _cross(along, across)
+    # Infinity instead of a slope near 0: the crossing lands at 0 along both edges and is masked below.
     safe = np.where(np.abs(slope) > _TOLERANCE, slope, np.inf)
     at_first = _cross(other - start, across) / safe
     at_second = _cross(other - start, along) / safe
@@ -239,6 +247,7 @@ def _hull_area(points: Floats, counted: Bools) -> Floats:
     number = counted.sum(axis=1)
     middle = (points * counted[..., None]).sum(axis=1) / np.maximum(number, 1)[:, None]
     points = points - middle[:, None]
+    # The corners of a convex polygon stand in the order of their angle around any inner point.
     angle = np.where(counted, np.arctan2(points[..., 1], points[..., 0]), np.inf)
     order = np.argsort(angle, axis=1)
     # Points that do not count stand last; each becomes the first one, so that it spans no area.

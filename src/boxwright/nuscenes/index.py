@@ -74,6 +74,7 @@ class IndexFolder:
 
     def keep(self, meta: Mapping[str, Any], identity: str, key: str) -> Path:
         """Give the folder its name, unless another process was first, and remove older ones of the same identity."""
+        # A checksum of each file notices a half-written or damaged index.
         sums = {file.name: _checksum(file) for file in sorted(self.path.glob("*.npy"))}
         (self.path / _META).write_text(json.dumps({**meta, "checksums": sums}), encoding="utf-8")
         target = self._parent / f"{identity}-{key}"
@@ -206,6 +207,7 @@ def open_nuscenes(
     root = Path(root).expanduser().absolute()
     folder = version_folder(root, version)
     parent = cache_dir or user_cache_dir() / "nuscenes"
+    # Identity is the folder, key its content: an edit replaces the old index instead of leaving it on the disk.
     identity = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
     key = tables_digest(folder, _TABLES)
     kept = read_folder(parent / f"{identity}-{key}")
@@ -225,6 +227,7 @@ def open_nuscenes(
 def _build(folder: Path, made: IndexFolder) -> list[str]:
     """Read the tables and write the arrays; returns the names of the scenes."""
     samples = read_samples(folder)
+    # Annotations first and freed at once: with the sensors they would be the peak of memory.
     annotations = read_annotations(folder, samples)
     offsets = np.searchsorted(annotations["sample"], np.arange(len(samples.rows) + 1)).astype(np.int64)
     made.write("annotations", annotations)
@@ -255,6 +258,7 @@ def _write_seen(made: IndexFolder, images: Array, intrinsics: Array, offsets: In
     for start in range(0, len(offsets) - 1, _SAMPLES_AT_ONCE):
         stop = min(start + _SAMPLES_AT_ONCE, len(offsets) - 1)
         low, high = np.searchsorted(images["sample"], (start, stop))
+        # A copy in memory: rows of a few samples, which are indexed many times below.
         rows = np.array(annotations[offsets[start] : offsets[stop]])
         part = images[low:high]
         # Every image with every annotation of its sample: how many each has, and where in its sample a pair stands.
@@ -263,6 +267,7 @@ def _write_seen(made: IndexFolder, images: Array, intrinsics: Array, offsets: In
         annotation = np.arange(len(image)) + np.repeat(first_of - (np.cumsum(each) - each), each)
         seen, of = seen_in_images(part, intrinsics[part["calibration"]], rows, (image, annotation))
         ends = np.searchsorted(of, np.arange(len(part) + 1))
+        # An object hides others of the same image only.
         for first, last in pairwise(ends):
             some = seen[first:last]
             some["hidden"] = hidden_behind_others(some["box"], some["location"][:, 2], rows["size"][some["annotation"]])

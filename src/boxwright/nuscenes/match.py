@@ -102,6 +102,7 @@ def inside_racks(samples: Ints, centers: Floats, racks: BikeRacks) -> Bools:
         centers: (N, 3).
         racks: any number of them.
     """
+    # Sorted racks make the racks of a box an interval: no loop over key frames.
     order = racks.samples.argsort(kind="stable")
     first = np.searchsorted(racks.samples, samples, "left", sorter=order)
     counts = np.searchsorted(racks.samples, samples, "right", sorter=order) - first
@@ -206,11 +207,13 @@ def _close_pairs(
     # One line holds all key frames one after another, by x; candidates of a prediction are an interval of it.
     low = min(centers[:, 0].min(), truth_centers[:, 0].min())
     high = max(centers[:, 0].max(), truth_centers[:, 0].max())
+    # Key frames stand so far apart on the line that no interval reaches into another one.
     pitch = high - low + 4 * reach
     line = samples * pitch + (centers[:, 0] - low)
     truth_line = truth_samples * pitch + (truth_centers[:, 0] - low)
     order, truth_order = line.argsort(), truth_line.argsort()
     line, truth_line = line[order], truth_line[truth_order]
+    # Rounding of the line's coordinate grows with its length; the exact distance below decides.
     margin = reach * 1.001 + 4 * np.spacing(max(abs(line[-1]), abs(truth_line[-1]), pitch))
     first = np.searchsorted(truth_line, line - margin, "left")
     counts = np.searchsorted(truth_line, line + margin, "right") - first
@@ -259,9 +262,11 @@ def _defer(cursors: Ints, ends: Ints, truth: Ints) -> tuple[Ints, Ints]:
         wanted = truth[cursors[asking]]
         cursors[asking] += 1
         before = holder[wanted]
+        # Lowest number is best prediction: an annotation keeps the smallest of all that ask in this round.
         np.minimum.at(holder, wanted, asking)
         accepted = holder[wanted] == asking
         sent_away = before[accepted]
+        # Who was refused, and who lost its place to a better one, ask their next nearest in the next round.
         asking = np.concatenate((asking[~accepted], sent_away[sent_away < nobody]))
         asking = asking[cursors[asking] < ends[asking]]
     taken = (holder < nobody).nonzero()[0]

@@ -58,6 +58,7 @@ class Curve:
 
     def average_precision(self) -> float:
         """Average the precision above 0.1, at recalls above 0.1; from 0 to 1 but for rounding."""
+        # Precision below 0.1 counts as 0 and the rest is scaled back to 0..1, as published.
         above = np.maximum(self.precision[_FIRST:] - MIN_PRECISION, 0)
         return float(above.mean()) / (1 - MIN_PRECISION)
 
@@ -83,6 +84,7 @@ def make_curve(matched: Bools, scores: Floats, errors: Floats, num_truth: int) -
         return Curve.empty()
     hits = matched.cumsum().astype(np.float64)
     recall = hits / num_truth
+    # Interpolated, not the running maximum of COCO: precision may rise again along recall.
     precision = np.interp(RECALLS, recall, hits / np.arange(1, len(hits) + 1), right=0)
     confidence = np.interp(RECALLS, recall, scores, right=0)
     rising = scores[matched][::-1]  # np.interp wants an ascending abscissa
@@ -343,6 +345,7 @@ def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResul
         DISTANCES,
     )
     scores = found.boxes.scores[best_first]
+    # A match belongs to the range of its annotation, so a prediction across the border is no false one.
     truth_ranges, own_ranges = _range_of(truth.distances), _range_of(found.distances)[turns]
     range_truth = np.bincount(truth_ranges, minlength=len(RANGE_EDGES) - 1)
     curves: list[Curve] = []
@@ -355,6 +358,7 @@ def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResul
         by_range.append(_split_by_range(ranges, matched, scores, errors, range_truth))
     at_error_distance = DISTANCES.index(ERROR_DISTANCE)
     undefined = UNDEFINED.get(CLASS_NAMES[label], ())
+    # Adding NaN marks what is not defined without touching the numbers beside it.
     defined = np.array([np.nan if name in undefined else 0.0 for name in ERROR_NAMES])
     nothing_there = np.where(range_truth == 0, np.nan, 0.0)
     range_aps = [[curve.average_precision() for curve in row] for row in by_range]

@@ -44,6 +44,7 @@ def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the radar sweep {file}: {error.strerror}") from error
+    # The points begin right behind the line break of the DATA line; only the first bytes can hold it.
     start = content.find(b"\n", content.find(b"\nDATA ", 0, _LONGEST_HEADER) + 1) + 1
     if start <= 0 or b"\nDATA " not in content[:_LONGEST_HEADER]:
         raise UserError(f"{file} is no .pcd file, or it is cut off: its header has no DATA line")
@@ -58,6 +59,7 @@ def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
     points = np.empty((len(RADAR_FIELDS), count), np.float32)
     for number, name in enumerate(RADAR_FIELDS):
         points[number] = rows[name]
+    # The devkit takes a NaN in the first point for an empty sweep, whatever follows.
     if count and np.isnan(points[:, 0]).any():
         return points[:, :0]
     if not filtered:
@@ -113,10 +115,12 @@ def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Floats) -> Flo
         return np.zeros((len(RADAR_FIELDS), 0))
     points = np.concatenate(sweeps, 1).astype(np.float64)
     of = np.repeat(np.arange(len(sweeps)), [sweep.shape[1] for sweep in sweeps])
+    # A point is dropped only if both x and y are small, as in the devkit.
     far = (np.abs(points[:2]) >= TOO_CLOSE).any(0)
     points, matrices = points[:, far], cam_from_radar[of[far]]
     turn = matrices[:, :3, :3]
     points[:3] = (np.einsum("nij,jn->ni", turn, points[:3]) + matrices[:, :3, 3]).T
+    # Radar measures velocity in its horizontal plane: the third component is 0, so two columns suffice.
     velocity = np.einsum("nij,jn->in", turn[:, :, :2], points[[_VX, _VY]])
     points[_VX], points[_VY] = velocity[0], velocity[2]
     return points

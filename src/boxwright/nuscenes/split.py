@@ -99,6 +99,7 @@ def scenes_of_split(split: str, scenes: Sequence[str], folder: Path) -> list[str
         raise UserError(f"{folder} has no split {split}; there are {', '.join((*names, EVERYTHING))}")
     chosen = [scene for scene in scenes if scene in wanted]
     if not chosen:
+        # A message that names where the scenes are saves a look into the tables.
         there = [name for name in names if name != split and _has(name, scenes, folder, own)]
         other = f"; its scenes are in {', '.join(there)}" if there else ""
         raise UserError(f"{folder} has no scene of the split {split}{other}")
@@ -133,6 +134,7 @@ def _wanted(split: str, scenes: Sequence[str], version: str) -> frozenset[str]:
         return official_scenes(split)
     if version.endswith("test"):
         return frozenset(scenes if split == "test" else ())
+    # Same shares as a usual 80 / 20 division; a single scene is train, since training needs one.
     held_out = max(len(scenes) // 5, 1) if len(scenes) > 1 else 0
     first = len(scenes) - held_out
     parts = {"train": scenes[:first], "mini_train": scenes[:first], "val": scenes[first:], "mini_val": scenes[first:]}
@@ -191,6 +193,7 @@ class NuscenesSplit:
         gone = absent(index, "radar", sweeps)
         if len(gone) and not index.allow_missing:
             raise self._missing(index.radar_name(int(gone[0])), len(gone), "radar sweeps")
+        # A set, as a worker asks it for each sweep.
         self._gone = frozenset(gone.tolist())
         self._position = np.full(len(rows), -1, np.int64)
         self._position[self.sample_rows] = np.arange(len(self.sample_rows))
@@ -214,6 +217,7 @@ class NuscenesSplit:
         """Return (N,) ids that the published conversion gives the images: from 1, in the order of visits."""
         images = self.index.arrays["images"][self.image_rows]
         ids = np.empty(len(images), np.int64)
+        # The published converter visits samples in order and their cameras as the table lists them.
         ids[np.lexsort((images["row"], images["sample"]))] = np.arange(1, len(images) + 1)
         return ids
 
@@ -348,5 +352,6 @@ class NuscenesSplit:
         """Return (S, 3) metres, global frame: where the car was at each key frame, by its lidar's pose."""
         poses = self.index.arrays["samples"]["pose"][self.sample_rows]
         made = np.array(self.index.arrays["poses"]["translation"][poses])
+        # A key frame without any record has no pose; NaN leaves its boxes out of every range.
         made[poses < 0] = np.nan
         return made

@@ -57,6 +57,7 @@ RADAR_FIELDS = (
     "vx_rms",
     "vy_rms",
 )
+# A channel is known by its position in CHANNELS: 0..5 cameras (sensor id less 1), 6..10 radars, 11 the lidar.
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 LIDAR = "LIDAR_TOP"
 CHANNELS = (*CAMERAS, *RADARS, LIDAR)
@@ -93,6 +94,8 @@ BIKE_RACK = 10
 """Label of bicycle racks, which are no class but take part in the metric."""
 BIKE_RACK_CATEGORY = "static_object.bicycle_rack"
 
+# Rows of the index: 4-byte positions into other arrays instead of 32-character tokens, an eighth of the memory;
+# 8-byte floats, since the published numbers are written with all their digits.
 POSE = np.dtype([("translation", "f8", 3), ("rotation", "f8", 4)])
 CALIBRATION = np.dtype([("translation", "f8", 3), ("rotation", "f8", 4), ("intrinsic", "f8", (3, 3))])
 SAMPLE = np.dtype([("scene", "i4"), ("timestamp", "i8"), ("pose", "i4"), ("cameras", "i4", 6), ("radars", "i4", 5)])

@@ -82,6 +82,7 @@ def to_global(
     channel = np.arange(len(ATTRIBUTE_NAMES))
     of_family = (channel >= start[:, None]) & (channel < stop[:, None])
     centers = locations.copy()
+    # y points down, so up is minus; the published code goes up by the whole height.
     centers[:, 1] -= dims[:, 0] / (2 if fixed else 1)
     boxes = SeenBoxes(
         samples=samples,
@@ -213,6 +214,7 @@ def _rotations(global_from_cam: Floats, images: Ints, rotation_y: Floats, *, upr
     turns = Rotation.from_rotvec(np.multiply.outer(rotation_y, [0.0, 1.0, 0.0]))
     if upright:
         turns = turns * Rotation.from_rotvec([np.pi / 2, 0.0, 0.0])
+    # Quaternions of the images, indexed by box: a Rotation of each box would be made of as many matrices.
     of_images = cameras.as_quat()[images]
     return (Rotation.from_quat(of_images) * turns).as_quat(scalar_first=True)
 
@@ -270,6 +272,7 @@ def _boxes(rows: list[Any], token: str, position: int) -> GlobalBoxes:
         tokens, names, attributes, scores, *lists = zip(*map(itemgetter(*_FIELDS), rows), strict=True)
     except (KeyError, TypeError) as error:
         raise _BadBoxesError(f"each box needs the entries {', '.join(_FIELDS)}") from error
+    # Tokens inside boxes are redundant; where they disagree one of them is wrong, and guessing would hide it.
     if set(tokens) != {token}:
         raise _BadBoxesError(f"a box names another sample_token, {next(one for one in tokens if one != token)!r}")
     centers, sizes, rotations, velocities = (
@@ -285,6 +288,7 @@ def _boxes(rows: list[Any], token: str, position: int) -> GlobalBoxes:
         labels=_indices(names, _LABELS, "detection_name"),
         centers=centers,
         sizes=sizes,
+        # Unit ones keep their bits, so that a file that was written and read again measures the same.
         rotations=rotations / np.where(np.abs(length - 1) > _UNIT, length, 1),
         velocities=velocities,
         attributes=_indices(attributes, _ATTRIBUTES, "attribute_name"),
