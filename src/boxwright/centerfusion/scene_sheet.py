@@ -191,7 +191,7 @@ def _draw_title(strip: Image, frame: KeyFrame, num_predictions: int | None, opti
     counts = [f"{len(frame.truth)} annotated"] if frame.truth is not None else []
     if num_predictions is not None:
         counts += [f"{num_predictions} predicted", f"score from {options.score_threshold:.2f}"]
-    text = "   ".join(counts)
+    text = ", ".join(counts)
     left = strip.shape[1] - text_width(text, small) - round(8 * unit)
     draw_text(strip, text, left, top + round(0.95 * large) - round(0.95 * small), small, LETTERING)
 
@@ -206,7 +206,7 @@ def _draw_scales(strip: Image, unit: float, *, with_radar: bool) -> None:
         left += side + round(7 * unit)
         left += draw_text(strip, name.replace("_", " "), left, text_top, size, LETTERING) + round(22 * unit)
     if with_radar:
-        length, farthest, text = round(220 * unit), f"{FAR_COLOR:.0f} m", "radar depth  0 m"
+        length, farthest, text = round(220 * unit), f"{FAR_COLOR:.0f} m", "radar depth 0 m"
         right = strip.shape[1] - round(14 * unit) - text_width(farthest, size)
         strip[top : top + side, right - length : right] = depth_colors(np.linspace(0, FAR_COLOR, length))
         draw_text(strip, farthest, right + round(8 * unit), text_top, size, LETTERING)

@@ -73,7 +73,7 @@ class PredictionWriter:
                 self._video.add(drawn)
 
     def _free_name(self, frame: Frame) -> str:
-        """The file's name without suffix; files of the same name from different folders get a number."""
+        """Return the file's name without suffix, numbered where files of different folders have the same name."""
         wished = frame.path.stem if frame.path else "array"
         name, count = wished, 1
         while self._names_taken.setdefault(name, frame.path) != frame.path:
@@ -82,7 +82,7 @@ class PredictionWriter:
         return name
 
     def _save_labels(self, stem: str, result: Result) -> None:
-        """Class, centre and size as fractions of the image, and the score where asked for: one box a line."""
+        """Write one box per line: class, centre and size as fractions of the image, and the score where asked for."""
         height, width = result.image_size
         lines: list[str] = []
         for (left, top, right, bottom), score, label in zip(result.boxes, result.scores, result.labels, strict=True):
@@ -100,6 +100,7 @@ class PredictionWriter:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _save_crops(self, frame: Frame, stem: str, result: Result) -> None:
+        """Write the part of the image around each box."""
         height, width = frame.image.shape[:2]
         for i, (box, label) in enumerate(zip(result.boxes, result.labels, strict=True)):
             centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * CROP_GAIN + CROP_PAD / 2
@@ -119,13 +120,13 @@ class PredictionWriter:
 
 
 def _json_rows(frame: Frame, result: Result) -> list[dict[str, Any]]:
-    """COCO results form (box as left, top, width, height), with the file and the name of the class beside it."""
+    """Make rows of COCO results (box as left, top, width, height), with the file and the name of the class."""
     stem = frame.path.stem if frame.path else ""
-    place: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file": str(frame.path)}
+    source: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file": str(frame.path)}
     if frame.number is not None:
-        place["frame"] = frame.number
+        source["frame"] = frame.number
     return [
-        place
+        source
         | {
             "category_id": int(label),
             "category": result.names[int(label)],
