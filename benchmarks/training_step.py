@@ -103,7 +103,7 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
     """Build network, loss, optimizer and a batch; return the function that does one step."""
     import torch
 
-    from boxwright.engine.precision import resolve
+    from boxwright.engine.device import resolve
     from boxwright.yolo.build import build_model
     from boxwright.yolo.loss import YoloLoss
     from boxwright.yolo.settings import LossConfig
@@ -129,8 +129,7 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
 
 def tuned_update(model: DetectionModel) -> Callable[[], None]:
     """The engine's own optimizer, clipping and EMA."""
-    from boxwright.engine.ema import ModelEma
-    from boxwright.engine.optim import clip_gradients, make_optimizer
+    from boxwright.engine.optim import ModelEma, clip_gradients, make_optimizer
     from boxwright.settings.base import OptimConfig
 
     optimizer = make_optimizer(model, OptimConfig(lr0=1e-4), weight_decay=5e-4)

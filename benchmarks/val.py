@@ -26,8 +26,7 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex, Record
 from boxwright.data.structures import Detections
 from boxwright.engine.allocator import keep_large_buffers
-from boxwright.engine.device import select_device
-from boxwright.engine.precision import resolve
+from boxwright.engine.device import resolve, select_device
 from boxwright.metrics.coco import CocoEvaluator, CocoTruth, truth_for
 from boxwright.metrics.confusion import ConfusionEvaluator
 from boxwright.yolo.evaluation import Speeds, evaluate

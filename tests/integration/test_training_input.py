@@ -14,7 +14,7 @@ from torch import Tensor
 import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.data.structures import Batch
-from boxwright.engine.callbacks import Callback, Place, StartReport
+from boxwright.engine.callbacks import Callback, Progress, StartReport
 from boxwright.engine.task import StepLoss
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
@@ -190,7 +190,7 @@ def test_a_run_in_the_folder_of_another(settings: dict[str, Any], caplog: pytest
     """One that ends before it has saved leaves no checkpoint of the run before, which --resume would take for its."""
 
     class Faulty(Callback):
-        def on_train_batch_start(self, place: Place, batch: Batch) -> None:
+        def on_train_batch_start(self, progress: Progress, batch: Batch) -> None:
             raise ValueError("stop")
 
     first = start(settings, name="same")

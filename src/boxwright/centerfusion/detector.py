@@ -29,7 +29,7 @@ from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.warp import affine_map, inverse
 from boxwright.data.images import read_image
 from boxwright.data.letterbox import Image
-from boxwright.engine.precision import resolve
+from boxwright.engine.device import resolve
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import RADAR_FIELDS, Detections3d
 

@@ -18,9 +18,8 @@ from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import FusionBatch, RawHeads
-from boxwright.engine.distributed import World
+from boxwright.engine.distributed import World, synchronise_norms
 from boxwright.engine.schedule import CENTERNET, ScheduleRules
-from boxwright.engine.sync_norm import synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.nuscenes.metric import SHORT_ERRORS
 from boxwright.nuscenes.split import NuscenesSplit

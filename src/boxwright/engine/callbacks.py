@@ -1,6 +1,6 @@
-"""Callbacks: code of the user, and the logs of a run, told of it at fixed points.
+"""Callbacks: code of the user, and the loggers of a run, called at fixed points.
 
-The points have the names of those that YOLOv5 published (spec B6, 25). Three differ:
+The points have the names of those that YOLOv5 published (docs/spec/yolov5.md, B6, 25). Three differ:
 
 * `on_params_update` is not here. Settings are frozen when a run begins, so there is nothing to announce later;
   `on_pretrain_routine_start` gets them as the network and the data have changed them.
@@ -9,15 +9,23 @@ The points have the names of those that YOLOv5 published (spec B6, 25). Three di
 * `optimizer_step` and `on_before_zero_grad` were published as names that nothing called; here they are called.
 
 Callbacks run in the first process only. One that raises stops the run, see `Hooks`.
+
+An installed package offers a callback in its pyproject.toml:
+
+    [project.entry-points."boxwright.callbacks"]
+    my-log = "my_package.log:MyLog"
+
+where MyLog is a subclass of `Callback`, or a function, that takes no arguments. It is loaded only where a run names it
+(`--callbacks my-log`), so that what is installed changes no run by itself.
 """
 
-from __future__ import annotations
-
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, Self
 
 from torch import Tensor, nn
 
@@ -31,117 +39,81 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """Args:
-    folder: of the run.
-    config: all settings, final.
-    """
+    """A run before its network is on a device."""
 
     folder: Path
-    config: TrainingConfig
+    config: TrainingConfig  # all settings, final
 
 
 @dataclass(frozen=True, slots=True)
-class StartReport:
-    """Args:
-    folder, config: as in `RunReport`.
-    model: the network on its device. It is the one that is trained: who changes it changes the run.
-    history: rows of results.csv of the epochs done before; empty at a first start.
-    steps_done: steps done before, over all epochs.
-    steps: steps of an epoch.
-    """
+class StartReport(RunReport):
+    """A run before its first step."""
 
-    folder: Path
-    config: TrainingConfig
-    model: nn.Module
-    history: Sequence[Mapping[str, float]]
-    steps_done: int
-    steps: int
+    model: nn.Module  # the network that is trained, on its device: changing it changes the run
+    history: Sequence[Mapping[str, float]]  # rows of results.csv of the epochs done before; empty at a first start
+    steps_done: int  # done before, over all epochs
+    steps: int  # steps per epoch
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run stands.
+class Progress:
+    """Where a run stands."""
 
-    Args:
-        epoch, epochs: running epoch from 0, and how many there are.
-        step, steps: batches of it done, and how many there are.
-    """
+    epoch: int  # running epoch, from 0
+    epochs: int  # of the whole run
+    step: int  # batches of this epoch that are done
+    steps: int  # steps per epoch
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
+    @property
+    def steps_done(self) -> int:
+        """Count the steps over all epochs."""
+        return self.epoch * self.steps + self.step
 
 
 @dataclass(frozen=True, slots=True)
-class StepReport:
-    """Args:
-    epoch, epochs, step, steps: as in `Place`.
-    losses: mean of each loss over the epoch so far.
-    rates: learning rate of each parameter group.
-    batch_size: images a step.
-    recent: median of each loss over the newest 20 steps.
-    cost: time and memory of a step of the first process.
-    """
+class StepReport(Progress):
+    """Numbers of the newest steps."""
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    losses: Mapping[str, float]
-    rates: Sequence[float]
-    batch_size: int
-    recent: Mapping[str, float]
-    cost: StepCost
+    losses: Mapping[str, float]  # mean of each loss over the epoch so far
+    rates: Sequence[float]  # learning rate of each parameter group
+    batch_size: int  # images per step
+    recent: Mapping[str, float]  # median of each loss over the newest 20 steps
+    cost: StepCost  # time and memory of a step of the first process
 
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """Args:
-    epoch, epochs: the epoch that ended, from 0, and how many there are.
-    history: rows of results.csv up to and with this epoch.
-    score: validation, if there was one.
-    improved: it is the best so far.
-    """
+    """An epoch that has ended."""
 
-    epoch: int
-    epochs: int
-    history: Sequence[Mapping[str, float]]
-    score: Score | None
-    improved: bool
+    epoch: int  # from 0
+    epochs: int  # of the whole run
+    history: Sequence[Mapping[str, float]]  # rows of results.csv up to and with this epoch
+    score: Score | None  # of the validation, if there was one
+    improved: bool  # the best fitness so far
 
 
 @dataclass(frozen=True, slots=True)
 class SaveReport:
-    """Args:
-    epoch: the epoch that ended, from 0.
-    paths: checkpoints written after it.
-    """
+    """Checkpoints written after an epoch."""
 
-    epoch: int
+    epoch: int  # the epoch that ended, from 0
     paths: Sequence[Path]
 
 
 @dataclass(frozen=True, slots=True)
 class EndReport:
-    """Args:
-    folder: of the run; `weights/best.pt` is there if anything was validated.
-    epochs_done: of the whole run.
-    history: rows of results.csv.
-    best_epoch: from 0, and its fitness.
-    reason: why it ended before its last epoch; empty: it did not.
-    """
+    """A run that has ended."""
 
-    folder: Path
-    epochs_done: int
-    history: Sequence[Mapping[str, float]]
-    best_epoch: int
+    folder: Path  # its `weights/best.pt` is there if anything was validated
+    epochs_done: int  # of the whole run
+    history: Sequence[Mapping[str, float]]  # rows of results.csv
+    best_epoch: int  # from 0
     best_fitness: float
-    reason: str
+    reason: str  # why it ended before its last epoch; empty: it did not
 
 
 class Callback:
-    """Hears of a run. Every method does nothing; override those that are wanted.
+    """Base class of callbacks. Every method does nothing; override those that are wanted.
 
     They are listed in the order in which they are called. Set `stop_training` to a reason at any time: the run ends
     after the running epoch, is validated and saved, and can be resumed.
@@ -150,61 +122,61 @@ class Callback:
     stop_training: str = ""
 
     def on_pretrain_routine_start(self, report: RunReport) -> None:
-        """The data has been read and the run folder is made; the network is not on its device yet."""
+        """Run when the data has been read and the folder is made; the network is not on its device yet."""
 
     def on_pretrain_routine_end(self, report: StartReport) -> None:
-        """Loaders and optimizer are there, a resumed state is restored, plots of the data are drawn."""
+        """Run when loaders and optimizer exist, a resumed state is restored, plots of the data are drawn."""
 
     def on_train_start(self, report: StartReport) -> None:
-        """The first step comes next, also of a resumed run. Not called where no epoch is left."""
+        """Run before the first step, also of a resumed run. Not called where no epoch is left."""
 
-    def on_train_epoch_start(self, place: Place) -> None:
-        """The first step of an epoch comes next, or of what was left of it when the run was stopped."""
+    def on_train_epoch_start(self, progress: Progress) -> None:
+        """Run before the first step of an epoch, or of what was left of it when the run was stopped."""
 
-    def on_train_batch_start(self, place: Place, batch: AnyBatch) -> None:
-        """A step comes next. The batch is still on the host."""
+    def on_train_batch_start(self, progress: Progress, batch: AnyBatch) -> None:
+        """Run before a step. The batch is still on the host."""
 
-    def on_before_zero_grad(self, place: Place) -> None:
-        """The weights have been updated; the gradients, clipped, are still in the parameters."""
+    def on_before_zero_grad(self, progress: Progress) -> None:
+        """Run after an update of the weights; the gradients, clipped, are still in the parameters."""
 
-    def optimizer_step(self, place: Place) -> None:
-        """The weights and their average have been updated. Not every batch does that."""
+    def optimizer_step(self, progress: Progress) -> None:
+        """Run after an update of the weights and their average. Not every batch does that."""
 
-    def on_train_batch_end(self, place: Place, losses: Tensor) -> None:
-        """A step is done. `losses`: (number of losses,) on the device; to look at them is to wait for it."""
+    def on_train_batch_end(self, progress: Progress, losses: Tensor) -> None:
+        """Run after a step. `losses`: (number of losses,) on the device; reading them waits for it."""
 
     def on_step_report(self, report: StepReport) -> None:
-        """Some steps are done; called every 20 steps and at the end of an epoch."""
+        """Run every 20 steps and at the end of an epoch."""
 
-    def on_train_epoch_end(self, place: Place) -> None:
-        """All steps of an epoch are done; validation comes next, if it is due."""
+    def on_train_epoch_end(self, progress: Progress) -> None:
+        """Run after all steps of an epoch; validation comes next, if it is due."""
 
-    def on_val_start(self, place: Place) -> None:
-        """Validation during training comes next. That of best.pt at the end of a run is not told."""
+    def on_val_start(self, progress: Progress) -> None:
+        """Run before a validation during training. That of best.pt at the end of a run calls no hooks."""
 
     def on_val_batch_start(self, batch: AnyBatch) -> None:
-        """A batch is validated next. Where several processes train, it holds the first one's share of the images."""
+        """Run before a batch is validated. Of several processes, it holds the first one's share of the images."""
 
     def on_val_image_end(self, path: Path, detections: Any) -> None:
-        """An image is done: what was found, on the host, in its own pixels."""
+        """Run for each image with what was found, on the host, in its own pixels."""
 
     def on_val_batch_end(self, batch: AnyBatch, detections: Sequence[Any]) -> None:
-        """All images of a batch are done."""
+        """Run after all images of a batch."""
 
     def on_val_end(self, score: Score) -> None:
-        """Validation is done."""
+        """Run after a validation."""
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
-        """An epoch has been trained and, where due, validated. last.pt comes next."""
+        """Run when an epoch has been trained and, where due, validated. last.pt comes next."""
 
     def on_model_save(self, report: SaveReport) -> None:
-        """Checkpoints of an epoch are written."""
+        """Run when the checkpoints of an epoch are written."""
 
     def on_train_end(self, report: EndReport) -> None:
-        """The last epoch is done, or the run stops early; not after a signal or a mistake."""
+        """Run after the last epoch or an early stop; not after a signal or an error."""
 
     def teardown(self) -> None:
-        """The run ends, whether well or not; called once, last."""
+        """Run once, last, whether the run ended well or not."""
 
 
 class CallbackError(UserError):
@@ -212,21 +184,17 @@ class CallbackError(UserError):
 
 
 class Hooks:
-    """The callbacks of a run. As a context it tells `teardown` at its end, once.
-
-    Args:
-        callbacks: told in this order.
-    """
+    """The callbacks of a run, called in their order. As a context it calls `teardown` at its end, once."""
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
         self.callbacks = callbacks
         self._torn_down = False
 
-    def tell(self, hook: Callable[Concatenate[Callback, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def notify(self, hook: Callable[Concatenate[Callback, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a hook, given as a method of `Callback`, of every callback.
 
         Raises:
-            CallbackError: one of them raised; those after it are not told. KeyboardInterrupt and SystemExit pass.
+            CallbackError: one of them raised; those after it are not called. KeyboardInterrupt and SystemExit pass.
         """
         for callback in self.callbacks:
             _call(callback, hook.__name__, *args, **kwargs)
@@ -235,15 +203,15 @@ class Hooks:
         """Call the hooks of each image, then that of the batch."""
         detections = tuple(detections)
         for path, found in zip(batch.paths, detections, strict=True):
-            self.tell(Callback.on_val_image_end, path, found)
-        self.tell(Callback.on_val_batch_end, batch, detections)
+            self.notify(Callback.on_val_image_end, path, found)
+        self.notify(Callback.on_val_batch_end, batch, detections)
 
     @property
     def stop_reason(self) -> str:
-        """Why the first callback that wants the run to end wants it; empty: none does."""
+        """Return why the first callback that wants the run to end wants it; empty: none does."""
         return next((callback.stop_training for callback in self.callbacks if callback.stop_training), "")
 
-    def __enter__(self) -> Hooks:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -251,19 +219,78 @@ class Hooks:
             return
         self._torn_down = True
         failed: CallbackError | None = None
-        for callback in self.callbacks:  # all are told, also after one that raises
+        for callback in self.callbacks:  # all of them, also after one that raises
             try:
                 _call(callback, "teardown")
             except CallbackError as raised:
                 failed = failed or raised
-        if failed is not None and error is None:  # what has already gone wrong is the news
+        if failed is not None and error is None:  # an earlier error matters more
             raise failed
 
 
 def _call(callback: Callback, hook: str, *args: object, **kwargs: object) -> None:
+    """Call a hook; what it raises becomes a CallbackError."""
     try:
         getattr(callback, hook)(*args, **kwargs)
     except Exception as error:
         said = " ".join(str(error).split())  # one line
         text = f"{type(error).__name__}: {said}" if said else type(error).__name__
         raise CallbackError(f"callback {type(callback).__name__} raised in {hook}: {text}") from error
+
+
+GROUP = "boxwright.callbacks"
+MLFLOW = EntryPoint("mlflow", "boxwright.engine.mlflow_log:MlflowLog", GROUP)
+
+
+def named_callbacks(names: Sequence[str]) -> list[Callback]:
+    """Make the callbacks of these names.
+
+    Raises:
+        UserError: nothing of that name is installed, it cannot be loaded, or it is named twice.
+    """
+    offered = {point.name: point for point in (*entry_points(group=GROUP), MLFLOW)}
+    for name in names:
+        if name not in offered:
+            raise UserError(
+                f"there is no callback {name!r} to be named in callbacks; there are {', '.join(sorted(offered))}"
+            )
+        if list(names).count(name) > 1:
+            raise UserError(f"callback {name!r} is named twice in callbacks")
+    callbacks: list[Callback] = []
+    for point in (offered[name] for name in names):
+        what = f"callback {point.name!r} ({point.value})"
+        try:
+            callback = point.load()()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+        callbacks.append(_checked(callback, what))
+    return callbacks
+
+
+def checked_callbacks(callbacks: Sequence[object], num_processes: int) -> tuple[Callback, ...]:
+    """Check callbacks given as objects, which a run of several processes sends to them.
+
+    Raises:
+        UserError: one is no callback, or there are several processes and it cannot be sent to them.
+    """
+    if isinstance(callbacks, Callback):
+        raise UserError("callbacks is a list of callbacks, not a callback by itself: write callbacks=[...]")
+    checked = tuple(_checked(callback, f"callbacks[{number}]") for number, callback in enumerate(callbacks))
+    for callback in checked if num_processes > 1 else ():
+        try:
+            pickle.dumps(callback)
+        except Exception as error:
+            raise UserError(
+                f"callback {type(callback).__name__} cannot be sent to the {num_processes} processes of this run "
+                f"({error}); its class has to stand in a module, and what it holds has to be picklable"
+            ) from error
+    return checked
+
+
+def _checked(callback: object, what: str) -> Callback:
+    """Refuse an object that is no callback."""
+    if not isinstance(callback, Callback):
+        raise UserError(f"{what} is of type {type(callback).__name__}, not a subclass of engine.callbacks.Callback")
+    return callback

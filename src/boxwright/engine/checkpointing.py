@@ -1,18 +1,16 @@
-"""Everything a run needs to go on as if it had never stopped, to and from one file.
+"""The state of a run, to and from one file, from which it resumes as if it had never stopped.
 
 `last.pt` holds the whole state; `best.pt` only averaged weights. best.pt is written before last.pt: a run killed
-between the two goes on from the older last.pt and writes the same best.pt again.
+between the two resumes from the older last.pt and writes the same best.pt again.
 """
 
-from __future__ import annotations
-
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from torch import Tensor
 
 from boxwright.checkpoints.native import load_checkpoint, save_checkpoint
-from boxwright.engine.state import RunState
 from boxwright.errors import UserError
 from boxwright.settings.load import dump
 
@@ -20,33 +18,51 @@ if TYPE_CHECKING:
     from boxwright.engine.trainer import Trainer
 
 
-def save_last(trainer: Trainer, path: Path) -> None:
+@dataclass(slots=True)
+class RunState:
+    """The state of a run that is not weights: where it stands and what it has measured."""
+
+    epoch: int = 0  # the running epoch
+    step: int = 0  # batches of it that are done
+    last_update: int = -1  # global step of the newest optimizer step; -1 before the first
+    loss_sum: Tensor | None = None  # of the loss items over the running epoch, on the device; None at its start
+    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])  # rows of results.csv
+    class_maps: list[float] = field(default_factory=list[float])  # of the last validation; weigh images
+    fitness: list[float] = field(default_factory=list[float])  # of all validations, in their order
+
+
+def save_last(trainer: "Trainer", path: Path) -> None:
     """Write the whole state of a run."""
-    content = _described(trainer) | {
+    state, parameters = trainer.state, trainer.task.model.named_parameters()
+    # Plain values only: the closed reader of checkpoints knows no class of this package.
+    run = {one.name: getattr(state, one.name) for one in fields(state)}
+    run["loss_sum"] = None if state.loss_sum is None else state.loss_sum.detach().cpu()
+    content = _description(trainer) | {
         "state_dict": trainer.task.model.state_dict(),
         "ema": trainer.ema.module.state_dict(),
         "engine": {
-            "run": trainer.state.to_plain(),
+            "run": run,
             "ema_updates": trainer.ema.updates,
             "optimizer": trainer.optimizer.state_dict(),
             "scaler": trainer.scaler.state_dict(),
             "best_fitness": trainer.stopping.best_fitness,
             "best_epoch": trainer.stopping.best_epoch,
             "criterion": trainer.task.criterion.state_dict(),
-            "gradients": _gradients(trainer),
+            # What was gathered since the last optimizer step; nothing right after one.
+            "gradients": {name: p.grad for name, p in parameters if p.grad is not None},
         },
     }
     save_checkpoint(path, content)
 
 
-def save_weights(trainer: Trainer, path: Path) -> None:
+def save_weights(trainer: "Trainer", path: Path) -> None:
     """Write averaged weights only, for use and for fine-tuning."""
     row = trainer.state.history[-1] if trainer.state.history else {}
-    save_checkpoint(path, _described(trainer) | {"state_dict": trainer.ema.module.state_dict(), "metrics": dict(row)})
+    save_checkpoint(path, _description(trainer) | {"state_dict": trainer.ema.module.state_dict(), "metrics": dict(row)})
 
 
 def load_run(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that a run can go on from.
+    """Read a checkpoint that a run can resume from.
 
     Raises:
         UserError: missing, damaged, or a file of weights only.
@@ -57,8 +73,8 @@ def load_run(path: Path) -> dict[str, Any]:
     return content
 
 
-def restore(trainer: Trainer, content: dict[str, Any]) -> None:
-    """Put a run into the state that `save_last` wrote."""
+def restore(trainer: "Trainer", content: dict[str, Any]) -> None:
+    """Restore the state that `save_last` wrote."""
     engine = content["engine"]
     trainer.task.model.load_state_dict(content["state_dict"])
     trainer.ema.module.load_state_dict(content["ema"])
@@ -67,7 +83,7 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
     trainer.scaler.load_state_dict(engine["scaler"])
     trainer.task.criterion.load_state_dict(engine["criterion"])
     trainer.stopping.best_fitness, trainer.stopping.best_epoch = engine["best_fitness"], engine["best_epoch"]
-    trainer.state = RunState.from_plain(engine["run"])
+    trainer.state = RunState(**engine["run"])
     if trainer.state.loss_sum is not None:
         trainer.state.loss_sum = trainer.state.loss_sum.to(trainer.device)
     parameters = dict(trainer.task.model.named_parameters())
@@ -75,10 +91,6 @@ def restore(trainer: Trainer, content: dict[str, Any]) -> None:
         parameters[name].grad = gradient.to(parameters[name])
 
 
-def _described(trainer: Trainer) -> dict[str, Any]:
+def _description(trainer: "Trainer") -> dict[str, Any]:
+    """Describe model and run, as every checkpoint does."""
     return {"model": trainer.task.describe_model(), "config": dump(trainer.config), "epoch": trainer.state.epoch}
-
-
-def _gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Gradients gathered since the last optimizer step; none if there are none to keep."""
-    return {name: p.grad for name, p in trainer.task.model.named_parameters() if p.grad is not None}

@@ -1,8 +1,12 @@
-"""The name of a device, as users type it, to a torch device."""
+"""Where and how a run computes: device, precision and threads."""
 
-from __future__ import annotations
-
+import os
 import re
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -36,7 +40,7 @@ def select_device(name: str) -> torch.device:
 
 
 def count_processes(device: str, nproc: int) -> int:
-    """How many processes of this machine a run is meant to have: one for each of several GPUs, or `nproc`.
+    """Count the processes that a run is to have on this machine: one for each of several GPUs, or `nproc`.
 
     Raises:
         UserError: the two do not agree, or a GPU is named twice or not there.
@@ -56,7 +60,7 @@ def count_processes(device: str, nproc: int) -> int:
 
 
 def device_of_rank(device: str, world: World) -> torch.device:
-    """The device of one of several processes: the CPU for all, or a GPU for each.
+    """Select the device of one of several processes: the CPU for all, or a GPU for each.
 
     Args:
         device: as for `select_device`; empty or cuda: as many GPUs as there are processes; several: `0,1`.
@@ -84,6 +88,84 @@ def device_of_rank(device: str, world: World) -> torch.device:
 
 
 def _made_current(device: torch.device) -> torch.device:
-    """What is pickled and gathered goes by the current GPU, so that each process needs its own."""
+    """Make a GPU the current one of this process: objects are gathered through the current GPU."""
     torch.cuda.set_device(device)
     return device
+
+
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a step computes. Weights stay fp32; bf16 and fp16 are used inside autocast only."""
+
+    name: PrecisionName
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _DTYPES[self.name]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Enter the context of the forward pass and the loss."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def make_scaler(self) -> torch.amp.GradScaler:
+        """Scale the loss in fp16, whose small gradients would underflow; elsewhere a scaler that does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+def resolve(precision: str, device: torch.device) -> Policy:
+    """Choose the policy for a setting on a device.
+
+    Args:
+        precision: fp32, bf16, fp16, or auto: bf16 on CPUs with AVX512-BF16 or AMX and on GPUs that have it, else fp32
+            on the CPU and fp16 on a GPU.
+        device: where the step runs.
+
+    Raises:
+        UserError: fp16 on the CPU, where PyTorch has no fast fp16 kernels, or an unknown name.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            # is_bf16_supported() alone counts emulation; compute capability 8 is the first with bf16 units.
+            precision = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+        else:
+            precision = "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+    if precision not in _DTYPES:
+        raise UserError(f"precision '{precision}' is not known; give auto, fp32, bf16 or fp16")
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("precision fp16 needs a GPU; on the CPU give auto, bf16 or fp32")
+    return Policy(precision, device)  # type: ignore[arg-type]  # checked against _DTYPES above
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set[str]())
+    return not flags.isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
+@contextmanager
+def one_core_left(device: torch.device) -> Generator[None]:
+    """Train on the CPU with all cores but one, which loads images; OMP_NUM_THREADS, where it is set, decides instead.
+
+    The threads of an operator wait for each other many times a step, spinning. Where another process holds one of their
+    cores they wait for whole time slices: on two cores that both had other work too, a step of two threads took up to
+    25 times as long as one of one thread. The number may not depend on that of the loader's workers: a sum over
+    two threads has other bits than a sum over one, and a resume with other workers must give the same.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, before - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,27 +1,88 @@
-"""Several processes that train one model: who this one is, and what they tell each other.
+"""Several processes that train one model: who this one is, what they exchange, and batch norm over all of them.
 
-A process that was not started as one of several is `World()`: one process, no process group, and everything below
-gives back what it was given. Source: PyTorch's torch.distributed and the environment that torchrun sets. What is not
-here: starting processes (jobs/launch.py), what outlives a restart (job_board.py).
+A process that was not started as one of several is `World()`: one process, no process group, and every method
+returns what it was given. Source: PyTorch's torch.distributed and the environment that torchrun sets. What is not
+here: starting processes (launch.py).
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Generator, Iterable
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from boxwright.engine.launcher_store import launcher_store, store_of_this_start
+from boxwright.errors import UserError
+
+_CALL = "boxwright call"
+_SECONDS_TO_MEET = 600.0
+_PAUSE = 0.05
+
+
+def launcher_store(seconds: float = 30) -> TCPStore | None:
+    """Connect to the store of torchrun (PyTorch's TCPStore), which lives as long as torchrun itself.
+
+    Args:
+        seconds: the longest that a request waits.
+
+    Returns:
+        None where there is no torchrun.
+    """
+    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not host or not port:
+        return None
+    timeout = timedelta(seconds=seconds)
+    try:
+        return TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
+    except RuntimeError:  # its machine is gone
+        return None
+
+
+def store_of_this_start(store: TCPStore, rank: int, size: int) -> PrefixStore:
+    """Return the part of the store that only the processes see that were started together with this one.
+
+    When torchrun starts processes anew, its store still holds the addresses of those before, so that a new process may
+    try to reach a dead one. Restarts are not numbered alike on all machines. So the ranks of a start agree on a name of
+    their own: the first rank calls a new one, each other answers, the first lists the answers, and who is not in the
+    list has answered a call of before and looks for a newer one.
+
+    Raises:
+        UserError: they do not all come.
+    """
+    own, end = uuid.uuid4().hex, time.monotonic() + _SECONDS_TO_MEET
+    if rank == 0:
+        store.set(_CALL, own)
+        answers = [f"{own} {other}" for other in range(1, size)]
+        _until(lambda: store.check(answers), end)
+        store.set(f"{own} list", " ".join(store.get(answer).decode() for answer in answers))
+        return PrefixStore(own, store)
+    call = ""
+    while True:
+        _until(lambda: store.check([_CALL]) and store.get(_CALL).decode() != call, end)  # noqa: B023  # used at once
+        call = store.get(_CALL).decode()
+        store.set(f"{call} {rank}", own)
+        _until(lambda: store.check([f"{call} list"]) or store.get(_CALL).decode() != call, end)  # noqa: B023
+        if store.check([f"{call} list"]) and own in store.get(f"{call} list").decode().split():
+            return PrefixStore(call, store)
+
+
+def _until(done: Callable[[], bool], end: float) -> None:
+    """Wait for a condition until a time."""
+    while not done():
+        if time.monotonic() > end:
+            raise UserError(f"not all processes of this run have started within {_SECONDS_TO_MEET:.0f} seconds")
+        time.sleep(_PAUSE)
+
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)  # others wait so long while one reads the data or measures the best weights
+TIMEOUT = timedelta(hours=2)  # others wait so long while one reads the data or measures the best weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +90,20 @@ class World:
     """The processes of a run, which torch calls ranks.
 
     Every method is called by all of them, in the same order. Host values go by gloo, also where tensors go by nccl.
-
-    Args:
-        rank, size: number of this process, and how many there are.
-        local_rank, local_size: the same among those of this machine.
     """
 
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
+    rank: int = 0  # number of this process
+    size: int = 1  # processes of the run
+    local_rank: int = 0  # number of this process on its machine
+    local_size: int = 1  # processes of this machine
 
     @property
     def is_first(self) -> bool:
-        """This is the one that prints, writes and measures."""
+        """Whether this is the one that prints, writes and measures."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of a tensor over all ranks, without gradient; nothing waits for the device."""
+        """Sum a tensor over all ranks, without gradient; nothing waits for the device."""
         if self.size == 1:
             return values
         total = values.detach().clone()
@@ -54,7 +111,7 @@ class World:
         return total
 
     def largest(self, number: int) -> int:
-        """The largest of a whole number of each rank."""
+        """Return the largest of a whole number of each rank."""
         if self.size == 1:
             return number
         highest = torch.tensor(number)
@@ -62,7 +119,7 @@ class World:
         return int(highest)
 
     def all(self, value: T) -> list[T]:
-        """The value of every rank, by rank. It is pickled."""
+        """Gather the value of every rank, by rank. It is pickled."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -70,7 +127,7 @@ class World:
         return cast("list[T]", values)
 
     def at_first(self, value: T) -> list[T]:
-        """The value of every rank, by rank, at the first; an empty list elsewhere. It is pickled."""
+        """Gather the value of every rank, by rank, at the first; an empty list elsewhere. It is pickled."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -78,7 +135,7 @@ class World:
         return cast("list[T]", values) if self.is_first else []
 
     def from_first(self, value: T) -> T:
-        """The value of the first rank. It is pickled."""
+        """Return the value of the first rank. It is pickled."""
         if self.size == 1:
             return value
         values = [value]
@@ -96,7 +153,7 @@ class World:
             tensor.copy_(values)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         self.largest(0)
 
     @contextmanager
@@ -106,17 +163,17 @@ class World:
             self.wait()
         try:
             yield
-        finally:  # also after a mistake, which the others then find for themselves
+        finally:  # also after an error, which the others then find for themselves
             if not self.local_rank:
                 self.wait()
 
     def loader_workers(self, wanted: int) -> int:
-        """So many loader processes, but over all ranks of this machine no more than it has cores."""
+        """Limit the loader processes of a rank: over all ranks of this machine no more than it has cores."""
         return min(wanted, max((os.cpu_count() or 1) // self.local_size, 1))
 
 
 def read_world() -> World:
-    """Who this process is, from the environment that torchrun, or another launcher of its kind, has set."""
+    """Read who this process is from the environment that torchrun, or another launcher of its kind, has set."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
@@ -131,13 +188,107 @@ def joined(world: World) -> Generator[None]:
         yield
         return
     has_gpu = torch.cuda.is_available() and dist.is_nccl_available()
-    backend, store = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", launcher_store(PATIENCE.total_seconds())
+    backend, store = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", launcher_store(TIMEOUT.total_seconds())
     if store is None:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=TIMEOUT)
     else:
         own = store_of_this_start(store, world.rank, world.size)
-        dist.init_process_group(backend, timeout=PATIENCE, store=own, rank=world.rank, world_size=world.size)
+        dist.init_process_group(backend, timeout=TIMEOUT, store=own, rank=world.rank, world_size=world.size)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+_PIXELS = (0, 2, 3)  # all dimensions of (B, C, H, W) but the channels
+
+
+def synchronise_norms(model: nn.Module, world: World, device: torch.device) -> None:
+    """Replace every batch norm below a module by one over all ranks, with the same parameters and statistics."""
+    if world.size == 1:
+        return
+    for name, module in list(model.named_children()):
+        if not isinstance(module, nn.BatchNorm2d):
+            synchronise_norms(module, world, device)
+        elif device.type == "cpu":
+            setattr(model, name, _CpuSyncNorm(module, world))
+        else:
+            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(module))
+
+
+class _CpuSyncNorm(nn.BatchNorm2d):
+    """A batch norm that takes mean and variance of the pixels of all ranks; a rank may have no image.
+
+    torch.nn.SyncBatchNorm has no kernel for the CPU. Source: Ioffe and Szegedy, 2015 (arXiv:1502.03167), whose gradient
+    is written out with sums over all ranks; the idea as in torch.nn.SyncBatchNorm (BSD-3-Clause).
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, world: World) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+        self.train(norm.training)
+        self.world = world
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        y, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps, self.world)
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.num_batches_tracked.add_(1)
+            unbiased = variance * count / (count - 1).clamp(min=1)  # of a single pixel nothing is known
+            self.running_mean.mul_(1 - self.momentum).add_(self.momentum * mean)
+            self.running_var.mul_(1 - self.momentum).add_(self.momentum * unbiased)
+        return y
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) * weight + bias, in float32 with sums in float64, as torch's own on the CPU.
+
+    The gradient is that of the sum of the losses of all ranks.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, world: World
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wide = x.float()
+        pixels = wide.new_tensor([x.numel() // x.shape[1]], dtype=torch.float64)
+        total = world.sum(torch.cat((_per_channel(wide), pixels)))
+        count = total[-1]  # differs from rank to rank: the last batch of an epoch may not be full
+        mean = total[:-1] / count
+        centred = wide - _spread(mean)
+        variance = world.sum(_per_channel(centred.square())) / count
+        inverse = (variance + eps).rsqrt()
+        normal = centred.mul_(_spread(inverse))
+        ctx.save_for_backward(normal, weight, inverse, count)
+        ctx.world = world
+        ctx.mark_non_differentiable(mean, variance, count)
+        y = normal * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+        return y.to(x.dtype), mean.float(), variance.float(), count
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        normal, weight, inverse, count = ctx.saved_tensors
+        # x moves its own output, and through mean and variance those of all pixels of its channel: the two means
+        # that are taken off.
+        grad = grad_outputs[0].float()
+        of_bias, of_weight = _per_channel(grad), _per_channel(grad * normal)
+        along_mean, along_spread = (ctx.world.sum(torch.cat((of_bias, of_weight))) / count).chunk(2)
+        of_x = (grad - _spread(along_mean) - normal * _spread(along_spread)) * _spread(inverse * weight)
+        return of_x.to(grad_outputs[0].dtype), of_weight.to(weight.dtype), of_bias.to(weight.dtype), None, None
+
+
+def _per_channel(x: Tensor) -> Tensor:
+    """Sum (B, C, H, W) to (C,) in float64, so that the order of ranks and pixels does not matter."""
+    return x.sum(dim=_PIXELS, dtype=torch.float64)
+
+
+def _spread(of_channels: Tensor) -> Tensor:
+    """Shape (C,) to (1, C, 1, 1)."""
+    return of_channels.float().view(1, -1, 1, 1)

@@ -2,36 +2,121 @@
 own launcher, as torchrun would.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from torch.distributed import DistError  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from boxwright.engine.allocator import keep_large_buffers
-from boxwright.engine.distributed import joined, read_world
-from boxwright.engine.interrupt import EXIT_CODES
-from boxwright.engine.job_board import one_voice
+from boxwright.engine.distributed import World, joined, launcher_store, read_world
+from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import UserError
+
+_FOLDER = "boxwright run folder"  # keys in the store of the launcher, which outlives a restart
+_ERROR = "boxwright user error"
+_SECONDS = 3.0  # how long a user error of another process is waited for
+
+
+def remember_folder(folder: Path) -> None:
+    """Store the run folder for a restart; called by the first rank."""
+    store = launcher_store()
+    if store is not None:
+        store.set(_FOLDER, os.fsencode(folder.absolute()).decode("utf-8", "surrogateescape"))
+
+
+def folder_before_restart() -> Path | None:
+    """Find the run folder that this job already has, if torchrun has started its processes anew."""
+    store = launcher_store()
+    if store is None or not store.check([_FOLDER]):
+        return None
+    return Path(os.fsdecode(store.get(_FOLDER)))
+
+
+@contextmanager
+def only_first_rank(world: World) -> Generator[None]:
+    """Let only the first rank print; print a user error once across ranks, the others exit with code 2.
+
+    Raises:
+        UserError: found here first; or the connection to another rank is lost.
+        SystemExit: code 2, another rank prints the error.
+    """
+    if world.size == 1:
+        yield
+        return
+    logger = logging.getLogger("boxwright")
+    level = logger.level
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout if world.is_first else nowhere):
+        if not world.is_first:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        except UserError as error:
+            if _is_printed_elsewhere(str(error)):
+                time.sleep(1)  # the launcher ends all ranks when one ends: let the other one print first
+                raise SystemExit(2) from error
+            raise
+        except RuntimeError as error:
+            if not _is_lost_connection(error):
+                raise
+            if _wait_for_user_error():
+                raise SystemExit(2) from error
+            raise UserError(
+                f"rank {world.rank} lost the connection to another process of this run, which ended or was killed; "
+                "if torchrun does not start it again: boxwright train --resume goes on from the last checkpoint"
+            ) from error
+        finally:
+            logger.setLevel(level)
+
+
+def _is_printed_elsewhere(text: str) -> bool:
+    """Whether another rank prints this user error; if not, it is taken down that this one does."""
+    store, key = launcher_store(), f"{_ERROR} {_attempt()}"
+    return store is not None and store.compare_set(key, "", text) == text.encode() and store.add(f"{key} count", 1) > 1
+
+
+def _wait_for_user_error() -> bool:
+    """Whether another rank finds a user error within a few seconds."""
+    store, end = launcher_store(), time.monotonic() + _SECONDS
+    try:
+        while store is not None and time.monotonic() < end:
+            if store.check([f"{_ERROR} {_attempt()}"]):
+                return True
+            time.sleep(0.1)
+    except RuntimeError:  # the store is gone
+        pass
+    return False
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether torch has lost another rank: gloo raises plain RuntimeErrors, whose words differ by version."""
+    words = str(error).lower()
+    return isinstance(error, DistError) or "gloo" in words or "connection" in words
+
+
+def _attempt() -> str:
+    """Return the number of restarts so far."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
 
 _SECONDS_TO_SAVE = 600  # after a signal, before processes are killed
 Job = Callable[..., Path]  # (world, *arguments), a function of a module: it is looked up by name in other processes
 
 
 def is_launched() -> bool:
-    """This process is one of those that torchrun, or another launcher of its kind, has started."""
+    """Whether torchrun, or another launcher of its kind, has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or read_world().size > 1
 
 
@@ -46,8 +131,8 @@ def run_job(job: Job, num_processes: int, *arguments: Any) -> Path:
         what the first process returned.
 
     Raises:
-        UserError: a mistake, or a process died.
-        SystemExit: a mistake that another process has told, or a signal.
+        UserError: something is wrong, or a process died.
+        SystemExit: another process prints the user error, or a signal ended the job.
     """
     if num_processes > 1 and not is_launched():
         return _start(job, num_processes, arguments)
@@ -57,11 +142,12 @@ def run_job(job: Job, num_processes: int, *arguments: Any) -> Path:
             f"the settings ask for {num_processes} processes, but torchrun has started {world.local_size} on this "
             "machine: leave out --nproc and lists of GPUs"
         )
-    with one_voice(world), joined(world):
+    with only_first_rank(world), joined(world):
         return job(world, *arguments)
 
 
 def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
+    """Start the processes and wait for them; return what the first one returned."""
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -75,16 +161,24 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
     sys.stdout.flush()
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SECONDS_TO_SAVE))  # 30, which a large step may take
     try:
-        with _shared_cores(num_processes), _silent_launcher():
+        with _share_cores(num_processes), _silence_launcher():
             return elastic_launch(launch, _work)(job, *arguments)[0]
     except SignalException as error:
         raise SystemExit(EXIT_CODES.get(error.sigval, 128 + error.sigval)) from None
     except ChildFailedError as error:
-        _tell(error)
+        rank, failure = error.get_first_failure()
+        if failure.exitcode in (2, *EXIT_CODES.values()):  # it has printed why
+            raise SystemExit(failure.exitcode) from None
+        signal_name = failure.signal_name() if failure.exitcode < 0 else ""
+        how = f"was killed by {signal_name}" if signal_name else f"ended with code {failure.exitcode}"
+        raise UserError(
+            f"process {rank} of this run {how}, so that all were ended; go on from the last checkpoint with: "
+            "boxwright train --resume, if it had saved one"
+        ) from None
 
 
 def _work(job: Job, *arguments: Any) -> Path:
-    """What each process does: the same as one that the command line has started."""
+    """Run the job in one of the processes, as one that the command line has started."""
     keep_large_buffers()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("boxwright").setLevel(logging.INFO)
@@ -100,21 +194,9 @@ def _work(job: Job, *arguments: Any) -> Path:
         raise SystemExit(1) from None
 
 
-def _tell(failed: ChildFailedError) -> NoReturn:
-    """Leave as the process that failed first has left, or say how it died."""
-    rank, failure = failed.get_first_failure()
-    if failure.exitcode in (2, *EXIT_CODES.values()):  # it has said why
-        raise SystemExit(failure.exitcode) from None
-    how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with code {failure.exitcode}"
-    raise UserError(
-        f"process {rank} of this run {how}, so that all were ended; go on from the last checkpoint with: "
-        "boxwright train --resume, if it had saved one"
-    ) from None
-
-
 @contextmanager
-def _shared_cores(num_processes: int) -> Generator[None]:
-    """Give each process its part of the cores, unless the user has said how many threads there are."""
+def _share_cores(num_processes: int) -> Generator[None]:
+    """Share the cores among the processes, unless the user has set the number of threads."""
     name = "OMP_NUM_THREADS"
     if name in os.environ:
         yield
@@ -127,8 +209,8 @@ def _shared_cores(num_processes: int) -> Generator[None]:
 
 
 @contextmanager
-def _silent_launcher() -> Generator[None]:
-    """What matters of the launcher's own log is told in one sentence; its signal handlers go when it goes."""
+def _silence_launcher() -> Generator[None]:
+    """Silence the launcher's own log, whose news become one sentence; restore the signal handlers it replaces."""
     silent = ("torch.distributed.elastic", "torch.multiprocessing")
     named = [*silent, *(name for name in logging.root.manager.loggerDict if name.startswith(silent))]  # own levels
     loggers = [logging.getLogger(name) for name in named]

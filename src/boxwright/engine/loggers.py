@@ -1,8 +1,7 @@
-"""Where the course of a run is told: console, results.csv, events.jsonl, TensorBoard. All hear the same reports."""
-
-from __future__ import annotations
+"""Training loggers: console, results.csv, events.jsonl, TensorBoard, log.log."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport, StepReport
 from boxwright.engine.meters import StepCost
-from boxwright.engine.text_log import TextLog
-
-_V3_LOSSES = (("giou", "box"), ("obj", "obj"), ("cls", "cls"))
 
 
 class ResultsCsv(Callback):
-    """The published results.csv: rewritten as a whole and renamed, so that it never disagrees with the checkpoint."""
+    """Writes the published results.csv as a whole and renames it, so that it never disagrees with the checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,19 +31,19 @@ class ResultsCsv(Callback):
         self._write(report.history)
 
     def _write(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Replace the file; the first row names the columns."""
         lines = [",".join(history[0])]
-        lines += [",".join(_cell(name, row[name]) for name in history[0]) for row in history]
+        lines += [
+            ",".join(str(int(row[name])) if name == "epoch" else f"{row[name]:.6g}" for name in history[0])
+            for row in history
+        ]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         os.replace(temporary, self.path)
 
 
-def _cell(name: str, value: float) -> str:
-    return str(int(value)) if name == "epoch" else f"{value:.6g}"
-
-
 class EventsJsonl(Callback):
-    """One json object a line: what happened when."""
+    """Appends one JSON object per line: what happened when."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,9 +54,9 @@ class EventsJsonl(Callback):
         self._append("resume" if report.steps_done else "start", {"epochs_done": len(report.history)})
 
     def on_step_report(self, report: StepReport) -> None:
-        place = {"epoch": report.epoch, "step": report.step}
+        at = {"epoch": report.epoch, "step": report.step}
         losses = {"losses": dict(report.losses), "recent": dict(report.recent), "rates": report.rates}
-        self._append("step", place | losses | asdict(report.cost))
+        self._append("step", at | losses | asdict(report.cost))
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
         self._append("epoch", dict(report.history[-1]) | {"improved": report.improved})
@@ -70,16 +66,17 @@ class EventsJsonl(Callback):
             self._append("end", {})
 
     def _append(self, event: str, values: dict[str, Any]) -> None:
+        """Append a line. The file is closed each time: a process that is killed loses nothing."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, "time": round(time.time(), 3)} | values) + "\n")
 
 
 class TensorBoard(Callback):
-    """Scalars of an epoch, and under `cost/` the time and memory of its steps.
+    """Writes the scalars of each epoch, and under `cost/` the time and memory of its steps.
 
     Args:
         folder: where the event file goes.
-        tags: makes them of a row of results.csv; by default each column under its own name, as published.
+        tags: gives tags and values of a row of results.csv; by default each column under its own name, as published.
     """
 
     def __init__(self, folder: Path, tags: Callable[[Mapping[str, float]], Mapping[str, float]] = dict) -> None:
@@ -108,32 +105,8 @@ class TensorBoard(Callback):
             self._writer.close()
 
 
-def logs_of_run(folder: Path, *, as_v3: bool = False) -> tuple[Callback, ...]:
-    """The logs that every run has, in its folder and on the console; `as_v3`: TensorBoard with tags of YOLOv3-SPP."""
-    return (
-        ResultsCsv(folder / "results.csv"),
-        EventsJsonl(folder / "events.jsonl"),
-        TensorBoard(folder, v3_tags if as_v3 else dict),
-        TextLog(folder / "log.log"),
-        ConsoleLog(),
-    )
-
-
-def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
-    """What YOLOv3-SPP published in TensorBoard (spec A1), of a row of results.csv."""
-    losses = {f"train/{name}_loss": row[f"train/{column}_loss"] for name, column in _V3_LOSSES}
-    return {
-        **losses,
-        "train/loss": sum(losses.values()),
-        "learning_rate": row["x/lr0"],
-        "mAP@[IoU=0.50:0.95]": row["metrics/COCO_AP"],
-        "mAP@[IoU=0.5]": row["metrics/COCO_AP50"],
-        "mAR@[IoU=0.50:0.95]": row["metrics/COCO_AR100"],
-    }
-
-
 class ConsoleLog(Callback):
-    """A progress bar over the run on a terminal; one line an epoch either way."""
+    """Shows a progress bar over the run on a terminal, and prints one line per epoch."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -150,7 +123,7 @@ class ConsoleLog(Callback):
         self._start = self._mark = (report.steps_done, time.perf_counter())
 
     def on_step_report(self, report: StepReport) -> None:
-        done = report.epoch * report.steps + report.step
+        done = report.steps_done
         steps, seconds = done - self._mark[0], time.perf_counter() - self._mark[1]
         self._images_per_second = steps * report.batch_size / max(seconds, 1e-9)
         self._newest = report
@@ -185,11 +158,71 @@ class ConsoleLog(Callback):
             self._progress.stop()
 
     def _pace(self, report: StepReport) -> str:
-        """Rate, speed of the running epoch, a step's time, memory, and the time left at the pace of the run so far."""
-        done = report.epoch * report.steps + report.step
+        """Format rate, speed of the epoch, time of a step, memory, and the time left at the pace of the run so far."""
+        done = report.steps_done
         seconds = time.perf_counter() - self._start[1]
         left = (report.epochs * report.steps - done) * seconds / max(done - self._start[0], 1)
         speed = f"{self._images_per_second:.1f} img/s"
         step = f"step {report.cost.seconds:.3g} s, {report.cost.wait_share:.0%} of it waiting for data"
         memory = f"{report.cost.memory / 2**30:.1f} GiB"
         return f"lr {report.rates[-1]:.2g}  {speed}  {step}  {memory}  left {timedelta(seconds=round(left))}"
+
+
+# Tracebacks of user errors, which are printed as one sentence: they go to log.log and to no other handler.
+_ERRORS = logging.getLogger("boxwright.user_errors")
+_FORMAT = logging.Formatter("%(asctime)s %(message)s")
+
+
+class TextLog(Callback):
+    """Appends plain lines with the time, and every warning of the run, to a text file; a resumed run appends to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._own = logging.Logger(
+            f"boxwright.log {path}", logging.INFO
+        )  # not in the tree: no other handler gets its lines
+        self._file: logging.FileHandler | None = None
+
+    def on_train_start(self, report: StartReport) -> None:
+        self._file = logging.FileHandler(self.path, encoding="utf-8")
+        self._file.setFormatter(_FORMAT)
+        self._own.addHandler(self._file)
+        logging.getLogger("boxwright").addHandler(self._file)
+        _ERRORS.propagate = False
+        _ERRORS.setLevel(logging.INFO)
+        _ERRORS.addHandler(self._file)
+        self._own.info(f"resumed after epoch {len(report.history)}" if report.steps_done else "start")
+
+    def on_step_report(self, report: StepReport) -> None:
+        losses = "  ".join(f"{name} {value:.5g}" for name, value in report.losses.items())
+        at = f"epoch {report.epoch + 1}/{report.epochs}, step {report.step}/{report.steps}"
+        self._own.info("%s  %s  lr %.4g", at, losses, report.rates[-1])
+
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
+        metrics = report.score.metrics if report.score else {}
+        values = "  ".join(f"{name} {value:.5f}" for name, value in metrics.items()) or "not validated"
+        best = "  best so far" if report.improved else ""
+        self._own.info("epoch %d/%d done  %s%s", report.epoch + 1, report.epochs, values, best)
+
+    def teardown(self) -> None:
+        if self._file is None:
+            return
+        self._own.info("end")
+        logging.getLogger("boxwright").removeHandler(self._file)
+        _ERRORS.removeHandler(self._file)
+        self._own.removeHandler(self._file)
+        self._file.close()
+        self._file = None
+
+
+def default_loggers(
+    folder: Path, tags: Callable[[Mapping[str, float]], Mapping[str, float]] = dict
+) -> tuple[Callback, ...]:
+    """Make the loggers that every run has; `tags` of TensorBoard."""
+    return (
+        ResultsCsv(folder / "results.csv"),
+        EventsJsonl(folder / "events.jsonl"),
+        TensorBoard(folder, tags),
+        TextLog(folder / "log.log"),
+        ConsoleLog(),
+    )

@@ -1,8 +1,8 @@
-"""What a step costs and how losses run, smoothed: median of a window and mean of all, without waiting for the device.
+"""Meters: what a step costs and how losses run, smoothed by median and mean, without waiting for the device.
 
 The device is waited for where a meter is read, which the trainer does every 20 steps. Source: the smoothed value and
-metric logger of detection references (spec A8): window of 20; median, mean, global mean, largest, newest. Sums and
-gathered values over several processes are not here but in distributed.py.
+metric logger of detection references (docs/spec/yolov3-spp.md, A8): median of a window of 20, mean of all. Sums over
+several processes are not here but in distributed.py.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class Smoothed:
-    """A series of numbers.
-
-    Args:
-        window: how many of the newest `median`, `mean` and `largest` look at.
-    """
+    """A series of numbers: the median of the newest `window` ones, the mean of all."""
 
     def __init__(self, window: int = WINDOW) -> None:
         self.values: deque[float] = deque(maxlen=window)
@@ -41,24 +37,12 @@ class Smoothed:
         self.count += 1
 
     @property
-    def newest(self) -> float:
-        return self.values[-1] if self.values else 0.0
-
-    @property
     def median(self) -> float:
         return statistics.median(self.values) if self.values else 0.0
 
     @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values) if self.values else 0.0
-
-    @property
-    def largest(self) -> float:
-        return max(self.values, default=0.0)
-
-    @property
     def global_mean(self) -> float:
-        """Mean of all values, also those that have left the window."""
+        """Return the mean of all values, also those that have left the window."""
         return self.total / max(self.count, 1)
 
 
@@ -69,11 +53,11 @@ class RecentLosses:
         self._items: deque[Tensor] = deque(maxlen=window)
 
     def update(self, items: Tensor) -> None:
-        """items: (number of losses,), detached."""
+        """Take the losses of a step: (number of losses,), detached."""
         self._items.append(items)
 
     def medians(self) -> Sequence[float]:
-        """Median of each loss over the window. Waits for the device."""
+        """Return the median of each loss over the window; waits for the device."""
         if not self._items:
             return []
         return torch.stack(tuple(self._items)).float().quantile(0.5, dim=0).tolist()
@@ -81,24 +65,17 @@ class RecentLosses:
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """What a step of this process costs.
+    """What a step of this process costs."""
 
-    Args:
-        seconds: median of the newest 20 steps, from asking for the batch to the end of the step on the device.
-        mean_seconds: mean over the run since it was started or resumed.
-        wait_seconds, mean_wait_seconds: the part of it in which the loader was waited for.
-        memory: most bytes taken so far: of tensors on a GPU, else of the process.
-    """
-
-    seconds: float
-    mean_seconds: float
-    wait_seconds: float
+    seconds: float  # median of the newest 20 steps, from asking for the batch to the end of the step on the device
+    mean_seconds: float  # over the run since it was started or resumed
+    wait_seconds: float  # median of the part that was spent waiting for the loader
     mean_wait_seconds: float
-    memory: int
+    memory: int  # most bytes taken so far: of tensors on a GPU, else of the process
 
     @property
     def wait_share(self) -> float:
-        """0..1: how much of the time went into waiting for data."""
+        """Return how much of the time, 0..1, went into waiting for data."""
         return self.mean_wait_seconds / self.mean_seconds if self.mean_seconds else 0.0
 
 
@@ -117,15 +94,16 @@ class StepClock:
         self._unread: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def begin(self) -> None:
-        """The next batch is asked for."""
+        """Start a step: the next batch is asked for."""
         self._started = time.perf_counter()
         self._begin = self._event()
 
     def got_batch(self) -> None:
+        """Book the time since `begin` as waiting for the loader."""
         self.waits.update(time.perf_counter() - self._started)
 
     def end_step(self) -> None:
-        """All work of the step is done, or queued on the GPU."""
+        """Finish a step: all its work is done, or queued on the GPU."""
         end = self._event()
         if self._begin is None or end is None:
             self.steps.update(time.perf_counter() - self._started)
@@ -133,7 +111,7 @@ class StepClock:
             self._unread.append((self._begin, end))
 
     def read(self) -> StepCost:
-        """Waits for the device."""
+        """Return the costs so far; waits for the device."""
         if self._unread:
             self._unread[-1][1].synchronize()
         for begin, end in self._unread:
@@ -148,6 +126,7 @@ class StepClock:
         )
 
     def _event(self) -> torch.cuda.Event | None:
+        """Record the present on the GPU's own clock."""
         if self.device.type != "cuda":
             return None
         event = torch.cuda.Event(enable_timing=True)
@@ -156,7 +135,7 @@ class StepClock:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes that tensors of a GPU, or this process, have taken so far."""
+    """Measure the most bytes that tensors of a GPU, or this process, have taken so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if _STATUS.exists():  # Linux, where the other number begins with that of the process that started this one

@@ -1,10 +1,8 @@
-"""The course of a run in MLflow: settings as params, columns of results.csv as metrics, results and best weights.
+"""Logging to MLflow: settings as params, columns of results.csv as metrics, results and best weights as artifacts.
 
-Where it goes is said by MLFLOW_TRACKING_URI; without it, to plain files in `mlruns` of the project folder, and nothing
-goes over a network. `boxwright train --callbacks mlflow` names it. Needs the extra `mlflow`.
+MLFLOW_TRACKING_URI names the server; without it, plain files go to `mlruns` of the project folder, and nothing goes
+over a network. `boxwright train --callbacks mlflow` names it. Needs the extra `mlflow`.
 """
-
-from __future__ import annotations
 
 import os
 import time
@@ -17,11 +15,11 @@ from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump
 
-_KEY = "mlflow_run.txt"  # in the run folder: place and number of its MLflow run
+_KEY = "mlflow_run.txt"  # in the run folder: tracking URI and id of its MLflow run
 
 
 class MlflowLog(Callback):
-    """A run that is resumed goes on in its MLflow run, whose params stay those of its start.
+    """Logs a run to MLflow. A resumed run continues its MLflow run, whose params stay those of its start.
 
     Args:
         weights: store best.pt, too, when the run is done.
@@ -33,9 +31,8 @@ class MlflowLog(Callback):
     def __init__(self, *, weights: bool = True) -> None:
         self.weights = weights
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
-        os.environ.setdefault(
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
-        )  # a server that is not there: seconds, not minutes
+        # A server that is not there costs seconds, not minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         try:
             from mlflow.tracking import MlflowClient
@@ -44,26 +41,26 @@ class MlflowLog(Callback):
         self._make_client = MlflowClient
         self._client: Any = None
         self._run = ""
-        self._epochs_told = 0
+        self._epochs_logged = 0
         self._status = "FAILED"
 
     def on_train_start(self, report: StartReport) -> None:
-        place = os.environ.get("MLFLOW_TRACKING_URI") or (report.folder.resolve().parent / "mlruns").as_uri()
-        if "://" not in place or place.startswith("file:"):
-            # MLflow 3 asks for this word before it writes plain files; its other local form is an SQL database.
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or (report.folder.resolve().parent / "mlruns").as_uri()
+        if "://" not in uri or uri.startswith("file:"):
+            # MLflow 3 asks for this variable before it writes plain files; its other local form is an SQL database.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        self._client = self._make_client(tracking_uri=place)
+        self._client = self._make_client(tracking_uri=uri)
         key = report.folder / _KEY
-        self._run = self._found(key, place) if report.steps_done else ""
+        self._run = self._found(key, uri) if report.steps_done else ""
         if self._run:
             self._client.update_run(self._run, status="RUNNING")
         else:
             self._run = self._created(report.folder, report.config)
-            key.write_text(f"{place}\n{self._run}\n", encoding="utf-8")
-        self._tell(report.history)
+            key.write_text(f"{uri}\n{self._run}\n", encoding="utf-8")
+        self._log_epochs(report.history)
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
-        self._tell(report.history)
+        self._log_epochs(report.history)
 
     def on_train_end(self, report: EndReport) -> None:
         files = ["config.yaml", "results.csv", *(["weights/best.pt"] if self.weights else [])]
@@ -76,12 +73,12 @@ class MlflowLog(Callback):
         if self._run:
             self._client.set_terminated(self._run, self._status)
 
-    def _found(self, key: Path, place: str) -> str:
-        """The MLflow run that this run began with, if it is of this place and still there."""
+    def _found(self, key: Path, uri: str) -> str:
+        """Find the MLflow run that this run began with, if it is of this server and still there."""
         from mlflow.exceptions import MlflowException
 
-        known_place, _, run = key.read_text(encoding="utf-8").strip().partition("\n") if key.exists() else ("", "", "")
-        if known_place != place:
+        known_uri, _, run = key.read_text(encoding="utf-8").strip().partition("\n") if key.exists() else ("", "", "")
+        if known_uri != uri:
             return ""
         try:
             metrics = self._client.get_run(run).data.metrics
@@ -90,10 +87,11 @@ class MlflowLog(Callback):
         # An epoch after which the process was killed before it was saved is trained again, to the same numbers.
         losses = [name for name in metrics if name.startswith("train/")]
         steps = [entry.step for entry in self._client.get_metric_history(run, losses[0])] if losses else []
-        self._epochs_told = max(steps, default=-1) + 1
+        self._epochs_logged = max(steps, default=-1) + 1
         return run
 
     def _created(self, folder: Path, config: TrainingConfig) -> str:
+        """Create an MLflow run with the settings as params; return its id."""
         from mlflow.entities import Param
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or folder.resolve().parent.name
@@ -105,18 +103,19 @@ class MlflowLog(Callback):
             self._client.log_batch(run, params=params[start : start + 100])
         return run
 
-    def _tell(self, history: Sequence[Mapping[str, float]]) -> None:
+    def _log_epochs(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Log the rows that were not logged before."""
         from mlflow.entities import Metric
 
         now = round(time.time() * 1000)
-        for epoch in range(self._epochs_told, len(history)):
+        for epoch in range(self._epochs_logged, len(history)):
             row = {name: value for name, value in history[epoch].items() if name != "epoch"}
             self._client.log_batch(self._run, [Metric(name, value, now, epoch) for name, value in row.items()])
-        self._epochs_told = max(self._epochs_told, len(history))
+        self._epochs_logged = max(self._epochs_logged, len(history))
 
 
 def _flat(settings: Mapping[str, Any], group: str = "") -> list[tuple[str, Any]]:
-    """Settings by dotted names."""
+    """List settings by dotted names."""
     found: list[tuple[str, Any]] = []
     for name, value in settings.items():
         found += _flat(value, f"{group}{name}.") if isinstance(value, Mapping) else [(f"{group}{name}", value)]

@@ -12,18 +12,14 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import torch
 from torch import nn
 
-from boxwright.engine.callbacks import Callback, Hooks, RunReport
+from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.decay import check_course
-from boxwright.engine.device import count_processes, device_of_rank
+from boxwright.engine.device import Policy, count_processes, device_of_rank, one_core_left, resolve
 from boxwright.engine.distributed import World
-from boxwright.engine.job_board import folder_before_restart, remember_folder
-from boxwright.engine.launch import is_launched, run_job
-from boxwright.engine.named_callbacks import checked_callbacks, named_callbacks
-from boxwright.engine.precision import Policy, resolve
+from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
 from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
 from boxwright.engine.task import Task
-from boxwright.engine.threads import one_core_left
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
@@ -225,7 +221,7 @@ def _fit(
     if frozen:
         print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
     with Hooks((*prepared.logs(folder), *callbacks) if world.is_first else ()) as hooks:
-        hooks.tell(Callback.on_pretrain_routine_start, RunReport(folder, config))
+        hooks.notify(Callback.on_pretrain_routine_start, RunReport(folder, config))
         task = prepared.make_task(policy.device, world)
         with closing(task):
             trainer = Trainer(task, config, folder, policy, hooks, world)
@@ -234,7 +230,7 @@ def _fit(
                 restore(trainer, content)
             elif world.is_first and not config.noplots:
                 prepared.plot_data(task, folder)
-            hooks.tell(Callback.on_pretrain_routine_end, trainer.start_report)
+            hooks.notify(Callback.on_pretrain_routine_end, trainer.start_report)
             if trainer.finished:  # perhaps killed during the last measurement, which is done again below
                 _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
             else:

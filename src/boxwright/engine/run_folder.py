@@ -1,6 +1,4 @@
-"""Where a run writes: exp, exp2, exp3 ... below a project folder, and that only one process writes there."""
-
-from __future__ import annotations
+"""Run folders: exp, exp2, exp3 ... below a project folder, and the lock that lets one process at a time write there."""
 
 import errno
 import fcntl
@@ -51,7 +49,7 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Remove last.pt and best.pt of an earlier run from a folder that a new run takes: nobody may take them for its."""
+    """Remove last.pt and best.pt of an earlier run from a folder that a new run takes."""
     for path in (folder / "weights" / name for name in ("last.pt", "best.pt")):
         if path.exists():
             _log.warning("%s of an earlier run is removed: this run writes its own (--exist-ok)", path)
@@ -59,7 +57,7 @@ def drop_checkpoints(folder: Path) -> None:
 
 
 def drop_if_not_begun(folder: Path) -> None:
-    """Remove the folder that a run has made if a mistake has ended it before its first step."""
+    """Remove the folder that a run has made if an error has ended it before its first step."""
     if not any((folder / name).exists() for name in ("log.log", "results.csv", "weights")):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -88,7 +86,7 @@ def only_run_in(folder: Path) -> Generator[None]:
 
 
 def _locked(folder: Path) -> int | None:
-    """File descriptor of the lock; None where the file system knows no locks."""
+    """Lock the folder; return the file descriptor, None where the file system knows no locks."""
     path = folder / _LOCK
     while True:
         try:

@@ -1,16 +1,24 @@
-"""Early stopping: end a run when its fitness has not improved for a number of epochs."""
-
-from __future__ import annotations
+"""What ends a run before its last epoch: a fitness that stays, losses that are not finite, signals."""
 
 import math
+import signal
+import threading
 from dataclasses import dataclass
+from types import FrameType
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
 
 
 @dataclass(slots=True)
 class EarlyStopping:
-    """Source: YOLOv5 as published (spec B6, 22): equal fitness counts as an improvement; patience 0 never stops."""
+    """Early stopping when the fitness has not improved for a number of epochs.
 
-    patience: float
+    Source: YOLOv5 as published (docs/spec/yolov5.md, B6, 22): equal fitness counts as an improvement.
+    """
+
+    patience: float  # epochs; 0: never stop
     best_fitness: float = 0.0
     best_epoch: int = 0
 
@@ -19,7 +27,7 @@ class EarlyStopping:
         return self.patience or math.inf
 
     def update(self, epoch: int, fitness: float) -> bool:
-        """Take in the fitness of an epoch; True: it is the best so far."""
+        """Take in the fitness of an epoch; return whether it is the best so far."""
         improved = fitness >= self.best_fitness
         if improved:
             self.best_epoch, self.best_fitness = epoch, fitness
@@ -32,3 +40,102 @@ class EarlyStopping:
     def may_stop_next(self, epoch: int) -> bool:
         """Whether the next epoch could be the last, so that it must be validated."""
         return epoch - self.best_epoch >= self.limit - 1
+
+
+_NEVER = -1.0
+# A scale starts at 2**16, and each step that is left out halves it: it gets here when some 26 more were than were not.
+_LEAST_SCALE = 2.0**-10
+
+
+@dataclass(frozen=True, slots=True)
+class NotFinite:
+    """The first loss or gradient norm that was not finite."""
+
+    step: int  # counted over the whole run
+    what: Literal["loss", "norm of the gradients"]  # of a step where both are bad, the loss
+    value: float  # nan, inf or -inf
+
+    def advice(self) -> str:
+        """Say what to try, in a sentence without a full stop."""
+        if self.what == "loss":
+            return "Try a lower --optim.lr0, --precision fp32, or look at these images and their labels"
+        return "Try a lower --optim.lr0 or --optim.weight_decay, --precision fp32, or look at these images"
+
+
+def scale_is_gone(scale: float) -> str | None:
+    """Return an error message if the GradScaler's scale has collapsed.
+
+    In fp16, steps whose gradients are not finite are left out, and each of them halves the scale.
+    """
+    if scale >= _LEAST_SCALE:
+        return None
+    return (
+        f"the gradients are not finite step after step, so the loss scale of fp16 has fallen to {scale:.2g}. "
+        "Try --precision bf16 or fp32, a lower --optim.lr0 or --optim.weight_decay"
+    )
+
+
+class FiniteWatch:
+    """The first step whose loss was not finite, and the first whose gradients were not.
+
+    They are looked for on the device in each step; the host waits for it in `first` only.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        never = torch.tensor([_NEVER, 0.0], dtype=torch.float64, device=device)
+        self._loss, self._gradient = never, never.clone()  # step and value
+
+    def note_loss(self, items: Tensor, step: int) -> None:
+        """Look at the parts of a loss, any shape."""
+        self._loss = _first_bad(self._loss, items.sum(), ~items.isfinite().all(), step)
+
+    def note_gradient(self, norm: Tensor, step: int) -> None:
+        """Look at the norm of all gradients, a scalar."""
+        self._gradient = _first_bad(self._gradient, norm, ~norm.isfinite(), step)
+
+    def first(self) -> NotFinite | None:
+        """Return what was found so far; waits for the device."""
+        (loss_step, loss), (gradient_step, norm) = torch.stack((self._loss, self._gradient)).tolist()
+        if loss_step < 0 and gradient_step < 0:
+            return None
+        if gradient_step < 0 or 0 <= loss_step <= gradient_step:
+            return NotFinite(int(loss_step), "loss", loss)
+        return NotFinite(int(gradient_step), "norm of the gradients", norm)
+
+
+def _first_bad(known: Tensor, value: Tensor, bad: Tensor, step: int) -> Tensor:
+    """Return `known`, or this step where it is bad and none was before."""
+    now = torch.stack((torch.full_like(known[0], step), value.detach().to(known.dtype)))
+    return torch.where(bad & (known[0] < 0), now, known)
+
+
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}  # what the process exits with
+
+
+class Interrupt:
+    """A context that notes SIGTERM and SIGINT in `received`, so that the running step is finished and saved.
+
+    A second signal ends the process at once, unless it is patient: Ctrl-C reaches one of several processes from the
+    terminal and from its launcher, which ends it by itself where it takes too long. Outside the main thread, where
+    Python cannot handle signals, nothing is noted.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT_CODES:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        if not self.patient:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""The training loop. It knows a Task and nothing of models: epochs, steps, optimizer, averaging, validation, saving."""
+"""The training loop: epochs, steps, optimizer, averaging, validation, saving. It knows a Task and no model."""
 
 from __future__ import annotations
 
@@ -16,38 +16,36 @@ from boxwright.engine.callbacks import (
     EndReport,
     EpochReport,
     Hooks,
-    Place,
+    Progress,
     SaveReport,
     StartReport,
     StepReport,
 )
-from boxwright.engine.checkpointing import save_last, save_weights
+from boxwright.engine.checkpointing import RunState, save_last, save_weights
+from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
-from boxwright.engine.ema import ModelEma
-from boxwright.engine.finite import FiniteWatch, scale_is_gone
-from boxwright.engine.interrupt import EXIT_CODES, Interrupt
 from boxwright.engine.meters import RecentLosses, StepClock
-from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
-from boxwright.engine.precision import Policy
+from boxwright.engine.optim import ModelEma, apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.schedule import make_schedule
-from boxwright.engine.state import RunState
-from boxwright.engine.stopping import EarlyStopping
+from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, Interrupt, scale_is_gone
 from boxwright.engine.task import AnyBatch, Score, StepLoss, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
 from boxwright.settings.base import TrainingConfig
 
-_mistakes = logging.getLogger("boxwright.mistakes")  # for log.log alone, see there
+_errors = logging.getLogger("boxwright.user_errors")  # for log.log alone, see there
 LOG_STEPS = 20  # the device is waited for once in so many steps
 
 
 class Trainer:
-    """Args:
-    task: what is trained, on its device.
-    config: settings of the run.
-    folder: run folder; weights go to its `weights`.
-    policy: precision.
-    hooks: callbacks and logs that are told how it goes; empty but in the first process.
-    world: the processes that train together. All take the same steps and decisions; the first one writes and prints.
+    """The loop of one run. All ranks take the same steps and decisions; the first one writes and prints.
+
+    Args:
+        task: what is trained, on its device.
+        config: settings of the run.
+        folder: run folder; weights go to its `weights`.
+        policy: device and precision.
+        hooks: callbacks and loggers; empty but in the first process.
+        world: the processes that train together.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class Trainer:
         config: TrainingConfig,
         folder: Path,
         policy: Policy,
-        hooks: Hooks = Hooks(),  # noqa: B008  # empty, tells nobody
+        hooks: Hooks = Hooks(),  # noqa: B008  # empty, immutable
         world: World = World(),  # noqa: B008  # immutable
     ) -> None:
         self.task = task
@@ -89,13 +87,13 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """All epochs are done, the fitness has not improved for too long, or a callback has ended it."""
+        """Whether all epochs are done, the fitness has not improved for too long, or a callback has ended it."""
         epoch = self.state.epoch
         return bool(self._stopped) or epoch >= self.config.epochs or self.stopping.exhausted(epoch - 1)
 
     @property
-    def place(self) -> Place:
-        return Place(self.state.epoch, self.config.epochs, self.state.step, self.task.steps_per_epoch)
+    def progress(self) -> Progress:
+        return Progress(self.state.epoch, self.config.epochs, self.state.step, self.task.steps_per_epoch)
 
     @property
     def start_report(self) -> StartReport:
@@ -116,30 +114,30 @@ class Trainer:
             try:
                 self._train(interrupt)
             except CallbackError as error:
-                _mistakes.info("%s", error, exc_info=error.__cause__)
-                raise UserError(f"{error}; {self._kept()}") from error.__cause__
+                _errors.info("%s", error, exc_info=error.__cause__)
+                raise UserError(f"{error}; {self._keep_state()}") from error.__cause__
             finally:
                 self.task.close()
 
     def _train(self, interrupt: Interrupt) -> None:
-        self.hooks.tell(Callback.on_train_start, self.start_report)
+        self.hooks.notify(Callback.on_train_start, self.start_report)
         while not self.finished:
             self.train_epoch(interrupt)
             self.finish_epoch(interrupt)
-            self._leave_if_told(interrupt)
+            self._exit_on_signal(interrupt)
         best, fitness = self.stopping.best_epoch, self.stopping.best_fitness
         report = EndReport(self.folder, self.state.epoch, self._history(), best, fitness, self._stopped)
-        self.hooks.tell(Callback.on_train_end, report)
+        self.hooks.notify(Callback.on_train_end, report)
 
     def train_epoch(self, interrupt: Interrupt) -> None:
-        """One pass over the training images."""
+        """Train on each batch of an epoch, or on what was left of it."""
         state, task = self.state, self.task
         task.model.train()
-        self.hooks.tell(Callback.on_train_epoch_start, self.place)
+        self.hooks.notify(Callback.on_train_epoch_start, self.progress)
         self.clock.begin()
         for batch in task.train_batches(state.epoch, state.step, state.class_maps):
             self.clock.got_batch()
-            self.hooks.tell(Callback.on_train_batch_start, self.place, batch)
+            self.hooks.notify(Callback.on_train_batch_start, self.progress, batch)
             self._between_steps = False
             step = state.epoch * task.steps_per_epoch + state.step
             settings = self.schedule.at(step, state.fitness)
@@ -155,25 +153,25 @@ class Trainer:
             state.step += 1
             self._between_steps = True
             self.clock.end_step()
-            self.hooks.tell(Callback.on_train_batch_end, self.place, loss.items)
+            self.hooks.notify(Callback.on_train_batch_end, self.progress, loss.items)
             if state.step % LOG_STEPS == 0 or state.step == task.steps_per_epoch:
                 self._report_step()
-            self._leave_if_told(interrupt)
+            self._exit_on_signal(interrupt)
             self.clock.begin()
-        self.hooks.tell(Callback.on_train_epoch_end, self.place)
+        self.hooks.notify(Callback.on_train_epoch_end, self.progress)
 
     def update_weights(self, step: int) -> None:
-        """One optimizer step from the gathered gradients, and one step of the average."""
-        self.scaler.unscale_(self.optimizer)
+        """Update the weights by the gathered gradients, then their average."""
+        self.scaler.unscale_(self.optimizer)  # before clipping: the limit is one of true gradients
         norm = clip_gradients(self.task.model, self.config.optim.clip_norm)
         if not self.scaler.is_enabled():  # the scaler leaves such a step out and tries a smaller scale
             self._finite.note_gradient(norm, step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.hooks.tell(Callback.on_before_zero_grad, self.place)
+        self.hooks.notify(Callback.on_before_zero_grad, self.progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update()
-        self.hooks.tell(Callback.optimizer_step, self.place)
+        self.hooks.notify(Callback.optimizer_step, self.progress)
 
     def finish_epoch(self, interrupt: Interrupt) -> None:
         """Validate, log and save. A signal during validation ends the run as after the last step of the epoch."""
@@ -188,38 +186,44 @@ class Trainer:
         if score is not None:
             state.fitness.append(score.fitness)
         # Weights whose validation gives no numbers are not the best ones, however low the bar.
-        improved = score is not None and _is_finite(score) and self.stopping.update(state.epoch, score.fitness)
+        improved = (
+            score is not None
+            and all(math.isfinite(value) for value in (score.fitness, *score.losses))
+            and self.stopping.update(state.epoch, score.fitness)
+        )
         report = EpochReport(state.epoch, config.epochs, self._history(), score, improved)
         epoch = state.epoch
         state.epoch, state.step, state.loss_sum = epoch + 1, 0, None
         saved = self._save_weights(epoch, improved=improved)  # before last.pt, see checkpointing
-        self.hooks.tell(Callback.on_fit_epoch_end, report)
+        self.hooks.notify(Callback.on_fit_epoch_end, report)
         self._stopped = self.world.from_first(self.hooks.stop_reason)
         if self.world.is_first and (self.finished or not config.nosave):
             saved.append(self.weights_folder / "last.pt")
             save_last(self, saved[-1])
         if saved:
-            self.hooks.tell(Callback.on_model_save, SaveReport(epoch, saved))
+            self.hooks.notify(Callback.on_model_save, SaveReport(epoch, saved))
         if self._stopped:
             print(f"stopped after epoch {epoch + 1}: {self._stopped}")
         elif self.finished and not last:
             print(f"no better fitness for {config.patience} epochs; the best was epoch {self.stopping.best_epoch + 1}")
 
     def _evaluate(self, interrupt: Interrupt) -> Score:
-        self.hooks.tell(Callback.on_val_start, self.place)
+        """Validate the averaged weights."""
+        self.hooks.notify(Callback.on_val_start, self.progress)
         self.world.copy_from_first(self.ema.module.state_dict().values())
 
         def before(batch: AnyBatch) -> None:
-            self._leave_if_told(interrupt)
-            self.hooks.tell(Callback.on_val_batch_start, batch)
+            self._exit_on_signal(interrupt)
+            self.hooks.notify(Callback.on_val_batch_start, batch)
 
         watch: ValWatch[Any, Any] = ValWatch(before, self.hooks.after_val_batch)
         score = self.task.evaluate(self.ema.module, self.policy.autocast, watch)
         score = self.world.from_first(score)
-        self.hooks.tell(Callback.on_val_end, score)
+        self.hooks.notify(Callback.on_val_end, score)
         return score
 
     def _save_weights(self, epoch: int, *, improved: bool) -> list[Path]:
+        """Write best.pt and the periodic checkpoint where they are due; return what was written."""
         paths: list[Path] = []
         if not self.world.is_first:
             return paths
@@ -233,11 +237,11 @@ class Trainer:
         return paths
 
     def _history(self) -> list[dict[str, float]]:
-        """For callbacks, which may do with it what they like."""
+        """Copy the rows for callbacks, which may do with them what they like."""
         return [dict(row) for row in self.state.history]
 
     def _row(self, score: Score | None) -> dict[str, float]:
-        """A line of results.csv, with the published columns."""
+        """Make a row of results.csv, with the published columns."""
         task, state = self.task, self.state
         assert state.loss_sum is not None
         losses = (state.loss_sum / task.steps_per_epoch).tolist()
@@ -254,12 +258,12 @@ class Trainer:
         """Add up the losses and mark a step whose loss is not finite, all on the device."""
         state = self.state
         state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
-        self._recent.append((step, batch.paths))
+        self._recent.append((step, batch.paths))  # to name the images should this step turn out not to be finite
         self._recent_losses.update(loss.items)
         self._finite.note_loss(loss.items, step)
 
     def _report_step(self) -> None:
-        """Tell how it goes. The device is waited for here."""
+        """Report the newest steps; waits for the device."""
         self.check_finite()
         state = self.state
         assert state.loss_sum is not None
@@ -277,10 +281,10 @@ class Trainer:
             dict(zip(names, self._recent_losses.medians(), strict=True)),
             self.clock.read(),
         )
-        self.hooks.tell(Callback.on_step_report, report)
+        self.hooks.notify(Callback.on_step_report, report)
 
-    def _kept(self) -> str:
-        """After a mistake of a callback: save the state if it is that between two steps, and say what there is."""
+    def _keep_state(self) -> str:
+        """Save the state after an error of a callback, if it is one between two steps; say how to resume."""
         path = self.weights_folder / "last.pt"
         if self._between_steps and self._finite.first() is None:
             try:
@@ -299,7 +303,7 @@ class Trainer:
         """
         gone = scale_is_gone(self.scaler.get_scale()) if self.scaler.is_enabled() else None
         if gone is not None:
-            _mistakes.info("%s", gone)
+            _errors.info("%s", gone)
             raise DivergedError(gone)
         bad = self._finite.first()
         if bad is None:
@@ -313,11 +317,11 @@ class Trainer:
             f"the {bad.what} is {bad.value:g}, at epoch {epoch + 1}, step {step + 1}, where the rate was "
             f"{self.schedule.at(bad.step, self.state.fitness).lr_other:.3g}. {keep}{bad.advice()}: {images}"
         )
-        _mistakes.info("%s", text)
+        _errors.info("%s", text)
         raise DivergedError(text)
 
-    def _leave_if_told(self, interrupt: Interrupt) -> None:
-        """After a signal to any rank: save, say how to go on, leave, all after the same step."""
+    def _exit_on_signal(self, interrupt: Interrupt) -> None:
+        """Save and exit after a signal to any rank, all ranks after the same step."""
         number = self.world.largest(interrupt.received or 0)
         if not number:
             return
@@ -329,7 +333,3 @@ class Trainer:
             print(f"stopped by {signal.name}; go on with: boxwright train --resume '{path}'", file=sys.stderr)
         self.world.wait()  # a launcher ends all when one ends
         raise SystemExit(EXIT_CODES[signal])
-
-
-def _is_finite(score: Score) -> bool:
-    return all(math.isfinite(value) for value in (score.fitness, *score.losses))

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.source_images import available_memory
+from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
-from boxwright.engine.precision import Policy
 from boxwright.errors import UserError
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.settings import RunConfig

@@ -15,8 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from boxwright.data.index import DataIndex
 from boxwright.data.sampler import sample_generator
 from boxwright.data.structures import Batch, Detections
-from boxwright.engine.distributed import World
-from boxwright.engine.sync_norm import synchronise_norms
+from boxwright.engine.distributed import World, synchronise_norms
 from boxwright.engine.task import Score, StepLoss, ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, truth_for

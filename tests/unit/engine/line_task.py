@@ -11,8 +11,8 @@ from torch import nn
 
 from boxwright.data.structures import Batch, Detections, Targets
 from boxwright.engine.callbacks import Callback, Hooks
+from boxwright.engine.device import Policy
 from boxwright.engine.loggers import ResultsCsv
-from boxwright.engine.precision import Policy
 from boxwright.engine.schedule import ScheduleRules, V5Schedule
 from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from boxwright.engine.trainer import Trainer

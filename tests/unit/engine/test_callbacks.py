@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.engine.callbacks import Callback, EndReport, EpochReport, Place, SaveReport, StepReport
+from boxwright.engine.callbacks import (
+    Callback,
+    EndReport,
+    EpochReport,
+    Progress,
+    SaveReport,
+    StepReport,
+    checked_callbacks,
+    named_callbacks,
+)
 from boxwright.engine.checkpointing import load_run, restore
-from boxwright.engine.named_callbacks import checked_callbacks, named_callbacks
-from boxwright.engine.text_log import TextLog
+from boxwright.engine.loggers import TextLog
 from boxwright.errors import UserError
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
@@ -87,7 +95,7 @@ def test_what_is_told(tmp_path: Path) -> None:
     make_trainer(tmp_path, LineTask(fitness=[0.2, 0.6, 0.4]), callbacks=[recorder]).fit()
     start = recorder.told("on_train_start")[0]
     assert (start.steps, start.steps_done, start.folder) == (STEPS, 0, tmp_path)
-    assert recorder.told("on_train_batch_end")[7] == Place(1, 3, 3, STEPS)
+    assert recorder.told("on_train_batch_end")[7] == Progress(1, 3, 3, STEPS)
     report: StepReport = recorder.told("on_step_report")[0]
     assert (report.epoch, report.step, len(report.rates)) == (0, STEPS, 3)
     epochs: list[EpochReport] = recorder.told("on_fit_epoch_end")

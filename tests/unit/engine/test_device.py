@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.engine.device import select_device
-from boxwright.engine.precision import Policy, cpu_has_bf16, resolve
+from boxwright.engine.device import Policy, cpu_has_bf16, resolve, select_device
 from boxwright.errors import UserError
 
 CPU = torch.device("cpu")
@@ -56,7 +55,7 @@ def test_bf16_is_read_from_the_processor(tmp_path: Path, flags: str | None, has:
 
 def test_auto_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     for has, name in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("boxwright.engine.precision.cpu_has_bf16", lambda has=has: has)
+        monkeypatch.setattr("boxwright.engine.device.cpu_has_bf16", lambda has=has: has)
         assert resolve("auto", CPU) == Policy(name, CPU)
     for capability, name in (((7, 5), "fp16"), ((9, 0), "bf16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)

@@ -13,12 +13,10 @@ from torch import nn
 from torch.distributed import TCPStore
 
 from boxwright.engine.device import count_processes, device_of_rank
-from boxwright.engine.distributed import World, read_world
-from boxwright.engine.interrupt import Interrupt
-from boxwright.engine.job_board import folder_before_restart, remember_folder
-from boxwright.engine.launcher_store import store_of_this_start
+from boxwright.engine.distributed import World, read_world, store_of_this_start, synchronise_norms
+from boxwright.engine.launch import folder_before_restart, remember_folder
 from boxwright.engine.optim import parameter_roles
-from boxwright.engine.sync_norm import synchronise_norms
+from boxwright.engine.stopping import Interrupt
 from boxwright.errors import UserError
 from tests.unit.engine.test_device import two_gpus
 

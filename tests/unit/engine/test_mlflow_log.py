@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from boxwright.engine.callbacks import Callback, EpochReport
+from boxwright.engine.callbacks import Callback, EpochReport, named_callbacks
 from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.mlflow_log import MlflowLog
-from boxwright.engine.named_callbacks import named_callbacks
 from boxwright.errors import UserError
 from tests.unit.engine.line_task import LineTask, make_trainer
 

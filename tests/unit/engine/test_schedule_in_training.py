@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from boxwright.engine.checkpointing import load_run, restore
-from boxwright.engine.state import RunState
+from boxwright.engine.checkpointing import RunState, load_run, restore
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
@@ -72,9 +72,9 @@ def test_one_cycle_moves_rate_and_momentum(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_before_has_no_fitness() -> None:
-    values = RunState(epoch=3).to_plain()
+    values = asdict(RunState(epoch=3))
     del values["fitness"]
-    assert RunState.from_plain(values).fitness == []
+    assert RunState(**values).fitness == []
 
 
 def test_a_contradiction_leaves_no_run_folder(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from boxwright.engine.callbacks import StartReport
-from boxwright.engine.text_log import TextLog
+from boxwright.engine.loggers import TextLog
 from boxwright.yolo.settings import RunConfig
 from tests.unit.engine.line_task import LineTask, make_trainer
 
@@ -45,4 +45,4 @@ def test_a_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
     log.on_train_start(begin([{"epoch": 0.0}]))
     log.teardown()
     texts = [line.split(" ", 2)[2] for line in (tmp_path / "log.log").read_text().splitlines()]
-    assert texts == ["start", "end", "goes on after epoch 1", "end"]
+    assert texts == ["start", "end", "resumed after epoch 1", "end"]

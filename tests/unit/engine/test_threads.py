@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from boxwright.engine.threads import one_core_left
+from boxwright.engine.device import one_core_left
 
 
 @pytest.fixture

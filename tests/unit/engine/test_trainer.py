@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.engine.callbacks import Callback, Place
+from boxwright.engine.callbacks import Callback, Progress
 from boxwright.engine.checkpointing import load_run, restore, save_last
-from boxwright.engine.interrupt import Interrupt
 from boxwright.engine.loggers import EventsJsonl
+from boxwright.engine.stopping import Interrupt
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.yolo.build import build_model
@@ -249,8 +249,8 @@ def test_a_signal_during_validation_ends_the_run_there(tmp_path: Path) -> None:
     """It does not wait for the end of a long validation; what goes on equals a run that was not stopped."""
 
     class Stop(Callback):
-        def on_val_start(self, place: Place) -> None:
-            if place.epoch == 1:
+        def on_val_start(self, progress: Progress) -> None:
+            if progress.epoch == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     make_trainer(tmp_path / "whole").fit()

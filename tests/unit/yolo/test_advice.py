@@ -10,7 +10,7 @@ import torch
 
 from boxwright.data.index import Problem
 from boxwright.engine.callbacks import EpochReport, StartReport
-from boxwright.engine.finite import FiniteWatch, NotFinite
+from boxwright.engine.stopping import FiniteWatch, NotFinite
 from boxwright.settings.base import OptimConfig
 from boxwright.yolo.advice import (
     Advice,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
-from boxwright.engine.precision import Policy
 from boxwright.errors import UserError
 from boxwright.yolo import auto_batch
 from boxwright.yolo.auto_batch import (

@@ -13,8 +13,7 @@ from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.settings import FusionPredictConfig
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import open_trained
-from boxwright.engine.device import select_device
-from boxwright.engine.precision import resolve
+from boxwright.engine.device import resolve, select_device
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.nuscenes.submission import write_submission

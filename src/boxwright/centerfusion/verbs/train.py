@@ -17,9 +17,9 @@ from boxwright.centerfusion.verbs.val import fusion_val
 from boxwright.centerfusion.weights import load_into
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
+from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
-from boxwright.engine.loggers import logs_of_run
-from boxwright.engine.precision import Policy
+from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.settings.base import TrainingConfig
@@ -106,7 +106,7 @@ class FusionRun:
 
     def logs(self, folder: Path) -> Sequence[Callback]:
         """Make the loggers of every run."""
-        return logs_of_run(folder)
+        return default_loggers(folder)
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what."""

@@ -17,8 +17,7 @@ from boxwright.centerfusion.settings import FusionValConfig
 from boxwright.centerfusion.structures import FusionBatch
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import TrainedFusion, open_trained
-from boxwright.engine.device import select_device
-from boxwright.engine.precision import resolve
+from boxwright.engine.device import resolve, select_device
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.nuscenes.metric import evaluate

@@ -14,9 +14,9 @@ from boxwright.data.index import DataIndex
 from boxwright.data.source_images import open_source_images
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
+from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
-from boxwright.engine.loggers import logs_of_run
-from boxwright.engine.precision import Policy
+from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
 from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
@@ -97,7 +97,8 @@ class YoloRun:
 
     def logs(self, folder: Path) -> Sequence[Callback]:
         """Make the loggers of every run, and the advice."""
-        return (*logs_of_run(folder, as_v3=self.config.optim.release == V3), self._advice())
+        tags = v3_tags if self.config.optim.release == V3 else dict
+        return (*default_loggers(folder, tags), self._advice())
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what; warn of settings that have no effect."""
@@ -161,6 +162,20 @@ class YoloRun:
         recall = None if loss_release(config, model.release) == V3 else recall_of_anchors(model, data, config)
         labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
         return Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
+
+
+def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
+    """Name the columns of results.csv as YOLOv3-SPP published them in TensorBoard (docs/spec/yolov3-spp.md, A1)."""
+    columns = (("giou", "box"), ("obj", "obj"), ("cls", "cls"))  # its box loss is GIoU
+    losses = {f"train/{name}_loss": row[f"train/{column}_loss"] for name, column in columns}
+    return {
+        **losses,
+        "train/loss": sum(losses.values()),
+        "learning_rate": row["x/lr0"],
+        "mAP@[IoU=0.50:0.95]": row["metrics/COCO_AP"],
+        "mAP@[IoU=0.5]": row["metrics/COCO_AP50"],
+        "mAR@[IoU=0.50:0.95]": row["metrics/COCO_AR100"],
+    }
 
 
 def check_loading(config: RunConfig, world: World) -> None:

@@ -14,8 +14,7 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import ValLoader
 from boxwright.data.structures import Batch, Detections
-from boxwright.engine.device import select_device
-from boxwright.engine.precision import resolve
+from boxwright.engine.device import resolve, select_device
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.metrics.coco import truth_for
