@@ -15,7 +15,7 @@ from boxwright.drawing.canvas import FAR_COLOR, LIGHT, TAG, depth_colors, fit, s
 from boxwright.drawing.text import draw_label, draw_text, letter_size, text_width
 from boxwright.nuscenes.geometry import inverses, rotation_matrices
 from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, RADAR_FIELDS, Detections3d, GlobalBoxes, ImageRecord
-from boxwright.ops.arrays import Array, Floats, Image
+from boxwright.ops.arrays import Floats, Image
 from boxwright.ops.boxes3d import corners_camera
 
 ROWS = (("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"), ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"))
@@ -115,8 +115,16 @@ def draw_sheet(frame: KeyFrame, options: SheetOptions = SheetOptions()) -> Image
             title = name.removeprefix("CAM_").replace("_", " ")
             draw_label(panel, title, round(6 * unit), round(6 * unit), letter_size(0.75 * unit), TAG)
     ego_from_global = inverses(frame.global_from_ego)
-    found = _predictions(frame, ego_from_global)
-    found = found.take(found.scores >= options.score_threshold) if found is not None else None
+    found = [
+        boxes_of_detections(view.detections).transform(ego_from_global @ view.record.global_from_cam)
+        for view in frame.cameras
+        if view.detections is not None
+    ]
+    if frame.predictions is not None:
+        found = [boxes_of_global(frame.predictions).transform(ego_from_global)]
+    predictions = SolidBoxes.join(found) if found else None  # None: nothing was predicted at all
+    if predictions is not None:
+        predictions = predictions.take(predictions.scores >= options.score_threshold)
     radar = [
         points_of_radar(view.radar).transform(ego_from_global @ view.record.global_from_cam)
         for view in frame.cameras
@@ -125,12 +133,12 @@ def draw_sheet(frame: KeyFrame, options: SheetOptions = SheetOptions()) -> Image
     left = GAP + 3 * (width + GAP)
     sheet[head : head + side, left : left + side] = draw_birds_eye(
         boxes_of_global(frame.truth).transform(ego_from_global) if frame.truth is not None else None,
-        found,
+        predictions,
         SolidPoints.join(radar) if radar else None,
         size=side,
         radius=options.radius,
     )
-    _draw_title(sheet[:head], frame, None if found is None else len(found.labels), options)
+    _draw_title(sheet[:head], frame, None if predictions is None else len(predictions.labels), options)
     _draw_scales(sheet[head + side :], unit, with_radar=bool(radar))
     # Video codecs halve the resolution of color: odd sides cannot be written.
     return np.pad(sheet, ((0, sheet.shape[0] % 2), (0, sheet.shape[1] % 2), (0, 0)), mode="edge")
@@ -166,18 +174,6 @@ def _draw_camera(panel: Image, frame: KeyFrame, view: CameraView | None, score_t
         image = draw_boxes_3d(image, shown, calib, BoxStyle(CLASS_NAMES))
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     panel[top : top + image.shape[0], left : left + image.shape[1]] = image
-
-
-def _predictions(frame: KeyFrame, target_from_global: Array) -> SolidBoxes | None:
-    """Collect the predictions of all cameras in one frame; None where nothing was predicted at all."""
-    if frame.predictions is not None:
-        return boxes_of_global(frame.predictions).transform(target_from_global)
-    found = [
-        boxes_of_detections(view.detections).transform(target_from_global @ view.record.global_from_cam)
-        for view in frame.cameras
-        if view.detections is not None
-    ]
-    return SolidBoxes.join(found) if found else None
 
 
 def _draw_title(strip: Image, frame: KeyFrame, num_predictions: int | None, options: SheetOptions) -> None:

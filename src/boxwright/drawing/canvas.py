@@ -6,7 +6,7 @@ OpenCV's coordinates are short integers.
 
 import colorsys
 import os
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -32,6 +32,7 @@ SOLID_COLORS: tuple[Color, ...] = (
     (60, 225, 255),
     (105, 150, 200),
 )
+_TURBO: Image = np.asarray(cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_TURBO)[0], np.uint8)
 _SHIFT = 4  # bits of a pixel that OpenCV's coordinates have after the point
 _SCALE = 1 << _SHIFT
 _ROUND = np.stack((np.cos(np.arange(16) * np.pi / 8), np.sin(np.arange(16) * np.pi / 8)), 1)
@@ -57,17 +58,12 @@ def letter_color(background: Color) -> Color:
     return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else LIGHT  # luma of ITU-R BT.601
 
 
-@cache
-def _turbo() -> Image:
-    return cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_TURBO)[0].astype(np.uint8)
-
-
 def depth_colors(depths: Array) -> Image:
     """Map depths in metres to BGR colors (..., 3), from warm (near) to cold (far)."""
     # The ends of the table itself, 0 and 255, are too dark to be seen.
     near, far = 228, 20
     shares = np.clip(np.nan_to_num(depths) / FAR_COLOR, 0, 1)
-    return _turbo()[np.rint(near + (far - near) * shares).astype(np.int64)]
+    return _TURBO[np.rint(near + (far - near) * shares).astype(np.int64)]
 
 
 def draw_lines(canvas: Image, lines: Floats, color: Color, width: int) -> None:

@@ -55,7 +55,18 @@ class PredictionWriter:
         if config.save_crop:
             self._save_crops(frame, stem, result)
         if config.save_json:
-            self._rows.extend(_json_rows(frame, result))
+            # COCO results form, box as left, top, width, height; file and name of the class stand beside it.
+            image_id = frame.path.stem if frame.path else ""
+            source: dict[str, Any] = {
+                "image_id": int(image_id) if image_id.isdecimal() else image_id,
+                "file": str(frame.path),
+            }
+            if frame.number is not None:
+                source["frame"] = frame.number
+            for box, score, label in zip(result.boxes, result.scores, result.labels, strict=True):
+                row: dict[str, Any] = {"category_id": int(label), "category": result.names[int(label)]}
+                row["bbox"] = [round(float(n), 3) for n in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
+                self._rows.append(source | row | {"score": round(float(score), 5)})
         if not config.nosave:
             captions = result.captions(names=not config.hide_labels, scores=not config.hide_conf)
             thickness = config.line_thickness
@@ -117,21 +128,3 @@ class PredictionWriter:
         if self._video is not None and self._video.size is not None:
             self._video.finish()
         self._video = None
-
-
-def _json_rows(frame: Frame, result: Result) -> list[dict[str, Any]]:
-    """Make rows of COCO results (box as left, top, width, height), with the file and the name of the class."""
-    stem = frame.path.stem if frame.path else ""
-    source: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file": str(frame.path)}
-    if frame.number is not None:
-        source["frame"] = frame.number
-    return [
-        source
-        | {
-            "category_id": int(label),
-            "category": result.names[int(label)],
-            "bbox": [round(float(n), 3) for n in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-            "score": round(float(score), 5),
-        }
-        for box, score, label in zip(result.boxes, result.scores, result.labels, strict=True)
-    ]
