@@ -30,11 +30,10 @@ import torch  # noqa: E402  # the malloc setting comes before torch allocates
 
 import boxwright as bw  # noqa: E402
 from boxwright.checkpoints.native import save_checkpoint  # noqa: E402
-from boxwright.yolo.build import build_model  # noqa: E402
 from boxwright.yolo.detection import DetectionModel, Network  # noqa: E402
 from boxwright.yolo.detector import Detector  # noqa: E402
 from boxwright.yolo.postprocess import YoloPostprocess  # noqa: E402
-from boxwright.yolo.zoo import load_spec  # noqa: E402
+from boxwright.yolo.zoo import build_model, load_spec  # noqa: E402
 
 Run = Callable[[], object]
 

@@ -104,10 +104,9 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
     import torch
 
     from boxwright.engine.device import resolve
-    from boxwright.yolo.build import build_model
     from boxwright.yolo.loss import YoloLoss
     from boxwright.yolo.settings import LossConfig
-    from boxwright.yolo.zoo import load_spec
+    from boxwright.yolo.zoo import build_model, load_spec
 
     torch.manual_seed(0)
     policy = resolve("auto" if variant == "auto" else "fp32", torch.device("cpu"))

@@ -30,10 +30,9 @@ from boxwright.engine.device import resolve, select_device
 from boxwright.metrics.coco import CocoEvaluator, CocoTruth, truth_for
 from boxwright.metrics.confusion import ConfusionEvaluator
 from boxwright.yolo.evaluation import Speeds, evaluate
-from boxwright.yolo.fuse import fuse
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.metric import YoloEvaluator
-from boxwright.yolo.weights import load_model
+from boxwright.yolo.weights import fuse, load_model
 
 SHARED = Path(os.environ.get("BOXWRIGHT_SHARED", "../shared"))
 STAGES = ("load", "preprocess", "inference", "nms", "metrics")

@@ -17,10 +17,9 @@ from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.inference.exported import METADATA_KEY, ExportInfo
-from boxwright.yolo.build import build_model
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.verbs.val import val
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 NAMES = ("cell", "Größe", "猫")
 

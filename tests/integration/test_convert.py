@@ -10,10 +10,9 @@ import torch
 
 from boxwright.checkpoints.safetensors_file import is_safetensors, write_safetensors
 from boxwright.cli.main import main
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.weights import load_model, read_weights
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.golden import golden_cases
 
 

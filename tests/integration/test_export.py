@@ -16,11 +16,10 @@ from boxwright.cli.main import main
 from boxwright.data.images import read_image
 from boxwright.errors import UserError
 from boxwright.inference import exported
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.export_rows import ExportRows
 from boxwright.yolo.verify import Agreement
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import write_world
 
 SCORE = 0.3  # an untrained network is made to find things above it

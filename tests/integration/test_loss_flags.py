@@ -13,11 +13,10 @@ from boxwright.engine.optim import make_optimizer
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
-from boxwright.yolo.build import build_model
-from boxwright.yolo.loss_recipe import check_criterion, make_criterion
+from boxwright.yolo.loss import check_criterion, make_criterion
 from boxwright.yolo.settings import LossConfig, RunConfig
 from boxwright.yolo.verbs.train import train
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import NETWORK, write_world
 
 KEY = "model.2.conv.weight"

@@ -15,11 +15,10 @@ from boxwright.checkpoints.native import save_checkpoint
 from boxwright.data.images import read_image
 from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detector import Detector, load
 from boxwright.yolo.settings import PredictConfig
 from boxwright.yolo.verbs.predict import predict
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 NAMES = ("cell", "Größe", "猫")
 

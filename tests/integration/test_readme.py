@@ -18,8 +18,7 @@ import pytest
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli import evolve, train
 from boxwright.cli.main import main
-from boxwright.yolo.build import build_model
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -15,8 +15,7 @@ from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.drawing.canvas import write_image
 from boxwright.inference.classify import load_classifier
-from boxwright.yolo.build import build_model
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 NAMES = ("cell", "plate", "drop")
 SECOND = "shufflenet_v2_x0_5"

@@ -15,11 +15,10 @@ import torch
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model
 from boxwright.yolo.evaluation import Evaluation
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.verbs.val import val
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 NAMES = ("cell", "Größe", "猫")
 METRICS = "metrics.json"

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.yolo.build import build_model
 from boxwright.yolo.darknet import DarknetModel
 from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
 from boxwright.yolo.detection import DetectionSpec
-from boxwright.yolo.fuse import fuse
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.weights import fuse
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.golden import fill_module, golden_cases
 
 

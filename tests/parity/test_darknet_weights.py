@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model
-from boxwright.yolo.darknet import DarknetModel
+from boxwright.yolo.darknet import DarknetModel, Header, is_darknet, read_darknet, write_darknet
 from boxwright.yolo.darknet_cfg import read_cfg
-from boxwright.yolo.darknet_weights import Header, is_darknet, read_darknet, write_darknet
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.weights import load_model, read_weights, transfer
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.golden import golden_cases
 
 CASES = golden_cases("darknet", "*.weights")

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.fuse import fuse
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.weights import fuse
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.golden import fill_module, golden_cases, read_case
 
 RAW = {"rtol": 1e-4, "atol": 5e-4}

@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from boxwright.yolo import graph
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionSpec
-from boxwright.yolo.fuse import fuse
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.head import prior_bias
-from boxwright.yolo.zoo import NAMES, load_spec
+from boxwright.yolo.weights import fuse
+from boxwright.yolo.zoo import NAMES, build_model, load_spec
 from tests.golden import golden_cases
 
 # Margin in the class prior by release, a fact of the golden README.

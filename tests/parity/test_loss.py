@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from boxwright.data.structures import Targets
-from boxwright.yolo.assign_anchor import assign
+from boxwright.yolo.assignment import assign
 from boxwright.yolo.loss import LossOutput, YoloLoss
 from boxwright.yolo.published import RELEASES
 from boxwright.yolo.settings import LossConfig

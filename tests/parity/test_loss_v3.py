@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.yolo.assign_wh_iou import assign_wh_iou, wh_iou
-from boxwright.yolo.loss_v3 import YoloV3Loss, scale_gains_v3
+from boxwright.yolo.assignment import assign_wh_iou, wh_iou
+from boxwright.yolo.loss import YoloV3Loss, scale_gains_v3
 from boxwright.yolo.settings import LossConfig
 from tests.golden import golden_cases, read_case
 from tests.parity.test_loss import maps_of, pad_targets, sort_rows

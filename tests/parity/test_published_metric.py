@@ -21,12 +21,11 @@ from boxwright.data.index import DataIndex, Record
 from boxwright.data.structures import Batch, Detections
 from boxwright.metrics.coco import CocoEvaluator, truth_for
 from boxwright.yolo.evaluation import Evaluation, evaluate
-from boxwright.yolo.fuse import fuse
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.metric import YoloEvaluator
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.verbs.val import val
-from boxwright.yolo.weights import load_model
+from boxwright.yolo.weights import fuse, load_model
 
 COCO_KNOWN = [0.308, 0.492, 0.334, 0.167, 0.336, 0.442, 0.263, 0.432, 0.483, 0.275, 0.527, 0.669]
 ROUNDED = 5.01e-4  # the known numbers have three decimals

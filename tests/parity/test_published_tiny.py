@@ -16,15 +16,13 @@ import torch
 
 from boxwright.data.dataset import open_dataset
 from boxwright.metrics.coco import CocoEvaluator, truth_for
-from boxwright.yolo.build import build_model
-from boxwright.yolo.darknet import DarknetModel
+from boxwright.yolo.darknet import DarknetModel, write_darknet
 from boxwright.yolo.darknet_cfg import DarknetSpec
-from boxwright.yolo.darknet_weights import write_darknet
 from boxwright.yolo.evaluation import to_original
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.weights import load_model
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 VARIABLE = "BOXWRIGHT_YOLOV3_TINY"
 SHA256_BEGINS, SHA256_ENDS = "dccea06f", "80a42c"

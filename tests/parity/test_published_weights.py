@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.yolo.build import build_model
 from boxwright.yolo.weights import load_model, read_weights, transfer
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.golden import SHARED
 
 FILES = [

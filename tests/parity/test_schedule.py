@@ -16,13 +16,11 @@ from boxwright.engine.schedule import Schedule, V5Schedule, make_schedule
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
-from boxwright.yolo.build import build_model
-from boxwright.yolo.loss import scale_gains
-from boxwright.yolo.loss_v3 import scale_gains_v3
+from boxwright.yolo.loss import scale_gains, scale_gains_v3
 from boxwright.yolo.published import RELEASES, schedule_rules
 from boxwright.yolo.settings import LossConfig, RunConfig
 from boxwright.yolo.task import v3_sides
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.golden import golden_cases
 
 RTOL, ATOL = 1e-9, 1e-12

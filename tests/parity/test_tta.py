@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.yolo.fuse import fuse
-from boxwright.yolo.tta import AugmentedNetwork
+from boxwright.yolo.postprocess import AugmentedNetwork
+from boxwright.yolo.weights import fuse
 from tests.golden import golden_cases, read_case
 from tests.parity.test_forward import build, images
 

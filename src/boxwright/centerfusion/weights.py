@@ -20,7 +20,7 @@ from boxwright.checkpoints.safetensors_file import is_safetensors
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.settings.load import load
-from boxwright.yolo.darknet_weights import is_darknet
+from boxwright.yolo.darknet import is_darknet
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from scipy.cluster.vq import kmeans
 
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
-from boxwright.yolo.build import with_anchors
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.published import V3, loss_release
 from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.zoo import with_anchors
 
 Sizes = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.errors import UserError
-from boxwright.yolo.anchor_levels import Levels, growth, read_levels, write_levels
+from boxwright.yolo.detection import Levels, growth, read_levels, write_levels
 
 logger = logging.getLogger("boxwright.models")
 

@@ -31,10 +31,10 @@ from boxwright.ops.boxes import scale_back
 from boxwright.settings.base import ReleaseName
 from boxwright.settings.load import load as load_settings
 from boxwright.yolo.detection import DetectionModel, Network
-from boxwright.yolo.networks import open_networks, ready
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import RELEASES
 from boxwright.yolo.settings import PredictConfig
+from boxwright.yolo.weights import open_networks, ready
 
 logger = logging.getLogger("boxwright.predict")
 

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from boxwright.errors import UserError
 from boxwright.yolo.detection import DetectionModel, LayerInfo
-from boxwright.yolo.early_layers import BottleneckCSP, Focus
 from boxwright.yolo.head import DetectHead
-from boxwright.yolo.layers import C3, SPP, SPPF, Bottleneck, Concat, Conv
+from boxwright.yolo.layers import C3, SPP, SPPF, Bottleneck, BottleneckCSP, Concat, Conv, Focus
 from boxwright.yolo.spec import ModelSpec, Row
 
 DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use

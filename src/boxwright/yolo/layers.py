@@ -1,17 +1,40 @@
-"""The convolution blocks of the YOLOv5 6.x networks. What is not here: wiring (graph.py) and the head (yolo_head.py).
+"""The blocks of YOLOv5 networks, 6.x and early. What is not here: wiring (graph.py) and the head (head.py).
 
 Attribute names are part of the checkpoint format: they are the published state-dict keys.
 
-Source: published YOLOv5 6.x behaviour; CSP: Wang et al., "CSPNet", 2019 (arXiv:1911.11929); spatial pyramid pooling:
-He et al., 2014 (arXiv:1406.4729); SiLU: Elfwing et al., 2017 (arXiv:1702.03118).
+Source: published YOLOv5 behaviour (docs/spec/yolov5.md, B1.3); CSP: Wang et al., "CSPNet", 2019 (arXiv:1911.11929);
+spatial pyramid pooling: He et al., 2014 (arXiv:1406.4729); SiLU: Elfwing et al., 2017 (arXiv:1702.03118).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from boxwright.yolo.join import join_channels
+
+def join_channels(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate (B, C_i, H, W) maps to (B, sum of C_i, H, W)."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in maps):
+        return _Join.apply(*maps)
+    return torch.cat(tuple(maps), dim=1)
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.channels = [x.shape[1] for x in maps]
+        return torch.cat(maps, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
+        (joint,) = grad_outputs
+        last = joint.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        return tuple(part.contiguous(memory_format=layout) for part in joint.split(ctx.channels, dim=1))
+
 
 BATCH_NORM_EPS = 1e-3  # of every published release from v2.0 on
 BATCH_NORM_MOMENTUM = 0.03
@@ -147,3 +170,50 @@ class Concat(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         return join_channels(maps) if self.dim == 1 else torch.cat(maps, dim=self.dim)
+
+
+# Row and column of each pixel of a 2x2 cell, in the order in which Focus stacks them.
+FOCUS_ORDER = ((0, 0), (1, 0), (0, 1), (1, 1))
+
+
+class Focus(nn.Module):
+    """Each 2x2 cell of pixels becomes one cell of four times the channels, then a convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv = Conv(in_channels * 4, out_channels, kernel, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.cat([x[..., row::2, column::2] for row, column in FOCUS_ORDER], dim=1))
+
+
+class BottleneckCSP(nn.Module):
+    """Cross-stage partial block: two plain convolutions lead to one joint batch norm."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        repeats: int = 1,
+        shortcut: bool = True,
+        groups: int = 1,
+        expansion: float = 0.5,
+        *,
+        activation: nn.Module,
+        joint_activation: nn.Module,
+    ) -> None:
+        super().__init__()
+        hidden = int(out_channels * expansion)
+        self.cv1 = Conv(in_channels, hidden, activation=activation)
+        self.cv2 = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.cv3 = nn.Conv2d(hidden, hidden, 1, bias=False)
+        self.cv4 = Conv(2 * hidden, out_channels, activation=activation)
+        self.bn = nn.BatchNorm2d(2 * hidden, momentum=self.cv1.bn.momentum)
+        self.act = joint_activation
+        self.m = nn.Sequential(
+            *(Bottleneck(hidden, hidden, shortcut, groups, 1.0, activation=activation) for _ in range(repeats))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        joint = join_channels((self.cv3(self.m(self.cv1(x))), self.cv2(x)))
+        return self.cv4(self.act(self.bn(joint)))

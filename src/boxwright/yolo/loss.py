@@ -1,31 +1,147 @@
-"""The published YOLOv5 detection loss: box overlap, objectness and class BCE, summed over levels.
+"""The published detection losses of YOLOv5 and YOLOv3-SPP: box overlap, objectness and class BCE, summed over levels.
 
-Source: YOLOv5 as published (spec B4); what its releases do differently is in published.py. Shapes are static and
-nothing waits for the device, so the step can be compiled.
+`make_criterion` takes the loss of a release. What the releases of YOLOv5 do differently is in published.py; the loss of
+YOLOv3-SPP is a formula of its own, `YoloV3Loss`. Shapes are static and nothing waits for the device, so the step can be
+compiled.
 
 Every term is a mean: over the positives of a level, or over the cells of all images. Where several processes share a
 batch, each adds up its own part and divides by the count of all, so that the parts of all processes add up to what one
 process would have found; that is also true of their gradients.
 
-Legend: B images, A anchors a level, C classes, K candidates of a level (losses/assign_anchor.py).
+Source: YOLOv5 as published (docs/spec/yolov5.md, B4); YOLOv3-SPP as published (docs/spec/yolov3-spp.md, A5); YOLOv3:
+Redmon and Farhadi, 2018 (arXiv:1804.02767); focal loss: Lin et al., 2017 (arXiv:1708.02002).
+
+Legend: B images, A anchors a level, C classes, K candidates of a level (assignment.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from boxwright.data.structures import Targets
+from boxwright.errors import UserError
 from boxwright.ops.boxes import elementwise_iou
-from boxwright.yolo.assign_anchor import Assignment, assign
-from boxwright.yolo.box_coding import BoxCoding, decode_boxes
-from boxwright.yolo.focal import binary_cross_entropy
-from boxwright.yolo.pick import pick
-from boxwright.yolo.published import LossRules
+from boxwright.yolo.assignment import Assignment, assign, assign_wh_iou
+from boxwright.yolo.detection import BoxCoding, DetectionModel
+from boxwright.yolo.published import RELEASES, V3, LossRules
 from boxwright.yolo.settings import LossConfig
+
+# Of side to anchor, up to 1000, in v3's loss. The logarithm is limited, not the side: the gradient stays finite.
+_LARGEST_LOG_RATIO = math.log(1e3)
+
+
+def decode_boxes(raw_boxes: Tensor, anchor_sizes: Tensor, coding: BoxCoding) -> Tensor:
+    """Boxes (4, K) in cells, centre relative to the candidate's cell, from raw (4, K) and anchors (2, K).
+
+    Args:
+        coding: "v3": sigmoid and exponential; "v5": both from a sigmoid, within -0.5..1.5 cells and 0..4 anchors.
+    """
+    if coding == "v3":
+        sizes = raw_boxes[2:].clamp(max=_LARGEST_LOG_RATIO).exp() * anchor_sizes
+        return torch.cat((raw_boxes[:2].sigmoid(), sizes))
+    sigmoid = raw_boxes.sigmoid()
+    return torch.cat((sigmoid[:2] * 2 - 0.5, (sigmoid[2:] * 2).square() * anchor_sizes))
+
+
+FOCAL_ALPHA = 0.25
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
+    """Element-wise BCE.
+
+    Args:
+        logits: float32, any shape.
+        targets: same shape, in 0..1; they get no gradient.
+        positive_weight: weight of the positive part.
+        gamma: focal exponent; 0 gives plain BCE without the alpha weights.
+    """
+    loss: Tensor = _BinaryCrossEntropy.apply(logits, targets, positive_weight)
+    if gamma == 0:
+        return loss
+    probability = torch.sigmoid(logits)
+    agreement = targets * probability + (1 - targets) * (1 - probability)
+    alpha = targets * FOCAL_ALPHA + (1 - targets) * (1 - FOCAL_ALPHA)
+    return loss * alpha * (1.0 - agreement) ** gamma
+
+
+class _BinaryCrossEntropy(torch.autograd.Function):
+    """PyTorch's own calls log1p, which has no vector form on the CPU and took 15 % of a training step.
+
+    With softplus(-x) = softplus(x) - x: w t softplus(-x) + (1 - t) softplus(x) = (1 + (w - 1) t) softplus(x) - w t x.
+    The value is off by up to half an ulp of 1 (6e-8); the gradient is exact.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, targets: Tensor, weight: float) -> Tensor:
+        ctx.save_for_backward(x, targets)
+        ctx.weight = weight
+        softplus = x.abs().neg_().exp_().add_(1).log_().add_(x.clamp(min=0))
+        if weight != 1:
+            softplus.mul_(1 + (weight - 1) * targets)
+        return softplus.addcmul_(targets, x, value=-weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        x, targets = ctx.saved_tensors
+        gradient = x.sigmoid()
+        if ctx.weight != 1:
+            gradient.mul_(1 + (ctx.weight - 1) * targets)
+        return gradient.sub_(targets, alpha=ctx.weight).mul_(grad_outputs[0]), None, None
+
+
+def pick(maps: Tensor, found: Assignment) -> tuple[Tensor, Tensor, Tensor]:
+    """What the loss reads, in float32 whatever the network ran in.
+
+    Args:
+        maps: (B, A, ny, nx, 5 + C) raw map of one level.
+        found: K candidates.
+
+    Returns:
+        (4, K) box and (K, C) class predictions of the candidates, and (B, A, ny, nx) objectness of every cell; all raw.
+    """
+    return _Pick.apply(maps, found.images, found.anchors, found.rows, found.columns)
+
+
+class _Pick(torch.autograd.Function):
+    """Indexing whose backward fills one gradient in the memory layout of the map.
+
+    Plain indexing and slicing makes a full map for the rows and another for the objectness, adds them, and hands the
+    head a gradient that is not channels_last: 8 % of a bf16 step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, images: Tensor, anchors: Tensor, rows: Tensor, columns: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(maps, images, anchors, rows, columns)
+        candidates = maps[images, anchors, rows, columns]
+        boxes, classes, objectness = candidates[:, :4].T, candidates[:, 5:], maps[..., 4]
+        return _float32(boxes), _float32(classes), _float32(objectness)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        maps, *place = ctx.saved_tensors
+        of_boxes, of_classes, of_objectness = grad_outputs
+        of_candidates = maps.new_zeros((of_boxes.shape[1], maps.shape[-1]))
+        of_candidates[:, :4] = of_boxes.T
+        of_candidates[:, 5:] = of_classes
+        gradient = torch.zeros_like(maps)  # keeps the strides
+        # index_put_ adds in a fixed order, on the GPU too, where scatter_add_ would not.
+        gradient.index_put_(place, of_candidates, accumulate=True)
+        gradient[..., 4] += of_objectness
+        return gradient, None, None, None, None
+
+
+def _float32(x: Tensor) -> Tensor:
+    """A contiguous copy, also where x is float32 already: what a Function returns must not be a view of its input."""
+    return x.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+
 
 _AUTOBALANCE_RATE = 0.0001
 _MANY_LEVELS = 4
@@ -205,3 +321,114 @@ def objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: fl
     wins = (rank > 0) & (rank == highest[cell])
     scores = torch.where(wins, (1.0 - gr) + gr * iou, 0.0)
     return torch.zeros(shape.numel(), device=iou.device).scatter_add(0, cell, scores).view(shape)  # one winner a cell
+
+
+_IOU_EPS = 1e-16
+
+
+def scale_gains_v3(config: LossConfig, *, num_classes: int, imgsz: int) -> LossConfig:
+    """Gains for this number of classes and this image size; they are published for 80 and 320."""
+    return config.model_copy(update={"obj": config.obj * imgsz / 320, "cls": config.cls * num_classes / 80})
+
+
+class YoloV3Loss(nn.Module):
+    """Criterion over raw maps; the total is the plain sum of the terms, not times the batch size.
+
+    Args:
+        anchors: (L, A, 2) anchor sizes in cells of each level.
+        num_classes: C; with one class there is no class term.
+        config: gains and options.
+        imgsz: network input side for which the gains are scaled; None takes them as they are.
+        coding: how the network's raw boxes are meant.
+        over_ranks: sums over the processes that share a batch.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        num_classes: int,
+        config: LossConfig,
+        imgsz: int | None = None,
+        coding: BoxCoding = "v3",
+        over_ranks: SumOverRanks = alone,
+    ) -> None:
+        super().__init__()
+        if imgsz is not None:
+            config = scale_gains_v3(config, num_classes=num_classes, imgsz=imgsz)
+        self.config = config
+        self.over_ranks = over_ranks
+        self.coding: BoxCoding = coding
+        self.num_classes = num_classes
+        self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
+
+    def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
+        """Loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
+        config = self.config
+        with torch.autocast(device_type=raw[0].device.type, enabled=False):
+            found = [
+                assign_wh_iou(targets, anchors, (maps.shape[2], maps.shape[3]), config.iou_t)
+                for anchors, maps in zip(self.anchors, raw, strict=True)
+            ]
+            sizes = count_over_ranks(found, raw[0].shape[0], self.over_ranks)
+            terms = [
+                self._level(maps, one, total, sizes.images)
+                for maps, one, total in zip(raw, found, sizes.positives, strict=True)
+            ]
+            gains = torch.tensor((config.box, config.obj, config.cls), device=raw[0].device)
+            part = torch.stack([torch.stack(term) for term in terms]).sum(dim=0) * gains
+            return LossOutput(part.sum(), self.over_ranks(part.detach()))
+
+    def _level(self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Box, objectness and class term of one level, before gains; `total` positives in all `images`."""
+        config = self.config
+        boxes, class_logits, objectness_logits = pick(maps, found)
+
+        decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
+        iou = elementwise_iou(decoded.T, found.boxes, config.iou_kind or "giou", eps=_IOU_EPS)
+        box = ((1.0 - iou) * found.counts).sum() / total
+
+        wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
+        objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).sum()
+        objectness = objectness / (images * maps.shape[1:4].numel())
+        if self.num_classes == 1:
+            return box, objectness, box.new_zeros(())
+        smooth = 0.5 * config.label_smoothing
+        class_targets = torch.full_like(class_logits, smooth).scatter_(1, found.labels[:, None], 1.0 - smooth)
+        bce = binary_cross_entropy(class_logits, class_targets, config.cls_pw, config.fl_gamma).sum(dim=1)
+        return box, objectness, (bce * found.counts).sum() / (total * self.num_classes)
+
+
+def check_criterion(model: DetectionModel, config: LossConfig) -> None:
+    """Refuse options that the loss of this network does not have, before anything is done.
+
+    Raises:
+        UserError: there is nothing that autobalance could move.
+    """
+    if not config.autobalance:
+        return
+    if (config.recipe or model.release) == V3:
+        raise UserError("--loss.autobalance: the loss of YOLOv3-SPP has no weights of levels that could be balanced")
+    if REFERENCE_STRIDE not in model.strides:
+        raise UserError(
+            f"--loss.autobalance holds the level of stride {REFERENCE_STRIDE} fixed; this model has only the strides "
+            + ", ".join(map(str, model.strides))
+        )
+
+
+def make_criterion(
+    model: DetectionModel, config: LossConfig, imgsz: int | None = None, over_ranks: SumOverRanks = alone
+) -> YoloLoss | YoloV3Loss:
+    """The loss of a recipe for a network; boxes are read as the network means them, whatever the recipe.
+
+    Args:
+        model: gives anchors, strides, classes, and the recipe where the settings name none.
+        config: recipe, gains and options.
+        imgsz: network input side for which the gains are scaled; None takes them as they are.
+        over_ranks: sums over the processes that share a batch.
+    """
+    rules = RELEASES[config.recipe or model.release].loss
+    if rules is None:
+        return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_coding, over_ranks)
+    return YoloLoss(model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding, rules, over_ranks)

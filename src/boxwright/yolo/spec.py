@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from boxwright.errors import UserError
-from boxwright.yolo.anchor_levels import Levels, items, read_levels, write_levels
+from boxwright.yolo.detection import Levels, items, read_levels, write_levels
 from boxwright.yolo.published import CURRENT, LayerRules, layer_rules
 
 KNOWN_KEYS = (

@@ -22,7 +22,7 @@ from boxwright.metrics.coco import STAT_NAMES, truth_for
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.evaluation import evaluate
 from boxwright.yolo.loader import QUAD_SIZE, make_train_loader, make_val_loader, weights_of_images
-from boxwright.yolo.loss_recipe import make_criterion
+from boxwright.yolo.loss import make_criterion
 from boxwright.yolo.metric import fitness
 from boxwright.yolo.published import RELEASES, V3, schedule_rules
 from boxwright.yolo.settings import RunConfig

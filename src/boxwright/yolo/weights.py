@@ -1,25 +1,32 @@
-"""One door for every weight file: what it holds is found from its content, not from its name."""
+"""Weights of any kind as networks: read, transferred, and opened ready to run with their batch norms folded.
+
+Source of the folding: W' = diag(gamma / sqrt(var + eps)) W, b' = beta - gamma mean / sqrt(var + eps).
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from boxwright.data.data_yaml import read_lines
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model, read_spec
+from boxwright.inference.exported import is_exported, open_exported
+from boxwright.yolo.darknet import is_darknet, read_darknet
 from boxwright.yolo.darknet_cfg import DarknetSpec
-from boxwright.yolo.darknet_weights import is_darknet, read_darknet
-from boxwright.yolo.detection import DetectionModel, DetectionSpec
+from boxwright.yolo.detection import DetectionModel, DetectionSpec, Network
+from boxwright.yolo.layers import Conv, FusedConv
+from boxwright.yolo.postprocess import AugmentedNetwork, Ensemble
 from boxwright.yolo.published_pt import read_published
-from boxwright.yolo.zoo import DARKNET_NAMES, load_spec
+from boxwright.yolo.zoo import DARKNET_NAMES, build_model, load_spec, read_spec
 
 
 @dataclass(frozen=True)
@@ -175,3 +182,94 @@ def _darknet_spec(path: Path, model: str) -> DarknetSpec:
     if not isinstance(spec, DarknetSpec):
         raise UserError(f"{path} is a Darknet file, but {model} is no Darknet network: name its cfg")
     return spec
+
+
+def fuse(model: DetectionModel) -> DetectionModel:
+    """Give a copy of the model, in eval mode, whose `Conv` blocks have no batch norm; the model itself is kept."""
+    fused = copy.deepcopy(model).eval().requires_grad_(False)
+    for parent in list(fused.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Conv):
+                setattr(parent, name, FusedConv(fold(child.conv, child.bn), child.act))
+        _fold_named(parent)
+    return fused
+
+
+def _fold_named(block: nn.Module) -> None:
+    """The same in a block of a Darknet network, which names its parts."""
+    if isinstance(block, nn.Sequential) and any(name == "BatchNorm2d" for name, _ in block.named_children()):
+        conv, norm = block.get_submodule("Conv2d"), block.get_submodule("BatchNorm2d")
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        block.Conv2d = fold(conv, norm)
+        del block.BatchNorm2d
+
+
+@torch.no_grad()
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution with bias that equals `norm(conv(x))` in evaluation mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias
+    folded = copy.deepcopy(conv)
+    folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
+    folded.bias = nn.Parameter(norm.bias + (bias - norm.running_mean) * scale, requires_grad=False)
+    return folded
+
+
+def open_network(path: str | Path, device: torch.device, *, half: bool = False) -> Network:
+    """Open weights of any kind for inference.
+
+    Args:
+        path: a checkpoint that `checkpoints.reader` reads, or an exported file.
+        device: where it will run.
+        half: whether it will be asked to compute in half precision.
+
+    Returns:
+        in eval mode on the device; a checkpoint's network with its batch norms folded, in channels_last.
+
+    Raises:
+        UserError: missing, unreadable, its library is not installed, or half is asked of an exported file.
+    """
+    if not is_exported(path):
+        return ready(load_model(path), device)
+    if half:
+        raise UserError(f"the precision of {path} is fixed: leave out --half, or export with --half")
+    return open_exported(path, device)
+
+
+def open_networks(
+    paths: Sequence[str | Path], device: torch.device, *, half: bool = False, augment: bool = False
+) -> Network:
+    """Open one file, or several as one network whose rows go through one NMS.
+
+    Args:
+        paths: at least one, each as `open_network` takes it; all of the same classes.
+        device: where they will run.
+        half: whether they will be asked to compute in half precision.
+        augment: look at each image at three sizes, one of them mirrored.
+
+    Raises:
+        UserError: as `open_network`; the classes differ; or augment is asked of an exported file.
+    """
+    sources = [str(path) for path in paths]
+    if not sources:
+        raise UserError("no weights are given")
+    networks = [open_network(path, device, half=half) for path in paths]
+    if augment:
+        networks = [_augmented(network, source) for network, source in zip(networks, sources, strict=True)]
+    return networks[0] if len(networks) == 1 else Ensemble(networks, sources)
+
+
+def _augmented(network: Network, source: str) -> Network:
+    if not isinstance(network, DetectionModel):
+        raise UserError(
+            f"--augment needs the levels of a network, which exported files do not give: leave out {source}"
+        )
+    return AugmentedNetwork(network)
+
+
+def ready(model: DetectionModel, device: torch.device) -> DetectionModel:
+    """A copy of the network with its batch norms folded, on the device, in channels_last."""
+    return fuse(model).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

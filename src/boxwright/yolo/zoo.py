@@ -1,22 +1,22 @@
-"""The published networks by name: yaml files with a table of multiples, and Darknet cfg files.
-
-Source: published model tables of YOLOv5 and YOLOv3.
-"""
+"""Networks by name, yaml or cfg: read their description, and build them from it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 import yaml
 
 from boxwright.errors import UserError
+from boxwright.yolo.darknet import DarknetModel
 from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
-from boxwright.yolo.detection import DetectionSpec
+from boxwright.yolo.detection import DetectionModel, DetectionSpec
+from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.published import CURRENT, RELEASES, YOLOV5_RELEASES
 from boxwright.yolo.spec import ModelSpec
 
@@ -83,3 +83,47 @@ def _read_yaml(text: str, where: str) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{where}: a model yaml is a mapping with nc, anchors, backbone and head")
     return cast(Mapping[str, Any], content)
+
+
+def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> DetectionModel:
+    """Build a network with random weights, in training mode.
+
+    Args:
+        spec: what to build.
+        names: one name a class.
+
+    Raises:
+        UserError: the description names something unknown, or its layers do not fit together.
+    """
+    if isinstance(spec, DarknetSpec):
+        return DarknetModel(spec, names)
+    assert isinstance(spec, ModelSpec)
+    return GraphModel(spec, names)
+
+
+def read_spec(mapping: Mapping[str, Any], where: str) -> DetectionSpec:
+    """Turn what `DetectionSpec.to_mapping` gave, as a checkpoint holds it, into the description again.
+
+    Raises:
+        UserError: malformed.
+    """
+    if "cfg" in mapping:
+        return DarknetSpec.from_text(str(mapping["cfg"]), where)
+    return ModelSpec.from_mapping(mapping, where)
+
+
+def with_anchors(model: DetectionModel, anchors: object) -> DetectionModel:
+    """The same network and weights with other anchors, as many a level; on the CPU, in training mode.
+
+    Args:
+        model: stays as it is.
+        anchors: in pixels, in the form of a model yaml; levels may run in either order.
+
+    Raises:
+        UserError: they do not fit its levels.
+    """
+    with torch.random.fork_rng(devices=[]):  # the random weights are overwritten at once
+        made = build_model(model.spec.with_anchors(anchors), model.names)
+    kept = {name: value for name, value in model.state_dict().items() if "anchor" not in name}
+    made.load_state_dict(kept, strict=False)
+    return made

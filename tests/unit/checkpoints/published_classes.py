@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.yolo.fuse import fold
 from boxwright.yolo.graph import GraphModel
+from boxwright.yolo.weights import fold
 
 COMMON = ("Conv", "Focus", "Bottleneck", "BottleneckCSP", "C3", "SPP", "SPPF", "Concat", "Magic")
 OURS = {"DetectHead": "models.yolo.Detect", "GraphModel": "models.yolo.Model"}

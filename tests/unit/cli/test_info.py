@@ -11,9 +11,8 @@ from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.inference.complexity import count_parameters, find_modules, parameter_rows
-from boxwright.yolo.build import build_model
 from boxwright.yolo.verbs.info import describe
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,8 @@ from boxwright.engine.loggers import EventsJsonl
 from boxwright.engine.stopping import Interrupt
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
-from boxwright.yolo.build import build_model
 from boxwright.yolo.verbs.train import freeze_layers
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import BATCH, STEPS, LineTask, make_trainer
 

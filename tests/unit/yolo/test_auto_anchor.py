@@ -13,11 +13,10 @@ from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.yolo import anchors as auto_anchor
 from boxwright.yolo.anchors import anchors_of, fit, in_levels, label_sizes, with_fitting_anchors
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.spec import ModelSpec
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import NETWORK
 
 

@@ -18,8 +18,8 @@ from boxwright.yolo.auto_batch import (
     shared_batch,
     with_fitting_batch,
 )
-from boxwright.yolo.build import build_model, read_spec
 from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.zoo import build_model, read_spec
 from tests.integration.small_runs import NETWORK
 
 GIB = 2**30

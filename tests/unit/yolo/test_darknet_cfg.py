@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model
 from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
+from boxwright.yolo.zoo import build_model
 
 STEM = "[convolutional]\nfilters=8\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
 HEAD = (

@@ -1,4 +1,4 @@
-"""Properties of the loss: no host sync, static shapes, padding, empty targets, precision, memory layout."""
+"""The losses of every release: terms, gains, empty targets, the parts of processes, and who chooses which."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from boxwright.data.structures import Targets
-from boxwright.yolo.loss import LossOutput, YoloLoss, scale_gains
+from boxwright.yolo.darknet_cfg import DarknetSpec
+from boxwright.yolo.loss import (
+    FOCAL_ALPHA,
+    LossOutput,
+    YoloLoss,
+    YoloV3Loss,
+    binary_cross_entropy,
+    decode_boxes,
+    make_criterion,
+    scale_gains,
+)
+from boxwright.yolo.published import RELEASES, YOLOV5_RELEASES
 from boxwright.yolo.settings import LossConfig
+from boxwright.yolo.zoo import build_model, load_spec
 
 STRIDES, NUM_CLASSES, SIDE, BATCH = (8, 16, 32), 4, 96, 2
 ANCHORS_PX = [
@@ -183,3 +196,188 @@ def test_gains_scale_with_layers_classes_and_size() -> None:
     assert scaled.box == pytest.approx(0.05 * 3 / 4)
     assert scaled.cls == pytest.approx(0.5 * 20 / 80 * 3 / 4)
     assert scaled.obj == pytest.approx(4 * 3 / 4)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.8, 1.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_value_and_gradient(weight: float, dtype: torch.dtype) -> None:
+    ours = torch.cat((torch.linspace(-120, 120, 999), torch.zeros(1))).to(dtype).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    targets = torch.rand(1000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    targets[::3], targets[1::3] = 0, 1
+    upstream = torch.linspace(-1, 2, 1000, dtype=dtype)
+    value = binary_cross_entropy(ours, targets, weight)
+    expected = binary_cross_entropy_with_logits(
+        theirs, targets, pos_weight=torch.tensor(weight, dtype=dtype), reduction="none"
+    )
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=2e-5 if dtype is torch.float32 else 1e-12)
+    value.backward(upstream)
+    expected.backward(upstream)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_focal_weighs_down_what_is_already_right() -> None:
+    logits, targets = torch.tensor([0.0, 4.0, -4.0]), torch.tensor([1.0, 1.0, 1.0])
+    plain = binary_cross_entropy(logits, targets)
+    focal = binary_cross_entropy(logits, targets, gamma=2.0)
+    probability = logits.sigmoid()
+    torch.testing.assert_close(focal, FOCAL_ALPHA * (1 - probability) ** 2 * plain)
+
+
+def test_inputs_are_left_alone() -> None:
+    logits, targets = torch.randn(5), torch.rand(5)
+    copies = logits.clone(), targets.clone()
+    binary_cross_entropy(logits, targets, 1.3, 1.5)
+    assert torch.equal(logits, copies[0])
+    assert torch.equal(targets, copies[1])
+
+
+SMALL_CFG = """
+[net]
+channels=3
+[convolutional]
+filters=8
+size=8
+stride=8
+activation=leaky
+[convolutional]
+filters=16
+size=2
+stride=2
+batch_normalize=1
+activation=leaky
+[convolutional]
+filters=21
+size=1
+activation=linear
+[yolo]
+mask=3,4,5
+anchors=10,14, 23,27, 37,58, 81,82, 135,169, 344,319
+classes=2
+[route]
+layers=0
+[convolutional]
+filters=21
+size=1
+activation=linear
+[yolo]
+mask=1,2,3
+anchors=10,14, 23,27, 37,58, 81,82, 135,169, 344,319
+classes=2
+"""
+
+
+def make_v3_loss(**settings: Any) -> YoloV3Loss:
+    anchors = torch.tensor(ANCHORS_PX) / torch.tensor(STRIDES, dtype=torch.float32)[:, None, None]
+    return YoloV3Loss(anchors, NUM_CLASSES, LossConfig(**settings), imgsz=SIDE)
+
+
+def test_nothing_waits_for_the_device_and_shapes_do_not_depend_on_labels() -> None:
+    loss = make_v3_loss()
+    recorded = []
+    for count in (0, 2, 5):
+        maps, targets = make_maps(), make_targets(count)
+        with Record() as record:
+            loss(maps, targets).total.backward()
+        recorded.append(record.calls)
+    assert recorded[0] == recorded[1] == recorded[2]
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+def test_gradients_are_finite(kind: str) -> None:
+    for maps in (make_maps(), [m.detach().mul(200).requires_grad_() for m in make_maps()]):
+        output = make_v3_loss(iou_kind=kind, fl_gamma=1.5, label_smoothing=0.1)(maps, make_targets(4))
+        output.total.backward()
+        assert output.items.isfinite().all()
+        assert all(level.grad is not None and level.grad.isfinite().all() for level in maps)
+
+
+def test_without_labels_only_objectness_is_left() -> None:
+    items = make_v3_loss()(make_maps(), make_targets(0)).items
+    assert items[0] == 0
+    assert items[1] > 0
+    assert items[2] == 0
+
+
+def test_padding_changes_nothing() -> None:
+    short, long = make_targets(2, padded_to=2), make_targets(2, padded_to=9)
+    first = short.boxes_cxcywh
+    padded = torch.cat((first, long.boxes_cxcywh[:, 2:]), dim=1)
+    labels = torch.cat((short.labels, long.labels[:, 2:]), dim=1)
+    same = Targets(padded, labels, long.valid)
+    assert torch.equal(make_v3_loss()(make_maps(), short).items, make_v3_loss()(make_maps(), same).items)
+
+
+def test_kinds_differ() -> None:
+    found = {
+        kind: float(make_v3_loss(iou_kind=kind)(make_maps(), make_targets(4)).items[0]) for kind in ("iou", "giou")
+    }
+    assert float(make_v3_loss()(make_maps(), make_targets(4)).items[0]) == found["giou"]
+    assert found["iou"] < found["giou"]
+
+
+def test_model_chooses_the_recipe_and_settings_override_it() -> None:
+    darknet = build_model(DarknetSpec.from_text(SMALL_CFG))
+    yolov5 = build_model(load_spec("yolov5n", 2))
+    assert isinstance(make_criterion(darknet, LossConfig()), YoloV3Loss)
+    assert isinstance(make_criterion(yolov5, LossConfig()), YoloLoss)
+    for model, coding in ((darknet, "v3"), (yolov5, "v5")):
+        for recipe in ("v3", "v5"):
+            criterion = make_criterion(model, LossConfig(recipe=recipe), 64)
+            assert isinstance(criterion, YoloV3Loss if recipe == "v3" else YoloLoss)
+            assert criterion.coding == coding
+            targets = Targets(torch.rand(1, 3, 4), torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3).bool())
+            assert criterion(model(torch.rand(1, 3, 64, 64)), targets).total.isfinite()
+
+
+def test_level_weights_follow_the_strides() -> None:
+    darknet = build_model(DarknetSpec.from_text(SMALL_CFG))
+    assert darknet.strides == (16, 8)
+    criterion = make_criterion(darknet, LossConfig(recipe="v5"))
+    assert isinstance(criterion, YoloLoss)
+    assert criterion.balance.tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize("name", ["darknet", "yolov5n"])
+def test_loss_reads_boxes_as_the_network_decodes_them(name: str) -> None:
+    model = build_model(DarknetSpec.from_text(SMALL_CFG) if name == "darknet" else load_spec(name, 2))
+    maps = [torch.randn_like(raw) for raw in model(torch.rand(1, 3, 64, 64))]
+    level, anchor, row, column = 1, 2, 1, 3
+    raw = maps[level][0, anchor, row, column]
+    inside = decode_boxes(raw[:4, None], model.anchors[level, anchor][:, None], model.box_coding)[:, 0]
+    inside[:2] += torch.tensor([column, row])
+    rows = model.decode(maps)[0].split([m[0, ..., 0].numel() for m in maps])[level]
+    expected = rows.view(*maps[level].shape[1:])[anchor, row, column, :4]
+    torch.testing.assert_close(inside * model.strides[level], expected)
+
+
+@pytest.mark.parametrize("release", YOLOV5_RELEASES)
+def test_network_chooses_the_loss_of_its_release(release: str) -> None:
+    model = build_model(load_spec(f"yolov5s@{release}", 2))
+    criterion = make_criterion(model, LossConfig())
+    assert isinstance(criterion, YoloLoss)
+    assert criterion.rules is RELEASES[release].loss
+    other = make_criterion(model, LossConfig(recipe="v2.0"))
+    assert isinstance(other, YoloLoss)
+    assert other.rules is RELEASES["v2.0"].loss
+
+
+@pytest.mark.parametrize("name", YOLOV5_RELEASES)
+def test_a_centre_on_the_far_edge_is_taken_into_the_last_cell(name: str) -> None:
+    """Up to v3.1 the published loss ended with an index out of range."""
+    strides = (8, 16, 32)
+    anchors = torch.tensor([[[2.0, 2.0]], [[1.5, 1.5]], [[1.0, 1.0]]])
+    rules = RELEASES[name].loss
+    assert rules is not None
+    criterion = YoloLoss(anchors, strides, 2, LossConfig(), rules=rules)
+    maps = [torch.zeros(1, 1, 64 // s, 64 // s, 7, requires_grad=True) for s in strides]
+    boxes = torch.tensor([[[1.0, 1.0, 0.4, 0.4], [0.0, 1.0, 0.4, 0.4]]])
+    targets = Targets(boxes, torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool))
+    output = criterion(maps, targets)
+    output.total.backward()
+    assert output.items.isfinite().all()
+    assert output.items[0] > 0
+    for level in maps:
+        assert level.grad is not None
+        assert level.grad.isfinite().all()
+        assert level.grad[0, 0, -1, -1, :4].abs().sum() > 0

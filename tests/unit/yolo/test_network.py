@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.fuse import fuse
 from boxwright.yolo.head import DetectHead
 from boxwright.yolo.layers import SPP, SPPF
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.weights import fuse
+from boxwright.yolo.zoo import build_model, load_spec
 
 
 @pytest.fixture(scope="module")

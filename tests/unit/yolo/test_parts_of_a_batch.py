@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from boxwright.data.structures import Targets
-from boxwright.yolo.loss import LossOutput, SumOverRanks, YoloLoss
-from boxwright.yolo.loss_v3 import YoloV3Loss
+from boxwright.yolo.loss import LossOutput, SumOverRanks, YoloLoss, YoloV3Loss
 from boxwright.yolo.settings import LossConfig
 
 ANCHORS = torch.tensor([[[1.0, 1.2], [2.0, 1.5], [1.5, 2.5]]]).repeat(3, 1, 1)

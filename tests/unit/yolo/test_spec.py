@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model, read_spec
 from boxwright.yolo.spec import ModelSpec
-from boxwright.yolo.zoo import DARKNET_NAMES, NAMES, load_spec
+from boxwright.yolo.zoo import DARKNET_NAMES, NAMES, build_model, load_spec, read_spec
 
 GOOD: dict[str, Any] = {
     "nc": 3,

@@ -15,11 +15,10 @@ from torch import nn
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.spec import ModelSpec
 from boxwright.yolo.weights import Weights, load_model, read_weights, transfer
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 TINY = {
     "nc": 2,

@@ -42,11 +42,10 @@ from boxwright.synthetic.world import make_scene
 from boxwright.synthetic.write import front_camera
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.export_rows import ExportRows
-from boxwright.yolo.networks import ready
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.settings import ExportConfig
 from boxwright.yolo.verify import Agreement, compare
-from boxwright.yolo.weights import load_model
+from boxwright.yolo.weights import load_model, ready
 
 SUFFIXES = {"onnx": ONNX_SUFFIX, "torchscript": TORCHSCRIPT_SUFFIX, "openvino": OPENVINO_SUFFIX}
 _LIBRARIES = {

@@ -10,13 +10,11 @@ from typing import Any
 
 from boxwright.errors import UserError
 from boxwright.inference.complexity import ParameterRow, count_gflops, count_parameters, find_modules, parameter_rows
-from boxwright.yolo.build import build_model
 from boxwright.yolo.detection import DetectionModel, LayerInfo
-from boxwright.yolo.fuse import fuse
 from boxwright.yolo.graph import BLOCKS
 from boxwright.yolo.spec import ModelSpec
-from boxwright.yolo.weights import load_model, read_weights, transfer
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.weights import fuse, load_model, read_weights, transfer
+from boxwright.yolo.zoo import build_model, load_spec
 
 
 @dataclass(frozen=True)

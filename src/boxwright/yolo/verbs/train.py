@@ -22,15 +22,14 @@ from boxwright.settings.base import TrainingConfig
 from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
-from boxwright.yolo.build import build_model, read_spec
 from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.loss_recipe import check_criterion
+from boxwright.yolo.loss import check_criterion
 from boxwright.yolo.published import V3, loss_release, with_release
 from boxwright.yolo.settings import Freeze, RunConfig, ValConfig
 from boxwright.yolo.task import Detect2d, batch_unit, loaded_side
 from boxwright.yolo.verbs.val import val
 from boxwright.yolo.weights import Weights, read_weights, transfer
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec, read_spec
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3

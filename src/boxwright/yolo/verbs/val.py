@@ -23,10 +23,10 @@ from boxwright.ops.nms import CURRENT_RULES
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
 from boxwright.yolo.loader import make_val_loader
-from boxwright.yolo.networks import open_networks
 from boxwright.yolo.published import RELEASES, V3
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
+from boxwright.yolo.weights import open_networks
 
 _log = logging.getLogger("boxwright.val")
 _NUM_BATCH_SHEETS = 3

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model, read_spec, with_anchors
 from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec, read_spec, with_anchors
 
 SMALL_FIRST = [[5, 6, 7.25, 8], [20, 30, 31, 22], [90, 80, 200.5, 100]]
 

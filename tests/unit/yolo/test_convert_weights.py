@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model
-from boxwright.yolo.stem import with_conv6_stem
-from boxwright.yolo.verbs.convert_weights import convert_weights
+from boxwright.yolo.verbs.convert_weights import convert_weights, with_conv6_stem
 from boxwright.yolo.weights import load_model
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 
 
 @pytest.mark.parametrize("name", ["yolov5s@v1.0", "yolov5s@v3.1", "yolov5s@v5.0"])

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from boxwright.cli.main import main
 from boxwright.errors import UserError
-from boxwright.yolo.build import build_model
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.weights import load_model, read_weights
-from boxwright.yolo.zoo import load_spec
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.unit.checkpoints.published_classes import FACTS, disguise, fold_norms, published, save
 
 __all__ = ["published"]  # a fixture

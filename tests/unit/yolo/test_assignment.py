@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxwright.data.structures import Targets
-from boxwright.yolo.assign_anchor import assign
+from boxwright.yolo.assignment import assign
 
 ANCHORS = torch.tensor([[1.25, 1.625], [2.0, 3.75], [4.125, 2.875]])
 WIDTH, HEIGHT = 16, 12
