@@ -1,61 +1,56 @@
-"""The study of a search: opened in its database, and every mistake with that database told in one sentence."""
+"""The Optuna study of a search: its database, its heartbeat, and one sentence for whatever is wrong with the database.
 
-from __future__ import annotations
+A worker's running trial sends a heartbeat to the database. When the heartbeat stops, any other worker fails the trial
+and queues it again (Optuna's `RetryHeartbeatStaleTrialCallback`), so that no trial is lost with its worker.
+"""
 
 import logging
+import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import optuna
-from optuna.exceptions import OptunaError
+from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
-from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
-from optuna.storages import RDBStorage
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
 
 from boxwright.errors import UserError
-from boxwright.search.genetic_sampler import GeneticSampler
-from boxwright.search.space import Space
-from boxwright.yolo.evolve_settings import EvolveConfig
 
 LOCK_SECONDS = 30.0  # how long another process may keep an SQLite file locked
+HEARTBEAT_SECONDS = 15
+GRACE_SECONDS = 60  # without a heartbeat for this long, a worker counts as dead
 _CONNECT_SECONDS = 15
 _TIMEOUT_NAMES = {"sqlite": "timeout", "psycopg2": "connect_timeout", "psycopg": "connect_timeout"} | dict.fromkeys(
     ("pymysql", "mysqldb"), "connect_timeout"
 )
-_PERCENTILE = 25.0  # prune percentile: a trial below the best quarter at its epoch ends
-_EXTRA = "pip install 'boxwright[tune]'"
+_PERCENTILE = 25.0  # prune percentile: end a trial below the best quarter at its epoch
+_ATTEMPTS = 5  # to create the tables of a new database while another worker does the same
+_SETTINGS_SECONDS = 10.0  # how long the worker that created a study may take to write its settings
 
 
 @dataclass(frozen=True, slots=True)
-class StudyPlace:
-    """Args:
-    url: of SQLAlchemy.
-    name: of the study in that database.
-    folder: where this worker keeps trials and results.
-    """
-
-    url: str
-    name: str
-    folder: Path
+class StudyLocation:
+    url: str  # of SQLAlchemy
+    name: str  # of the study in that database
+    folder: Path  # where this worker keeps trials and results
 
 
-def study_place(study: str, project: str, name: str, new_folder: Path | None) -> StudyPlace:
-    """Where `--study` is.
+def locate_study(study: str, project: str, name: str, new_folder: Path | None) -> StudyLocation:
+    """Resolve `--study`.
 
     Args:
-        study: URL of a database, folder of a search or its name below project; not used if there is a new folder.
-        project, name: folder of a worker whose study lies in a database; the name is the study's too.
+        study: URL of a database, folder of a search or its name below project; ignored if there is a new folder.
+        project, name: folder of a worker whose study is in a database; the name is the study's too.
         new_folder: of a search that begins.
     """
     if new_folder is None and "://" in study:
-        return StudyPlace(study, name, Path(project, name).expanduser().absolute())
+        return StudyLocation(study, name, Path(project, name).expanduser().absolute())
     given = Path(study).expanduser()
     folder = new_folder or (
         given if given.is_absolute() or len(given.parts) > 1 else Path(project).expanduser() / given
@@ -65,40 +60,91 @@ def study_place(study: str, project: str, name: str, new_folder: Path | None) ->
             f"--study {study} is a file; name the folder that its search writes to, or a URL: sqlite:///{study}"
         )
     folder = folder.absolute()
-    return StudyPlace(f"sqlite:///{folder / 'study.db'}", "evolve", folder)
+    return StudyLocation(f"sqlite:///{folder / 'study.db'}", "evolve", folder)
 
 
-def open_study(place: StudyPlace) -> optuna.Study:
-    """Open a study, or begin it where there is none.
+def open_study(location: StudyLocation) -> tuple[optuna.Study, bool]:
+    """Open a study, or create it where there is none.
+
+    Returns:
+        the study, and whether this worker created it. The database decides: of several workers exactly one creates it.
 
     Raises:
         UserError: the database cannot be reached, is locked, or is none; a driver is missing; the URL is wrong.
     """
-    with storage_mistakes(place):
-        url = make_url(place.url)
+    with database_errors(location):
+        url = make_url(location.url)
         option = _TIMEOUT_NAMES.get(url.get_driver_name()) or _TIMEOUT_NAMES.get(url.get_backend_name())
         seconds = LOCK_SECONDS if url.get_backend_name() == "sqlite" else _CONNECT_SECONDS
         arguments = {"connect_args": {option: seconds}} if option else {}
-        storage = RDBStorage(place.url, engine_kwargs=arguments)
-        return optuna.create_study(
-            storage=storage, study_name=place.name, direction="maximize", load_if_exists=True, sampler=_Unused()
+        if url.get_backend_name() == "sqlite" and location.folder.parent.exists():
+            location.folder.mkdir(exist_ok=True)
+        storage = _when_tables_exist(
+            lambda: RDBStorage(
+                location.url,
+                engine_kwargs=arguments,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
         )
+        try:
+            return optuna.create_study(storage=storage, study_name=location.name, direction="maximize"), True
+        except DuplicatedStudyError:
+            return optuna.load_study(storage=storage, study_name=location.name), False
+
+
+def _when_tables_exist(connect: Callable[[], RDBStorage]) -> RDBStorage:
+    """Connect; try again when another worker is just creating the same tables."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return connect()
+        except (OperationalError, IntegrityError) as error:
+            if attempt == _ATTEMPTS - 1 or not isinstance(error, IntegrityError) | ("already exists" in str(error)):
+                raise
+            time.sleep(0.2)
+    raise AssertionError("unreachable")
+
+
+def shared_settings(study: optuna.Study, key: str, own: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the settings that all workers of a study share.
+
+    Args:
+        study: of the search.
+        key: user attribute that holds them.
+        own: those of the worker that created the study, which are written; None: read them.
+
+    Raises:
+        UserError: the study has trials, but no such settings.
+    """
+    if own is not None:
+        study.set_user_attr(key, own)
+        return own
+    end = time.monotonic() + _SETTINGS_SECONDS
+    while (kept := study.user_attrs.get(key)) is None:
+        if study.get_trials(deepcopy=False):
+            raise UserError(f"the study {study.study_name} has trials that boxwright evolve did not make; name another")
+        if time.monotonic() > end:
+            return {}
+        time.sleep(0.1)
+    return kept
 
 
 @contextmanager
-def storage_mistakes(place: StudyPlace) -> Generator[None]:
-    """Tell what goes wrong with the database of a study in one sentence, without its password."""
+def database_errors(location: StudyLocation) -> Generator[None]:
+    """Turn errors of the study's database into a UserError of one sentence, without the password of its URL."""
     try:
         yield
     except (SQLAlchemyError, OptunaError, ImportError) as error:
+        # Optuna wraps what SQLAlchemy raises; the reason is in the innermost database error.
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, DatabaseError):
             cause = cause.__cause__
-        raise UserError(f"the study in {shown_url(place.url)} {_reason(cause)}") from error
+        raise UserError(f"the study in {shown_url(location.url)} {_reason(cause)}") from error
 
 
 def shown_url(url: str) -> str:
-    """A URL without its password; a wrong one as it is."""
+    """Return a URL without its password; a malformed one unchanged."""
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
@@ -122,37 +168,21 @@ def _reason(error: BaseException) -> str:
     return f"cannot be opened: {words}; it takes a URL such as sqlite:///study.db or postgresql://user@host/name"
 
 
-def make_sampler(config: EvolveConfig, space: Space, start: Mapping[str, float], number: int) -> BaseSampler:
-    """The sampler of one trial. The first trial tries the values that the search starts from, with every sampler.
+def make_pruner(kind: Literal["", "median", "percentile"]) -> BasePruner:
+    """Return a pruner that ends a trial whose best fitness is below that of others at the same epoch.
 
-    Raises:
-        UserError: CMA-ES needs a package.
+    It compares from the sixth trial on.
     """
-    if config.sampler == "published" or number == 0:
-        return GeneticSampler(space, start, config.parents, config.seed)
-    # Workers share no generator: each trial has its own, or all of them would draw the same.
-    seed = int(np.random.SeedSequence([config.seed % 2**64, number]).generate_state(1)[0])
-    if config.sampler == "tpe":
-        return TPESampler(seed=seed)
-    try:
-        import cmaes  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError:
-        raise UserError(f"--sampler cmaes needs the package cmaes: {_EXTRA}") from None
-    return CmaEsSampler(x0=dict(start), seed=seed, warn_independent_sampling=False)
-
-
-def make_pruner(config: EvolveConfig) -> BasePruner:
-    """Ends a trial whose best fitness so far lies below those of others at that epoch; from the sixth trial on."""
-    if config.prune == "median":
+    if kind == "median":
         return MedianPruner()
-    return PercentilePruner(_PERCENTILE) if config.prune == "percentile" else NopPruner()
+    return PercentilePruner(_PERCENTILE) if kind == "percentile" else NopPruner()
 
 
 @contextmanager
 def quiet_optuna() -> Generator[None]:
-    """Its log, and its warnings of what is experimental, say nothing to our users."""
+    """Silence Optuna's log and its warnings about experimental features."""
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(logging.ERROR)
+    optuna.logging.set_verbosity(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="optuna")
@@ -161,16 +191,3 @@ def quiet_optuna() -> Generator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-class _Unused(BaseSampler):
-    """Stands in the study until a trial gets its own."""
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, Any]:
-        return {}
-
-    def sample_relative(self, study: optuna.Study, trial: Any, search_space: Any) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(self, study: optuna.Study, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        raise AssertionError("each trial draws from a sampler of its own")

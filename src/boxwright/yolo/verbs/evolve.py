@@ -1,42 +1,94 @@
-"""The evolve verb: a search for hyper-parameters that any number of workers share and that can be stopped at any time.
+"""The evolve verb: search hyper-parameters by many short trainings, on any number of workers, stopped at any time.
 
-Here: what is searched, where, and whether it fits a study that is there already. The trials are in evolve_worker.
+Source of the search space and of the files' names: hyper-parameter evolution as published with YOLOv5 v7.0
+(docs/spec/yolov5.md, B6); facts only.
 """
-
-from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from boxwright.engine.callbacks import Callback, EpochReport
+from boxwright.engine.checkpointing import load_run
 from boxwright.engine.decay import check_course
+from boxwright.engine.run import resume, train
 from boxwright.engine.run_folder import new_run_folder
-from boxwright.errors import UserError
-from boxwright.search.space import Range, Space, make_space
-from boxwright.settings.load import dump, load, setting_names
-from boxwright.yolo.evolve_settings import OF_A_WORKER, EvolveConfig, validates
+from boxwright.errors import DivergedError, UserError
+from boxwright.search.space import Range, Space, read_space, searched
+from boxwright.settings.load import dump, flatten, load, setting_names, suggest
+from boxwright.settings.yaml_file import Setting
+from boxwright.yolo.evolve_settings import OF_A_WORKER, OF_THE_SEARCH, EvolveConfig, validates
+from boxwright.yolo.hyp import SETTING_OF_KEY
+from boxwright.yolo.recipe import with_recipe
+from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.verbs.info import open_network
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # Optuna is an extra
     from optuna import Study
+    from optuna.trial import Trial
 
-    from boxwright.search.study import StudyPlace
+    from boxwright.search.results import FinishedTrial
+    from boxwright.search.study import StudyLocation
+    from boxwright.search.worker import OpenTrial, Outcome
 
 _log = logging.getLogger("boxwright.evolve")
 _KEY, _VERSION = "boxwright evolve", 1  # under which the settings of a search are kept in its study
 _NOT_KEPT = ("project", "name", "exist_ok", "study", "space", "device", "nproc")
+_NO_EFFECT = ("project", "name", "exist_ok", "noplots", "nosave", "workers", "device", "nproc")  # on the result
+KEY_OF_SETTING = {setting: key for key, setting in SETTING_OF_KEY.items() if key != "giou"}
+METRICS = (
+    *("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+    *("val/box_loss", "val/obj_loss", "val/cls_loss"),
+)
+PUBLISHED_ANCHORS = 3.0  # per level; where the published search begins when the settings leave anchors to the model
+
+PUBLISHED: Space = {
+    "optim.lr0": Range(1, 1e-5, 1e-1),
+    "optim.lrf": Range(1, 0.01, 1.0),
+    "optim.momentum": Range(0.3, 0.6, 0.98),
+    "optim.weight_decay": Range(1, 0.0, 0.001),
+    "optim.warmup_epochs": Range(1, 0.0, 5.0),
+    "optim.warmup_momentum": Range(1, 0.0, 0.95),
+    "optim.warmup_bias_lr": Range(1, 0.0, 0.2),
+    "loss.box": Range(1, 0.02, 0.2),
+    "loss.cls": Range(1, 0.2, 4.0),
+    "loss.cls_pw": Range(1, 0.5, 2.0),
+    "loss.obj": Range(1, 0.2, 4.0),
+    "loss.obj_pw": Range(1, 0.5, 2.0),
+    "loss.iou_t": Range(0, 0.1, 0.7),
+    "loss.anchor_t": Range(1, 2.0, 8.0),
+    "anchors": Range(2, 2.0, 10.0),
+    "loss.fl_gamma": Range(0, 0.0, 2.0),
+    "augment.hsv_h": Range(1, 0.0, 0.1),
+    "augment.hsv_s": Range(1, 0.0, 0.9),
+    "augment.hsv_v": Range(1, 0.0, 0.9),
+    "augment.degrees": Range(1, 0.0, 45.0),
+    "augment.translate": Range(1, 0.0, 0.9),
+    "augment.scale": Range(1, 0.0, 0.9),
+    "augment.shear": Range(1, 0.0, 10.0),
+    "augment.perspective": Range(0, 0.0, 0.001),
+    "augment.flipud": Range(1, 0.0, 1.0),
+    "augment.fliplr": Range(0, 0.0, 1.0),
+    "augment.mosaic": Range(1, 0.0, 1.0),
+    "augment.mixup": Range(1, 0.0, 1.0),
+    "augment.copy_paste": Range(1, 0.0, 1.0),
+}
 
 
 def evolve(config: EvolveConfig) -> Path:
     """Search hyper-parameters; begin a study, join one, or go on with one.
 
     Args:
-        config: settings of trials and search. A worker that joins a study needs none of them but `study`: those that
-            it was begun with are kept in it.
+        config: settings of trials and search. A worker that joins a study needs none of them but `study`: the study
+            keeps those that it was begun with.
 
     Returns:
         the folder with evolve.csv, hyp_evolve.yaml, evolve.png and the trials.
@@ -47,29 +99,64 @@ def evolve(config: EvolveConfig) -> Path:
     _check(config)
     space = make_space(config, config.space)
     new_folder = None if config.study else new_run_folder(config.project, config.name, config.exist_ok)
-    from boxwright.search.study import study_place
+    from boxwright.search.study import locate_study
 
-    place = study_place(config.study, config.project, config.name, new_folder)
-    is_new = (new_folder is not None and not config.exist_ok) or not place.folder.exists()
+    location = locate_study(config.study, config.project, config.name, new_folder)
+    is_new = (new_folder is not None and not config.exist_ok) or not location.folder.exists()
     try:
-        return _work(config, space, place)
+        _work(config, space, location)
     except UserError:
-        if is_new and _is_unused(place.folder):
-            shutil.rmtree(place.folder, ignore_errors=True)  # a mistake leaves nothing behind
+        if is_new and not any(location.folder.glob("evolve.csv")) and not any(location.folder.glob("trials/*/weights/*")):
+            shutil.rmtree(location.folder, ignore_errors=True)  # a user error leaves nothing behind
         raise
     except (SystemExit, KeyboardInterrupt):
-        print(f"the search goes on with: {_command(config, place)}", flush=True)
+        print(f"the search goes on with: {_command(config, location)}", flush=True)
         raise
+    return location.folder
 
 
-def _is_unused(folder: Path) -> bool:
-    """No trial has saved anything there, and no other worker has come."""
-    patterns = {"evolve.csv": 0, "trials/*/weights/*": 0, "workers/*.lock": 2}  # that of the folder, and our own
-    return all(len(list(folder.glob(pattern))) <= most for pattern, most in patterns.items())
+def make_space(config: RunConfig, file: str) -> Space:
+    """Return the hyper-parameters that are searched.
+
+    Args:
+        config: settings of the trials. As published, anchors are left out where they are given as sides, or where
+            automatic ones are not wanted.
+        file: yaml of limits; empty: the published table.
+
+    Raises:
+        UserError: see `read_space`; or the file searches the number of anchors, and the settings name their sides.
+    """
+
+    def setting_of(name: str) -> str:
+        target = SETTING_OF_KEY.get(name, name)
+        if target not in KEY_OF_SETTING:
+            hint = suggest(name, KEY_OF_SETTING) or suggest(name, [*SETTING_OF_KEY])
+            raise ValueError(hint or "; it is one that a hyper-parameter file can hold, such as optim.lr0 or loss.box")
+        return target
+
+    def check(name: str, limit: Setting) -> None:
+        load(RunConfig, {name: limit})
+
+    space = read_space(Path(file).expanduser(), setting_of, check) if file else PUBLISHED
+    fixed = config.noautoanchor or not isinstance(config.anchors, int)
+    if file and fixed and "anchors" in space:
+        raise UserError(f"{file} searches the number of anchors, but --anchors or --noautoanchor says what they are")
+    return {name: limits for name, limits in searched(space).items() if not (fixed and name == "anchors")}
+
+
+def start_values(config: RunConfig, space: Space) -> dict[str, float]:
+    """Return the values of the searched settings, within their limits: where a search begins."""
+    values: dict[str, float] = {}
+    for name, limits in space.items():
+        value = _get(config, name)
+        if name == "anchors" and not value:
+            value = PUBLISHED_ANCHORS
+        values[name] = min(max(float(value), limits.low), limits.high)
+    return values
 
 
 def _check(config: EvolveConfig) -> None:
-    """Mistakes that can be seen without opening anything."""
+    """Raise a UserError for what can be seen without opening anything."""
     if importlib.util.find_spec("optuna") is None:
         raise UserError("boxwright evolve needs the package optuna: pip install 'boxwright[tune]'")
     if not config.study and not config.data:
@@ -91,48 +178,60 @@ def _check(config: EvolveConfig) -> None:
         raise UserError("--prune compares trials after each epoch, so that it does not go with --noval")
 
 
-def _work(config: EvolveConfig, space: Space, place: StudyPlace) -> Path:
-    from boxwright.search.claims import Worker, one_at_a_time
-    from boxwright.search.study import open_study, quiet_optuna, storage_mistakes
+def _work(config: EvolveConfig, space: Space, location: "StudyLocation") -> None:
+    from boxwright.search.samplers import SearchSampler, check_sampler
+    from boxwright.search.study import database_errors, make_pruner, open_study, quiet_optuna
+    from boxwright.search.worker import run_search
 
     with quiet_optuna():
-        with one_at_a_time(place.folder):
-            study = open_study(place)
-            with storage_mistakes(place):
-                config, space = agree(study, config, space)
-        if not config.data:
-            raise UserError("evolve needs --data, as train does: this study is a new one")
-        print(f"searching {len(space)} hyper-parameters in {place.folder}; another worker joins with:")
-        print(f"  {_command(config, place)}", flush=True)
-        from boxwright.yolo.verbs.evolve_worker import Search
+        check_sampler(config.sampler)
+        study, is_new = open_study(location)
+        with database_errors(location):
+            if is_new and not config.data:
+                raise UserError("evolve needs --data, as train does: this study is a new one")
+            config, space = agree(study, config, space, is_new=is_new)
+            start = _start(config, space)
+            study.sampler = SearchSampler(config.sampler, space, start, config.parents, config.seed)
+            study.pruner = make_pruner(config.prune)
+            print(f"searching {len(space)} hyper-parameters in {location.folder}; another worker joins with:")
+            print(f"  {_command(config, location)}", flush=True)
+            trials = Trials(config, space, location)
+            run_search(study, location, space, config.generations, trials.run, trials.report)
+        count = len(trials.finished)
+        print(f"{count} trial{'s have' if count != 1 else ' has'} finished; results in {location.folder}")
 
-        with storage_mistakes(place), Worker(study, place.folder, config.generations) as worker:
-            Search(study, worker, config, space, place).run()
-    return place.folder
 
-
-def agree(study: Study, config: EvolveConfig, space: Space) -> tuple[EvolveConfig, Space]:
-    """The settings that all workers of a study share; the first worker brings them.
+def agree(study: "Study", config: EvolveConfig, space: Space, *, is_new: bool) -> tuple[EvolveConfig, Space]:
+    """Return the settings that all workers of a study share; the worker that created it brings them.
 
     Raises:
         UserError: the study is of something else, or a worker asks for another search than the study is.
     """
-    kept = study.user_attrs.get(_KEY)
-    if kept is None:
-        if study.get_trials(deepcopy=False):
-            raise UserError(f"the study {study.study_name} has trials that boxwright evolve did not make; name another")
-        settings = _placed(config).model_dump(mode="json", exclude_unset=True)
-        settings = {name: value for name, value in settings.items() if name not in _NOT_KEPT}
-        limits = {name: [r.gain, r.low, r.high] for name, r in space.items()}
-        study.set_user_attr(_KEY, {"version": _VERSION, "settings": settings, "space": limits})
-        return _placed(config), space
+    from boxwright.search.study import shared_settings
+
+    own = _absolute(config).model_dump(mode="json", exclude_unset=True)
+    settings = {name: value for name, value in own.items() if name not in _NOT_KEPT}
+    limits = {name: [r.gain, r.low, r.high] for name, r in space.items()}
+    content = {"version": _VERSION, "settings": settings, "space": limits}
+    kept = shared_settings(study, _KEY, content if is_new else None)
+    if is_new or not kept:  # an empty study that somebody made beforehand becomes ours
+        shared_settings(study, _KEY, content)
+        return _absolute(config), space
     if kept.get("version") != _VERSION:
         raise UserError(f"the study {study.study_name} was begun by another version of boxwright")
-    own = _placed(config).model_dump(mode="json", exclude_unset=True)
     begun = load(EvolveConfig, kept["settings"])
-    merged = load(EvolveConfig, {**_flat(kept["settings"]), **_flat(own)})
-    theirs = {name: Range(*limits) for name, limits in kept["space"].items()}
-    _refuse_others(begun, merged)
+    merged = load(EvolveConfig, {**flatten(kept["settings"]), **flatten(own)})
+    theirs = {name: Range(*values) for name, values in kept["space"].items()}
+    before, now = flatten(dump(begun)), flatten(dump(merged))
+    names = [name for name in setting_names(EvolveConfig) if name not in (*OF_A_WORKER, "space", "noplots")]
+    different = [
+        f"{name} {before[name].value}, not {now[name].value}" for name in names if before[name].value != now[name].value
+    ]
+    if different:
+        raise UserError(
+            f"this study was begun with other settings: {'; '.join(different)}. Leave them out to go on with it, or "
+            "begin a new one with another --study"
+        )
     if config.space and dict(space) != theirs:
         raise UserError(f"--space {config.space} is not the search space that this study was begun with: leave it out")
     for name in ("data", "weights"):
@@ -144,38 +243,186 @@ def agree(study: Study, config: EvolveConfig, space: Space) -> tuple[EvolveConfi
     return merged, theirs
 
 
-def _refuse_others(begun: EvolveConfig, asked: EvolveConfig) -> None:
-    before, now = _flat(dump(begun)), _flat(dump(asked))
-    names = [name for name in setting_names(EvolveConfig) if name not in (*OF_A_WORKER, "space", "noplots")]
-    different = [f"{name} {before[name]}, not {now[name]}" for name in names if before[name] != now[name]]
-    if different:
-        raise UserError(
-            f"this study was begun with other settings: {'; '.join(different)}. Leave them out to go on with it, or "
-            "begin a new one with another --study"
-        )
+class Trials:
+    """Trains the trials of a search and writes its results."""
+
+    def __init__(self, config: EvolveConfig, space: Space, location: "StudyLocation") -> None:
+        self.config = config  # of trials and search, as the study keeps them
+        self.space = space
+        self.location = location
+        self.finished: list[FinishedTrial] = []
+
+    def run(self, trial: "OpenTrial") -> "Outcome":
+        """Train one trial, or go on with one that was stopped."""
+        from boxwright.search.worker import Outcome, has_checkpoint
+
+        wanted = self._settings(trial.folder, trial.values)
+        saved = has_checkpoint(trial.folder)
+        goes_on = " goes on" if saved else ""
+        print(f"trial {trial.number} of {self.config.generations}{goes_on}: {trial.folder}", flush=True)
+        pruning = Pruning(trial.trial, self.location)
+        callbacks = (pruning,) if self.config.prune else ()
+        try:
+            if saved:
+                resume(trial.folder, {name: getattr(self.config, name) for name in ("workers", "device")}, callbacks)
+            else:
+                train(wanted, callbacks)
+            fitness, metrics, config = _result(trial.folder)
+        except DivergedError as error:
+            print(f"trial {trial.number} counts as fitness 0: {error}", flush=True)
+            fitness, metrics, config = 0.0, {}, wanted
+        attributes = {"metrics": metrics, "hyps": hyps_of(config)}
+        return Outcome(fitness, bool(pruning.stop_training), attributes)
+
+    def report(self, finished: "list[FinishedTrial]") -> None:
+        """Write evolve.csv, hyp_evolve.yaml and evolve.png anew; drop the weights of trials that are not the best.
+
+        Another worker may write the same files a moment later or earlier: each is replaced as a whole, and every worker
+        writes them once more at its end.
+        """
+        from boxwright.reporting.plots import save_figure
+        from boxwright.search.results import best_of, csv_text, plot_search
+
+        new = [trial for trial in finished if trial not in self.finished]
+        self.finished = finished
+        if not finished:
+            return
+        folder = self.location.folder
+        write_text(folder / "evolve.csv", csv_text(finished, METRICS))
+        best = best_of(finished)
+        also = "" if best is None else f"; the best is {best.fitness:.5g} of trial {best.number}"
+        for trial in new:
+            how = "was pruned" if trial.pruned else "has finished"
+            print(f"trial {trial.number} {how} with fitness {trial.fitness:.5g}{also}", flush=True)
+        if best is None:
+            return
+        write_text(folder / "hyp_evolve.yaml", self._hyp_text(best, folder / "hyp_evolve.yaml"))
+        save_figure(plot_search(finished, [KEY_OF_SETTING[name] for name in self.space], best), folder / "evolve.png")
+        if self.config.nosave:
+            self._drop_weights(best)
+
+    def _drop_weights(self, best: "FinishedTrial") -> None:
+        # Hundreds of trials would fill a disk. A trial that is not the best now will not be the best later.
+        from boxwright.search.worker import trial_folder
+
+        for trial in self.finished:
+            if trial.number != best.number:
+                for file in trial_folder(self.location.folder, trial.number).glob("weights/*.pt"):
+                    file.unlink(missing_ok=True)
+
+    def _settings(self, folder: Path, values: Mapping[str, float]) -> RunConfig:
+        """Return the settings of a normal run in the folder of a trial; what nobody has set stays unset."""
+        config = self.config
+        given = config.model_dump(mode="json", exclude_unset=True)
+        given = {name: value for name, value in given.items() if name not in OF_THE_SEARCH}
+        own: dict[str, Any] = {
+            "project": str(folder.parent),
+            "name": folder.name,
+            "exist_ok": True,
+            "nosave": False,  # a trial that was killed goes on from its last epoch
+            "noval": not validates(config),
+            "noplots": config.noplots,
+        }
+        return load(RunConfig, {**given, **own, **values})
+
+    def _hyp_text(self, best: "FinishedTrial", path: Path) -> str:
+        """Format a hyp file that `train` reads, with all digits; its comments hold the command that repeats the trial."""
+        metrics = ", ".join(f"{name.partition('/')[2]} {best.metrics.get(name, 0.0):.4f}" for name in METRICS)
+        flags = as_flags(self._settings(Path("trials"), {}))
+        lines = [
+            f"# Hyper-parameters of the best of {len(self.finished)} trials: trial {best.number}, "
+            f"fitness {best.fitness!r}.",
+            f"# {metrics}",
+            "# The same run again, to the last digit on the same device:",
+            f"#   boxwright train --hyp {shlex.quote(str(path))} {flags}",
+            "",
+        ]
+        return "\n".join(lines) + yaml.safe_dump(dict(best.hyps), sort_keys=False)
 
 
-def _placed(config: EvolveConfig) -> EvolveConfig:
-    """Paths that do not depend on the folder in which a worker is started."""
+class Pruning(Callback):
+    """Ends a trial whose fitness is hopeless beside that of others at the same epoch."""
+
+    def __init__(self, trial: "Trial", location: "StudyLocation") -> None:
+        self._trial = trial
+        self._location = location
+
+    def on_fit_epoch_end(self, report: EpochReport) -> None:
+        from boxwright.search.study import database_errors
+
+        if report.score is None:
+            return
+        with database_errors(self._location):
+            self._trial.report(report.score.fitness, report.epoch + 1)
+            if report.epoch + 1 < report.epochs and self._trial.should_prune():
+                self.stop_training = "pruned: other trials are better at this epoch"
+
+
+def hyps_of(config: RunConfig) -> dict[str, Any]:
+    """Return all hyper-parameters of a run, by their names in a hyp file."""
+    values: dict[str, Any] = {}
+    for name, key in KEY_OF_SETTING.items():
+        value = _get(config, name)
+        if name != "anchors" or value:  # 0 anchors: those of the model
+            values[key] = [list(level) for level in value] if isinstance(value, tuple) else value
+    return values
+
+
+def as_flags(config: RunConfig) -> str:
+    """Return the flags of `train` for settings that are no hyper-parameters and not the default; the seed always."""
+    default, words = RunConfig(), list[str]()
+    for name in setting_names(RunConfig):
+        value = _get(config, name)
+        if name in KEY_OF_SETTING or name in _NO_EFFECT or (value == _get(default, name) and name != "seed"):
+            continue
+        flag = f"--{name}" if "." in name else f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"{flag}=false")
+        elif isinstance(value, tuple):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, shlex.quote(str(value))]
+    return " ".join(words)
+
+
+def _start(config: EvolveConfig, space: Space) -> dict[str, float]:
+    """Return the values of the first trial; where the settings are silent, those that the network is published with."""
+    network = open_network(config.model or config.weights)
+    full = with_recipe(config, network.recipe, has_backbone=network.num_backbone_layers > 0)
+    start = start_values(full, space)
+    for name, wanted in start_values(full, {name: Range(1, -math.inf, math.inf) for name in space}).items():
+        if wanted != start[name]:
+            _log.warning("%s begins at %g, its limit, not at %g; --space sets others", name, start[name], wanted)
+    return start
+
+
+def _result(folder: Path) -> tuple[float, dict[str, float], RunConfig]:
+    """Read what a finished run has reached: fitness and metrics of the epoch that its best.pt is of, and settings."""
+    content = load_run(folder / "weights" / "last.pt")
+    engine = content["engine"]
+    row = engine["run"]["history"][engine["best_epoch"]]
+    metrics = {name: float(row.get(name, 0.0)) for name in METRICS}
+    return float(engine["best_fitness"]), metrics, load(RunConfig, content["config"])
+
+
+def _absolute(config: EvolveConfig) -> EvolveConfig:
+    """Make paths absolute, so that they do not depend on the folder in which a worker is started."""
     paths = {name: getattr(config, name) for name in ("data", "weights", "model")}
     there = {name: str(Path(p).expanduser().absolute()) for name, p in paths.items() if p and Path(p).exists()}
     return config.model_copy(update=there)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(cast("Mapping[str, Any]", value), f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def _get(config: RunConfig, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
-def _command(config: EvolveConfig, place: StudyPlace) -> str:
-    """What a worker types to join or to go on."""
+def _command(config: EvolveConfig, location: "StudyLocation") -> str:
+    """Return the command that joins the search or goes on with it."""
     if config.study and "://" in config.study:
         words = ["--study", config.study, "--project", config.project, "--name", config.name]
     else:
-        words = ["--study", str(place.folder)]
+        words = ["--study", str(location.folder)]
     return "boxwright evolve " + shlex.join(words)

@@ -1,0 +1,151 @@
+"""One worker of a search: run trials until enough have finished; take over those of workers that have died."""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna import Study
+from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import Trial, TrialState
+
+from boxwright.errors import UserError
+from boxwright.search.results import FinishedTrial, finished_trials
+from boxwright.search.samplers import distributions, generation_of
+from boxwright.search.space import Space
+from boxwright.search.study import StudyLocation
+
+_POLL_SECONDS = 5.0  # how often a worker without a trial looks whether another worker has died
+_TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTrial:
+    """A trial that this worker runs."""
+
+    trial: Trial  # for reports and pruning
+    number: int  # generation, counted from 0
+    folder: Path  # of its run; it may hold what a worker that died has saved
+    values: dict[str, float]  # hyper-parameters by dotted path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a trial has reached."""
+
+    fitness: float
+    pruned: bool = False
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])  # plain values kept with the trial
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Return the run folder of a trial of the search in `folder`."""
+    return folder / "trials" / f"{number:04d}"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint to go on from."""
+    return (folder / "weights" / "last.pt").is_file()
+
+
+def run_search(
+    study: Study,
+    location: StudyLocation,
+    space: Space,
+    generations: int,
+    objective: Callable[[OpenTrial], Outcome],
+    report: Callable[[list[FinishedTrial]], None],
+) -> None:
+    """Run trials until the study has as many finished ones as wanted.
+
+    Args:
+        study: shared with other workers; its sampler and pruner are set.
+        location: of the study.
+        space: what is searched.
+        generations: finished trials at which the search ends.
+        objective: trains one trial.
+        report: gets all finished trials after each trial of this worker, and at the end.
+
+    Raises:
+        UserError: of a trial. A trial with a checkpoint is queued again first, so that a mended search goes on with it.
+        SystemExit, KeyboardInterrupt: the search was stopped; the trial is queued again likewise.
+    """
+    waiting = ""
+    while True:
+        fail_stale_trials(study)
+        trials = study.get_trials(deepcopy=False)
+        count = Counter(trial.state for trial in trials)
+        if count[TrialState.WAITING] or sum(count[state] for state in _TAKEN) < generations:
+            _run_one(study, location, space, generations, objective)
+            report(finished_trials(study))
+            waiting = ""
+        elif not count[TrialState.RUNNING]:
+            break
+        else:
+            running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+            others = ", ".join(
+                f"{generation_of(t, trials)} on {t.user_attrs.get('host', 'an unknown machine')}" for t in running
+            )
+            if others != waiting:
+                print(f"waiting for trial {others}; Ctrl-C leaves the rest to the others", flush=True)
+            waiting = others
+            time.sleep(_POLL_SECONDS)
+    report(finished_trials(study))
+
+
+def _run_one(
+    study: Study, location: StudyLocation, space: Space, generations: int, objective: Callable[[OpenTrial], Outcome]
+) -> None:
+    """Run the next trial in Optuna's loop, which sends the heartbeat."""
+    stopped: list[BaseException] = []
+    opened: list[OpenTrial] = []
+
+    def run(trial: Trial) -> float:
+        trials = study.get_trials(deepcopy=False)
+        # Two workers may both have seen one place left. Numbers are given out one by one: the lower one has it.
+        if sum(t.number < trial.number and t.state in _TAKEN for t in trials) >= generations:
+            raise _GivenUpError
+        opened.append(_open_trial(trial, generation_of(trials[trial.number], trials), location.folder, space))
+        try:
+            outcome = objective(opened[0])
+        except (SystemExit, KeyboardInterrupt) as stop:  # Optuna would leave the trial running, or print a warning
+            stopped.append(stop)
+            raise _GivenUpError from stop
+        for name, value in outcome.attributes.items():
+            trial.set_user_attr(name, value)
+        if outcome.pruned:
+            raise optuna.TrialPruned
+        return outcome.fitness
+
+    try:
+        study.optimize(run, n_trials=1, catch=(_GivenUpError,))
+    except UserError:
+        if opened and has_checkpoint(opened[0].folder):
+            _queue_again(study, opened[0])
+        raise
+    if stopped:
+        _queue_again(study, opened[0])
+        raise stopped[0]
+
+
+def _open_trial(trial: Trial, number: int, folder: Path, space: Space) -> OpenTrial:
+    # A retry goes on in the folder of the worker that died, where that is in sight; else it begins anew in our own.
+    before = Path(str(trial.user_attrs.get("folder", folder)))
+    place = before if has_checkpoint(trial_folder(before, number)) else folder
+    trial.set_user_attr("host", socket.gethostname())
+    trial.set_user_attr("folder", str(place))
+    limits = distributions(space)
+    values = {name: trial.suggest_float(name, d.low, d.high, log=d.log) for name, d in limits.items()}
+    return OpenTrial(trial, number, trial_folder(place, number), values)
+
+
+def _queue_again(study: Study, trial: OpenTrial) -> None:
+    RetryHeartbeatStaleTrialCallback()(study, study.get_trials()[trial.trial.number])
+
+
+class _GivenUpError(Exception):
+    """A trial of which nothing is kept: one too many, or stopped."""
