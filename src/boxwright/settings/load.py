@@ -41,7 +41,7 @@ def load(kind: type[C], settings: Mapping[str, Any] | None = None, *, hyp: str =
     layers = [
         read_hyp(hyp) if hyp else {},
         read_yaml_settings(_config_file(config)) if config else {},
-        _flatten(settings or {}),
+        flatten(settings or {}),
     ]
     merged: dict[str, Setting] = {}
     for layer in layers:
@@ -96,11 +96,11 @@ def _config_file(config: str) -> Path:
     return file
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
     flat: dict[str, Setting] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value if isinstance(value, Setting) else Setting(value, "")
     return flat
