@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from boxwright.errors import UserError
-from boxwright.search.space import PUBLISHED, Range, make_space, read_space, start_values
+from boxwright.search.space import Range
 from boxwright.settings.load import load
 from boxwright.yolo.hyp import SETTING_OF_KEY
 from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.verbs.evolve import PUBLISHED, make_space, read_hyp_space, start_values
 
 # Spec B6: name, gain, low, high.
 TABLE = """lr0 1 1e-5 1e-1; lrf 1 .01 1; momentum .3 .6 .98; weight_decay 1 0 .001; warmup_epochs 1 0 5;
@@ -54,7 +55,7 @@ def test_a_search_begins_within_the_limits() -> None:
 def space_of(folder: Path, text: str) -> dict[str, Range]:
     file = folder / "space.yaml"
     file.write_text(text)
-    return dict(read_space(file))
+    return dict(read_hyp_space(file))
 
 
 def test_a_file_of_limits(tmp_path: Path) -> None:

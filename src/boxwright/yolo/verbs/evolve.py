@@ -4,13 +4,14 @@ Source of the search space and of the files' names: hyper-parameter evolution as
 (docs/spec/yolov5.md, B6); facts only.
 """
 
+import contextlib
 import importlib.util
 import logging
 import math
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ import yaml
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.engine.checkpointing import load_run
 from boxwright.engine.decay import check_course
-from boxwright.engine.run import resume, train
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import DivergedError, UserError
 from boxwright.search.space import Range, Space, read_space, searched
@@ -30,6 +30,7 @@ from boxwright.yolo.hyp import SETTING_OF_KEY
 from boxwright.yolo.recipe import with_recipe
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.info import open_network
+from boxwright.yolo.verbs.train import resume, train
 
 if TYPE_CHECKING:  # Optuna is an extra
     from optuna import Study
@@ -106,7 +107,11 @@ def evolve(config: EvolveConfig) -> Path:
     try:
         _work(config, space, location)
     except UserError:
-        if is_new and not any(location.folder.glob("evolve.csv")) and not any(location.folder.glob("trials/*/weights/*")):
+        if (
+            is_new
+            and not any(location.folder.glob("evolve.csv"))
+            and not any(location.folder.glob("trials/*/weights/*"))
+        ):
             shutil.rmtree(location.folder, ignore_errors=True)  # a user error leaves nothing behind
         raise
     except (SystemExit, KeyboardInterrupt):
@@ -127,6 +132,16 @@ def make_space(config: RunConfig, file: str) -> Space:
         UserError: see `read_space`; or the file searches the number of anchors, and the settings name their sides.
     """
 
+    space = read_hyp_space(Path(file).expanduser()) if file else PUBLISHED
+    fixed = config.noautoanchor or not isinstance(config.anchors, int)
+    if file and fixed and "anchors" in space:
+        raise UserError(f"{file} searches the number of anchors, but --anchors or --noautoanchor says what they are")
+    return {name: limits for name, limits in searched(space).items() if not (fixed and name == "anchors")}
+
+
+def read_hyp_space(path: Path) -> Space:
+    """Read a search space over what a hyper-parameter file can hold, see `search.space.read_space`."""
+
     def setting_of(name: str) -> str:
         target = SETTING_OF_KEY.get(name, name)
         if target not in KEY_OF_SETTING:
@@ -137,11 +152,7 @@ def make_space(config: RunConfig, file: str) -> Space:
     def check(name: str, limit: Setting) -> None:
         load(RunConfig, {name: limit})
 
-    space = read_space(Path(file).expanduser(), setting_of, check) if file else PUBLISHED
-    fixed = config.noautoanchor or not isinstance(config.anchors, int)
-    if file and fixed and "anchors" in space:
-        raise UserError(f"{file} searches the number of anchors, but --anchors or --noautoanchor says what they are")
-    return {name: limits for name, limits in searched(space).items() if not (fixed and name == "anchors")}
+    return read_space(path, setting_of, check)
 
 
 def start_values(config: RunConfig, space: Space) -> dict[str, float]:
@@ -403,6 +414,23 @@ def _result(folder: Path) -> tuple[float, dict[str, float], RunConfig]:
     row = engine["run"]["history"][engine["best_epoch"]]
     metrics = {name: float(row.get(name, 0.0)) for name in METRICS}
     return float(engine["best_fitness"]), metrics, load(RunConfig, content["config"])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: the whole new one is there, or the old one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; the trials so far are in the study") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _absolute(config: EvolveConfig) -> EvolveConfig:

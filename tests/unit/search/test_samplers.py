@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import optuna
 import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
 
-from boxwright.search.genetic_sampler import GeneticSampler, distributions, draw_parent, mutate
-from boxwright.search.space import PUBLISHED, Range, start_values
-from boxwright.search.study import make_sampler
+from boxwright.search.samplers import Parents, SearchSampler, distributions, draw_parent, generation_of, mutate
+from boxwright.search.space import Range
 from boxwright.yolo.evolve_settings import EvolveConfig
+from boxwright.yolo.verbs.evolve import PUBLISHED, start_values
 
 WIDE = Range(1, -1e9, 1e9)
 SPACE = {name: PUBLISHED[name] for name in ("optim.lr0", "optim.momentum", "loss.box", "augment.degrees")}
@@ -81,9 +83,8 @@ def run_study(sampler: str, seed: int, count: int = 8) -> list[dict[str, float]]
     """Values of the trials of a study that likes a high momentum."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
-    config = EvolveConfig(sampler=sampler, seed=seed)  # type: ignore[arg-type]
-    for number in range(count):
-        study.sampler = make_sampler(config, SPACE, START, number)
+    study.sampler = SearchSampler(sampler, SPACE, START, "single", seed)  # type: ignore[arg-type]
+    for _ in range(count):
         trial = study.ask(dict(distributions(SPACE)))
         study.tell(trial, trial.params["optim.momentum"])
     return [trial.params for trial in study.get_trials()]
@@ -108,33 +109,43 @@ def test_children_come_of_the_best() -> None:
 
 def test_trials_begun_before_one_has_finished_differ() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", sampler=GeneticSampler(SPACE, START))
+    study = optuna.create_study(direction="maximize", sampler=SearchSampler("published", SPACE, START, "single", 0))
     trials = [study.ask(dict(distributions(SPACE))) for _ in range(3)]
     assert len({tuple(trial.params.values()) for trial in trials}) == 3
     assert trials[0].params == START
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_settings_choose_the_sampler() -> None:
-    made = {
-        name: make_sampler(EvolveConfig.model_validate({"sampler": name}), SPACE, START, 1)
-        for name in ("published", "tpe", "cmaes")
-    }
-    assert [type(sampler).__name__ for sampler in made.values()] == ["GeneticSampler", "TPESampler", "CmaEsSampler"]
-    single, weighted = (
-        children_of_two(EvolveConfig.model_validate({"parents": name})) for name in ("single", "weighted")
-    )
-    assert single != weighted
+def test_parents_are_chosen_or_averaged() -> None:
+    assert children_of_two("single") != children_of_two("weighted")
 
 
-def children_of_two(config: EvolveConfig) -> list[float]:
-    """Momenta after two trials of equal fitness and unlike momenta: of one of the two, or of their mean."""
+def children_of_two(parents: Parents) -> list[float]:
+    """Return momenta after two trials of equal fitness and unlike momenta: of one of the two, or of their mean."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize")
+    study = optuna.create_study(direction="maximize", sampler=SearchSampler("published", SPACE, START, parents, 0))
     found: list[float] = []
-    for number in range(8):
-        study.sampler = make_sampler(config, SPACE, START, number)
+    for _ in range(8):
         trial = study.ask(dict(distributions(SPACE)))
         study.tell(trial, 1.0)
         found.append(trial.params["optim.momentum"])
     return found
+
+
+def test_a_retried_trial_keeps_its_generation_and_its_values() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    whole, broken = (
+        optuna.create_study(direction="maximize", sampler=SearchSampler("published", SPACE, START, "single", 7))
+        for _ in range(2)
+    )
+    for study, fails in ((whole, False), (broken, True)):
+        for count in range(4):
+            trial = study.ask(dict(distributions(SPACE)))
+            if fails and count == 1:  # its worker dies: it fails and is queued again under a new number
+                study.tell(trial, state=TrialState.FAIL)
+                RetryHeartbeatStaleTrialCallback()(study, study.get_trials()[trial.number])
+                trial = study.ask(dict(distributions(SPACE)))
+            study.tell(trial, trial.params["loss.box"])
+    finished = [t for t in broken.get_trials() if t.state == TrialState.COMPLETE]
+    assert [t.params for t in finished] == [t.params for t in whole.get_trials()]
+    assert [t.number for t in finished] == [0, 2, 3, 4]
+    assert [generation_of(t, broken.get_trials()) for t in finished] == [0, 1, 2, 3]
