@@ -27,7 +27,7 @@ from boxwright.settings.load import dump, flatten, load, setting_names, suggest
 from boxwright.settings.yaml_file import Setting
 from boxwright.yolo.evolve_settings import OF_A_WORKER, OF_THE_SEARCH, EvolveConfig, validates
 from boxwright.yolo.hyp import SETTING_OF_KEY
-from boxwright.yolo.recipe import with_recipe
+from boxwright.yolo.published import with_release
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.info import open_network
 from boxwright.yolo.verbs.train import resume, train
@@ -337,7 +337,7 @@ class Trials:
         return load(RunConfig, {**given, **own, **values})
 
     def _hyp_text(self, best: "FinishedTrial", path: Path) -> str:
-        """Format a hyp file that `train` reads, with all digits; its comments hold the command that repeats the trial."""
+        """Format a hyp file with all digits; its comments hold the command that repeats the trial."""
         metrics = ", ".join(f"{name.partition('/')[2]} {best.metrics.get(name, 0.0):.4f}" for name in METRICS)
         flags = as_flags(self._settings(Path("trials"), {}))
         lines = [
@@ -399,7 +399,7 @@ def as_flags(config: RunConfig) -> str:
 def _start(config: EvolveConfig, space: Space) -> dict[str, float]:
     """Return the values of the first trial; where the settings are silent, those that the network is published with."""
     network = open_network(config.model or config.weights)
-    full = with_recipe(config, network.recipe, has_backbone=network.num_backbone_layers > 0)
+    full = with_release(config, network.release, has_backbone=network.num_backbone_layers > 0)
     start = start_values(full, space)
     for name, wanted in start_values(full, {name: Range(1, -math.inf, math.inf) for name in space}).items():
         if wanted != start[name]:
