@@ -91,7 +91,7 @@ class _ZipStorages:
 
 
 def _read_old(file: BinaryIO, size: int) -> object:
-    """Four pickles (magic, version, machine, content), the keys of the storages, then their numbers in that order."""
+    """Read four pickles (magic, version, machine, content), the keys of the storages, then their numbers in order."""
     storages = _OldStorages(size)
     try:
         if read_pickle(file, storages) != OLD_MAGIC:

@@ -68,7 +68,7 @@ class NumberType:
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A tensor over a storage, after checking that it lies inside and repeats no element."""
+    """Build a tensor over a storage, after checking that it lies inside and repeats no element."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, Tensor) or any(type(n) is not int or n < 0 for n in numbers):
         raise DamagedError("a tensor has a malformed shape")
@@ -88,7 +88,7 @@ def _rebuild_parameter(data: Any, *_: Any) -> Tensor:
 
 
 def scalar_key(value: Any) -> Any:
-    """A value that may be hashed: tuples in tuples could be made to take for ever."""
+    """Return a value that may be hashed; nested tuples are refused, whose hash could take for ever."""
     if type(value) not in (str, int, float, bool, bytes, type(None)):
         raise DamagedError(f"a {type(value).__name__} is used as a key")
     return value
@@ -107,7 +107,7 @@ def _shape(sides: Any = ()) -> tuple[Any, ...]:
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes, as old pickles write them."""
+    """Encode text as bytes, as old pickles write them."""
     if type(text) is not str or encoding != "latin1":
         raise DamagedError("bytes in an unknown encoding")
     return text.encode("latin1")
@@ -130,7 +130,7 @@ def _array(*_: Any) -> StandIn:
 
 
 def _method(owner: Any, name: Any, *_: Any) -> str:
-    """A network with folded batch norms names the method that replaces `forward` in each convolution."""
+    """Keep the name of a method: networks with folded batch norms replace `forward` in each convolution."""
     if not isinstance(owner, StandIn) or type(name) is not str or name not in FUSED_METHODS:
         raise RefusedError("__builtin__.getattr")
     return name

@@ -84,7 +84,7 @@ def _check_plain(value: object, where: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The operating system's words, also where torch hides them behind its own error."""
+    """Return the operating system's words, also where torch hides them behind its own error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__

@@ -33,7 +33,7 @@ class StorageSource(Protocol):
     """Where the numbers of the tensors come from."""
 
     def storage(self, key: str, dtype: torch.dtype, num_items: int) -> Tensor:
-        """One-dimensional tensor over the whole storage; raises DamagedError if there is none of that size."""
+        """Return a one-dimensional tensor over the whole storage; raises DamagedError if there is none of that size."""
         ...
 
 
@@ -134,7 +134,7 @@ class _Machine:
         self.top(dict).update(zip(map(scalar_key, items[0::2]), items[1::2], strict=True))
 
     def name(self, text: str) -> None:
-        """A global: "module name" in one text."""
+        """Read a global: "module name" in one text."""
         module, _, attribute = text.partition(" ")
         self.push_name(module, attribute)
 
@@ -180,7 +180,7 @@ class _Machine:
                 raise DamagedError(f"the state of {target.class_name} is no mapping")
 
     def persistent(self, _: Any) -> None:
-        """A storage, as `torch.save` refers to it."""
+        """Return a storage, as `torch.save` refers to it."""
         reference = self.stack.pop()
         if type(reference) is not tuple or len(cast(tuple[Any, ...], reference)) < 2:
             raise DamagedError("the pickle refers to something outside that is no storage")

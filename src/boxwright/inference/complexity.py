@@ -38,7 +38,7 @@ class ParameterRow:
 
 
 def parameter_rows(network: nn.Module) -> list[ParameterRow]:
-    """One row a parameter, in the order of the network."""
+    """Return one row a parameter, in the order of the network."""
     rows: list[ParameterRow] = []
     for index, (name, value) in enumerate(network.named_parameters()):
         numbers = value.detach().double()
@@ -49,12 +49,12 @@ def parameter_rows(network: nn.Module) -> list[ParameterRow]:
 
 
 def count_parameters(network: nn.Module, *, only_trained: bool = False) -> int:
-    """Numbers in all parameters, each shared one counted once."""
+    """Count the numbers in all parameters, each shared one counted once."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not only_trained)
 
 
 def count_gflops(network: nn.Module, shape: Sequence[int]) -> float:
-    """10^9 floating point operations of one forward pass: convolutions and matrix products, two a multiply-add.
+    """Count 10^9 floating point operations of one forward pass: convolutions and matrix products, two a multiply-add.
 
     Args:
         network: any module that takes one tensor; it is copied.
@@ -67,7 +67,7 @@ def count_gflops(network: nn.Module, shape: Sequence[int]) -> float:
 
 
 def find_modules(network: nn.Module, pattern: str) -> Iterator[tuple[str, nn.Module]]:
-    """Modules whose class or whose dotted name fits a pattern, in the order of the network.
+    """Return modules whose class or whose dotted name fits a pattern, in the order of the network.
 
     Args:
         network: is searched, itself left out.

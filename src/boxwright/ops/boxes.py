@@ -16,19 +16,19 @@ IouKind = Literal["iou", "giou", "diou", "ciou"]
 
 
 def xyxy_from_cxcywh(boxes_cxcywh: Tensor) -> Tensor:
-    """Corners of boxes given by centre and size; shape (..., 4) in and out."""
+    """Return the corners of boxes given by centre and size; shape (..., 4) in and out."""
     centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:4] / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
 def cxcywh_from_xyxy(boxes: Tensor) -> Tensor:
-    """Centre and size of boxes given by corners; shape (..., 4) in and out."""
+    """Return centre and size of boxes given by corners; shape (..., 4) in and out."""
     top_left, bottom_right = boxes[..., :2], boxes[..., 2:4]
     return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), dim=-1)
 
 
 def clip_boxes(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> Tensor:
-    """Boxes (..., 4) cut at the borders of an image of the given size; the input is left alone."""
+    """Clip boxes (..., 4) at the borders of an image of the given size; the input is left alone."""
     limits = torch.as_tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
     return torch.minimum(boxes.clamp(min=0), limits)
 
@@ -50,18 +50,18 @@ def scale_back(
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """Areas (...) of boxes (..., 4)."""
+    """Return the areas (...) of boxes (..., 4)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
-    """Overlap area of broadcastable xyxy boxes."""
+    """Return the overlap area of broadcastable xyxy boxes."""
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     return sides.clamp(min=0).prod(dim=-1)
 
 
 def pairwise_iou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
-    """Intersection over union (N, M) of every box of a (N, 4) with every box of b (M, 4)."""
+    """Return the intersection over union (N, M) of every box of a (N, 4) with every box of b (M, 4)."""
     overlap = _intersection(a[:, None], b[None])
     return overlap / (box_area(a)[:, None] + box_area(b)[None] - overlap + eps)
 
@@ -72,7 +72,7 @@ def intersection_over_area(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def elementwise_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IouKind = "iou", eps: float = 1e-7) -> Tensor:
-    """Overlap measure of boxes taken pair by pair.
+    """Return the overlap measure of boxes taken pair by pair.
 
     Args:
         a_cxcywh: (..., 4).
@@ -111,5 +111,5 @@ def elementwise_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IouKind = "iou", e
 
 
 def _aspect_angle(width: Tensor, height: Tensor, eps: float) -> Tensor:
-    """Angle of the diagonal; a height of zero is moved off, not clamped: its gradient is finite and not lost."""
+    """Return the angle of the diagonal; a height of zero is moved off, not clamped, which keeps its gradient."""
     return torch.atan(width / torch.where(height > eps, height, height + eps))

@@ -28,7 +28,7 @@ def corners_camera(locations: Tensor, dims: Tensor, rotation_y: Tensor) -> Tenso
 @overload
 def corners_camera(locations: Floats, dims: Floats, rotation_y: Floats) -> Floats: ...
 def corners_camera(locations: Tensor | Floats, dims: Tensor | Floats, rotation_y: Tensor | Floats) -> Tensor | Floats:
-    """The eight corners (..., 8, 3) of boxes: four of the bottom face, then those above them; 0, 1 are the front.
+    """Return corners (..., 8, 3) of boxes: four of the bottom face, then those above them; 0, 1 are the front.
 
     Args:
         locations: (..., 3) metres, centre of the bottom face.
@@ -57,7 +57,7 @@ def project(points: Tensor, calibs: Tensor) -> Tensor: ...
 @overload
 def project(points: Floats, calibs: Floats) -> Floats: ...
 def project(points: Tensor | Floats, calibs: Tensor | Floats) -> Tensor | Floats:
-    """Pixels (..., 2) of points (..., 3) in the camera frame; those with z <= 0 have none, whatever comes out.
+    """Project to pixels (..., 2) the points (..., 3) in the camera frame; where z <= 0 the result means nothing.
 
     Args:
         calibs: (..., 3, 4) camera matrices, which broadcast against the points.
@@ -71,7 +71,7 @@ def unproject(pixels: Tensor, depth: Tensor, calibs: Tensor) -> Tensor: ...
 @overload
 def unproject(pixels: Floats, depth: Floats, calibs: Floats) -> Floats: ...
 def unproject(pixels: Tensor | Floats, depth: Tensor | Floats, calibs: Tensor | Floats) -> Tensor | Floats:
-    """Points (..., 3) in the camera frame that are seen at pixels (..., 2) at depths (...) in metres.
+    """Return the points (..., 3) in the camera frame that are seen at pixels (..., 2) at depths (...) in metres.
 
     Args:
         calibs: (..., 3, 4) camera matrices without skew, which broadcast against the pixels.

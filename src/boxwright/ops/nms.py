@@ -1,7 +1,7 @@
 """Non-maximum suppression over a batch of decoded YOLO predictions.
 
-Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (spec B9). Classes are kept apart
-by shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
+Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (docs/spec/yolov5.md, B9).
+Classes are kept apart by shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
 What other releases do differently is in `NmsRules`.
 
 Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).
@@ -57,7 +57,7 @@ def batched_nms(
     known: Sequence[Tensor] | None = None,
     rules: NmsRules = CURRENT_RULES,
 ) -> list[Tensor]:
-    """Best boxes of each image.
+    """Find the best boxes of each image.
 
     Args:
         predictions: (B, R, 5 + C): cxcywh in network-input pixels, objectness and class scores in 0..1. Not changed.
@@ -103,7 +103,7 @@ def _with_known(predictions: Tensor, known: Sequence[Tensor]) -> Tensor:
 
 
 def _merged(kept: Tensor, candidates: Tensor, iou_threshold: float, class_offset: float) -> Tensor:
-    """Kept rows (n, 6) that overlap at least one other candidate, their boxes the weighted mean of those overlapped."""
+    """Give kept rows (n, 6) the weighted mean of the boxes they overlap; drop those that overlap no other."""
     ours, theirs = (rows[:, :4] + rows[:, 5:6] * class_offset for rows in (kept, candidates))
     overlaps = pairwise_iou(ours, theirs) > iou_threshold
     seconded = overlaps.sum(dim=1) > 1
@@ -113,7 +113,7 @@ def _merged(kept: Tensor, candidates: Tensor, iou_threshold: float, class_offset
 
 
 def _first_survivors(found: _Candidates, order: Tensor, iou_threshold: float, most: int, class_offset: float) -> Tensor:
-    """Rows (n, 6) of the first `most` candidates of one image that greedy NMS keeps; order is by descending score.
+    """Return rows (n, 6) of the first `most` candidates of an image that greedy NMS keeps; `order` is by falling score.
 
     What it keeps does not depend on weaker boxes, so they are looked at in portions, each together with the survivors
     so far, until there are enough. The cost, boxes times survivors, is then seldom that of all candidates.
@@ -146,7 +146,7 @@ class _Candidates:
     counts: list[int]
 
     def take(self, which: Tensor) -> Tensor:
-        """Box, score and class (n, 6) of some candidates."""
+        """Return box, score and class (n, 6) of some candidates."""
         columns = (self.scores[which, None], self.labels[which, None].to(self.boxes.dtype))
         return torch.cat((self.boxes[self.rows[which]], *columns), dim=1)
 

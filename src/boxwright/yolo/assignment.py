@@ -4,7 +4,8 @@ A label matches an anchor when no side is anchor_t times larger or smaller; it i
 the nearest neighbour cell in x and in y. Every (cell, anchor, label) combination keeps its place in the output, valid
 or not, so that no shape depends on the data: the step needs no host sync and can be compiled.
 
-Source: YOLOv5 6.x as published (spec B3). There a label is tried at five places (own cell, left, up, right, down). Left
+Source: YOLOv5 6.x as published (docs/spec/yolov5.md, B3). There a label is tried at five places (own
+cell, left, up, right, down). Left
 and right exclude each other, except for a centre exactly on a cell border, whose "right" place is its own cell once
 more; so three candidates with a count say the same as five, at three fifths of the cost. In v1.0 and v2.0 such a
 centre had no "right" place.
@@ -54,7 +55,7 @@ def assign(
     *,
     border_counts_twice: bool = True,
 ) -> Assignment:
-    """Candidates of one level.
+    """Assign labels to the cells and anchors of one level.
 
     Args:
         targets: padded labels, normalised.
@@ -136,7 +137,7 @@ def _neighbour(centre: Tensor, cells: int, axis: int, border_counts_twice: bool)
 
 
 def assign_wh_iou(targets: Targets, anchors: Tensor, grid_hw: tuple[int, int], iou_t: float) -> Assignment:
-    """Candidates of one level.
+    """Assign labels to the cells and anchors of one level by overlap of sides.
 
     Args:
         targets: padded labels, normalised.
@@ -171,7 +172,7 @@ def assign_wh_iou(targets: Targets, anchors: Tensor, grid_hw: tuple[int, int], i
 
 
 def wh_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Overlap (N, M) of boxes that share a corner, given by sides (N, 2) and (M, 2); 0 where both have no area."""
+    """Return the overlap (N, M) of boxes that share a corner, by sides (N, 2) and (M, 2); 0 where both have no area."""
     overlap = torch.minimum(first[:, None], second).prod(dim=2)
     union = first.prod(dim=1)[:, None] + second.prod(dim=1) - overlap
     return overlap / union.clamp(min=torch.finfo(union.dtype).tiny)

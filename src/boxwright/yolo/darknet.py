@@ -1,7 +1,7 @@
 """From a Darknet cfg to a network. State-dict keys are the published ones (`module_list.0.Conv2d.weight`).
 
-Source: the published cfg layers and the YOLOv3-SPP system for PyTorch (spec A1 to A3); Redmon and Farhadi, "YOLOv3",
-2018 (arXiv:1804.02767). Legend: B images, L levels, A anchors a level, H W height and width of a level's grid.
+Source: the published cfg layers and the YOLOv3-SPP system for PyTorch (docs/spec/yolov3-spp.md, A1 to
+A3); Redmon and Farhadi, "YOLOv3", 2018 (arXiv:1804.02767). Legend: B images, L levels, A anchors a level, H W height and width of a level's grid.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class YoloLayer(nn.Module):
         return x.view(batch, self.num_anchors, self.num_outputs, height, width).permute(0, 1, 3, 4, 2)
 
     def decode(self, raw: Tensor, stride: int) -> Tensor:
-        """(B, A * H * W, 5 + classes) float32 from a raw map: cxcywh in input pixels, scores in 0..1."""
+        """Decode to (B, A * H * W, 5 + classes) float32 from a raw map: cxcywh in input pixels, scores in 0..1."""
         raw = raw.float()
         height, width = raw.shape[2:4]
         cell_x = torch.arange(width, device=raw.device, dtype=torch.float32)
@@ -139,7 +139,7 @@ class DarknetModel(DetectionModel):
 
     @property
     def num_backbone_layers(self) -> int:
-        """75 where the network begins with Darknet-53: up to the last shortcut before an output."""
+        """Return 75 where the network begins with Darknet-53: up to the last shortcut before an output."""
         first_output = self.predictors()[0] + 1
         shortcuts = [i for i, s in enumerate(self._spec.sections[:first_output]) if s.kind == "shortcut"]
         return shortcuts[-1] + 1 if shortcuts else 0
@@ -149,7 +149,7 @@ class DarknetModel(DetectionModel):
         return tuple(f"module_list.{i}." for i in self.predictors())
 
     def predictors(self) -> tuple[int, ...]:
-        """Numbers of the convolutions that feed the yolo layers."""
+        """Return the numbers of the convolutions that feed the yolo layers."""
         return tuple(i - 1 for i, section in enumerate(self._spec.sections) if section.kind == "yolo")
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -211,7 +211,7 @@ class DarknetModel(DetectionModel):
 
 
 def _sources(index: int, section: Section) -> tuple[int, ...]:
-    """Earlier layers that a route or shortcut reads, counted from the start."""
+    """Return earlier layers that a route or shortcut reads, counted from the start."""
     named = section.get("layers") or section.get("from") or ()
     return tuple(source if source >= 0 else index + source for source in named)
 
@@ -419,13 +419,13 @@ def _open(path: Path) -> tuple[Header, NDArray[np.float32]]:
 
 
 def _skeleton(spec: DarknetSpec) -> DarknetModel:
-    """The network without memory for its numbers: only names and shapes are asked for."""
+    """Return the network without memory for its numbers: only names and shapes are asked for."""
     with torch.device("meta"):
         return DarknetModel(spec)
 
 
 def _entries(model: DarknetModel, index: int) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a convolution in the order of the file."""
+    """Return names and tensors of a convolution in the order of the file."""
     block, prefix = model.module_list[index], f"module_list.{index}"
     conv = block.get_submodule("Conv2d")
     assert isinstance(conv, nn.Conv2d)
@@ -444,21 +444,21 @@ def _entries(model: DarknetModel, index: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def _counts(spec: DarknetSpec) -> dict[int, int]:
-    """How many numbers each convolution has in a file, by layer."""
+    """Count the numbers that each convolution has in a file, by layer."""
     model = _skeleton(spec)
     convolutions = [i for i, section in enumerate(spec.sections) if section.kind == "convolutional"]
     return {i: sum(tensor.numel() for _, tensor in _entries(model, i)) for i in convolutions}
 
 
 def _classes_of(num_values: int, spec: DarknetSpec) -> int | None:
-    """The number of classes for which the network has just so many numbers; every class adds the same count."""
+    """Return the number of classes for which the network has just so many numbers; every class adds the same count."""
     one, two = (sum(_counts(spec.with_classes(n)).values()) for n in (1, 2))
     more, rest = divmod(num_values - one, two - one)
     return 1 + more if rest == 0 and more >= 0 else None
 
 
 def _covered(path: Path, spec: DarknetSpec, counts: dict[int, int], num_values: int, *, strict: bool) -> int:
-    """How many layers so many numbers cover; complains where they end inside one, go beyond the last, or must not."""
+    """Count the layers that so many numbers cover; refuse an end inside a layer or beyond the last one."""
     left, total = num_values, sum(counts.values())
     if num_values > total:
         raise UserError(

@@ -1,6 +1,6 @@
 """A Darknet cfg, checked and frozen: sections of `key=value` lines. What is not here: building it (darknet.py).
 
-Source: the published cfg grammar of Darknet and of the YOLOv3-SPP system for PyTorch (spec A1).
+Source: the published cfg grammar of Darknet and of the YOLOv3-SPP system for PyTorch (docs/spec/yolov3-spp.md, A1).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class DarknetSpec:
 
     @property
     def anchors(self) -> Levels:
-        """Width, height in pixels: [yolo section][anchor], in the order of the sections."""
+        """Return width, height in pixels: [yolo section][anchor], in the order of the sections."""
         levels: list[tuple[tuple[float, float], ...]] = []
         for section in self.sections:
             if section.kind == "yolo":
@@ -150,7 +150,7 @@ class DarknetSpec:
         return spec
 
     def with_classes(self, num_classes: int) -> DarknetSpec:
-        """The same network for another number of classes: the predictors before the yolo sections change, too."""
+        """Return the same network for another number of classes; the predictors before the yolo sections change too."""
         sections = list(self.sections)
         for i, section in enumerate(sections):
             if section.kind == "yolo":
@@ -160,7 +160,7 @@ class DarknetSpec:
         return replace(self, sections=tuple(sections))
 
     def with_anchors(self, anchors: object, where: str = "cfg") -> DarknetSpec:
-        """The same network with other anchors; the predictors change where there are more or fewer a level.
+        """Return the same network with other anchors; the predictors change where there are more or fewer a level.
 
         Args:
             anchors: as in a model yaml. Levels are turned round to run from small to large, or back, as they do now.
@@ -185,7 +185,7 @@ class DarknetSpec:
         return replace(self, sections=tuple(sections), anchors_to_find=to_find)
 
     def to_text(self) -> str:
-        """As a cfg; `from_text` reads it back."""
+        """Write as a cfg; `from_text` reads it back."""
         blocks = [f"[net]\nchannels={self.input_channels}\n"]
         for section in self.sections:
             lines = [f"[{section.kind}]"]
@@ -254,7 +254,7 @@ def _read_value(kind: str, key: str, text: str, place: str) -> Value:
 
 
 def _check(index: int, section: Section, layers: tuple[Section, ...]) -> None:
-    """What a section must have, and that the layers it takes from lie before it."""
+    """Check what a section must have, and that the layers it takes from lie before it."""
     place = section.place
     for key in _REQUIRED[section.kind]:
         if section.get(key) in (None, ()):
@@ -296,7 +296,7 @@ def _check_yolo(index: int, section: Section, layers: tuple[Section, ...]) -> No
 
 
 def _warn_of_masks(spec: DarknetSpec, where: str) -> None:
-    """Say it where a cfg has the published anchors but assigns them to other levels than the published weights had."""
+    """Warn where a cfg has the published anchors but assigns them to other levels than the published weights had."""
     yolo = [section for section in spec.sections if section.kind == "yolo"]
     masks = tuple(section.get("mask") for section in yolo)
     published = _PUBLISHED_MASKS.get(len(yolo))

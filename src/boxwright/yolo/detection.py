@@ -54,18 +54,18 @@ def read_levels(value: object, num_levels: int, where: str) -> tuple[Levels, boo
 
 
 def write_levels(levels: Levels) -> list[list[float]]:
-    """As `read_levels` takes them."""
+    """Write levels as `read_levels` takes them."""
     return [[side for anchor in level for side in anchor] for level in levels]
 
 
 def growth(levels: Levels) -> float:
-    """Above 0 where anchors run from small to large."""
+    """Return a number above 0 where anchors run from small to large."""
     areas = [sum(width * height for width, height in level) / len(level) for level in levels]
     return areas[-1] - areas[0]
 
 
 def items(value: object) -> list[Any] | None:
-    """A list or tuple as a list; None for anything else."""
+    """Return a list or tuple as a list, anything else as None."""
     return list(cast(Sequence[Any], value)) if isinstance(value, list | tuple) else None
 
 
@@ -83,18 +83,18 @@ class DetectionSpec(Protocol):
 
     @property
     def anchors(self) -> Levels:
-        """Width, height in pixels: [level][anchor]."""
+        """Return width, height in pixels: [level][anchor]."""
         ...
 
     @property
     def anchors_to_find(self) -> bool:
-        """The anchors only say how many there are."""
+        """Tell whether the anchors only say how many there are."""
         ...
 
     def with_classes(self, num_classes: int) -> Self: ...
 
     def with_anchors(self, anchors: object, where: str = "model") -> Self:
-        """The same network with other anchors, in the form of a model yaml; levels may run in either order.
+        """Return the same network with other anchors, in the form of a model yaml; levels may run in either order.
 
         Raises:
             UserError: they do not fit the levels; `where` names their place.
@@ -132,7 +132,7 @@ class Network(nn.Module):
     @property
     @abstractmethod
     def strides(self) -> tuple[int, ...]:
-        """Input pixels a cell of each raw map."""
+        """Return the input pixels a cell of each raw map."""
 
     @property
     def num_classes(self) -> int:
@@ -140,11 +140,11 @@ class Network(nn.Module):
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) RGB in 0..1 to what `decode` takes."""
+        """Map images (B, 3, H, W), RGB in 0..1, to what `decode` takes."""
 
     @abstractmethod
     def decode(self, raw: list[Tensor]) -> Tensor:
-        """(B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores in 0..1."""
+        """Decode to (B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores in 0..1."""
 
 
 class DetectionModel(Network):
@@ -163,21 +163,21 @@ class DetectionModel(Network):
     @property
     @abstractmethod
     def spec(self) -> DetectionSpec:
-        """How to build this network again."""
+        """Describe how to build this network again."""
 
     @property
     @abstractmethod
     def anchors(self) -> Tensor:
-        """(L, A, 2) width, height in cells of each raw map."""
+        """Return (L, A, 2) width, height in cells of each raw map."""
 
     @property
     def num_backbone_layers(self) -> int:
-        """The first so many layers are the backbone; 0: it is not known which."""
+        """Return how many of the first layers are the backbone; 0: it is not known."""
         return 0
 
     @property
     def predictor_prefixes(self) -> tuple[str, ...]:
-        """What the names of the parameters of the last layers begin with; by default the very last one."""
+        """Return what the names of the parameters of the last layers begin with; by default the very last one."""
         return (f"{self.layer_prefix}.{len(self.layers) - 1}.",)
 
     @abstractmethod

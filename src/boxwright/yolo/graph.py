@@ -50,7 +50,7 @@ class Site:
         return math.ceil(channels * self.spec.width_multiple / 8) * 8
 
     def chain(self, make: Callable[[int], nn.Module], out_channels: int) -> nn.Module:
-        """One module, or a sequence of `repeats` of them; `make` takes the input channels."""
+        """Build one module, or a sequence of `repeats` of them; `make` takes the input channels."""
         if self.repeats == 1:
             return make(self.in_channels[0])
         return nn.Sequential(*(make(c) for c in [self.in_channels[0]] + [out_channels] * (self.repeats - 1)))
@@ -240,7 +240,7 @@ class GraphModel(DetectionModel):
         return self.head.decode(raw)
 
     def _predictors(self) -> list[nn.Conv2d]:
-        """The convolutions whose outputs are the raw maps, one a level."""
+        """Return the convolutions whose outputs are the raw maps, one a level."""
         last = len(self.model) - 1
         rows = [self.model[s if s >= 0 else last + s] for s in self._sources[last]]
         return [m for m in (self.head.m if len(self.head.m) else rows) if isinstance(m, nn.Conv2d)]
@@ -299,7 +299,7 @@ def _build_row(row: Row, site: Site) -> Built:
 
 
 def _activation(text: str) -> nn.Module:
-    """The activation named in a yaml, such as "nn.LeakyReLU(0.1)". Read by pattern: nothing is evaluated."""
+    """Make the activation named in a yaml, such as "nn.LeakyReLU(0.1)". Read by pattern: nothing is evaluated."""
     match = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)(?:\(\s*([\d.]*)\s*(?:,?\s*inplace=\w+)?\))?", text.strip())
     make = ACTIVATIONS.get(match[1]) if match else None
     try:

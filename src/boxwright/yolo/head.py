@@ -20,7 +20,7 @@ NOMINAL_OBJECTS = 8  # ...this many objects; sets the prior of objectness
 
 
 def prior_bias(stride: float, num_classes: int, class_margin: float) -> tuple[float, float]:
-    """Logits added to the head's random bias so that a new network starts near the expected rates.
+    """Return the logits added to the head's random bias so that a new network starts near the expected rates.
 
     Returns:
         what is added for objectness, and for each class.

@@ -37,7 +37,7 @@ _LARGEST_LOG_RATIO = math.log(1e3)
 
 
 def decode_boxes(raw_boxes: Tensor, anchor_sizes: Tensor, coding: BoxCoding) -> Tensor:
-    """Boxes (4, K) in cells, centre relative to the candidate's cell, from raw (4, K) and anchors (2, K).
+    """Decode boxes (4, K) in cells, centre relative to the candidate's cell, from raw (4, K) and anchors (2, K).
 
     Args:
         coding: "v3": sigmoid and exponential; "v5": both from a sigmoid, within -0.5..1.5 cells and 0..4 anchors.
@@ -53,7 +53,7 @@ FOCAL_ALPHA = 0.25
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
-    """Element-wise BCE.
+    """Compute element-wise BCE.
 
     Args:
         logits: float32, any shape.
@@ -96,7 +96,7 @@ class _BinaryCrossEntropy(torch.autograd.Function):
 
 
 def pick(maps: Tensor, found: Assignment) -> tuple[Tensor, Tensor, Tensor]:
-    """What the loss reads, in float32 whatever the network ran in.
+    """Pick what the loss reads, in float32 whatever the network ran in.
 
     Args:
         maps: (B, A, ny, nx, 5 + C) raw map of one level.
@@ -139,7 +139,7 @@ class _Pick(torch.autograd.Function):
 
 
 def _float32(x: Tensor) -> Tensor:
-    """A contiguous copy, also where x is float32 already: what a Function returns must not be a view of its input."""
+    """Make a contiguous float32 copy in any case: what a Function returns must not be a view of its input."""
     return x.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
 
 
@@ -151,7 +151,7 @@ SumOverRanks = Callable[[Tensor], Tensor]  # gives the sum of a tensor of counts
 
 
 def alone(values: Tensor) -> Tensor:
-    """The sum over one process."""
+    """Return the sum over one process."""
     return values
 
 
@@ -169,7 +169,7 @@ class LossOutput:
 def scale_gains(
     config: LossConfig, *, num_layers: int, num_classes: int, imgsz: int, rules: LossRules = LossRules()
 ) -> LossConfig:
-    """Gains for this number of levels, classes and this image size; they are published for 3, 80 and 640."""
+    """Scale gains for this number of levels, classes and this image size; they are published for 3, 80 and 640."""
     gains = _by_level(config, rules.per_level_outside, num_layers)
     gains["cls"] *= num_classes / 80
     if rules.objectness_by_area:
@@ -178,7 +178,7 @@ def scale_gains(
 
 
 def _by_level(config: LossConfig, which: Sequence[str], num_layers: int) -> dict[str, float]:
-    """The three gains, some of them for a network of this many levels."""
+    """Return the three gains, some of them for a network of this many levels."""
     gains = {"box": config.box, "cls": config.cls, "obj": config.obj}
     return {name: gain * (3 / num_layers if name in which else 1.0) for name, gain in gains.items()}
 
@@ -230,7 +230,7 @@ class YoloLoss(nn.Module):
         self.reference_level = strides.index(REFERENCE_STRIDE) if config.autobalance else 0
 
     def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
-        """Loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
+        """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
         with torch.autocast(device_type=raw[0].device.type, enabled=False):
             found = [self._assign(level, maps, targets) for level, maps in enumerate(raw)]
             sizes = count_over_ranks(found, raw[0].shape[0], self.over_ranks)
@@ -246,7 +246,7 @@ class YoloLoss(nn.Module):
         return LossOutput(self._items(part, balance).sum() * sizes.images, self._items(whole, balance))
 
     def _items(self, terms: Tensor, balance: Tensor) -> Tensor:
-        """Terms (3, L) to (3,) with their gains."""
+        """Sum terms (3, L) to (3,) with their gains."""
         config, (box, objectness, cls) = self.config, terms
         return torch.stack((box.sum() * config.box, (objectness * balance).sum() * config.obj, cls.sum() * config.cls))
 
@@ -260,7 +260,7 @@ class YoloLoss(nn.Module):
         )
 
     def _level(self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Box, objectness and class term of one level, before gains; `total` positives in all `images`."""
+        """Compute box, objectness and class term of one level, before gains; `total` positives in all `images`."""
         config = self.config
         boxes, class_logits, objectness_logits = pick(maps, found)
 
@@ -280,7 +280,7 @@ class YoloLoss(nn.Module):
         return box, objectness, (bce * found.counts).sum() / (total * self.num_classes)
 
     def _rebalance(self, level_objectness: Tensor) -> None:
-        """Let each level's weight follow the inverse of its loss."""
+        """Adjust the balance: let each level's weight follow the inverse of its loss."""
         balance = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / level_objectness
         self.balance.copy_(balance / balance[self.reference_level])
 
@@ -297,14 +297,14 @@ class BatchCounts:
 
 
 def count_over_ranks(found: Sequence[Assignment], num_images: int, over_ranks: SumOverRanks) -> BatchCounts:
-    """What the means of a batch are taken over, in all processes that share it: one sum of a few numbers."""
+    """Count what the means of a batch are taken over, in all processes that share it: one sum of a few numbers."""
     counts = [one.counts.sum() for one in found]
     everywhere = over_ranks(torch.stack((*counts, torch.full_like(counts[0], num_images))))
     return BatchCounts(everywhere[:-1].clamp(min=1).unbind(), everywhere[-1])
 
 
 def objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
-    """Objectness target (B, A, ny, nx): the overlap at assigned cells, 0 elsewhere.
+    """Make the objectness target (B, A, ny, nx): the overlap at assigned cells, 0 elsewhere.
 
     Of several candidates in one cell the last of the published list wins, or the best overlap with best_wins: the cell
     keeps the largest rank, which is the same on every device and in every order of execution.
@@ -327,7 +327,7 @@ _IOU_EPS = 1e-16
 
 
 def scale_gains_v3(config: LossConfig, *, num_classes: int, imgsz: int) -> LossConfig:
-    """Gains for this number of classes and this image size; they are published for 80 and 320."""
+    """Scale gains for this number of classes and this image size; they are published for 80 and 320."""
     return config.model_copy(update={"obj": config.obj * imgsz / 320, "cls": config.cls * num_classes / 80})
 
 
@@ -364,7 +364,7 @@ class YoloV3Loss(nn.Module):
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
 
     def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
-        """Loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
+        """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
         config = self.config
         with torch.autocast(device_type=raw[0].device.type, enabled=False):
             found = [
@@ -381,7 +381,7 @@ class YoloV3Loss(nn.Module):
             return LossOutput(part.sum(), self.over_ranks(part.detach()))
 
     def _level(self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Box, objectness and class term of one level, before gains; `total` positives in all `images`."""
+        """Compute box, objectness and class term of one level, before gains; `total` positives in all `images`."""
         config = self.config
         boxes, class_logits, objectness_logits = pick(maps, found)
 
@@ -420,7 +420,7 @@ def check_criterion(model: DetectionModel, config: LossConfig) -> None:
 def make_criterion(
     model: DetectionModel, config: LossConfig, imgsz: int | None = None, over_ranks: SumOverRanks = alone
 ) -> YoloLoss | YoloV3Loss:
-    """The loss of a recipe for a network; boxes are read as the network means them, whatever the recipe.
+    """Make the loss of a release for a network; boxes are read as the network means them, whatever the release.
 
     Args:
         model: gives anchors, strides, classes, and the recipe where the settings name none.

@@ -48,7 +48,7 @@ class YoloPostprocess:
     rules: NmsRules = CURRENT_RULES
 
     def __call__(self, decoded: Tensor, known: Sequence[Tensor] | None = None) -> list[Detections]:
-        """Detections of each image, boxes in pixels of the network input, from decoded (B, R, 5 + C).
+        """Find the detections of each image, boxes in pixels of the network input, from decoded (B, R, 5 + C).
 
         Args:
             decoded: cxcywh pixels, objectness and class scores of each row.
@@ -121,7 +121,7 @@ class AugmentedNetwork(Network):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to the rows of all passes, one (B, rows, 5 + classes) in pixels of the images."""
+        """Map images (B, 3, H, W) to the rows of all passes, one (B, rows, 5 + classes) in pixels of the images."""
         strides, width = self.strides, images.shape[3]
         unused = (max(strides), None, min(strides)) if self.trims else (None, None, None)
         found: list[Tensor] = []
@@ -169,7 +169,7 @@ class Ensemble(Network):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Those of the network with the largest, so that its multiples suit every network."""
+        """Return those of the network with the largest, so that its multiples suit every network."""
         return self._strides
 
     @torch.no_grad()
@@ -185,7 +185,7 @@ class Ensemble(Network):
 
 
 def _check_classes(wanted: tuple[str, ...], first: str, names: tuple[str, ...], source: str) -> None:
-    """Networks that run together must speak of the same classes, in the same order."""
+    """Check that networks that run together speak of the same classes, in the same order."""
     rule = "networks that run together need the same classes"
     if len(names) != len(wanted):
         raise UserError(f"{source} has {len(names)} classes but {first} has {len(wanted)}: {rule}")

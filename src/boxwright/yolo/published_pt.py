@@ -53,7 +53,7 @@ class FoundRelease:
 
 
 def kind(module: StandIn) -> str:
-    """The class without its module: `Conv`."""
+    """Return the class without its module: `Conv`."""
     return module.class_name.rpartition(".")[2]
 
 
@@ -62,7 +62,7 @@ def children(module: StandIn) -> Mapping[str, StandIn]:
 
 
 def tensors(module: StandIn) -> Mapping[str, Tensor]:
-    """Parameters, then buffers that belong to the state dict, of the module itself."""
+    """Return parameters, then buffers that belong to the state dict, of the module itself."""
     hidden = module.state.get("_non_persistent_buffers_set")
     hidden = cast(set[Any], hidden) if isinstance(hidden, set) else set[Any]()
     own = [*_items(module, "_parameters"), *(item for item in _items(module, "_buffers") if item[0] not in hidden)]
@@ -70,7 +70,7 @@ def tensors(module: StandIn) -> Mapping[str, Tensor]:
 
 
 def walk(module: StandIn) -> Iterator[tuple[str, StandIn]]:
-    """Every module with the beginning of its keys ("model.0."), in the order of the state dict.
+    """Walk over every module with the beginning of its keys ("model.0."), in the order of the state dict.
 
     Raises:
         UserError: the tree has no end.
@@ -126,7 +126,7 @@ def find_release(network: StandIn, where: str) -> FoundRelease:
 
 
 def _activation(modules: list[tuple[str, StandIn]], block: str, where: str) -> str | None:
-    """The one activation of all blocks of a kind; None where nothing says."""
+    """Return the one activation of all blocks of a kind; None where nothing says."""
     acts = (children(module).get("act") for _, module in modules if kind(module) == block)
     texts = {
         ACTIVATIONS.get(kind(act), act.class_name).format(act.state.get("negative_slope", _LEAKY_SLOPE))
@@ -212,7 +212,7 @@ def _find_network(content: object, where: str) -> StandIn:
 
 
 def _entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[str, Tensor]]:
-    """The state dict as our network of the same release has it, in float32.
+    """Return the state dict as our network of the same release has it, in float32.
 
     A batch norm with another epsilon than the release's gives the same outputs with the difference in its variance. A
     convolution whose batch norm was folded into it gets one back that changes nothing.
@@ -233,7 +233,7 @@ def _entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[str, Ten
 
 
 def _neutral_norm(prefix: str, bias: Tensor, eps: float) -> Iterator[tuple[str, Tensor]]:
-    """Entries of a batch norm that only adds a bias: variance and epsilon sum up to 1."""
+    """Return entries of a batch norm that only adds a bias: variance and epsilon sum up to 1."""
     yield f"{prefix}weight", torch.ones_like(bias)
     yield f"{prefix}bias", bias
     yield f"{prefix}running_mean", torch.zeros_like(bias)
@@ -242,7 +242,7 @@ def _neutral_norm(prefix: str, bias: Tensor, eps: float) -> Iterator[tuple[str, 
 
 
 def _read_yaml(network: StandIn, where: str) -> dict[str, Any]:
-    """The model yaml; releases differ in what they call it, and in whether they filled in arguments of the head."""
+    """Read the model yaml; releases differ in its name, and in whether they filled in arguments of the head."""
     found = [network.state.get("yaml"), *network.state.values()]
     found = [cast(dict[str, Any], value) for value in found if isinstance(value, dict)]
     mapping = next((value for value in found if "backbone" in value and "head" in value), None)
@@ -258,13 +258,13 @@ def _read_yaml(network: StandIn, where: str) -> dict[str, Any]:
 
 
 def _default_names(mapping: Mapping[str, Any]) -> list[str]:
-    """Class numbers, as published for a network without names."""
+    """Return class numbers, as published for a network without names."""
     count = mapping.get("nc")
     return [str(i) for i in range(count)] if type(count) is int and count < _MOST_CLASSES else []
 
 
 def _read_names(value: object, where: str) -> tuple[str, ...]:
-    """Class names, a list or a mapping from class number."""
+    """Return class names, a list or a mapping from class number."""
     if isinstance(value, dict):
         numbered = cast(dict[Any, Any], value)
         value = [numbered.get(i) for i in range(len(numbered))]
@@ -291,7 +291,7 @@ def _are_pixels(anchors: Tensor, anchor_grid: Tensor | None, spec: ModelSpec) ->
 
 
 def _with_trained_anchors(spec: ModelSpec, pixels: Tensor) -> ModelSpec:
-    """The yaml keeps the anchors it was written with; where training fitted others, those are the truth."""
+    """Put the anchors of the network into its yaml, which keeps its first ones even if training fitted others."""
     written = torch.tensor(spec.anchors)
     if written.shape == pixels.shape and torch.allclose(written, pixels, rtol=_HALF):
         return replace(spec, anchors_to_find=False)

@@ -131,7 +131,7 @@ class ModelSpec:
         return replace(self, anchors=levels, anchors_to_find=to_find)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The published yaml form, in plain values; `from_mapping` reads it back."""
+        """Return the published yaml form, in plain values; `from_mapping` reads it back."""
         mapping: dict[str, Any] = {
             "nc": self.num_classes,
             "depth_multiple": self.depth_multiple,

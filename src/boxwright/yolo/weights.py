@@ -148,7 +148,7 @@ def _read_native(content: dict[str, Any], path: Path) -> Weights:
 def _described(
     state_dict: dict[str, Tensor], model: dict[str, Any], path: Path, source: Literal["native", "safetensors"]
 ) -> Weights:
-    """Entries with the description of the network that our own files hold."""
+    """Return entries with the description of the network that our own files hold."""
     try:
         spec = read_spec(model["spec"], f"the model in {path}")
         names, strides = tuple(map(str, model["names"])), tuple(map(int, model["strides"]))
@@ -169,7 +169,7 @@ def _read_darknet(path: Path, model: str, *, strict: bool) -> Weights:
 
 
 def _darknet_spec(path: Path, model: str) -> DarknetSpec:
-    """The network of a Darknet file: as named, else the cfg beside the file, else the published one of its name."""
+    """Find the network of a Darknet file: as named, else the cfg beside it, else the published one of its name."""
     beside = path.with_suffix(".cfg")
     if not model:
         model = str(beside) if beside.is_file() else path.stem
@@ -196,7 +196,7 @@ def fuse(model: DetectionModel) -> DetectionModel:
 
 
 def _fold_named(block: nn.Module) -> None:
-    """The same in a block of a Darknet network, which names its parts."""
+    """Fold a block of a Darknet network, which names its parts."""
     if isinstance(block, nn.Sequential) and any(name == "BatchNorm2d" for name, _ in block.named_children()):
         conv, norm = block.get_submodule("Conv2d"), block.get_submodule("BatchNorm2d")
         assert isinstance(conv, nn.Conv2d)
@@ -207,7 +207,7 @@ def _fold_named(block: nn.Module) -> None:
 
 @torch.no_grad()
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution with bias that equals `norm(conv(x))` in evaluation mode."""
+    """Fold into one convolution with bias that equals `norm(conv(x))` in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -271,5 +271,5 @@ def _augmented(network: Network, source: str) -> Network:
 
 
 def ready(model: DetectionModel, device: torch.device) -> DetectionModel:
-    """A copy of the network with its batch norms folded, on the device, in channels_last."""
+    """Return a copy of the network with its batch norms folded, on the device, in channels_last."""
     return fuse(model).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -113,7 +113,7 @@ def read_spec(mapping: Mapping[str, Any], where: str) -> DetectionSpec:
 
 
 def with_anchors(model: DetectionModel, anchors: object) -> DetectionModel:
-    """The same network and weights with other anchors, as many a level; on the CPU, in training mode.
+    """Return the same network and weights with other anchors, as many a level; on the CPU, in training mode.
 
     Args:
         model: stays as it is.

@@ -52,7 +52,7 @@ def _build(call: ast.Call, text: str) -> nn.Module:
 
 
 def _name(function: ast.expr, text: str) -> str:
-    """`Conv2d`, `nn.Conv2d` or `torch.nn.Conv2d`."""
+    """Read the name of a class, as `Conv2d`, `nn.Conv2d` or `torch.nn.Conv2d`."""
     name = ast.unparse(function).removeprefix("torch.").removeprefix("nn.")
     if not name.isidentifier():
         raise UserError(f"'{text}': {name} is no name of a module")
@@ -179,7 +179,7 @@ def measure(
 
 
 def _times(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, float | None]:
-    """Median milliseconds of the forward and of the backward pass."""
+    """Return median milliseconds of the forward and of the backward pass."""
     forward: list[float] = []
     backward: list[float] = []
     for number in range(_WARM_UP + repeats):
@@ -200,7 +200,7 @@ def _times(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, floa
 
 
 def _memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int]:
-    """What one pass gives and how many bytes it needs; see `Cost`."""
+    """Measure what one pass gives and how many bytes it needs; see `Cost`."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ def _memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int]:
 
 
 def _tensors(output: Any) -> list[Tensor]:
-    """All tensors of an output that may be a tensor, or a list or tuple of them."""
+    """Return all tensors of an output that may be a tensor, or a list or tuple of them."""
     if isinstance(output, Tensor):
         return [output]
     items = cast(list[Any], output) if isinstance(output, list | tuple) else []

@@ -27,7 +27,7 @@ _FOCUS_KERNEL = 3
 
 
 def with_conv6_stem(model: DetectionModel) -> DetectionModel:
-    """A network with a 6x6 stem that computes what this one computes; the network itself is kept.
+    """Return a network with a 6x6 stem that computes what this one computes; the network itself is kept.
 
     Raises:
         UserError: its first layer is no Focus with a 3x3 kernel.
@@ -45,7 +45,7 @@ def with_conv6_stem(model: DetectionModel) -> DetectionModel:
 
 
 def _unfold(weight: Tensor) -> Tensor:
-    """(O, 4 * C, 3, 3) over cells to (O, C, 6, 6) over pixels."""
+    """Unfold kernels (O, 4 * C, 3, 3) over cells to (O, C, 6, 6) over pixels."""
     groups = weight.chunk(len(FOCUS_ORDER), dim=1)
     out = weight.new_empty(weight.shape[0], groups[0].shape[1], 2 * _FOCUS_KERNEL, 2 * _FOCUS_KERNEL)
     for (row, column), group in zip(FOCUS_ORDER, groups, strict=True):

@@ -48,7 +48,7 @@ class ModelSummary:
     gflops: float
 
     def text(self, verbose: bool = False) -> str:
-        """For the terminal: one line a layer, one line a parameter if verbose, then the summary."""
+        """Format for the terminal: one line a layer, one line a parameter if verbose, then the summary."""
         lines = [f"{'':>4}{'from':>16}{'n':>4}{'parameters':>13}  {'module':<16}arguments"]
         for layer in self.layers:
             cells = f"{layer.index:>4}{_sources(layer):>16}{layer.repeats:>4}{layer.num_parameters:>13,}"
@@ -105,7 +105,7 @@ def describe(
 
 
 def open_network(model: str = "", *, weights: str = "", num_classes: int | None = None) -> DetectionModel:
-    """A network by its name, by a file that describes it, or from a checkpoint; see `describe`. On the CPU."""
+    """Return a network by its name, by a file that describes it, or from a checkpoint; see `describe`. On the CPU."""
     if not model and not weights:
         raise UserError("name a model: a published name such as yolov5n, a model description or a checkpoint")
     if not weights and _is_checkpoint(model):
@@ -121,7 +121,7 @@ def open_network(model: str = "", *, weights: str = "", num_classes: int | None 
 
 
 def list_modules(network: DetectionModel, pattern: str) -> str:
-    """For the terminal: name, class and parameters of the modules that fit a pattern (see `find_modules`).
+    """List for the terminal: name, class and parameters of the modules that fit a pattern (see `find_modules`).
 
     Raises:
         UserError: none fits.
@@ -135,7 +135,7 @@ def list_modules(network: DetectionModel, pattern: str) -> str:
 
 
 def show_arguments(args: Iterable[Any]) -> str:
-    """Arguments as in a model yaml: lists in brackets, anchors of a level in one flat list."""
+    """Show arguments as in a model yaml: lists in brackets, anchors of a level in one flat list."""
     return f"[{', '.join(_show(value) for value in args)}]"
 
 
@@ -151,7 +151,7 @@ def _sources(layer: LayerInfo) -> str:
 
 
 def _as_written(network: DetectionModel) -> tuple[LayerInfo, ...]:
-    """The layers with the arguments that their rows name; what a row leaves to its default is not shown."""
+    """Return the layers with the arguments that their rows name; what a row leaves to its default is not shown."""
     if not isinstance(network.spec, ModelSpec):
         return network.layers
     shown: list[LayerInfo] = []

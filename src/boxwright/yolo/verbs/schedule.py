@@ -49,7 +49,7 @@ class ScheduleReport:
         )
 
     def text(self) -> str:
-        """For the terminal."""
+        """Format for the terminal."""
         first, last = self.settings[0], self.settings[-1]
         peak = max(range(len(self.steps)), key=lambda i: self.settings[i].lr_other)
         lines = [
@@ -129,7 +129,7 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
 
 
 def _looked_at(epochs: int, per_epoch: int) -> NDArray[np.int64]:
-    """Steps spread over the run, and the first and last of each epoch, or of epochs spread over a very long run."""
+    """Return steps spread over the run, with the first and last of each epoch, or of some epochs of a very long run."""
     starts = np.unique(np.linspace(0, epochs - 1, min(_MOST_POINTS, epochs)).astype(np.int64)) * per_epoch
     spread = np.linspace(0, epochs * per_epoch - 1, min(_MOST_POINTS, epochs * per_epoch)).astype(np.int64)
     return np.unique(np.concatenate((starts, starts + per_epoch - 1, spread)))
