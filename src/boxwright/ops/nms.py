@@ -1,7 +1,8 @@
 """Non-maximum suppression over a batch of decoded YOLO predictions.
 
 Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (docs/spec/yolov5.md, B9).
-Classes are kept apart by shifting their boxes. There is no time limit: the published one silently drops the boxes of the rest of the batch.
+Classes are kept apart by shifting their boxes. There is no time limit: the published one silently drops the boxes of the
+rest of the batch.
 What other releases do differently is in `NmsRules`.
 
 Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).

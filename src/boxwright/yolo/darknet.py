@@ -1,7 +1,8 @@
 """From a Darknet cfg to a network. State-dict keys are the published ones (`module_list.0.Conv2d.weight`).
 
 Source: the published cfg layers and the YOLOv3-SPP system for PyTorch (docs/spec/yolov3-spp.md, A1 to
-A3); Redmon and Farhadi, "YOLOv3", 2018 (arXiv:1804.02767). Legend: B images, L levels, A anchors a level, H W height and width of a level's grid.
+A3); Redmon and Farhadi, "YOLOv3", 2018 (arXiv:1804.02767).
+Legend: B images, L levels, A anchors a level, H W height and width of a level's grid.
 """
 
 from __future__ import annotations
