@@ -1,10 +1,8 @@
-"""One pass of a camera and radar network over a split: heads, detections, boxes in the global frame, metric."""
+"""Evaluation of CenterFusion on a split: heads, detections, boxes in the global frame, metric."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,58 +10,39 @@ from torch import Tensor, nn
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
 from boxwright.centerfusion.structures import FusionBatch, RawHeads
+from boxwright.engine.evaluate import NO_SPEEDS, Gather, Speeds, Stages, evaluate
+from boxwright.engine.task import Autocast, ValWatch
 from boxwright.nuscenes.metric import NuscenesMetrics
 from boxwright.nuscenes.metric import evaluate as measure
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import Detections3d, GlobalBoxes
 from boxwright.nuscenes.submission import to_global
-from boxwright.yolo.evaluation import Speeds, Stopwatch, eval_mode
-
-Found = tuple[int, Detections3d]  # position of an image in its split, and what it shows
-Gather = Callable[[list[Found]], list[list[Found]]]
-OnBatch = Callable[[FusionBatch, list[Detections3d]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeSettings:
-    """From raw heads to what is submitted.
+    """From raw heads to what is submitted."""
 
-    Args:
-        num_peaks: peaks of an image.
-        score_threshold: scores are higher.
-        flip_test: look at each image and its mirror image.
-        radar: the network has a radar input.
-        iou_threshold: bird's-eye suppression; 0: none.
-        fixed: submit the true height (`compat: fixed`).
-    """
-
-    num_peaks: int = 100
-    score_threshold: float = -1.0
-    flip_test: bool = False
-    radar: bool = True
-    iou_threshold: float = 0.0
-    fixed: bool = False
+    num_peaks: int = 100  # per image
+    score_threshold: float = -1.0  # scores are higher
+    flip_test: bool = False  # look at each image and its mirror image
+    radar: bool = True  # the network has a radar input
+    iou_threshold: float = 0.0  # of bird's-eye suppression; 0: none
+    fixed: bool = False  # submit the true height (`compat: fixed`)
 
 
 @dataclass(frozen=True, slots=True)
 class FusionEvaluation:
-    """What one pass gave.
+    """What one pass gave."""
 
-    Args:
-        metrics: None for a split without annotations.
-        predictions: at most 500 boxes a key frame, global frame.
-        losses: mean over batches, if a criterion was given.
-        speeds: time of each stage.
-    """
-
-    metrics: NuscenesMetrics | None
-    predictions: GlobalBoxes
-    losses: tuple[float, ...] | None
-    speeds: Speeds
+    metrics: NuscenesMetrics | None  # None for a split without annotations
+    predictions: GlobalBoxes  # at most 500 boxes per key frame, global frame
+    losses: tuple[float, ...] | None = None  # mean over batches, if a criterion was given
+    speeds: Speeds = NO_SPEEDS
 
 
 def run_network(model: nn.Module, batch: FusionBatch, settings: DecodeSettings) -> RawHeads:
-    """Raw heads of a batch on its device; with the flip test, merged."""
+    """Compute the raw heads of a batch on its device; with the flip test, merged."""
     radar = batch.radar if settings.radar else None
     if not settings.flip_test:
         return model(batch.images, radar, batch.calibs)
@@ -72,7 +51,7 @@ def run_network(model: nn.Module, batch: FusionBatch, settings: DecodeSettings) 
 
 
 def detect(heads: RawHeads, batch: FusionBatch, settings: DecodeSettings) -> list[Detections3d]:
-    """Detections of each image of a batch, on the host."""
+    """Decode the detections of each image of a batch, on the host."""
     found = to_detections(
         decode(heads, settings.num_peaks),
         batch.image_from_grid,
@@ -83,22 +62,40 @@ def detect(heads: RawHeads, batch: FusionBatch, settings: DecodeSettings) -> lis
     return [one.cpu() for one in found]
 
 
-def predict_split(
-    model: nn.Module,
-    loader: Iterable[FusionBatch],
-    split: NuscenesSplit,
-    *,
-    device: torch.device,
-    settings: DecodeSettings,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> tuple[GlobalBoxes, Speeds]:
-    """Objects of a split in the global frame, at most 500 a key frame, and the time of each stage.
+class NuscenesEvaluator:
+    """Gathers detections of a split; `evaluate` gives them in the global frame, and the nuScenes metric.
 
-    Args: as of `evaluate_fusion`.
+    Args:
+        split: what the images show.
+        settings: of decoding.
+        measures: take the metric, if the split has annotations.
+        shared: only the process that is handed detections measures.
     """
-    watch = Stopwatch(device)
-    found, _ = _detect_all(model, loader, device, settings, autocast, watch)
-    return _in_global_frame(found, split, settings), watch.speeds(len(found))
+
+    def __init__(
+        self, split: NuscenesSplit, settings: DecodeSettings, *, measures: bool = True, shared: bool = False
+    ) -> None:
+        self.split = split
+        self.settings = settings
+        self.measures = measures and split.has_annotations
+        self.shared = shared
+        self._indices: list[int] = []
+        self._detections: list[Detections3d] = []
+
+    def process(self, detections: Sequence[Detections3d], indices: Sequence[int]) -> None:
+        """Take the detections of images."""
+        self._indices += indices
+        self._detections += detections
+
+    def evaluate(self) -> FusionEvaluation:
+        """Merge the cameras of each key frame and measure."""
+        split, settings = self.split, self.settings
+        records = [split.record(position) for position in self._indices]
+        found = to_global(self._detections, records, fixed=settings.fixed, iou_thresh=settings.iou_threshold)
+        metrics = None
+        if self.measures and (self._indices or not self.shared):
+            metrics = measure(split.ground_truth(), found, split.ego_positions(), split.bike_racks())
+        return FusionEvaluation(metrics, found)
 
 
 def evaluate_fusion(
@@ -108,15 +105,16 @@ def evaluate_fusion(
     *,
     device: torch.device,
     settings: DecodeSettings,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    autocast: Autocast = nullcontext,
     criterion: CenterLoss | None = None,
     gather: Gather | None = None,
-    on_batch: OnBatch | None = None,
+    watch: ValWatch[FusionBatch, Detections3d] | None = None,
+    measures: bool = True,
 ) -> FusionEvaluation:
-    """Detect on a split and measure it.
+    """Detect on a split and measure it, see `engine.evaluate`.
 
     Args:
-        model: on `device`; in eval mode during the pass and left as it was.
+        model: on `device`.
         loader: batches of the split, every image at most once.
         split: what the images show.
         device: where the network runs. The metric runs on the host.
@@ -124,57 +122,24 @@ def evaluate_fusion(
         autocast: makes the context of the forward pass; float32 without.
         criterion: gives losses.
         gather: where several processes share the images: hands what each found to one, which measures.
-        on_batch: called after each batch with its detections, on the host.
+        watch: called before and after each batch.
+        measures: take the metric; else only detect.
     """
-    watch = Stopwatch(device)
-    found, losses = _detect_all(model, loader, device, settings, autocast, watch, criterion, on_batch)
-    num_images = len(found)
-    if gather is not None:
-        found = sorted((one for share in gather(found) for one in share), key=lambda one: one[0])
-    predictions = _in_global_frame(found, split, settings)
-    metrics = None
-    if split.has_annotations and (found or gather is None):  # else it is measured by another process
-        metrics = measure(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks())
-    watch.lap("metrics")
-    return FusionEvaluation(metrics, predictions, losses, watch.speeds(num_images))
 
+    def forward(batch: FusionBatch) -> RawHeads:
+        with autocast():
+            return run_network(model, batch, settings)
 
-@torch.no_grad()
-def _detect_all(
-    model: nn.Module,
-    loader: Iterable[FusionBatch],
-    device: torch.device,
-    settings: DecodeSettings,
-    autocast: Callable[[], AbstractContextManager[object]],
-    watch: Stopwatch,
-    criterion: CenterLoss | None = None,
-    on_batch: OnBatch | None = None,
-) -> tuple[list[Found], tuple[float, ...] | None]:
-    """What every image shows, and the mean losses of the batches."""
-    found: list[Found] = []
-    items: list[Tensor] = []
-    with eval_mode(model):
-        for batch in loader:
-            if not len(batch):  # other processes have the images of this step
-                continue
-            watch.lap("load")
-            on_device = batch.to(device)
-            watch.lap("preprocess")
-            with autocast():
-                heads = run_network(model, on_device, settings)
-            watch.lap("inference")
-            detections = detect(heads, on_device, settings)
-            watch.lap("nms")
-            found += zip(batch.indices.tolist(), detections, strict=True)
-            if criterion is not None:
-                items.append(criterion(heads, on_device.targets)[1])
-            if on_batch is not None:
-                on_batch(batch, detections)
-            watch.lap("other")
-    return found, tuple(torch.stack(items).mean(dim=0).tolist()) if items else None
+    def losses(heads: RawHeads, batch: FusionBatch) -> Tensor:
+        assert criterion is not None
+        return criterion(heads, batch.targets)[1]
 
-
-def _in_global_frame(found: Sequence[Found], split: NuscenesSplit, settings: DecodeSettings) -> GlobalBoxes:
-    records = [split.record(position) for position, _ in found]
-    detections = [one for _, one in found]
-    return to_global(detections, records, fixed=settings.fixed, iou_thresh=settings.iou_threshold)
+    stages = Stages(
+        prepare=lambda batch: batch.to(device),
+        forward=forward,
+        detect=lambda heads, batch: detect(heads, batch, settings),
+        losses=losses if criterion is not None else None,
+    )
+    evaluator = NuscenesEvaluator(split, settings, measures=measures, shared=gather is not None)
+    found = evaluate(model, loader, stages, evaluator, device=device, gather=gather, watch=watch)
+    return replace(found.result, losses=found.losses, speeds=found.speeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -140,13 +140,9 @@ class Fusion3d:
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         watch: ValWatch[FusionBatch, Detections3d] | None = None,
     ) -> Score:
-        def tell(batch: FusionBatch, detections: list[Detections3d]) -> None:
-            if watch is not None:
-                watch.after(batch, detections)
-
         found = evaluate_fusion(
             model,
-            _announced(self.val_loader, watch) if watch is not None else self.val_loader,
+            self.val_loader,
             self.val,
             device=self.device,
             settings=DecodeSettings(
@@ -155,7 +151,7 @@ class Fusion3d:
             autocast=autocast,
             criterion=self._losses,
             gather=self.world.at_first if self.world.size > 1 else None,
-            on_batch=tell,
+            watch=watch,
         )
         # Each process has the losses of its share; one that had no images has none.
         shares = [share for share in self.world.all(found.losses) if share is not None]
@@ -193,9 +189,3 @@ class Fusion3d:
                 self._frustum,
             )
         return cast(RawHeads, self._network(batch.images, association=association))
-
-
-def _announced(batches: Iterable[FusionBatch], watch: ValWatch[FusionBatch, Detections3d]) -> Iterator[FusionBatch]:
-    for batch in batches:
-        watch.before(batch)
-        yield batch

@@ -57,8 +57,8 @@ class Score:
 class ValWatch(Generic[B, D]):
     """What a validation calls before and after each batch."""
 
-    before: Callable[[B], None]  # the batch is still on the host
-    after: Callable[[B, Sequence[D]], None]  # detections of each image, on the host and in its own pixels
+    before: Callable[[B], None] | None = None  # the batch is still on the host
+    after: Callable[[B, Sequence[D]], None] | None = None  # detections of each image, on the host, in its own pixels
 
 
 class Task(Protocol[B, D]):

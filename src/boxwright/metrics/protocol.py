@@ -7,36 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
-
-Result = TypeVar("Result", covariant=True)
-
-
-class Evaluator(Protocol[Result]):
-    """Gathers detections batch by batch and turns them into one result."""
-
-    def reset(self) -> None:
-        """Forget everything gathered so far."""
-        ...
-
-    def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
-        """Take the detections of some images.
-
-        Args:
-            detections: one an image, on the host, boxes in pixels of the ORIGINAL image.
-            indices: position of each of these images in the data index.
-        """
-        ...
-
-    def evaluate(self) -> Result:
-        """Reduce what was gathered; finite numbers even if that is nothing."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

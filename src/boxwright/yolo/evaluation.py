@@ -5,23 +5,24 @@ What is not here: drawing and files (jobs/val.py, reporting).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections, Targets
+from boxwright.engine import evaluate as loop
+from boxwright.engine.evaluate import NO_SPEEDS, Gather, Speeds, Stages
+from boxwright.engine.task import Autocast, ValWatch
 from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth
 from boxwright.metrics.confusion import ConfusionEvaluator
 from boxwright.metrics.matching import Generation
-from boxwright.metrics.protocol import Evaluator
 from boxwright.settings.base import Compat
 from boxwright.yolo.detection import Network
 from boxwright.yolo.hybrid import besides_labels
@@ -31,21 +32,7 @@ from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import CURRENT, RELEASES, Release
 
 Criterion = Callable[[list[Tensor], Targets], LossOutput]
-OnBatch = Callable[[Batch, list[Detections]], None]
-Found = tuple[list[int], list[Detections]]  # positions of the images of a batch, and what was found in each
-Gather = Callable[[list[Found]], list[list[Found]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Speeds:
-    """Milliseconds an image of each stage: waiting for the loader, to the device and 0..1, network and decoding, NMS
-    with the way back to original pixels, and the metrics."""
-
-    load: float
-    preprocess: float
-    inference: float
-    nms: float
-    metrics: float
+Raw = tuple[list[Tensor], Tensor]  # raw maps, and rows of boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +71,9 @@ class Evaluation:
     yolo: YoloMetrics
     coco_metrics: CocoMetrics | None
     confusion: NDArray[np.int64]
-    losses: tuple[float, float, float] | None
-    per_class: tuple[ClassRow, ...]
-    speeds: Speeds
+    per_class: tuple[ClassRow, ...]  # of the classes that have labels
+    losses: tuple[float, ...] | None = None  # mean box, objectness and class loss, if a criterion was given
+    speeds: Speeds = NO_SPEEDS
 
     @property
     def precision(self) -> float:
@@ -114,28 +101,6 @@ class Evaluation:
         return None if self.coco_metrics is None else self.coco_metrics.stats
 
 
-@dataclass(slots=True)
-class Stopwatch:
-    """Adds up seconds by stage; waits for a GPU so that its time is booked where it was spent."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    _last: float = field(default_factory=time.perf_counter)
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
-
-    def speeds(self, num_images: int) -> Speeds:
-        stages = ("load", "preprocess", "inference", "nms", "metrics")
-        return Speeds(*(1000 * self.seconds.get(stage, 0.0) / max(num_images, 1) for stage in stages))
-
-
-@torch.no_grad()
 def evaluate(
     model: Network,
     loader: Iterable[Batch],
@@ -145,7 +110,7 @@ def evaluate(
     score_threshold: float = 0.001,
     iou_threshold: float = 0.6,
     max_detections: int = 300,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    autocast: Autocast = nullcontext,
     single_cls: bool = False,
     compat: Compat = "faithful",
     coco_truth: CocoTruth | None = None,
@@ -153,8 +118,8 @@ def evaluate(
     gather: Gather | None = None,
     release: Release = RELEASES[CURRENT],
     generation: Generation | None = None,
-    on_batch: OnBatch | None = None,
-    on_besides: OnBatch | None = None,
+    watch: ValWatch[Batch, Detections] | None = None,
+    on_besides: Callable[[Batch, list[Detections]], None] | None = None,
 ) -> Evaluation:
     """Measure a model.
 
@@ -174,8 +139,8 @@ def evaluate(
             them found to one, which measures it as one process would; the others get an empty evaluation.
         release: whose NMS it is, whether a box may have several classes, and whether boxes are rounded.
         generation: of the published metric, whatever compat says; None: as compat says.
-        on_batch: called after each batch with the detections, on the host and in original pixels.
-        on_besides: the same with those that remain when the labels take part in NMS, see `hybrid`.
+        watch: called before and after each batch.
+        on_besides: called with the detections that remain when the labels take part in NMS, see `hybrid`.
     """
     index = index.as_single_class() if single_cls else index
     metrics = _Metrics(index, compat, coco_truth, generation or ("v6.1" if compat == "faithful" else "v7.0"))
@@ -189,54 +154,30 @@ def evaluate(
         rules=release.nms,
     )
     in_pixels = partial(to_original, single_cls=single_cls, rounded=rules.rounded)
-    losses: list[Tensor] = []
-    kept: list[Found] = []
-    watch = Stopwatch(device)
-    with eval_mode(model):
-        for batch in loader:
-            watch.lap("load")
-            on_device = batch.to(device)
-            images = on_device.images.float().div_(255)
-            watch.lap("preprocess")
-            with autocast():
-                raw = model(images)
-            decoded = model.decode(raw := [level.float() for level in raw])
-            watch.lap("inference")
-            detections = in_pixels(postprocess(decoded), batch) if len(batch) else []
-            watch.lap("nms")
-            kept.append((batch.indices.tolist(), detections))
-            if gather is None:
-                metrics.process(*kept.pop())
-            watch.lap("metrics")
-            if criterion is not None:
-                losses.append(criterion(raw, on_device.targets).items)
-            if on_batch is not None:
-                on_batch(batch, detections)
-            if on_besides is not None:
-                besides = besides_labels(postprocess, decoded, on_device)
-                on_besides(batch, in_pixels(besides, batch))
-            watch.lap("other")
-    for found in in_order(gather(kept)) if gather is not None else ():
-        metrics.process(*found)
-    return metrics.evaluate(mean_losses(losses), watch)
 
+    def prepare(batch: Batch) -> Batch:
+        ready = batch.to(device)
+        return replace(ready, images=ready.images.float().div_(255))
 
-def in_order(of_ranks: Sequence[Sequence[Found]]) -> Iterator[Found]:
-    """The batches that one process would have found: image i of each lies with process i % n."""
-    for shares in zip(*of_ranks, strict=True):
-        places = [(row, rank) for rank, (indices, _) in enumerate(shares) for row in range(len(indices))]
-        places.sort()
-        yield [shares[rank][0][row] for row, rank in places], [shares[rank][1][row] for row, rank in places]
+    def forward(batch: Batch) -> Raw:
+        with autocast():
+            raw = model(batch.images)
+        raw = [level.float() for level in raw]  # boxes and losses are float32 in any precision
+        return raw, model.decode(raw)
 
+    def detect(raw: Raw, batch: Batch) -> list[Detections]:
+        if on_besides is not None:
+            on_besides(batch, in_pixels(besides_labels(postprocess, raw[1], batch), batch))
+        return in_pixels(postprocess(raw[1]), batch)
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Generator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+    def losses(raw: Raw, batch: Batch) -> Tensor:
+        assert criterion is not None
+        return criterion(raw[0], batch.targets).items
+
+    # The loss divides by counts over all ranks, so that each rank computes it in each step, images or not.
+    stages = Stages(prepare, forward, detect, losses if criterion is not None else None, takes_empty=True)
+    found = loop.evaluate(model, loader, stages, metrics, device=device, gather=gather, watch=watch)
+    return replace(found.result, losses=found.losses, speeds=found.speeds)
 
 
 class _Metrics:
@@ -249,28 +190,23 @@ class _Metrics:
         self.coco = None if coco_truth is None else CocoEvaluator(index, coco_truth)
         self.seen: list[int] = []
 
-    def process(self, indices: Sequence[int], detections: Sequence[Detections]) -> None:
-        evaluators: tuple[Evaluator[object] | None, ...] = (self.yolo, self.confusion, self.coco)
-        for evaluator in evaluators:
+    def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
+        for evaluator in (self.yolo, self.confusion, self.coco):
             if evaluator is not None:
                 evaluator.process(detections, indices)
         self.seen.extend(indices)
 
-    def evaluate(self, losses: tuple[float, float, float] | None, watch: Stopwatch) -> Evaluation:
+    def evaluate(self) -> Evaluation:
+        """Reduce all metrics; losses and speeds are not known here."""
         yolo, coco = self.yolo.evaluate(), None if self.coco is None else self.coco.evaluate()
-        per_class = class_rows(self.index, self.seen, yolo, coco)
-        confusion = self.confusion.evaluate()
-        watch.lap("metrics")
         return Evaluation(
             names=self.index.names,
             num_images=len(self.seen),
             num_labels=int(yolo.num_labels.sum()),
             yolo=yolo,
             coco_metrics=coco,
-            confusion=confusion,
-            losses=losses,
-            per_class=per_class,
-            speeds=watch.speeds(len(self.seen)),
+            confusion=self.confusion.evaluate(),
+            per_class=class_rows(self.index, self.seen, yolo, coco),
         )
 
 
@@ -319,11 +255,3 @@ def class_rows(
         )
         for row, class_id in enumerate(metrics.class_ids.tolist())
     )
-
-
-def mean_losses(items: Sequence[Tensor]) -> tuple[float, float, float] | None:
-    """Mean of (3,) losses over batches, as published; None without any."""
-    if not items:
-        return None
-    box, objectness, classes = torch.stack(list(items)).float().mean(dim=0).tolist()
-    return box, objectness, classes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -161,7 +161,7 @@ class Detect2d:
         self.criterion.eval()
         found = evaluate(
             model,
-            _announced(self.val_loader, watch) if watch is not None else self.val_loader,
+            self.val_loader,
             self.val,
             device=self.device,
             score_threshold=self.config.conf_thres,
@@ -177,7 +177,7 @@ class Detect2d:
             if self.config.release and self.config.compat == "faithful"
             else None,
             gather=self.world.at_first if self.world.size > 1 else None,
-            on_batch=watch.after if watch is not None else None,
+            watch=watch,
         )
         self.criterion.train()
         values = (found.precision, found.recall, found.map50, found.map)
@@ -229,9 +229,3 @@ class Detect2d:
             return images
         size = [math.ceil(s * factor / stride) * stride for s in images.shape[2:]]
         return interpolate(images, size=size, mode="bilinear", align_corners=False)
-
-
-def _announced(batches: Iterable[Batch], watch: ValWatch[Batch, Detections]) -> Iterator[Batch]:
-    for batch in batches:
-        watch.before(batch)
-        yield batch

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
+from boxwright.engine.evaluate import Speeds
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, as_json
 from boxwright.metrics.metrics_file import read_metrics
 from boxwright.settings.base import Compat
-from boxwright.yolo.evaluation import Evaluation, Speeds
+from boxwright.yolo.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from boxwright.reporting.report import Table

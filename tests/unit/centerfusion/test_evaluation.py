@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.centerfusion.evaluation import DecodeSettings, Found, evaluate_fusion, predict_split, run_network
+from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion, run_network
 from boxwright.centerfusion.head_values import raw_from_depth
 from boxwright.centerfusion.loader import FusionValLoader, make_val_loader
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.structures import FusionBatch, RawHeads
+from boxwright.engine.evaluate import Found
+from boxwright.engine.task import ValWatch
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import GlobalBoxes
@@ -129,7 +131,10 @@ def test_annotations_said_by_a_network_are_what_the_metric_wants(split: Nuscenes
 def test_the_size_of_batches_changes_nothing(split: NuscenesSplit, network: CenterFusion, flip: bool) -> None:
     settings, key_frame = replace(ALL, flip_test=flip), some_of(split, 6)
     alone, together = (
-        predict_split(network, loader(key_frame, size), key_frame, device=CPU, settings=settings)[0] for size in (1, 6)
+        evaluate_fusion(
+            network, loader(key_frame, size), key_frame, device=CPU, settings=settings, measures=False
+        ).predictions
+        for size in (1, 6)
     )
     assert len(alone) == 6 * ALL.num_peaks
     assert_same_boxes(together, alone)
@@ -152,7 +157,7 @@ def test_two_processes_find_what_one_finds(split: NuscenesSplit, network: Center
     whole = evaluate_fusion(network, loader(less, 2), less, device=CPU, settings=ALL)
     assert of_second.metrics is None
     assert len(of_second.predictions) == 0
-    assert [position for position, _ in shares[0]] == [1]
+    assert [indices for indices, _ in shares[0]] == [[1]]
     assert_same_boxes(of_first.predictions, whole.predictions)
     assert of_first.metrics is not None
 
@@ -167,7 +172,7 @@ def test_losses_are_the_mean_of_the_batches_and_the_mode_is_kept(split: Nuscenes
         device=CPU,
         settings=ALL,
         criterion=criterion,
-        on_batch=lambda batch, boxes: told.append((len(batch), len(boxes))),
+        watch=ValWatch(after=lambda batch, boxes: told.append((len(batch), len(boxes)))),
     )
     assert network.training
     network.eval()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections, Targets
+from boxwright.engine.task import ValWatch
 from boxwright.metrics.coco import CocoTruth
 from boxwright.metrics.protocol import truth_of
 from boxwright.yolo.evaluation import Evaluation, evaluate, to_original
@@ -110,7 +111,7 @@ def test_without_coco_truth_there_are_no_coco_numbers() -> None:
 def test_callback_gets_original_pixels_on_the_host() -> None:
     index, _ = random_scene(1)
     got: list[Detections] = []
-    run(index, on_batch=lambda batch, found: got.extend(found))
+    run(index, watch=ValWatch(after=lambda batch, found: got.extend(found)))
     assert len(got) == len(index)
     for image, one in enumerate(got):
         np.testing.assert_allclose(one.boxes.numpy(), truth_of(index, [image]).boxes, atol=1e-3)
@@ -145,7 +146,7 @@ def test_mode_is_restored_when_a_batch_fails() -> None:
 
     model = Oracle(index).train()
     with pytest.raises(RuntimeError, match="stop"):
-        run(index, model, on_batch=fail)
+        run(index, model, watch=ValWatch(after=fail))
     assert model.training
 
 

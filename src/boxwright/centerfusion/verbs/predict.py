@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from boxwright.centerfusion.data import num_sweeps, open_root, open_scene
-from boxwright.centerfusion.evaluation import DecodeSettings, predict_split
+from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
 from boxwright.centerfusion.loader import make_val_loader
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.settings import FusionPredictConfig
@@ -43,7 +43,7 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
         scene, sample_settings(trained.config), batch_size=config.batch_size, workers=0, pin_memory=False
     )
     try:
-        predictions, speeds = predict_split(
+        found = evaluate_fusion(
             trained.model.to(device, memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
             loader,
             scene,
@@ -55,9 +55,11 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
                 fixed=trained.config.compat == "fixed",
             ),
             autocast=policy.autocast,
+            measures=False,
         )
     finally:
         loader.close()
+    predictions, speeds = found.predictions, found.speeds
     folder = new_run_folder(config.project, config.name, config.exist_ok)  # now that every image could be read
     samples = range(len(scene.sample_tokens))
     pictures = write_key_frames(scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from boxwright.centerfusion.data import num_sweeps, open_root, open_split, val_split_of
 from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, evaluate_fusion
-from boxwright.centerfusion.loader import FusionValLoader, make_val_loader
+from boxwright.centerfusion.loader import make_val_loader
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.settings import FusionValConfig
-from boxwright.centerfusion.structures import FusionBatch
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import TrainedFusion, open_trained
 from boxwright.engine.device import resolve, select_device
+from boxwright.engine.evaluate import Speeds, with_progress
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.nuscenes.metric import evaluate
 from boxwright.nuscenes.metric_report import format_metrics
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
-from boxwright.yolo.evaluation import Speeds
 
 _OF_NETWORK = ("max_det", "conf_thres", "iou_thres", "flip_test", "no_radar", "half", "compat")
 """Settings that change what a network finds."""
@@ -96,7 +92,7 @@ def _of_network(config: FusionValConfig, trained: TrainedFusion, split: Nuscenes
     try:
         return evaluate_fusion(
             trained.model.to(device, memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
-            _with_progress(loader),
+            with_progress(loader),
             split,
             device=device,
             settings=DecodeSettings(
@@ -118,14 +114,7 @@ def _of_submission(path: Path, split: NuscenesSplit) -> FusionEvaluation:
     if not split.has_annotations:
         raise UserError(f"{path} cannot be measured: the split {split.split} has no annotations")
     metrics = evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks())
-    return FusionEvaluation(metrics, predictions, None, Speeds(0, 0, 0, 0, 0))
-
-
-def _with_progress(loader: FusionValLoader) -> Iterator[FusionBatch]:
-    console = Console(stderr=True)
-    yield from track(
-        loader, "measuring", total=len(loader), console=console, transient=True, disable=not console.is_terminal
-    )
+    return FusionEvaluation(metrics, predictions)
 
 
 def _format_speeds(speeds: Speeds) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
-from boxwright.data.loader import ValLoader
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.device import resolve, select_device
+from boxwright.engine.evaluate import with_progress
 from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import truth_for
 from boxwright.metrics.metrics_file import write_metrics
@@ -82,7 +80,7 @@ def val(config: ValConfig) -> Evaluation:
     try:
         evaluation = evaluate(
             network,
-            _with_progress(loader),
+            with_progress(loader),
             index,
             device=device,
             score_threshold=_SPEED_SCORE if only_speed else config.conf_thres,
@@ -94,7 +92,7 @@ def val(config: ValConfig) -> Evaluation:
             coco_truth=None if only_speed else truth_for(index),
             release=release,
             generation=metric if config.compat == "faithful" else None,
-            on_batch=outputs.take,
+            watch=ValWatch(after=outputs.take),
             on_besides=None if only_speed or not config.save_hybrid else outputs.take_besides,
         )
     finally:
@@ -116,7 +114,7 @@ class _Outputs:
     num_batches: int = 0
     labels: LabelWriter | None = None
 
-    def take(self, batch: Batch, detections: list[Detections]) -> None:
+    def take(self, batch: Batch, detections: Sequence[Detections]) -> None:
         """Draw the first batches, write label files."""
         if self.folder is None:
             return
@@ -185,10 +183,3 @@ def _fitting(imgsz: int, stride: int) -> int:
     if side != imgsz:
         _log.warning("--imgsz %d is not a multiple of the largest stride %d; using %d", imgsz, stride, side)
     return side
-
-
-def _with_progress(loader: ValLoader[Batch]) -> Iterator[Batch]:
-    console = Console(stderr=True)
-    yield from track(
-        loader, "measuring", total=len(loader), console=console, transient=True, disable=not console.is_terminal
-    )
