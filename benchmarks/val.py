@@ -29,10 +29,8 @@ from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.evaluate import Speeds
 from boxwright.metrics.coco import CocoEvaluator, CocoTruth, truth_for
-from boxwright.metrics.confusion import ConfusionEvaluator
-from boxwright.yolo.evaluation import Speeds, evaluate
+from boxwright.metrics.matching import ConfusionEvaluator
 from boxwright.yolo.evaluation import evaluate
-from boxwright.yolo.fuse import fuse
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.metric import YoloEvaluator
 from boxwright.yolo.weights import fuse, load_model

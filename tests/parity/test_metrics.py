@@ -13,9 +13,7 @@ import torch
 from boxwright.data.index import DataIndex, Record
 from boxwright.data.structures import Detections
 from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
-from boxwright.metrics.confusion import confusion
-from boxwright.metrics.matching import IOU_THRESHOLDS, Generation, match
-from boxwright.metrics.protocol import FlatBoxes
+from boxwright.metrics.matching import IOU_THRESHOLDS, FlatBoxes, Generation, confusion, match
 from boxwright.ops.boxes import cxcywh_from_xyxy, scale_back, xyxy_from_cxcywh
 from boxwright.yolo.metric import (
     YoloEvaluator,

@@ -82,7 +82,7 @@ def _run_on_results(given: Mapping[str, Any], config: str) -> int:
     refused = [names.get(setting, setting) for setting in given if setting not in own] + ["--config"] * bool(config)
     if refused:
         raise UserError(f"val --json measures a file and runs no network: leave out {', '.join(refused)}")
-    from boxwright.metrics.coco_results_verb import val_results
+    from boxwright.metrics.coco_results import val_results
 
     val_results(given["json"], given.get("annotations", ""), given.get("iou_type", "bbox"))
     return 0

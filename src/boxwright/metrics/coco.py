@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
-from boxwright.metrics.protocol import flatten, truth_of
+from boxwright.metrics.matching import flatten, truth_of
 
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 5

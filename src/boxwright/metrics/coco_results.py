@@ -3,8 +3,6 @@
 The numbers are those of pycocotools. What is not here: evaluation while a model runs (coco.py).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -222,3 +220,27 @@ def _check_ids(rows: Sequence[dict[str, Any]], truth: dict[str, Any], results: P
 
 def _first(ids: set[int]) -> str:
     return ", ".join(map(str, sorted(ids)[:3])) + (" ..." if len(ids) > 3 else "") or "none"
+
+
+def val_results(results: str, annotations: str, iou_type: str = "bbox") -> tuple[Number, ...]:
+    """Measure COCO results, print the numbers in the COCO order, and return them.
+
+    Args:
+        results: json list of COCO results.
+        annotations: COCO ground truth.
+        iou_type: bbox, segm or keypoints.
+
+    Raises:
+        UserError: see `evaluate_files`.
+    """
+    if not annotations:
+        raise UserError("val --json needs --annotations: the COCO ground truth of these results")
+    kinds: dict[str, IouType] = {kind: kind for kind in FIELD}
+    if iou_type not in kinds:
+        raise UserError(f"--iou-type {iou_type}: it is one of {', '.join(kinds)}")
+    numbers = evaluate_files(Path(results), Path(annotations), kinds[iou_type])
+    print(f"COCO metric of {results} against {annotations} ({iou_type})")
+    print(f"{'':<8}{'IoU':>10}{'area':>10}{'at most':>9}{'value':>9}")
+    for n in numbers:
+        print(f"{n.name:<8}{n.iou:>10}{n.area:>10}{n.max_detections:>9}{n.value:>9.3f}")
+    return numbers

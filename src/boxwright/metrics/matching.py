@@ -1,7 +1,8 @@
-"""Which detection counts as which label: the published YOLOv5 6.x rule, over whole batches without a loop over boxes.
+"""Boxes of many images as flat arrays, which detection counts as which label, and the confusion matrix.
 
-Source: spec B8 and B14, golden vectors. A detection turns to the label of its image that it overlaps most; a label goes
-to one detection; the others are false. This differs from COCO, where a detection may turn to its second best label.
+Source: docs/spec/yolov5.md, B8 and B14, tests/parity. The published YOLOv5 6.x rule: a detection turns to the label of
+its image that it overlaps most; a label goes to one detection; the others are false. This differs from COCO, where a
+detection may turn to its second best label.
 
 The published metric has two generations:
 - "v6.1" (v6.0, v6.1): labels are given away once, at IoU 0.5, so that a tighter box with a lower score gets none; the
@@ -12,15 +13,71 @@ Numbers known for the published 6.x weights (yolov5n on coco128: mAP .352) are o
 Legend: N detections, M labels, P pairs of a detection and a label of one image, T IoU thresholds.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.metrics.protocol import FlatBoxes, ranges
+from boxwright.data.index import DataIndex
+from boxwright.data.structures import Detections
+from boxwright.settings.base import Compat
+
+
+@dataclass(frozen=True, slots=True)
+class FlatBoxes:
+    """Boxes of several images, one after the other."""
+
+    images: NDArray[np.int64]  # (N,) which image a box belongs to: its position in the data index
+    boxes: NDArray[np.float32]  # (N, 4) xyxy pixels of the original image
+    labels: NDArray[np.int64]  # (N,) class indices
+    scores: NDArray[np.float32]  # (N,) ones for labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        return replace(
+            self, images=self.images[rows], boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows]
+        )
+
+
+def flatten(detections: Sequence[Detections], indices: Sequence[int]) -> FlatBoxes:
+    """Flatten the detections of a batch, which lie on the host, in their order."""
+    counts = [len(found) for found in detections]
+    if not sum(counts):
+        return FlatBoxes(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, "f4"))
+    return FlatBoxes(
+        images=np.repeat(np.asarray(indices, np.int64), counts),
+        boxes=np.concatenate([found.boxes.float().numpy() for found in detections]),
+        labels=np.concatenate([found.labels.numpy() for found in detections]),
+        scores=np.concatenate([found.scores.float().numpy() for found in detections]),
+    )
+
+
+def truth_of(index: DataIndex, indices: Sequence[int]) -> FlatBoxes:
+    """Read the labels of some images of a data index, in pixels of the original images."""
+    images = np.asarray(indices, np.int64)
+    starts, stops = index.box_offsets[images], index.box_offsets[images + 1]
+    counts = stops - starts
+    rows = ranges(starts, counts)
+    owner = np.repeat(images, counts)
+    sides = index.sizes[owner][:, ::-1].astype(np.float32)  # width, height
+    centre, half = index.boxes[rows, :2] * sides, index.boxes[rows, 2:] * (sides / 2)
+    return FlatBoxes(
+        images=owner,
+        boxes=np.concatenate((centre - half, centre + half), axis=1, dtype=np.float32),
+        labels=index.classes[rows].astype(np.int64),
+        scores=np.ones(len(rows), np.float32),
+    )
+
+
+def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """List the integers start, start + 1, ... (count of them) of each pair, one after the other."""
+    before = np.cumsum(counts) - counts
+    return np.arange(counts.sum(), dtype=np.int64) + np.repeat(starts - before, counts)
+
 
 IOU_THRESHOLDS: NDArray[np.float32] = np.linspace(0.5, 0.95, 10).astype(np.float32)
 Generation = Literal["v6.1", "v7.0"]
@@ -29,15 +86,10 @@ _EPS = np.float32(1e-7)
 
 @dataclass(frozen=True, slots=True)
 class BestLabels:
-    """The label that each detection turns to.
+    """The label that each detection turns to."""
 
-    Args:
-        labels: (N,) position of the label, -1 where the image has none that may be matched.
-        ious: (N,) float32 overlap with it, 0 where there is none.
-    """
-
-    labels: NDArray[np.int64]
-    ious: NDArray[np.float32]
+    labels: NDArray[np.int64]  # (N,) position of the label, -1 where the image has none that may be matched
+    ious: NDArray[np.float32]  # (N,) overlap with it, 0 where there is none
 
 
 def best_labels(found: FlatBoxes, truth: FlatBoxes, *, same_class: bool) -> BestLabels:
@@ -80,7 +132,7 @@ def match(
 
 
 def _first_of_label(labels: NDArray[np.int64], eligible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Among the eligible detections the first that turns to each label."""
+    """Mark, among the eligible detections, the first that turns to each label."""
     rows = np.flatnonzero(eligible)
     _, first = np.unique(labels[rows], return_index=True)
     winners = np.zeros(len(labels), np.bool_)
@@ -89,9 +141,10 @@ def _first_of_label(labels: NDArray[np.int64], eligible: NDArray[np.bool_]) -> N
 
 
 def _pairs(found: FlatBoxes, truth: FlatBoxes, same_class: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions (P,), (P,) of every detection and label that share the image (and class); grouped by detection."""
+    """Pair every detection and label that share the image (and class): positions (P,), (P,), grouped by detection."""
     num_classes = 1 + max(found.labels.max(initial=0), truth.labels.max(initial=0)) if same_class else 1
     of_found, of_truth = (part.images * num_classes + part.labels * same_class for part in (found, truth))
+    # Sorted search instead of an (N, M) table: 5,000 images would need all pairs of all images.
     order = np.argsort(of_truth, kind="stable")
     starts = np.searchsorted(of_truth, of_found, side="left", sorter=order)
     counts = np.searchsorted(of_truth, of_found, side="right", sorter=order) - starts
@@ -99,8 +152,77 @@ def _pairs(found: FlatBoxes, truth: FlatBoxes, same_class: bool) -> tuple[NDArra
 
 
 def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Overlap (P,) of boxes taken pair by pair, in float32 as published: it is compared with thresholds."""
+    """Compute the overlap (P,) of boxes pair by pair, in float32 as published: it is compared with thresholds."""
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     overlap = sides.clip(min=0).prod(axis=1)
     areas = [(box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (a, b)]
     return overlap / (areas[0] + areas[1] - overlap + _EPS)
+
+
+SCORE_THRESHOLD, IOU_THRESHOLD = 0.25, 0.45  # of the confusion matrix, as published
+
+
+def confusion(
+    found: FlatBoxes,
+    truth: FlatBoxes,
+    num_classes: int,
+    *,
+    generation: Generation,
+    compat: Compat = "faithful",
+) -> NDArray[np.int64]:
+    """Count pairs of predicted and true class, paired by overlap alone.
+
+    The published matrix has a defect: false positives count only in images where at least one pair was found, so those
+    of images without a match or without labels are left out.
+
+    Args:
+        found: detections; those with a score up to 0.25 do not count.
+        truth: labels of the same images.
+        num_classes: C.
+        generation: "v6.1" leaves labels of images without any detection out, "v7.0" counts them as missed.
+        compat: "faithful" leaves false positives of images without a pair out, "fixed" counts them.
+
+    Returns:
+        (C + 1, C + 1) counts; row: predicted class, column: true class, the last of each: background.
+    """
+    if generation == "v6.1":
+        truth = truth.take(np.isin(truth.images, found.images))
+    found = found.take(found.scores > SCORE_THRESHOLD)
+    best = best_labels(found, truth, same_class=False)
+    close = np.flatnonzero(best.ious > IOU_THRESHOLD)
+    by_overlap = close[np.argsort(-best.ious[close], kind="stable")]
+    labels, first = np.unique(best.labels[by_overlap], return_index=True)  # a label goes to its largest overlap
+    detections = by_overlap[first]
+
+    unpaired = np.ones(len(found), np.bool_)
+    unpaired[detections] = False
+    if compat == "faithful":
+        unpaired &= np.isin(found.images, found.images[detections])
+    missed = np.ones(len(truth), np.bool_)
+    missed[labels] = False
+
+    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    np.add.at(matrix, (found.labels[detections], truth.labels[labels]), 1)
+    matrix[:-1, -1] = np.bincount(found.labels[unpaired], minlength=num_classes)
+    matrix[-1, :-1] = np.bincount(truth.labels[missed], minlength=num_classes)
+    return matrix
+
+
+class ConfusionEvaluator:
+    """Adds up the confusion matrices of batches; `evaluate` gives the sum."""
+
+    def __init__(self, index: DataIndex, generation: Generation, compat: Compat = "faithful") -> None:
+        self.index = index
+        self.generation: Generation = generation
+        self.compat: Compat = compat
+        self.reset()
+
+    def reset(self) -> None:
+        self._matrix = np.zeros((self.index.num_classes + 1,) * 2, np.int64)
+
+    def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
+        found, truth = flatten(detections, indices), truth_of(self.index, indices)
+        self._matrix += confusion(found, truth, self.index.num_classes, generation=self.generation, compat=self.compat)
+
+    def evaluate(self) -> NDArray[np.int64]:
+        return self._matrix.copy()

@@ -1,9 +1,4 @@
-"""One pass of a model over validation batches: images to detections in original pixels to every metric.
-
-What is not here: drawing and files (jobs/val.py, reporting).
-"""
-
-from __future__ import annotations
+"""Evaluation of a YOLO: images to detections in original pixels to every metric. Drawing is elsewhere."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -21,11 +16,10 @@ from boxwright.engine import evaluate as loop
 from boxwright.engine.evaluate import NO_SPEEDS, Gather, Speeds, Stages
 from boxwright.engine.task import Autocast, ValWatch
 from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth
-from boxwright.metrics.confusion import ConfusionEvaluator
-from boxwright.metrics.matching import Generation
+from boxwright.metrics.matching import ConfusionEvaluator, Generation
+from boxwright.ops.boxes import xyxy_from_cxcywh
 from boxwright.settings.base import Compat
 from boxwright.yolo.detection import Network
-from boxwright.yolo.hybrid import besides_labels
 from boxwright.yolo.loss import LossOutput
 from boxwright.yolo.metric import Curves, YoloEvaluator, YoloMetrics
 from boxwright.yolo.postprocess import YoloPostprocess
@@ -140,7 +134,7 @@ def evaluate(
         release: whose NMS it is, whether a box may have several classes, and whether boxes are rounded.
         generation: of the published metric, whatever compat says; None: as compat says.
         watch: called before and after each batch.
-        on_besides: called with the detections that remain when the labels take part in NMS, see `hybrid`.
+        on_besides: called with the detections that remain when the labels take part in NMS, see `suppress_labelled`.
     """
     index = index.as_single_class() if single_cls else index
     metrics = _Metrics(index, compat, coco_truth, generation or ("v6.1" if compat == "faithful" else "v7.0"))
@@ -167,7 +161,7 @@ def evaluate(
 
     def detect(raw: Raw, batch: Batch) -> list[Detections]:
         if on_besides is not None:
-            on_besides(batch, in_pixels(besides_labels(postprocess, raw[1], batch), batch))
+            on_besides(batch, in_pixels(suppress_labelled(postprocess, raw[1], batch), batch))
         return in_pixels(postprocess(raw[1]), batch)
 
     def losses(raw: Raw, batch: Batch) -> Tensor:
@@ -255,3 +249,32 @@ def class_rows(
         )
         for row, class_id in enumerate(metrics.class_ids.tolist())
     )
+
+
+_SAME = 0.01  # pixels: a label comes back from NMS with rounded corners
+
+
+def suppress_labelled(postprocess: YoloPostprocess, decoded: Tensor, batch: Batch) -> list[Detections]:
+    """Find the detections of each image that no label suppresses, in pixels of the network input.
+
+    Source: published 6.x, whose validation hands the labels to NMS to write hybrid label files. Deviations: the files
+    keep labels that suppress each other, and the metrics are those of the network alone.
+
+    Args:
+        postprocess: the NMS.
+        decoded: (B, R, 5 + C), see `YoloPostprocess`.
+        batch: images and labels, on the same device.
+    """
+    side = decoded.new_tensor((batch.images.shape[3], batch.images.shape[2])).repeat(2)
+    known: list[Tensor] = []
+    targets = batch.targets
+    for boxes, labels, valid in zip(targets.boxes_cxcywh, targets.labels, targets.valid, strict=True):
+        known.append(torch.cat((labels[valid, None].to(boxes.dtype), boxes[valid] * side), dim=1))
+    return [_without(found, own) for found, own in zip(postprocess(decoded, known), known, strict=True)]
+
+
+def _without(found: Detections, known: Tensor) -> Detections:
+    """Remove detections that are the known boxes themselves: (n, 5) class, cxcywh."""
+    apart = (found.boxes[:, None] - xyxy_from_cxcywh(known[:, 1:])).abs().amax(dim=2)
+    is_known = ((apart < _SAME) & (found.labels[:, None] == known[:, 0])).any(dim=1)
+    return Detections(found.boxes[~is_known], found.scores[~is_known], found.labels[~is_known])

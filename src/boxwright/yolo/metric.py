@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
-from boxwright.metrics.matching import IOU_THRESHOLDS, Generation, match
-from boxwright.metrics.protocol import flatten, truth_of
+from boxwright.metrics.matching import IOU_THRESHOLDS, Generation, flatten, match, truth_of
 
 Floats = NDArray[np.float64]
 

@@ -1,11 +1,10 @@
 """What `boxwright val` prints and writes: tables, label files, predictions.json."""
 
-from __future__ import annotations
-
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from boxwright.data.structures import Batch, Detections
 from boxwright.engine.evaluate import Speeds
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, as_json
-from boxwright.metrics.metrics_file import read_metrics
 from boxwright.settings.base import Compat
 from boxwright.yolo.evaluation import Evaluation
 
@@ -136,7 +134,7 @@ def write_text(path: Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def metric_tables(folder: Path) -> list[Table]:
+def metric_tables(folder: Path) -> "list[Table]":
     """Read metrics.json of a run folder: classes by the published metric, and the twelve COCO numbers.
 
     Returns:
@@ -189,3 +187,47 @@ def plot_curves(evaluation: Evaluation, folder: Path) -> None:
             best = int(np.argmax(mean))
             summary = f"all classes, best {mean[best]:.2f} at {curves.confidence[best]:.3f}"
         plot_curve(path, curves.confidence, values, names, x_name="confidence", y_name=y_name, summary=summary)
+
+
+def write_metrics(evaluation: Evaluation, path: Path) -> None:
+    """Write both metrics and the table of classes as json; numbers that are not finite become null."""
+    coco = evaluation.coco
+    content = {
+        "images": evaluation.num_images,
+        "labels": evaluation.num_labels,
+        "yolov5": {
+            "precision": evaluation.precision,
+            "recall": evaluation.recall,
+            "mAP_0.5": evaluation.map50,
+            "mAP_0.5:0.95": evaluation.map,
+        },
+        "coco": None if coco is None else dict(zip(STAT_NAMES, coco.tolist(), strict=True)),
+        "classes": [
+            {
+                "name": row.name,
+                "images": row.num_images,
+                "labels": row.num_labels,
+                "precision": row.precision,
+                "recall": row.recall,
+                "mAP_0.5": row.map50,
+                "mAP_0.5:0.95": row.map,
+                "coco_AP": row.coco_ap,
+            }
+            for row in evaluation.per_class
+        ],
+    }
+    path.write_text(json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_metrics(path: Path) -> Mapping[str, Any] | None:
+    """Read metrics.json; None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that json cannot express by None."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,7 +15,7 @@ from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, CocoEvaluator, CocoMetrics, CocoTruth, as_json, truth_for
-from boxwright.metrics.protocol import truth_of
+from boxwright.metrics.matching import truth_of
 from tests.unit.metrics.scenes import HEIGHT, WIDTH, detections, random_scene
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
-from boxwright.metrics.confusion import ConfusionEvaluator
+from boxwright.metrics.matching import ConfusionEvaluator
 from tests.unit.metrics.scenes import detections, random_scene, record
 
 BOX, ELSEWHERE = [10, 10, 30, 30], [60, 60, 90, 90]

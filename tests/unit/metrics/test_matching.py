@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boxwright.metrics.matching import IOU_THRESHOLDS, Generation, best_labels, match
-from boxwright.metrics.protocol import FlatBoxes, flatten, ranges, truth_of
+from boxwright.metrics.matching import (
+    IOU_THRESHOLDS,
+    FlatBoxes,
+    Generation,
+    best_labels,
+    flatten,
+    match,
+    ranges,
+    truth_of,
+)
 from tests.unit.metrics.scenes import random_scene
 
 

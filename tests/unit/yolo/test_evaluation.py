@@ -14,7 +14,7 @@ from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections, Targets
 from boxwright.engine.task import ValWatch
 from boxwright.metrics.coco import CocoTruth
-from boxwright.metrics.protocol import truth_of
+from boxwright.metrics.matching import truth_of
 from boxwright.yolo.evaluation import Evaluation, evaluate, to_original
 from boxwright.yolo.loss import LossOutput
 from tests.unit.metrics.scenes import HEIGHT, WIDTH, random_scene, record

@@ -11,8 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
-from boxwright.metrics.matching import Generation
-from boxwright.metrics.protocol import truth_of
+from boxwright.metrics.matching import Generation, truth_of
 from boxwright.yolo.metric import (
     YoloEvaluator,
     YoloMetrics,

@@ -16,14 +16,13 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import truth_for
-from boxwright.metrics.metrics_file import write_metrics
 from boxwright.ops.nms import CURRENT_RULES
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.published import RELEASES, V3
 from boxwright.yolo.settings import ValConfig
-from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_predictions
+from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_metrics, write_predictions
 from boxwright.yolo.weights import open_networks
 
 _log = logging.getLogger("boxwright.val")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from boxwright.data.structures import Batch, Detections, Targets
-from boxwright.yolo.hybrid import besides_labels
+from boxwright.yolo.evaluation import suppress_labelled
 from boxwright.yolo.postprocess import YoloPostprocess
 
 HEIGHT, WIDTH = 64, 128
@@ -49,7 +49,7 @@ def test_labels_take_part_and_are_not_returned() -> None:
         (33.0, 32.0, 20.0, 20.0, 0.0, 0.7),  # another class: there
         (100.0, 32.0, 20.0, 20.0, 1.0, 0.0),  # far from it, and as certain as a label: there
     ]
-    found = besides_labels(nms, decoded([rows, rows]), batch_with([[(0, 32, 32, 20, 20)], []]))
+    found = suppress_labelled(nms, decoded([rows, rows]), batch_with([[(0, 32, 32, 20, 20)], []]))
     first = {tuple(row) for row in boxes_of(found[0])}
     assert first == {(31, 22, 51, 42, 0), (23, 22, 43, 42, 1), (90, 22, 110, 42, 0)}
     assert len(found[1]) == 4  # no label there
@@ -60,14 +60,14 @@ def test_what_a_suppressed_box_suppressed_is_back() -> None:
     rows = [(34.0, 32.0, 20.0, 20.0, 0.9, 0.0), (39.0, 32.0, 20.0, 20.0, 0.8, 0.0)]
     (alone,) = nms(decoded([rows]))
     assert boxes_of(alone) == [[24, 22, 44, 42, 0]]
-    (found,) = besides_labels(nms, decoded([rows]), batch_with([[(0, 30, 32, 20, 20)]]))
+    (found,) = suppress_labelled(nms, decoded([rows]), batch_with([[(0, 30, 32, 20, 20)]]))
     assert boxes_of(found) == [[29, 22, 49, 42, 0]]
 
 
 def test_no_label_comes_back_when_labels_overlap() -> None:
     label = (0, 33.3, 31.7, 20.1, 20.9)
     near = (0, 34.1, 31.7, 20.1, 20.9)
-    (found,) = besides_labels(
+    (found,) = suppress_labelled(
         YoloPostprocess(0.1, 0.5), decoded([[(9.0, 9.0, 4.0, 4.0, 0.0, 0.0)]]), batch_with([[label, near]])
     )
     assert len(found) == 0

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from boxwright.metrics.metrics_file import read_metrics, write_metrics
 from boxwright.yolo.evaluation import ClassRow, Evaluation
+from boxwright.yolo.val_output import read_metrics, write_metrics
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
