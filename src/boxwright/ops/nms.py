@@ -1,9 +1,8 @@
 """Non-maximum suppression over a batch of decoded YOLO predictions.
 
 Source: greedy NMS by torchvision.ops.nms; candidate rules as published for YOLOv5 6.x (docs/spec/yolov5.md, B9).
-Classes are kept apart by shifting their boxes. There is no time limit: the published one silently drops the boxes of the
-rest of the batch.
-What other releases do differently is in `NmsRules`.
+Classes are kept apart by shifting their boxes. There is no time limit: the published one silently drops the
+boxes of the rest of the batch. What other releases do differently is in `NmsRules`.
 
 Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).
 """
@@ -79,11 +78,13 @@ def batched_nms(
     """
     if known is not None:
         predictions = _with_known(predictions, known)
+    # Early releases tested the list for truth, so that an empty one meant no filter at all.
     wanted = None if rules.empty_means_all and not classes else classes
     found = _candidates(predictions, score_threshold, multi_label or rules.always_multi_label, rules, wanted)
     shift = 0.0 if agnostic else rules.class_offset
     kept: list[Tensor] = []
     for own in torch.arange(len(found.scores), device=found.scores.device).split(found.counts):
+        # Stable: equal scores keep the order of rows and classes, on which the published results depend.
         order = own[found.scores[own].argsort(descending=True, stable=True)[:max_candidates]]
         rows = _first_survivors(found, order, iou_threshold, max_detections, shift)
         if merge and 1 < len(own) < _MOST_TO_MERGE:

@@ -222,6 +222,7 @@ class YoloLoss(nn.Module):
         self.over_ranks = over_ranks
         self.coding: BoxCoding = coding
         self.num_classes = num_classes
+        # The weights are listed finest level first, while a yaml may list its levels in either order.
         published = rules.balance_3 if num_layers == 3 else rules.balance_more[:num_layers]
         by_stride = [published[sorted(strides).index(stride)] for stride in strides]
         self.register_buffer("balance", torch.tensor(by_stride))
@@ -239,6 +240,7 @@ class YoloLoss(nn.Module):
                 for maps, one, total in zip(raw, found, sizes.positives, strict=True)
             ]
             part = torch.stack([torch.stack(term) for term in terms], dim=1)  # (3, L)
+            # The gradient needs this process's part alone; autobalance and the log need the terms of the whole batch.
             whole = self.over_ranks(part.detach())
             balance = self.balance.clone()  # a copy: autobalance writes in place
             if self.config.autobalance and self.training:
@@ -271,6 +273,7 @@ class YoloLoss(nn.Module):
 
         wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
         objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).sum()
+        # The mean over all cells of the whole batch, not of this process's images: the parts then add up.
         objectness = objectness / (images * maps.shape[1:4].numel())
         if self.num_classes == 1:
             return box, objectness, box.new_zeros(())
@@ -315,6 +318,7 @@ def objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: fl
     if best_wins:
         place = torch.arange(1, iou.shape[0] + 1, device=iou.device)
         rank = torch.empty_like(place).scatter_(0, iou.argsort(stable=True), place)
+    # Padded candidates get rank 0, below every real one, so that shapes stay static without a boolean index.
     rank = torch.where(found.counts > 0, rank, 0)
     highest = torch.zeros(shape.numel(), dtype=torch.int64, device=iou.device)
     highest = highest.scatter_reduce(0, cell, rank, reduce="amax")
@@ -391,6 +395,7 @@ class YoloV3Loss(nn.Module):
 
         wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
         objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).sum()
+        # The mean over all cells of the whole batch, not of this process's images: the parts then add up.
         objectness = objectness / (images * maps.shape[1:4].numel())
         if self.num_classes == 1:
             return box, objectness, box.new_zeros(())

@@ -162,6 +162,7 @@ class Ensemble(Network):
             raise UserError(f"networks run together on images of one size, but these take only their own: {listed}")
         self.networks = nn.ModuleList(networks)
         self.names = first.names
+        # Rows of several networks go through one suppression, which can follow only one release.
         if len({network.release for network in networks}) == 1:  # else the rules of v7.0 hold for all
             self.release = first.release
         self.input_size = next(iter(sizes.values()), None)

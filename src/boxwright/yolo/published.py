@@ -132,6 +132,7 @@ _V60 = replace(
     warp=WarpRules(max_aspect=20.0),
     nms=NmsRules(class_offset=4096.0),
 )
+# From here back, releases are early: their files hold the anchors once more, in pixels.
 _V50 = replace(
     _V60,
     layers=replace(_V60.layers, early=True, model_yamls=("yolov5_focus.yaml", "yolov5_focus_p6.yaml")),
@@ -178,6 +179,7 @@ _V3 = Release(
     layers=LayerRules(_LEAKY, _LEAKY, class_margin=0.99, batch_norm_eps=1e-5, early=True, model_yamls=("", "")),
     loss=None,
     schedule=ScheduleRules(form="v3"),
+    # YOLOv5 began as a copy of this system's data pipeline, so the first release has its warp and letterbox still.
     warp=_V10.warp,
     letterbox=_V10.letterbox,
     nms=NmsRules(class_offset=4096.0, side_limits=(2.0, 4096.0), limits_count=False),
@@ -243,6 +245,7 @@ def with_release(config: RunConfig, model_release: str, *, has_backbone: bool) -
         # The published default; a backbone of random numbers, though, would stay random.
         if config.weights and has_backbone:
             defaults["freeze"] = "backbone"
+    # Last: an explicit release also moves the schedule and warp that the loss of YOLOv3-SPP has brought along.
     if config.release:
         defaults |= dict.fromkeys(("loss.recipe", "optim.release", "augment.release"), config.release)
     groups = {name: _filled(getattr(config, name), defaults, f"{name}.") for name in ("loss", "optim", "augment")}

@@ -73,6 +73,7 @@ def val(config: ValConfig) -> Evaluation:
         "iou_thres": release.validation.iou_threshold,
         "max_det": release.validation.max_detections,
     }
+    # A threshold that the user set stays, also where it equals the default of the settings.
     config = config.model_copy(update={k: v for k, v in thresholds.items() if k not in config.model_fields_set})
     if release.nms != CURRENT_RULES or release.validation.rounded:
         print(f"validating by the rules of {'YOLOv3-SPP' if name == V3 else f'YOLOv5 {name}'}")
