@@ -232,7 +232,7 @@ class Detector:
         fixed = self.model.input_size
         side = self._round_up(imgsz, multiple) if fixed is None else self._only(fixed, imgsz)
         padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
-        # As published: these releases worked the way back out from the sizes alone, so half pixels of the border differ.
+        # As published: these releases worked the way back out from the sizes alone; half pixels of border differ.
         if self._release.letterbox.by_longer_side:
             scale = self._release.letterbox.scale_between(image.shape[:2], padded.shape[:2])
             scale_yx = (scale, scale)

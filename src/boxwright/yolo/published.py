@@ -179,7 +179,7 @@ _V3 = Release(
     layers=LayerRules(_LEAKY, _LEAKY, class_margin=0.99, batch_norm_eps=1e-5, early=True, model_yamls=("", "")),
     loss=None,
     schedule=ScheduleRules(form="v3"),
-    # YOLOv5 began as a copy of this system's data pipeline, so the first release has its warp and letterbox still.
+    # The recorded warp and letterbox are those of v1.0.
     warp=_V10.warp,
     letterbox=_V10.letterbox,
     nms=NmsRules(class_offset=4096.0, side_limits=(2.0, 4096.0), limits_count=False),
