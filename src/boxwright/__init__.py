@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from boxwright.engine.callbacks import Callback
     from boxwright.yolo.detector import Detector
     from boxwright.yolo.evaluation import Evaluation
+    from boxwright.yolo.export import YoloAgreement
     from boxwright.yolo.verbs.anchors import AnchorReport
-    from boxwright.yolo.verify import Agreement
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "anchors", "evolve", "export", "load", "load_fusion", "predict", "train", "val"]
@@ -202,7 +202,7 @@ def predict(
 
 def export(
     weights: str | Path = "", *, config: str = "", **settings: Any
-) -> Mapping[Path, Agreement | CenterAgreement]:
+) -> Mapping[Path, YoloAgreement | CenterAgreement]:
     """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch.
 
     Args:

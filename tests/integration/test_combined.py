@@ -16,7 +16,8 @@ import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
-from boxwright.inference.exported import METADATA_KEY, ExportInfo
+from boxwright.inference.exported import METADATA_KEY
+from boxwright.yolo.export import YoloInfo
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.verbs.val import val
 from boxwright.yolo.zoo import build_model, load_spec
@@ -145,7 +146,7 @@ class OneBox(torch.nn.Module):
 def exported(tmp_path: Path) -> Path:
     """A TorchScript file for images of 96x96."""
     path = tmp_path / "one box.torchscript"
-    info = ExportInfo(NAMES, (8, 16, 32), (96, 96), "rows")
+    info = YoloInfo(NAMES, (96, 96), (8, 16, 32), "rows")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         script = torch.jit.trace(OneBox(), (torch.zeros(1, 3, 96, 96),))

@@ -17,8 +17,7 @@ from boxwright.data.images import read_image
 from boxwright.errors import UserError
 from boxwright.inference import exported
 from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.export_rows import ExportRows
-from boxwright.yolo.verify import Agreement
+from boxwright.yolo.export import ExportRows, YoloAgreement
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import write_world
 
@@ -57,13 +56,13 @@ def images_of(data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def files(world: tuple[Path, Path]) -> dict[Path, Agreement]:
+def files(world: tuple[Path, Path]) -> dict[Path, YoloAgreement]:
     data, weights = world
     include = ["onnx", "torchscript", "openvino"]
     return bw.export(weights, include=include, imgsz=128, source=str(images_of(data)), conf_thres=SCORE)
 
 
-def test_every_kind_agrees_with_pytorch(world: tuple[Path, Path], files: dict[Path, Agreement]) -> None:
+def test_every_kind_agrees_with_pytorch(world: tuple[Path, Path], files: dict[Path, YoloAgreement]) -> None:
     _, weights = world
     assert [path.name for path in files] == ["best.onnx", "best.torchscript", "best_openvino_model"]
     for path, agreement in files.items():
@@ -76,7 +75,7 @@ def test_every_kind_agrees_with_pytorch(world: tuple[Path, Path], files: dict[Pa
     assert left == {"best.pt", "best.onnx", "best.torchscript", "best_openvino_model", "data", "tiny.yaml"}
 
 
-def test_predict_takes_them_at_any_size(world: tuple[Path, Path], files: dict[Path, Agreement]) -> None:
+def test_predict_takes_them_at_any_size(world: tuple[Path, Path], files: dict[Path, YoloAgreement]) -> None:
     data, weights = world
     photo = next(iter(sorted(images_of(data).iterdir())))
     for imgsz in (96, 160):
@@ -91,7 +90,7 @@ def test_predict_takes_them_at_any_size(world: tuple[Path, Path], files: dict[Pa
             np.testing.assert_allclose(result.boxes, expected.boxes, atol=1e-3)
 
 
-def test_val_takes_them_in_batches(world: tuple[Path, Path], files: dict[Path, Agreement], tmp_path: Path) -> None:
+def test_val_takes_them_in_batches(world: tuple[Path, Path], files: dict[Path, YoloAgreement], tmp_path: Path) -> None:
     data, weights = world
     settings: dict[str, Any] = {"imgsz": 96, "batch_size": 3, "workers": 0, "noplots": True, "project": str(tmp_path)}
     expected = bw.val(weights, data, **settings)
@@ -203,7 +202,7 @@ def test_settings_that_cannot_be(
     assert sorted(world[1].parent.iterdir()) == before
 
 
-def test_files_that_are_not_ours(world: tuple[Path, Path], files: dict[Path, Agreement], tmp_path: Path) -> None:
+def test_files_that_are_not_ours(world: tuple[Path, Path], files: dict[Path, YoloAgreement], tmp_path: Path) -> None:
     import onnx
 
     for name in ("a.onnx", "b.torchscript", "c.xml"):
@@ -224,8 +223,6 @@ def test_files_that_are_not_ours(world: tuple[Path, Path], files: dict[Path, Agr
 
 
 def test_a_failure_leaves_the_old_file(world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from boxwright.yolo.verbs import export as job
-
     weights = world[1]
     target = weights.with_suffix(".onnx")
     target.write_bytes(b"old")
@@ -233,7 +230,7 @@ def test_a_failure_leaves_the_old_file(world: tuple[Path, Path], monkeypatch: py
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(job, "write_onnx", full_disk)
+    monkeypatch.setattr(exported, "write_onnx", full_disk)
     before = sorted(weights.parent.iterdir())
     with pytest.raises(UserError, match="No space left"):
         bw.export(weights)

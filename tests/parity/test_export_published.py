@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import boxwright as bw
-from boxwright.yolo.verify import Agreement
+from boxwright.yolo.export import YoloAgreement
 from tests.golden import SHARED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_numpy.py"
@@ -21,14 +21,14 @@ KINDS = ("onnx", "torchscript", "openvino")
 
 
 @pytest.fixture(scope="module")
-def files(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Agreement]:
+def files(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, YoloAgreement]:
     weights = tmp_path_factory.mktemp("exported") / "yolov5n.pt"
     shutil.copy(shared / "weights" / "yolov5n.pt", weights)
     return bw.export(weights, include=list(KINDS), source=str(VAL164.parent / "images" / "val2017"))
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)), ids=KINDS)
-def test_boxes_on_real_images(files: dict[Path, Agreement], kind: int) -> None:
+def test_boxes_on_real_images(files: dict[Path, YoloAgreement], kind: int) -> None:
     agreement = list(files.values())[kind]
     assert agreement.box_pixels is not None
     assert agreement.box_pixels < 1e-3
@@ -37,7 +37,7 @@ def test_boxes_on_real_images(files: dict[Path, Agreement], kind: int) -> None:
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)), ids=KINDS)
-def test_val_gives_the_published_ap(files: dict[Path, Agreement], kind: int, tmp_path: Path) -> None:
+def test_val_gives_the_published_ap(files: dict[Path, YoloAgreement], kind: int, tmp_path: Path) -> None:
     path = list(files)[kind]
     found = bw.val(path, VAL164, workers=0, noplots=True, project=str(tmp_path))
     assert found.coco is not None
@@ -46,7 +46,7 @@ def test_val_gives_the_published_ap(files: dict[Path, Agreement], kind: int, tmp
 
 
 @pytest.mark.parametrize("name", ["bus", "zidane"])
-def test_example_without_pytorch(files: dict[Path, Agreement], name: str, shared: Path) -> None:
+def test_example_without_pytorch(files: dict[Path, YoloAgreement], name: str, shared: Path) -> None:
     photo = shared / "weights" / f"{name}.jpg"
     recorded = json.loads((shared / "weights" / "golden_outputs.json").read_text())[name]
     expected = np.array(recorded["detections_xyxy_conf_cls"])

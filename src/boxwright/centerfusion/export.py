@@ -3,90 +3,65 @@
 The deformable convolution becomes GridSample and Conv, the association standard operators; nothing is custom.
 """
 
-from __future__ import annotations
-
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
-from boxwright.centerfusion.settings import COARSEST_STRIDE, FAMILY, STRIDE
+from boxwright.centerfusion.settings import COARSEST_STRIDE, STRIDE
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
-from boxwright.inference.export_onnx import save_onnx, trace
-from boxwright.inference.exported import METADATA_KEY, require
+from boxwright.inference.exported import (
+    LARGEST,
+    ExportInfo,
+    largest_difference,
+    open_exported,
+    require,
+    write_onnx,
+)
 from boxwright.nuscenes.structures import CLASS_NAMES
 
-_LARGEST_BATCH = 1024
+_TOLERANCE = 1e-3  # of the largest relative difference; what float32 leaves of a network of random weights is 1e-4
 _FIELD_OF_VIEW = 0.75  # focal length of a made camera as part of the width of its image, about that of nuScenes
 
 
 @dataclass(frozen=True, slots=True)
-class CenterExportInfo:
-    """What an exported file says of itself.
+class CenterExportInfo(ExportInfo):
+    """What an exported file says about itself; images always have one size."""
 
-    Args:
-        input_size: height and width of its images.
-        spec: the network.
-        frustum: how the file associates radar.
-        num_peaks: objects that it associates.
-        names: one name a class.
-    """
+    system: ClassVar[str] = "CenterFusion"
 
-    input_size: tuple[int, int]
-    spec: CenterFusionSpec
-    frustum: FrustumOptions
-    num_peaks: int
-    names: tuple[str, ...]
-
-    def to_json(self) -> str:
-        return json.dumps({"family": FAMILY} | asdict(self), ensure_ascii=False)
+    spec: CenterFusionSpec  # the network
+    frustum: FrustumOptions  # how the file associates radar
+    num_peaks: int  # objects that it associates
 
     @classmethod
-    def from_json(cls, text: str | None, where: Path) -> CenterExportInfo:
-        """Read it back.
-
-        Raises:
-            UserError: the file was not written by `export_center`.
-        """
-        try:
-            fields: dict[str, Any] = json.loads(text or "")
-            if fields["family"] != FAMILY:
-                raise ValueError(fields["family"])
-            height, width = map(int, fields["input_size"])
-            return cls(
-                (height, width),
-                CenterFusionSpec.from_mapping(fields["spec"], str(where)),
-                FrustumOptions(**fields["frustum"]),
-                int(fields["num_peaks"]),
-                tuple(map(str, fields["names"])),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{where} is not an exported CenterFusion network") from error
+    def own_fields(cls, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """Read network, association and number of peaks."""
+        return {
+            "spec": CenterFusionSpec.from_mapping(fields["spec"], str(path)),
+            "frustum": FrustumOptions(**fields["frustum"]),
+            "num_peaks": int(fields["num_peaks"]),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class CenterAgreement:
-    """How a file compares with its network.
+    """How a file compares with its network."""
 
-    Args:
-        heads: largest |a - b| / (1 + |b|) of each head, the second ones for equal associated radar.
-        association: largest difference of the associated radar for equal first heads; 0 without radar.
-    """
-
-    heads: Mapping[str, float]
-    association: float
+    heads: Mapping[str, float]  # largest |a - b| / (1 + |b|) of each, the second ones for equal associated radar
+    association: float  # largest difference of the associated radar for equal first heads; 0 without radar
 
     @property
-    def largest(self) -> float:
-        """The largest of all differences."""
-        return max(*self.heads.values(), self.association)
+    def fault(self) -> str:
+        """Return why the file must not be kept; empty where it may."""
+        agrees = max(*self.heads.values(), self.association) <= _TOLERANCE  # false for what is no number, too
+        return "" if agrees else f"it differs from PyTorch ({self})"
 
     def __str__(self) -> str:
         worst = max(self.heads, key=lambda name: self.heads[name])
@@ -94,37 +69,23 @@ class CenterAgreement:
 
 
 class CenterOnnx:
-    """An exported file, run by ONNX Runtime on the CPU.
-
-    Attributes:
-        info: what the file says.
-    """
+    """An exported file, run by ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        runtime = require("onnxruntime")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its own exception types share no base
-            raise UserError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
-        self.info = CenterExportInfo.from_json(
-            self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path
-        )
+        opened = open_exported(path, torch.device("cpu"))
+        self.info = CenterExportInfo.from_json(opened.metadata, path)
+        self._run = opened.run
 
     def __call__(self, images: Tensor, radar: Tensor | None = None, calibs: Tensor | None = None) -> RawHeads:
-        """As `CenterFusion.forward`, on the CPU."""
+        """Compute what `CenterFusion.forward` does, on the CPU."""
         if tuple(images.shape[2:]) != self.info.input_size:
-            height, width = self.info.input_size
+            height, width = self.info.input_size or (0, 0)
             raise UserError(f"this file takes images of {width}x{height} pixels only")
-        given = {"images": images, "radar": radar, "calibs": calibs} if self.info.spec.radar else {"images": images}
-        if any(value is None for value in given.values()):
+        if not self.info.spec.radar:
+            return self._run({"images": images})
+        if radar is None or calibs is None:
             raise ValueError("a network with radar needs a radar map and camera matrices")
-        arrays = {name: value.cpu().float().numpy() for name, value in given.items() if value is not None}
-        names = [output.name for output in self._session.get_outputs()]
-        found = self._session.run(names, arrays)
-        return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
+        return self._run({"images": images, "radar": radar, "calibs": calibs})
 
 
 def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) -> CenterAgreement:
@@ -147,14 +108,13 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
     names = (
         CLASS_NAMES if model.spec.num_classes == len(CLASS_NAMES) else tuple(map(str, range(model.spec.num_classes)))
     )
-    info = CenterExportInfo(input_size, model.spec, model.frustum, model.num_peaks, names)
+    info = CenterExportInfo(names, input_size, model.spec, model.frustum, model.num_peaks)
     inputs = _made_inputs(input_size, radar=model.spec.radar)
     training = model.training
     graph = _Graph(model).eval()
     try:
-        batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-        proto = trace(graph, inputs, {name: {0: batch} for name in inputs}, list(graph.output_names))
-        save_onnx(require("onnx"), proto, path, info.to_json())
+        free = {0: torch.export.Dim("batch", min=1, max=LARGEST)}
+        write_onnx(graph, path, info, inputs, dict.fromkeys(inputs, free), graph.output_names)
         return compare_center(model, CenterOnnx(path), inputs)
     finally:
         model.train(training)
@@ -177,12 +137,13 @@ def compare_center(model: CenterFusion, exported: CenterOnnx, inputs: Mapping[st
         return CenterAgreement(_differences(found, model(inputs["images"])), 0.0)
     expected = associate(found, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
     heads = model(inputs["images"], association=found["pc_hm"])
-    gap = float((found.pop("pc_hm") - expected).abs().max())
+    gap = largest_difference(found.pop("pc_hm"), expected)
     return CenterAgreement(_differences(found, heads), gap)
 
 
 def _differences(found: RawHeads, heads: RawHeads) -> dict[str, float]:
-    return {name: float(((found[name] - heads[name]).abs() / (1 + heads[name].abs())).max()) for name in found}
+    """Return the largest relative difference of each head."""
+    return {name: largest_difference(found[name], heads[name], relative=True) for name in found}
 
 
 def _made_inputs(input_size: tuple[int, int], *, radar: bool) -> dict[str, Tensor]:

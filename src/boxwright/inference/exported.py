@@ -1,188 +1,88 @@
-"""Exported files as networks: an ONNX, TorchScript or OpenVINO file in the place of a checkpoint.
+"""Exported files of any system: write ONNX, TorchScript and OpenVINO, open them, verify them against their network.
 
-What a file says of itself travels in it (`ExportInfo`). Nothing in a file is executed but the network's own operators.
+A system passes in its network, the names of inputs and outputs, and an `ExportInfo` with what its network needs.
+Nothing in a file is executed but the network's own operators.
 """
-
-from __future__ import annotations
 
 import importlib
 import json
+import logging
+import os
+import shutil
+import tempfile
+import time
 import warnings
-from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.errors import UserError
-from boxwright.yolo.detection import Network
 
 METADATA_KEY = "boxwright"
 ONNX_SUFFIX, TORCHSCRIPT_SUFFIX, OPENVINO_SUFFIX = ".onnx", ".torchscript", "_openvino_model"
-ROWS, DETECTIONS = "rows", "detections"
+LARGEST = 1024  # images in a batch, and strides in a side, that an ONNX graph promises to take
+_OPSET = 20  # what ONNX Runtime and OpenVINO of the last two years both read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ExportInfo:
-    """What an exported file says of itself.
+    """What an exported file says about itself; each system adds what its network needs."""
 
-    Args:
-        names: one name a class.
-        strides: input pixels a cell of each level.
-        input_size: height and width where they are fixed.
-        output: "rows": (B, R, 5 + classes) as `Network.decode` gives them; "detections": (N, 7) after NMS in the graph,
-            image number, cxcywh in input pixels, score, class.
-    """
+    system: ClassVar[str]  # name of the system; in lower case it is the family in the file
 
-    names: tuple[str, ...]
-    strides: tuple[int, ...]
-    input_size: tuple[int, int] | None
-    output: str
+    names: tuple[str, ...]  # one per class
+    input_size: tuple[int, int] | None  # height, width of images where they are fixed
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """Write the metadata of a file."""
+        return json.dumps({"family": self.system.lower()} | asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str | None, where: Path) -> ExportInfo:
-        """Read it back.
+    def from_json(cls, metadata: str, path: Path) -> Self:
+        """Read the metadata of a file.
 
         Raises:
-            UserError: the file was not exported by Boxwright.
+            UserError: the file was not exported by Boxwright, or is of another system.
         """
         try:
-            fields: dict[str, Any] = json.loads(text or "")
+            fields: dict[str, Any] = json.loads(metadata)
+            family = fields.get("family", cls.system.lower())  # files of older versions do not say it
+            if family != cls.system.lower():
+                raise ValueError(family)
             size = fields["input_size"]
-            return cls(
-                tuple(map(str, fields["names"])),
-                tuple(map(int, fields["strides"])),
-                None if size is None else (int(size[0]), int(size[1])),
-                str(fields["output"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            input_size = None if size is None else (int(size[0]), int(size[1]))
+            return cls(tuple(map(str, fields["names"])), input_size, **cls.own_fields(fields, path))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(
-                f"{where} does not say its class names and strides: it was not made by `boxwright export`"
+                f"{path} is not an exported {cls.system} network: it was not made by `boxwright export`"
             ) from error
 
-
-class ExportedNetwork(Network):
-    """A file that has been opened. Its rows come decoded; `decode` hands them on.
-
-    Args:
-        info: what the file says.
-    """
-
-    def __init__(self, info: ExportInfo) -> None:
-        super().__init__()
-        self.names = info.names
-        self.input_size = info.input_size
-        self.info = info
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self.info.strides
-
-    @abstractmethod
-    def run(self, images: Tensor) -> Tensor:
-        """What the file gives for (B, 3, H, W) float32 images in 0..1."""
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        if self.input_size is not None and tuple(images.shape[2:]) != self.input_size:
-            height, width = self.input_size
-            raise UserError(f"this file takes images of {width}x{height} pixels only: it was exported with --static")
-        found = self.run(images.float())
-        if self.info.output == DETECTIONS:
-            found = _rows_of_detections(found, len(images), self.num_classes)
-        return [found.to(images.device)]
-
-    def decode(self, raw: list[Tensor]) -> Tensor:
-        return raw[0]
+    @classmethod
+    def own_fields(cls, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """Read what the system adds; raise ValueError, KeyError or TypeError where it is not as `to_json` wrote it."""
+        raise NotImplementedError
 
 
-def _rows_of_detections(found: Tensor, num_images: int, num_classes: int) -> Tensor:
-    """(N, 7) detections as (B, R, 5 + classes) rows, objectness the score, class scores 1 and 0; unused rows are 0."""
-    image = found[:, 0].long()
-    counts = torch.bincount(image, minlength=num_images)
-    order = torch.argsort(image, stable=True)
-    image = image[order]
-    place = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
-    rows = torch.zeros(num_images, int(counts.max()) if len(found) else 0, 5 + num_classes)
-    rows[image, place, :5] = found[order, 1:6]
-    rows[image, place, 5 + found[order, 6].long()] = 1
-    return rows
+@dataclass(frozen=True, slots=True)
+class OpenedFile:
+    """An exported file, ready to run."""
 
-
-class OnnxNetwork(ExportedNetwork):
-    """Run by ONNX Runtime, on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        runtime = require("onnxruntime")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its own exception types share no base
-            raise UserError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
-        super().__init__(ExportInfo.from_json(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path))
-        self._session = session
-
-    def run(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self._session.run(None, {"images": images.cpu().numpy()})[0])
-
-
-class TorchScriptNetwork(ExportedNetwork):
-    """Run by PyTorch, on the device of its images."""
-
-    def __init__(self, path: Path, device: torch.device) -> None:
-        extra = {METADATA_KEY: ""}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that TorchScript is deprecated is no news to who chose it
-                script = torch.jit.load(str(path), map_location=device, _extra_files=extra)
-        except (RuntimeError, OSError) as error:
-            raise UserError(f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}") from error
-        text: str | bytes = extra[METADATA_KEY]
-        super().__init__(ExportInfo.from_json(text.decode() if isinstance(text, bytes) else text, path))
-        self._script = script
-
-    def run(self, images: Tensor) -> Tensor:
-        return self._script(images)
-
-
-class OpenVinoNetwork(ExportedNetwork):
-    """Run by OpenVINO, on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        openvino = require("openvino")
-        file = path if path.suffix == ".xml" else next(iter(sorted(path.glob("*.xml"))), path / "model.xml")
-        core = openvino.Core()
-        try:
-            model = core.read_model(str(file))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]  # the lines before name places in its own source
-            raise UserError(f"{file} cannot be read as an OpenVINO model: {reason}") from error
-        text = model.get_rt_info(METADATA_KEY).astype(str) if model.has_rt_info(METADATA_KEY) else ""
-        super().__init__(ExportInfo.from_json(text, file))
-        # Without the hint it computes in bf16 where the CPU has it, which moves boxes by pixels.
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self._model = core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
-
-    def run(self, images: Tensor) -> Tensor:
-        found: NDArray[np.float32] = self._model(images.cpu().numpy())[0]
-        return torch.from_numpy(found.copy())  # the next call writes into the same memory
+    metadata: str  # what `ExportInfo.to_json` wrote; empty where the file has none
+    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # inputs by name, in order; outputs by name
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a name means an exported file rather than a checkpoint."""
+    """Tell by its name whether a path means an exported file rather than a checkpoint."""
     path = Path(path)
     return path.suffix in (ONNX_SUFFIX, TORCHSCRIPT_SUFFIX, ".xml") or path.name.endswith(OPENVINO_SUFFIX)
 
 
-def open_exported(path: str | Path, device: torch.device) -> ExportedNetwork:
+def open_exported(path: Path, device: torch.device) -> OpenedFile:
     """Open an exported file by its suffix.
 
     Args:
@@ -190,16 +90,236 @@ def open_exported(path: str | Path, device: torch.device) -> ExportedNetwork:
         device: where TorchScript runs; the other two run on the CPU.
 
     Raises:
-        UserError: missing, unreadable, not exported by Boxwright, or its library is not installed.
+        UserError: missing, unreadable, not for this device, or its library is not installed.
     """
-    path = Path(path)
     if not path.exists():
         raise UserError(f"no weights at {path}")
     if path.suffix == TORCHSCRIPT_SUFFIX:
-        return TorchScriptNetwork(path, device)
+        return _open_torchscript(path, device)
     if device.type != "cpu":
         raise UserError(f"{path} runs on the CPU here: leave out --device, or export to TorchScript for a GPU")
-    return OnnxNetwork(path) if path.suffix == ONNX_SUFFIX else OpenVinoNetwork(path)
+    return _open_onnx(path) if path.suffix == ONNX_SUFFIX else _open_openvino(path)
+
+
+def _open_onnx(path: Path) -> OpenedFile:
+    """Open a file with ONNX Runtime, on the CPU."""
+    runtime = require("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own exception types share no base
+        raise UserError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+    names: list[str] = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = {name: value.cpu().float().numpy() for name, value in inputs.items()}
+        return {name: torch.from_numpy(found) for name, found in zip(names, session.run(names, arrays), strict=True)}
+
+    return OpenedFile(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), run)
+
+
+def _open_torchscript(path: Path, device: torch.device) -> OpenedFile:
+    """Open a file with PyTorch; a tuple of outputs is numbered, as TorchScript keeps no names."""
+    extra: dict[str, Any] = {METADATA_KEY: ""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated: whoever has such a file knows
+            script = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}") from error
+    metadata: str | bytes = extra[METADATA_KEY]
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found: Tensor | tuple[Tensor, ...] = script(*inputs.values())
+        return {str(i): value for i, value in enumerate(found if isinstance(found, tuple) else (found,))}
+
+    return OpenedFile(metadata.decode() if isinstance(metadata, bytes) else metadata, run)
+
+
+def _open_openvino(path: Path) -> OpenedFile:
+    """Open an xml, or the folder it is in, with OpenVINO on the CPU."""
+    openvino = require("openvino")
+    file = path if path.suffix == ".xml" else next(iter(sorted(path.glob("*.xml"))), path / "model.xml")
+    core = openvino.Core()
+    try:
+        model = core.read_model(str(file))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]  # the lines before name places in its own source
+        raise UserError(f"{file} cannot be read as an OpenVINO model: {reason}") from error
+    metadata = model.get_rt_info(METADATA_KEY).astype(str) if model.has_rt_info(METADATA_KEY) else ""
+    # Without the hint it computes in bf16 where the CPU has it, which moves boxes by pixels.
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = compiled({name: value.cpu().float().numpy() for name, value in inputs.items()})
+        # Copied, because the next call writes into the same memory.
+        return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
+
+    return OpenedFile(metadata, run)
+
+
+def write_onnx(
+    module: nn.Module,
+    path: Path,
+    info: ExportInfo,
+    inputs: Mapping[str, Tensor],
+    dynamic: Mapping[str, Mapping[int, Any]],
+    outputs: Sequence[str],
+) -> None:
+    """Export a network by torch.export.
+
+    Args:
+        module: in eval mode.
+        path: written to.
+        info: goes into the file's metadata.
+        inputs: examples by name, in the order of `forward`; the sizes of free dimensions above 1.
+        dynamic: free dimensions of each input.
+        outputs: names, in the order in which `forward` returns them.
+
+    Raises:
+        UserError: onnx or onnxscript is not installed.
+    """
+    require("onnx")
+    require("onnxscript")
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            dynamo=True,
+            dynamic_shapes={name: dict(free) for name, free in dynamic.items()},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    save_onnx(program.model_proto, path, info)
+
+
+def save_onnx(model: Any, path: Path, info: ExportInfo) -> None:
+    """Check a graph and write it with its metadata."""
+    onnx = require("onnx")
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def quantise_onnx(
+    source: Path, path: Path, info: ExportInfo, batches: Iterator[Mapping[str, Tensor]], float_layers: Sequence[str]
+) -> None:
+    """Turn the convolutions of an ONNX file into int8 by static quantisation; everything else stays in float.
+
+    Args:
+        source: the float file.
+        path: written to.
+        info: goes into the new file.
+        batches: inputs by name that show the range of activations.
+        float_layers: convolutions whose parameters' names begin so stay in float.
+    """
+    onnx, quantization = require("onnx"), require("onnxruntime.quantization")
+    convolutions = [node for node in onnx.load(str(source)).graph.node if node.op_type == "Conv"]
+    kept = [node.name for node in convolutions if any(name.startswith(tuple(float_layers)) for name in node.input)]
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, Any] | None:
+            inputs = next(batches, None)
+            return None if inputs is None else {name: value.numpy() for name, value in inputs.items()}
+
+    with _quiet():
+        quantization.quantize_static(
+            str(source),
+            str(path),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=kept,
+            extra_options={"QuantizeBias": False},  # as int32 in the scale of small weights, biases overflow
+        )
+    save_onnx(onnx.load(str(path)), path, info)
+
+
+def write_torchscript(module: nn.Module, path: Path, info: ExportInfo, inputs: Sequence[Tensor]) -> None:
+    """Trace a network in eval mode with example inputs."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of branches on shapes, which are the same for every image of a network
+        script = torch.jit.trace(module, tuple(inputs), check_trace=False)
+        torch.jit.save(script, str(path), _extra_files={METADATA_KEY: info.to_json().encode()})
+
+
+def write_openvino(source: Path, folder: Path, info: ExportInfo, *, half: bool) -> None:
+    """Convert an ONNX file into a folder with an xml of the graph and a bin of the numbers.
+
+    Args:
+        source: the ONNX file.
+        folder: an empty folder, written to.
+        info: goes into the xml.
+        half: store the numbers as fp16.
+
+    Raises:
+        UserError: openvino is not installed.
+    """
+    openvino = require("openvino")
+    model = openvino.Core().read_model(str(source))
+    model.set_rt_info(info.to_json(), METADATA_KEY)
+    openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=half)
+
+
+class Agreement(Protocol):
+    """How well an exported file agrees with its network, in the terms of a system; `str` gives it as a sentence."""
+
+    @property
+    def fault(self) -> str:
+        """Return why the file must not be kept; empty where it may."""
+        ...
+
+
+A = TypeVar("A", bound=Agreement)
+
+
+def largest_difference(found: Tensor, expected: Tensor, *, relative: bool = False) -> float:
+    """Return the largest |found - expected|, relative to 1 + |expected| on request; 0 for no numbers, nan beats all."""
+    difference = (found - expected).abs()
+    if relative:
+        difference = difference / (1 + expected.abs())
+    return float(difference.max()) if difference.numel() else 0.0
+
+
+def write_verified(target: Path, write: Callable[[Path], A]) -> A:
+    """Write an exported file, keep it only if it agrees with its network, and print how well it does.
+
+    Args:
+        target: takes its place when all is done; after an error the old file is still there, and no other.
+        write: writes to a path beside it, compares what it wrote, and returns the agreement.
+
+    Raises:
+        UserError: the target cannot be written, or the agreement has a fault.
+    """
+    start = time.perf_counter()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            temporary = folder / target.name
+            agreement = write(temporary)
+            if agreement.fault:
+                raise UserError(f"{target} is not kept: {agreement.fault}")
+            files = [temporary] if temporary.is_file() else [file for file in temporary.rglob("*") if file.is_file()]
+            megabytes = sum(file.stat().st_size for file in files) / 1e6
+            if target.is_dir():
+                shutil.rmtree(target)  # a folder that is not empty cannot be replaced in one step
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    print(f"{target}: {megabytes:.1f} MB in {time.perf_counter() - start:.1f} s; {agreement}")
+    return agreement
 
 
 def require(library: str) -> Any:
@@ -213,3 +333,19 @@ def require(library: str) -> Any:
     except ImportError as error:
         name = library.partition(".")[0]
         raise UserError(f"{name} is not installed: pip install 'boxwright[export]'") from error
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Silence exporters: their warnings concern their own code, and what concerns the user is found by comparing."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -19,10 +19,11 @@ from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from boxwright.data.data_yaml import read_lines
 from boxwright.errors import UserError
-from boxwright.inference.exported import is_exported, open_exported
+from boxwright.inference.exported import is_exported
 from boxwright.yolo.darknet import is_darknet, read_darknet
 from boxwright.yolo.darknet_cfg import DarknetSpec
 from boxwright.yolo.detection import DetectionModel, DetectionSpec, Network
+from boxwright.yolo.export import ExportedNetwork
 from boxwright.yolo.layers import Conv, FusedConv
 from boxwright.yolo.postprocess import AugmentedNetwork, Ensemble
 from boxwright.yolo.published_pt import read_published
@@ -236,7 +237,7 @@ def open_network(path: str | Path, device: torch.device, *, half: bool = False) 
         return ready(load_model(path), device)
     if half:
         raise UserError(f"the precision of {path} is fixed: leave out --half, or export with --half")
-    return open_exported(path, device)
+    return ExportedNetwork(path, device)
 
 
 def open_networks(

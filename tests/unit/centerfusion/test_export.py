@@ -45,7 +45,7 @@ def test_with_radar(tmp_path: Path) -> None:
     assert max(agreement.heads.values()) <= 1e-4, agreement
     assert agreement.association <= 1e-5
     file = CenterOnnx(tmp_path / "x.onnx")
-    assert file.info == CenterExportInfo(SIZE, model.spec, model.frustum, 20, file.info.names)
+    assert file.info == CenterExportInfo(file.info.names, SIZE, model.spec, model.frustum, 20)
     radar = torch.zeros(3, 3, 16, 24)
     radar[:, 0] = torch.rand(3, 16, 24) * 30 + 5
     calibs = torch.tensor([[100.0, 0, 48, 0], [0, 100, 32, 0], [0, 0, 1, 0]]).expand(3, 3, 4)

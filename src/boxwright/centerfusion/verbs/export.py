@@ -1,16 +1,12 @@
 """The export verb for CenterFusion: a checkpoint to ONNX, association included, checked against PyTorch."""
 
-from __future__ import annotations
-
-import time
 from pathlib import Path
 
 from boxwright.centerfusion.export import CenterAgreement, export_center
 from boxwright.centerfusion.weights import open_trained
 from boxwright.errors import UserError
+from boxwright.inference.exported import write_verified
 from boxwright.yolo.settings import ExportConfig
-
-_TOLERANCE = 1e-3  # of the largest relative difference; what float32 leaves of a network of random weights is 1e-4
 
 
 def fusion_export(config: ExportConfig) -> dict[Path, CenterAgreement]:
@@ -35,15 +31,4 @@ def fusion_export(config: ExportConfig) -> dict[Path, CenterAgreement]:
     trained = open_trained(config.weights)
     given = list(config.imgsz if "imgsz" in config.model_fields_set else trained.config.imgsz)
     target = Path(config.weights).expanduser().with_suffix(".onnx")
-    temporary = target.with_name(f".{target.name}.tmp")
-    start = time.perf_counter()
-    try:
-        agreement = export_center(trained.model, temporary, (given[0], given[-1]))
-        if not agreement.largest <= _TOLERANCE:
-            raise UserError(f"{target} would differ from PyTorch ({agreement}); it is not kept")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    size, seconds = target.stat().st_size / 1e6, time.perf_counter() - start
-    print(f"{target}: {size:.1f} MB in {seconds:.1f} s; {agreement}")
-    return {target: agreement}
+    return {target: write_verified(target, lambda path: export_center(trained.model, path, (given[0], given[-1])))}
