@@ -4,10 +4,11 @@ A worker's running trial sends a heartbeat to the database. When the heartbeat s
 and queues it again (Optuna's `RetryHeartbeatStaleTrialCallback`), so that no trial is lost with its worker.
 """
 
+import functools
 import logging
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ _TIMEOUT_NAMES = {"sqlite": "timeout", "psycopg2": "connect_timeout", "psycopg":
     ("pymysql", "mysqldb"), "connect_timeout"
 )
 _PERCENTILE = 25.0  # prune percentile: end a trial below the best quarter at its epoch
-_ATTEMPTS = 5  # to create the tables of a new database while another worker does the same
+_SECONDS_OF_TABLES = 2.0  # in which another worker has created the tables of a new database
 _SETTINGS_SECONDS = 10.0  # how long the worker that created a study may take to write its settings
 
 
@@ -76,34 +77,26 @@ def open_study(location: StudyLocation) -> tuple[optuna.Study, bool]:
         url = make_url(location.url)
         option = _TIMEOUT_NAMES.get(url.get_driver_name()) or _TIMEOUT_NAMES.get(url.get_backend_name())
         seconds = LOCK_SECONDS if url.get_backend_name() == "sqlite" else _CONNECT_SECONDS
-        arguments = {"connect_args": {option: seconds}} if option else {}
-        if url.get_backend_name() == "sqlite" and location.folder.parent.exists():
-            location.folder.mkdir(exist_ok=True)
-        storage = _when_tables_exist(
-            lambda: RDBStorage(
-                location.url,
-                engine_kwargs=arguments,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )
+        connect = functools.partial(
+            RDBStorage,
+            location.url,
+            engine_kwargs={"connect_args": {option: seconds}} if option else {},
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
         )
+        try:
+            storage = connect()
+        except (OperationalError, IntegrityError) as error:
+            # Another worker that starts at the same moment may just be creating the same tables.
+            if isinstance(error, OperationalError) and "already exists" not in str(error):
+                raise
+            time.sleep(_SECONDS_OF_TABLES)
+            storage = connect()
         try:
             return optuna.create_study(storage=storage, study_name=location.name, direction="maximize"), True
         except DuplicatedStudyError:
             return optuna.load_study(storage=storage, study_name=location.name), False
-
-
-def _when_tables_exist(connect: Callable[[], RDBStorage]) -> RDBStorage:
-    """Connect; try again when another worker is just creating the same tables."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return connect()
-        except (OperationalError, IntegrityError) as error:
-            if attempt == _ATTEMPTS - 1 or not isinstance(error, IntegrityError) | ("already exists" in str(error)):
-                raise
-            time.sleep(0.2)
-    raise AssertionError("unreachable")
 
 
 def shared_settings(study: optuna.Study, key: str, own: dict[str, Any] | None) -> dict[str, Any]:
@@ -180,7 +173,7 @@ def make_pruner(kind: Literal["", "median", "percentile"]) -> BasePruner:
 
 @contextmanager
 def quiet_optuna() -> Generator[None]:
-    """Silence Optuna's log and its warnings about experimental features."""
+    """Suppress Optuna's log and its warnings about experimental features."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.CRITICAL)
     try:

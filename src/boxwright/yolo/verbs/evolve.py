@@ -196,6 +196,10 @@ def _work(config: EvolveConfig, space: Space, location: "StudyLocation") -> None
 
     with quiet_optuna():
         check_sampler(config.sampler)
+        try:  # SQLite makes its file, but not the folder
+            location.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write the folder of the search, {location.folder}: {error.strerror}") from error
         study, is_new = open_study(location)
         with database_errors(location):
             if is_new and not config.data:
