@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.engine.decay import lr_factor
 from boxwright.engine.optim import ModelEma, apply_settings, make_optimizer, parameter_roles
-from boxwright.engine.schedule import Schedule, V5Schedule, make_schedule
+from boxwright.engine.schedule import Schedule, V5Schedule, lr_factor, make_schedule
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load

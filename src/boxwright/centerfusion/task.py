@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
 from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
@@ -18,9 +17,9 @@ from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.sample_settings import SampleSettings
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import FusionBatch, RawHeads
-from boxwright.engine.distributed import World, synchronise_norms
+from boxwright.engine.distributed import World, distribute, synchronise_norms
 from boxwright.engine.schedule import CENTERNET, ScheduleRules
-from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
 from boxwright.nuscenes.metric import SHORT_ERRORS
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
@@ -74,7 +73,7 @@ def loss_weights(config: FusionConfig) -> dict[str, float]:
     return weights | {"dep_sec": weights["dep"], "rot_sec": weights["rot"]}
 
 
-class Fusion3d:
+class Fusion3d(LoaderTask):
     """Args:
     model: on its device.
     train, val: the data.
@@ -106,10 +105,7 @@ class Fusion3d:
         self.loss_names: Sequence[str] = self._losses.loss_names
         self.schedule_rules = CENTERNET if config.optim.release == "centernet" else ScheduleRules()
         self._frustum = frustum_options(config)
-        self._network: nn.Module = model
-        if world.size > 1:
-            devices = [device] if device.type == "cuda" else None
-            self._network = DistributedDataParallel(model, device_ids=devices)
+        self._network = distribute(model, world, device)
         shared: dict[str, Any] = {
             "batch_size": config.batch_size,
             "workers": world.loader_workers(config.workers),
@@ -120,10 +116,6 @@ class Fusion3d:
         settings = sample_settings(config)
         self.train_loader = make_train_loader(train, settings, seed=config.seed, **shared)
         self.val_loader = make_val_loader(val, settings, **shared)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.train_loader)
 
     def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[FusionBatch]:
         return self.train_loader.batches(epoch, start_step)
@@ -167,10 +159,6 @@ class Fusion3d:
     def describe_model(self) -> dict[str, Any]:
         assert isinstance(self.model, CenterFusion)
         return {"family": FAMILY, "spec": self.model.spec.to_mapping(), "names": list(CLASS_NAMES)}
-
-    def close(self) -> None:
-        self.train_loader.close()
-        self.val_loader.close()
 
     def _heads(self, batch: FusionBatch) -> RawHeads:
         """Raw heads; the second ones are given the radar at the annotated objects."""

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.errors import UserError
 
@@ -201,6 +202,13 @@ def joined(world: World) -> Generator[None]:
 
 
 _PIXELS = (0, 2, 3)  # all dimensions of (B, C, H, W) but the channels
+
+
+def distribute(model: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """Wrap a network so that its gradients are the mean over all ranks; its weights become those of the first."""
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
 def synchronise_norms(model: nn.Module, world: World, device: torch.device) -> None:

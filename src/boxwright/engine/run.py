@@ -14,11 +14,11 @@ from torch import nn
 
 from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
 from boxwright.engine.checkpointing import load_run, restore
-from boxwright.engine.decay import check_course
 from boxwright.engine.device import Policy, count_processes, device_of_rank, one_core_left, resolve
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
 from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
+from boxwright.engine.schedule import check_schedule
 from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
@@ -100,7 +100,7 @@ def train(config: C, run: type[PreparedRun[C]], callbacks: Sequence[Callback] = 
         UserError: something in the settings, the data or the weights is wrong; says what.
     """
     config = run.completed(config)
-    check_course(config.optim, config.epochs, validates=not config.noval)
+    check_schedule(config.optim, config.epochs, validates=not config.noval)
     num_processes = count_processes(config.device, config.nproc)
     return run_job(_train, num_processes, config, run, checked_callbacks(callbacks, num_processes))
 

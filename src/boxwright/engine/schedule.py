@@ -1,19 +1,128 @@
 """Learning rates, momentum and accumulation as pure functions of the step, by the rules of a published release.
 
-Source: YOLOv5 v1.0 to v7.0 as published (spec B6; facts of B14 kept): in warm-up the rates aim at the factor of the
-running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published (spec A6),
-CenterFusion as published (spec C13). Schedules
-that these did not have (decay.py) take the factor of epoch e in epoch e, as in torch; one-cycle has no other warm-up.
+Source: YOLOv5 v1.0 to v7.0 as published (docs/spec/yolov5.md, B6 and B14): in warm-up the rates aim at the factor of
+the running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published
+(docs/spec/yolov3-spp.md, A6), CenterFusion as published (docs/spec/centerfusion.md, C13). Schedules that these did not
+have (`stepped_factor`, `one_cycle`) take the factor of epoch e in epoch e, as in torch; one-cycle has no other warm-
+up. Step, multi-step, exponential, plateau and one-cycle give the numbers of the schedulers of that name in
+torch.optim.lr_scheduler, of which no code is used: those remember where they are, these are functions of the step.
+One-cycle: Smith and Topin 2017, Super-Convergence (arXiv 1708.07120).
 """
 
-from __future__ import annotations
-
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from boxwright.engine.decay import course, lr_factor, one_cycle, stepped_factor
+from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
+
+_FALL = 0.1  # of step, multi-step and plateau where optim.gamma is 0, as in torch
+_NOTEWORTHY = 1e-4  # share by which a fitness must exceed the best one, as in torch
+
+
+def schedule_name(config: OptimConfig) -> str:
+    """Select the learning-rate schedule: a value of `optim.schedule` that is not empty."""
+    return config.schedule or ("cosine" if config.cos_lr else "linear")
+
+
+def check_schedule(config: OptimConfig, epochs: int, *, validates: bool = True) -> None:
+    """Refuse settings that contradict each other, before anything is done.
+
+    Args:
+        config: as the user gave them.
+        epochs: of the whole run.
+        validates: the run has a fitness after its epochs.
+
+    Raises:
+        UserError: two schedules are named, or something is missing that the schedule needs.
+    """
+    if config.cos_lr and config.schedule not in ("", "cosine"):
+        raise UserError(f"--cos-lr and --optim.schedule {config.schedule} are two schedules: leave one out")
+    if config.schedule == "multi-step" and not config.milestones:
+        raise UserError("--optim.schedule multi-step needs the epochs where the rate falls: --optim.milestones 60 80")
+    if config.milestones and config.schedule != "multi-step":
+        raise UserError(f"--optim.milestones are for --optim.schedule multi-step, not for {schedule_name(config)}")
+    if len(set(config.milestones)) < len(config.milestones) or max(config.milestones, default=0) >= epochs:
+        raise UserError(
+            f"--optim.milestones {' '.join(map(str, config.milestones))}: each is named once and lies before the end "
+            f"of the run, which has {epochs} epochs"
+        )
+    if config.schedule == "plateau" and not validates:
+        raise UserError("--optim.schedule plateau looks at the fitness after each epoch: leave out --noval")
+
+
+def lr_factor(epoch: float, epochs: float, lrf: float, *, cosine: bool) -> float:
+    """Compute the multiplier of the initial rate at an epoch: from 1 at epoch 0 to lrf at the last."""
+    if cosine:
+        return ((1 - math.cos(epoch * math.pi / epochs)) / 2) * (lrf - 1) + 1
+    return (1 - epoch / epochs) * (1.0 - lrf) + lrf
+
+
+def stepped_factor(config: OptimConfig, epoch: float, epochs: int, fitness: Sequence[float]) -> float:
+    """Compute the multiplier of schedules that change from epoch to epoch: step, multi-step, exponential, plateau.
+
+    Args:
+        config: which one, and its numbers.
+        epoch: from 0.
+        epochs: of the whole run.
+        fitness: of all validations so far; only plateau looks at it.
+    """
+    gamma = config.gamma or _FALL
+    match config.schedule:
+        case "step":
+            return gamma ** (epoch // config.step_epochs)
+        case "multi-step":
+            return gamma ** bisect_right(sorted(config.milestones), epoch)
+        case "exponential":
+            return (config.gamma or config.lrf ** (1 / epochs)) ** epoch
+        case "plateau":
+            return plateau_factor(fitness, gamma, config.plateau_patience, config.lrf)
+        case _:
+            raise ValueError(f"{schedule_name(config)} does not go by steps")
+
+
+def plateau_factor(fitness: Sequence[float], gamma: float, patience: int, lowest: float) -> float:
+    """Compute the multiplier that falls by gamma after more than `patience` validations without a better fitness.
+
+    Args:
+        fitness: of all validations so far, in their order; larger is better.
+        gamma: of one fall.
+        patience: validations that are waited for.
+        lowest: multiplier below which it does not fall.
+    """
+    best, waited, factor = -math.inf, 0, 1.0
+    for value in fitness:
+        if value > best * (1 + _NOTEWORTHY):
+            best, waited = value, 0
+        else:
+            waited += 1
+        if waited > patience:
+            factor, waited = max(factor * gamma, lowest), 0
+    return factor
+
+
+def one_cycle(config: OptimConfig, step: int, steps: int) -> tuple[float, float]:
+    """Compute the multiplier of lr0, and momentum, at a step: up to 1 in half a cosine wave, down to lrf in another.
+
+    Momentum goes the other way, from `momentum` to `warmup_momentum` and back.
+
+    Args:
+        config: where it starts and how long it rises.
+        step, steps: counted over the whole run.
+    """
+    top = config.one_cycle_rise * steps - 1
+    if step <= top or top >= steps - 1:
+        share = step / top if top > 0 else 1.0
+        return _between(config.one_cycle_start, 1.0, share), _between(config.momentum, config.warmup_momentum, share)
+    share = min((step - top) / (steps - 1 - top), 1.0)
+    return _between(1.0, config.lrf, share), _between(config.warmup_momentum, config.momentum, share)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Interpolate along half a cosine wave."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +141,7 @@ class ScheduleRules:
     updates_on_multiples: bool = False  # weights move at steps that `accumulate` divides, not when so many have passed
 
     def applied(self, config: OptimConfig) -> OptimConfig:
-        """The settings with what this release does not let anyone set."""
+        """Overwrite what this release does not let anyone set."""
         fixed: dict[str, object] = {"cos_lr": True} if self.always_cosine else {}
         if self.fixed_lrf is not None:
             fixed["lrf"] = self.fixed_lrf
@@ -50,42 +159,35 @@ _LONGEST_V3_WARMUP = 1000  # steps
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What one step trains with.
+    """What one step trains with."""
 
-    Args:
-        lr_bias, lr_other: rates of biases and of everything else.
-        momentum: of SGD.
-        accumulate: number of batches an optimizer step gathers.
-        loss_scale: what the loss is multiplied by before the backward pass.
-    """
-
-    lr_bias: float
-    lr_other: float
-    momentum: float
-    accumulate: int
-    loss_scale: float = 1.0
+    lr_bias: float  # rate of biases
+    lr_other: float  # rate of everything else
+    momentum: float  # of SGD
+    accumulate: int  # batches that an optimizer step gathers
+    loss_scale: float = 1.0  # what the loss is multiplied by before the backward pass
 
 
 class Schedule(Protocol):
-    """The course of a run."""
+    """Rates, momentum and accumulation of a whole run."""
 
     @property
     def weight_decay(self) -> float:
-        """Of the weights."""
+        """Return the weight decay of the weights."""
         ...
 
     @property
     def decays_everything(self) -> bool:
-        """Biases and normalisation decay like weights."""
+        """Whether biases and normalisation decay like weights."""
         ...
 
     @property
     def warmup_steps(self) -> int:
-        """Steps until the rate is at its height."""
+        """Count the steps until the rate is at its height."""
         ...
 
     def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
-        """Settings of a step counted over the whole run; `fitness` of all validations before it, for plateau."""
+        """Return the settings of a step of the run; `fitness` of all validations before it, for plateau."""
         ...
 
     def updates(self, step: int, last_update: int) -> bool:
@@ -94,7 +196,7 @@ class Schedule(Protocol):
 
 
 class _Timed(Protocol):
-    """What the course of the rate reads of a schedule."""
+    """What the shared formulas read of a schedule."""
 
     @property
     def config(self) -> OptimConfig: ...
@@ -149,7 +251,7 @@ class V5Schedule:
 
     @property
     def weight_decay(self) -> float:
-        """For the images that an optimizer step really gathers."""
+        """Scale the weight decay to the images that an optimizer step really gathers."""
         nominal = self.config.nominal_batch_size
         accumulate = max(round(nominal / self.batch_size), 1)
         return self.config.weight_decay * self.batch_size * accumulate / nominal
@@ -160,12 +262,12 @@ class V5Schedule:
 
     @property
     def is_published(self) -> bool:
-        return course(self.config) in ("linear", "cosine")
+        return schedule_name(self.config) in ("linear", "cosine")
 
     def factor(self, epoch: float, fitness: Sequence[float] = ()) -> float:
         if not self.is_published:
             return stepped_factor(self.config, epoch, self.epochs, fitness)
-        cosine = course(self.config) == "cosine"
+        cosine = schedule_name(self.config) == "cosine"
         epochs = self.epochs - 1 if self.rules.linear_to_last and not cosine else self.epochs
         return lr_factor(epoch, max(epochs, 1), self.config.lrf, cosine=cosine)
 
@@ -276,10 +378,10 @@ class CenterSchedule:
 
 
 def _factor_of_epoch(schedule: _Timed, epoch: int, fitness: Sequence[float]) -> float:
-    """Multiplier of lr0 where epoch e has the factor of epoch e."""
+    """Compute the multiplier of lr0 where epoch e has the factor of epoch e."""
     config = schedule.config
-    if course(config) in ("linear", "cosine"):
-        return lr_factor(epoch, schedule.epochs, config.lrf, cosine=course(config) == "cosine")
+    if schedule_name(config) in ("linear", "cosine"):
+        return lr_factor(epoch, schedule.epochs, config.lrf, cosine=schedule_name(config) == "cosine")
     return stepped_factor(config, epoch, schedule.epochs, fitness)
 
 
@@ -288,7 +390,7 @@ def _steps_of_rise(schedule: _Timed) -> int:
 
 
 def _at_one_cycle(schedule: _Timed, step: int, accumulate: int) -> StepSettings:
-    """One rate for everything, from the first step of the run to its last."""
+    """Return the one rate of everything, from the first step of the run to its last."""
     factor, momentum = one_cycle(schedule.config, step, schedule.epochs * schedule.steps_per_epoch)
     rate = schedule.config.lr0 * factor
     return StepSettings(rate, rate, momentum, accumulate)

@@ -61,6 +61,24 @@ class ValWatch(Generic[B, D]):
     after: Callable[[B, Sequence[D]], None] | None = None  # detections of each image, on the host, in its own pixels
 
 
+class LoaderTask:
+    """What tasks that read their batches from loaders have in common."""
+
+    train_loader: Any  # of the system's own class, with `__len__` and `close`
+    val_loader: Any  # the same, or None where nothing is validated
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Count the batches of an epoch."""
+        return len(self.train_loader)
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self.train_loader.close()
+        if self.val_loader is not None:
+            self.val_loader.close()
+
+
 class Task(Protocol[B, D]):
     """Model, criterion, data and metric of one kind of work, whose batches are B and whose detections are D."""
 

@@ -10,13 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.data.index import DataIndex
 from boxwright.data.sampler import sample_generator
 from boxwright.data.structures import Batch, Detections
-from boxwright.engine.distributed import World, synchronise_norms
-from boxwright.engine.task import Score, StepLoss, ValWatch
+from boxwright.engine.distributed import World, distribute, synchronise_norms
+from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, truth_for
 from boxwright.yolo.detection import DetectionModel
@@ -55,7 +54,7 @@ def batch_unit(config: RunConfig, num_ranks: int) -> int:
     return num_ranks * (QUAD_SIZE if config.quad else 1)
 
 
-class Detect2d:
+class Detect2d(LoaderTask):
     """Args:
     model: on its device, with the class names of the data set.
     train, val: the data; val may be None when nothing is validated.
@@ -85,7 +84,8 @@ class Detect2d:
         self.names = model.names
         self.stride = max(model.strides)
         self.criterion: nn.Module = make_criterion(model, config.loss, config.imgsz, world.sum).to(device)
-        self._network = self._wrapped(model)
+        network = distribute(model, world, device)
+        self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(network) if config.compile else network)
         workers = world.loader_workers(config.workers)
         pin = device.type == "cuda"
         # YOLOv3-SPP validates with the 12 COCO numbers.
@@ -125,10 +125,6 @@ class Detect2d:
                 num_ranks=world.size,
                 pin_memory=pin,
             )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.train_loader)
 
     def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch]:
         weights = weights_of_images(self.train, class_maps) if self.config.image_weights else None
@@ -196,20 +192,6 @@ class Detect2d:
             "names": list(self.model.names),
             "strides": list(self.model.strides),
         }
-
-    def close(self) -> None:
-        self.train_loader.close()
-        if self.val_loader is not None:
-            self.val_loader.close()
-
-    def _wrapped(self, model: nn.Module) -> Callable[[Tensor], list[Tensor]]:
-        """The network as a step runs it: its gradients are summed over ranks, it is compiled."""
-        network = model
-        if self.world.size > 1:
-            network = DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
-        if self.config.compile:
-            return cast("Callable[[Tensor], list[Tensor]]", torch.compile(network))
-        return network
 
     def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
         """Published multi-scale, drawn from (seed, epoch, step): a side of 0.5 to 1.5 times imgsz for each step, or the

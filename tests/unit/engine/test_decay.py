@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.optim import SGD, lr_scheduler
 
-from boxwright.engine.decay import check_course
-from boxwright.engine.schedule import Schedule, V5Schedule, make_schedule
+from boxwright.engine.schedule import Schedule, V5Schedule, check_schedule, make_schedule
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
@@ -140,7 +139,7 @@ def test_a_schedule_by_name_wins_over_the_release() -> None:
     assert linear.at(8 * 200) != scheduled(OptimConfig(release="v4.0"), 9, 200, 16).at(8 * 200)
     config = with_release(load(RunConfig, {"optim.schedule": "step"}), "v3", has_backbone=True)
     assert not config.optim.cos_lr
-    check_course(config.optim, epochs=100)
+    check_schedule(config.optim, epochs=100)
     assert with_release(RunConfig(), "v3", has_backbone=True).optim.cos_lr
 
 
@@ -157,12 +156,12 @@ def test_a_schedule_by_name_wins_over_the_release() -> None:
 )
 def test_mistakes(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        check_course(OptimConfig(**settings), 100, validates=False)
+        check_schedule(OptimConfig(**settings), 100, validates=False)
 
 
 def test_what_is_no_mistake() -> None:
-    check_course(OptimConfig(cos_lr=True, schedule="cosine"), 100, validates=False)
-    check_course(OptimConfig(schedule="plateau"), 100)
+    check_schedule(OptimConfig(cos_lr=True, schedule="cosine"), 100, validates=False)
+    check_schedule(OptimConfig(schedule="plateau"), 100)
 
 
 def test_milestones_are_read_from_text_and_count_from_one() -> None:

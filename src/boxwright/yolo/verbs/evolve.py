@@ -19,8 +19,8 @@ import yaml
 
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.engine.checkpointing import load_run
-from boxwright.engine.decay import check_course
 from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.schedule import check_schedule
 from boxwright.errors import DivergedError, UserError
 from boxwright.search.space import Range, Space, read_space, searched
 from boxwright.settings.load import dump, flatten, load, setting_names, suggest
@@ -184,7 +184,7 @@ def _check(config: EvolveConfig) -> None:
         )
     if config.sampler == "cmaes" and config.space and len(make_space(config, config.space)) < 2:
         raise UserError("--sampler cmaes searches two hyper-parameters or more: take tpe, or name more in --space")
-    check_course(config.optim, config.epochs, validates=validates(config))
+    check_schedule(config.optim, config.epochs, validates=validates(config))
     if config.prune and config.noval and "noval" in config.model_fields_set:
         raise UserError("--prune compares trials after each epoch, so that it does not go with --noval")
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.dataset import open_dataset
-from boxwright.engine.decay import check_course, course
-from boxwright.engine.schedule import StepSettings, make_schedule
+from boxwright.engine.schedule import StepSettings, check_schedule, make_schedule, schedule_name
 from boxwright.errors import UserError
 from boxwright.yolo.published import schedule_rules, with_release
 from boxwright.yolo.settings import RunConfig
@@ -41,7 +40,7 @@ class ScheduleReport:
 
     @property
     def title(self) -> str:
-        optim, name = self.config.optim, course(self.config.optim)
+        optim, name = self.config.optim, schedule_name(self.config.optim)
         release = f" of {optim.release}" if optim.release else ""
         constant = ", for a fitness that never changes" if name == "plateau" else ""
         return (
@@ -102,7 +101,7 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
     Raises:
         UserError: settings that contradict each other, or nothing says how many images there are.
     """
-    check_course(config.optim, config.epochs, validates=not config.noval)
+    check_schedule(config.optim, config.epochs, validates=not config.noval)
     if config.batch_size < 1:
         raise UserError("a schedule needs the number of images a step: --batch-size N; -1 is measured by train alone")
     if num_images is None and not config.data:
