@@ -86,16 +86,23 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
                 yield Problem("unreadable table", file, 0, str(error))
             else:
                 yield Problem("missing table", file, 0, "this table is missing; only other programs need it")
-    images, radars = (np.arange(len(index.arrays[name]), dtype=np.int64) for name in ("images", "radars"))
-    lost, gone = absent(index, "image", images), absent(index, "radar", radars)
-    drops = "" if index.allow_missing else "image"
-    for problem in _missing(index, [index.image_name(int(i)) for i in lost], "image"):
-        yield Problem("missing image", *problem, drops)
-    for problem in _missing(index, [index.radar_name(int(i)) for i in gone], "radar sweep"):
-        yield Problem("missing radar sweep", *problem, drops)
-    yield from _read(np.setdiff1d(images, lost), lambda image: _image(index, image))
-    yield from _read(np.setdiff1d(radars, gone), lambda sweep: _sweep(index, sweep))
-    yield from _sensors(index)
+    images, radars = index.arrays["images"], index.arrays["radars"]
+    lost, gone = absent(index, images["row"]), absent(index, radars["row"])
+    yield from _missing(index, images["row"][lost], "image")
+    yield from _missing(index, radars["row"][gone], "radar sweep")
+    yield from _damaged(index, images[~lost], _image_problem)
+    yield from _damaged(index, radars[~gone], _radar_problem)
+    samples, tokens = index.arrays["samples"], index.arrays["sample_tokens"]
+    file = index.folder / "sample_data.json"
+    for code, camera in enumerate(CAMERAS):
+        lacking = np.flatnonzero(samples["cameras"][:, code] < 0)
+        if len(lacking):
+            text = f"{len(lacking)} key frames have no {camera}, the first is {tokens[lacking[0]].decode()}"
+            yield Problem("sample without camera", file, 0, text)
+    lacking = np.flatnonzero((samples["radars"] < 0).all(1))
+    if len(lacking):
+        text = f"{len(lacking)} key frames have no radar, which leaves their maps empty; the first is "
+        yield Problem("sample without radar", file, 0, text + tokens[lacking[0]].decode())
     labels = index.arrays["annotations"]["label"]
     for label, name in enumerate(CLASS_NAMES):
         if len(labels) and not (labels == label).any():
@@ -103,30 +110,33 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
             yield Problem("class without boxes", index.folder / "sample_annotation.json", 0, text)
 
 
-def _missing(index: NuscenesIndex, names: list[str], kind: str) -> Iterator[tuple[Path, int, str]]:
+def _missing(index: NuscenesIndex, rows: Ints, kind: str) -> Iterator[Problem]:
     """Report missing files; of many in one folder the first ones and how many more."""
-    counts = Counter(os.path.dirname(name) for name in names)
     named: Counter[str] = Counter()
-    for name in names:
+    drops = "" if index.allow_missing else "image"
+    for name in map(index.file_name, rows):
         folder = os.path.dirname(name)
         named[folder] += 1
         if named[folder] <= _NAMED:
-            yield index.root / name, 0, f"this {kind} is missing"
-    for folder, count in counts.items():
+            yield Problem(f"missing {kind}", index.root / name, 0, f"this {kind} is missing", drops)
+    for folder, count in named.items():
         if count > _NAMED:
-            yield index.root / folder, 0, f"{count - _NAMED} more {kind}s of this folder are missing"
+            text = f"{count - _NAMED} more {kind}s of this folder are missing"
+            yield Problem(f"missing {kind}", index.root / folder, 0, text, drops)
 
 
-def _read(positions: Ints, look: Callable[[int], Problem | None]) -> Iterator[Problem]:
-    for start in range(0, len(positions), _BATCH):
+def _damaged(index: NuscenesIndex, rows: Array, look: Callable[[Path, Array], Problem | None]) -> Iterator[Problem]:
+    """Read the files of images or radar sweeps."""
+    for start in range(0, len(rows), _BATCH):
         # Decoding releases the lock of the interpreter: threads use all cores without copies of the index.
-        found = in_threads(look, positions[start : start + _BATCH].tolist())
+        found = in_threads(
+            lambda row: look(index.root / index.file_name(row["row"]), row), rows[start : start + _BATCH]
+        )
         yield from (problem for problem in found if problem is not None)
 
 
-def _image(index: NuscenesIndex, image: int) -> Problem | None:
-    path = index.root / index.image_name(image)
-    row = index.arrays["images"][image]
+def _image_problem(path: Path, row: Array) -> Problem | None:
+    """Decode an image and compare its size with its table."""
     try:
         height, width = image_size(path, decode=True)
     except BrokenImageError as error:
@@ -137,29 +147,11 @@ def _image(index: NuscenesIndex, image: int) -> Problem | None:
     return None
 
 
-def _sweep(index: NuscenesIndex, sweep: int) -> Problem | None:
-    path = index.root / index.radar_name(sweep)
+def _radar_problem(path: Path, row: Array) -> Problem | None:
+    """Read a radar sweep."""
+    del row
     try:
         read_radar(path)
     except UserError as error:
         return Problem("corrupt radar sweep", path, 0, str(error).removeprefix(str(path)).lstrip(": "), "image")
     return None
-
-
-def _sensors(index: NuscenesIndex) -> Iterator[Problem]:
-    """Find key frames that lack a camera or all radars."""
-    samples, tokens = index.arrays["samples"], index.arrays["sample_tokens"]
-    file = index.folder / "sample_data.json"
-    for code, camera in enumerate(CAMERAS):
-        lacking = np.flatnonzero(samples["cameras"][:, code] < 0)
-        if len(lacking):
-            text = f"{len(lacking)} key frames have no {camera}, the first is {_token(tokens, lacking)}"
-            yield Problem("sample without camera", file, 0, text)
-    lacking = np.flatnonzero((samples["radars"] < 0).all(1))
-    if len(lacking):
-        text = f"{len(lacking)} key frames have no radar, which leaves their maps empty; the first is "
-        yield Problem("sample without radar", file, 0, text + _token(tokens, lacking))
-
-
-def _token(tokens: Array, positions: Array) -> str:
-    return bytes(tokens[positions[0]]).decode()

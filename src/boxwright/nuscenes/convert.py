@@ -122,7 +122,7 @@ def _image(split: NuscenesSplit, position: int, video: int) -> dict[str, Any]:
     scene = arrays["samples"]["scene"]
     return {
         "id": int(split.image_ids[position]),
-        "file_name": split.index.image_name(number),
+        "file_name": split.index.file_name(row["row"]),
         "calib": record.calib.tolist(),
         "video_id": video,
         "frame_id": int(row["sample"] - np.searchsorted(scene, scene[row["sample"]])) + 1,

@@ -13,12 +13,8 @@ Legend: N boxes, P pairs.
 import numpy as np
 from scipy.spatial import KDTree
 
-from boxwright.errors import UserError
 from boxwright.nuscenes.structures import BIKE_RACK, SEEN
 from boxwright.ops.arrays import Array, Bools, Floats, Ints
-
-ROTATION_TOLERANCE = 1e-3
-"""How far the norm of a published quaternion may be from 1; real ones keep to 1e-6."""
 
 
 def rotation_matrices(quaternions: Array) -> Floats:
@@ -52,17 +48,6 @@ def inverses(rigid: Array) -> Floats:
     made[..., :3, 3] = -np.einsum("...ij,...j->...i", turned, rigid[..., :3, 3])
     made[..., 3, 3] = 1.0
     return made
-
-
-def check_rotations(quaternions: Floats, tokens: list[str], file: str) -> None:
-    """Raise a UserError that names the first record whose quaternion is no rotation: a norm that is not 1."""
-    bad = np.flatnonzero(~(np.abs(np.linalg.norm(quaternions, axis=-1) - 1) <= ROTATION_TOLERANCE))  # also NaN
-    if len(bad):
-        shown = ", ".join(f"{number:g}" for number in quaternions[bad[0]])
-        raise UserError(
-            f"{file}: the rotation ({shown}) of record {tokens[bad[0]]} is no rotation: "
-            f"a quaternion w, x, y, z of norm 1 is needed"
-        )
 
 
 _NEAREST_SEEN, _NEAREST_CORNER = 1.0, 0.1  # metres

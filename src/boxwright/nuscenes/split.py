@@ -7,9 +7,8 @@ challenge); a rule divides scenes that are in no published list.
 import json
 from collections.abc import Sequence
 from functools import cache, cached_property
-from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -70,46 +69,64 @@ def official_scenes(split: str) -> frozenset[str]:
     return frozenset(f"scene-{number:04d}" for ends in ranges for number in range(ends[0], ends[-1] + 1))
 
 
-def scenes_of_split(split: str, scenes: Sequence[str], folder: Path) -> list[str]:
-    """Select the scenes of a version that belong to a split, in their order.
+def splits_of(scenes: Sequence[str], folder: Path) -> dict[str, list[str]]:
+    """Share the scenes of a version out to splits, in their order; a split may have none.
 
     A file `splits.json` in the version folder, a mapping of split to scene names, goes before the published lists.
     Where no scene is in any published list, the last fifth of them is val (and mini_val), the rest train; a version
     whose name ends in `test` is then all test.
 
     Args:
-        split: one of SPLITS, or EVERYTHING; with a `splits.json`, a name in it.
         scenes: names of the scenes that the version has, in the order of its samples.
         folder: the version folder.
 
     Raises:
-        UserError: there is no such split, it has none of the scenes, or `splits.json` is no such mapping.
+        UserError: `splits.json` is no such mapping.
+    """
+    own = folder / "splits.json"
+    if own.is_file():
+        try:
+            named: Any = json.loads(own.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {own}: {error}") from error
+        lists: list[Any] = list(named.values()) if isinstance(named, dict) else [None]
+        if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+            raise UserError(f"{own} is not a mapping of splits to lists of scene names")
+    elif any(scene in official_scenes(name) for scene in scenes for name in ("train", "val", "test")):
+        named = {split: official_scenes(split) for split in SPLITS}
+    elif folder.name.endswith("test"):
+        named = dict.fromkeys(SPLITS, ()) | {"test": scenes}
+    else:
+        # Same shares as a usual 80 / 20 division; a single scene is train, since training needs one.
+        first = len(scenes) - (max(len(scenes) // 5, 1) if len(scenes) > 1 else 0)
+        shares = {"train": scenes[:first], "val": scenes[first:]}
+        named = {split: shares.get(split.removeprefix("mini_"), ()) for split in SPLITS}
+    return {split: [scene for scene in scenes if scene in set(names)] for split, names in named.items()}
+
+
+def scenes_of_split(split: str, scenes: Sequence[str], folder: Path) -> list[str]:
+    """Select the scenes of a version that belong to a split (EVERYTHING: all), see `splits_of`.
+
+    Raises:
+        UserError: there is no such split, it has none of the scenes, or `splits.json` cannot be used.
     """
     if split == EVERYTHING:
         return list(scenes)
-    own = folder / "splits.json"
-    if own.is_file():
-        named = _own_splits(own)
-        names = tuple(named)
-        wanted = frozenset(named.get(split, ()))
-    else:
-        names = SPLITS
-        wanted = _wanted(split, scenes, folder.name) if split in SPLITS else frozenset()
-    if split not in names:
-        raise UserError(f"{folder} has no split {split}; there are {', '.join((*names, EVERYTHING))}")
-    chosen = [scene for scene in scenes if scene in wanted]
-    if not chosen:
+    splits = splits_of(scenes, folder)
+    if split not in splits:
+        raise UserError(f"{folder} has no split {split}; there are {', '.join((*splits, EVERYTHING))}")
+    if not splits[split]:
         # A message that names where the scenes are saves a look into the tables.
-        there = [name for name in names if name != split and _has(name, scenes, folder, own)]
-        other = f"; its scenes are in {', '.join(there)}" if there else ""
-        raise UserError(f"{folder} has no scene of the split {split}{other}")
-    return chosen
+        there = ", ".join(name for name, own in splits.items() if own)
+        raise UserError(
+            f"{folder} has no scene of the split {split}" + (f"; its scenes are in {there}" if there else "")
+        )
+    return splits[split]
 
 
 def splits_there(scenes: Sequence[str], folder: Path) -> list[str]:
     """List the splits of which a version has scenes."""
-    own = folder / "splits.json"
-    return [name for name in (tuple(_own_splits(own)) if own.is_file() else SPLITS) if _has(name, scenes, folder, own)]
+    return [name for name, own in splits_of(scenes, folder).items() if own]
 
 
 def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
@@ -124,48 +141,16 @@ def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
     return [name for name in usual if name in there] or [EVERYTHING]
 
 
-def _has(split: str, scenes: Sequence[str], folder: Path, own: Path) -> bool:
-    wanted = frozenset(_own_splits(own)[split]) if own.is_file() else _wanted(split, scenes, folder.name)
-    return any(scene in wanted for scene in scenes)
-
-
-def _wanted(split: str, scenes: Sequence[str], version: str) -> frozenset[str]:
-    if any(scene in official_scenes(name) for scene in scenes for name in ("train", "val", "test")):
-        return official_scenes(split)
-    if version.endswith("test"):
-        return frozenset(scenes if split == "test" else ())
-    # Same shares as a usual 80 / 20 division; a single scene is train, since training needs one.
-    held_out = max(len(scenes) // 5, 1) if len(scenes) > 1 else 0
-    first = len(scenes) - held_out
-    parts = {"train": scenes[:first], "mini_train": scenes[:first], "val": scenes[first:], "mini_val": scenes[first:]}
-    return frozenset(parts.get(split, ()))
-
-
-def _own_splits(file: Path) -> dict[str, list[str]]:
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(names, list) for names in cast("dict[str, Any]", content).values()
-    ):
-        raise UserError(f"{file} is not a mapping of splits to lists of scene names")
-    named = cast("dict[str, list[Any]]", content)
-    if not all(isinstance(name, str) for name in chain.from_iterable(named.values())):
-        raise UserError(f"{file} is not a mapping of splits to lists of scene names")
-    return named
-
-
 class NuscenesSplit:
     """A split of a version; a FusionSource. Images stand by sample, and by sensor id within a sample.
-
-    Attributes:
-        scene_names: in the order of their samples.
-        sample_rows, image_rows: rows of the split's key frames and images in the arrays of the index.
 
     Raises:
         UserError: the version has no scene of the split, or a file is not there and the index does not allow that.
     """
+
+    scene_names: list[str]  # in the order of their samples
+    sample_rows: Ints  # rows of the split's key frames in the arrays of the index
+    image_rows: Ints  # and of its images
 
     def __init__(
         self, index: NuscenesIndex, split: str, num_sweeps: int = 1, scenes: Sequence[str] | None = None
@@ -175,34 +160,33 @@ class NuscenesSplit:
         self.index, self.split, self.num_sweeps = index, split, num_sweeps
         names = scenes_of_split(split, index.scenes, index.folder)
         self.scene_names = [name for name in names if scenes is None or name in scenes]
-        wanted = np.isin(index.scenes, self.scene_names)
-        rows = index.arrays["samples"]
-        self.sample_rows = np.flatnonzero(wanted[rows["scene"]])
-        images = np.flatnonzero(np.isin(index.arrays["images"]["sample"], self.sample_rows))
-        lost = absent(index, "image", images)
-        if len(lost) and not index.allow_missing:
-            raise self._missing(index.image_name(int(lost[0])), len(lost), "images")
-        self.image_rows = np.setdiff1d(images, lost)
+        rows, images, radars = (index.arrays[name] for name in ("samples", "images", "radars"))
+        self.sample_rows = np.flatnonzero(np.isin(index.scenes, self.scene_names)[rows["scene"]])
+        image_rows = np.flatnonzero(np.isin(images["sample"], self.sample_rows))
+        self.image_rows = np.setdiff1d(image_rows, self._absent("images", image_rows))
         found: list[Ints] = [np.zeros(0, np.int64)]
-        at = self.index.arrays["samples"]["radars"][self.sample_rows].reshape(-1)
-        for _ in range(self.num_sweeps):
+        at = rows["radars"][self.sample_rows].reshape(-1)
+        for _ in range(num_sweeps):
             at = at[at >= 0]
             found.append(at.astype(np.int64))
-            at = self.index.arrays["radars"]["prev"][at]
-        sweeps = np.unique(np.concatenate(found))
-        gone = absent(index, "radar", sweeps)
-        if len(gone) and not index.allow_missing:
-            raise self._missing(index.radar_name(int(gone[0])), len(gone), "radar sweeps")
+            at = radars["prev"][at]
         # A set, as a worker asks it for each sweep.
-        self._gone = frozenset(gone.tolist())
+        self._gone = frozenset(self._absent("radars", np.unique(np.concatenate(found))).tolist())
         self._position = np.full(len(rows), -1, np.int64)
         self._position[self.sample_rows] = np.arange(len(self.sample_rows))
 
-    def _missing(self, first: str, count: int, kind: str) -> UserError:
-        more = f", one of {count} {kind} of {self.split} that are" if count > 1 else ""
-        return UserError(
-            f"{self.index.root / first} is missing{more}; allow missing files (--allow-missing) to go on without"
-        )
+    def _absent(self, name: Literal["images", "radars"], positions: Ints) -> Ints:
+        """Select those whose files are missing; that is a user error unless the index allows it."""
+        rows = self.index.arrays[name]["row"][positions]
+        lost = np.flatnonzero(absent(self.index, rows))
+        if len(lost) and not self.index.allow_missing:
+            kind = "images" if name == "images" else "radar sweeps"
+            more = f", one of {len(lost)} {kind} of {self.split} that are" if len(lost) > 1 else ""
+            raise UserError(
+                f"{self.index.root / self.index.file_name(rows[lost[0]])} is missing{more}; "
+                "allow missing files (--allow-missing) to go on without"
+            )
+        return positions[lost]
 
     def __len__(self) -> int:
         return len(self.image_rows)
@@ -279,7 +263,7 @@ class NuscenesSplit:
             is_crowd=np.zeros(len(seen), np.bool_),
         )
         return ImageRecord(
-            path=self.index.root / self.index.image_name(number),
+            path=self.index.root / self.index.file_name(image["row"]),
             width=int(image["width"]),
             height=int(image["height"]),
             sensor=int(image["sensor"]),
@@ -316,16 +300,14 @@ class NuscenesSplit:
             calibration["translation"], calibration["rotation"]
         )
         cam_from_global = inverses(image["global_from_cam"])
-        points = [read_radar(self.index.root / self.index.radar_name(sweep)) for sweep in sweeps]
+        points = [read_radar(self.index.root / self.index.file_name(row)) for row in rows["row"]]
         return accumulate(points, cam_from_global @ global_from_radar)
 
     def ground_truth(self) -> GlobalBoxes:
         """Return all annotations of the ten classes, as the metric takes them."""
-        rows, samples = self._annotated()
-        some = rows["label"] != BIKE_RACK
-        rows = rows[some]
+        rows, samples = self._annotated(racks=False)
         return GlobalBoxes(
-            samples=samples[some],
+            samples=samples,
             labels=rows["label"].astype(np.int64),
             centers=rows["center"],
             sizes=rows["size"],
@@ -338,14 +320,14 @@ class NuscenesSplit:
 
     def bike_racks(self) -> tuple[Ints, Floats, Floats, Floats]:
         """Return bicycle racks: samples (R,), centers (R, 3), sizes (R, 3) w, l, h, rotations (R, 4) w, x, y, z."""
-        rows, samples = self._annotated()
-        some = rows["label"] == BIKE_RACK
-        return samples[some], rows["center"][some], rows["size"][some], rows["rotation"][some]
+        rows, samples = self._annotated(racks=True)
+        return samples, rows["center"], rows["size"], rows["rotation"]
 
-    def _annotated(self) -> tuple[Array, Ints]:
+    def _annotated(self, *, racks: bool) -> tuple[Array, Ints]:
+        """Select the annotations of bicycle racks or of all else, and the position of the sample of each."""
         rows = self.index.arrays["annotations"]
         position = self._position[rows["sample"]]
-        some = np.flatnonzero(position >= 0)
+        some = np.flatnonzero((position >= 0) & ((rows["label"] == BIKE_RACK) == racks))
         return np.array(rows[some]), position[some]
 
     def ego_positions(self) -> Floats:

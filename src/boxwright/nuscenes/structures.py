@@ -113,8 +113,8 @@ IMAGE = np.dtype(
         ("global_from_cam", "f8", (4, 4)),
     ]
 )
-"""sensor: 1..6; row: its place among the camera images of key frames in the table, the published order of visits."""
-RADAR = np.dtype([("calibration", "i4"), ("pose", "i4"), ("prev", "i4"), ("timestamp", "i8")])
+"""sensor: 1..6; row: position in the file names, which stand in the order of the table, that of published visits."""
+RADAR = np.dtype([("calibration", "i4"), ("pose", "i4"), ("prev", "i4"), ("row", "i4"), ("timestamp", "i8")])
 ANNOTATION = np.dtype(
     [
         ("sample", "i4"),

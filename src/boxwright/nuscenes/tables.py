@@ -1,4 +1,4 @@
-"""Read nuScenes tables: JSON read member by member, tokens as 64-bit keys, and the position of a key in a table.
+"""Read nuScenes tables: JSON read member by member, fields as arrays, tokens as 64-bit keys and positions of tables.
 
 A table of the full data set is gigabytes of text, so no file is ever held as a whole: a window of text moves over it
 and one value at a time is decoded. Submissions are read the same way. DuckDB and Polars were measured instead of this
@@ -11,10 +11,11 @@ the memory and are found by binary search. Two tokens of one table that share a 
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +26,7 @@ from boxwright.ops.arrays import Array, Floats, Ints
 Record = dict[str, Any]
 Keys = NDArray[np.uint64]
 
-
-TABLES = (
-    "scene",
-    "sample",
-    "sample_data",
-    "ego_pose",
-    "calibrated_sensor",
-    "sensor",
-    "sample_annotation",
-    "instance",
-    "category",
-    "attribute",
-    "visibility",
-    "log",
-    "map",
-)
+ROTATION_TOLERANCE = 1e-3  # how far the norm of a published quaternion may be from 1; real ones keep to 1e-6
 _CHUNK = 1 << 20  # characters read at a time: a thousand records
 _TAIL = 1 << 16  # an error nearer to the end of what is read may be the end itself
 _BLOCK = 4096  # records handed out together
@@ -54,11 +40,7 @@ class CutOffError(ValueError):
 
 
 class JsonReader:
-    """A window of text that moves forward over a JSON file and decodes one value at a time.
-
-    Args:
-        file: open for reading text.
-    """
+    """A window of text that moves forward over a JSON file and decodes one value at a time."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -214,72 +196,100 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
             raise UserError(f"cannot read the table {file}: {error.strerror}") from error
 
 
-def blocks(folder: Path, table: str) -> Iterator[list[Record]]:
-    """Yield the records of a table, some thousands at a time, so that arrays can be made of them."""
-    block: list[Record] = []
-    for record in read_table(folder, table):
-        block.append(record)
-        if len(block) == _BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
+class Block:
+    """Some records of one table, whose fields are taken as arrays.
 
-
-def column(block: Sequence[Record], field: str, folder: Path, table: str) -> list[Any]:
-    """Take one field of every record.
-
-    Raises:
-        UserError: a record lacks it.
+    Each method that takes a field raises a UserError that names the first record without it or with something else.
     """
-    try:
-        return [record[field] for record in block]
-    except KeyError as error:
-        bad = next(record for record in block if field not in record)
-        raise UserError(f"{folder / table}.json: record {bad.get('token', '?')} has no {field}") from error
 
+    def __init__(self, folder: Path, table: str, records: list[Record]) -> None:
+        self.folder, self.table, self.records = folder, table, records
 
-def numbers(block: Sequence[Record], field: str, count: int, folder: Path, table: str) -> Floats:
-    """Take (N, count) numbers: one field of every record.
+    def __len__(self) -> int:
+        return len(self.records)
 
-    Raises:
-        UserError: a record lacks it, or has something else there.
-    """
-    values = column(block, field, folder, table)
-    try:
-        # One conversion of a block; single records are looked at only where it fails, to name the first bad one.
-        made = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        made = np.zeros(0)
-    if made.shape == (len(block), count) and np.isfinite(made).all():
+    def take(self, rows: Ints) -> "Block":
+        """Select records by position."""
+        return Block(self.folder, self.table, [self.records[row] for row in rows])
+
+    def error(self, row: int, problem: str, field: str = "") -> UserError:
+        """Make the error of one record, or of one field of it."""
+        record = f"{field and field + ' of '}record {self.records[row].get('token', '?')}"
+        return UserError(f"{self.folder / self.table}.json: {record} {problem}")
+
+    def column(self, field: str) -> list[Any]:
+        """Take a field of any type."""
+        try:
+            return [record[field] for record in self.records]
+        except KeyError as error:
+            lacking = next(row for row, record in enumerate(self.records) if field not in record)
+            raise self.error(lacking, f"has no {field}") from error
+
+    def numbers(self, field: str, count: int) -> Floats:
+        """Take (N, count) finite numbers."""
+        values = self.column(field)
+        try:
+            # One conversion of a block; single records are looked at only where it fails, to name the first bad one.
+            made = np.array(values or np.zeros((0, count)), np.float64)
+        except (TypeError, ValueError):
+            made = np.zeros(0)
+        if made.shape != (len(values), count) or not np.isfinite(made).all():
+            for row, value in enumerate(values):
+                listed: list[Any] = value if isinstance(value, list) else []
+                if len(listed) != count or not all(isinstance(n, int | float) and math.isfinite(n) for n in listed):
+                    raise self.error(row, f"is not {count} finite numbers", field)
         return made
-    for record in block:
-        value: Any = record[field]
-        if (
-            not isinstance(value, list)
-            or len(cast("list[Any]", value)) != count
-            or not all(isinstance(one, int | float) and math.isfinite(one) for one in cast("list[Any]", value))
-        ):
-            raise UserError(
-                f"{folder / table}.json: {field} of record {record.get('token', '?')} is not {count} finite numbers"
-            )
-    return made
+
+    def rotations(self, field: str) -> Floats:
+        """Take (N, 4) quaternions w, x, y, z of norm 1."""
+        made = self.numbers(field, 4)
+        bad = np.flatnonzero(np.abs(np.linalg.norm(made, axis=-1) - 1) > ROTATION_TOLERANCE)
+        if len(bad):
+            shown = ", ".join(f"{number:g}" for number in made[bad[0]])
+            problem = "is no rotation: a quaternion w, x, y, z of norm 1 is needed"
+            raise self.error(int(bad[0]), problem, f"the {field} ({shown})")
+        return made
+
+    def integers(self, field: str, *, optional: bool = False) -> Ints:
+        """Take (N,) whole numbers; 0 where an optional one is absent or null."""
+        values: list[Any] = [r.get(field) or 0 for r in self.records] if optional else self.column(field)
+        for row, value in enumerate(values):
+            # JSON integers may have any number of digits; a float would be rounded silently.
+            if not isinstance(value, int) or abs(value) > _LARGEST:
+                raise self.error(row, f"is no whole number but {value!r}", field)
+        return np.array(values, np.int64)
+
+    def keys(self, field: str, *, optional: bool = False) -> Keys:
+        """Take (N,) keys of tokens; 0 where an optional one is absent."""
+        return token_keys([r.get(field) for r in self.records] if optional else self.column(field))
+
+    def tokens(self) -> "TokenTable":
+        """Find records by their tokens, where the block is the whole table."""
+        return TokenTable(self.keys("token"), self.folder, self.table)
 
 
-def whole_numbers(block: Sequence[Record], field: str, folder: Path, table: str) -> Ints:
-    """Take (N,) whole numbers: one field of every record.
+def blocks(folder: Path, table: str) -> Iterator[Block]:
+    """Yield the records of a table, some thousands at a time, so that arrays can be made of them."""
+    records = read_table(folder, table)
+    while some := list(islice(records, _BLOCK)):
+        yield Block(folder, table, some)
 
-    Raises:
-        UserError: a record lacks it, or has something else there.
-    """
-    values = column(block, field, folder, table)
-    for record, value in zip(block, values, strict=True):
-        # JSON integers may have any number of digits; a float would be rounded silently.
-        if not isinstance(value, int) or abs(value) > _LARGEST:
-            raise UserError(
-                f"{folder / table}.json: {field} of record {record.get('token', '?')} is no whole number but {value!r}"
-            )
-    return np.array(values, np.int64)
+
+def whole_table(folder: Path, table: str) -> Block:
+    """Read a table that is small enough to be held as records."""
+    return Block(folder, table, list(read_table(folder, table)))
+
+
+def read_rows(folder: Path, table: str, dtype: np.dtype[Any], fields: Callable[[Block], Mapping[str, Any]]) -> Array:
+    """Read a table as rows of a type; `fields` gives the columns of a block, of all its records or of some."""
+    rows = GrowableArray(dtype)
+    for block in blocks(folder, table):
+        columns = fields(block)
+        made = np.empty(len(next(iter(columns.values()))), dtype)
+        for name, column in columns.items():
+            made[name] = column
+        rows.append(made)
+    return rows.array()
 
 
 def token_keys(tokens: Sequence[Any]) -> Keys:
@@ -302,9 +312,6 @@ class TokenTable:
             token = _token_of(folder, table, "token", int(self._sorted[twice[0]]))[0]
             raise UserError(f"{folder / table}.json: the token {token} stands twice")
 
-    def __len__(self) -> int:
-        return len(self._sorted)
-
     def find(self, keys: Keys) -> Ints:
         """Find (N,) positions in the table; -1 where it has no such token."""
         # np.searchsorted of an empty table gives position 0, which no row has.
@@ -313,27 +320,30 @@ class TokenTable:
         at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
         return np.where(self._sorted[at] == keys, self._order[at], -1).astype(np.int64)
 
-    def resolve(self, keys: Keys, source: str, field: str) -> Ints:
-        """Find (N,) positions of the tokens that a field of another table holds.
+    def resolve(self, keys: Keys, source: str, field: str, *, optional: bool = False) -> Ints:
+        """Find (N,) positions of the tokens that a field of another table holds; -1 for an optional one that is empty.
 
         Raises:
             UserError: one of them points nowhere; the sentence names it and its record.
         """
         found = self.find(keys)
-        lost = np.flatnonzero(found < 0)
+        lost = np.flatnonzero((found < 0) & (keys != 0) if optional else found < 0)
         if len(lost):
-            raise lost_token(self._folder, source, field, int(keys[lost[0]]), self._table)
+            # Only keys were kept: the table is read again for the token.
+            value, record = _token_of(self._folder, source, field, int(keys[lost[0]]))
+            shown = f"the {field} {value}" if value else f"an empty {field}"
+            raise UserError(
+                f"{self._folder / source}.json: record {record} has {shown}, which is not in {self._table}.json"
+            )
         return found
 
-
-def lost_token(folder: Path, source: str, field: str, key: int, target: str) -> UserError:
-    """Make the error of a token that points nowhere; the table is read again, since only keys were kept."""
-    value, record = _token_of(folder, source, field, key)
-    shown = f"the {field} {value}" if value else f"an empty {field}"
-    return UserError(f"{folder / source}.json: record {record} has {shown}, which is not in {target}.json")
+    def named_by(self, block: Block, field: str) -> Ints:
+        """Find (N,) positions of the tokens that a field of a block holds."""
+        return self.resolve(block.keys(field), block.table, field)
 
 
 def _token_of(folder: Path, table: str, field: str, key: int) -> tuple[str, str]:
+    """Read a table again for the token that has a key: it, and the token of its record."""
     for record in read_table(folder, table):
         value: Any = record.get(field, "")
         for token in value if isinstance(value, list) else [value]:
@@ -346,35 +356,13 @@ class GrowableArray:
     """Rows of one type, appended some at a time; a buffer that is enlarged in place."""
 
     def __init__(self, dtype: Any) -> None:
-        self.dtype = np.dtype(dtype)
+        self._dtype = np.dtype(dtype)
         self._bytes = bytearray()
 
     def append(self, rows: Array) -> None:
-        self._bytes += np.ascontiguousarray(rows, self.dtype).tobytes()
-
-    def __len__(self) -> int:
-        return len(self._bytes) // self.dtype.itemsize
+        self._bytes += np.ascontiguousarray(rows, self._dtype).tobytes()
 
     def array(self) -> Array:
         """View all rows; nothing can be appended as long as the array lives."""
         # A view: no second copy, unlike a list of blocks that is concatenated at the end.
-        return np.frombuffer(self._bytes, self.dtype)
-
-
-class GrowableNames:
-    """Names one after the other as bytes, with the place where each ends."""
-
-    def __init__(self) -> None:
-        self._text = GrowableArray(np.uint8)
-        self._ends = GrowableArray(np.int64)
-
-    def append(self, names: list[str]) -> None:
-        # File names may hold bytes that are no UTF-8; they come back as they were.
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        start = len(self._text)
-        self._text.append(np.frombuffer(b"".join(encoded), np.uint8))
-        self._ends.append(start + np.cumsum([len(name) for name in encoded], dtype=np.int64))
-
-    def arrays(self) -> tuple[NDArray[np.uint8], Ints]:
-        """Return the bytes and (N + 1,) offsets."""
-        return self._text.array(), np.concatenate(([0], self._ends.array())).astype(np.int64)
+        return np.frombuffer(self._bytes, self._dtype)
