@@ -6,11 +6,10 @@ import boxwright as bw
     result = detector.predict("photo.jpg")
     result.boxes, result.scores, result.labels
 
-`bw.train`, `bw.val`, `bw.predict`, `bw.export`, `bw.anchors` and `bw.evolve` are verbs of the command line. Importing
-this module loads no torch.
+The other functions are the verbs of the command line and take the same settings (docs/settings.md), nested groups as
+mappings: `bw.train("coco128.yaml", model="yolov5n", epochs=10, optim={"lr0": 0.02})`. Importing this module loads no
+torch.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,10 @@ if TYPE_CHECKING:
     from boxwright.yolo.verbs.anchors import AnchorReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "anchors", "evolve", "export", "load", "load_fusion", "predict", "train", "val"]
+__all__ = [
+    *("__version__", "anchors", "bench", "check", "convert", "demo", "evolve", "export", "info", "load", "load_fusion"),
+    *("predict", "train", "val"),
+]
 
 
 def load(
@@ -38,7 +40,7 @@ def load(
     augment: bool = False,
     classifier: str = "",
     classifier_weights: str | Path = "",
-) -> Detector:
+) -> "Detector":
     """Load a checkpoint, ready to predict.
 
     Args:
@@ -66,7 +68,7 @@ def load(
 
 def load_fusion(
     weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = ""
-) -> FusionDetector:
+) -> "FusionDetector":
     """Load a camera and radar checkpoint, ready to predict on images with their intrinsics and radar points.
 
     Args:
@@ -92,23 +94,22 @@ def train(
     hyp: str = "",
     config: str = "",
     resume: str | Path | bool = False,
-    callbacks: Sequence[Callback | str] = (),
+    callbacks: "Sequence[Callback | str]" = (),
     **settings: Any,
 ) -> Path:
-    """Train a detector.
+    """Train a detector, of the system that the model, the settings file, the weights or the data name.
 
     Args:
         data: data yaml, VOC root or COCO json; nuScenes root.
         model: published name or model yaml; empty: what the weights were trained as. `centerfusion-dla34` trains on
             camera and radar.
         weights: checkpoint to start from; empty: from scratch.
-        hyp: preset (`scratch-low`, `VOC`, ...) or hyper-parameter file.
-        config: yaml of settings, or a run folder; of camera and radar also a preset (`centerfusion`).
+        hyp: preset (`scratch-low`, `VOC`, ...) or hyper-parameter file of a YOLO.
+        config: yaml of settings, a run folder, or the name of a preset.
         resume: checkpoint or folder of a stopped run to go on with; True: the newest run.
-        callbacks: objects of subclasses of `engine.callbacks.Callback` that are told of the run, and names of those
-            that installed packages offer. A resumed run has kept the names, not the objects.
-        settings: any setting of `config.schema.RunConfig` or `config.fusion.FusionConfig`, nested groups as mappings:
-            `epochs=10, optim={"lr0": 0.02}`.
+        callbacks: objects of subclasses of `engine.callbacks.Callback`, and names of those that installed packages
+            offer. A resumed run has kept the names, not the objects.
+        settings: any other setting of the system.
 
     Returns:
         the run folder.
@@ -116,59 +117,26 @@ def train(
     Raises:
         UserError: lists every setting that is unknown or wrong, or says what else the user can mend.
     """
-    from boxwright.centerfusion.settings import MODEL as FUSION_MODEL
-    from boxwright.centerfusion.settings import FusionConfig, find_preset, names_fusion
-    from boxwright.engine import run as job
-    from boxwright.errors import UserError
-    from boxwright.settings.base import CHANGED_ON_RESUME
-    from boxwright.settings.load import load as load_settings
-    from boxwright.systems import run_class
-    from boxwright.yolo.settings import RunConfig
-
-    names = [callback for callback in callbacks if isinstance(callback, str)]
+    named = [callback for callback in callbacks if isinstance(callback, str)]
     objects = [callback for callback in callbacks if not isinstance(callback, str)]
-    given = _given(settings, data=data, model=model, weights=weights, callbacks=names)
-    run: RunConfig | FusionConfig
-    if names_fusion(model, config):
-        if hyp:
-            raise UserError(f"hyp={hyp!r} holds settings of YOLO; leave it out with {FUSION_MODEL}")
-        run = load_settings(FusionConfig, given, config=find_preset(config))
-    else:
-        run = load_settings(RunConfig, given, hyp=hyp, config=config)
-    if resume is False:
-        return job.train(run, run_class({"model": run.model}), objects)
-    files = {"hyp": hyp, "config": config}
-    others = [name for name in (*given, *(key for key, file in files.items() if file)) if name not in CHANGED_ON_RESUME]
-    if others:
-        raise UserError(f"resume takes no {others[0]}: a run goes on as it was, but for {', '.join(CHANGED_ON_RESUME)}")
-    overrides = {name: getattr(run, name) for name in given}
-    return job.resume(None if resume is True else Path(resume), overrides, run_class, objects)
+    given = _given(settings, data=data, model=model, weights=weights, hyp=hyp, config=config, callbacks=named)
+    if resume:
+        given["resume"] = "" if resume is True else str(resume)
+    return _call("train", given, callbacks=objects)
 
 
 def val(
     weights: str | Path | Sequence[str | Path] = "", data: str | Path = "", *, config: str = "", **settings: Any
-) -> Evaluation | FusionEvaluation:
+) -> "Evaluation | FusionEvaluation":
     """Measure a detector on labelled images.
 
     Args:
         weights: checkpoint or exported file to measure; several run as one network.
-        data: data yaml, VOC root or COCO json; nuScenes root.
+        data: data yaml, VOC root or COCO json; nuScenes root, which is measured by the nuScenes metric.
         config: yaml of settings of this verb.
-        settings: any setting of `config.schema.ValConfig`; with `model="centerfusion-dla34"` of
-            `config.fusion.FusionValConfig`, which gives the nuScenes metric.
+        settings: any other setting of the verb.
     """
-    from boxwright.centerfusion.settings import FusionValConfig, names_fusion
-    from boxwright.settings.load import load as load_settings
-    from boxwright.yolo.settings import ValConfig
-
-    given = _given(settings, weights=weights, data=data)
-    if names_fusion(str(settings.get("model", "")), config):
-        from boxwright.centerfusion.verbs.val import fusion_val
-
-        return fusion_val(load_settings(FusionValConfig, given, config=config))
-    from boxwright.yolo.verbs.val import val as job
-
-    return job(load_settings(ValConfig, given, config=config))
+    return _call("val", _given(settings, weights=weights, data=data, config=config))
 
 
 def predict(
@@ -178,62 +146,30 @@ def predict(
 
     Args:
         weights: checkpoint or exported file to run; several run as one network.
-        source: image, folder, glob, list file, video or camera number.
+        source: image, folder, glob, list file, video or camera number; camera and radar take `data` instead.
         config: yaml of settings of this verb.
-        settings: any setting of `config.schema.PredictConfig`; with `model="centerfusion-dla34"` of
-            `config.fusion.FusionPredictConfig`, which draws a scene of a nuScenes root.
+        settings: any other setting of the verb.
 
     Returns:
         the run folder.
     """
-    from boxwright.centerfusion.settings import FusionPredictConfig, names_fusion
-    from boxwright.settings.load import load as load_settings
-    from boxwright.yolo.settings import PredictConfig
-
-    given = _given(settings, weights=weights, source=source)
-    if names_fusion(str(settings.get("model", "")), config):
-        from boxwright.centerfusion.verbs.predict import fusion_predict
-
-        return fusion_predict(load_settings(FusionPredictConfig, given, config=config))
-    from boxwright.yolo.verbs.predict import predict as job
-
-    return job(load_settings(PredictConfig, given, config=config))
+    return _call("predict", _given(settings, weights=weights, source=source, config=config))
 
 
 def export(
     weights: str | Path = "", *, config: str = "", **settings: Any
-) -> Mapping[Path, YoloAgreement | CenterAgreement]:
+) -> "Mapping[Path, YoloAgreement] | Mapping[Path, CenterAgreement]":
     """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch.
 
     Args:
         weights: checkpoint to export.
         config: yaml of settings of this verb.
-        settings: any setting of `config.schema.ExportConfig`: `include=["onnx", "openvino"]`.
+        settings: any other setting of the verb: `include=["onnx", "openvino"]`.
 
     Returns:
         each file with how well it agrees with PyTorch.
     """
-    from boxwright.settings.load import load as load_settings
-    from boxwright.yolo.settings import ExportConfig
-    from boxwright.yolo.verbs.export import export as job
-
-    return job(load_settings(ExportConfig, _given(settings, weights=weights), config=config))
-
-
-def anchors(data: str | Path, **settings: Any) -> AnchorReport:
-    """Compare the anchors of a model with those that a search finds for the labels of a data set.
-
-    Args:
-        data: data yaml, VOC root or COCO json.
-        settings: those of `jobs.anchors.anchors`: `num_anchors=9, imgsz=640, anchor_t=4.0, generations=1000, seed=0,
-            model="yolov5s"`; the folder by `project`, `name`, `exist_ok`.
-
-    Returns:
-        the anchors found, how well they and those of the model fit, and the folder with `anchors.yaml` and a plot.
-    """
-    from boxwright.yolo.verbs.anchors import anchors as job
-
-    return job(data, **settings)
+    return _call("export", _given(settings, weights=weights, config=config))
 
 
 def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings: Any) -> Path:
@@ -243,20 +179,56 @@ def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings
         data: data yaml, VOC root or COCO json; empty: that of the study that is gone on with.
         hyp: preset or hyper-parameter file to begin with.
         config: yaml of settings, or a run folder.
-        settings: any setting of `config.evolve.EvolveConfig`: `generations=300, study="search", epochs=10`.
+        settings: any other setting of the verb: `generations=300, study="search", epochs=10`.
 
     Returns:
         the folder with evolve.csv, hyp_evolve.yaml, evolve.png and the trials.
     """
-    from boxwright.settings.load import load as load_settings
-    from boxwright.yolo.evolve_settings import EvolveConfig
-    from boxwright.yolo.verbs.evolve import evolve as job
+    return _call("evolve", _given(settings, data=data, hyp=hyp, config=config))
 
-    return job(load_settings(EvolveConfig, _given(settings, data=data), hyp=hyp, config=config))
+
+def anchors(data: str | Path, **settings: Any) -> "AnchorReport":
+    """Compare the anchors of a model with those that a search finds for the labels of a data set.
+
+    Returns:
+        the anchors found, how well they and those of the model fit, and the folder with `anchors.yaml` and a plot.
+    """
+    return _call("anchors", _given(settings, data=data))
+
+
+def info(model: str = "", **settings: Any) -> Any:
+    """Print and return the layers, parameters, strides and cost of a model, or the schedule of a run."""
+    return _call("info", _given(settings, model=model))
+
+
+def check(data: str | Path, **settings: Any) -> int:
+    """List every problem of a data set; return 1 if training would leave something out, else 0."""
+    return _call("check", _given(settings, data=data))
+
+
+def demo(**settings: Any) -> Path:
+    """Make a small data set, train, validate and predict on it; return the run folder."""
+    return _call("demo", settings)
+
+
+def convert(kind: str, source: str | Path = "", target: str | Path = "", **settings: Any) -> Any:
+    """Convert weights or data sets: kind is weights, data, split, nuscenes or synthetic."""
+    return _call(f"convert {kind}", _given(settings, source=source, target=target))
+
+
+def bench(*ops: str, **settings: Any) -> int:
+    """Measure what modules or a model cost; return 1 if one of them does not run, else 0."""
+    return _call("bench op", _given(settings, op=ops))
+
+
+def _call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
+    from boxwright.systems import call
+
+    return call(verb, given, **objects)
 
 
 def _given(settings: Mapping[str, Any], **named: str | Path | Sequence[str | Path]) -> dict[str, Any]:
-    """The named settings that were given, and the others."""
+    """Join the named settings that were given with the others."""
     given = {name: value for name, value in named.items() if value}
     others = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     return {n: str(v) if isinstance(v, str | Path) else [str(p) for p in v] for n, v in given.items()} | others

@@ -1,17 +1,154 @@
-"""The systems that --model can name."""
+"""The systems: what `--model`, a settings file, a checkpoint or a data root names, and one call per verb.
 
-from collections.abc import Mapping
-from typing import Any
+This is the only list of systems and the only place that chooses one. A system is a module (`boxwright.yolo.system`)
+that has what `System` says; the core knows nothing else of it. A further system is a folder and a line in `SYSTEMS`.
+"""
 
-from boxwright.engine.run import AnyRun
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from boxwright.errors import UserError
+from boxwright.settings.base import Files, TrainingConfig, Verb
+from boxwright.settings.flags import flags_of
+from boxwright.settings.load import Setting, flatten, load
+
+SYSTEMS = {  # name -> module, imported when it is asked for; the first one is the default
+    "yolo": "boxwright.yolo.system",
+    "centerfusion": "boxwright.centerfusion.system",
+}
+NAMED_BY = ("model", "config", "weights", "data", "task")  # what a user names that may say which system is meant
 
 
-def run_class(settings: Mapping[str, Any]) -> AnyRun:
-    """Find the class of training runs of the system that settings name, of a checkpoint too."""
-    if settings.get("model") == "centerfusion-dla34":
-        from boxwright.centerfusion.verbs.train import FusionRun
+class System(Protocol):
+    """What the verbs know of a system. A module can be one."""
 
-        return FusionRun
-    from boxwright.yolo.verbs.train import YoloRun
+    VERBS: Mapping[str, Verb]  # by name; "convert data" is a verb of two words
+    ANSWERS: Mapping[str, str]  # flags that other tools for these models have -> what to do here
+    HINT: str  # how to choose it, for help pages
 
-    return YoloRun
+    @staticmethod
+    def claims(what: str, value: str) -> bool:
+        """Say whether a value of `NAMED_BY` is surely of this system. Imports no torch and reads little of a file."""
+        ...
+
+    @staticmethod
+    def find_config(name: str) -> str:
+        """Find the file of a preset by its name; a path as it is."""
+        ...
+
+    @staticmethod
+    def training() -> Any:
+        """Return the class of its training runs: an `engine.run.PreparedRun`."""
+        ...
+
+
+def load_system(name: str) -> System:
+    """Import a system."""
+    return cast(System, importlib.import_module(SYSTEMS[name]))
+
+
+def choose(verb: str, named: Iterable[tuple[str, str]]) -> System:
+    """Choose the system of a call.
+
+    Args:
+        verb: what it is to do.
+        named: pairs of a name of `NAMED_BY` and a value. A model decides alone.
+
+    Raises:
+        UserError: the system does not have this verb.
+    """
+    pairs = [(what, value) for what, value in named if value]
+    pairs = [pair for pair in pairs if pair[0] == "model"] or pairs
+    default = next(iter(SYSTEMS))
+    # In the order of SYSTEMS, so that a system that is not meant is not imported where an earlier one says yes.
+    found = next((name for pair in pairs for name in SYSTEMS if load_system(name).claims(*pair)), default)
+    system = load_system(found)
+    if verb not in system.VERBS:
+        able = [name for name in SYSTEMS if verb in load_system(name).VERBS]
+        if found != default or not able:
+            raise UserError(f"{found} has no verb {verb}; it has {', '.join(system.VERBS)}")
+        system = load_system(able[0])
+    return system
+
+
+def subverbs(verb: str) -> dict[str, Verb]:
+    """List the verbs of two words that begin with this one, of all systems; none if it is a verb by itself."""
+    found: dict[str, Verb] = {}
+    if verb in load_system(next(iter(SYSTEMS))).VERBS:
+        return found
+    for name in SYSTEMS:
+        found |= {whole: entry for whole, entry in load_system(name).VERBS.items() if whole.startswith(f"{verb} ")}
+    return found
+
+
+def owners_of_flag(verb: str, flag: str) -> str:
+    """Say which other systems, or which verbs of the same first word, have a flag; empty: none."""
+    found: list[str] = []
+    for name in SYSTEMS:
+        for other, entry in load_system(name).VERBS.items():
+            names = {spelling for known in flags_of(entry.settings) for spelling in known.names}
+            if other.partition(" ")[0] == verb.partition(" ")[0] and flag in names:
+                found.append(f"{verb} of {name}" if other == verb else other)
+    return f"{flag} belongs to {' and '.join(found)}, not to this {verb}" if found else ""
+
+
+def call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
+    """Run a verb of the system that the settings name.
+
+    Args:
+        verb: its name.
+        given: settings by dotted path or nested, settings files among them (`config`, `hyp`, `resume`).
+        objects: what is no setting, such as callbacks.
+
+    Raises:
+        UserError: lists every setting that is unknown or wrong, or says what else the user can mend.
+    """
+    settings = flatten(given)
+    named = [(what, _text(settings[what].value)) for what in NAMED_BY if what in settings]
+    return run(choose(verb, named), verb, settings, **objects)
+
+
+def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: Any) -> Any:
+    """Run a verb of a system; see `call`."""
+    entry = system.VERBS[verb]
+    of_files = set(entry.files.model_fields) if entry.files else set[str]()
+    in_files = {name: setting for name, setting in settings.items() if name in of_files}
+    others = {name: setting for name, setting in settings.items() if name not in of_files}
+    files = load(entry.files, in_files) if entry.files else Files()
+    if getattr(files, "resume", None) is not None:
+        return _resume(str(files.resume), settings, **objects)
+    if files.config:
+        files = files.model_copy(update={"config": system.find_config(files.config)})
+    config = entry.load(others, files) if entry.load else load(entry.settings, others, config=files.config)
+    return entry.call(config, files, **objects)
+
+
+def _text(value: Any) -> str:
+    """Return what is named; of several the first."""
+    values = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else (value,)
+    return str(values[0]) if values and values[0] is not None else ""
+
+
+def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) -> Path:
+    """Go on with a stopped run, which keeps its settings."""
+    changeable = [flag for flag in flags_of(TrainingConfig) if flag.on_resume]
+    names = {flag.setting for flag in changeable}
+    refused = [s.origin or name for name, s in settings.items() if name not in names and name != "resume"]
+    if refused:
+        raise UserError(
+            f"a resumed run goes on with its own settings: leave out {', '.join(refused)} (only "
+            f"{', '.join(flag.names[0] for flag in changeable)} can be changed)"
+        )
+    given = {name: setting for name, setting in settings.items() if name in names}
+    checked = load(TrainingConfig, given)
+    from boxwright.engine.run import resume
+
+    path = Path(checkpoint) if checkpoint else None
+    return resume(path, {name: getattr(checked, name) for name in given}, training_of, **objects)
+
+
+def training_of(settings: Mapping[str, Any]) -> Any:
+    """Return the class of training runs that the saved settings of a run belong to."""
+    return choose("train", [("model", str(settings.get("model", "")))]).training()

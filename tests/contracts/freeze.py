@@ -3,61 +3,46 @@
 `python -m tests.contracts.freeze` writes it anew.
 """
 
-from __future__ import annotations
-
-import argparse
-import importlib
 from pathlib import Path
 
-from boxwright.centerfusion import settings as fusion
-from boxwright.cli.main import VERBS
-from boxwright.settings import base
-from boxwright.settings.load import setting_names
-from boxwright.yolo import settings as schema
-from boxwright.yolo.evolve_settings import EvolveConfig
+from boxwright.cli.parser import verb_flags
+from boxwright.settings.base import Frozen
+from boxwright.settings.flags import Flag, setting_names
+from boxwright.systems import SYSTEMS, load_system
 
 FROZEN = Path(__file__).with_name("frozen.txt")
 RENEW = "python -m tests.contracts.freeze"
 HEADER = f"# Flags and settings that users rely on. Made by `{RENEW}`.\n"
 
 
-def flags() -> list[str]:
-    """One line a flag: verb, names, number of values."""
-    lines: list[str] = []
-    modules = {verb: entry.module for verb, entry in VERBS.items()}
-    modules |= {
-        f"{verb} --model {fusion.MODEL}": f"boxwright.cli.fusion_{verb}" for verb in ("train", "val", "predict")
-    }
-    for verb, module in modules.items():
-        parser: argparse.ArgumentParser = importlib.import_module(module).parser()
-        for action in parser._actions:
-            names = " ".join(action.option_strings) or action.dest
-            values = {None: "value", 0: "alone", "?": "alone or value", "+": "values"}[action.nargs]  # type: ignore[index]
-            lines.append(f"boxwright {verb} {names}: {values}")
-    return lines
-
-
-def settings() -> list[str]:
-    """One line a setting: dotted path, type with its limits, default."""
-    lines: list[str] = []
-    kinds = (schema.RunConfig, schema.ValConfig, schema.PredictConfig, schema.ExportConfig)
-    of_fusion = (fusion.FusionConfig, fusion.FusionValConfig, fusion.FusionPredictConfig)
-    for kind in (*kinds, EvolveConfig, *of_fusion):
-        for name in setting_names(kind):
-            if kind is EvolveConfig and name not in EvolveConfig.__annotations__:
-                continue  # those of RunConfig
-            model: type[base.Frozen] = kind
-            *groups, last = name.split(".")
-            for group in groups:
-                model = model.model_fields[group].annotation  # type: ignore[assignment]
-            field = model.model_json_schema()["properties"][last]
-            limits = [f"{key} {value}" for key, value in field.items() if key not in ("title", "default", "items")]
-            lines.append(f"{kind.__name__}.{name} = {field['default']!r}; {'; '.join(limits)}")
-    return lines
+def schema_of(kind: type[Frozen], name: str) -> str:
+    """Type and limits of a setting."""
+    *groups, last = name.split(".")
+    for group in groups:
+        kind = kind.model_fields[group].annotation  # type: ignore[assignment]
+    field = kind.model_json_schema()["properties"][last]
+    said = ("title", "default", "items", "description", *(kind.model_fields[last].json_schema_extra or {}))
+    return "; ".join(f"{key} {value}" for key, value in field.items() if key not in said)
 
 
 def frozen_text() -> str:
-    return "\n".join([HEADER, *flags(), "", *settings(), ""])
+    """One line for each setting of each verb of each system: spellings, values, default, type and limits."""
+    lines: list[str] = []
+    for system in SYSTEMS:
+        for verb, entry in load_system(system).VERBS.items():
+            of_settings = setting_names(entry.settings)
+            for flag in verb_flags(entry):
+                kind = entry.settings if flag.setting in of_settings else entry.files
+                assert kind is not None
+                lines.append(f"{system} {verb}: {_line(flag)}; {schema_of(kind, flag.setting)}")
+    return "\n".join([HEADER, *lines, ""])
+
+
+def _line(flag: Flag) -> str:
+    values = {"switch": "alone or value", "list": "values", "value": "value"}[flag.kind]
+    values = "alone or value" if flag.bare is not None else values
+    alone = f" or {flag.metavar}" if flag.position else ""
+    return f"{' '.join(flag.names)}{alone} ({values}) = {flag.setting}, {flag.default!r}"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from boxwright.yolo.settings import RunConfig
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.engine import run as train
-from boxwright.systems import run_class
+from boxwright.systems import training_of
 
 order = json.loads(sys.argv[1])
 note = Trainer._note
@@ -50,10 +50,10 @@ Trainer._note = note_and_signal
 if __name__ == "__main__":
     try:
         if order["resume"]:
-            train.resume(Path(order["resume"]), order["settings"], run_class)
+            train.resume(Path(order["resume"]), order["settings"], training_of)
         else:
             kind = FusionConfig if order["settings"]["model"] == "centerfusion-dla34" else RunConfig
-            train.train(load(kind, order["settings"]), run_class(order["settings"]))
+            train.train(load(kind, order["settings"]), training_of(order["settings"]))
     except UserError as error:
         print(f"boxwright: {error}", file=sys.stderr)
         sys.exit(2)

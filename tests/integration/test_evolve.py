@@ -25,8 +25,7 @@ from boxwright.errors import DivergedError, UserError
 from boxwright.search import study as evolve_study
 from boxwright.search.samplers import generation_of
 from boxwright.settings.load import load
-from boxwright.yolo.evolve_settings import EvolveConfig
-from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.settings import EvolveConfig, RunConfig
 from boxwright.yolo.verbs import evolve as evolve_verb
 from boxwright.yolo.verbs import train
 from boxwright.yolo.verbs.evolve import evolve

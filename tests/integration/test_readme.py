@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from boxwright.checkpoints.native import save_checkpoint
-from boxwright.cli import evolve, train
 from boxwright.cli.main import main
+from boxwright.cli.parser import Parser
+from boxwright.yolo import system
 from boxwright.yolo.zoo import build_model, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,4 +136,4 @@ def test_the_flags_of_a_command_for_many_machines_are_known(command: str) -> Non
     """What it does there is tested by test_distributed.py and test_evolve.py."""
     words = shlex.split(command)
     _, verb, *flags = words[words.index("boxwright") :]
-    assert {"train": train, "evolve": evolve}[verb].parser().parse_strictly(flags)
+    assert Parser(verb, system.VERBS[verb], system.ANSWERS).read(flags)

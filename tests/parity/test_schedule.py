@@ -14,7 +14,7 @@ from boxwright.engine.optim import ModelEma, apply_settings, make_optimizer, par
 from boxwright.engine.schedule import Schedule, V5Schedule, lr_factor, make_schedule
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.settings.base import OptimConfig
-from boxwright.settings.load import load
+from boxwright.yolo.hyp import load_run
 from boxwright.yolo.loss import scale_gains, scale_gains_v3
 from boxwright.yolo.published import RELEASES, schedule_rules
 from boxwright.yolo.settings import LossConfig, RunConfig
@@ -79,7 +79,7 @@ def test_yolov3_spp(file: Path) -> None:
         assert schedule.at(10**9).accumulate == case["accumulate"]
         steps = steps_of_updates(schedule, case["epochs"] * case["batches_per_epoch"])
         assert steps == case["step_iterations"]
-    preset = load(RunConfig, hyp="yolov3-spp").loss
+    preset = load_run(RunConfig, hyp="yolov3-spp").loss
     for case in content["hyp_scaling"]:
         after = scale_gains_v3(preset, num_classes=case["nc"], imgsz=case["img_size"])
         found = (after.cls, after.obj, after.box)

@@ -4,8 +4,6 @@ Defaults are those of the published training run (paper arXiv 2011.04841; spec C
 pillar size that it really had.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from boxwright.settings.base import (
     Compat,
+    Count,
+    CountOrNone,
     Fraction,
     Frozen,
     Milestones,
@@ -24,8 +24,9 @@ from boxwright.settings.base import (
     Schedule,
     TrainingConfig,
     as_numbers,
+    setting,
 )
-from boxwright.settings.yaml_file import read_yaml_settings
+from boxwright.settings.load import read_yaml_settings
 
 FAMILY = "centerfusion"
 MODEL = f"{FAMILY}-dla34"
@@ -39,175 +40,261 @@ InputSize = Annotated[Numbers, Field(min_length=2, max_length=2)]
 class NetworkConfig(Frozen):
     """The network; a published checkpoint fits the defaults only."""
 
-    width: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0  # factor of all channel counts
-    dla_node: Literal["dcn", "conv"] = "dcn"  # deformable or plain convolutions where levels meet
-    head_conv: Annotated[int, Field(ge=1)] = 256  # hidden channels of a head, before the factor
-    first_depth: Positive = 1.0  # metres that the depth heads say before training; published 1
+    width: Annotated[float, Field(gt=0.0, le=2.0)] = setting(1.0, "factor of all channel counts")
+    dla_node: Literal["dcn", "conv"] = setting("dcn", "deformable or plain convolutions where levels meet")
+    head_conv: Count = setting(256, "hidden channels of a head, before the factor")
+    first_depth: Positive = setting(1.0, "mean depth in metres that the depth heads start with; published 1")
 
 
 class RadarConfig(Frozen):
     """From radar sweeps to the map that the network sees."""
 
-    sweeps: Annotated[int, Field(ge=1)] = 3  # sweeps of each radar that are gathered
-    max_depth: Positive = 60.0  # metres; farther points are dropped, depths are divided by it
-    pillar_dims: Sizes = (1.5, 0.2, 0.2)  # height, width, length in metres of what a point is raised to
-    z_offset: float = 0.0  # metres that points are lifted by
+    sweeps: Count = setting(3, "sweeps of each radar that are gathered")
+    max_depth: Positive = setting(60.0, "metres; farther points are dropped, depths are divided by it")
+    pillar_dims: Sizes = setting((1.5, 0.2, 0.2), "height, width, length in metres of the pillar of a radar point")
+    z_offset: float = setting(0.0, "metres that points are lifted by")
 
 
 class FrustumConfig(Frozen):
     """Which radar return belongs to which object."""
 
-    enabled: bool = True  # false: the radar map is used as it is
-    expansion_ratio: NotNegative = 0.0  # widens the range of depths, as a share of it
-    window_ratio: Positive = 0.3  # side of the painted window, as a share of the box
-    normalize_depth: bool = True  # divide depths by radar.max_depth
-    by_depth: bool = False  # near boxes paint first, not good ones
+    enabled: bool = setting(True, "associate radar with objects; false: the radar map is used as it is")
+    expansion_ratio: NotNegative = setting(0.0, "widens the range of depths, as a share of it")
+    window_ratio: Positive = setting(0.3, "side of the painted window, as a share of the box")
+    normalize_depth: bool = setting(True, "divide depths by radar.max_depth")
+    by_depth: bool = setting(False, "near boxes paint first, not boxes with a high score")
 
 
 class FusionAugmentConfig(Frozen):
     """Random changes of training images, their radar and their targets."""
 
-    flip: Fraction = 0.5  # probability of a left-right flip
-    shift: Fraction = 0.1  # spread of the shift, as a share of the larger side
-    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # spread of the zoom
-    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # spread of the rotation in degrees
-    rotate_prob: Fraction = 0.0  # probability of a rotation
-    random_crop: bool = False  # published alternative: zoom of 0.6 to 1.3 about a random place instead of shift, scale
-    max_crop: bool = True  # the longer side of an image fills the width of the input; false: its width does
-    color: bool = True  # brightness, contrast, saturation and lighting
+    flip: Fraction = setting(0.5, "probability of a left-right flip")
+    shift: Fraction = setting(0.1, "spread of the shift, as a share of the larger side")
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(0.0, "spread of the zoom")
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = setting(0.0, "spread of the rotation in degrees")
+    rotate_prob: Fraction = setting(0.0, "probability of a rotation")
+    random_crop: bool = setting(
+        False, "published alternative: zoom of 0.6 to 1.3 about a random point instead of shift and scale"
+    )
+    max_crop: bool = setting(
+        True, "the longer side of an image fills the width of the input; false: the width of the image does"
+    )
+    color: bool = setting(True, "change brightness, contrast, saturation and lighting")
 
 
 class FusionLossConfig(Frozen):
     """Weights of the losses; dep and rot also weigh the refined depth and rotation."""
 
-    hm: NotNegative = 1.0
-    reg: NotNegative = 1.0
-    wh: NotNegative = 0.1
-    dep: NotNegative = 1.0
-    dim: NotNegative = 1.0
-    rot: NotNegative = 1.0
-    amodel_offset: NotNegative = 1.0
-    nuscenes_att: NotNegative = 1.0
-    velocity: NotNegative = 1.0
+    hm: NotNegative = setting(1.0, "weight of the heatmap")
+    reg: NotNegative = setting(1.0, "weight of the centre within its cell")
+    wh: NotNegative = setting(0.1, "weight of the 2-D size")
+    dep: NotNegative = setting(1.0, "weight of both depths")
+    dim: NotNegative = setting(1.0, "weight of the dimensions")
+    rot: NotNegative = setting(1.0, "weight of both rotations")
+    amodel_offset: NotNegative = setting(1.0, "weight of the offset to the projected 3-D centre")
+    nuscenes_att: NotNegative = setting(1.0, "weight of the attributes")
+    velocity: NotNegative = setting(1.0, "weight of the velocity")
 
 
 class FusionOptimConfig(OptimConfig):
     """Adam, whose rate falls once; no warm-up, no clipping, no averaging, as published."""
 
-    optimizer: Literal["SGD", "Adam", "AdamW"] = "Adam"
-    lr0: Positive = 2.5e-4
-    schedule: Schedule = "multi-step"
-    milestones: Milestones = ()  # empty: after five sixths of the run, as published
-    momentum: Fraction = 0.9
-    weight_decay: NotNegative = 0.0
-    release: Literal["", "v7.0", "centernet"] = "centernet"  # pyright: ignore[reportIncompatibleVariableOverride]  # whose schedule; v7.0, or empty: the current YOLOv5's
-    warmup_epochs: NotNegative = 0.0
-    nominal_batch_size: Annotated[int, Field(ge=1)] = 1  # gradients are not gathered over batches
-    clip_norm: NotNegative = 0.0
-    ema_decay: Fraction = 0.0  # 0: no average
+    optimizer: Literal["SGD", "Adam", "AdamW"] = setting(
+        "Adam", "optimizer", flags="--optimizer --optim.optimizer", metavar="SGD|Adam|AdamW"
+    )
+    lr0: Positive = setting(2.5e-4, "initial learning rate")
+    schedule: Schedule = setting("multi-step", "how the rate falls")
+    milestones: Milestones = setting(
+        (), "multi-step: the rate falls where these epochs begin; empty: after five sixths of the run, as published"
+    )
+    momentum: Fraction = setting(0.9, "SGD momentum, Adam beta1")
+    weight_decay: NotNegative = setting(0.0, "weight decay")
+    release: Literal["", "v7.0", "centernet"] = setting(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "centernet", "release whose schedule is used; v7.0, or empty: that of the current YOLOv5"
+    )
+    warmup_epochs: NotNegative = setting(0.0, "epochs of warm-up")
+    nominal_batch_size: Count = setting(
+        1, "gradients are accumulated over this many images; 1: over no more than a batch"
+    )
+    clip_norm: NotNegative = setting(0.0, "largest norm of the gradient; 0: no limit")
+    ema_decay: Fraction = setting(0.0, "decay of the averaged weights after its ramp; 0: no average")
+
+
+_MODEL = {"flags": "--model --cfg", "metavar": "MODEL"}
+_VERSION = "folder of tables: v1.0-mini, v1.0-trainval, v1.0-test"
+_MISSING = "leave out images and radar sweeps that are not there"
+_DEVICE = "cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU"
+_HALF = "half precision: bf16 on the CPU, fp16 on a GPU"
+_COMPAT = "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
+_CAMERA_ONLY = "published weights of the camera-only network"
+_FOLDER = "folder of this run; counts up where it exists"
+Model = Annotated[str, Field(pattern=f"^{MODEL}$")]
 
 
 class FusionConfig(TrainingConfig):
-    """Everything that shapes a CenterFusion training run.
+    """Everything that shapes a CenterFusion training run."""
 
-    weights: a checkpoint of this tool, or a published one; what does not fit (as the second heads of a camera-only
-        one) keeps its own start.
-    data: nuScenes root.
-    """
-
-    model: Annotated[str, Field(pattern=f"^{MODEL}$")] = MODEL
-    version: str = "v1.0-trainval"  # folder of tables
-    train_split: str = ""  # empty: mini_train or train, as the version has it
-    val_split: str = ""
-    allow_missing: bool = False  # leave out images and sweeps that are not there
-    epochs: Annotated[int, Field(ge=1)] = 60
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    imgsz: InputSize = (448, 800)  # height and width of the network input
-    no_radar: bool = False  # camera only: no radar is read, no second heads
-    freeze_backbone: bool = False  # train the heads alone; batch-norm statistics go on moving, as published
-    patience: Annotated[int, Field(ge=0)] = 0
-    save_epochs: Milestones = (20, 40, 50)
-    max_det: Annotated[int, Field(ge=1)] = 100  # validation: peaks an image
-    network: NetworkConfig = NetworkConfig()
-    radar: RadarConfig = RadarConfig()
-    frustum: FrustumConfig = FrustumConfig()
-    augment: FusionAugmentConfig = FusionAugmentConfig()
-    loss: FusionLossConfig = FusionLossConfig()
-    optim: FusionOptimConfig = FusionOptimConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen
+    model: Model = setting(MODEL, "model to train", **_MODEL)
+    # What does not fit, as the second heads of a camera-only checkpoint, keeps its own start.
+    weights: str = setting(
+        "", "checkpoint to start from, Boxwright's or published; empty: from scratch", metavar="FILE"
+    )
+    data: str = setting("", "nuScenes root", metavar="DIR")
+    version: str = setting("v1.0-trainval", _VERSION, metavar="NAME")
+    train_split: str = setting("", "split to train on; empty: mini_train or train", metavar="NAME")
+    val_split: str = setting("", "split to measure on; empty: mini_val or val", metavar="NAME")
+    allow_missing: bool = setting(False, _MISSING)
+    epochs: Count = setting(60, "passes over the training images", on_resume=True)
+    batch_size: Count = setting(32, "images per step, over all processes", flags="--batch-size --batch")
+    imgsz: InputSize = setting((448, 800), "height and width of the network input", flags="--imgsz --img --img-size")
+    no_radar: bool = setting(False, "camera only: no radar is read, no second heads")
+    freeze_backbone: bool = setting(False, "train the heads alone; batch-norm statistics are still updated")
+    patience: CountOrNone = setting(0, "epochs without a better NDS before the run stops; 0: never")
+    max_det: Count = setting(100, "validation: peaks per image")
+    save_epochs: Milestones = setting((20, 40, 50), "and after these epochs, counted from 1", group="output")
+    network: NetworkConfig = setting(NetworkConfig(), "network")
+    radar: RadarConfig = setting(RadarConfig(), "radar")
+    frustum: FrustumConfig = setting(FrustumConfig(), "association of radar and objects")
+    augment: FusionAugmentConfig = setting(FusionAugmentConfig(), "augmentation")
+    loss: FusionLossConfig = setting(FusionLossConfig(), "losses")
+    optim: FusionOptimConfig = setting(  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen
+        FusionOptimConfig(), "optimizer"
+    )
 
 
 class FusionValConfig(Frozen):
     """Settings of `boxwright val --model centerfusion-dla34`."""
 
-    model: Annotated[str, Field(pattern=f"^{MODEL}$")] = MODEL
-    weights: str = ""  # of this tool, or published
-    data: str = ""  # nuScenes root
-    version: str = "v1.0-trainval"
-    split: str = ""  # empty: mini_val or val, as the version has it; of a test version, test
-    allow_missing: bool = False
-    json_file: str = ""  # measure this submission, run no network
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    max_det: Annotated[int, Field(ge=1)] = 100  # peaks an image
-    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # lowest score
-    iou_thres: Fraction = 0.0  # bird's-eye suppression above this overlap; 0: none, as published
-    flip_test: bool = False  # look at each image and its mirror image
-    no_radar: bool = False  # published weights: they are of the camera-only network
-    device: str = ""
-    workers: Annotated[int, Field(ge=0)] = 8
-    half: bool = False  # run the network in bf16 (CPU) or fp16 (GPU)
-    plots: Annotated[int, Field(ge=0)] = 0  # key frames that are drawn
-    noplots: bool = False  # no curves
-    compat: Compat | Literal[""] = ""  # empty: as it was trained; published weights: faithful
-    project: str = "runs/val"
-    name: str = "exp"
-    exist_ok: bool = False
+    model: Model = setting(MODEL, "model to measure", **_MODEL)
+    weights: str = setting("", "checkpoint to measure, Boxwright's or published", metavar="FILE")
+    json_file: str = setting("", "measure this submission; no network is run", flags="--json", metavar="JSON")
+    data: str = setting("", "nuScenes root", metavar="DIR")
+    version: str = setting("v1.0-trainval", _VERSION, metavar="NAME")
+    split: str = setting("", "split to measure on; empty: mini_val, val or test, as the version has it", metavar="NAME")
+    allow_missing: bool = setting(False, _MISSING)
+    batch_size: Count = setting(16, "images per batch", flags="--batch-size --batch")
+    max_det: Count = setting(100, "peaks per image")
+    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(-1.0, "lowest score", flags="--conf-thres --conf")
+    iou_thres: Fraction = setting(
+        0.0, "suppress boxes with a larger bird's-eye overlap; 0: none, as published", flags="--iou-thres --iou"
+    )
+    flip_test: bool = setting(False, "run on each image and its mirror image")
+    no_radar: bool = setting(False, _CAMERA_ONLY)
+    device: str = setting("", _DEVICE, metavar="DEVICE")
+    workers: CountOrNone = setting(8, "loader processes, at most one per core")
+    half: bool = setting(False, _HALF)
+    compat: Compat | Literal[""] = setting("", _COMPAT)
+    project: str = setting("runs/val", "folder of runs", metavar="DIR", group="output")
+    name: str = setting("exp", _FOLDER, metavar="NAME", group="output")
+    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    plots: CountOrNone = setting(0, "draw this many key frames", group="output")
+    noplots: bool = setting(False, "draw no curves", group="output")
 
 
 class FusionPredictConfig(Frozen):
     """Settings of `boxwright predict --model centerfusion-dla34`."""
 
-    model: Annotated[str, Field(pattern=f"^{MODEL}$")] = MODEL
-    weights: str = ""
-    data: str = ""
-    version: str = "v1.0-trainval"
-    scene: str = ""  # its name; empty: the first one
-    allow_missing: bool = False
-    batch_size: Annotated[int, Field(ge=1)] = 6
-    max_det: Annotated[int, Field(ge=1)] = 100
-    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.3  # lowest score that is drawn
-    flip_test: bool = False
-    no_radar: bool = False
-    device: str = ""
-    half: bool = False
-    save_json: bool = False  # write a submission of the scene
-    fps: Annotated[float, Field(ge=0.1, le=60.0)] = 2.0  # of the video; key frames are half a second apart
-    compat: Compat | Literal[""] = ""  # empty: as it was trained; published weights: faithful
-    project: str = "runs/predict"
-    name: str = "exp"
-    exist_ok: bool = False
+    model: Model = setting(MODEL, "model to run", **_MODEL)
+    weights: str = setting("", "checkpoint to run, Boxwright's or published", metavar="FILE")
+    data: str = setting("", "nuScenes root", metavar="DIR")
+    version: str = setting("v1.0-trainval", _VERSION, metavar="NAME")
+    scene: str = setting("", "name of the scene; empty: the first one", metavar="NAME")
+    allow_missing: bool = setting(False, _MISSING)
+    batch_size: Count = setting(6, "images per batch", flags="--batch-size --batch")
+    max_det: Count = setting(100, "peaks per image")
+    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(
+        0.3, "lowest score that is drawn", flags="--conf-thres --conf"
+    )
+    flip_test: bool = setting(False, "run on each image and its mirror image")
+    no_radar: bool = setting(False, _CAMERA_ONLY)
+    device: str = setting("", _DEVICE, metavar="DEVICE")
+    half: bool = setting(False, _HALF)
+    compat: Compat | Literal[""] = setting("", _COMPAT)
+    project: str = setting("runs/predict", "folder of runs", metavar="DIR", group="output")
+    name: str = setting("exp", _FOLDER, metavar="NAME", group="output")
+    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    save_json: bool = setting(False, "write a submission of the scene", group="output")
+    # Key frames are half a second apart.
+    fps: Annotated[float, Field(ge=0.1, le=60.0)] = setting(2.0, "frames per second of the video", group="output")
 
 
-def names_fusion(model: str, config: str = "") -> bool:
-    """Whether a run is one of camera and radar detection.
+class FusionExportConfig(Frozen):
+    """Settings of `boxwright export` of a CenterFusion checkpoint: ONNX in float32, its heads as they are."""
 
-    Args:
-        model: the model that was asked for; empty: the file says it.
-        config: yaml of settings, run folder, or preset.
-    """
-    if model or not config:
-        return model.startswith(FAMILY)
-    path = Path(find_preset(config)).expanduser()
-    file = path / "config.yaml" if path.is_dir() else path
-    if find_preset(config) != config:
-        return True
-    named = read_yaml_settings(file).get("model") if file.is_file() else None
-    return named is not None and str(named.value).startswith(FAMILY)
+    model: Model = setting(MODEL, "model to export", **_MODEL)
+    weights: str = setting("", "checkpoint to export, Boxwright's or published", metavar="FILE")
+    include: tuple[Literal["onnx"], ...] = setting(("onnx",), "kinds of files to write")
+    imgsz: Annotated[Numbers, Field(max_length=2)] = setting(
+        (),
+        "side, or height and width, of the network input; empty: as it was trained",
+        flags="--imgsz --img --img-size",
+    )
+    static: bool = setting(False, "take images of that size only, as the file always does")
+
+
+class FusionInfoConfig(Frozen):
+    """Settings of `boxwright info centerfusion-dla34`."""
+
+    model: str = setting(MODEL, "model to describe", position=True, **_MODEL)
+    imgsz: Annotated[Numbers, Field(min_length=1, max_length=2)] = setting(
+        (448, 800), "side, or height and width, of the image", flags="--imgsz --img --img-size"
+    )
+
+
+class FusionDemoConfig(Frozen):
+    """Settings of `boxwright demo --task fusion3d`."""
+
+    task: Literal["fusion3d"] = setting("fusion3d", "fusion3d: CenterFusion on cameras and radars of a made world")
+    no_radar: bool = setting(False, "cameras only")
+    project: str = setting("runs/demo", "folder of demo runs", metavar="DIR")
+    epochs: Count | None = setting(None, "passes over the training images; empty: as fits into eight minutes")
+    seed: int = setting(0, "seed of everything random")
+    device: str = setting("", _DEVICE, metavar="DEVICE")
+
+
+class FusionCheckConfig(Frozen):
+    """Settings of `boxwright check` of a nuScenes root."""
+
+    model: Model = setting(MODEL, "model that the data are for", **_MODEL)
+    data: str = setting("", "nuScenes root", metavar="DATA", position=True)
+    version: str = setting("", "folder of tables; empty: the only one", metavar="NAME")
+    allow_missing: bool = setting(False, "files that are not there are no error, only listed")
+
+
+class NuscenesConfig(Frozen):
+    """Settings of `boxwright convert nuscenes`."""
+
+    source: str = setting("", "nuScenes root", metavar="IN", position=True)
+    target: str = setting("", "folder to write, which may be IN", metavar="OUT", position=True)
+    version: str = setting("v1.0-mini", "folder of tables", metavar="NAME")
+    sweeps: Count = setting(3, "sweeps of each radar that are gathered")
+    allow_missing: bool = setting(False, _MISSING)
+
+
+class SyntheticConfig(Frozen):
+    """Settings of `boxwright convert synthetic`."""
+
+    format: Literal["", "nuscenes"] = setting("", "layout of the data set")
+    out: str = setting("", "a new or an empty folder", metavar="OUT")
+    scenes: int = setting(10, "number of scenes")
+    key_frames: int = setting(8, "key frames per scene, two per second")
+    width: int = setting(1600, "width of images in pixels; the height is 9/16 of it")
+    version: str = setting("v1.0-mini", "name of the folder of tables", metavar="NAME")
+    seed: int = setting(0, "seed of the world")
 
 
 def find_preset(name: str) -> str:
-    """The file of a preset by its name; a path as it is.
+    """Find the file of a preset by its name; a path as it is.
 
     Presets are recipes that were published: `centerfusion`, `centernet-baseline`.
     """
     file = resources.files("boxwright.centerfusion") / "presets" / f"{name.removesuffix('.yaml')}.yaml"
     return str(file) if name and not Path(name).expanduser().exists() and file.is_file() else name
+
+
+def model_of(config: str) -> str:
+    """Return the model that a preset, a yaml of settings or a run folder names; empty: none, or no such file."""
+    path = Path(find_preset(config)).expanduser()
+    file = path / "config.yaml" if path.is_dir() else path
+    named = read_yaml_settings(file).get("model") if file.is_file() else None
+    return MODEL if find_preset(config) != config else "" if named is None else str(named.value)

@@ -16,11 +16,9 @@ from boxwright.centerfusion.settings import FAMILY, MODEL, FusionConfig
 from boxwright.centerfusion.task import frustum_options, sample_settings
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native, load_checkpoint
-from boxwright.checkpoints.safetensors_file import is_safetensors
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.settings.load import load
-from boxwright.yolo.darknet import is_darknet
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +121,3 @@ def _part(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any
 def _check_family(content: Mapping[str, Any], path: Path) -> None:
     if _part(content, "model", path).get("family") != FAMILY:
         raise UserError(f"{path} is not a checkpoint of {MODEL}")
-
-
-def is_fusion(weights: str) -> bool:
-    """Whether a file holds this network, as this tool or as the published one writes it."""
-    path = Path(weights).expanduser()
-    content = read_archive(path) if path.is_file() and not is_safetensors(path) and not is_darknet(path) else None
-    if not isinstance(content, dict):
-        return False
-    held = cast("Mapping[str, Any]", content)
-    if is_native(held):
-        return isinstance(held.get("model"), dict) and held["model"].get("family") == FAMILY
-    state = held.get("state_dict")
-    return isinstance(state, dict) and any(str(key).endswith("base.base_layer.0.weight") for key in state)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from boxwright.errors import UserError
-from boxwright.settings.yaml_file import Setting, read_yaml_settings
+from boxwright.settings.load import Setting, read_yaml_settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
-"""Settings: the base class of every group, the types of values, and what any training run has. Imports no torch."""
+"""Settings: how one is declared, the types of values, and what any training run has. Imports no torch.
 
-from __future__ import annotations
+A setting is declared once, in its class: name, type, limits, default, meaning and spellings. Flags, `--help`, the yaml
+reader, suggestions and docs/settings.md are made from that (settings/flags.py, settings/load.py).
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, cast
 
@@ -11,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
 
 Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
 _RELEASE_SPELLINGS = {"v5": "v7.0", "yolov3-spp": "v3"}  # of older settings and checkpoints
@@ -27,11 +32,44 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["", "linear", "cosine", "step", "multi-step", "exponential", "plateau", "one-cycle"]
 
 
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    flags: str = "",
+    metavar: str = "",
+    bare: str | None = None,
+    group: str = "",
+    hyp: str = "",
+    position: bool = False,
+    repeats: bool = False,
+    on_resume: bool = False,
+) -> Any:
+    """Declare a setting, or a group of settings, beside its type.
+
+    Args:
+        default: its value if nothing is given; of a group, the group with its defaults.
+        meaning: one phrase for help texts and the reference, starting small, without a full stop; the title of a group.
+        flags: every spelling on the command line, the one for messages first; empty: made from the name.
+        metavar: placeholder of the value in help texts; empty: made from the type.
+        bare: value of a flag that stands alone; None: it needs a value.
+        group: title in help texts; empty: that of the nested group, or "the run".
+        hyp: keys of published hyper-parameter files that set it.
+        position: may be given without a flag, in the order of the class.
+        repeats: a flag that is given again adds to a list instead of replacing it.
+        on_resume: may be changed when a stopped run goes on.
+    """
+    words = {"flags": flags, "metavar": metavar, "group": group, "hyp": hyp}
+    switches = {"position": position, "repeats": repeats, "on_resume": on_resume}
+    extra: dict[str, Any] = {name: value for name, value in (words | switches).items() if value}
+    return Field(default, description=meaning, json_schema_extra=extra if bare is None else extra | {"bare": bare})
+
+
 def as_numbers(value: Any) -> Any:
     """Read `10`, `"0,1,2"` and `["0", "1,2"]` as lists, as flags and yaml files write them."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return (value,)
     words = [value] if isinstance(value, str) else value
     if isinstance(words, list | tuple) and any(isinstance(word, str) for word in words):
@@ -40,7 +78,8 @@ def as_numbers(value: Any) -> Any:
 
 
 Numbers = Annotated[tuple[int, ...], BeforeValidator(as_numbers)]
-Milestones = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_numbers)]
+Sides = Annotated[tuple[Count, ...], BeforeValidator(as_numbers)]
+Milestones = Annotated[tuple[Count, ...], BeforeValidator(as_numbers)]
 
 
 def _paths(value: Any) -> Any:
@@ -50,6 +89,14 @@ def _paths(value: Any) -> Any:
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+
+
+def _names(value: Any) -> Any:
+    """Read `a`, `"a, b"` and `["a", "b"]` as lists of names."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
 def _train_batch(value: int) -> int:
@@ -69,68 +116,121 @@ class Frozen(BaseModel):
     )
 
 
-CHANGED_ON_RESUME = ("workers", "device", "nproc", "epochs")  # all that may differ from the settings of a stopped run
-
-
 class OptimConfig(Frozen):
     """Optimizer, learning rate, averaging."""
 
-    optimizer: Literal["SGD", "Adam", "AdamW"] = "SGD"
-    lr0: Positive = 0.01  # initial learning rate
-    lrf: Positive = 0.01  # final rate as a fraction of lr0
-    cos_lr: bool = False  # cosine instead of linear decay
-    schedule: Schedule = ""  # how the rate falls; empty: as cos_lr and the release say
-    milestones: Milestones = ()  # multi-step: the rate falls where these epochs begin, counted from 0
-    step_epochs: Annotated[int, Field(ge=1)] = 30  # step: the rate falls every so many epochs
-    gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # factor of a fall; 0: 0.1, exponential: what ends at lrf
-    plateau_patience: Annotated[int, Field(ge=0)] = 10  # plateau: validations without a better fitness before a fall
-    one_cycle_start: Annotated[float, Field(gt=0.0, le=1.0)] = 0.04  # one-cycle: first rate as a fraction of lr0
-    one_cycle_rise: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3  # one-cycle: share of the run in which the rate rises
-    momentum: Fraction = 0.937  # SGD momentum, Adam beta1
-    weight_decay: NotNegative = 0.0005  # at the nominal batch size; scaled to the real one
-    release: Release | Literal["centernet"] = ""  # whose schedule; empty: v7.0
-    warmup_epochs: NotNegative = 3.0  # release v3: 0 is no warm-up, anything else the first epoch
-    warmup_momentum: Fraction = 0.8  # one-cycle: where the rate is highest
-    warmup_bias_lr: NotNegative = 0.1
-    nominal_batch_size: Annotated[int, Field(ge=1)] = 64  # gradients are accumulated up to this many images
-    clip_norm: NotNegative = 10.0  # largest gradient norm; 0: any
-    ema_decay: Fraction = 0.9999  # decay of the averaged weights after their ramp
-    ema_tau: Positive = 2000.0  # updates over which the decay ramps up
-
-
-def _names(value: Any) -> Any:
-    """Read `a`, `"a, b"` and `["a", "b"]` as lists of names."""
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+    optimizer: Literal["SGD", "Adam", "AdamW"] = setting(
+        "SGD", "optimizer", flags="--optimizer --optim.optimizer", metavar="SGD|Adam|AdamW"
+    )
+    lr0: Positive = setting(0.01, "initial learning rate", hyp="lr0")
+    lrf: Positive = setting(0.01, "final rate as a fraction of lr0", hyp="lrf")
+    cos_lr: bool = setting(False, "cosine instead of linear decay", flags="--cos-lr --optim.cos_lr")
+    schedule: Schedule = setting("", "how the rate falls; empty: as --cos-lr and the release say")
+    milestones: Milestones = setting((), "multi-step: the rate falls where these epochs begin, counted from 0")
+    step_epochs: Count = setting(30, "step: epochs between two falls of the rate")
+    gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(
+        0.0, "factor of a fall; 0: 0.1, or for exponential what ends at lrf"
+    )
+    plateau_patience: CountOrNone = setting(10, "plateau: validations without a better fitness before a fall")
+    one_cycle_start: Annotated[float, Field(gt=0.0, le=1.0)] = setting(
+        0.04, "one-cycle: first rate as a fraction of lr0"
+    )
+    one_cycle_rise: Annotated[float, Field(gt=0.0, lt=1.0)] = setting(
+        0.3, "one-cycle: share of the run in which the rate rises"
+    )
+    momentum: Fraction = setting(0.937, "SGD momentum, Adam beta1", hyp="momentum")
+    weight_decay: NotNegative = setting(
+        0.0005, "weight decay at the nominal batch size; scaled to the real one", hyp="weight_decay"
+    )
+    release: Release | Literal["centernet"] = setting("", "release whose schedule is used; empty: v7.0")
+    warmup_epochs: NotNegative = setting(
+        3.0, "epochs of warm-up; release v3: 0 is none, anything else the first epoch", hyp="warmup_epochs"
+    )
+    warmup_momentum: Fraction = setting(
+        0.8, "momentum where the warm-up begins; one-cycle: where the rate is highest", hyp="warmup_momentum"
+    )
+    warmup_bias_lr: NotNegative = setting(0.1, "learning rate of biases where the warm-up begins", hyp="warmup_bias_lr")
+    nominal_batch_size: Count = setting(64, "gradients are accumulated over this many images")
+    clip_norm: NotNegative = setting(10.0, "largest norm of the gradient; 0: no limit")
+    ema_decay: Fraction = setting(0.9999, "decay of the averaged weights after its ramp")
+    ema_tau: Positive = setting(2000.0, "updates over which that decay ramps up")
 
 
 class TrainingConfig(Frozen):
     """What shapes a training run of any system. Written to the run folder and into each checkpoint."""
 
-    model: str = ""
-    weights: str = ""  # start from this checkpoint; empty: from scratch
-    data: str = ""
-    epochs: Annotated[int, Field(ge=1)] = 100
-    batch_size: TrainBatch = 16  # images a step, over all ranks; -1: as many as fit in memory
-    workers: Annotated[int, Field(ge=0)] = 8  # loader processes, at most the number of cores
-    device: str = ""  # cpu, 0, cuda:1; 0,1: a process for each of these GPUs; empty: the first GPU, else the CPU
-    nproc: Annotated[int, Field(ge=1)] = 1  # processes of this machine that train together
-    sync_bn: bool = False  # batch norms take the images of all processes, not of one alone
-    precision: Precision = "auto"  # auto: bf16 where the hardware has it
-    patience: Annotated[int, Field(ge=0)] = 100  # epochs without a better fitness before the run stops; 0: never
-    nosave: bool = False  # write checkpoints only at the end
-    noval: bool = False  # validate only after the last epoch
-    noplots: bool = False  # draw nothing
-    save_period: Annotated[int, Field(ge=-1)] = -1  # keep epoch<N>.pt every this many epochs; -1: never
-    save_epochs: Milestones = ()  # and after these epochs, counted from 1
-    save_name: Literal["epoch", "epoch_"] = "epoch"  # what stands before the number in the names of those files
-    val_period: Annotated[int, Field(ge=1)] = 1  # validate every this many epochs, and after the last
-    project: str = "runs/train"
-    name: str = "exp"
-    exist_ok: bool = False  # write into an existing run folder instead of counting up
-    callbacks: Names = ()  # mlflow, and callbacks of installed packages by the name of their entry point
-    seed: int = 0
-    compat: Compat = "faithful"
-    optim: OptimConfig = OptimConfig()
+    model: str = setting("", "model to train; empty: as the weights", flags="--model --cfg", metavar="MODEL")
+    weights: str = setting("", "checkpoint to start from; empty: from scratch", metavar="PT")
+    data: str = setting("", "data set", metavar="DATA")
+    epochs: Count = setting(100, "passes over the training images", on_resume=True)
+    batch_size: TrainBatch = setting(
+        16, "images per step, over all processes; -1: as many as fit in memory", flags="--batch-size --batch"
+    )
+    workers: CountOrNone = setting(8, "loader processes, at most one per core", on_resume=True)
+    device: str = setting(
+        "",
+        "cpu, a GPU as 0 or cuda:0, several as 0,1 (one process each); empty: the first GPU, else the CPU",
+        metavar="DEVICE",
+        on_resume=True,
+    )
+    nproc: Count = setting(1, "processes of this machine that train together, as with --device cpu", on_resume=True)
+    sync_bn: bool = setting(False, "batch norms over the images of all processes")
+    precision: Precision = setting("auto", "precision of the network; auto: bf16 where the hardware has it")
+    patience: CountOrNone = setting(100, "epochs without a better fitness before the run stops; 0: never")
+    seed: int = setting(0, "seed of everything random")
+    compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published system")
+    nosave: bool = setting(False, "write checkpoints only at the end", group="output")
+    noval: bool = setting(
+        False, "validate only after the last epoch, and where --patience could end the run", group="output"
+    )
+    noplots: bool = setting(False, "draw nothing", group="output")
+    save_period: Annotated[int, Field(ge=-1)] = setting(
+        -1, "keep a checkpoint every N epochs; -1: never", group="output"
+    )
+    save_epochs: Milestones = setting((), "and after these epochs, counted from 1", group="output")
+    save_name: Literal["epoch", "epoch_"] = setting(
+        "epoch", "file name prefix of those checkpoints", group="output", metavar="TEXT"
+    )
+    val_period: Count = setting(1, "validate every N epochs, and after the last", group="output")
+    project: str = setting("runs/train", "folder of runs", metavar="DIR", group="output")
+    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME", group="output")
+    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    callbacks: Names = setting(
+        (),
+        "mlflow, and callbacks of installed packages by the name of their entry point",
+        metavar="NAME",
+        group="output",
+    )
+    optim: OptimConfig = setting(OptimConfig(), "optimizer")
+
+
+class Files(Frozen):
+    """Files that hold settings of a verb; flags are stronger than they are."""
+
+    config: str = setting("", "yaml of settings of this verb", metavar="YAML", group="files of settings")
+
+
+class TrainingFiles(Files):
+    """Files that hold the settings of a training run."""
+
+    config: str = setting(
+        "", "yaml of settings, a run folder or the name of a preset", metavar="YAML", group="files of settings"
+    )
+    resume: str | None = setting(
+        None,
+        "go on with a stopped run: its last.pt or folder; alone: the newest run",
+        metavar="PT",
+        bare="",
+        group="files of settings",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb of one system."""
+
+    settings: type[Frozen]
+    call: Callable[..., Any]  # call(settings, files), with the settings loaded
+    about: str  # what it does, for its help page
+    files: type[Files] | None = Files  # kinds of settings files it reads; None: none
+    load: Callable[[Any, Any], Any] | None = None  # load(given, files) -> settings, where files are more than --config

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from boxwright.errors import UserError
-from boxwright.settings.yaml_file import Setting, read_yaml_settings
+from boxwright.settings.load import Setting, read_yaml_settings
 
 KEYS = {
     "train_path": "images to train on: folders or lists with labels beside, a VOC root or a list of it, a COCO json",

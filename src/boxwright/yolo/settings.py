@@ -3,8 +3,6 @@
 Defaults are those of the published 6.x system (hyp.scratch-low).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
@@ -12,19 +10,26 @@ from pydantic import BeforeValidator, Field
 
 from boxwright.settings.base import (
     Compat,
+    Count,
+    CountOrNone,
+    Files,
     Fraction,
     Frozen,
     NotNegative,
     Numbers,
+    OptimConfig,
     Paths,
     Positive,
     Release,
+    Sides,
+    TrainBatch,
     TrainingConfig,
+    TrainingFiles,
     as_numbers,
+    setting,
 )
 
 ExportKind = Literal["onnx", "torchscript", "openvino"]
-
 
 FREEZE_WORDS = ("backbone", "all-but-predictors")
 
@@ -65,140 +70,384 @@ Anchors = Annotated[int | tuple[tuple[float, ...], ...], BeforeValidator(_anchor
 class AugmentConfig(Frozen):
     """Random changes of training images."""
 
-    hsv_h: Fraction = 0.015  # hue gain: multiplier in 1 +- hsv_h
-    hsv_s: Fraction = 0.7  # saturation gain
-    hsv_v: Fraction = 0.4  # value gain
-    degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # rotation in +- degrees
-    translate: Fraction = 0.1  # shift in +- this fraction of the image side
-    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5  # zoom in 1 +- scale
-    shear: Annotated[float, Field(ge=0.0, lt=90.0)] = 0.0  # shear in +- degrees
-    perspective: Annotated[float, Field(ge=0.0, le=0.001)] = 0.0  # perspective in +- this, per pixel
-    flipud: Fraction = 0.0  # probability of an up-down flip
-    fliplr: Fraction = 0.5  # probability of a left-right flip
-    mosaic: Fraction = 1.0  # probability that a sample is a mosaic
-    mosaic9: Fraction = 0.0  # share of the mosaics that are made of nine images instead of four
-    mixup: Fraction = 0.0  # probability that a mosaic is blended with a second one
-    copy_paste: Fraction = 0.0  # share of the polygon objects that are pasted mirrored
-    release: Release = ""  # release whose warp is taken, and its rule for the boxes that are kept; empty: v7.0
+    hsv_h: Fraction = setting(0.015, "hue gain: the hue is multiplied by 1 +- this", hyp="hsv_h")
+    hsv_s: Fraction = setting(0.7, "saturation gain", hyp="hsv_s")
+    hsv_v: Fraction = setting(0.4, "value gain", hyp="hsv_v")
+    degrees: Annotated[float, Field(ge=0.0, le=180.0)] = setting(0.0, "rotation in +- degrees", hyp="degrees")
+    translate: Fraction = setting(0.1, "shift in +- fraction of the image side", hyp="translate")
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(0.5, "zoom in 1 +- scale", hyp="scale")
+    shear: Annotated[float, Field(ge=0.0, lt=90.0)] = setting(0.0, "shear in +- degrees", hyp="shear")
+    perspective: Annotated[float, Field(ge=0.0, le=0.001)] = setting(
+        0.0, "perspective in +- this, per pixel", hyp="perspective"
+    )
+    flipud: Fraction = setting(0.0, "probability of an up-down flip", hyp="flipud")
+    fliplr: Fraction = setting(0.5, "probability of a left-right flip", hyp="fliplr")
+    mosaic: Fraction = setting(1.0, "probability of a mosaic", hyp="mosaic")
+    mosaic9: Fraction = setting(0.0, "share of the mosaics that are made of nine images, not four", hyp="mosaic9")
+    mixup: Fraction = setting(0.0, "probability that a mosaic is blended with another", hyp="mixup")
+    copy_paste: Fraction = setting(0.0, "share of polygon objects pasted mirrored", hyp="copy_paste")
+    release: Release = setting("", "release whose warp and box filter are taken; empty: v7.0")
 
 
 class LossConfig(Frozen):
     """Gains and options of the detection loss."""
 
-    recipe: Release = ""  # release whose loss is taken; empty: as --release says, else that of the model
-    box: NotNegative = 0.05  # gain of the box term
-    cls: NotNegative = 0.5  # gain of the class term, before scaling by classes and layers
-    obj: NotNegative = 1.0  # gain of the objectness term, before scaling by image size and layers
-    cls_pw: Positive = 1.0  # weight of positives in the class BCE
-    obj_pw: Positive = 1.0  # weight of positives in the objectness BCE
-    anchor_t: Annotated[float, Field(gt=1.0)] = 4.0  # largest side ratio of label to anchor that still matches
-    iou_t: Fraction = 0.2  # recipe v3: overlap of sides of label and anchor above which they match
-    iou_kind: Literal["", "iou", "giou", "diou", "ciou"] = ""  # overlap measure of the box term; empty: as published
-    fl_gamma: NotNegative = 0.0  # focal loss gamma; 0 is plain BCE
-    label_smoothing: Fraction = 0.0  # targets become 1 - eps/2 and eps/2
-    autobalance: bool = False  # let the weights of the levels follow their losses
-    gr: Fraction = 1.0  # objectness target is (1 - gr) + gr * IoU
-    sort_obj_iou: bool = False  # of several labels in one cell the best overlap wins instead of the last
+    recipe: Release = setting("", "release whose loss is taken; empty: as --release, else that of the model")
+    box: NotNegative = setting(0.05, "gain of the box term", hyp="box giou")  # giou: in files up to v3.0
+    cls: NotNegative = setting(0.5, "gain of the class term, before scaling by classes and layers", hyp="cls")
+    cls_pw: Positive = setting(1.0, "weight of positives in the class term", hyp="cls_pw")
+    obj: NotNegative = setting(1.0, "gain of the objectness term, before scaling by size and layers", hyp="obj")
+    obj_pw: Positive = setting(1.0, "weight of positives in the objectness term", hyp="obj_pw")
+    anchor_t: Annotated[float, Field(gt=1.0)] = setting(
+        4.0, "largest side ratio of label and anchor that matches", hyp="anchor_t"
+    )
+    # iou_t stands in every published file; only YOLOv3-SPP reads it.
+    iou_t: Fraction = setting(0.2, "recipe v3: overlap of label and anchor sides above which they match", hyp="iou_t")
+    iou_kind: Literal["", "iou", "giou", "diou", "ciou"] = setting("", "overlap in the box term; empty: as published")
+    fl_gamma: NotNegative = setting(0.0, "focal loss gamma; 0: plain cross-entropy", hyp="fl_gamma")
+    label_smoothing: Fraction = setting(
+        0.0,
+        "class targets become 1 - this / 2 and this / 2",
+        flags="--label-smoothing --loss.label_smoothing",
+        hyp="label_smoothing",
+    )
+    autobalance: bool = setting(False, "let the weights of the levels follow their losses")
+    gr: Fraction = setting(1.0, "share of the overlap in the objectness target")
+    sort_obj_iou: bool = setting(False, "in one cell the label with the best overlap wins, not the last label")
 
 
 class RunConfig(TrainingConfig):
-    """Settings of a YOLO training run.
+    """Settings of a YOLO training run."""
 
-    model: yolov5n ... yolov5x6, or a model yaml; empty: what the weights were trained as.
-    data: data yaml, VOC root, or COCO json.
-    """
-
+    model: str = setting(
+        "",
+        "published name (yolov5n, yolov5s@v3.0, yolov3-spp, ...), model yaml or Darknet cfg; empty: as the weights",
+        flags="--model --cfg",
+        metavar="MODEL",
+    )
     # Without it schedule and warp are those of v7.0 (of YOLOv3-SPP with its loss), so that a command keeps its results.
-    release: Release = ""  # take loss, schedule, warp, NMS and metric of this release; empty: loss and NMS of the model
-    imgsz: Annotated[int, Field(ge=1)] = 640  # network input side; rounded up to a multiple of the largest stride
-    anchors: Anchors = 0  # width, height ... in pixels, a list a level; N: so many a level, found first; 0: the model's
-    noautoanchor: bool = False  # keep the anchors; else badly fitting ones are replaced before training
-    rect: bool = False  # rectangular batches: no mosaic, no shuffle
-    quad: bool = False  # four images become one of twice the side: a batch has a quarter as many
-    image_weights: bool = False  # draw images with replacement, more often where the last validation found less
-    cache: Literal["", "ram", "disk"] = ""  # keep decoded images
-    single_cls: bool = False  # train all classes as one
-    compile: bool = False  # torch.compile the step
-    multi_scale: bool = False  # vary the input side by +-50 %; release v3: from 1 / 1.5 to 1 / 0.667
-    freeze: Freeze = (0,)  # backbone, all-but-predictors; one number N: the first N layers; several: just these
-    conf_thres: Fraction = 0.001  # validation: lowest score
-    iou_thres: Fraction = 0.6  # validation: NMS overlap
-    max_det: Annotated[int, Field(ge=1)] = 300  # validation: most boxes an image
-    augment: AugmentConfig = AugmentConfig()
-    loss: LossConfig = LossConfig()
+    release: Release = setting(
+        "", "take loss, schedule, warp, NMS and metric of this release; empty: loss and NMS of the model"
+    )
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA")
+    imgsz: Count = setting(
+        640, "network input side; rounded up to a multiple of the largest stride", flags="--imgsz --img --img-size"
+    )
+    compile: bool = setting(False, "compile the training step with torch.compile")
+    freeze: Freeze = setting(
+        (0,), "backbone, all-but-predictors, none; one number N: the first N layers; several: just these"
+    )
+    cache: Literal["", "ram", "disk"] = setting(
+        "", "keep decoded images in memory or on disk", bare="ram", group="data"
+    )
+    anchors: Anchors = setting(
+        0,
+        "find this many anchors per level before training; 0: those of the model, if they fit",
+        hyp="anchors",
+        group="data",
+    )
+    noautoanchor: bool = setting(False, "keep the anchors even if they do not fit", group="data")
+    rect: bool = setting(False, "rectangular batches: no mosaic, no shuffle", group="data")
+    quad: bool = setting(False, "four images become one of twice the side", group="data")
+    image_weights: bool = setting(False, "draw images of classes with a low mAP more often", group="data")
+    single_cls: bool = setting(False, "train all classes as one", group="data")
+    multi_scale: bool = setting(
+        False, "vary the input side by +-50 % (release v3: from 1/1.5 to 1/0.667)", group="data"
+    )
+    conf_thres: Fraction = setting(0.001, "validation: lowest score", flags="--conf-thres --conf", group="output")
+    iou_thres: Fraction = setting(0.6, "validation: NMS overlap", flags="--iou-thres --iou", group="output")
+    max_det: Count = setting(300, "validation: most boxes per image", group="output")
+    augment: AugmentConfig = setting(AugmentConfig(), "augmentation")
+    loss: LossConfig = setting(LossConfig(), "loss")
+
+
+class RunFiles(TrainingFiles):
+    """Files that hold settings of a YOLO training run, weakest first: hyp, config or run."""
+
+    hyp: str = setting(
+        "", "preset (scratch-low, VOC, ...) or hyper-parameter yaml", metavar="HYP", group="files of settings"
+    )
+    run: str = setting("", "run yaml: data, model and folders in one file", metavar="YAML", group="files of settings")
+
+
+class EvolveFiles(Files):
+    """Files that hold settings of a search, weakest first."""
+
+    hyp: str = setting("", "preset or hyper-parameter yaml to begin with", metavar="HYP", group="files of settings")
+    config: str = setting("", "yaml of settings, or a run folder", metavar="YAML", group="files of settings")
+
+
+class PredictFiles(Files):
+    """Files that hold settings of a prediction."""
+
+    run: str = setting(
+        "", "run yaml: weights, source and output in one file", metavar="YAML", group="files of settings"
+    )
+
+
+_DEVICE = "cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU"
+_HALF = "half precision: bf16 on the CPU, fp16 on a GPU"
+_AUGMENT = "test-time augmentation: three sizes, one of them mirrored"
+_RESULTS = "a file of results"
 
 
 class ValConfig(Frozen):
     """Settings of `boxwright val`."""
 
-    weights: Paths = ()  # checkpoint or exported file to measure; several run as one network
-    release: Release = ""  # take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's
-    data: str = ""
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    imgsz: Annotated[int, Field(ge=1)] = 640
-    conf_thres: Fraction = 0.001
-    iou_thres: Fraction = 0.6
-    max_det: Annotated[int, Field(ge=1)] = 300
-    task: Literal["train", "val", "test", "speed"] = "val"
-    device: str = ""
-    workers: Annotated[int, Field(ge=0)] = 8
-    single_cls: bool = False
-    verbose: bool = False  # one line a class
-    save_txt: bool = False
-    save_hybrid: bool = False  # label files that hold the labels and what was found besides; metrics stay the same
-    save_conf: bool = False
-    save_json: bool = False
-    half: bool = False  # run the network in bf16 (CPU) or fp16 (GPU)
-    augment: bool = False  # test-time augmentation: three sizes, one of them mirrored
-    noplots: bool = False
-    compat: Compat = "faithful"
-    project: str = "runs/val"
-    name: str = "exp"
-    exist_ok: bool = False
+    weights: Paths = setting((), "checkpoint or exported file to measure; several run as one network", metavar="PT")
+    release: Release = setting(
+        "", "take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's"
+    )
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA")
+    task: Literal["train", "val", "test", "speed"] = setting("val", "split to measure on; speed: time only")
+    batch_size: Count = setting(32, "images per batch", flags="--batch-size --batch")
+    imgsz: Count = setting(640, "network input side in pixels", flags="--imgsz --img --img-size")
+    conf_thres: Fraction = setting(0.001, "lowest score", flags="--conf-thres --conf")
+    iou_thres: Fraction = setting(0.6, "NMS overlap", flags="--iou-thres --iou")
+    max_det: Count = setting(300, "most boxes per image")
+    single_cls: bool = setting(False, "treat all classes as one")
+    device: str = setting("", _DEVICE, metavar="DEVICE")
+    workers: CountOrNone = setting(8, "loader processes, at most one per core")
+    half: bool = setting(False, _HALF)
+    augment: bool = setting(False, _AUGMENT)
+    compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published metric")
+    verbose: bool = setting(False, "print one line per class", group="output")
+    save_txt: bool = setting(False, "write boxes as label files", group="output")
+    save_hybrid: bool = setting(
+        False, "write label files with the labels and the boxes that match none of them", group="output"
+    )
+    save_conf: bool = setting(False, "write scores into label files", group="output")
+    save_json: bool = setting(False, "write boxes as COCO json", group="output")
+    noplots: bool = setting(False, "draw nothing", group="output")
+    project: str = setting("runs/val", "folder of runs", metavar="DIR", group="output")
+    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME", group="output")
+    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    json_file: str = setting(
+        "", "COCO results to measure, without a network", flags="--json", metavar="JSON", group=_RESULTS
+    )
+    annotations: str = setting("", "COCO ground truth of these results", metavar="JSON", group=_RESULTS)
+    iou_type: Literal["bbox", "segm", "keypoints"] = setting("bbox", "kind of overlap that is measured", group=_RESULTS)
 
 
 class PredictConfig(Frozen):
     """Settings of `boxwright predict`."""
 
-    weights: Paths = ()  # checkpoint or exported file to run; several run as one network
-    source: str = ""  # image, folder, glob, list file, video, or a camera number
-    release: Release = ""  # take letterbox and NMS of this release; empty: of the model's
-    imgsz: Annotated[int, Field(ge=1)] = 640
-    conf_thres: Fraction = 0.25
-    iou_thres: Fraction = 0.45
-    max_det: Annotated[int, Field(ge=1)] = 1000
-    device: str = ""
-    classes: Numbers | None = None  # keep only these class indices
-    agnostic_nms: bool = False
-    save_txt: bool = False
-    save_conf: bool = False
-    save_crop: bool = False
-    save_json: bool = False
-    nosave: bool = False  # write no annotated images
-    line_thickness: Annotated[int, Field(ge=1)] = 3
-    hide_labels: bool = False
-    hide_conf: bool = False
-    half: bool = False
-    augment: bool = False  # test-time augmentation: three sizes, one of them mirrored
-    classifier: str = ""  # second stage on crops: a torchvision classifier; boxes that it takes for another class go
-    classifier_weights: str = ""  # its state dict
-    vid_stride: Annotated[int, Field(ge=1)] = 1  # take every n-th frame
-    project: str = "runs/predict"
-    name: str = "exp"
-    exist_ok: bool = False
+    weights: Paths = setting((), "checkpoint or exported file to run; several run as one network", metavar="PT")
+    source: str = setting("", "image, folder, glob, list file, video or camera number", metavar="SOURCE")
+    release: Release = setting("", "take letterbox and NMS of this release; empty: of the model's")
+    imgsz: Count = setting(640, "network input side in pixels", flags="--imgsz --img --img-size")
+    conf_thres: Fraction = setting(0.25, "lowest score", flags="--conf-thres --conf")
+    iou_thres: Fraction = setting(0.45, "NMS overlap", flags="--iou-thres --iou")
+    max_det: Count = setting(1000, "most boxes per image")
+    classes: Numbers | None = setting(None, "keep only these class numbers; empty: all")
+    agnostic_nms: bool = setting(False, "let boxes of different classes suppress each other")
+    device: str = setting("", _DEVICE, metavar="DEVICE")
+    half: bool = setting(False, _HALF)
+    augment: bool = setting(False, _AUGMENT)
+    classifier: str = setting(
+        "", "second stage: drop boxes that this torchvision classifier takes for another class", metavar="NAME"
+    )
+    classifier_weights: str = setting("", "state dict of the classifier, of the same classes", metavar="FILE")
+    vid_stride: Count = setting(1, "take every N-th frame of a video")
+    nosave: bool = setting(False, "write no annotated images", group="output")
+    save_txt: bool = setting(False, "write boxes as label files", group="output")
+    save_conf: bool = setting(False, "write scores into label files", group="output")
+    save_crop: bool = setting(False, "write each box as an image", group="output")
+    save_json: bool = setting(False, "write boxes as json", group="output")
+    line_thickness: Count = setting(3, "line width of drawn boxes in pixels", group="output")
+    hide_labels: bool = setting(False, "draw boxes without names", group="output")
+    hide_conf: bool = setting(False, "draw names without scores", group="output")
+    project: str = setting("runs/predict", "folder of runs", metavar="DIR", group="output")
+    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME", group="output")
+    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
 
 
 class ExportConfig(Frozen):
     """Settings of `boxwright export`."""
 
-    weights: str = ""
-    include: tuple[ExportKind, ...] = ("onnx",)
-    imgsz: Annotated[Numbers, Field(min_length=1)] = (640,)  # one side, or height and width
-    static: bool = False  # the file takes images of that size only; else of any size
-    half: bool = False
-    int8: bool = False
-    source: str = ""  # images to check the files with, and to measure for int8
-    nms: bool = False  # NMS in the file, at these thresholds
-    conf_thres: Fraction = 0.25
-    iou_thres: Fraction = 0.45
-    max_det: Annotated[int, Field(ge=1)] = 1000
+    weights: str = setting("", "checkpoint to export", metavar="PT")
+    include: tuple[ExportKind, ...] = setting(("onnx",), "kinds of files to write: onnx, torchscript, openvino")
+    imgsz: Annotated[Numbers, Field(min_length=1)] = setting(
+        (640,), "input side, or height and width, in pixels", flags="--imgsz --img --img-size"
+    )
+    static: bool = setting(False, "take images of that size only")
+    half: bool = setting(False, "half precision")
+    int8: bool = setting(False, "8-bit convolutions, calibrated on --source (ONNX, OpenVINO)")
+    source: str = setting(
+        "", "images to check the files with and to calibrate --int8 on; empty: synthetic images", metavar="SOURCE"
+    )
+    nms: bool = setting(False, "put NMS into the file (ONNX, OpenVINO)")
+    conf_thres: Fraction = setting(0.25, "lowest score of that NMS", flags="--conf-thres --conf")
+    iou_thres: Fraction = setting(0.45, "overlap of that NMS", flags="--iou-thres --iou")
+    max_det: Count = setting(1000, "most boxes of a class in an image")
+
+
+_SEARCH = "the search"
+# Workers of one study may differ in these: where files lie and what computes. All others are the study's own.
+OF_A_WORKER = (
+    *("project", "name", "exist_ok", "study", "generations"),
+    *("data", "weights", "workers", "device", "nproc", "cache"),
+)
+OF_THE_SEARCH = ("generations", "study", "sampler", "parents", "space", "prune")  # a trial has no such settings
+
+
+class EvolveConfig(RunConfig):
+    """Settings of a hyper-parameter search. As published, a trial is validated at its end and draws nothing."""
+
+    generations: Count = setting(300, "finished trials at which the search ends", group=_SEARCH)
+    study: str = setting(
+        "",
+        "join, continue or begin this study: NAME below --project, or a database URL; empty: a new one",
+        metavar="NAME",
+        group=_SEARCH,
+    )
+    sampler: Literal["published", "tpe", "cmaes"] = setting(
+        "published", "how the next hyper-parameters are chosen; published: mutated children of the best", group=_SEARCH
+    )
+    parents: Literal["single", "weighted"] = setting(
+        "single", "published sampler: one of the best by weight, or their weighted mean", group=_SEARCH
+    )
+    space: str = setting(
+        "", "yaml: settings path to [gain, low, high]; empty: as published", metavar="YAML", group=_SEARCH
+    )
+    prune: Literal["", "median", "percentile"] = setting(
+        "", "end hopeless trials early: below the median, or the best quarter", bare="median", group=_SEARCH
+    )
+    noval: bool = setting(True, "validate trials only after their last epoch", group="output")
+    noplots: bool = setting(True, "draw nothing in the folders of trials", group="output")
+    nosave: bool = setting(True, "keep the weights of the best trial only", group="output")
+    project: str = setting("runs/evolve", "folder of searches", metavar="DIR", group="output")
+
+    @property
+    def validates(self) -> bool:
+        """Trials are validated after every epoch: as asked for, or because something looks at the result."""
+        asked = "noval" in self.model_fields_set
+        needed = bool(self.prune) or self.image_weights or self.optim.schedule == "plateau"
+        return not self.noval or (needed and not asked)
+
+
+class AnchorsConfig(Frozen):
+    """Settings of `boxwright anchors`."""
+
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True)
+    num_anchors: Annotated[int, Field(ge=1, le=100)] | None = setting(
+        None, "anchors of all levels together; empty: as the model has, or 9", flags="--n"
+    )
+    # Above these limits there are no images and no boxes.
+    imgsz: Annotated[int, Field(ge=1, le=65536)] = setting(
+        640, "training size in pixels", flags="--imgsz --img --img-size"
+    )
+    anchor_t: Annotated[float, Field(gt=1.0, le=1000.0)] = setting(
+        4.0, "largest side ratio of box and anchor that matches", flags="--thr"
+    )
+    generations: CountOrNone = setting(1000, "genetic steps after k-means", flags="--gen")
+    seed: int = setting(0, "seed of the search")
+    model: str = setting(
+        "",
+        "compare with the anchors of this name, yaml, cfg or checkpoint; empty: the published ones",
+        flags="--model --cfg --weights",
+        metavar="MODEL",
+    )
+    project: str = setting("runs/anchors", "folder of runs", metavar="DIR")
+    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME")
+    exist_ok: bool = setting(False, "write into an existing run folder")
+    noplots: bool = setting(False, "draw nothing")
+
+
+class BenchConfig(Frozen):
+    """Settings of `boxwright bench op`."""
+
+    op: tuple[str, ...] = setting(
+        (), 'module of torch.nn or of ours, as "Conv2d(64, 128, 3)"; may be repeated', metavar="MODULE", repeats=True
+    )
+    model: str = setting("", "model or checkpoint to measure", flags="--model --cfg --weights", metavar="MODEL")
+    shape: Sides = setting((1, 3, 640, 640), "sides of the input")
+    repeats: Count = setting(10, "timed passes")
+    device: str = setting("", _DEVICE, metavar="DEVICE")
+
+
+class CheckConfig(Frozen):
+    """Settings of `boxwright check`."""
+
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True)
+    plots: str = setting("", "draw classes, positions and sizes of the boxes into this folder", metavar="DIR")
+
+
+class DemoConfig(Frozen):
+    """Settings of `boxwright demo`."""
+
+    task: Literal["detect2d"] = setting("detect2d", "detect2d: yolov5n on images of a street")
+    project: str = setting("runs/demo", "folder of demo runs", metavar="DIR")
+    epochs: Count | None = setting(None, "passes over the training images; empty: as fits into five minutes")
+    seed: int = setting(0, "seed of everything random")
+    device: str = setting("", _DEVICE, metavar="DEVICE")
+
+
+_SCHEDULE = "the schedule of a run"
+_RUN = "settings of that run, as of train"
+
+
+class InfoConfig(Frozen):
+    """Settings of `boxwright info`: a model, or the schedule of a training run."""
+
+    model: str = setting(
+        "",
+        "published name, model yaml, Darknet cfg, or a checkpoint",
+        flags="--model --cfg",
+        metavar="MODEL",
+        position=True,
+    )
+    weights: str = setting("", "checkpoint; with a model: put into that model", metavar="PT")
+    num_classes: Count | None = setting(None, "number of classes of a model that is built", flags="--nc")
+    imgsz: Annotated[Sides, Field(min_length=1, max_length=2)] = setting(
+        (640,), "side, or height and width, of the image whose cost is counted", flags="--imgsz --img --img-size"
+    )
+    verbose: bool = setting(False, "print one line per parameter, with mean and standard deviation")
+    find: str = setting("", "list the modules of this class or name, as *Conv*", metavar="PATTERN")
+    schedule: str = setting(
+        "",
+        "draw rates and momentum of a training run into this file",
+        metavar="PNG",
+        bare="schedule.png",
+        group=_SCHEDULE,
+    )
+    images: Count | None = setting(None, "training images; empty: as --data has", group=_SCHEDULE)
+    hyp: str = setting("", "preset or hyper-parameter yaml, as of train", metavar="HYP", group=_SCHEDULE)
+    config: str = setting("", "yaml of settings, or a run folder, as of train", metavar="YAML", group=_SCHEDULE)
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", group=_RUN)
+    epochs: Count = setting(100, "passes over the training images", group=_RUN)
+    batch_size: TrainBatch = setting(16, "images per step", flags="--batch-size --batch", group=_RUN)
+    optim: OptimConfig = setting(OptimConfig(), _RUN)
+
+
+class WeightsConfig(Frozen):
+    """Settings of `boxwright convert weights`."""
+
+    source: str = setting(
+        "", "published .pt, Boxwright .pt, .safetensors or Darknet .weights", metavar="IN", position=True
+    )
+    target: str = setting("", "file to write: .pt, .safetensors or .weights (Darknet)", metavar="OUT", position=True)
+    model: str = setting("", "cfg or name that a Darknet IN belongs to", flags="--cfg --model", metavar="CFG")
+    stem: Literal["", "conv6"] = setting("", "conv6: the Focus of early releases as a 6x6 convolution")
+
+
+class ConvertDataConfig(Frozen):
+    """Settings of `boxwright convert data`."""
+
+    source: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="IN", position=True)
+    target: str = setting("", "a new folder", metavar="OUT", position=True)
+    to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write")
+    copy_images: bool = setting(False, "copy images; otherwise they are linked", flags="--copy")
+    compat: Compat = setting("faithful", "keep or mend known defects of reading labels")
+
+
+class SplitConfig(Frozen):
+    """Settings of `boxwright convert split`."""
+
+    source: str = setting("", "data yaml, or folder of images with YOLO labels", metavar="IN", position=True)
+    target: str = setting("", "a new folder; empty: IN_split", metavar="OUT", position=True)
+    shares: Annotated[tuple[float, ...], BeforeValidator(as_numbers)] = setting(
+        (0.9, 0.1, 0.0), "shares of train, val and test; each class is divided by them", metavar="SHARE"
+    )
+    seed: int = setting(0, "seed of the draw")
+    compat: Compat = setting("faithful", "keep or mend known defects of reading labels")

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.centerfusion.settings import MODEL, FusionConfig, find_preset, names_fusion
+from boxwright.centerfusion import system
+from boxwright.centerfusion.settings import MODEL, FusionConfig, find_preset
 from boxwright.centerfusion.verbs.train import with_milestones
-from boxwright.cli.fusion_flags import asks_for_fusion
+from boxwright.cli.parser import Parser
 from boxwright.errors import UserError
 from boxwright.settings.load import dump_yaml, load
+from boxwright.systems import NAMED_BY, choose
+from boxwright.yolo import system as yolo_system
 
 PRESETS = sorted(
     file.name.removesuffix(".yaml") for file in (resources.files("boxwright.centerfusion") / "presets").iterdir()
@@ -64,16 +67,28 @@ def test_what_chooses_the_system(tmp_path: Path) -> None:
     (run / "config.yaml").write_text(dump_yaml(FusionConfig()), encoding="utf-8")
     yolo = tmp_path / "yolo.yaml"
     yolo.write_text("model: yolov5n\n")
-    assert names_fusion(MODEL)
-    assert not names_fusion("yolov5n", "centerfusion")
-    assert names_fusion("", "centerfusion")
-    assert names_fusion("", str(run))
-    assert not names_fusion("", str(yolo))
-    assert not names_fusion("", str(tmp_path / "nowhere.yaml"))
+    for named in ([("model", MODEL)], [("config", "centerfusion")], [("config", str(run))]):
+        assert choose("train", named) is system
+    root = tmp_path / "root" / "v1.0-mini"
+    root.mkdir(parents=True)
+    (root / "sample.json").write_text("[]")
+    assert choose("check", [("data", str(root.parent))]) is system
+    for named in (
+        [("model", "yolov5n"), ("config", "centerfusion")],
+        [("config", str(yolo))],
+        [("config", str(tmp_path / "nowhere.yaml"))],
+        [("data", str(tmp_path))],
+        [],
+    ):
+        assert choose("train", named) is not system
     for words in (["--model", MODEL], [f"--cfg={MODEL}"], ["--epochs", "3", "--config", str(run)]):
-        assert asks_for_fusion(words)
+        assert choose("train", words_of(words)) is system
     for words in ([], ["--model", "yolov5n", "--config", "centerfusion"], ["--name", MODEL], ["--config"]):
-        assert not asks_for_fusion(words)
+        assert choose("train", words_of(words)) is not system
+
+
+def words_of(argv: list[str]) -> list[tuple[str, str]]:
+    return Parser("train", yolo_system.VERBS["train"], {}).named(argv, NAMED_BY)
 
 
 @pytest.mark.parametrize(

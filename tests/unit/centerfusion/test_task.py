@@ -17,7 +17,8 @@ from boxwright.centerfusion.task import Fusion3d, frustum_options, loss_weights,
 from boxwright.centerfusion.verbs.train import spec_of
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.settings.load import load, setting_names
+from boxwright.settings.flags import setting_names
+from boxwright.settings.load import load
 from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
 
 OTHER_VALUES: dict[str, Any] = {

@@ -103,9 +103,9 @@ def test_mistakes() -> None:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["yolov5n", "--cfg", "yolov5s"], "two models are named"),
-        (["yolov5n", "--nc", "0"], "at least one class"),
-        (["yolov5n", "--imgsz", "1", "2", "3"], "height and width"),
+        (["yolov5n", "--cfg", "yolov5s"], "two values are named for MODEL: yolov5n and --model yolov5s"),
+        (["yolov5n", "--nc", "0"], "num_classes (--nc): should be greater than or equal to 1, got '0'"),
+        (["yolov5n", "--imgsz", "1", "2", "3"], "imgsz (--imgsz): should have at most 2 items"),
     ],
 )
 def test_mistakes_in_the_flags(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

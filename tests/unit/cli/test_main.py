@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+import boxwright.cli.main as cli
 from boxwright import __version__
-from boxwright.cli import main as cli
 from boxwright.errors import UserError
 
 
@@ -56,28 +56,28 @@ def test_errors_become_exit_codes(
     code: int,
     says: str,
 ) -> None:
-    def fail(argv: object) -> int:
+    def fail(verb: str, argv: object) -> int:
         raise error
 
-    monkeypatch.setattr("boxwright.cli.info.run", fail)
+    monkeypatch.setattr("boxwright.cli.main.run", fail)
     assert cli.main(["info", "yolov5n"]) == code
     assert capsys.readouterr().err == says
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(argv: object) -> int:
+    def fail(verb: str, argv: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("boxwright.cli.info.run", fail)
+    monkeypatch.setattr("boxwright.cli.main.run", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["info", "yolov5n"])
 
 
 def test_an_exit_of_the_engine_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(argv: object) -> int:
+    def stop(verb: str, argv: object) -> int:
         sys.exit(143)
 
-    monkeypatch.setattr("boxwright.cli.info.run", stop)
+    monkeypatch.setattr("boxwright.cli.main.run", stop)
     with pytest.raises(SystemExit) as caught:
         cli.main(["info", "yolov5n"])
     assert caught.value.code == 143

@@ -10,6 +10,7 @@ import pytest
 
 import boxwright as bw
 from boxwright.cli.main import main
+from boxwright.systems import training_of
 from boxwright.yolo.settings import PredictConfig, RunConfig, ValConfig
 
 
@@ -20,19 +21,20 @@ class Recorder:
         self.result = result
         self.calls: list[tuple[Any, ...]] = []
 
-    def __call__(self, *args: Any) -> Any:
-        self.calls.append(args)
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        self.calls.append((*args, *named.values()))
         return self.result
 
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     found = SimpleNamespace()
-    for name in ("train.train", "train.resume", "val.val", "predict.predict", "evolve.evolve"):
-        verb, function = name.split(".")
+    for name in ("train", "val", "predict", "evolve"):
         recorder = Recorder(Path("runs/exp"))
-        monkeypatch.setattr(f"boxwright.jobs.{verb}.{function}", recorder)
-        setattr(found, function, recorder)
+        monkeypatch.setattr(f"boxwright.yolo.verbs.{name}.{name}", recorder)
+        setattr(found, name, recorder)
+    found.resume = Recorder(Path("runs/exp"))
+    monkeypatch.setattr("boxwright.engine.run.resume", found.resume)
     found.check = Recorder(1)
     monkeypatch.setattr("boxwright.yolo.verbs.check.check", found.check)
     return found
@@ -40,7 +42,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_train(jobs: SimpleNamespace) -> None:
     assert main(["train", "--data", "a b/d.yaml", "--epochs", "2", "--loss.box", "0.1"]) == 0
-    assert jobs.train.calls == [(RunConfig.model_validate({"data": "a b/d.yaml", "epochs": 2, "loss": {"box": 0.1}}),)]
+    assert jobs.train.calls == [
+        (RunConfig.model_validate({"data": "a b/d.yaml", "epochs": 2, "loss": {"box": 0.1}}), ())
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def test_train(jobs: SimpleNamespace) -> None:
 )
 def test_resume_passes_only_what_was_given(jobs: SimpleNamespace, argv: list[str], call: tuple[object, object]) -> None:
     assert main(["train", *argv]) == 0
-    assert jobs.resume.calls == [call]
+    assert jobs.resume.calls == [(*call, training_of)]
     assert not jobs.train.calls
 
 
@@ -82,7 +86,7 @@ def test_python_does_the_same(jobs: SimpleNamespace) -> None:
     assert not callbacks
     assert (run.data, run.epochs, run.optim.lr0, run.loss.obj) == ("d.yaml", 2, 0.02, 0.7)
     bw.train(resume=True, workers=0)
-    assert jobs.resume.calls == [(None, {"workers": 0}, [])]
+    assert jobs.resume.calls == [(None, {"workers": 0}, training_of, [])]
     bw.val(Path("w.pt"), "d.yaml", imgsz=320)
     assert jobs.val.calls == [(ValConfig(weights="w.pt", data="d.yaml", imgsz=320),)]
     bw.predict("w.pt", "photo.jpg", conf_thres=0.5)
@@ -100,11 +104,11 @@ def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["info", "centerfusion-dla34", "--weights", "w.pt"], "leave out --weights"),
-        (["info", "centerfusion-dla34", "--verbose"], "leave out --verbose"),
+        (["info", "centerfusion-dla34", "--weights", "w.pt"], "--weights belongs to info of yolo"),
+        (["info", "centerfusion-dla34", "--verbose"], "--verbose belongs to info of yolo"),
         (["info", "centerfusion-dla35"], "did you mean centerfusion-dla34"),
         (["info", "centerfusion-dla34", "--imgsz", "100"], "multiples of 32"),
-        (["train", "--model", "centerfusion-dla34", "--resume", "runs/exp"], "boxwright train --resume RUN"),
+        (["train", "--model", "centerfusion-dla34", "--resume", "runs/exp"], "its own settings: leave out --model"),
         (["predict", "--model", "centerfusion-dla34", "--fps", "1e9"], "fps"),
         (["val", "--model", "centerfusion-dla34", "--data", "d"], "either --weights or --json"),
     ],

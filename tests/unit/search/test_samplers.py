@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from boxwright.search.samplers import Parents, SearchSampler, distributions, draw_parent, generation_of, mutate
 from boxwright.search.space import Range
-from boxwright.yolo.evolve_settings import EvolveConfig
+from boxwright.yolo.settings import EvolveConfig
 from boxwright.yolo.verbs.evolve import PUBLISHED, start_values
 
 WIDE = Range(1, -1e9, 1e9)

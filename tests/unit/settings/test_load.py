@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from boxwright.errors import UserError
-from boxwright.settings.load import dump, dump_yaml, load, setting_names
-from boxwright.settings.yaml_file import Setting
+from boxwright.settings.flags import setting_names
+from boxwright.settings.load import Setting, dump, dump_yaml, load
+from boxwright.yolo.hyp import load_run
 from boxwright.yolo.settings import PredictConfig, RunConfig, ValConfig
 
 
@@ -22,7 +23,7 @@ def write(path: Path, text: str) -> str:
 
 def mistakes(*args: object, **kwargs: str) -> str:
     with pytest.raises(UserError) as caught:
-        load(RunConfig, *args, **kwargs)  # type: ignore[arg-type]
+        load_run(RunConfig, *args, **kwargs)  # type: ignore[arg-type]
     return str(caught.value)
 
 
@@ -33,7 +34,7 @@ def test_nothing_given_is_the_schema() -> None:
 def test_flags_beat_config_beat_hyp(tmp_path: Path) -> None:
     hyp = write(tmp_path / "hyp.yaml", "lr0: 0.1\nbox: 0.2\nmomentum: 0.5\n")
     config = write(tmp_path / "config.yaml", "epochs: 7\noptim:\n  lr0: 0.3\nloss.box: 0.4\n")
-    merged = load(RunConfig, {"optim.lr0": "0.5"}, hyp=hyp, config=config)
+    merged = load_run(RunConfig, {"optim.lr0": "0.5"}, hyp=hyp, config=config)
     assert (merged.optim.lr0, merged.loss.box, merged.optim.momentum, merged.epochs) == (0.5, 0.4, 0.5, 7)
     assert merged.optim.lrf == RunConfig().optim.lrf
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from boxwright.errors import UserError
-from boxwright.settings.load import dump, load, setting_names
-from boxwright.yolo.hyp import SETTING_OF_KEY, find_hyp, preset_names, read_hyp
+from boxwright.settings.flags import setting_names
+from boxwright.settings.load import dump, load
+from boxwright.yolo.hyp import SETTING_OF_KEY, find_hyp, load_run, preset_names, read_hyp
 from boxwright.yolo.settings import RunConfig
 
 # What every v7.0 file sets besides `iou_t` and `anchors`.
@@ -30,7 +31,7 @@ def test_every_key_leads_to_a_setting() -> None:
 
 
 def test_scratch_low_is_the_default() -> None:
-    assert load(RunConfig, hyp="scratch-low") == RunConfig()
+    assert load_run(RunConfig, hyp="scratch-low") == RunConfig()
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -44,7 +45,7 @@ def test_a_preset_is_complete_and_says_where_it_is_from(name: str) -> None:
     if name == "yolov3-spp":
         keys = keys - {"optim.warmup_momentum", "optim.warmup_bias_lr", "loss.anchor_t"} | {"loss.iou_t"}
     assert set(read_hyp(name)) == keys
-    load(RunConfig, hyp=name)
+    load_run(RunConfig, hyp=name)
 
 
 @pytest.mark.parametrize(
@@ -62,17 +63,17 @@ def test_a_preset_is_complete_and_says_where_it_is_from(name: str) -> None:
 )
 def test_published_values(name: str, setting: str, value: float) -> None:
     group, key = setting.split(".")
-    assert getattr(getattr(load(RunConfig, hyp=name), group), key) == value
+    assert getattr(getattr(load_run(RunConfig, hyp=name), group), key) == value
 
 
 def test_a_file_beats_a_preset_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hyp.VOC.yaml").write_text("lr0: 0.5\n")
-    assert load(RunConfig, hyp="hyp.VOC.yaml").optim.lr0 == 0.5
+    assert load_run(RunConfig, hyp="hyp.VOC.yaml").optim.lr0 == 0.5
 
 
 def test_early_files(tmp_path: Path) -> None:
-    settings = load(RunConfig, hyp=write(tmp_path, "giou: 0.05\niou_t: 0.2\nlabel_smoothing: 0.1\n"))
+    settings = load_run(RunConfig, hyp=write(tmp_path, "giou: 0.05\niou_t: 0.2\nlabel_smoothing: 0.1\n"))
     assert (settings.loss.box, settings.loss.label_smoothing) == (0.05, 0.1)
 
 
@@ -86,7 +87,7 @@ def test_early_files(tmp_path: Path) -> None:
     ],
 )
 def test_anchors(text: str, anchors: object, tmp_path: Path) -> None:
-    settings = load(RunConfig, hyp=write(tmp_path, f"anchors: {text}\n"))
+    settings = load_run(RunConfig, hyp=write(tmp_path, f"anchors: {text}\n"))
     assert settings.anchors == anchors
     assert load(RunConfig, dump(settings)) == settings
 
@@ -94,7 +95,7 @@ def test_anchors(text: str, anchors: object, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["true", "-1", "[]", "[10, 13]", "many", "[[10, a]]"])
 def test_what_anchors_cannot_be(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"hyp\.yaml:1\): .*number"):
-        load(RunConfig, hyp=write(tmp_path, f"anchors: {text}\n"))
+        load_run(RunConfig, hyp=write(tmp_path, f"anchors: {text}\n"))
 
 
 def test_unknown_keys_are_refused_with_file_and_line(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_both_names_of_the_box_gain(tmp_path: Path) -> None:
 
 def test_a_bad_value_names_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"augment\.fliplr \(.*hyp\.yaml:2\): should be less than or equal to 1"):
-        load(RunConfig, hyp=write(tmp_path, "lr0: 0.01\nfliplr: 5\n"))
+        load_run(RunConfig, hyp=write(tmp_path, "lr0: 0.01\nfliplr: 5\n"))
 
 
 def test_a_missing_hyp_names_the_presets() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from boxwright.errors import UserError
 from boxwright.settings.load import dump, load
+from boxwright.yolo.hyp import load_run
 from boxwright.yolo.published import with_release
 from boxwright.yolo.settings import LossConfig, RunConfig
 
@@ -47,7 +48,7 @@ def test_what_is_set_stays() -> None:
 
 
 def test_a_hyper_parameter_file_is_set_by_hand() -> None:
-    config = with_release(load(RunConfig, {}, hyp="scratch-low"), "v3", has_backbone=True)
+    config = with_release(load_run(RunConfig, {}, hyp="scratch-low"), "v3", has_backbone=True)
     assert (config.loss.box, config.optim.lr0) == (0.05, 0.01)
 
 

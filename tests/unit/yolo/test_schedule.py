@@ -11,6 +11,7 @@ import pytest
 from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.settings.load import load
+from boxwright.yolo.hyp import load_run
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.schedule import describe_schedule
 from tests.integration.small_runs import write_world
@@ -68,7 +69,7 @@ def test_images_of_the_data_and_recipe_of_the_model(tmp_path: Path, monkeypatch:
     ("argv", "says"),
     [
         (["--schedule"], "needs the number of training images"),
-        (["--schedule", "--images", "0"], "--images 0"),
+        (["--schedule", "--images", "0"], "images (--images): should be greater than or equal to 1"),
         (["--schedule", "yolov5n", "--images", "9"], "the picture is a file that ends in"),
         (["--schedule", "gone/a.png", "--images", "9"], "gone/a.png cannot be written"),
         (["--schedule", "--images", "9", "--cos-lr", "--optim.schedule", "step"], "two schedules"),
@@ -86,7 +87,7 @@ def test_mistakes(
 
 
 def test_a_preset_moves_the_rates() -> None:
-    low, voc = (describe_schedule(load(RunConfig, hyp=name), 320) for name in ("scratch-low", "VOC"))
+    low, voc = (describe_schedule(load_run(RunConfig, hyp=name), 320) for name in ("scratch-low", "VOC"))
     assert low.settings[-1] != voc.settings[-1]
     with pytest.raises(UserError, match="no hyper-parameters"):
-        load(RunConfig, hyp="gone")
+        load_run(RunConfig, hyp="gone")

@@ -13,13 +13,12 @@ from boxwright.data.dataset import open_dataset
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.yolo.anchors import TINY_SIDE, AnchorFit, Sizes, anchors_of, fit, in_levels, label_sizes, measure, search
+from boxwright.yolo.settings import AnchorsConfig
 from boxwright.yolo.verbs.info import open_network
 from boxwright.yolo.zoo import load_spec
 
 _PUBLISHED = "yolov5n"  # the anchors of all published networks of three levels
 _LEVELS = 3  # of a model that is not named
-_LARGEST_SIDE, _LARGEST_RATIO = 65536, 1000.0  # beyond all images and boxes
-_MOST_ANCHORS = 100
 _log = logging.getLogger("boxwright.anchors")
 
 
@@ -50,71 +49,39 @@ class _Current:
     levels: int
 
 
-def anchors(
-    data: str | Path,
-    *,
-    num_anchors: int | None = None,
-    imgsz: int = 640,
-    anchor_t: float = 4.0,
-    generations: int = 1000,
-    seed: int = 0,
-    model: str = "",
-    project: str = "runs/anchors",
-    name: str = "exp",
-    exist_ok: bool = False,
-    noplots: bool = False,
-) -> AnchorReport:
+def anchors(config: AnchorsConfig) -> AnchorReport:
     """Compare the anchors of a model with those that a search finds for the labels of the train split.
 
     Args:
-        data: data yaml, VOC root or COCO json.
-        num_anchors: of all levels together; None: as many as the model has, 9 without a model.
-        imgsz: training size in pixels.
-        anchor_t: largest side ratio of label to anchor that matches.
-        generations: genetic steps after k-means.
-        seed: of the search.
-        model: name, description or checkpoint whose anchors are compared; empty: the published ones.
-        project, name, exist_ok: the folder of this run.
-        noplots: draw nothing.
+        config: settings of the verb.
 
     Raises:
-        UserError: a number is out of its range, there are no labels, or the anchors do not fit the model's levels.
+        UserError: there are no labels, or the anchors do not fit the model's levels.
     """
-    _check(num_anchors, imgsz, anchor_t, generations)
-    current = _current(model)
-    count = num_anchors or current.count
-    levels = current.levels if model or count % current.levels == 0 else 1
+    if not config.data:
+        raise UserError("name a data set: DATA or --data DATA")
+    data, imgsz, anchor_t = config.data, config.imgsz, config.anchor_t
+    current = _current(config.model)
+    count = config.num_anchors or current.count
+    levels = current.levels if config.model or count % current.levels == 0 else 1
     in_levels(np.zeros((count, 2), np.float32), levels)  # before the labels are read
-    index = open_dataset(str(data), "train", single_cls=False, compat="faithful")
+    index = open_dataset(data, "train", single_cls=False, compat="faithful")
     if not len(index.boxes):
         raise UserError(f"the train split of {data} has no box at all, so there is nothing to fit anchors to")
     sizes = label_sizes(index, imgsz)
     if count > len(sizes):
         _log.warning("%d anchors for %d boxes: some will fit none that others do not fit as well", count, len(sizes))
-    found = search(sizes, num_anchors=count, anchor_t=anchor_t, generations=generations, seed=seed)
-    folder = new_run_folder(project, name, exist_ok)
+    found = search(sizes, num_anchors=count, anchor_t=anchor_t, generations=config.generations, seed=config.seed)
+    folder = new_run_folder(config.project, config.name, config.exist_ok)
     then = fit(sizes, found, anchor_t)
     now = None if current.sizes is None else fit(sizes, current.sizes, anchor_t)
     report = AnchorReport(folder, in_levels(found, levels), then, now)
     about = f"{len(sizes)} boxes of {data} at {imgsz} pixels, side ratio up to {anchor_t:g}"
-    _write(report, folder / "anchors.yaml", f"{about}; {generations} generations, seed {seed}")
+    _write(report, folder / "anchors.yaml", f"{about}; {config.generations} generations, seed {config.seed}")
     _say(report, sizes, current.name, about)
-    if not noplots:
+    if not config.noplots:
         _plot(sizes, found, current, anchor_t, folder / "anchors.png")
     return report
-
-
-def _check(num_anchors: int | None, imgsz: int, anchor_t: float, generations: int) -> None:
-    if num_anchors is not None and not 1 <= num_anchors <= _MOST_ANCHORS:
-        raise UserError(f"--n {num_anchors}: there are 1 to {_MOST_ANCHORS} anchors")
-    if not 1 <= imgsz <= _LARGEST_SIDE:
-        raise UserError(f"--imgsz {imgsz}: the side of an image is 1 to {_LARGEST_SIDE} pixels")
-    if not 1 < anchor_t <= _LARGEST_RATIO:
-        raise UserError(
-            f"--thr {anchor_t:g}: the largest side ratio that matches lies above 1, up to {_LARGEST_RATIO:g}"
-        )
-    if generations < 0:
-        raise UserError(f"--gen {generations}: the number of generations is at least 0")
 
 
 def _current(model: str) -> _Current:

@@ -19,6 +19,7 @@ from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.complexity import count_gflops, count_parameters
 from boxwright.yolo import layers
+from boxwright.yolo.settings import BenchConfig
 from boxwright.yolo.verbs.info import open_network
 
 
@@ -117,17 +118,11 @@ class Failure:
     reason: str
 
 
-def bench_op(
-    ops: Sequence[str], *, model: str = "", shape: Sequence[int] = (), device: str = "", repeats: int = 10
-) -> int:
-    """Measure modules and print one line each.
+def bench_op(config: BenchConfig) -> int:
+    """Measure modules and print one line each, then the model if one is named.
 
     Args:
-        ops: texts such as `Conv2d(64, 128, 3, padding=1)`, see models/written.py.
-        model: a published name, a model description or a checkpoint, measured after them.
-        shape: of the input; empty: (1, 3, 640, 640).
-        device: as for `boxwright train`.
-        repeats: timed passes.
+        config: settings of the verb.
 
     Returns:
         1 if one of them does not run, else 0.
@@ -135,12 +130,10 @@ def bench_op(
     Raises:
         UserError: nothing to measure, a text that describes no module, or no such device.
     """
+    ops, model, repeats, in_shape = config.op, config.model, config.repeats, config.shape
     if not ops and not model:
         raise UserError('bench op needs --op "Conv2d(64, 128, 3, padding=1)" or --model yolov5n')
-    in_shape = tuple(shape) or (1, 3, 640, 640)
-    if min(in_shape) < 1:
-        raise UserError(f"--shape {' '.join(map(str, in_shape))}: a side is at least 1")
-    place = select_device(device)
+    place = select_device(config.device)
     modules: list[tuple[str, nn.Module]] = [(op, build_module(op)) for op in ops]
     modules += [(model, open_network(model))] if model else []
     wide = max(len(name) for name, _ in modules) + 2

@@ -23,12 +23,11 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.schedule import check_schedule
 from boxwright.errors import DivergedError, UserError
 from boxwright.search.space import Range, Space, read_space, searched
-from boxwright.settings.load import dump, flatten, load, setting_names, suggest
-from boxwright.settings.yaml_file import Setting
-from boxwright.yolo.evolve_settings import OF_A_WORKER, OF_THE_SEARCH, EvolveConfig, validates
+from boxwright.settings.flags import flags_of, setting_names, suggest
+from boxwright.settings.load import Setting, dump, flatten, load
 from boxwright.yolo.hyp import SETTING_OF_KEY
 from boxwright.yolo.published import with_release
-from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.settings import OF_A_WORKER, OF_THE_SEARCH, EvolveConfig, RunConfig
 from boxwright.yolo.verbs.info import open_network
 from boxwright.yolo.verbs.train import resume, train
 
@@ -145,7 +144,7 @@ def read_hyp_space(path: Path) -> Space:
     def setting_of(name: str) -> str:
         target = SETTING_OF_KEY.get(name, name)
         if target not in KEY_OF_SETTING:
-            hint = suggest(name, KEY_OF_SETTING) or suggest(name, [*SETTING_OF_KEY])
+            hint = suggest(name, [flag for flag in flags_of(RunConfig) if flag.hyp])
             raise ValueError(hint or "; it is one that a hyper-parameter file can hold, such as optim.lr0 or loss.box")
         return target
 
@@ -184,7 +183,7 @@ def _check(config: EvolveConfig) -> None:
         )
     if config.sampler == "cmaes" and config.space and len(make_space(config, config.space)) < 2:
         raise UserError("--sampler cmaes searches two hyper-parameters or more: take tpe, or name more in --space")
-    check_schedule(config.optim, config.epochs, validates=validates(config))
+    check_schedule(config.optim, config.epochs, validates=config.validates)
     if config.prune and config.noval and "noval" in config.model_fields_set:
         raise UserError("--prune compares trials after each epoch, so that it does not go with --noval")
 
@@ -335,7 +334,7 @@ class Trials:
             "name": folder.name,
             "exist_ok": True,
             "nosave": False,  # a trial that was killed goes on from its last epoch
-            "noval": not validates(config),
+            "noval": not config.validates,
             "noplots": config.noplots,
         }
         return load(RunConfig, {**given, **own, **values})

@@ -10,9 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.centerfusion.export import CenterAgreement
-from boxwright.centerfusion.verbs.export import fusion_export
-from boxwright.centerfusion.weights import is_fusion
 from boxwright.data.letterbox import letterbox
 from boxwright.errors import UserError
 from boxwright.inference import exported
@@ -46,7 +43,7 @@ _NUM_CHECKED, _NUM_CALIBRATION = 8, 100  # images
 _CPU = torch.device("cpu")
 
 
-def export(config: ExportConfig) -> Mapping[Path, YoloAgreement | CenterAgreement]:
+def export(config: ExportConfig) -> Mapping[Path, YoloAgreement]:
     """Write a network as files of other runtimes, beside its checkpoint.
 
     Args:

@@ -1,10 +1,8 @@
-"""Runs from one yaml: `train --run` and `predict --run`. They prepare data and folders, then call the usual jobs."""
+"""Runs from one yaml: `train --run` and `predict --run`. They prepare data, folders and settings."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,18 +15,16 @@ from boxwright.data.convert import read_annotated, write_yolo
 from boxwright.data.index import DataIndex
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
-from boxwright.settings.load import load
-from boxwright.settings.yaml_file import Setting
+from boxwright.settings.load import Setting, load
+from boxwright.yolo.hyp import load_run
 from boxwright.yolo.run_yaml import RunYaml, read_run_yaml
 from boxwright.yolo.settings import PredictConfig, RunConfig
-from boxwright.yolo.verbs.predict import predict
-from boxwright.yolo.verbs.train import train
 
 _FIXED = {"data": "train_path and val_path", "project": "work_dir", "name": "task_name", "exist_ok": "work_dir"}
 
 
-def train_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = None, *, hyp: str = "") -> Path:
-    """Train as a run yaml says.
+def training_settings(file: str | Path, flags: Mapping[str, Setting] | None = None, *, hyp: str = "") -> RunConfig:
+    """Make the settings of the training that a run yaml describes, with its data and its run folder.
 
     Annotations of VOC or COCO are converted to labels below `convertor_path` first. The run folder is
     `work_dir/task_name/DATE/DATE_TIME`.
@@ -39,7 +35,7 @@ def train_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = None
         hyp: hyper-parameters instead of those of the yaml.
 
     Returns:
-        the run folder.
+        settings; their run folder is there.
 
     Raises:
         UserError: something in the yaml, the data or the weights is wrong; names the file and the key.
@@ -48,23 +44,25 @@ def train_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = None
     _refuse_fixed(flags, file)
     run.need("train_path", "val_path", *(() if "model" in run.values or "model" in flags else ("weights",)))
     hyp = hyp or run.hyp()
-    config = load(RunConfig, {**run.training(), **flags}, hyp=hyp)  # before anything is written
+    config = load_run(RunConfig, {**run.training(), **flags}, hyp=hyp)  # before anything is written
     found = _read_data(run)
     folder = _date_folder(run)
     data = _write_data(run, found, folder)
     named = {"data": str(data), "project": str(folder.parent), "name": folder.name, "exist_ok": True}
-    return train(config.model_copy(update=named))
+    return config.model_copy(update=named)
 
 
-def predict_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = None) -> Path:
-    """Predict as a run yaml says, into `output_pos`, or into a date folder like those of training if it names none.
+def prediction_settings(file: str | Path, flags: Mapping[str, Setting] | None = None) -> PredictConfig:
+    """Make the settings of the prediction that a run yaml describes, with its folder.
+
+    That is `output_pos`, or a date folder like those of training if the yaml names none.
 
     Args:
         file: the run yaml.
         flags: settings of the command line; stronger than the yaml.
 
     Returns:
-        the folder with the results and a log.log of what was printed.
+        settings; their run folder is there.
     """
     run, flags = read_run_yaml(file), flags or {}
     _refuse_fixed(flags, file)
@@ -76,9 +74,7 @@ def predict_from_yaml(file: str | Path, flags: Mapping[str, Setting] | None = No
             raise UserError(f"{_place(run, 'weights')}: there is no checkpoint {weights}")
     folder = run.path("output_pos") if "output_pos" in run.values else _date_folder(run)
     folder = new_run_folder(folder.parent, folder.name, exist_ok=True)
-    config = config.model_copy(update={"project": str(folder.parent), "name": folder.name, "exist_ok": True})
-    with (folder / "log.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(_Both(sys.stdout, log)):
-        return predict(config)
+    return config.model_copy(update={"project": str(folder.parent), "name": folder.name, "exist_ok": True})
 
 
 def _refuse_fixed(flags: Mapping[str, Setting], file: str | Path) -> None:
@@ -149,8 +145,8 @@ def _place(run: RunYaml, key: str) -> str:
     return run.values[key].origin if key in run.values else str(run.file)
 
 
-class _Both(io.TextIOBase):
-    """Writes to two streams."""
+class TwoStreams(io.TextIOBase):
+    """A stream that writes to two others."""
 
     def __init__(self, *streams: Any) -> None:
         self._streams = streams

@@ -1,0 +1,192 @@
+"""Flags from settings classes: how a setting becomes an argparse option, and what a wrong flag is answered."""
+
+import argparse
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from boxwright.errors import UserError
+from boxwright.settings.base import Verb
+from boxwright.settings.flags import Flag, flags_of, nearest
+from boxwright.settings.load import Setting
+
+_MOST_NAMED = 8  # flags that an ambiguous beginning is answered with
+_NARROWEST, _WIDEST = 60, 120  # columns of a help page
+_SAYS_LITTLE = re.compile(r"from -?\d$")  # limits that nobody meets by accident
+_POSITION = "@"  # begins the destination of a setting that is given without a flag
+
+
+def verb_flags(verb: Verb) -> tuple[Flag, ...]:
+    """List the flags of a verb: settings files first."""
+    return (*(flags_of(verb.files) if verb.files else ()), *flags_of(verb.settings))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser of one verb whose complaints are UserErrors in one sentence."""
+
+    def __init__(
+        self,
+        name: str,
+        verb: Verb,
+        answers: Mapping[str, str],
+        epilog: str = "",
+        elsewhere: Callable[[str], str] = lambda word: "",
+    ) -> None:
+        """Make the options.
+
+        Args:
+            name: of the verb.
+            verb: its settings.
+            answers: what to do instead of flags that other tools have.
+            epilog: last lines of the help page.
+            elsewhere: says where a flag belongs that is not here; empty: nowhere.
+        """
+        self.flags = verb_flags(verb)
+        places = [flag for flag in self.flags if flag.position]
+        usage = "".join(f" {flag.metavar}" for flag in places)
+        super().__init__(
+            prog=f"boxwright {name}",
+            description=verb.about,
+            usage=f"%(prog)s{usage} [flags]",
+            formatter_class=_Help,
+            allow_abbrev=False,
+            epilog=epilog,
+        )
+        self.answers = answers
+        self.elsewhere = elsewhere
+        self.spellings = {spelling: flag for flag in self.flags for spelling in flag.names}
+        for flag in places:
+            self.add_argument(
+                _POSITION + flag.setting, metavar=flag.metavar, nargs="?", default=None, help=_escaped(flag.meaning)
+            )
+        groups = {title: self.add_argument_group(title) for title in dict.fromkeys(flag.group for flag in self.flags)}
+        for flag in self.flags:
+            options: dict[str, Any] = {"metavar": "" if flag.kind == "switch" else flag.metavar}
+            if flag.kind == "list":
+                options |= {"nargs": "+", "action": "extend" if flag.repeats else "store"}
+            elif flag.bare is not None:
+                options |= {"nargs": "?", "const": flag.bare}
+            text = f"the same as {flag.metavar}" if flag.position else _help_text(flag)
+            groups[flag.group].add_argument(
+                *flag.names, dest=flag.setting, default=argparse.SUPPRESS, help=_escaped(text), **options
+            )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse complains of."""
+        raise UserError(f"{message[0].lower()}{message[1:]} (`{self.prog} --help` lists all flags)")
+
+    def read(self, argv: Sequence[str]) -> dict[str, Setting]:
+        """Read what the user gave, by dotted path, each value with the flag that set it.
+
+        Raises:
+            UserError: a flag is unknown or ambiguous, a value is missing, or a word stands alone.
+        """
+        given, unknown = self.parse_known_args([self.full_name(word) for word in argv])
+        if unknown:
+            self.error(self._explain(unknown[0].partition("=")[0]))
+        values = vars(given)
+        found: dict[str, Setting] = {}
+        for flag in self.flags:
+            alone = values.get(_POSITION + flag.setting)
+            if alone is not None and flag.setting in values:
+                self.error(
+                    f"two values are named for {flag.metavar}: {alone} and {flag.names[0]} {values[flag.setting]}"
+                )
+            if alone is not None:
+                found[flag.setting] = Setting(alone, flag.metavar)
+            elif flag.setting in values:
+                found[flag.setting] = Setting(values[flag.setting], flag.names[0])
+        return found
+
+    def named(self, argv: Sequence[str], whats: Sequence[str]) -> list[tuple[str, str]]:
+        """Look for values that may say which system is meant, before it is known which flags there are.
+
+        Args:
+            argv: words behind the verb.
+            whats: names of settings to look for, whether this verb has them or not.
+
+        Returns:
+            pairs of such a name and a value.
+        """
+        for what in whats:
+            if not any(flag.setting == what for flag in self.flags):
+                spellings = ("--model", "--cfg") if what == "model" else (f"--{what}",)
+                self.add_argument(*spellings, dest=what, default=argparse.SUPPRESS, nargs="?")
+        try:
+            words = [self.full_name(word) for word in argv if word not in ("-h", "--help")]
+            given, unknown = self.parse_known_args(words)
+        except UserError:  # told when the flags are read
+            return []
+        values = vars(given)
+        found = {what: values.get(what, values.get(_POSITION + what)) for what in whats}
+        pairs = [(what, value[0] if isinstance(value, list) else value) for what, value in found.items() if value]
+        # A word behind a flag that only another system has may have been taken for the data.
+        alone = [word for word in unknown if not word.startswith("-")]
+        return pairs + [("data", word) for word in alone if any(f.position and f.setting == "data" for f in self.flags)]
+
+    def full_name(self, word: str) -> str:
+        """Complete the unambiguous beginning of a flag, as published parsers do; exact spellings win.
+
+        Raises:
+            UserError: several flags begin so.
+        """
+        typed, sign, value = word.partition("=")
+        if not typed.startswith("--") or len(typed) < 3 or typed in self.spellings or typed in self.answers:
+            return word
+        begun = {flag.setting: spelling for spelling, flag in self.spellings.items() if spelling.startswith(typed)}
+        if len(begun) > 1:
+            named = [self._spelling(setting) for setting in begun]
+            more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+            self.error(f"{typed} is ambiguous: it could be {', '.join(named[:_MOST_NAMED])}{more}")
+        return next(iter(begun.values())) + sign + value if begun else word
+
+    def _spelling(self, setting: str) -> str:
+        return next(flag.names[0] for flag in self.flags if flag.setting == setting)
+
+    def _explain(self, word: str) -> str:
+        if not word.startswith("-"):
+            return f"'{word}' stands alone: no flag before it takes it"
+        if word in self.answers:
+            return f"there is no flag {word}: {self.answers[word]}"
+        if place := self.elsewhere(word):
+            return place
+        tails = {_tail(name): name for name in reversed(self.spellings)}
+        near = tails.get(nearest(_tail(word), tails))
+        return f"there is no flag {word}" + (f"; did you mean {near}?" if near else "")
+
+
+def _tail(name: str) -> str:
+    return name.rpartition(".")[2].lstrip("-").replace("_", "-")
+
+
+def _help_text(flag: Flag) -> str:
+    """Meaning, limits where they say something, and default."""
+    notes: list[str] = []
+    if flag.limits and flag.limits.replace(", ", "|") != flag.metavar and not _SAYS_LITTLE.match(flag.limits):
+        named = all(choice in flag.meaning for choice in flag.limits.split(", "))
+        notes += [] if named else [flag.limits]
+    if flag.shown_default and not (flag.kind == "switch" and flag.default is False):
+        notes.append(f"default {flag.shown_default}")
+    return f"{flag.meaning} ({'; '.join(notes)})" if notes else flag.meaning
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+class _Help(argparse.HelpFormatter):
+    """All names of a flag on one line, its value named once, switches without one."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
+        super().__init__(prog, max_help_position=min(36, width // 3), width=width)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, str(action.metavar)) if action.nargs != 0 and action.metavar else ""
+        return f"{', '.join(action.option_strings)} {value}".rstrip()
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return f"{default_metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)

@@ -1,0 +1,180 @@
+"""Flags: YOLOv5's names and aliases, dotted paths, switches, and the answer to a flag that is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from boxwright.cli.parser import Parser
+from boxwright.errors import UserError
+from boxwright.settings.load import load
+from boxwright.systems import SYSTEMS, load_system
+from boxwright.yolo import system
+from boxwright.yolo.hyp import load_run
+from boxwright.yolo.settings import EvolveConfig, PredictConfig, RunConfig, ValConfig
+
+
+def parser(verb: str, name: str = "yolo") -> Parser:
+    return Parser(verb, load_system(name).VERBS[verb], system.ANSWERS)
+
+
+def settings(*argv: str, kind: type[RunConfig] = RunConfig) -> Any:
+    given = parser("evolve" if kind is EvolveConfig else "train").read(argv)
+    files = {name: given.pop(name).value for name in ("hyp", "config") if name in given}
+    return load_run(kind, given, **files)
+
+
+@pytest.mark.parametrize(
+    ("argv", "setting", "value"),
+    [
+        ("--img 320", "imgsz", 320),
+        ("--imgsz 320", "imgsz", 320),
+        ("--img-size=320", "imgsz", 320),
+        ("--batch 4", "batch_size", 4),
+        ("--batch-size 4", "batch_size", 4),
+        ("--cfg yolov5s.yaml", "model", "yolov5s.yaml"),
+        ("--model yolov5s", "model", "yolov5s"),
+        ("--weights ", "weights", ""),
+        ("--cache", "cache", "ram"),
+        ("--cache disk", "cache", "disk"),
+        ("--freeze 10", "freeze", (10,)),
+        ("--freeze 0 1 2", "freeze", (0, 1, 2)),
+        ("--rect", "rect", True),
+        ("--rect=false", "rect", False),
+        ("--cos-lr", "optim.cos_lr", True),
+        ("--optimizer AdamW", "optim.optimizer", "AdamW"),
+        ("--label-smoothing 0.1", "loss.label_smoothing", 0.1),
+        ("--optim.momentum 0.9", "optim.momentum", 0.9),
+        ("--loss.box=0.1", "loss.box", 0.1),
+        ("--optim.lr0 1e-5", "optim.lr0", 1e-5),
+        ("--save-period -1", "save_period", -1),
+        ("--patience 0", "patience", 0),
+        ("--name 2024", "name", "2024"),
+    ],
+)
+def test_flags_of_train(argv: str, setting: str, value: object) -> None:
+    found: Any = settings(*argv.split(" "))
+    for part in setting.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_flags_beat_the_preset() -> None:
+    merged = settings("--hyp", "VOC", "--optim.lr0", "0.02")
+    assert (merged.optim.lr0, merged.optim.lrf) == (0.02, 0.15135)
+
+
+def test_a_wrong_value_names_the_flag() -> None:
+    with pytest.raises(UserError, match=r"epochs \(--epochs\): should be a valid integer, got 'ten'"):
+        settings("--epochs", "ten")
+
+
+def answer(verb: str, *argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parser(verb).read(argv)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("--epochz", "there is no flag --epochz; did you mean --epochs?"),
+        ("--batch_size", "did you mean --batch-size?"),
+        ("--single_cls", "did you mean --single-cls?"),
+        ("--lr0", "did you mean --optim.lr0?"),
+        ("--momentum=0.9", "there is no flag --momentum; did you mean --optim.momentum?"),
+        ("--optim.weight-decay", "did you mean --optim.weight_decay?"),
+        ("--visualize", "there is no flag --visualize: this version does not have it"),
+        ("--adam", "write --optimizer Adam"),
+        ("--evolve", "there is no flag --evolve: write boxwright evolve --generations N"),
+        ("--qqqq", "there is no flag --qqqq ("),
+    ],
+)
+def test_an_unknown_flag_is_answered(typed: str, says: str) -> None:
+    assert says in answer("train", "--rect", typed)
+
+
+def test_words_that_no_flag_takes() -> None:
+    assert "'640' stands alone" in answer("train", "--imgsz", "640", "640")
+    assert "expected one argument" in answer("train", "--epochs")
+
+
+@pytest.mark.parametrize(
+    ("verb", "typed", "setting"),
+    [
+        ("train", "--epo", "epochs"),
+        ("train", "--opt", ""),
+        ("train", "--optim", ""),
+        ("train", "--optim.m", ""),
+        ("train", "--optim.mom", "optim.momentum"),
+        ("val", "--conf", "conf_thres"),
+        ("val", "--iou", "iou_thres"),
+        ("val", "--img", "imgsz"),
+        ("val", "--im", "imgsz"),
+        ("predict", "--conf", "conf_thres"),
+        ("predict", "--i", ""),
+        ("train", "--b", "batch_size"),
+        ("train", "--no", ""),
+    ],
+)
+def test_unambiguous_beginnings_are_taken(verb: str, typed: str, setting: str) -> None:
+    if setting:
+        assert list(parser(verb).read([typed, "1"])) == list(parser(verb).read([f"{typed}=1"])) == [setting]
+    else:
+        assert f"{typed} is ambiguous: it could be --" in answer(verb, typed, "1")
+
+
+def test_an_ambiguous_beginning_lists_what_it_could_be() -> None:
+    assert "--sa is ambiguous: it could be --save-period, --save-epochs, --save-name (" in answer("train", "--sa", "1")
+    assert " and " in answer("train", "--optim.", "1").partition("(")[0]
+
+
+def test_flags_that_are_here_are_not_called_missing() -> None:
+    for name in SYSTEMS:
+        for verb in load_system(name).VERBS:
+            assert not set(parser(verb, name).spellings) & set(system.ANSWERS)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_each_setting_has_a_flag_and_a_meaning(name: str) -> None:
+    for verb in load_system(name).VERBS:
+        for flag in parser(verb, name).flags:
+            assert flag.names[0].startswith("--")
+            assert flag.meaning, flag.setting
+
+
+def test_help_says_meaning_limits_and_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = parser("train").format_help().splitlines()
+    text = " ".join(" ".join(lines).split())
+    assert "--augment.mosaic N probability of a mosaic (from 0 to 1; default 1.0)" in text
+    assert "--imgsz, --img, --img-size N network input side" in text
+    assert "--optim.lr0 N initial learning rate (above 0; default 0.01)" in text
+    assert max(map(len, lines)) <= 80
+
+
+def test_flags_of_train_are_taken_by_evolve() -> None:
+    config = settings(*"--epochs 5 --optim.lr0 0.1 --hyp VOC --generations 20 --prune".split(), kind=EvolveConfig)
+    assert (config.epochs, config.optim.lr0, config.optim.lrf) == (5, 0.1, 0.15135)
+    assert (config.generations, config.prune, config.noval) == (20, "median", True)
+    assert not settings("--noval=false", kind=EvolveConfig).noval
+
+
+@pytest.mark.parametrize("argv", ["--generations 0", "--sampler genetic", "--parents two", "--prune best"])
+def test_wrong_values_name_their_flag(argv: str) -> None:
+    with pytest.raises(UserError, match=argv.split()[0]):
+        settings(*argv.split(), kind=EvolveConfig)
+
+
+def test_val_and_predict_flags() -> None:
+    given = parser("val").read("--task speed --half --verbose --save-json --iou-thres 0.65".split())
+    checked = load(ValConfig, given)
+    assert (checked.task, checked.half, checked.verbose, checked.save_json) == ("speed", True, True, True)
+    given = parser("predict").read("--classes 0 2 --agnostic-nms --source 0 --vid-stride 3".split())
+    found = load(PredictConfig, given)
+    assert (found.classes, found.agnostic_nms, found.source, found.vid_stride) == ((0, 2), True, "0", 3)
+
+
+def test_a_value_is_named_once() -> None:
+    assert "two values are named for DATA: a.yaml and --data b.yaml" in answer("check", "a.yaml", "--data", "b.yaml")
