@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from boxwright.synthetic.fusion_world import FusionWorldSettings
-from boxwright.synthetic.nuscenes_write import write_nuscenes
+from boxwright.synthetic.nuscenes_root import write_nuscenes
+from boxwright.synthetic.world import WorldSettings
 
-WORLD = FusionWorldSettings(scenes=2, key_frames=2, width=128, height=72, sweeps=1, objects=20, val_fraction=0.5)
+WORLD = WorldSettings(scenes=2, key_frames=2, width=128, height=72, sweeps=1, objects=20, val_fraction=0.5)
 VERSION = WORLD.version
 
 

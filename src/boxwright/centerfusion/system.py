@@ -1,5 +1,6 @@
 """CenterFusion as one system of `boxwright.systems`: its verbs, and what is surely its own. Imports no torch."""
 
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,9 +133,15 @@ def _synthetic(config: SyntheticConfig, files: None) -> Path:
     for value, flag in ((config.format, "format nuscenes"), (config.out, "out FOLDER")):
         if not value:
             raise UserError(f"convert synthetic needs --{flag}")
-    from boxwright.synthetic.convert import convert_synthetic
+    from boxwright.synthetic.nuscenes_root import write_nuscenes
+    from boxwright.synthetic.world import WorldSettings
 
-    made = convert_synthetic(config.out, **config.model_dump(exclude={"format", "out"}))
+    def show(done: int, total: int) -> None:
+        print(f"\r{done}/{total} scenes", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    # Images are 9/16 as high as wide, as those of nuScenes are.
+    made = WorldSettings(height=round(config.width * 9 / 16), **config.model_dump(exclude={"format", "out"}))
+    write_nuscenes(Path(config.out), made, on_progress=show)
     train = made.scenes - made.num_val
     print(f"{made.scenes} scenes (train {train}, val {made.num_val}) of {made.key_frames} key frames, six cameras each")
     print(f"written to {config.out}")

@@ -1,10 +1,9 @@
-"""Pinhole cameras on a vehicle, and the projection of points and cuboids.
+"""Pinhole cameras on a vehicle, and the projection of points, polygons and cuboids.
 
-Camera frame: x right, y down, z forward, metres. Pixels: x right, y down; pixel centres at whole numbers plus 0.5, so
-that an image spans 0..width and 0..height.
+Camera frame: x right, y down, z forward, metres. Pixels: x right, y down. `Camera.intrinsics` are those of nuScenes,
+where the centre of the first pixel is 0, 0; `drawing_camera` turns them into those of the renderer and of label boxes,
+where an image spans 0..width and 0..height.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ Array = NDArray[np.float64]
 NEAR = 0.4  # metres; nothing nearer to the camera than this is drawn or measured
 
 # Columns are the camera's axes in the ego frame (x forward, y left, z up) when it looks straight ahead.
-_EGO_FROM_LEVEL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+EGO_FROM_LEVEL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 _AROUND = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
 _UNIT = np.array([(*xy, z) for z in (-1, 1) for xy in _AROUND], np.float64) / 2
@@ -25,21 +24,13 @@ _EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole camera without distortion.
+    """A level pinhole camera without distortion."""
 
-    Args:
-        name: channel name.
-        width: image width in pixels.
-        height: image height in pixels.
-        intrinsics: (3, 3) pixels from camera rays.
-        ego_from_camera: (4, 4) pose on the vehicle.
-    """
-
-    name: str
-    width: int
-    height: int
-    intrinsics: Array
-    ego_from_camera: Array
+    name: str  # channel
+    width: int  # pixels
+    height: int  # pixels
+    intrinsics: Array  # (3, 3) pixels from camera rays
+    ego_from_camera: Array  # (4, 4)
 
     def camera_from_global(self, global_from_ego: Array) -> Array:
         """Return the (4, 4) transform for a vehicle pose."""
@@ -55,45 +46,18 @@ class Camera:
         return (rays @ self.intrinsics.T)[..., :2]
 
 
-def mounted_camera(
-    name: str,
-    width: int,
-    height: int,
-    *,
-    position_ego: tuple[float, float, float],
-    yaw: float = 0.0,
-    pitch: float = 0.0,
-    fov: float = np.deg2rad(64.6),
-) -> Camera:
-    """Build a camera from where it sits.
-
-    Args:
-        name: channel name.
-        width: image width in pixels.
-        height: image height in pixels.
-        position_ego: metres in the ego frame.
-        yaw: radians about z, positive to the left.
-        pitch: radians, positive looks down.
-        fov: horizontal field of view in radians; the default is that of the nuScenes front camera.
-    """
-    focal = width / 2 / np.tan(fov / 2)
-    intrinsics = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-    pose = np.eye(4)
-    pose[:3, :3] = rotation_z(yaw) @ rotation_y(pitch) @ _EGO_FROM_LEVEL
-    pose[:3, 3] = position_ego
-    return Camera(name, width, height, intrinsics, pose)
+def drawing_camera(camera: Camera, scale: float = 1.0) -> Camera:
+    """Return the camera for an image scaled by a factor, in pixels whose first one spans 0..1."""
+    half = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+    width, height = max(1, round(camera.width * scale)), max(1, round(camera.height * scale))
+    resize = np.diag([width / camera.width, height / camera.height, 1.0])
+    return Camera(camera.name, width, height, resize @ half @ camera.intrinsics, camera.ego_from_camera)
 
 
 def rotation_z(angle: float) -> Array:
     """Return the (3, 3) rotation about z, radians."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
-def rotation_y(angle: float) -> Array:
-    """Return the (3, 3) rotation about y, radians."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
 def transform(target_from_source: Array, points: Array) -> Array:
@@ -109,11 +73,15 @@ def cuboid_corners(centers: Array, sizes: Array, yaws: Array) -> Array:
         sizes: (N, 3) length (along the heading), width, height.
         yaws: (N,) heading, radians about z.
     """
-    local = _UNIT[None] * sizes[:, None]
-    c, s = np.cos(yaws)[:, None], np.sin(yaws)[:, None]
-    x = local[..., 0] * c - local[..., 1] * s
-    y = local[..., 0] * s + local[..., 1] * c
-    return np.stack([x, y, local[..., 2]], -1) + centers[:, None]
+    return turned(_UNIT[None] * sizes[:, None], yaws[:, None]) + centers[:, None]
+
+
+def turned(points: Array, yaws: Array) -> Array:
+    """Rotate points (..., 3) about z by angles (...) in radians."""
+    c, s = np.cos(yaws), np.sin(yaws)
+    return np.stack(
+        [points[..., 0] * c - points[..., 1] * s, points[..., 0] * s + points[..., 1] * c, points[..., 2]], -1
+    )
 
 
 def visible_corners(camera: Camera, corners_cam: Array) -> Array:

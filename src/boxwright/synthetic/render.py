@@ -1,171 +1,209 @@
-"""A scene as a camera sees it: an RGB image and 2-D boxes of its objects.
+"""A scene as a camera sees it: an RGB image, the boxes of its objects, and how much of each object is visible.
 
-Painter's algorithm: background first, then objects from far to near, each part by part. Pixels are those of `camera`.
-A 2-D box is the extent of the projected corners of an object's cuboid in front of the camera, cut by the image.
+Painter's algorithm: sky and ground, the road with its marks, buildings, shadows, then objects from far to near, each
+part by part. Lights tell moving, stopped and parked vehicles apart, but nothing shows how fast one moves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.synthetic.camera import NEAR, Camera, clip_near, cuboid_corners, transform, visible_corners
-from boxwright.synthetic.shapes import Shape, shape_of
-from boxwright.synthetic.street import SHIFT, fixed_point, haze_share, paint_background
-from boxwright.synthetic.textures import palette
+from boxwright.synthetic.camera import (
+    NEAR,
+    Camera,
+    clip_near,
+    cuboid_corners,
+    drawing_camera,
+    transform,
+    turned,
+    visible_corners,
+)
+from boxwright.synthetic.catalog import KIND_OF, KINDS, Color
+from boxwright.synthetic.shapes import ROLES, Shape, shape_of
+from boxwright.synthetic.traffic import ASPHALT, LANE, LANES, PAVEMENT
 from boxwright.synthetic.world import Light, Objects, Scene
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Image = NDArray[np.uint8]
 
+_COLORS: dict[str, Color] = {
+    "glass": (62, 82, 98),
+    "dark": (38, 38, 42),
+    "tyre": (28, 28, 30),
+    "skin": (214, 164, 128),
+    "white": (240, 240, 236),
+}
+_LAMPS: dict[str, tuple[Color, Color]] = {  # front and rear lights
+    "vehicle.moving": ((255, 250, 225), (140, 20, 25)),
+    "vehicle.stopped": ((255, 250, 225), (255, 40, 40)),
+    "vehicle.parked": ((125, 122, 115), (85, 20, 25)),
+}
+_ZENITH = np.array([96.0, 146.0, 208.0])
+_SOIL, _PAVING, _ASPHALT = (122.0, 128.0, 96.0), (158.0, 155.0, 150.0), (92.0, 92.0, 95.0)
+_WHITE, _SHADOW = (218.0, 218.0, 212.0), (48.0, 48.0, 52.0)
+_STEP = 4.0  # metres of road between the edges of two painted pieces; dashes are as long
+_ROAD_AHEAD = 88.0
+_MASK_WIDTH = 240  # pixels; visibility is measured on an image of at most this width
+_TALLEST = 12.0  # metres; nothing reaches further beyond its centre
 _LAYER_STEP = 100.0  # metres; longer than any object, so that layers decide before distances
-_HORIZON = 80.0  # metres; objects further away are not drawn
-_LONGEST = 16.0  # metres; no object is longer
 _SMALLEST = 0.4  # pixels; polygons smaller than this are not drawn
+_SHIFT = 4  # fractional bits of polygon coordinates
+_SIDES = np.array([(0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)])
+_UP = np.array([[0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What is worth a label.
+class View:
+    """One image, and the M objects whose cuboids touch it, far to near."""
 
-    Args:
-        min_side: smallest width and height of a box in pixels.
-        min_visible: smallest share of an object's area inside the image that nothing covers.
-    """
-
-    min_side: float = 8.0
-    min_visible: float = 0.35
+    image: Image  # (H, W, 3) RGB
+    numbers: Ints  # (M,) objects of the scene
+    boxes: Array  # (M, 4) xyxy pixels: extent of the cuboid's projected corners before the camera, cut by the image
+    areas: Array  # (M,) share of the image that the outline of an object's cuboid covers
+    free: Array  # (M,) share of the image that nothing nearer covers of it
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One image and its labels.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        boxes: (N, 4) xyxy pixels inside the image, nearest object first.
-        labels: (N,) positions in `catalog.NAMES`.
-        instance_ids: (N,) objects of the scene.
-        visibility: (N,) share of the area inside the image that nothing covers.
-    """
-
-    image: Image
-    boxes: Array
-    labels: Ints
-    instance_ids: Ints
-    visibility: Array
-
-
-def render(scene: Scene, camera: Camera, time: float, *, limits: Limits | None = None) -> Frame:
-    """Paint a scene at a time in seconds; the same arguments give the same pixels."""
-    camera_from_global = camera.camera_from_global(scene.global_from_ego(time))
-    objects, outlines, boxes = _in_view(scene.at(time), camera, camera_from_global)
-    image = paint_background(scene, camera, camera_from_global, objects)
-    shapes = [shape_of(int(c), int(look)) for c, look in zip(objects.class_ids, objects.looks, strict=True)]
-    palettes = [palette(int(c), int(look)) for c, look in zip(objects.class_ids, objects.looks, strict=True)]
-    paint_objects(image, scene.light, camera, camera_from_global, objects, shapes, palettes)
-    visibility = _visibility(camera, outlines)
-    rng = np.random.default_rng([scene.seed, scene.index, round(time * 1000), *camera.name.encode()])
-    limits = limits or Limits()
-    sides = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    kept = np.flatnonzero((sides >= limits.min_side) & (visibility >= limits.min_visible))[::-1]
-    return Frame(
-        _sensor(image, rng), boxes[kept], objects.class_ids[kept], objects.instance_ids[kept], visibility[kept]
-    )
+def render_view(scene: Scene, camera: Camera, time: float) -> View:
+    """Paint what a camera sees at a time in seconds; the same arguments give the same pixels."""
+    painter = drawing_camera(camera)
+    camera_from_global = camera.camera_from_global(scene.ego_at(time).global_from_ego)
+    objects = scene.seen(time)
+    centers = transform(camera_from_global, objects.centers)
+    order = np.argsort(-np.hypot(centers[:, 0], centers[:, 2]), kind="stable")
+    objects = objects.take(order[centers[order, 2] > -_TALLEST])
+    image = _paint_background(scene, painter)
+    _paint_road(image, scene, painter, camera_from_global, time)
+    _paint_blocks(image, scene, painter, camera_from_global)
+    # Racks are painted flat, so that they do not hide what stands in them.
+    low = np.where(objects.kinds == KIND_OF["bicycle_rack"], 0.12, 1.0)[:, None] ** (0, 0, 1)
+    drawn = replace(objects, sizes=objects.sizes * low, centers=objects.centers * low)
+    if len(drawn):
+        _paint_objects(image, scene, painter, camera_from_global, drawn)
+    return View(image, *_measure_visibility(camera, camera_from_global, objects))
 
 
-def _in_view(objects: Objects, camera: Camera, camera_from_global: Array) -> tuple[Objects, list[Array], Array]:
-    """Return the objects that touch the image, far to near, their projected corners, and boxes cut by the image."""
-    distance = transform(camera_from_global, objects.centers)
-    reach = np.linalg.norm(distance, axis=1)
-    near = objects.take(np.flatnonzero((reach < _HORIZON) & (distance[:, 2] > -_LONGEST / 2)))
-    corners = transform(camera_from_global, cuboid_corners(near.centers, near.sizes, near.yaws))
-    outlines = [visible_corners(camera, cuboid) for cuboid in corners]
-    boxes = np.zeros((len(near), 4))
-    for row, pixels in enumerate(outlines):
-        if len(pixels) > 2:
-            boxes[row] = *pixels.min(0), *pixels.max(0)
-    boxes = np.clip(boxes, 0, [camera.width, camera.height] * 2)
-    seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    order = seen[np.argsort(-np.linalg.norm(corners[seen].mean(1), axis=1), kind="stable")]
-    return near.take(order), [outlines[i] for i in order], boxes[order]
+def _paint_background(scene: Scene, camera: Camera) -> Image:
+    """Return sky above the horizon and soil below it; cameras are level, so that it is one colour per row."""
+    light = scene.light
+    rows = (np.arange(camera.height) + 0.5 - camera.intrinsics[1, 2]) / camera.intrinsics[1, 1]
+    up = np.clip(-rows, 0, 1)[:, None] ** 0.5
+    sky = light.haze + (_ZENITH * light.tint - light.haze) * np.minimum(light.direct / 0.55, 1) * up
+    depth = camera.ego_from_camera[2, 3] / np.maximum(rows, 1e-3)
+    soil = _shade(light, np.tile(_SOIL, (len(rows), 1)), _UP, depth)
+    column = np.clip(np.where(rows[:, None] < 0, sky, soil), 0, 255).astype(np.uint8)
+    return np.repeat(column[:, None], camera.width, 1)
 
 
-def paint_objects(
-    image: Image,
-    light: Light,
-    camera: Camera,
-    camera_from_global: Array,
-    objects: Objects,
-    shapes: Sequence[Shape],
-    palettes: Sequence[Array],
-) -> None:
-    """Paint all polygons of all objects.
+def _paint_road(image: Image, scene: Scene, camera: Camera, camera_from_global: Array, time: float) -> None:
+    """Paint pavement, asphalt and lane marks, piece by piece along the road, far pieces in the colour of haze."""
+    here = float(scene.ego.along(time)[0])
+    first = np.floor((here - _ROAD_AHEAD) / _STEP) * _STEP
+    starts = first + _STEP * np.arange(round(2 * _ROAD_AHEAD / _STEP) + 1)
+    dashes = starts[np.round(starts / _STEP) % 2 == 0]
+    strips: list[tuple[float, float, Array, tuple[float, float, float]]] = [
+        (-PAVEMENT, PAVEMENT, starts, _PAVING),
+        (-ASPHALT, ASPHALT, starts, _ASPHALT),
+        *((y - 0.09, y + 0.09, starts, _WHITE) for y in (-LANE * LANES, -0.2, 0.2, LANE * LANES)),
+        *((y - 0.09, y + 0.09, dashes, _WHITE) for y in (-LANE, LANE)),
+    ]
+    along = np.concatenate([pieces[:, None] + (0, _STEP, _STEP, 0) for _, _, pieces, _ in strips])
+    across = np.concatenate([np.tile((low, low, high, high), (len(pieces), 1)) for low, high, pieces, _ in strips])
+    colors = np.concatenate([np.tile(color, (len(pieces), 1)) for _, _, pieces, color in strips])
+    x, y, _ = scene.road.locate(along, across)
+    polygons = transform(camera_from_global, np.stack([x, y, np.zeros_like(x)], -1))
+    depth = np.linalg.norm(polygons.mean(1)[:, [0, 2]], axis=1)
+    ahead = polygons[..., 2].max(1) > 0.5
+    _fill_polygons(image, camera, polygons[ahead], _shade(scene.light, colors, _UP, depth)[ahead], smooth=False)
 
-    Args:
-        image: (H, W, 3) RGB, painted on in place.
-        light: of the scene.
-        camera: that sees them.
-        camera_from_global: (4, 4).
-        objects: N objects in painting order.
-        shapes: of each object.
-        palettes: of each object, (len(ROLES), 3) RGB.
-    """
-    if not len(objects):
-        return
+
+def _paint_blocks(image: Image, scene: Scene, camera: Camera, camera_from_global: Array) -> None:
+    """Paint the walls of the buildings that face the camera, far to near."""
+    blocks = scene.blocks
+    walls = cuboid_corners(blocks.centers, blocks.sizes, blocks.yaws)[:, _SIDES]
+    outward = walls.mean(2) - blocks.centers[:, None]
+    normals = (outward / np.linalg.norm(outward, axis=-1, keepdims=True)).reshape(-1, 3)
+    walls = walls.reshape(-1, 4, 3)
+    eye = -camera_from_global[:3, :3].T @ camera_from_global[:3, 3]
+    away = eye - walls.mean(1)
+    distance = np.linalg.norm(away, axis=1)
+    polygons = transform(camera_from_global, walls)
+    shown = ((away * normals).sum(1) > 0) & (polygons[..., 2].max(1) > 0.5)
+    order = np.argsort(-distance, kind="stable")
+    order = order[shown[order]]
+    # Haze at the depth of the near end, so that walls along the road do not fade as a whole.
+    colors = _shade(scene.light, np.repeat(blocks.colors, 4, 0), normals, np.maximum(distance - 8, 0))
+    _fill_polygons(image, camera, polygons[order], colors[order])
+
+
+def _paint_objects(image: Image, scene: Scene, camera: Camera, camera_from_global: Array, objects: Objects) -> None:
+    """Paint the shadows and all polygons of objects that are given far to near."""
+    ground = cuboid_corners(objects.centers, objects.sizes * (1.06, 1.12, 1.0), objects.yaws)[:, :4]
+    ground[..., 2] = 0.0
+    shadows = transform(camera_from_global, ground)
+    colors = _shade(scene.light, np.tile(_SHADOW, (len(objects), 1)), _UP, shadows[..., 2].mean(1))
+    ahead = shadows[..., 2].max(1) > 0.5
+    _fill_polygons(image, camera, shadows[ahead], colors[ahead])
+
+    driven = scene.placement.driven[objects.numbers]
+    shapes = [shape_of(int(kind), bool(ridden)) for kind, ridden in zip(objects.kinds, driven, strict=True)]
     owner = np.repeat(np.arange(len(shapes)), [len(shape.roles) for shape in shapes])
     local = (np.concatenate([shape.vertices for shape in shapes]) - (0, 0, 0.5)) * objects.sizes[owner, None]
-    c, s = np.cos(objects.yaws[owner])[:, None], np.sin(objects.yaws[owner])[:, None]
-    vertices = np.stack(
-        [local[..., 0] * c - local[..., 1] * s, local[..., 0] * s + local[..., 1] * c, local[..., 2]], -1
-    )
-    vertices += objects.centers[owner, None]
+    vertices = turned(local, objects.yaws[owner, None]) + objects.centers[owner, None]
     normals = np.cross(vertices[:, 1] - vertices[:, 0], vertices[:, 2] - vertices[:, 1])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     eye = -camera_from_global[:3, :3].T @ camera_from_global[:3, 3]
     facing = np.einsum("pk,pk->p", normals, eye - vertices[:, 0]) > 0
-
     order = _painting_order(shapes, objects, eye)
     order = order[facing[order]]
     points = transform(camera_from_global, vertices[order])
+    names = scene.attribute_names(objects)
+    palettes = [_palette(int(k), int(s), name) for k, s, name in zip(objects.kinds, objects.looks, names, strict=True)]
     base = np.stack(palettes)[owner[order], np.concatenate([shape.roles for shape in shapes])[order]]
-    colors = shaded(light, base, normals[order], points[..., 2].mean(1))
-    fill_polygons(image, camera, points, colors)
+    _fill_polygons(image, camera, points, _shade(scene.light, base, normals[order], points[..., 2].mean(1)))
 
 
 def _painting_order(shapes: Sequence[Shape], objects: Objects, eye: Array) -> Ints:
     """Return polygon positions: object after object, in each layer after layer, far parts before near ones."""
     keys: list[Array] = []
     for row, shape in enumerate(shapes):
-        c, s = np.cos(objects.yaws[row]), np.sin(objects.yaws[row])
-        to_eye = eye - objects.centers[row]
-        eye_local = np.array([to_eye[0] * c + to_eye[1] * s, to_eye[1] * c - to_eye[0] * s])
-        offsets = shape.part_centers[:, :2] * objects.sizes[row, :2] - eye_local
+        eye_local = turned(eye - objects.centers[row], -objects.yaws[row])
+        offsets = shape.part_centers[:, :2] * objects.sizes[row, :2] - eye_local[:2]
         nearness = shape.part_layers * _LAYER_STEP - np.hypot(offsets[:, 0], offsets[:, 1])
         keys.append(np.asarray(nearness[shape.parts] + row * 100 * _LAYER_STEP, np.float64))
     return np.argsort(np.concatenate(keys), kind="stable")
 
 
-def shaded(light: Light, base: Array, normals: Array, depth: Array) -> Array:
+@lru_cache(maxsize=512)
+def _palette(kind: int, look: int, attribute: str) -> Array:
+    """Return the colours of an instance, (len(ROLES), 3): those of its kind, slightly its own."""
+    rng = np.random.default_rng([look, 5])
+    own = np.clip(np.array(KINDS[kind].color) * rng.uniform(0.85, 1.12) + rng.normal(0, 9, 3), 8, 250)
+    front, rear = _LAMPS.get(attribute, _LAMPS["vehicle.moving"])
+    fixed = {"second": own * 0.72, "accent": own * 0.5, "front_light": front, "rear_light": rear, **_COLORS}
+    return np.array([fixed.get(role, own) for role in ROLES], np.float64)
+
+
+def _shade(light: Light, base: Array, normals: Array, depth: Array) -> Array:
     """Return the colours (P, 3) RGB that surfaces of colour `base`, unit normal and depth (P,) show."""
     lit = light.ambient + light.direct * np.maximum(normals @ light.to_sun, 0)
     sky = 0.9 + 0.1 * normals[:, 2]  # faces that look up see more of the sky
-    fog = haze_share(light, depth)[:, None]
+    fog = (1 - np.exp(-light.density * np.maximum(depth, 0)))[:, None]
     return np.clip(base * light.tint * (lit * sky)[:, None] * (1 - fog) + light.haze * fog, 0, 255)
 
 
-def fill_polygons(image: Image, camera: Camera, polygons: Array, colors: Array, *, smooth: bool = True) -> None:
+def _fill_polygons(image: Image, camera: Camera, polygons: Array, colors: Array, *, smooth: bool = True) -> None:
     """Paint polygons (P, V, 3) of the camera frame in order; those that share edges are better not smoothed."""
     whole, partly = polygons[..., 2].min(1) >= NEAR, polygons[..., 2].max(1) >= NEAR
     pixels = camera.project(np.where(whole[:, None, None], polygons, 1.0))
     low, high = pixels.min(1), pixels.max(1)
     inside = ((high > 0) & (low < (camera.width, camera.height)) & (high - low > _SMALLEST)).all(1)
-    fixed = fixed_point(pixels)
+    fixed = _fixed_point(pixels)
     rgb = np.rint(colors).tolist()
     line = cv2.LINE_AA if smooth else cv2.LINE_8
     for row in np.flatnonzero(np.where(whole, inside, partly)):
@@ -174,28 +212,51 @@ def fill_polygons(image: Image, camera: Camera, polygons: Array, colors: Array, 
             cut = clip_near(polygons[row])
             if len(cut) < 3:
                 continue
-            outline = fixed_point(camera.project(cut))
-        cv2.fillConvexPoly(image, outline, rgb[row], line, SHIFT)
+            outline = _fixed_point(camera.project(cut))
+        cv2.fillConvexPoly(image, outline, rgb[row], line, _SHIFT)
 
 
-def _visibility(camera: Camera, outlines: list[Array]) -> Array:
-    """Return the share of each object's area in the image that nearer objects leave free, (N,).
-
-    An object's area is taken as that of the outline of its projected cuboid; `outlines` run from far to near.
-    """
-    owners = np.zeros((camera.height, camera.width), np.uint16)
-    areas = np.zeros(len(outlines))
-    for row, pixels in enumerate(outlines):
-        cv2.fillConvexPoly(owners, cv2.convexHull(fixed_point(pixels)), row + 1, cv2.LINE_8, SHIFT)
-        x0, y0 = np.maximum(np.floor(pixels.min(0)) - 1, 0).astype(int)
-        x1, y1 = np.ceil(pixels.max(0)).astype(int) + 1
-        areas[row] = np.count_nonzero(owners[y0:y1, x0:x1] == row + 1)
-    left = np.bincount(owners.ravel(), minlength=len(outlines) + 1)[1:]
-    return left / np.maximum(areas, 1)
+def _fixed_point(pixels: Array) -> NDArray[np.int32]:
+    """Convert pixel coordinates (..., 2) to OpenCV's fixed point, where pixel centres are whole numbers."""
+    scaled = (np.clip(pixels, -4000, 8000) - 0.5) * (1 << _SHIFT)
+    return np.rint(scaled).astype(np.int32)
 
 
-def _sensor(image: Image, rng: np.random.Generator) -> Image:
-    """Add the noise of a sensor: uniform, of a strength drawn for the frame."""
-    strength = float(rng.uniform(6, 22))
-    noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
-    return np.asarray(cv2.addWeighted(image, 1.0, noise, strength / 255, -strength / 2), np.uint8)
+def _measure_visibility(
+    camera: Camera, camera_from_global: Array, objects: Objects
+) -> tuple[Ints, Array, Array, Array]:
+    """Return numbers, boxes, covered and free shares of the image, of the objects that touch it, far to near."""
+    small = drawing_camera(camera, min(1.0, _MASK_WIDTH / camera.width))
+    size = np.array([small.width, small.height])
+    corners = transform(camera_from_global, cuboid_corners(objects.centers, objects.sizes, objects.yaws))
+    # Each object writes its number over those behind it; what is left of it at the end is visible.
+    owners = np.zeros((small.height, small.width), np.uint16)
+    areas, boxes = np.zeros(len(objects)), np.zeros((len(objects), 4))
+    racks = objects.kinds == KIND_OF["bicycle_rack"]  # flat in the picture: they hide nothing
+    for row, cuboid in enumerate(corners):
+        pixels = visible_corners(small, cuboid)
+        if len(pixels) < 3:
+            continue
+        low, high = pixels.min(0), pixels.max(0)
+        if (high <= 0).any() or (low >= size).any():
+            continue
+        mask = owners.copy() if racks[row] else owners
+        cv2.fillConvexPoly(mask, cv2.convexHull(_fixed_point(pixels)), row + 1, cv2.LINE_8, _SHIFT)
+        x0, y0 = np.maximum(np.floor(low) - 1, 0).astype(int)
+        x1, y1 = np.ceil(high).astype(int) + 1
+        areas[row] = np.count_nonzero(mask[y0:y1, x0:x1] == row + 1)
+        boxes[row] = *np.clip(low, 0, size), *np.clip(high, 0, size)
+    free = np.bincount(owners.ravel(), minlength=len(objects) + 1)[1:].astype(np.float64)
+    free[racks] = areas[racks]
+    touching = np.flatnonzero(areas)
+    boxes *= np.tile((camera.width, camera.height) / size, 2)
+    whole = small.width * small.height
+    return objects.numbers[touching], boxes[touching], areas[touching] / whole, free[touching] / whole
+
+
+def write_jpeg(path: Path, image: Image, quality: int = 92) -> None:
+    """Write an RGB image."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise OSError(f"OpenCV cannot encode {path.name}")
+    path.write_bytes(data.tobytes())

@@ -1,239 +1,204 @@
-"""Scenes: a straight street with traffic, seen as arrays of object states that move in time.
+"""Scenes: a curved road, an ego vehicle that drives and stops on it, traffic around it, buildings, and light.
 
-Everything is in the global frame: x along the street, y left, z up, ground at z = 0, metres, seconds, radians. Traffic
-keeps to the right: the ego vehicle drives towards +x on the right-hand lanes (y < 0). What is not here: appearance.
+Everything lies in the global frame: x, y in the plane, z up, ground at z = 0, metres, seconds, radians. A scene is a
+function of (settings, scene number). What is not here: appearance (`render`), radar returns (`radar`), files.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.synthetic.catalog import CLASS_OF, KINDS
+from boxwright.errors import UserError
+from boxwright.synthetic.catalog import KIND_OF
+from boxwright.synthetic.traffic import Motion, Placement, Road, draw_ego_motion, draw_road, place_traffic
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-DURATION = 20.0  # seconds that a scene lasts, as in nuScenes
-LANE_WIDTH = 3.5
-PARKING_WIDTH = 2.8
-PAVEMENT_WIDTH = 4.0
-MAX_LENGTH, MAX_HEIGHT = 22.0, 18.0  # of a building
-_AHEAD, _BEHIND = 90.0, 60.0  # metres of street that are furnished in front of and behind the ego vehicle's path
-_EGO_CLEARANCE = 6.0
+KEY_FRAME_SECONDS = 0.5
+SWEEP_SECONDS = 1 / 13  # between two measurements of a radar
+SEEN_RADIUS = 50.0  # metres from the ego vehicle; what is further away is neither drawn nor annotated
+STILL = 0.3  # m/s; slower counts as standing
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """What the scenes of a world hold."""
+
+    scenes: int = 10  # named scene-9001 and on in a nuScenes root
+    seed: int = 0
+    key_frames: int = 8  # per scene, at 2 Hz
+    width: int = 1600  # of the images, pixels
+    height: int = 900  # of the images, pixels
+    sweeps: int = 6  # radar measurements before each key frame, at 13 Hz; 6 fill the time between two
+    objects: int = 60  # per scene; fewer where they do not fit
+    version: str = "v1.0-mini"  # name of the folder of tables
+    val_fraction: float = 0.2  # share of the scenes, the last ones, that `splits.json` calls val
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "key_frames", "width", "height"):
+            count: int = getattr(self, name)
+            if count < 1:
+                raise UserError(f"a synthetic nuScenes root needs {name} of 1 or more, not {count}")
+        if not 0 <= self.sweeps <= 6:
+            raise UserError(f"radars sweep at 13 Hz, so 0 to 6 sweeps lie between two key frames, not {self.sweeps}")
+        if self.objects < 0 or not 0 <= self.val_fraction <= 1:
+            raise UserError("objects of a scene are 0 or more, and val_fraction lies in 0..1")
+        if not self.version or "/" in self.version or self.version.startswith("."):
+            raise UserError(f"'{self.version}' is no name for a folder of tables; v1.0-mini is one")
+
+    @property
+    def duration(self) -> float:
+        """Return the seconds between the first and the last key frame of a scene."""
+        return (self.key_frames - 1) * KEY_FRAME_SECONDS
+
+    @property
+    def num_val(self) -> int:
+        """Return the number of val scenes: at least one and not all, where there is a choice."""
+        wanted = round(self.scenes * self.val_fraction)
+        return min(max(wanted, int(self.val_fraction > 0)), self.scenes - 1) if self.scenes > 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """States of N objects at one time.
+    """States of N objects at one time."""
 
-    Args:
-        class_ids: (N,) positions in `catalog.NAMES`.
-        instance_ids: (N,) stay with an object through a scene.
-        centers: (N, 3) centre of the cuboid.
-        sizes: (N, 3) length, width, height.
-        yaws: (N,) heading about z.
-        velocities: (N, 3) m/s.
-        looks: (N,) seeds of the appearance.
-    """
-
-    class_ids: Ints
-    instance_ids: Ints
-    centers: Array
-    sizes: Array
-    yaws: Array
-    velocities: Array
-    looks: Ints
+    kinds: Ints  # (N,) positions in `catalog.KINDS`
+    numbers: Ints  # (N,) stay with an object through a scene
+    centers: Array  # (N, 3) centre of the cuboid, global
+    sizes: Array  # (N, 3) length, width, height
+    yaws: Array  # (N,) heading about z
+    velocities: Array  # (N, 3) m/s, global
+    looks: Ints  # (N,) seeds of the appearance
 
     def __len__(self) -> int:
-        return len(self.class_ids)
+        return len(self.kinds)
 
-    def take(self, rows: Ints) -> Objects:
+    def take(self, rows: Ints) -> Self:
         """Return the objects at these positions, in this order."""
-        return Objects(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
-class Buildings:
-    """Blocks beside the street: (K,) x0, x1, distance of the facade from the axis, side (+1 left, -1 right), height."""
+class EgoState:
+    """The ego vehicle at one time; its origin is on the ground below the rear axle."""
 
-    x0: Array
-    x1: Array
-    setback: Array
-    side: Array
-    height: Array
-    looks: Ints
+    global_from_ego: Array  # (4, 4)
+    velocity: Array  # (3,) m/s, global
+    yaw_rate: float  # rad/s
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """K buildings."""
+
+    centers: Array  # (K, 3)
+    sizes: Array  # (K, 3) length, width, height
+    yaws: Array  # (K,)
+    colors: Array  # (K, 3) RGB
 
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """Illumination of a scene.
+    """Illumination of a scene."""
 
-    Args:
-        to_sun: (3,) unit vector.
-        ambient: brightness of what lies in shadow.
-        direct: what full sun adds.
-        tint: (3,) RGB gains.
-        haze: (3,) RGB of the horizon.
-        density: share of a colour lost to haze, per metre.
-    """
-
-    to_sun: Array
-    ambient: float
-    direct: float
-    tint: Array
-    haze: Array
-    density: float
+    to_sun: Array  # (3,) unit vector, global
+    ambient: float  # brightness of what lies in shadow
+    direct: float  # what full sun adds
+    tint: Array  # (3,) RGB gains
+    haze: Array  # (3,) RGB of the horizon
+    density: float  # share of a colour lost to haze, per metre
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One place and its traffic for `DURATION` seconds."""
+    """One place and its traffic; times are seconds after the first key frame."""
 
-    seed: int
     index: int
-    lanes: int  # in each direction
-    ego_y: float
-    ego_speed: float
-    objects: Objects  # at time 0
-    buildings: Buildings
+    road: Road
+    ego: Motion  # along the road
+    placement: Placement  # what each object is, and where it is when
+    blocks: Blocks
     light: Light
 
     def at(self, time: float) -> Objects:
-        """Return the object states at a time in seconds after the start."""
-        return replace(self.objects, centers=self.objects.centers + self.objects.velocities * time)
+        """Return the states of all objects at a time."""
+        placement = self.placement
+        centers, yaws, velocities = placement.motion.state(self.road, time)
+        centers[:, 2] = placement.sizes[:, 2] / 2
+        numbers = np.arange(len(placement.kinds))
+        yaws = yaws + placement.facing
+        return Objects(placement.kinds, numbers, centers, placement.sizes, yaws, velocities, placement.looks)
 
-    def global_from_ego(self, time: float) -> Array:
-        """Return the (4, 4) pose of the ego vehicle; its origin is on the ground below the rear axle."""
+    def ego_at(self, time: float) -> EgoState:
+        """Return pose and motion of the ego vehicle at a time."""
+        centers, yaws, velocities = self.ego.state(self.road, time)
+        step = 0.01
+        turn = self.ego.state(self.road, time + step)[1] - self.ego.state(self.road, time - step)[1]
+        yaw = float(yaws[0])
         pose = np.eye(4)
-        pose[:2, 3] = self.ego_speed * time, self.ego_y
-        return pose
+        pose[:2, :2] = (np.cos(yaw), -np.sin(yaw)), (np.sin(yaw), np.cos(yaw))
+        pose[:3, 3] = centers[0]
+        return EgoState(pose, velocities[0], float(turn[0]) / (2 * step))
 
-    @property
-    def kerb(self) -> float:
-        """Distance of the kerb from the street's axis."""
-        return self.lanes * LANE_WIDTH + PARKING_WIDTH
+    def seen(self, time: float) -> Objects:
+        """Return the states of the objects near the ego vehicle at a time."""
+        here, objects = self.ego_at(time).global_from_ego[:2, 3], self.at(time)
+        return objects.take(np.flatnonzero(np.linalg.norm(objects.centers[:, :2] - here, axis=1) < SEEN_RADIUS))
 
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A strip along the street that objects stand in, one after another."""
-
-    y: float
-    heading: float  # 0 towards +x, pi towards -x
-    speed: float  # of everything that drives in the row; 0 where parked
-    kinds: dict[str, float]  # weights of the classes
-    gaps: tuple[float, float]  # metres between neighbours
-    wander: float  # standard deviation of the offset across, metres
-
-
-_LANE: dict[str, float] = {
-    "car": 4.5,
-    "truck": 1.5,
-    "bus": 1.4,
-    "trailer": 1.0,
-    "construction_vehicle": 0.9,
-    "motorcycle": 2.8,
-    "bicycle": 2.2,
-}
-_PARKED = {"car": 2.0, "truck": 0.7, "trailer": 0.7, "construction_vehicle": 1.2, "traffic_cone": 4.5, "barrier": 3.5}
-_KERB = {"pedestrian": 2.0, "bicycle": 2.5, "motorcycle": 1.5, "traffic_cone": 2.5, "barrier": 0.8}
-_PAVEMENT = {"pedestrian": 6.0, "bicycle": 1.0}
+    def attribute_names(self, objects: Objects) -> list[str]:
+        """Return the nuScenes attribute of each object, in order; empty where its kind has none."""
+        moving = np.linalg.norm(objects.velocities[:, :2], axis=1) > STILL
+        names: list[str] = []
+        for kind, driven, moves in zip(objects.kinds, self.placement.driven[objects.numbers], moving, strict=True):
+            if kind <= KIND_OF["construction_vehicle"]:
+                names.append(f"vehicle.{'moving' if moves else 'stopped' if driven else 'parked'}")
+            elif kind == KIND_OF["pedestrian"]:
+                names.append(f"pedestrian.{'moving' if moves else 'standing'}")
+            elif kind in (KIND_OF["motorcycle"], KIND_OF["bicycle"]):
+                names.append(f"cycle.{'with' if driven else 'without'}_rider")
+            else:
+                names.append("")
+        return names
 
 
-def make_scene(seed: int, index: int) -> Scene:
-    """Build scene `index` of the world with this seed; the same arguments give the same scene."""
-    rng = np.random.default_rng([seed, index])
-    lanes = 1 + int(rng.random() < 0.35)
-    ego_lane = int(rng.integers(0, lanes))
-    ego_y = -(ego_lane + 0.5) * LANE_WIDTH
-    ego_speed = float(rng.uniform(3.0, 9.0))
-    rows = _rows(rng, lanes, ego_lane, ego_speed)
-    reach = _AHEAD + DURATION * ego_speed
-    objects = _furnish(rng, rows, ego_y, reach)
-    buildings = _build(rng, lanes * LANE_WIDTH + PARKING_WIDTH + PAVEMENT_WIDTH, reach)
-    return Scene(seed, index, lanes, ego_y, ego_speed, objects, buildings, draw_light(rng))
+def make_scene(settings: WorldSettings, index: int) -> Scene:
+    """Build scene `index` (from 0) of a world; the same arguments give the same scene."""
+    rng = np.random.default_rng([settings.seed, index, 31])
+    span = (-KEY_FRAME_SECONDS - 0.1, settings.duration + 0.1)  # first sweeps and last images lie outside the frames
+    ego = draw_ego_motion(rng, span)
+    reach = float(ego.along(span[1])[0])
+    road = draw_road(rng, -120.0, reach + 120.0)
+    placement = place_traffic(rng, ego, span, settings.objects)
+    return Scene(index, road, ego, placement, _draw_blocks(rng, road, reach), _draw_light(rng))
 
 
-def _rows(rng: np.random.Generator, lanes: int, ego_lane: int, ego_speed: float) -> list[_Row]:
-    kerb = lanes * LANE_WIDTH + PARKING_WIDTH
-    rows: list[_Row] = []
-    for side, heading in ((-1.0, 0.0), (1.0, np.pi)):
-        for lane in range(lanes):
-            speed = ego_speed if side < 0 and lane == ego_lane else float(rng.uniform(3.0, 9.0))
-            rows.append(_Row(side * (lane + 0.5) * LANE_WIDTH, heading, speed, _LANE, (7.0, 22.0), 0.2))
-        parked = side * (kerb - PARKING_WIDTH / 2)
-        rows.append(_Row(parked, heading, 0.0, _PARKED, (2.5, 16.0), 0.2))
-        rows.append(_Row(side * (kerb + 0.7), heading, 0.0, _KERB, (2.5, 14.0), 0.15))
-        for offset in (2.0, 3.2):
-            rows.append(_Row(side * (kerb + offset), heading, 0.0, _PAVEMENT, (2.0, 11.0), 0.25))
-    return rows
-
-
-def _furnish(rng: np.random.Generator, rows: list[_Row], ego_y: float, reach: float) -> Objects:
-    """Fill each row with objects; what would stand on the ego vehicle is left out."""
-    columns: list[tuple[int, float, float, float, float, float]] = []  # class, x, y, yaw, speed, size factor
-    for row in rows:
-        names = list(row.kinds)
-        steps = np.cumsum(list(row.kinds.values())) / sum(row.kinds.values())
-        x = -_BEHIND + float(rng.uniform(0, row.gaps[1]))
-        # Oncoming traffic drives into the furnished stretch, so its row begins further ahead.
-        end = reach + (row.speed * DURATION if row.heading else 0.0)
-        while x < end:
-            name = names[int(np.searchsorted(steps, rng.random()))]
-            kind = KINDS[CLASS_OF[name]]
-            x += kind.size[0] / 2
-            y = row.y + float(rng.normal(0, row.wander))
-            yaw, speed = _heading(rng, row, name, kind.speed)
-            on_ego = abs(row.y - ego_y) < 0.1 and abs(x) < _EGO_CLEARANCE + kind.size[0] / 2
-            if not on_ego:
-                columns.append((CLASS_OF[name], x, y, yaw, speed, float(rng.normal(1, kind.spread))))
-            x += kind.size[0] / 2 + float(rng.uniform(*row.gaps))
-    table = np.array(columns)
-    class_ids = table[:, 0].astype(np.int64)
-    sizes = np.array([KINDS[i].size for i in class_ids]) * np.clip(table[:, 5:], 0.8, 1.25)
-    yaws, speeds = table[:, 3], table[:, 4]
-    velocities = np.stack([np.cos(yaws) * speeds, np.sin(yaws) * speeds, np.zeros(len(table))], 1)
-    centers = np.column_stack([table[:, 1:3], sizes[:, 2] / 2])
-    looks = rng.integers(0, 2**31, len(table))
-    return Objects(class_ids, np.arange(len(table)), centers, sizes, yaws, velocities, looks)
-
-
-def _heading(rng: np.random.Generator, row: _Row, name: str, top_speed: float) -> tuple[float, float]:
-    """Return yaw and speed of an object that enters a row."""
-    if name in {"traffic_cone", "barrier"}:
-        return row.heading + np.pi / 2 * float(rng.random() < 0.4) + float(rng.normal(0, 0.15)), 0.0
-    if name == "pedestrian":
-        return row.heading + np.pi * float(rng.integers(0, 2)), float(rng.uniform(0, top_speed))
-    if row.speed:  # straight along the lane: the smallest angle would lead off the road within the scene
-        return row.heading, row.speed
-    turned = np.pi if rng.random() < 0.2 else 0.0
-    return row.heading + turned + float(rng.normal(0, 0.06)), 0.0
-
-
-def _build(rng: np.random.Generator, facade: float, reach: float) -> Buildings:
+def _draw_blocks(rng: np.random.Generator, road: Road, reach: float) -> Blocks:
+    """Put buildings along both sides of the road."""
     rows: list[tuple[float, float, float, float, float]] = []
     for side in (-1.0, 1.0):
-        x = -_BEHIND + float(rng.uniform(-10, 0))
-        while x < reach + 40:
-            length = float(rng.uniform(8, MAX_LENGTH))
-            rows.append((x, x + length, facade + float(rng.uniform(0, 3)), side, float(rng.uniform(5, MAX_HEIGHT))))
-            x += length + (float(rng.uniform(3, 10)) if rng.random() < 0.35 else 0.0)
+        along = -80.0
+        while along < reach + 80:
+            length = float(rng.uniform(8, 20))
+            across = side * float(rng.uniform(23, 28))
+            if rng.random() < 0.75:
+                rows.append((along + length / 2, across, length, float(rng.uniform(5, 8)), float(rng.uniform(4, 12))))
+            along += length + float(rng.uniform(3, 10))
     table = np.array(rows)
-    return Buildings(*table.T, looks=rng.integers(0, 2**31, len(table)))
+    x, y, heading = road.locate(table[:, 0], table[:, 1])
+    walls = np.array([(176, 150, 128), (150, 120, 104), (188, 184, 172), (130, 134, 140), (164, 160, 140)], np.float64)
+    colors = walls[rng.integers(0, len(walls), len(table))] * rng.uniform(0.8, 1.1, (len(table), 1))
+    return Blocks(np.column_stack([x, y, table[:, 4] / 2]), table[:, 2:], heading, colors)
 
 
-def draw_light(rng: np.random.Generator) -> Light:
+def _draw_light(rng: np.random.Generator) -> Light:
     """Draw the weather and time of day of a scene."""
     azimuth, elevation = float(rng.uniform(0, 2 * np.pi)), float(np.deg2rad(rng.uniform(25, 70)))
     to_sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    overcast = float(rng.uniform(0, 1))
-    warmth = float(rng.uniform(-1, 1))
-    exposure = float(rng.uniform(0.75, 1.15))
+    overcast, warmth, exposure = float(rng.uniform(0, 1)), float(rng.uniform(-1, 1)), float(rng.uniform(0.75, 1.15))
     tint = np.array([1 + 0.06 * warmth, 1.0, 1 - 0.08 * warmth]) * exposure
     haze = np.array([186.0, 200.0, 214.0]) * (1 - 0.12 * overcast) * tint
-    return Light(
-        to_sun, 0.55 + 0.3 * overcast, 0.55 * (1 - 0.8 * overcast), tint, haze, float(rng.uniform(0.008, 0.018))
-    )
+    ambient, direct = 0.55 + 0.3 * overcast, 0.55 * (1 - 0.8 * overcast)  # clouds take the sun and light the shadows
+    return Light(to_sun, ambient, direct, tint, haze, float(rng.uniform(0.008, 0.018)))

@@ -21,7 +21,7 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.reporting.report import write_report
 from boxwright.settings.base import OptimConfig
 from boxwright.synthetic.catalog import NAMES
-from boxwright.synthetic.write import StreetSettings, write_street
+from boxwright.synthetic.yolo_set import YoloSetSettings, write_yolo_set
 from boxwright.yolo.settings import AugmentConfig, LossConfig, PredictConfig, RunConfig
 from boxwright.yolo.val_output import metric_tables
 from boxwright.yolo.verbs.predict import predict
@@ -34,21 +34,12 @@ _ENLARGED = 3  # pictures to look at are so much larger than those of the traini
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """How much the demo does.
+    """How much the demo does; the default ends within five minutes on two cores."""
 
-    Args:
-        street: the data set; `val` holds scenes that no training image shows.
-        imgsz: network input side.
-        epochs: passes over the training images.
-        num_predictions: further scenes that are predicted on and shown.
-    """
-
-    street: StreetSettings = field(
-        default_factory=lambda: StreetSettings(scenes=(("train", 700), ("val", 75)), frames=2, width=320, height=192)
-    )
-    imgsz: int = 320
-    epochs: int = 6
-    num_predictions: int = 12
+    drives: YoloSetSettings = field(default_factory=YoloSetSettings)  # `val` holds scenes that no training image shows
+    imgsz: int = 320  # network input side
+    epochs: int = 8  # passes over the training images
+    num_predictions: int = 2  # further scenes that are predicted on and shown, six images each
 
 
 def demo(
@@ -59,12 +50,12 @@ def demo(
     device: str = "",
     settings: DemoSettings | None = None,
 ) -> Path:
-    """Make a street data set, train yolov5n on it, validate, predict, and write a report.
+    """Make a data set of drives, train yolov5n on it, validate, predict, and write a report.
 
     Args:
         project: folder of demo runs.
         epochs: passes over the training images; None takes those of the settings.
-        seed: of the street and of the training.
+        seed: of the drives and of the training.
         device: as for `boxwright train`.
         settings: how much is done; the default ends within five minutes on two cores.
 
@@ -74,14 +65,19 @@ def demo(
     settings = settings or DemoSettings()
     start = time.perf_counter()
     folder = new_run_folder(project, "exp").absolute()
-    _say(start, f"rendering a street into {folder / 'street'}")
-    data = _make_street(folder / "street", settings, seed)
+    _say(start, f"rendering drives into {folder / 'drives'}")
+    data = write_yolo_set(
+        folder / "drives",
+        replace(settings.drives, seed=seed),
+        processes=min(os.cpu_count() or 1, 8),
+        on_progress=_progress(),
+    )
     _say(start, "training yolov5n from scratch")
     train(training_settings(folder, data, settings, epochs=epochs or settings.epochs, seed=seed, device=device))
     _say(start, "predicting on scenes that the network has not seen")
     pictures = _predict(folder, settings, seed, device)
     commands = next_commands(folder)
-    title, tables = "Boxwright demo: a synthetic street", metric_tables(folder)
+    title, tables = "Boxwright demo: synthetic drives", metric_tables(folder)
     page = write_report(folder, tables=tables, title=title, predictions=pictures, commands=commands)
     _say(start, "done")
     print(f"\nrun folder: {folder}\nreport: {page}\n\nTry next, on your own data:\n  " + "\n  ".join(commands))
@@ -91,7 +87,7 @@ def demo(
 def training_settings(
     folder: Path, data: Path, settings: DemoSettings, *, epochs: int, seed: int, device: str
 ) -> RunConfig:
-    """The recipe of the demo as settings of `boxwright train`."""
+    """Return the recipe of the demo as settings of `boxwright train`."""
     num_classes = len(NAMES)
     return RunConfig(
         model="yolov5n",
@@ -124,7 +120,7 @@ def training_settings(
 
 
 def next_commands(folder: Path) -> tuple[str, ...]:
-    """Three commands for the user's own data, starting from what the demo has made."""
+    """Return three commands for the user's own data, starting from what the demo has made."""
     best = shlex.quote(str(folder / "weights" / "best.pt"))
     return (
         "boxwright check my_data.yaml",
@@ -133,39 +129,33 @@ def next_commands(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _make_street(folder: Path, settings: DemoSettings, seed: int) -> Path:
-    street = replace(settings.street, seed=seed)
-    return write_street(folder, street, processes=min(os.cpu_count() or 1, 8), on_progress=_progress())
-
-
 def _progress() -> Callable[[int, int], None]:
     """Return a callback that prints a line each quarter of the way."""
-    told = 0
+    quarters = 0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
+    def show(done: int, total: int) -> None:
+        nonlocal quarters
         quarter = 4 * done // total
-        if quarter > told:
-            told = quarter
+        if quarter > quarters:
+            quarters = quarter
             print(f"  {done} of {total} scenes", flush=True)
 
-    return tell
+    return show
 
 
 def _predict(folder: Path, settings: DemoSettings, seed: int, device: str) -> list[Path]:
     """Predict on further scenes, rendered larger so that names can be read; returns the annotated images."""
-    street = settings.street
-    used = sum(count for _, count in street.scenes)
+    drives = settings.drives
+    used = sum(count for _, count in drives.scenes)
     unseen = replace(
-        street,
+        drives,
         scenes=(("unseen", settings.num_predictions),),
-        frames=1,
-        width=street.width * _ENLARGED,
-        height=street.height * _ENLARGED,
+        width=drives.width * _ENLARGED,
+        height=drives.height * _ENLARGED,
         seed=seed,
-        first_scene=street.first_scene + used,
+        first_scene=drives.first_scene + used,
     )
-    write_street(folder / "unseen", unseen)
+    write_yolo_set(folder / "unseen", unseen)
     config = PredictConfig(
         weights=(str(folder / "weights" / "best.pt"),),
         source=str(folder / "unseen" / "images" / "unseen"),
@@ -182,4 +172,5 @@ def _predict(folder: Path, settings: DemoSettings, seed: int, device: str) -> li
 
 
 def _say(start: float, text: str) -> None:
+    """Print a line with the seconds since the start."""
     print(f"\n[{time.perf_counter() - start:5.0f} s] {text}", flush=True)

@@ -15,9 +15,6 @@ from boxwright.errors import UserError
 from boxwright.inference import exported
 from boxwright.inference.exported import ONNX_SUFFIX, OPENVINO_SUFFIX, TORCHSCRIPT_SUFFIX
 from boxwright.inference.sources import open_source
-from boxwright.synthetic.render import render
-from boxwright.synthetic.world import make_scene
-from boxwright.synthetic.write import front_camera
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.export import (
     DETECTIONS,
@@ -112,8 +109,14 @@ def _images(config: ExportConfig, size: tuple[int, int], stride: int) -> Iterato
     if config.source:
         found = (frame.image for frame in open_source(config.source))
     else:
-        camera = front_camera(640, 384)
-        found = (render(make_scene(0, number), camera, 0.0).image for number in range(_NUM_CHECKED))
+        # Lazy, since who exports with images of their own does not need the synthetic world.
+        from boxwright.synthetic.catalog import make_rig
+        from boxwright.synthetic.render import render_view
+        from boxwright.synthetic.world import WorldSettings, make_scene
+
+        world = WorldSettings(width=640, height=384)
+        camera = make_rig(np.random.default_rng(0), world.width, world.height).cameras[0]
+        found = (render_view(make_scene(world, number), camera, 0.0).image for number in range(_NUM_CHECKED))
     for image in found:
         padded, _, _ = letterbox(image, size, auto=not (config.static or config.int8), stride=max(stride, 32))
         pixels = np.ascontiguousarray(padded[..., ::-1].transpose(2, 0, 1))

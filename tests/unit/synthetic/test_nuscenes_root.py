@@ -1,10 +1,9 @@
 """The synthetic nuScenes root: links of its tables, motion, radar, pictures, and what is refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from boxwright.centerfusion.verbs.demo import FusionDemoSettings
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, RADAR_FIELDS
 from boxwright.synthetic.camera import cuboid_corners, transform
-from boxwright.synthetic.fusion_catalog import CATEGORIES, CATEGORIES_OF, FUSION_KINDS, KIND_OF, make_rig
-from boxwright.synthetic.fusion_render import render_view
-from boxwright.synthetic.fusion_world import (
-    KEY_FRAME_SECONDS,
-    SEEN_RADIUS,
-    STILL,
-    FusionWorldSettings,
-    attribute_names,
-    make_fusion_scene,
-)
-from boxwright.synthetic.nuscenes_tables import TABLES, quaternion, yaw_quaternion
-from boxwright.synthetic.nuscenes_write import write_nuscenes
-from boxwright.synthetic.radar_sim import RADAR_DTYPE, measure
+from boxwright.synthetic.catalog import CATEGORIES, KIND_OF, KINDS, make_rig
+from boxwright.synthetic.nuscenes_root import TABLES, quaternion, write_nuscenes, yaw_quaternion
+from boxwright.synthetic.radar import RADAR_DTYPE, measure
+from boxwright.synthetic.render import render_view
+from boxwright.synthetic.world import KEY_FRAME_SECONDS, SEEN_RADIUS, STILL, WorldSettings, make_scene
 
-SETTINGS = FusionWorldSettings(scenes=2, key_frames=4, width=320, height=180, sweeps=2, objects=50, val_fraction=0.5)
+SETTINGS = WorldSettings(scenes=2, key_frames=4, width=320, height=180, sweeps=2, objects=50, val_fraction=0.5)
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 
 Records = dict[str, dict[str, Any]]
@@ -152,7 +144,7 @@ def test_splits_share_no_scene(root: Path, tables: dict[str, Records]) -> None:
 
 def test_velocities_of_neighbour_annotations_are_those_of_the_world(tables: dict[str, Records]) -> None:
     """Two-sided differences over a second, against the true velocity between: curves and brakes make a difference."""
-    scenes = {name: make_fusion_scene(SETTINGS, index) for index, name in enumerate(("scene-9001", "scene-9002"))}
+    scenes = {name: make_scene(SETTINGS, index) for index, name in enumerate(("scene-9001", "scene-9002"))}
     annotations, samples = tables["sample_annotation"], tables["sample"]
     fast = 0
     for record in annotations.values():
@@ -181,12 +173,12 @@ def test_attributes_say_how_objects_move(tables: dict[str, Records]) -> None:
     )
     assert {"vehicle.moving", "vehicle.parked", "cycle.with_rider", "cycle.without_rider"} <= set(found)
     for index in range(4):
-        scene = make_fusion_scene(SETTINGS, index)
+        scene = make_scene(SETTINGS, index)
         for time in (0.0, 1.5):
             objects = scene.at(time)
             speed = np.linalg.norm(objects.velocities, axis=1)
-            for row, name in enumerate(attribute_names(scene, objects)):
-                kind = FUSION_KINDS[objects.class_ids[row]].name
+            for row, name in enumerate(scene.attribute_names(objects)):
+                kind = KINDS[objects.kinds[row]].name
                 assert bool(name) == (kind in CLASS_NAMES[:8])
                 if name.endswith("moving"):
                     assert speed[row] > STILL
@@ -198,7 +190,7 @@ def test_attributes_say_how_objects_move(tables: dict[str, Records]) -> None:
 
 def test_objects_do_not_touch() -> None:
     for index in range(3):
-        scene = make_fusion_scene(SETTINGS, index)
+        scene = make_scene(SETTINGS, index)
         rack = scene.placement.kinds == KIND_OF["bicycle_rack"]
         for time in np.arange(0, SETTINGS.duration, 0.25):
             objects = scene.at(float(time)).take(np.flatnonzero(~rack))
@@ -214,7 +206,7 @@ def test_objects_do_not_touch() -> None:
 def test_ego_moves_and_turns_as_its_velocity_says() -> None:
     turned = 0.0
     for index in range(6):
-        scene = make_fusion_scene(SETTINGS, index)
+        scene = make_scene(SETTINGS, index)
         for time in (0.2, 0.9):
             before, now, after = (scene.ego_at(time + step) for step in (-0.02, 0.0, 0.02))
             moved = (after.global_from_ego - before.global_from_ego)[:3, 3] / 0.04
@@ -225,7 +217,7 @@ def test_ego_moves_and_turns_as_its_velocity_says() -> None:
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_radar_returns_of_objects_show_their_radial_velocity(index: int) -> None:
-    scene = make_fusion_scene(SETTINGS, index)
+    scene = make_scene(SETTINGS, index)
     rig = make_rig(np.random.default_rng(0), 320, 180)
     rng = np.random.default_rng(1)
     time = 0.7
@@ -271,9 +263,9 @@ def test_radar_files_have_the_published_layout(root: Path) -> None:
 
 def test_objects_are_painted_where_their_boxes_are() -> None:
     """With an object and without it: the pixels that change lie in its box, and fill a good part of it."""
-    settings = FusionWorldSettings(width=320, height=180, objects=50)
+    settings = WorldSettings(width=320, height=180, objects=50)
     camera = make_rig(np.random.default_rng(0), 320, 180).cameras[0]
-    scene = make_fusion_scene(settings, 1)
+    scene = make_scene(settings, 1)
     with_all = render_view(scene, camera, 0.0)
     camera_from_global = camera.camera_from_global(scene.ego_at(0.0).global_from_ego)
     objects = scene.at(0.0)
@@ -283,7 +275,7 @@ def test_objects_are_painted_where_their_boxes_are() -> None:
             camera_from_global,
             cuboid_corners(*(column[[number]] for column in (objects.centers, objects.sizes, objects.yaws)))[0],
         )
-        if free < 0.002 or corners[:, 2].min() < 1 or objects.class_ids[number] == KIND_OF["bicycle_rack"]:
+        if free < 0.002 or corners[:, 2].min() < 1 or objects.kinds[number] == KIND_OF["bicycle_rack"]:
             continue
         pixels = camera.project(corners)
         low = np.clip(np.floor(pixels.min(0)) - 1, 0, (320, 180)).astype(int)
@@ -305,7 +297,7 @@ def test_annotations_are_near_and_counted(tables: dict[str, Records]) -> None:
         for record in tables["sample_data"].values()
         if "LIDAR_TOP" in record["filename"]
     }
-    known = {name for names in CATEGORIES_OF.values() for name in names}
+    known = {name for kind in KINDS for name in kind.categories}
     kinds: Counter[str] = Counter()
     for record in tables["sample_annotation"].values():
         away = np.subtract(record["translation"], poses[record["sample_token"]])[:2]
@@ -320,22 +312,18 @@ def test_annotations_are_near_and_counted(tables: dict[str, Records]) -> None:
 
 
 def test_the_same_seed_writes_the_same_bytes(root: Path, tmp_path: Path) -> None:
-    small = FusionWorldSettings(scenes=1, key_frames=2, width=64, height=36, sweeps=1, seed=5)
+    small = WorldSettings(scenes=1, key_frames=2, width=64, height=36, sweeps=1, seed=5)
     first = write_nuscenes(tmp_path / "first", small)
     again = write_nuscenes(tmp_path / "again", small)
     assert digest(first) == digest(again)
-    other = write_nuscenes(tmp_path / "other", FusionWorldSettings(**{**_fields(small), "seed": 6}))
+    other = write_nuscenes(tmp_path / "other", replace(small, seed=6))
     assert digest(first) != digest(other)
     assert digest(root) != digest(first)
 
 
-def _fields(settings: FusionWorldSettings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-
-
 @pytest.mark.parametrize("objects", [0, 1, 30])
 def test_smallest_roots(tmp_path: Path, objects: int) -> None:
-    settings = FusionWorldSettings(scenes=1, key_frames=1, width=16, height=9, sweeps=0, objects=objects)
+    settings = WorldSettings(scenes=1, key_frames=1, width=16, height=9, sweeps=0, objects=objects)
     (tmp_path / "empty").mkdir()
     made = write_nuscenes(tmp_path / "empty", settings)
     folder = made / "v1.0-mini"
@@ -356,7 +344,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("boxwright.synthetic.nuscenes_scene.write_pcd", broken)
+    monkeypatch.setattr("boxwright.synthetic.nuscenes_root.write_pcd", broken)
     with pytest.raises(UserError, match="No space left"):
         write_nuscenes(tmp_path / "new", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
@@ -368,7 +356,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        FusionWorldSettings(**wrong)
+        WorldSettings(**wrong)
 
 
 def test_quaternions_turn_as_their_matrix() -> None:
@@ -384,14 +372,14 @@ def test_quaternions_turn_as_their_matrix() -> None:
 
 
 def test_demo_scenes_show_all_classes_at_useful_distances() -> None:
-    settings = FusionWorldSettings.demo()
+    settings = FusionDemoSettings().world
     assert (settings.scenes - settings.num_val, settings.num_val) == (24, 4)
-    counts, distances = np.zeros(len(FUSION_KINDS), int), []
+    counts, distances = np.zeros(len(KINDS), int), []
     for index in range(settings.scenes):
-        scene = make_fusion_scene(settings, index)
+        scene = make_scene(settings, index)
         time = settings.key_frames // 2 * KEY_FRAME_SECONDS
-        objects = scene.at(time).take(scene.seen(time))
-        counts += np.bincount(objects.class_ids, minlength=len(counts))
+        objects = scene.seen(time)
+        counts += np.bincount(objects.kinds, minlength=len(counts))
         here = scene.ego_at(time).global_from_ego[:2, 3]
         distances.append(np.linalg.norm(objects.centers[:, :2] - here, axis=1))
     assert counts[:10].min() > 12

@@ -1,8 +1,18 @@
-"""One scene of the world of camera and radar, written key frame by key frame: its files and its table records."""
+"""Write the world as a nuScenes root: images, radar and lidar files, maps and tables.
 
-from __future__ import annotations
+Layout: samples/CHANNEL/ (key frames), sweeps/CHANNEL/ (radar between them), maps/, VERSION/ (tables and `splits.json`,
+which names the scenes of train and val: they are in no official list). Each file is a function of the settings.
+"""
 
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,28 +20,66 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from boxwright.synthetic.fusion_catalog import CATEGORIES_OF, FUSION_KINDS, VISIBILITY, make_rig
-from boxwright.synthetic.fusion_render import render_view
-from boxwright.synthetic.fusion_world import (
-    KEY_FRAME_SECONDS,
-    SWEEP_SECONDS,
-    FusionWorldSettings,
-    attribute_names,
-    make_fusion_scene,
-)
-from boxwright.synthetic.nuscenes_tables import Tables, quaternion, token, yaw_quaternion
-from boxwright.synthetic.radar_sim import measure, write_pcd
+from boxwright.errors import UserError
+from boxwright.synthetic.catalog import ATTRIBUTES, CATEGORIES, KINDS, VISIBILITY, make_rig
+from boxwright.synthetic.radar import measure, write_pcd
+from boxwright.synthetic.render import render_view, write_jpeg
+from boxwright.synthetic.world import KEY_FRAME_SECONDS, SWEEP_SECONDS, WorldSettings, make_scene
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+TABLES = (
+    *("attribute", "category", "map", "sensor", "visibility"),  # what all scenes share
+    *("log", "scene", "sample", "sample_data", "ego_pose", "calibrated_sensor"),  # the drives
+    *("instance", "sample_annotation"),
+)
 _JPEG_QUALITY = 88
 _EPOCH = 1_530_000_000_000_000  # microseconds
 _SCENE_GAP = 100_000_000  # microseconds between the starts of two scenes
 _LATE = 8_000  # microseconds by which a sensor is off the time of its key frame, at most
 _LIDAR_POINTS = 4000.0  # returns of 1 m2 that is 1 m away
 _UNSEEN = 0.02  # objects of which a smaller share is visible, and which return nothing, are not annotated
+_FIRST_NAME = 9001  # of a scene; official ones end at scene-1110
+
+
+class Tables:
+    """Writes all tables side by side, so that no table is ever held whole."""
+
+    def __init__(self, folder: Path, files: ExitStack) -> None:
+        self._files: dict[str, TextIOWrapper] = {}
+        self._begun: set[str] = set()
+        for name in TABLES:
+            file = (folder / f"{name}.json").open("w", encoding="utf-8", newline="\n")
+            self._files[name] = files.enter_context(file)
+
+    def add(self, table: str, record: Mapping[str, Any]) -> None:
+        """Append a record to a table."""
+        self._files[table].write(",\n" if table in self._begun else "[\n")
+        self._begun.add(table)
+        self._files[table].write(json.dumps(record, ensure_ascii=False))
+
+    def finish(self) -> None:
+        """Close the lists."""
+        for name, file in self._files.items():
+            file.write("\n]\n" if name in self._begun else "[]\n")
+
+
+def token(*parts: str | int) -> str:
+    """Return the 32 hexadecimal digits that name a record; the same parts give the same ones."""
+    return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def yaw_quaternion(yaw: float) -> list[float]:
+    """Return the unit quaternion w, x, y, z of a rotation about z by `yaw` radians."""
+    return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
+
+
+def quaternion(rotation: Array) -> list[float]:
+    """Return the unit quaternion w, x, y, z, w >= 0, of a (3, 3) rotation."""
+    return Rotation.from_matrix(rotation).as_quat(canonical=True, scalar_first=True).tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +95,18 @@ class _Stream:
 class SceneWriter:
     """Writes one scene: its records and files, key frame by key frame."""
 
-    def __init__(self, root: Path, settings: FusionWorldSettings, tables: Tables, index: int, name: str) -> None:
+    def __init__(self, root: Path, settings: WorldSettings, tables: Tables, index: int, name: str) -> None:
         self._root, self._settings, self._tables = root, settings, tables
         self._index, self._name = index, name
         self._log = f"synthetic-{settings.seed}-{index:04d}"
-        self._scene = make_fusion_scene(settings, index)
+        self._scene = make_scene(settings, index)
         self._rng = np.random.default_rng([settings.seed, index, 77])
         self._rig = make_rig(self._rng, settings.width, settings.height)
         image, cloud = (settings.height, settings.width), (0, 0)
         late = [int(value) for value in self._rng.integers(-_LATE, _LATE, 11)]
         self._cameras = [_Stream(camera.name, "jpg", image, late[row]) for row, camera in enumerate(self._rig.cameras)]
-        self._radars = [
-            _Stream(mount.channel, "pcd", cloud, late[6 + row]) for row, mount in enumerate(self._rig.radars)
-        ]
-        self._lidar = _Stream(self._rig.lidar.channel, "pcd.bin", cloud, 0)
+        self._radars = [_Stream(mount.name, "pcd", cloud, late[6 + row]) for row, mount in enumerate(self._rig.radars)]
+        self._lidar = _Stream(self._rig.lidar.name, "pcd.bin", cloud, 0)
         self._annotations: dict[int, list[dict[str, Any]]] = {}
 
     def _token(self, kind: str, *parts: str | int) -> str:
@@ -81,6 +127,7 @@ class SceneWriter:
         self._write_annotations()
 
     def _write_scene(self) -> None:
+        """Write the records of the log, the scene, its key frames and its calibrations."""
         count = self._settings.key_frames
         log = {
             "token": token(self._settings.seed, "log", self._index),
@@ -109,20 +156,17 @@ class SceneWriter:
                 "scene_token": scene["token"],
             }
             self._tables.add("sample", sample)
-        for camera in self._rig.cameras:
-            self._calibrate(camera.name, camera.ego_from_camera, camera.intrinsics.tolist())
-        for mount in (*self._rig.radars, self._rig.lidar):
-            self._calibrate(mount.channel, mount.ego_from_sensor, [])
-
-    def _calibrate(self, channel: str, ego_from_sensor: Array, intrinsics: list[list[float]]) -> None:
-        record = {
-            "token": self._token("calibrated_sensor", channel),
-            "sensor_token": token("sensor", channel),
-            "translation": ego_from_sensor[:3, 3].tolist(),
-            "rotation": quaternion(ego_from_sensor[:3, :3]),
-            "camera_intrinsic": intrinsics,
-        }
-        self._tables.add("calibrated_sensor", record)
+        sensors = [(camera.name, camera.ego_from_camera, camera.intrinsics.tolist()) for camera in self._rig.cameras]
+        sensors += [(mount.name, mount.ego_from_sensor, []) for mount in (*self._rig.radars, self._rig.lidar)]
+        for channel, ego_from_sensor, intrinsics in sensors:
+            record = {
+                "token": self._token("calibrated_sensor", channel),
+                "sensor_token": token("sensor", channel),
+                "translation": ego_from_sensor[:3, 3].tolist(),
+                "rotation": quaternion(ego_from_sensor[:3, :3]),
+                "camera_intrinsic": intrinsics,
+            }
+            self._tables.add("calibrated_sensor", record)
 
     def _stamp(self, frame: int, late: float = 0.0) -> int:
         """Return the time in microseconds of a moment `late` microseconds after a key frame."""
@@ -173,11 +217,7 @@ class SceneWriter:
             view = render_view(self._scene, camera, self._time(stamp))
             areas[view.numbers] += view.areas
             free[view.numbers] += view.free
-            bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
-            done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-            if not done:
-                raise OSError(f"OpenCV cannot encode {path.name}")
-            path.write_bytes(data.tobytes())
+            write_jpeg(path, view.image, _JPEG_QUALITY)
         return np.where(areas > 0, free / np.maximum(areas, 1e-12), 1.0)
 
     def _write_radars(self, frame: int, visible: Array) -> Ints:
@@ -193,9 +233,7 @@ class SceneWriter:
                 found = measure(self._scene, mount, self._time(stamp), visible, self._rng)
                 write_pcd(path, found.points)
                 if number == each - 1:
-                    trusted = (found.points["ambig_state"] == 3) & (found.points["invalid_state"] == 0)
-                    owned = found.owners[trusted & (found.owners >= 0)]
-                    counts += np.bincount(owned, minlength=len(counts))
+                    counts += found.trusted_returns(len(counts))
         return counts
 
     def _write_lidar(self, frame: int) -> None:
@@ -207,17 +245,18 @@ class SceneWriter:
         path.write_bytes(np.stack([x, y, level, level * 0 + 10, level * 0], 1).astype("<f4").tobytes())
 
     def _annotate(self, frame: int, visible: Array, radar_points: Ints) -> None:
+        """Keep the annotations of a key frame until their neighbours in time are known."""
         time = frame * KEY_FRAME_SECONDS
         scene = self._scene
-        objects = scene.at(time).take(scene.seen(time))
-        attributes = attribute_names(scene, objects)
+        objects = scene.seen(time)
+        attributes = scene.attribute_names(objects)
         ego = scene.ego_at(time).global_from_ego[:2, 3]
         distance = np.linalg.norm(objects.centers[:, :2] - ego, axis=1)
         length, width, height = objects.sizes.T
-        shown = np.maximum(length, width) * height * visible[objects.instance_ids]
+        shown = np.maximum(length, width) * height * visible[objects.numbers]
         lidar = self._rng.poisson(shown * _LIDAR_POINTS / np.maximum(distance, 2) ** 2)
         rotations = [yaw_quaternion(float(yaw)) for yaw in objects.yaws]
-        for row, number in enumerate(objects.instance_ids.tolist()):
+        for row, number in enumerate(objects.numbers.tolist()):
             if visible[number] < _UNSEEN and radar_points[number] == 0:
                 continue
             level = next(name for name, _, below in VISIBILITY if visible[number] < below)
@@ -242,8 +281,7 @@ class SceneWriter:
         for number, chain in sorted(self._annotations.items()):
             for earlier, later in pairwise(chain):
                 earlier["next"], later["prev"] = later["token"], earlier["token"]
-            kind = FUSION_KINDS[self._scene.placement.kinds[number]].name
-            names = CATEGORIES_OF[kind]
+            names = KINDS[self._scene.placement.kinds[number]].categories
             look = int(self._scene.placement.looks[number])
             category = names[look // 7 % len(names)] if look % 3 == 0 else names[0]
             instance = {
@@ -256,3 +294,76 @@ class SceneWriter:
             self._tables.add("instance", instance)
             for record in chain:
                 self._tables.add("sample_annotation", record)
+
+
+def write_nuscenes(
+    root: Path, settings: WorldSettings | None = None, *, on_progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Write a nuScenes root; while it is written it lies beside its place, under another name.
+
+    Args:
+        root: a folder that is not there yet, or is empty.
+        settings: what to write.
+        on_progress: called with scenes done and scenes in all.
+
+    Returns:
+        `root`.
+
+    Raises:
+        UserError: `root` is a file or holds something, or it cannot be written.
+    """
+    settings = settings or WorldSettings()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(f"{root} is there already; a synthetic nuScenes root is written into a new or an empty folder")
+    try:
+        root.absolute().parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.absolute().parent))
+    except OSError as error:
+        raise UserError(f"{root}: the folder cannot be made: {error.strerror}") from error
+    try:
+        _write_root(beside, settings, on_progress)
+        beside.chmod(0o755)
+        if root.exists():
+            root.rmdir()
+        os.replace(beside, root)
+    except OSError as error:
+        raise UserError(f"{root} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return root
+
+
+def _write_root(root: Path, settings: WorldSettings, on_progress: Callable[[int, int], None] | None) -> None:
+    """Write all files of a root into an empty folder."""
+    cv2.setNumThreads(1)  # polygons are small: more threads only wait for each other
+    folder = root / settings.version
+    folder.mkdir()
+    names = [f"scene-{_FIRST_NAME + index}" for index in range(settings.scenes)]
+    with ExitStack() as files:
+        tables = Tables(folder, files)
+        for table, entries in (("category", CATEGORIES), ("attribute", ATTRIBUTES)):
+            for name in entries:
+                tables.add(table, {"token": token(table, name), "name": name, "description": f"Synthetic {name}"})
+        for number, level, _ in VISIBILITY:
+            tables.add("visibility", {"token": number, "level": level, "description": f"visibility is {level} percent"})
+        rig = make_rig(np.random.default_rng(0), settings.width, settings.height)
+        sensors = [(camera.name, "camera") for camera in rig.cameras] + [(mount.name, "radar") for mount in rig.radars]
+        for channel, modality in (*sensors, (rig.lidar.name, "lidar")):
+            tables.add("sensor", {"token": token("sensor", channel), "channel": channel, "modality": modality})
+        for index, name in enumerate(names):
+            SceneWriter(root, settings, tables, index, name).write()
+            if on_progress:
+                on_progress(index + 1, settings.scenes)
+        # An empty map that all drives share.
+        filename, logs = f"maps/{token('map')}.png", [token(settings.seed, "log", i) for i in range(settings.scenes)]
+        (root / "maps").mkdir()
+        done, data = cv2.imencode(".png", np.full((64, 64), 255, np.uint8))
+        if not done:
+            raise OSError("OpenCV cannot encode the map")
+        (root / filename).write_bytes(data.tobytes())
+        record = {"category": "semantic_prior", "token": token("map"), "filename": filename, "log_tokens": logs}
+        tables.add("map", record)
+        tables.finish()
+    split = settings.scenes - settings.num_val
+    text = json.dumps({"train": names[:split], "val": names[split:]}, indent=1)
+    (folder / "splits.json").write_text(text + "\n", encoding="utf-8")
