@@ -7,7 +7,7 @@ The page shows what lies in the folder (config.yaml, results.csv, metrics.json, 
 import csv
 import html
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,26 +61,15 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-# Files that a run folder may hold, in the order in which they are shown.
-_WIDE = (("Results over epochs", ("results.png",)),)
-_SECTIONS = (
-    ("Labels beside predictions", ("val_batch*.jpg",)),
-    (
-        "Curves",
-        ("curves/PR_curves.png", "curves/TP_errors.png", "PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"),
-    ),
-    ("Confusion", ("confusion_matrix.png",)),
-    ("Training data", ("labels.jpg", "train_batch*.jpg")),
-)
-_CARDS = (
-    ("metrics/mAP_0.5", "mAP@0.5"),
-    ("metrics/mAP_0.5:0.95", "mAP@0.5:0.95"),
-    ("metrics/precision", "precision"),
-    ("metrics/recall", "recall"),
-    ("metrics/NDS", "NDS"),
-    ("metrics/mAP", "mAP"),
-    ("metrics/mAVE", "velocity error, m/s"),
-)
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """What the runs of a system leave behind; columns are those of results.csv."""
+
+    fitness: Mapping[str, float]  # weight of each column in the number by which an epoch is the best
+    cards: Mapping[str, str]  # column -> what the card with its value in the best epoch is called
+    panels: Sequence[Sequence[str]]  # columns that results.png shows, in two rows
+    pictures: Mapping[str, Sequence[str]]  # heading -> files of the run folder as patterns, in the order of the page
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +107,7 @@ def read_results(csv_path: Path) -> dict[str, Floats]:
 
 def write_report(
     folder: Path,
+    layout: RunLayout,
     *,
     tables: Sequence[Table] = (),
     title: str = "",
@@ -128,6 +118,7 @@ def write_report(
 
     Args:
         folder: the run folder; whatever of the known files it holds is shown.
+        layout: what the system's runs leave behind.
         tables: metrics of the best weights.
         title: headline; the folder's name if empty.
         predictions: annotated images to show.
@@ -137,25 +128,28 @@ def write_report(
         The page.
     """
     title = html.escape(title or folder.name)
-    best = _best_epoch(folder)
-    plural = "" if best.get("epochs") == 1 else "s"
-    words = [f"{best['epochs']:.0f} epoch{plural}, best: epoch {best.get('epoch', 0):.0f}"] if best else []
+    best = _best_epoch(folder / "results.csv", layout.fitness)
+    words = [f"{best['epochs']:.0f} epoch{'' if best['epochs'] == 1 else 's'}"] if best else []
+    words += [f"best: epoch {best.get('epoch', 0):.0f}"] if best else []
     weights = sorted(path.name for path in (folder / "weights").glob("*.pt"))
     words += [f"weights: {', '.join(weights)}"] if weights else []
     parts = [f"<h1>{title}</h1>", f'<p class="sub">{html.escape(" · ".join(words))}</p>']
     cards = [
-        f'<div class="card"><b>{best[column]:.3f}</b><span>{label}, best epoch</span></div>'
-        for column, label in _CARDS
+        f'<div class="card"><b>{best[column]:.3f}</b><span>{html.escape(label)}, best epoch</span></div>'
+        for column, label in layout.cards.items()
         if column in best
     ]
     if cards:
         parts.append(f'<div class="cards">{"".join(cards)}</div>')
     if tables:
         parts += ["<h2>Metrics of the best weights</h2>", *map(_table, tables)]
-    parts += _images(folder, _WIDE, wide=True)
+    results = folder / "results.png"
+    parts += ["<h2>Results over epochs</h2>", _figure(folder, results)] if results.is_file() else []
     if predictions:
         parts += ["<h2>Predictions</h2>", _gallery(folder, predictions)]
-    parts += _images(folder, _SECTIONS, wide=False)
+    for heading, patterns in layout.pictures.items():
+        if paths := [path for pattern in patterns for path in sorted(folder.glob(pattern))]:
+            parts += [f"<h2>{html.escape(heading)}</h2>", _gallery(folder, paths)]
     if commands:
         parts += ["<h2>What to try next</h2>", _preformatted("\n".join(commands))]
     settings = folder / "config.yaml"
@@ -166,15 +160,12 @@ def write_report(
     return page
 
 
-def _best_epoch(folder: Path) -> dict[str, float]:
-    """Return the row of results.csv with the largest fitness, 0.1 mAP50 + 0.9 mAP as published or NDS; else nothing."""
-    path = folder / "results.csv"
-    columns = read_results(path) if path.is_file() else {}
-    low, high, nds = (columns.get(f"metrics/{name}") for name in ("mAP_0.5", "mAP_0.5:0.95", "NDS"))
-    scores = 0.1 * low + 0.9 * high if low is not None and high is not None else nds
-    if scores is None or not len(scores):
+def _best_epoch(csv_path: Path, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the row of results.csv with the largest weighted sum of columns, and how many rows there are."""
+    columns = read_results(csv_path) if csv_path.is_file() else {}
+    if not weights or any(name not in columns or not len(columns[name]) for name in weights):
         return {}
-    fitness = scores.tolist()
+    fitness: list[float] = np.sum([weight * columns[name] for name, weight in weights.items()], axis=0).tolist()
     # nan compares false with everything: an epoch without a number must never win.
     row = max(range(len(fitness)), key=lambda i: (fitness[i] == fitness[i], fitness[i]))
     return {name: float(values[row]) for name, values in columns.items()} | {"epochs": float(len(fitness))}
@@ -204,22 +195,10 @@ def _figure(folder: Path, path: Path) -> str:
     )
 
 
-def _gallery(folder: Path, paths: Iterable[Path]) -> str:
-    """Return pictures as HTML, side by side."""
-    return f'<div class="grid">{"".join(_figure(folder, path) for path in paths)}</div>'
-
-
-def _images(folder: Path, sections: Sequence[tuple[str, Sequence[str]]], *, wide: bool) -> list[str]:
-    """Return the sections of the pictures that the folder holds."""
-    parts: list[str] = []
-    for heading, patterns in sections:
-        paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
-        if paths:
-            shown = "".join(_figure(folder, path) for path in paths) if wide else _gallery(folder, paths)
-            if len(paths) == 1 and not wide:
-                shown = f'<div class="single">{_figure(folder, paths[0])}</div>'
-            parts += [f"<h2>{html.escape(heading)}</h2>", shown]
-    return parts
+def _gallery(folder: Path, paths: Sequence[Path]) -> str:
+    """Return pictures as HTML, side by side; one alone stays as small as it would be in a row."""
+    kind = "single" if len(paths) == 1 else "grid"
+    return f'<div class="{kind}">{"".join(_figure(folder, path) for path in paths)}</div>'
 
 
 def _preformatted(text: str) -> str:

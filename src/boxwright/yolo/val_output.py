@@ -1,37 +1,55 @@
-"""What `boxwright val` prints and writes: tables, label files, predictions.json."""
+"""What runs of YOLO print and leave in their folder: tables, label files, metrics.json, predictions.json, curves."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.evaluate import Speeds
 from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, as_json
+from boxwright.ops.arrays import Floats
+from boxwright.reporting.report import RunLayout, Table
 from boxwright.settings.base import Compat
 from boxwright.yolo.evaluation import Evaluation
 
-if TYPE_CHECKING:
-    from boxwright.reporting.report import Table
-
-# Columns of results.csv that results.png shows, in two rows.
-RESULT_PANELS = (
-    ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
-    ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+LAYOUT = RunLayout(
+    fitness={"metrics/mAP_0.5": 0.1, "metrics/mAP_0.5:0.95": 0.9},  # as published
+    cards={
+        "metrics/mAP_0.5": "mAP@0.5",
+        "metrics/mAP_0.5:0.95": "mAP@0.5:0.95",
+        "metrics/precision": "precision",
+        "metrics/recall": "recall",
+    },
+    panels=(
+        ("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
+        ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+    ),
+    pictures={
+        "Labels beside predictions": ("val_batch*.jpg",),
+        "Curves": ("PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"),
+        "Confusion": ("confusion_matrix.png",),
+        "Training data": ("labels.jpg", "train_batch*.jpg"),
+    },
 )
-_NAME_WIDTH = 24
+_NAME_WIDTH = 24  # of the first column of a printed table
+_PUBLISHED = {
+    "precision": "precision",
+    "recall": "recall",
+    "mAP_0.5": "map50",
+    "mAP_0.5:0.95": "map",
+}  # name, attribute
 
 
 def format_metrics(
     evaluation: Evaluation, annotations: Path | None, compat: Compat, metric: str | None = None, *, verbose: bool
 ) -> str:
-    """Both metrics as text.
+    """Format both metrics as text.
 
     Args:
         evaluation: what was measured.
@@ -63,7 +81,7 @@ def format_metrics(
 
 
 def format_speeds(speeds: Speeds, imgsz: int, batch_size: int) -> str:
-    """One line: milliseconds an image of each stage."""
+    """Format milliseconds per image of each stage as one line."""
     return (
         f"Speed: {speeds.load:.1f} ms loading, {speeds.preprocess:.1f} ms pre-process, {speeds.inference:.1f} ms "
         f"inference, {speeds.nms:.1f} ms NMS, {speeds.metrics:.1f} ms metrics per image at {imgsz}, batch {batch_size}"
@@ -71,6 +89,7 @@ def format_speeds(speeds: Speeds, imgsz: int, batch_size: int) -> str:
 
 
 def _row(name: str, *cells: float | str | None) -> str:
+    """Format one line of a printed table."""
     words = [f"{cell:.3f}" if isinstance(cell, float) else str("" if cell is None else cell) for cell in cells]
     short = name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "…"
     return (f"{short:<{_NAME_WIDTH}}" + "".join(f"{word:>10}" for word in words)).rstrip()
@@ -111,7 +130,7 @@ class LabelWriter:
             write_text(self.folder / f"{self._free_name(path)}.txt", text)
 
     def _free_name(self, path: Path) -> str:
-        """The image's name without suffix; images of the same name from different folders get a number."""
+        """Return the image's name without suffix, numbered where images of different folders have the same name."""
         name, count = path.stem, 1
         while self._taken.setdefault(name, path) != path:
             count += 1
@@ -119,14 +138,14 @@ class LabelWriter:
         return name
 
 
-def write_predictions(predictions: NDArray[np.float64], path: Path) -> None:
+def write_predictions(predictions: Floats, path: Path) -> None:
     """Write detections in COCO results form, one a line."""
     rows = ",\n".join(json.dumps(row) for row in as_json(predictions))
     write_text(path, f"[\n{rows}\n]\n" if rows else "[]\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file and the folder it is in; UserError where that cannot be done."""
+    """Write a file and the folder it is in; raise a UserError where that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -134,22 +153,46 @@ def write_text(path: Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def metric_tables(folder: Path) -> "list[Table]":
+def write_metrics(evaluation: Evaluation, path: Path) -> None:
+    """Write both metrics and the table of classes as json, for the report and for other programs."""
+
+    def finite(value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None  # json has no nan and no infinity
+
+    def published(row: object) -> dict[str, float | None]:
+        return {name: finite(getattr(row, attribute)) for name, attribute in _PUBLISHED.items()}
+
+    coco = evaluation.coco
+    content = {
+        "images": evaluation.num_images,
+        "labels": evaluation.num_labels,
+        "yolov5": published(evaluation),
+        "coco": None if coco is None else dict(zip(STAT_NAMES, map(finite, coco.tolist()), strict=True)),
+        "classes": [
+            {"name": row.name, "images": row.num_images, "labels": row.num_labels}
+            | published(row)
+            | {"coco_AP": finite(row.coco_ap)}
+            for row in evaluation.per_class
+        ],
+    }
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def metric_tables(folder: Path) -> list[Table]:
     """Read metrics.json of a run folder: classes by the published metric, and the twelve COCO numbers.
 
     Returns:
         the tables of the report; none where nothing was measured.
     """
-    from boxwright.reporting.report import Table
-
-    metrics = read_metrics(folder / "metrics.json")
-    if metrics is None:
+    path = folder / "metrics.json"
+    if not path.is_file():
         return []
+    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
 
     def words(row: Mapping[str, float | None], names: Sequence[str]) -> list[str]:
         return ["" if row[name] is None else f"{row[name]:.3f}" for name in names]
 
-    columns = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
+    columns = tuple(_PUBLISHED)
     rows = [["all", str(metrics["images"]), str(metrics["labels"]), *words(metrics["yolov5"], columns), ""]]
     for row in metrics["classes"]:
         rows.append([row["name"], str(row["images"]), str(row["labels"]), *words(row, (*columns, "coco_AP"))])
@@ -162,7 +205,7 @@ def metric_tables(folder: Path) -> "list[Table]":
 
 def plot_curves(evaluation: Evaluation, folder: Path) -> None:
     """Write PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into a folder."""
-    from boxwright.reporting.plots import plot_curve
+    from boxwright.reporting.plots import plot_curve  # loads matplotlib, which a run without plots does not need
 
     curves = evaluation.curves
     names = [evaluation.names[i] for i in curves.class_ids]
@@ -187,47 +230,3 @@ def plot_curves(evaluation: Evaluation, folder: Path) -> None:
             best = int(np.argmax(mean))
             summary = f"all classes, best {mean[best]:.2f} at {curves.confidence[best]:.3f}"
         plot_curve(path, curves.confidence, values, names, x_name="confidence", y_name=y_name, summary=summary)
-
-
-def write_metrics(evaluation: Evaluation, path: Path) -> None:
-    """Write both metrics and the table of classes as json; numbers that are not finite become null."""
-    coco = evaluation.coco
-    content = {
-        "images": evaluation.num_images,
-        "labels": evaluation.num_labels,
-        "yolov5": {
-            "precision": evaluation.precision,
-            "recall": evaluation.recall,
-            "mAP_0.5": evaluation.map50,
-            "mAP_0.5:0.95": evaluation.map,
-        },
-        "coco": None if coco is None else dict(zip(STAT_NAMES, coco.tolist(), strict=True)),
-        "classes": [
-            {
-                "name": row.name,
-                "images": row.num_images,
-                "labels": row.num_labels,
-                "precision": row.precision,
-                "recall": row.recall,
-                "mAP_0.5": row.map50,
-                "mAP_0.5:0.95": row.map,
-                "coco_AP": row.coco_ap,
-            }
-            for row in evaluation.per_class
-        ],
-    }
-    path.write_text(json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_metrics(path: Path) -> Mapping[str, Any] | None:
-    """Read metrics.json; None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that json cannot express by None."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

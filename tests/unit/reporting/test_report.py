@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from boxwright.reporting.report import write_report
-from boxwright.yolo.val_output import metric_tables
+from boxwright.reporting.report import RunLayout, write_report
+from boxwright.yolo.val_output import LAYOUT, metric_tables
 
 METRICS = {
     "images": 7,
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_page_links_only_files_that_are_there(folder: Path) -> None:
-    page = write_report(folder, predictions=[folder / "predictions" / "<b> ü.jpg"])
+    page = write_report(folder, LAYOUT, predictions=[folder / "predictions" / "<b> ü.jpg"])
     links = links_of(page).found
     assert len(links) == 10
     assert all((folder / unquote(link)).is_file() for link in links)
@@ -66,7 +66,9 @@ def test_the_page_links_only_files_that_are_there(folder: Path) -> None:
 
 def test_text_is_escaped(folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
-    page = write_report(folder, tables=metric_tables(folder), title="<i>run</i>", commands=["boxwright train <data>"])
+    page = write_report(
+        folder, LAYOUT, tables=metric_tables(folder), title="<i>run</i>", commands=["boxwright train <data>"]
+    )
     tags = links_of(page).tags
     assert "i" not in tags
     assert "script" not in tags
@@ -77,12 +79,24 @@ def test_text_is_escaped(folder: Path) -> None:
 
 
 def test_the_headline_is_the_best_epoch(folder: Path) -> None:
-    text = write_report(folder).read_text(encoding="utf-8")
+    text = write_report(folder, LAYOUT).read_text(encoding="utf-8")
     assert "0.710" in text
     assert "best: epoch 1" in text
 
 
+def test_a_system_says_what_its_page_shows(folder: Path) -> None:
+    (folder / "curves").mkdir()
+    (folder / "curves" / "own.png").write_bytes(b"picture")
+    layout = RunLayout({"metrics/recall": 1.0}, {"metrics/mAP_0.5": "<mine>"}, (), {"Own & more": ("curves/*.png",)})
+    (folder / "results.csv").write_text("epoch,metrics/recall,metrics/mAP_0.5\n0,.9,.123\n1,.6,.7\n", encoding="utf-8")
+    text = write_report(folder, layout).read_text(encoding="utf-8")
+    assert "best: epoch 0" in text
+    assert "<b>0.123</b><span>&lt;mine&gt;, best epoch" in text
+    assert "<h2>Own &amp; more</h2>" in text
+    assert "PR_curve.png" not in text
+
+
 def test_an_empty_folder_has_a_report(tmp_path: Path) -> None:
-    assert "<h1>" in write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<h1>" in write_report(tmp_path, LAYOUT).read_text(encoding="utf-8")
     (tmp_path / "results.csv").write_text("", encoding="utf-8")
-    assert "<h1>" in write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<h1>" in write_report(tmp_path, LAYOUT).read_text(encoding="utf-8")

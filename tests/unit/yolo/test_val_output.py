@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from boxwright.yolo.evaluation import ClassRow, Evaluation
-from boxwright.yolo.val_output import read_metrics, write_metrics
+from boxwright.yolo.val_output import metric_tables, write_metrics
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -23,14 +23,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     measured |= {"precision": 0.75, "recall": 0.8, "map50": 0.85, "map": 0.7}
     path = tmp_path / "metrics.json"
     write_metrics(cast(Evaluation, SimpleNamespace(**measured)), path)
-    content = read_metrics(path)
-    assert content is not None
+    content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: 1 / 0)
     assert content["yolov5"]["mAP_0.5"] == 0.85
     assert list(content["coco"].values()) == coco.tolist()
     assert [row["name"] for row in content["classes"]] == ["Fußgänger", "car"]
     assert content["classes"][1]["coco_AP"] is None
-    json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: 1 / 0)
+    header, (overall, first, second) = metric_tables(tmp_path)[0].header, metric_tables(tmp_path)[0].rows
+    assert dict(zip(header, overall, strict=True))["mAP_0.5"] == "0.850"
+    assert (first[0], first[-2], second[-1]) == ("Fußgänger", "0.400", "")
 
 
 def test_no_file_is_no_metrics(tmp_path: Path) -> None:
-    assert read_metrics(tmp_path / "metrics.json") is None
+    assert metric_tables(tmp_path) == []

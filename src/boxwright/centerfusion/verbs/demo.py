@@ -24,7 +24,7 @@ from boxwright.centerfusion.settings import (
     NetworkConfig,
 )
 from boxwright.centerfusion.verbs.predict import fusion_predict
-from boxwright.centerfusion.verbs.train import train
+from boxwright.centerfusion.verbs.train import LAYOUT, train
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.nuscenes.metric_report import metric_tables
 from boxwright.reporting.report import write_report
@@ -86,6 +86,7 @@ def fusion_demo(
     commands = _next_commands(folder, root, settings.world.version)
     page = write_report(
         folder,
+        LAYOUT,
         tables=metric_tables(folder),
         title="Boxwright demo: cameras and radars",
         predictions=pictures[:-1],

@@ -22,16 +22,21 @@ from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.reporting.report import RunLayout, write_report
 from boxwright.settings.base import TrainingConfig
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
 PUBLISHED_FIRST_DEPTH = 1.0
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
-# Columns of results.csv that results.png shows, in two rows.
-_RESULT_PANELS = (
-    ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
-    ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
+LAYOUT = RunLayout(
+    fitness={"metrics/NDS": 1.0},
+    cards={"metrics/NDS": "NDS", "metrics/mAP": "mAP", "metrics/mAVE": "velocity error, m/s"},
+    panels=(
+        ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
+        ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
+    ),
+    pictures={"Curves": ("curves/PR_curves.png", "curves/TP_errors.png")},
 )
 
 
@@ -150,10 +155,9 @@ class FusionRun:
         if not config.noplots:
             from boxwright.nuscenes.metric_report import metric_tables
             from boxwright.reporting.plots import plot_results
-            from boxwright.reporting.report import write_report
 
-            plot_results(folder / "results.csv", folder / "results.png", _RESULT_PANELS)
-            write_report(folder, tables=metric_tables(folder))
+            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels)
+            write_report(folder, LAYOUT, tables=metric_tables(folder))
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:

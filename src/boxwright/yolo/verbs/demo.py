@@ -23,7 +23,7 @@ from boxwright.settings.base import OptimConfig
 from boxwright.synthetic.catalog import NAMES
 from boxwright.synthetic.yolo_set import YoloSetSettings, write_yolo_set
 from boxwright.yolo.settings import AugmentConfig, LossConfig, PredictConfig, RunConfig
-from boxwright.yolo.val_output import metric_tables
+from boxwright.yolo.val_output import LAYOUT, metric_tables
 from boxwright.yolo.verbs.predict import predict
 from boxwright.yolo.verbs.train import train
 
@@ -78,7 +78,7 @@ def demo(
     pictures = _predict(folder, settings, seed, device)
     commands = next_commands(folder)
     title, tables = "Boxwright demo: synthetic drives", metric_tables(folder)
-    page = write_report(folder, tables=tables, title=title, predictions=pictures, commands=commands)
+    page = write_report(folder, LAYOUT, tables=tables, title=title, predictions=pictures, commands=commands)
     _say(start, "done")
     print(f"\nrun folder: {folder}\nreport: {page}\n\nTry next, on your own data:\n  " + "\n  ".join(commands))
     return folder

@@ -151,10 +151,10 @@ class YoloRun:
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
             from boxwright.reporting.report import write_report
-            from boxwright.yolo.val_output import RESULT_PANELS, metric_tables
+            from boxwright.yolo.val_output import LAYOUT, metric_tables
 
-            plot_results(folder / "results.csv", folder / "results.png", RESULT_PANELS)
-            write_report(folder, tables=metric_tables(folder))
+            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels)
+            write_report(folder, LAYOUT, tables=metric_tables(folder))
 
     def _advice(self) -> Advice:
         config, model, data = self.config, self.model, self.train_index
