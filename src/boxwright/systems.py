@@ -138,7 +138,7 @@ def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) ->
     refused = [s.origin or name for name, s in settings.items() if name not in names and name != "resume"]
     if refused:
         raise UserError(
-            f"a resumed run goes on with its own settings: leave out {', '.join(refused)} (only "
+            f"{settings['resume'].origin or 'resume'} goes on with the run's own settings: leave out {', '.join(refused)} (only "
             f"{', '.join(flag.names[0] for flag in changeable)} can be changed)"
         )
     given = {name: setting for name, setting in settings.items() if name in names}

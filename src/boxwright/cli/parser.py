@@ -112,7 +112,9 @@ class Parser(argparse.ArgumentParser):
         for what in whats:
             if not any(flag.setting == what for flag in self.flags):
                 spellings = ("--model", "--cfg") if what == "model" else (f"--{what}",)
-                self.add_argument(*spellings, dest=what, default=argparse.SUPPRESS, nargs="?")
+                free = [spelling for spelling in spellings if spelling not in self.spellings]
+                if free:  # `anchors --weights` is a spelling of its model
+                    self.add_argument(*free, dest=what, default=argparse.SUPPRESS, nargs="?")
         try:
             words = [self.full_name(word) for word in argv if word not in ("-h", "--help")]
             given, unknown = self.parse_known_args(words)

@@ -52,8 +52,6 @@ def export(config: ExportConfig) -> Mapping[Path, YoloAgreement]:
     Raises:
         UserError: settings that do not go together, no such weights, or a library is missing. Nothing is left behind.
     """
-    if config.weights and not exported.is_exported(config.weights) and is_fusion(config.weights):
-        return fusion_export(config)
     _check(config)
     model = ready(load_model(config.weights), _CPU)
     stride = max(model.strides)
