@@ -138,8 +138,8 @@ def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) ->
     refused = [s.origin or name for name, s in settings.items() if name not in names and name != "resume"]
     if refused:
         raise UserError(
-            f"{settings['resume'].origin or 'resume'} goes on with the run's own settings: leave out {', '.join(refused)} (only "
-            f"{', '.join(flag.names[0] for flag in changeable)} can be changed)"
+            f"{settings['resume'].origin or 'resume'} goes on with the run's own settings: leave out "
+            f"{', '.join(refused)} (only {', '.join(flag.names[0] for flag in changeable)} can be changed)"
         )
     given = {name: setting for name, setting in settings.items() if name in names}
     checked = load(TrainingConfig, given)

@@ -72,12 +72,12 @@ def test_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     ("argv", "says"),
     [
         (["op"], "needs --op"),
-        (["op", "--op", "ReLU()", "--shape", "0"], "a side is at least 1"),
-        (["op", "--op", "ReLU()", "--repeats", "0"], "at least one pass"),
+        (["op", "--op", "ReLU()", "--shape", "0"], "shape (--shape): should be greater than or equal to 1"),
+        (["op", "--op", "ReLU()", "--repeats", "0"], "repeats (--repeats): should be greater than or equal to 1"),
         (["op", "--op", "ReLU()", "--device", "tpu"], "device 'tpu' is not understood"),
         (["op", "--op", "ReLU()", "--device", "97"], "device '97' is not there"),
         (["op", "--op", "ReLu()"], "did you mean"),
-        (["all"], "choose from"),
+        (["all"], "all is not one of op"),
     ],
 )
 def test_mistakes(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
