@@ -6,49 +6,85 @@ are the ones that any other COCO evaluator finds for that file. Where there is n
 size) a number is -1, as in pycocotools.
 """
 
-from __future__ import annotations
-
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import hotcoco
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.metrics.matching import flatten, truth_of
+from boxwright.ops.arrays import Floats
 
-STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 5
-_ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # area ranges, in hotcoco's order
-_ONE, _TEN, _HUNDRED = range(3)  # detections an image that count
-_AP50, _AP75 = 0, 5  # columns of the IoU thresholds .5 to .95
+_ALL_IOU = "0.50:0.95"
+_THRESHOLDS = {_ALL_IOU: slice(None), "0.50": slice(0, 1), "0.75": slice(5, 6)}  # of the ten from .5 to .95
+_ALL_AREAS, _HUNDRED = 0, -1  # positions in the lists of area ranges and of detection limits
 
 _log = logging.getLogger("boxwright.evaluation")
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryLine:
+    """One line of the COCO summary: which part of which table is averaged."""
+
+    name: str
+    table: str  # "precision" or "recall"
+    iou: str = _ALL_IOU
+    area: str = "all"
+    limit: int = _HUNDRED  # position in the list of detection limits, 1, 10, 100 for boxes
+
+
+BOX_LINES = (
+    SummaryLine("AP", "precision"),
+    SummaryLine("AP50", "precision", "0.50"),
+    SummaryLine("AP75", "precision", "0.75"),
+    SummaryLine("APs", "precision", area="small"),
+    SummaryLine("APm", "precision", area="medium"),
+    SummaryLine("APl", "precision", area="large"),
+    SummaryLine("AR1", "recall", limit=0),
+    SummaryLine("AR10", "recall", limit=1),
+    SummaryLine("AR100", "recall"),
+    SummaryLine("ARs", "recall", area="small"),
+    SummaryLine("ARm", "recall", area="medium"),
+    SummaryLine("ARl", "recall", area="large"),
+)
+STAT_NAMES = tuple(line.name for line in BOX_LINES)
+
+
+def summarise(evaluation: hotcoco.COCOeval, lines: Sequence[SummaryLine]) -> list[float]:
+    """Average the parts of accumulated tables that `lines` name; -1 for a part without any value."""
+    # By the same sums as pycocotools; made here because hotcoco's own summary is printed, not returned.
+    tables, areas = evaluation.eval, list(evaluation.params.area_rng_lbl)
+    assert tables is not None
+    return [
+        _mean(np.asarray(tables[line.table])[_THRESHOLDS[line.iou]][..., areas.index(line.area), line.limit])
+        for line in lines
+    ]
+
+
+def _mean(values: Floats) -> float:
+    """Average the values that are there; -1 marks what has no label, and is the mean of nothing."""
+    present = values[values > -1]
+    return float(present.mean()) if present.size else -1.0
+
+
+@dataclass(frozen=True, slots=True)
 class CocoTruth:
-    """Ground truth in COCO form, grouped by image.
+    """Ground truth in COCO form, grouped by image."""
 
-    Args:
-        images: image record by id.
-        annotations: what is in each image; an image without any may be missing.
-        categories: category records.
-    """
-
-    images: Mapping[int, dict[str, Any]]
-    annotations: Mapping[int, list[dict[str, Any]]]
+    images: Mapping[int, dict[str, Any]]  # image record by id
+    annotations: Mapping[int, list[dict[str, Any]]]  # by image id; an image without any may be missing
     categories: tuple[dict[str, Any], ...]
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> CocoTruth:
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Take what box evaluation needs out of a COCO ground truth; KeyError where a needed field is missing."""
         grouped: dict[int, list[dict[str, Any]]] = {}
         for number, row in enumerate(content["annotations"], start=1):
@@ -72,7 +108,7 @@ class CocoTruth:
         return cls(images, grouped, tuple(names))
 
     @classmethod
-    def from_file(cls, path: Path) -> CocoTruth:
+    def from_file(cls, path: Path) -> Self:
         """Read a COCO json file; UserError if it is none."""
         try:
             return cls.from_json(json.loads(path.read_bytes()))
@@ -82,39 +118,31 @@ class CocoTruth:
             raise UserError(f"{path} is no COCO ground truth of boxes: it has no usable {error}") from error
 
     @classmethod
-    def from_index(cls, index: DataIndex) -> CocoTruth:
-        """Ground truth made of the labels themselves: area is width times height, nothing is a crowd."""
+    def from_index(cls, index: DataIndex) -> Self:
+        """Make ground truth of the labels themselves: area is width times height, nothing is a crowd."""
         flat = truth_of(index, range(len(index)))
         corners = flat.boxes.astype(np.float64)
         boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
-        grouped: dict[int, list[dict[str, Any]]] = {}
-        columns = (index.image_ids[flat.images], np.asarray(index.category_ids, np.int64)[flat.labels], boxes)
-        for number, (image_id, category_id, box) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True), start=1
-        ):
-            grouped.setdefault(image_id, []).append(
-                {
-                    "id": number,
-                    "image_id": image_id,
-                    "category_id": category_id,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
-        images = {
-            image_id: {"id": image_id, "width": width, "height": height}
-            for image_id, (height, width) in zip(index.image_ids.tolist(), index.sizes.tolist(), strict=True)
-        }
-        names = [{"id": i, "name": name} for i, name in zip(index.category_ids, index.names, strict=True)]
-        return cls(images, grouped, tuple(names))
+        image_ids, category_ids = index.image_ids[flat.images], np.asarray(index.category_ids, np.int64)[flat.labels]
+        rows = zip(image_ids.tolist(), category_ids.tolist(), boxes.tolist(), strict=True)
+        sides = zip(index.image_ids.tolist(), index.sizes.tolist(), strict=True)
+        return cls.from_json(
+            {
+                "images": [{"id": number, "width": width, "height": height} for number, (height, width) in sides],
+                "annotations": [{"image_id": image, "category_id": label, "bbox": box} for image, label, box in rows],
+                "categories": [
+                    {"id": number, "name": name} for number, name in zip(index.category_ids, index.names, strict=True)
+                ],
+            }
+        )
 
 
 def truth_for(index: DataIndex) -> CocoTruth:
-    """The ground truth file of a split if it has one that knows all its images, else its labels."""
+    """Read the ground truth file of a split if it has one that knows all its images; else take its labels."""
     if index.annotations is None:
         return CocoTruth.from_index(index)
     truth = CocoTruth.from_file(index.annotations)
+    # A file of another split, or of images that were numbered anew, would silently make every number 0.
     strangers = [i for i, image_id in enumerate(index.image_ids.tolist()) if image_id not in truth.images]
     if not strangers:
         return truth
@@ -130,101 +158,68 @@ def truth_for(index: DataIndex) -> CocoTruth:
 
 @dataclass(frozen=True, slots=True)
 class CocoMetrics:
-    """What the COCO evaluation gives.
+    """What the COCO evaluation gives; -1 where there is nothing to measure."""
 
-    Args:
-        stats: the 12 numbers in their usual order (STAT_NAMES); -1 where there is nothing to measure.
-        ap_per_class, ap50_per_class: (C,) by class index of the data set; -1 for classes without labels.
-        predictions: (N, 7) float64 image id, x, y, width, height, score, category id, as evaluated.
-        precision: (10 IoU thresholds, 101 recalls, categories, 4 area ranges, 3 detection limits); -1: nothing there.
-    """
-
-    stats: NDArray[np.float64]
-    ap_per_class: NDArray[np.float64]
-    ap50_per_class: NDArray[np.float64]
-    predictions: NDArray[np.float64]
-    precision: NDArray[np.float64]
+    stats: Floats  # (12,) in the order of STAT_NAMES
+    ap_per_class: Floats  # (C,) by class index of the data set
+    ap50_per_class: Floats  # (C,)
+    predictions: Floats  # (N, 7) image id, x, y, width, height, score, category id, as evaluated
+    precision: Floats  # (10 IoU thresholds, 101 recalls, categories, 4 area ranges, 3 detection limits)
 
     def named(self) -> dict[str, float]:
+        """Return the 12 numbers by name."""
         return dict(zip(STAT_NAMES, self.stats.tolist(), strict=True))
 
 
 class CocoEvaluator:
-    """Matches detections as they come; only images that were processed count.
-
-    Args:
-        index: says which COCO image and category the positions and class indices stand for.
-        truth: what to measure against.
-    """
+    """Matches detections as they come; only images that were processed count."""
 
     def __init__(self, index: DataIndex, truth: CocoTruth) -> None:
         self.index = index
         self.truth = truth
-        self.reset()
-
-    def reset(self) -> None:
-        self._stream = hotcoco.StreamingEval(list(self.truth.categories), iou_type="bbox")
-        self._rows: list[NDArray[np.float64]] = [np.zeros((0, 7))]
+        self._stream = hotcoco.StreamingEval(list(truth.categories), iou_type="bbox")
+        self._rows: list[Floats] = [np.zeros((0, 7))]
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
-        rows = self._coco_rows(detections, indices)
+        """Take the detections of images, on the host, and the positions of these images in the index."""
+        flat = flatten(detections, indices)
+        corners = flat.boxes.astype(np.float64)
+        rows = np.empty((len(flat), 7))
+        rows[:, 0] = self.index.image_ids[flat.images]
+        # Rounded before they are measured, not only when they are written: see above.
+        rows[:, 1:3] = corners[:, :2].round(_BOX_DECIMALS)
+        rows[:, 3:5] = (corners[:, 2:] - corners[:, :2]).round(_BOX_DECIMALS)
+        rows[:, 5] = flat.scores.astype(np.float64).round(_SCORE_DECIMALS)
+        rows[:, 6] = np.asarray(self.index.category_ids, np.int64)[flat.labels]
         image_ids = self.index.image_ids[np.asarray(indices, np.int64)].tolist()
         images = [self.truth.images[image_id] for image_id in image_ids]
         annotations = [row for image_id in image_ids for row in self.truth.annotations.get(image_id, ())]
+        # hotcoco refuses categories that the ground truth does not list; pycocotools passes them over.
         known = np.isin(rows[:, 6], [category["id"] for category in self.truth.categories])
         self._stream.update(images, annotations, rows[known])
         self._rows.append(rows)
 
     def evaluate(self) -> CocoMetrics:
+        """Accumulate what was matched; all numbers are -1 if that is nothing."""
         evaluation = self._stream.finalize()
         evaluation.accumulate()
-        arrays = evaluation.eval
-        assert arrays is not None
-        precision, recall = np.asarray(arrays["precision"]), np.asarray(arrays["recall"])
+        assert evaluation.eval is not None
+        precision = np.asarray(evaluation.eval["precision"])
+        # hotcoco sorts categories by id, and knows only those of the ground truth.
         columns = {category_id: k for k, category_id in enumerate(evaluation.params.cat_ids)}
         per_class = [
-            _mean(precision[:part, :, columns[category_id], _ALL, _HUNDRED]) if category_id in columns else -1.0
-            for part in (None, 1)
+            _mean(precision[:part, :, columns[category_id], _ALL_AREAS, _HUNDRED]) if category_id in columns else -1.0
+            for part in (None, 1)  # all ten thresholds, and .5 alone
             for category_id in self.index.category_ids
         ]
         ap, ap50 = np.array(per_class).reshape(2, -1)
-        return CocoMetrics(_twelve(precision, recall), ap, ap50, np.concatenate(self._rows), precision)
-
-    def _coco_rows(self, detections: Sequence[Detections], indices: Sequence[int]) -> NDArray[np.float64]:
-        """Detections as (N, 7) rows of the ground truth's ids, rounded as they are written."""
-        flat = flatten(detections, indices)
-        corners = flat.boxes.astype(np.float64)
-        rows = np.empty((len(flat), 7))
-        rows[:, 0] = self.index.image_ids[flat.images]
-        rows[:, 1:3] = corners[:, :2].round(_BOX_DECIMALS)
-        rows[:, 3:5] = (corners[:, 2:] - corners[:, :2]).round(_BOX_DECIMALS)
-        rows[:, 5] = flat.scores.astype(np.float64).round(_SCORE_DECIMALS)
-        rows[:, 6] = np.asarray(self.index.category_ids, np.int64)[flat.labels]
-        return rows
+        stats = np.array(summarise(evaluation, BOX_LINES))
+        return CocoMetrics(stats, ap, ap50, np.concatenate(self._rows), precision)
 
 
-def as_json(predictions: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Rows of CocoMetrics.predictions as COCO result records, the content of predictions.json."""
+def as_json(predictions: Floats) -> list[dict[str, Any]]:
+    """Convert rows of CocoMetrics.predictions to COCO result records, the content of predictions.json."""
     return [
         {"image_id": int(row[0]), "category_id": int(row[6]), "bbox": row[1:5], "score": row[5]}
         for row in predictions.tolist()
     ]
-
-
-def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The numbers of pycocotools' summary, by the same sums; made here because hotcoco prints its own."""
-    sizes = (_ALL, _SMALL, _MEDIUM, _LARGE)
-    parts: Iterable[NDArray[np.float64]] = (
-        precision[..., _ALL, _HUNDRED],
-        precision[_AP50, ..., _ALL, _HUNDRED],
-        precision[_AP75, ..., _ALL, _HUNDRED],
-        *(precision[..., size, _HUNDRED] for size in sizes[1:]),
-        *(recall[..., _ALL, limit] for limit in (_ONE, _TEN, _HUNDRED)),
-        *(recall[..., size, _HUNDRED] for size in sizes[1:]),
-    )
-    return np.array([_mean(part) for part in parts])
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    present = values[values > -1]
-    return float(present.mean()) if present.size else -1.0

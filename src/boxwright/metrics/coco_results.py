@@ -4,28 +4,71 @@ The numbers are those of pycocotools. What is not here: evaluation while a model
 """
 
 import json
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import hotcoco
-import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.errors import UserError
+from boxwright.metrics.coco import BOX_LINES, SummaryLine, summarise
 
 IouType = Literal["bbox", "segm", "keypoints"]
 FIELD: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # of a result
 NUM_KEYPOINTS = 17  # the COCO metric has one tolerance for each of the joints of a person
-_IMAGE_KEYS: dict[IouType, tuple[str, ...]] = {"bbox": ("id",), "segm": ("id", "height", "width"), "keypoints": ("id",)}
+_KEYPOINT_LINES = (
+    SummaryLine("AP", "precision"),
+    SummaryLine("AP50", "precision", "0.50"),
+    SummaryLine("AP75", "precision", "0.75"),
+    SummaryLine("APm", "precision", area="medium"),
+    SummaryLine("APl", "precision", area="large"),
+    SummaryLine("AR", "recall"),
+    SummaryLine("AR50", "recall", "0.50"),
+    SummaryLine("AR75", "recall", "0.75"),
+    SummaryLine("ARm", "recall", area="medium"),
+    SummaryLine("ARl", "recall", area="large"),
+)
+# What a record of the ground truth needs besides its id, by kind. Masks are rendered at the size of their image.
+_IMAGE_KEYS: dict[IouType, tuple[str, ...]] = {"bbox": (), "segm": ("height", "width"), "keypoints": ()}
 _TRUTH_KEYS: dict[IouType, tuple[str, ...]] = {
     "bbox": ("bbox",),
     "segm": ("segmentation", "area"),
     "keypoints": ("keypoints", "num_keypoints", "area"),
 }
-_ALL_IOU = "0.50:0.95"
-_THRESHOLDS = {_ALL_IOU: slice(None), "0.50": slice(0, 1), "0.75": slice(5, 6)}  # of the ten from .5 to .95
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value is a whole number; json's true and false are not, which are of type int in Python."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number; NaN, which Python's reader of json lets pass, is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _are_numbers(count: int) -> Callable[[Any], bool]:
+    """Make the check for a list of so many numbers."""
+    return lambda value: (
+        isinstance(value, list) and len(cast(list[Any], value)) == count and all(map(_is_number, value))
+    )
+
+
+# What a value may be, by its key; hotcoco itself stops with an error of its own language, or measures nonsense.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "id": (_is_id, "a whole number"),
+    "image_id": (_is_id, "a whole number"),
+    "category_id": (_is_id, "a whole number"),
+    "score": (_is_number, "a number"),
+    "bbox": (_are_numbers(4), "a list of 4 numbers (left, top, width, height)"),
+    "keypoints": (
+        _are_numbers(3 * NUM_KEYPOINTS),
+        f"a list of {3 * NUM_KEYPOINTS} numbers (x, y and visibility of {NUM_KEYPOINTS} joints)",
+    ),
+    "segmentation": (lambda value: isinstance(value, dict | list), "a run-length code or polygons"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,45 +80,6 @@ class Number:
     area: str
     max_detections: int
     value: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """Where a number comes from: the table "precision" or "recall", and which part of it is averaged."""
-
-    table: str
-    name: str
-    iou: str = _ALL_IOU
-    area: str = "all"
-    limit: int = -1  # place in the list of detection limits
-
-
-_BOX_LINES = (
-    _Line("precision", "AP"),
-    _Line("precision", "AP50", "0.50"),
-    _Line("precision", "AP75", "0.75"),
-    _Line("precision", "APs", area="small"),
-    _Line("precision", "APm", area="medium"),
-    _Line("precision", "APl", area="large"),
-    _Line("recall", "AR1", limit=0),
-    _Line("recall", "AR10", limit=1),
-    _Line("recall", "AR100", limit=2),
-    _Line("recall", "ARs", area="small"),
-    _Line("recall", "ARm", area="medium"),
-    _Line("recall", "ARl", area="large"),
-)
-_KEYPOINT_LINES = (
-    _Line("precision", "AP"),
-    _Line("precision", "AP50", "0.50"),
-    _Line("precision", "AP75", "0.75"),
-    _Line("precision", "APm", area="medium"),
-    _Line("precision", "APl", area="large"),
-    _Line("recall", "AR"),
-    _Line("recall", "AR50", "0.50"),
-    _Line("recall", "AR75", "0.75"),
-    _Line("recall", "ARm", area="medium"),
-    _Line("recall", "ARl", area="large"),
-)
 
 
 def evaluate_files(results: Path, annotations: Path, iou_type: IouType = "bbox") -> tuple[Number, ...]:
@@ -90,37 +94,35 @@ def evaluate_files(results: Path, annotations: Path, iou_type: IouType = "bbox")
         the 12 numbers of the COCO summary in their order, 10 for keypoints.
 
     Raises:
-        UserError: a file cannot be read, lacks a key that this type needs, or the results speak of images or categories
-            that the ground truth does not know.
+        UserError: a file cannot be read, lacks a key that this type needs, or the results name images or categories
+            that the ground truth does not list.
     """
     truth = _read_truth(annotations, iou_type)
     rows = _read_results(results, iou_type)
-    _check_ids(rows, truth, results, annotations)
+    for key, table in (("image_id", "images"), ("category_id", "categories")):
+        known = {row["id"] for row in truth[table]}
+        strangers = {row[key] for row in rows} - known
+        if strangers:
+            raise UserError(
+                f"{results} has {len(strangers)} {key} that {annotations} does not list: {_first(strangers)}; "
+                f"the {table} there are {_first(known)}"
+            )
     try:
         ground_truth = hotcoco.COCO(truth)
+        # Results of nothing are allowed, but load_res takes its kind from the first record.
         found = ground_truth.load_res(rows) if rows else hotcoco.COCO(truth | {"annotations": []})
         evaluation = hotcoco.COCOeval(ground_truth, found, iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"{results} cannot be measured against {annotations} as {iou_type}: {error}") from error
-    arrays = evaluation.eval
-    assert arrays is not None
-    areas, limits = list(evaluation.params.area_rng_lbl), list(evaluation.params.max_dets)
-    tables = {kind: np.asarray(arrays[kind]) for kind in ("precision", "recall")}
-    lines = _KEYPOINT_LINES if iou_type == "keypoints" else _BOX_LINES
-    return tuple(_number(line, tables[line.table], areas, limits) for line in lines)
-
-
-def _number(line: _Line, table: NDArray[np.float64], areas: list[str], limits: list[int]) -> Number:
-    """Mean of the part of (IoU thresholds, ..., area ranges, detection limits) that holds something, else -1."""
-    part = table[_THRESHOLDS[line.iou]][..., areas.index(line.area), line.limit]
-    present = part[part > -1]
-    value = float(present.mean()) if present.size else -1.0
-    return Number(line.name, line.iou, line.area, limits[line.limit], value)
+    lines, limits = _KEYPOINT_LINES if iou_type == "keypoints" else BOX_LINES, evaluation.params.max_dets
+    values = zip(lines, summarise(evaluation, lines), strict=True)
+    return tuple(Number(line.name, line.iou, line.area, limits[line.limit], value) for line, value in values)
 
 
 def _read(path: Path) -> Any:
+    """Read a json file."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -130,22 +132,23 @@ def _read(path: Path) -> Any:
 
 
 def _read_truth(path: Path, iou_type: IouType) -> dict[str, Any]:
-    """The three lists of a ground truth, every record with the keys that this type needs."""
+    """Read the three lists of a ground truth, every record with the keys that this type needs."""
     content = _read(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is no COCO ground truth: it is a list or a value, not images, annotations, categories")
-    content = cast(dict[str, Any], content)
     truth: dict[str, Any] = {}
     needed = {
-        "images": _IMAGE_KEYS[iou_type],
+        "images": ("id", *_IMAGE_KEYS[iou_type]),
         "annotations": ("id", "image_id", "category_id", *_TRUTH_KEYS[iou_type]),
         "categories": ("id",),
     }
     for table, keys in needed.items():
-        rows = content.get(table)
+        rows = cast(dict[str, Any], content).get(table)
         if not isinstance(rows, list):
             raise UserError(f"{path} is no COCO ground truth: the key {table!r} is missing or no list")
-        truth[table] = [_checked(row, keys, f"{path}: entry {i} of {table}") for i, row in enumerate(rows)]  # pyright: ignore
+        truth[table] = [
+            _checked(row, keys, f"{path}: entry {i} of {table}") for i, row in enumerate(cast(list[Any], rows))
+        ]
     for row in truth["annotations"]:
         row.setdefault("iscrowd", 0)
         if "area" not in row:
@@ -156,89 +159,52 @@ def _read_truth(path: Path, iou_type: IouType) -> dict[str, Any]:
 
 
 def _read_results(path: Path, iou_type: IouType) -> list[dict[str, Any]]:
+    """Read a list of results, every record with what this type compares."""
     rows = _read(path)
     if not isinstance(rows, list):
         raise UserError(f"{path} holds no list of COCO results (records with image_id, category_id, score)")
-    keys, field = ("image_id", "category_id", "score"), FIELD[iou_type]
+    field = FIELD[iou_type]
     read: list[dict[str, Any]] = []
     for i, row in enumerate(cast(list[Any], rows)):
         place = f"{path}: entry {i} of the results"
-        checked = _checked(row, keys, place)
+        checked = _checked(row, ("image_id", "category_id", "score"), place)
         if field not in checked:
             others = [kind for kind, name in FIELD.items() if name in checked]
             hint = f"; it can be measured with --iou-type {others[0]}" if others else ""
             raise UserError(f"{place} has no {field}, which --iou-type {iou_type} compares{hint}")
-        _check_shape(checked[field], iou_type, place)
-        score = checked["score"]
-        if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
-            raise UserError(f"{place}: score is a number, not {score!r}")
-        read.append(checked)
+        read.append(_checked(checked, (field,), place))
     return read
 
 
 def _checked(row: Any, keys: Sequence[str], place: str) -> dict[str, Any]:
-    """A copy of a record, which has these keys."""
+    """Copy a record; refuse one that lacks a key or has something else there than the rules say."""
     if not isinstance(row, dict):
         raise UserError(f"{place} is no record with {', '.join(keys)}")
     record = dict(cast(dict[str, Any], row))
     missing = [key for key in keys if key not in record]
     if missing:
         raise UserError(f"{place} has no {', '.join(missing)}; it needs {', '.join(keys)}")
-    for key in ("id", "image_id", "category_id"):
-        if key in keys and (isinstance(record[key], bool) or not isinstance(record[key], int)):
-            raise UserError(f"{place}: {key} is a whole number, not {record[key]!r}")
-    if "bbox" in keys:
-        _check_shape(record["bbox"], "bbox", place)
-    if "keypoints" in keys:
-        _check_shape(record["keypoints"], "keypoints", place)
+    for key in keys:
+        holds, meaning = _RULES.get(key, (None, ""))
+        if holds is not None and not holds(record[key]):
+            raise UserError(f"{place}: {key} is {meaning}, not {reprlib.repr(record[key])}")
     return record
 
 
-def _check_shape(value: Any, iou_type: IouType, place: str) -> None:
-    """Boxes are four numbers, keypoints 17 triples; masks are checked by the engine."""
-    if iou_type == "segm":
-        if not isinstance(value, dict | list):
-            raise UserError(f"{place}: segmentation is a run-length code or polygons, not {value!r}")
-        return
-    count = 4 if iou_type == "bbox" else 3 * NUM_KEYPOINTS
-    numbers = cast(list[Any], value) if isinstance(value, list) else []
-    if len(numbers) != count or not all(isinstance(n, int | float) and n == n for n in numbers):
-        what = "left, top, width, height" if iou_type == "bbox" else "x, y and visibility of 17 joints"
-        raise UserError(f"{place}: {FIELD[iou_type]} is a list of {count} numbers ({what})")
-
-
-def _check_ids(rows: Sequence[dict[str, Any]], truth: dict[str, Any], results: Path, annotations: Path) -> None:
-    for key, table in (("image_id", "images"), ("category_id", "categories")):
-        known = {row["id"] for row in truth[table]}
-        strangers = {row[key] for row in rows} - known
-        if strangers:
-            raise UserError(
-                f"{results} has {len(strangers)} {key} that {annotations} does not list: {_first(strangers)}; "
-                f"the {table} there are {_first(known)}"
-            )
-
-
 def _first(ids: set[int]) -> str:
+    """List the three lowest ids."""
     return ", ".join(map(str, sorted(ids)[:3])) + (" ..." if len(ids) > 3 else "") or "none"
 
 
-def val_results(results: str, annotations: str, iou_type: str = "bbox") -> tuple[Number, ...]:
+def val_results(results: str, annotations: str, iou_type: IouType = "bbox") -> tuple[Number, ...]:
     """Measure COCO results, print the numbers in the COCO order, and return them.
-
-    Args:
-        results: json list of COCO results.
-        annotations: COCO ground truth.
-        iou_type: bbox, segm or keypoints.
 
     Raises:
         UserError: see `evaluate_files`.
     """
     if not annotations:
         raise UserError("val --json needs --annotations: the COCO ground truth of these results")
-    kinds: dict[str, IouType] = {kind: kind for kind in FIELD}
-    if iou_type not in kinds:
-        raise UserError(f"--iou-type {iou_type}: it is one of {', '.join(kinds)}")
-    numbers = evaluate_files(Path(results), Path(annotations), kinds[iou_type])
+    numbers = evaluate_files(Path(results), Path(annotations), iou_type)
     print(f"COCO metric of {results} against {annotations} ({iou_type})")
     print(f"{'':<8}{'IoU':>10}{'area':>10}{'at most':>9}{'value':>9}")
     for n in numbers:

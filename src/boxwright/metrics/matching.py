@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
+from boxwright.ops.arrays import Bools, Ints
 from boxwright.settings.base import Compat
 
 
@@ -29,15 +30,16 @@ from boxwright.settings.base import Compat
 class FlatBoxes:
     """Boxes of several images, one after the other."""
 
-    images: NDArray[np.int64]  # (N,) which image a box belongs to: its position in the data index
+    images: Ints  # (N,) which image a box belongs to: its position in the data index
     boxes: NDArray[np.float32]  # (N, 4) xyxy pixels of the original image
-    labels: NDArray[np.int64]  # (N,) class indices
+    labels: Ints  # (N,) class indices
     scores: NDArray[np.float32]  # (N,) ones for labels
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+    def take(self, rows: Bools | Ints) -> Self:
+        """Take some of the boxes."""
         return replace(
             self, images=self.images[rows], boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows]
         )
@@ -63,6 +65,7 @@ def truth_of(index: DataIndex, indices: Sequence[int]) -> FlatBoxes:
     counts = stops - starts
     rows = ranges(starts, counts)
     owner = np.repeat(images, counts)
+    # In float32 with this order of operations, as published: overlaps are compared with thresholds to the last bit.
     sides = index.sizes[owner][:, ::-1].astype(np.float32)  # width, height
     centre, half = index.boxes[rows, :2] * sides, index.boxes[rows, 2:] * (sides / 2)
     return FlatBoxes(
@@ -73,7 +76,7 @@ def truth_of(index: DataIndex, indices: Sequence[int]) -> FlatBoxes:
     )
 
 
-def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranges(starts: Ints, counts: Ints) -> Ints:
     """List the integers start, start + 1, ... (count of them) of each pair, one after the other."""
     before = np.cumsum(counts) - counts
     return np.arange(counts.sum(), dtype=np.int64) + np.repeat(starts - before, counts)
@@ -88,7 +91,7 @@ _EPS = np.float32(1e-7)
 class BestLabels:
     """The label that each detection turns to."""
 
-    labels: NDArray[np.int64]  # (N,) position of the label, -1 where the image has none that may be matched
+    labels: Ints  # (N,) position of the label, -1 where the image has none that may be matched
     ious: NDArray[np.float32]  # (N,) overlap with it, 0 where there is none
 
 
@@ -110,7 +113,7 @@ def match(
     thresholds: NDArray[np.float32] = IOU_THRESHOLDS,
     *,
     generation: Generation,
-) -> NDArray[np.bool_]:
+) -> Bools:
     """Mark the detections that count as true, class by class.
 
     Args:
@@ -124,15 +127,16 @@ def match(
     """
     best = best_labels(found, truth, same_class=True)
     overlap = best.ious[:, None] >= thresholds
-    overlap[best.labels < 0] = False
+    overlap[best.labels < 0] = False  # their overlap of 0 reaches a threshold of 0
     if generation == "v6.1":
         return overlap & _first_of_label(best.labels, overlap[:, 0])[:, None]
     columns = [_first_of_label(best.labels, column) for column in overlap.T]
     return np.stack(columns, axis=1)
 
 
-def _first_of_label(labels: NDArray[np.int64], eligible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _first_of_label(labels: Ints, eligible: Bools) -> Bools:
     """Mark, among the eligible detections, the first that turns to each label."""
+    # np.unique gives the first position of each value, and detections come best first.
     rows = np.flatnonzero(eligible)
     _, first = np.unique(labels[rows], return_index=True)
     winners = np.zeros(len(labels), np.bool_)
@@ -140,7 +144,7 @@ def _first_of_label(labels: NDArray[np.int64], eligible: NDArray[np.bool_]) -> N
     return winners
 
 
-def _pairs(found: FlatBoxes, truth: FlatBoxes, same_class: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _pairs(found: FlatBoxes, truth: FlatBoxes, same_class: bool) -> tuple[Ints, Ints]:
     """Pair every detection and label that share the image (and class): positions (P,), (P,), grouped by detection."""
     num_classes = 1 + max(found.labels.max(initial=0), truth.labels.max(initial=0)) if same_class else 1
     of_found, of_truth = (part.images * num_classes + part.labels * same_class for part in (found, truth))
@@ -169,7 +173,7 @@ def confusion(
     *,
     generation: Generation,
     compat: Compat = "faithful",
-) -> NDArray[np.int64]:
+) -> Ints:
     """Count pairs of predicted and true class, paired by overlap alone.
 
     The published matrix has a defect: false positives count only in images where at least one pair was found, so those
@@ -201,6 +205,7 @@ def confusion(
     missed = np.ones(len(truth), np.bool_)
     missed[labels] = False
 
+    # add.at and not matrix[...] += 1: the same pair of classes comes many times.
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     np.add.at(matrix, (found.labels[detections], truth.labels[labels]), 1)
     matrix[:-1, -1] = np.bincount(found.labels[unpaired], minlength=num_classes)
@@ -215,14 +220,13 @@ class ConfusionEvaluator:
         self.index = index
         self.generation: Generation = generation
         self.compat: Compat = compat
-        self.reset()
-
-    def reset(self) -> None:
-        self._matrix = np.zeros((self.index.num_classes + 1,) * 2, np.int64)
+        self._matrix = np.zeros((index.num_classes + 1,) * 2, np.int64)
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
+        """Count the pairs in some images; detections lie on the host, best first."""
         found, truth = flatten(detections, indices), truth_of(self.index, indices)
         self._matrix += confusion(found, truth, self.index.num_classes, generation=self.generation, compat=self.compat)
 
-    def evaluate(self) -> NDArray[np.int64]:
+    def evaluate(self) -> Ints:
+        """Return (C + 1, C + 1) counts, see `confusion`."""
         return self._matrix.copy()

@@ -1,17 +1,15 @@
 """The published YOLOv5 metric: precision, recall, F1 and AP per class, and the fitness that picks the best checkpoint.
 
-Source: spec B6 and B8, golden vectors of v6.0 and v7.0. AP is the area under the monotone envelope of the
+Source: docs/spec/yolov5.md, B6 and B8; tests/parity holds vectors of v6.0 and v7.0. AP is the area under the monotone envelope of the
 precision-recall curve, sampled at 101 recalls. A perfect detector has AP .995: the envelope ends at (1, 0), and the
 last of the 100 trapezoids falls to it.
 
 Legend: N detections, K classes that have labels, T IoU thresholds, X confidences at which curves are kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +17,7 @@ from numpy.typing import NDArray
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
 from boxwright.metrics.matching import IOU_THRESHOLDS, Generation, flatten, match, truth_of
-
-Floats = NDArray[np.float64]
+from boxwright.ops.arrays import Array, Bools, Floats, Ints
 
 _EPS = 1e-16
 _CURVE_POINTS = 1000
@@ -30,48 +27,30 @@ _F1_SMOOTHING = 0.1  # width of the box filter as a fraction of the curve
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Curves of the classes that have labels, at IoU 0.5.
+    """Curves of the K classes that have labels, at IoU 0.5."""
 
-    Args:
-        class_ids: (K,) class indices.
-        confidence: (X,) abscissa of precision, recall and f1, 0 to 1.
-        precision, recall, f1: (K, X).
-        recall_axis: (X,) abscissa of precision_at_recall, 0 to 1.
-        precision_at_recall: (K, X) the monotone envelope.
-    """
-
-    class_ids: NDArray[np.int64]
-    confidence: Floats
-    precision: Floats
-    recall: Floats
-    f1: Floats
-    recall_axis: Floats
-    precision_at_recall: Floats
+    class_ids: Ints  # (K,)
+    confidence: Floats  # (X,) abscissa of precision, recall and f1, 0..1
+    precision: Floats  # (K, X)
+    recall: Floats  # (K, X)
+    f1: Floats  # (K, X)
+    recall_axis: Floats  # (X,) abscissa of precision_at_recall, 0..1
+    precision_at_recall: Floats  # (K, X) the monotone envelope
 
 
 @dataclass(frozen=True, slots=True)
 class YoloMetrics:
-    """The published metric of the K classes that have labels; all means are 0 where there is none.
+    """The published metric of the K classes that have labels; all means are 0 where there is none."""
 
-    Args:
-        class_ids: (K,) class indices, ascending.
-        num_labels: (K,) labels of each.
-        precision, recall, f1: (K,) at the one confidence where the mean F1 is largest, IoU 0.5.
-        ap: (K, T) average precision at each IoU threshold.
-        true_positives, false_positives: (K,) counts at that confidence.
-        confidence: that confidence.
-        curves: the curves behind it.
-    """
-
-    class_ids: NDArray[np.int64]
-    num_labels: NDArray[np.int64]
-    precision: Floats
-    recall: Floats
-    f1: Floats
-    ap: Floats
-    true_positives: Floats
-    false_positives: Floats
-    confidence: float
+    class_ids: Ints  # (K,) ascending
+    num_labels: Ints  # (K,)
+    precision: Floats  # (K,) at the one confidence where the mean F1 is largest, IoU 0.5
+    recall: Floats  # (K,) there
+    f1: Floats  # (K,) there
+    ap: Floats  # (K, T) average precision at each IoU threshold
+    true_positives: Floats  # (K,) counts there
+    false_positives: Floats  # (K,)
+    confidence: float  # where precision and recall are taken
     curves: Curves
 
     @property
@@ -91,32 +70,25 @@ class YoloMetrics:
         return _mean(self.ap)
 
     def class_maps(self, num_classes: int) -> list[float]:
-        """mAP of each of all classes; one without labels counts as the mean, as nothing is known of it."""
+        """List the mAP of all classes; one without labels counts as the mean, as nothing is known of it."""
         maps = np.full(num_classes, self.map)
         maps[self.class_ids] = self.ap.mean(axis=1)
         return maps.tolist()
 
 
 class YoloEvaluator:
-    """Gathers which detections are true at each IoU threshold; `evaluate` gives YoloMetrics.
-
-    Args:
-        index: where the labels are.
-        generation: see `matching`.
-    """
+    """Gathers which detections are true at each IoU threshold; `evaluate` gives YoloMetrics."""
 
     def __init__(self, index: DataIndex, generation: Generation) -> None:
         self.index = index
         self.generation: Generation = generation
-        self.reset()
-
-    def reset(self) -> None:
-        self._correct: list[NDArray[np.bool_]] = [np.zeros((0, len(IOU_THRESHOLDS)), np.bool_)]
+        self._correct: list[Bools] = [np.zeros((0, len(IOU_THRESHOLDS)), np.bool_)]
         self._scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
-        self._labels: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-        self._truth: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self._labels: list[Ints] = [np.zeros(0, np.int64)]
+        self._truth: list[Ints] = [np.zeros(0, np.int64)]
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
+        """Mark the detections of some images, which lie on the host, best first."""
         found, truth = flatten(detections, indices), truth_of(self.index, indices)
         self._correct.append(match(found, truth, generation=self.generation))
         self._scores.append(found.scores)
@@ -124,15 +96,16 @@ class YoloEvaluator:
         self._truth.append(truth.labels)
 
     def evaluate(self) -> YoloMetrics:
+        """Reduce what was gathered."""
         correct, scores, labels, truth = map(np.concatenate, (self._correct, self._scores, self._labels, self._truth))
         return average_precision_per_class(correct, scores, labels, truth, generation=self.generation)
 
 
 def average_precision_per_class(
-    correct: NDArray[Any],
-    scores: NDArray[Any],
-    labels: NDArray[Any],
-    truth_labels: NDArray[Any],
+    correct: Array,
+    scores: Array,
+    labels: Array,
+    truth_labels: Array,
     *,
     generation: Generation,
 ) -> YoloMetrics:
@@ -156,6 +129,7 @@ def average_precision_per_class(
     for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         if start == stop:
             continue
+        # Every detection once as the last that counts: row i is precision and recall of the i + 1 best ones.
         hits = correct[start:stop].astype(np.float64).cumsum(axis=0)
         recalls = hits / (num_labels[row] + _EPS)
         precisions = hits / np.arange(1, stop - start + 1)[:, None]
@@ -170,7 +144,9 @@ def average_precision_per_class(
     f1 = 2 * precision * recall / (precision + recall + _EPS)
     curves = Curves(class_ids, axis, precision, recall, f1, axis, at_recall)
     mean_f1 = f1.mean(axis=0) if len(f1) else np.zeros(_CURVE_POINTS)
+    # One confidence for all classes: the one where the mean F1 is largest.
     best = int((smooth(mean_f1, _F1_SMOOTHING) if generation == "v7.0" else mean_f1).argmax())
+    # Published: counts are derived from the interpolated curves, not counted again.
     true_positives = (recall[:, best] * num_labels).round()
     return YoloMetrics(
         class_ids=class_ids,
@@ -187,7 +163,7 @@ def average_precision_per_class(
 
 
 def average_precision(recall: Floats, precision: Floats) -> tuple[float, Floats, Floats]:
-    """Area under the envelope of one precision-recall curve.
+    """Compute the area under the envelope of one precision-recall curve.
 
     Args:
         recall: (N,) ascending.
@@ -196,6 +172,7 @@ def average_precision(recall: Floats, precision: Floats) -> tuple[float, Floats,
     Returns:
         the area, and the envelope's abscissa and ordinate (N + 2,), which start at recall 0 and end at (1, 0).
     """
+    # The best precision at this recall or any higher one, so that the curve falls only.
     axis = np.concatenate(([0.0], recall, [1.0]))
     envelope = np.maximum.accumulate(np.concatenate(([1.0], precision, [0.0]))[::-1])[::-1]
     samples = np.linspace(0, 1, _RECALL_POINTS)
@@ -203,14 +180,14 @@ def average_precision(recall: Floats, precision: Floats) -> tuple[float, Floats,
 
 
 def smooth(values: Floats, fraction: float) -> Floats:
-    """Box filter of odd width, about `fraction` of the curve (X,); its ends are continued by their last value."""
+    """Filter a curve (X,) by a box of odd width, about `fraction` of it; its ends are continued by their last value."""
     half = round(len(values) * fraction * 2) // 2 // 2
     padded = np.pad(values, half, mode="edge")
     return np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
 
 
 class HasMap(Protocol):
-    """What fitness is made of."""
+    """What fitness is made of: an evaluation, or the metric alone."""
 
     @property
     def map50(self) -> float: ...
@@ -219,7 +196,7 @@ class HasMap(Protocol):
 
 
 def fitness(metrics: HasMap) -> float:
-    """The number that picks the best checkpoint: 0.1 mAP50 + 0.9 mAP50-95."""
+    """Compute the number that picks the best checkpoint: 0.1 mAP50 + 0.9 mAP50-95."""
     return 0.1 * metrics.map50 + 0.9 * metrics.map
 
 

@@ -102,7 +102,10 @@ def test_another_type_than_the_results_have(tmp_path: Path, capsys: pytest.Captu
     [
         (["--json", "r.json"], "needs --annotations"),
         (["--annotations", "gt.json"], "--annotations goes with --json"),
-        (["--json", "r.json", "--annotations", "g.json", "--iou-type", "box"], "--iou-type box: it is one of bbox"),
+        (
+            ["--json", "r.json", "--annotations", "g.json", "--iou-type", "box"],
+            "(--iou-type): should be 'bbox', 'segm' or 'keypoints', got 'box'",
+        ),
         (["--json", "r.json", "--annotations", "g.json", "--imgsz", "3"], "leave out --imgsz"),
         (["--json", "gone.json", "--annotations", "gone.json"], "cannot read gone.json"),
     ],

@@ -71,8 +71,6 @@ def test_fixed_counts_every_box_once_and_batches_do_not_matter(seed: int) -> Non
     kept = np.concatenate([one.labels[one.scores > 0.25].numpy() for one in found])
     np.testing.assert_array_equal(matrix[:, :-1].sum(axis=0), np.bincount(labels, minlength=3))
     np.testing.assert_array_equal(matrix[:-1].sum(axis=1), np.bincount(kept, minlength=3))
-    together.reset()
-    assert not together.evaluate().any()
 
 
 @pytest.mark.parametrize(("height", "paired"), [(8.8, False), (9.2, True)])  # IoU 0.44 and 0.46 with a 20 x 20 label

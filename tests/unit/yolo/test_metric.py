@@ -61,17 +61,6 @@ def test_batches_do_not_matter(batch_size: int) -> None:
     assert 0 < metrics.map < metrics.map50 < 1
 
 
-def test_reset_forgets() -> None:
-    index, found = random_scene(2)
-    evaluator = YoloEvaluator(index, "v7.0")
-    evaluator.process(found, range(len(index)))
-    first = evaluator.evaluate()
-    evaluator.reset()
-    assert evaluator.evaluate().num_labels.size == 0
-    evaluator.process(found, range(len(index)))
-    np.testing.assert_array_equal(evaluator.evaluate().ap, first.ap)
-
-
 @pytest.mark.parametrize("generation", GENERATIONS)
 @pytest.mark.parametrize("what", ["no detections", "no labels", "nothing", "no images"])
 def test_empty_is_zero_and_finite(what: str, generation: Generation) -> None:
