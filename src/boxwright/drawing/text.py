@@ -59,7 +59,7 @@ def letter_size(unit: float) -> int:
     return max(10, round(18 * unit))
 
 
-# The same class names are written in each image: a cached mask costs 0.1 us, drawing it 60 us.
+# The same class names are written in each image: a cached mask costs 0.4 us, drawing it 290 us (timeit, 8 letters).
 @lru_cache(maxsize=2048)
 def text_mask(text: str, size: int) -> NDArray[np.float32]:
     """Draw one line of text as its coverage, (height, width) in 0..1; the height depends on the size only.
@@ -124,8 +124,13 @@ def draw_labels(canvas: Image, labels: Sequence[Label], size: int, *, drop_crowd
         drop_crowded: leave out a label that finds no free place; else it covers others.
     """
     limit = 1 << 30  # pixels: a box of a wrong detection may lie anywhere
-    taken = np.empty((len(labels), 4), np.int64)
     placed: list[tuple[Label, Rectangle]] = []
+
+    def is_taken(a: Rectangle) -> bool:
+        # A plain loop ends at the first label in the way: 300 boxes take 10 to 27 ms, as one comparison of numpy with
+        # all labels before it 44 to 60 ms (timeit, images of 640 and 1280 px).
+        return any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for _, b in placed)
+
     for label in labels:
         if not label.text:
             continue
@@ -140,17 +145,12 @@ def draw_labels(canvas: Image, labels: Sequence[Label], size: int, *, drop_crowd
             (x1 - width, y0 - height),
             (x0 - 1, y0 - 2 * height),
         ]
-        room = np.maximum((canvas.shape[1] - width, canvas.shape[0] - height), 0)
-        places = np.clip(corners, 0, room)
-        candidates = np.concatenate((places, places + np.array((width, height))), 1)
-        used = taken[: len(placed)]
-        # One comparison with all labels before it: 300 boxes take 10 ms, pair by pair in Python 50 ms.
-        hits = (candidates[:, None, :2] < used[:, 2:]) & (used[:, :2] < candidates[:, None, 2:])
-        free = np.flatnonzero(~hits.all(-1).any(-1))
-        if len(free) or not drop_crowded:
-            taken[len(placed)] = candidates[free[0] if len(free) else 0]
-            left, top, right, bottom = taken[len(placed)].tolist()
-            placed.append((label, (left, top, right, bottom)))
+        room_x, room_y = max(canvas.shape[1] - width, 0), max(canvas.shape[0] - height, 0)
+        corners = [(min(max(x, 0), room_x), min(max(y, 0), room_y)) for x, y in corners]
+        candidates = [(left, top, left + width, top + height) for left, top in corners]
+        free = next((place for place in candidates if not is_taken(place)), None)
+        if free or not drop_crowded:
+            placed.append((label, free or candidates[0]))
     for label, (left, top, _, _) in reversed(placed):
         draw_label(canvas, label.text, left, top, size, label.color)
 
