@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.centerfusion.angles import decode_rotation
 from boxwright.centerfusion.frustum import FrustumOptions, associate
+from boxwright.centerfusion.heads import decode_rotation
 
 BATCH, CLASSES, HEIGHT, WIDTH, K = 8, 10, 112, 200, 100
 PILLARS = 160

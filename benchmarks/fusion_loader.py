@@ -31,8 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.centerfusion.samples import SampleMaker, empty_sample
+from boxwright.centerfusion.samples import SampleMaker, SampleSettings
 from boxwright.data.images import read_image
 from boxwright.data.sampler import sample_generator
 from boxwright.nuscenes.index import open_nuscenes
@@ -72,7 +71,7 @@ def report(name: str, source: FusionSource, rounds: int) -> None:
         "decode": lambda _, image: read_image(source.record(image).path),
         "decode 1/2": lambda _, image: read_image(source.record(image).path, 2),
         "train": sampler(source, settings, training=True),
-        "no radar": sampler(source, replace(settings, radar=False), training=True),
+        "no radar": sampler(source, replace(settings, use_radar=False), training=True),
         "full scale": sampler(source, replace(settings, reduce=False), training=True),
         "val": sampler(source, settings, training=False),
     }
@@ -93,7 +92,7 @@ def report(name: str, source: FusionSource, rounds: int) -> None:
 
 def sampler(source: FusionSource, settings: SampleSettings, *, training: bool) -> Callable[[int, int], object]:
     """Makes samples into arrays of its own, as a loader does into those of a batch."""
-    maker, room = SampleMaker(source, settings), empty_sample(settings)
+    maker, room = SampleMaker(source, settings), allocate(settings, 1)[1].row(0)
 
     def run(epoch: int, image: int) -> object:
         return maker.write(image, sample_generator(0, epoch, image) if training else None, room)

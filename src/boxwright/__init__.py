@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boxwright.centerfusion.detector import FusionDetector
+    from boxwright.centerfusion.detector import CenterFusionDetector
     from boxwright.centerfusion.evaluation import FusionEvaluation
     from boxwright.centerfusion.export import CenterAgreement
     from boxwright.engine.callbacks import Callback
@@ -68,7 +68,7 @@ def load(
 
 def load_fusion(
     weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = ""
-) -> "FusionDetector":
+) -> "CenterFusionDetector":
     """Load a camera and radar checkpoint, ready to predict on images with their intrinsics and radar points.
 
     Args:

@@ -1,4 +1,4 @@
-"""Golden targets of CenterFusion as FusionTargets, for the tests of losses and of training."""
+"""Golden targets of CenterFusion as Targets3d, for the tests of losses and of training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.centerfusion.structures import FusionTargets
+from boxwright.centerfusion.structures import Targets3d
 
 
-def golden_targets(arrays: Mapping[str, np.ndarray], prefix: str = "") -> FusionTargets:
+def golden_targets(arrays: Mapping[str, np.ndarray], prefix: str = "") -> Targets3d:
     """What lies below `<prefix>target/`; float tensors stay float32."""
 
     def read(name: str) -> Tensor:
@@ -30,7 +30,7 @@ def golden_targets(arrays: Mapping[str, np.ndarray], prefix: str = "") -> Fusion
     values: dict[str, Any] = {name: read(key) for name, key in pairs.items()}
     marks = {f"{name.removesuffix('_offset')}_valid": read(f"{key}_mask") > 0 for name, key in pairs.items()}
     images, most = read("ind").shape
-    return FusionTargets(
+    return Targets3d(
         heatmap=read("hm"),
         cell=read("ind"),
         label=read("cat"),

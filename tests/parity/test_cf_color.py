@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.centerfusion.color import (
+from boxwright.centerfusion.augment import (
     BRIGHTNESS,
     CONTRAST,
     MEAN,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from boxwright.centerfusion.frustum import FrustumOptions
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.structures import RawHeads
 from tests.golden import fill_module, golden_cases, read_case
 
@@ -22,7 +22,7 @@ FLOAT32_MEAN, FLOAT32_MAX = 1e-3, 3e-2
 
 
 def build(meta: dict[str, Any]) -> CenterFusion:
-    model = build_centerfusion(CenterFusionSpec())
+    model = CenterFusion(CenterFusionSpec())
     fill_module().fill_torch(model, meta["fill_gain"])
     state = model.state_dict()
     for key, value in meta.get("overrides", {}).items():

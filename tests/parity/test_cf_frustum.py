@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.centerfusion.angles import decode_rotation
 from boxwright.centerfusion.frustum import FrustumOptions, associate, associate_targets, depth_thresholds, found_objects
-from boxwright.centerfusion.heatmap import peaks
+from boxwright.centerfusion.heads import decode_rotation, peaks
 from tests.golden import golden_cases, read_case
 
 EXACT = 1e-5

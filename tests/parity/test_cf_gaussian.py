@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.centerfusion.heatmap import draw_gaussians, gaussian_radius
+from boxwright.centerfusion.heads import draw_gaussians, gaussian_radius
 from tests.golden import golden_cases, read_case
 
 FILES = golden_cases("", "gaussian.json", family="centerfusion")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.centerfusion.head_values import depth_from_raw
+from boxwright.centerfusion.heads import depth_from_raw
 from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS, CenterLoss
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_batches import golden_targets

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.postprocess import CenterPeaks, decode, merge_flipped, to_detections, with_mirror
-from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.centerfusion.samples import SampleArrays, SampleMaker, empty_sample
+from boxwright.centerfusion.samples import SampleArrays, SampleMaker, SampleSettings
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.nuscenes.structures import Detections3d
 from boxwright.nuscenes.submission import to_global, write_submission
 from tests.golden import fill_module, golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of
 from tests.parity.test_cf_submission import compare
+from tests.unit.centerfusion.scenes3d import empty_sample
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -43,7 +43,7 @@ def _cases() -> list[Any]:
 @cache
 def _model(file: Path) -> CenterFusion:
     meta = _read(file)[1]
-    model = build_centerfusion(CenterFusionSpec())
+    model = CenterFusion(CenterFusionSpec())
     fill_module().fill_torch(model, meta["fill_gain"])
     with torch.no_grad():
         for name, value in meta["overrides"].items():

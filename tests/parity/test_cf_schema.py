@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from tests.golden import fill_module, golden_cases, read_case
 
 CASES = golden_cases("", "model_schema.json", family="centerfusion")
@@ -17,7 +17,7 @@ CASES = golden_cases("", "model_schema.json", family="centerfusion")
 @pytest.fixture(scope="module")
 def model() -> CenterFusion:
     torch.manual_seed(0)
-    return build_centerfusion(CenterFusionSpec())
+    return CenterFusion(CenterFusionSpec())
 
 
 @pytest.mark.parametrize("file", CASES)
@@ -64,7 +64,7 @@ def test_first_values(file: Path, model: CenterFusion) -> None:
 def test_fill(file: Path) -> None:
     """The weights of all other groups are filled as theirs were."""
     _, schema = read_case(file)
-    state = fill_module().fill_torch(build_centerfusion(CenterFusionSpec())).state_dict()
+    state = fill_module().fill_torch(CenterFusion(CenterFusionSpec())).state_dict()
     assert schema["recipe_fill_sums"]
     for name, facts in schema["recipe_fill_sums"].items():
         values = state[name].double().numpy().ravel()

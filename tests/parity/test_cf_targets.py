@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.centerfusion.draws import Placement, centered
+from boxwright.centerfusion.augment import Placement, affine_map, centered
 from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
 from boxwright.centerfusion.radar_map import RadarPoints, visible_points
-from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.centerfusion.samples import Augmentation, SampleArrays, SampleMaker, empty_sample
-from boxwright.centerfusion.warp import affine_map
+from boxwright.centerfusion.samples import Augmentation, SampleArrays, SampleMaker, SampleSettings
+from boxwright.centerfusion.settings import FusionAugmentConfig, RadarConfig
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of, synthetic_image
+from tests.unit.centerfusion.scenes3d import empty_sample
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 EXACT = {
@@ -74,15 +74,19 @@ def _settings(case: dict[str, Any]) -> SampleSettings:
     options = case["options"]
     return SampleSettings(
         input_hw=(options["input_h"], options["input_w"]),
-        max_depth=options["max_pc_dist"],
-        pillar_dims=tuple(options["pillar_dims"]),
-        pc_z_offset=options["pc_z_offset"],
-        flip=options["flip"],
-        shift=options["shift"],
-        scale=options["scale"],
-        rotate=options["rotate"],
-        aug_rot=options["aug_rot"],
-        color_aug=False,
+        radar=RadarConfig(
+            max_depth=options["max_pc_dist"],
+            pillar_dims=tuple(options["pillar_dims"]),
+            z_offset=options["pc_z_offset"],
+        ),
+        augment=FusionAugmentConfig(
+            flip=options["flip"],
+            shift=options["shift"],
+            scale=options["scale"],
+            rotate=options["rotate"],
+            rotate_prob=options["aug_rot"],
+            color=False,
+        ),
         reduce=False,
     )
 
@@ -191,8 +195,8 @@ def _visible(source: OneImage, settings: SampleSettings, augmentation: Augmentat
         (record.height, record.width),
         grid,
         settings.grid_hw,
-        max_depth=settings.max_depth,
-        z_offset=settings.pc_z_offset,
+        max_depth=settings.radar.max_depth,
+        z_offset=settings.radar.z_offset,
         flip=placement.flip,
     )
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.centerfusion.draws import Placement, centered
+from boxwright.centerfusion.augment import Placement, centered
 from boxwright.centerfusion.frustum import FrustumOptions
-from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.centerfusion.samples import Augmentation, SampleMaker, empty_sample
+from boxwright.centerfusion.samples import Augmentation, SampleMaker, SampleSettings
+from boxwright.centerfusion.settings import RadarConfig
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of
 from tests.parity.test_cf_targets import CLOSE, EXACT, TOLERANCE, associated
+from tests.unit.centerfusion.scenes3d import empty_sample
 
 
 @cache
@@ -45,7 +46,7 @@ def test_tiny_targets(file: Path, name: str) -> None:
     arrays, meta = _read(file)
     case = meta["cases"][name]
     source = _source(file, case["split"], case["image_id"])
-    settings = SampleSettings(pillar_dims=tuple(case["pillar_dims"]), reduce=False)
+    settings = SampleSettings(radar=RadarConfig(pillar_dims=tuple(case["pillar_dims"])), reduce=False)
     sample = empty_sample(settings)
     place = centered((source.item.height, source.item.width))
     augmentation = Augmentation(Placement(place.center, flip=bool(case["flipped"])))

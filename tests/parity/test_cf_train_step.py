@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boxwright.centerfusion.losses import CenterLoss
-from boxwright.centerfusion.network import CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from tests.golden import fill_module, golden_cases, read_case
 from tests.parity.cf_batches import golden_targets
 
@@ -20,7 +20,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 @pytest.mark.parametrize("file", FILES)
 def test_three_steps_in_float64(file: Path) -> None:
     arrays, meta = read_case(file)
-    model = build_centerfusion(CenterFusionSpec())
+    model = CenterFusion(CenterFusionSpec())
     fill_module().fill_torch(model, meta["fill_gain"])
     model.double().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2.5e-4)
@@ -40,7 +40,7 @@ def test_three_steps_in_float64(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_first_step_in_float32(file: Path) -> None:
     arrays, meta = read_case(file)
-    model = build_centerfusion(CenterFusionSpec())
+    model = CenterFusion(CenterFusionSpec())
     fill_module().fill_torch(model, meta["fill_gain"])
     images, association = (torch.from_numpy(arrays[name]) for name in ("image", "pc_hm"))
     loss = CenterLoss()

@@ -4,40 +4,35 @@
     found = detector.predict("front.jpg", intrinsics, radar)
     found.locations, found.dims, found.rotation_y, found.scores
 
-What is not here: data sets, and the frames beyond the camera's (evaluation/nuscenes_submission.py).
+What is not here: data sets, and the frames beyond the camera's (`nuscenes.submission`).
 Legend: N points or boxes; h w the network's input, H W its grid. Camera frame: x right, y down, z forward.
 """
-
-from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from boxwright.centerfusion.color import finish_colors
-from boxwright.centerfusion.draws import centered
-from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
+from boxwright.centerfusion.augment import affine_map, centered, finish_colors, inverse
+from boxwright.centerfusion.postprocess import decode, run_network, to_detections
 from boxwright.centerfusion.radar_map import paint_pillars, visible_points
-from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.centerfusion.warp import affine_map, inverse
+from boxwright.centerfusion.samples import SampleSettings
 from boxwright.data.images import read_image
-from boxwright.data.letterbox import Image
 from boxwright.engine.device import resolve
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import RADAR_FIELDS, Detections3d
+from boxwright.ops.arrays import Array, Floats, Image
 
-Floats = npt.NDArray[np.floating[Any]]
 _USED_ROWS = [RADAR_FIELDS.index(name) for name in ("x", "y", "z", "vx_comp", "vy_comp")]
 
 
-class FusionDetector:
+class CenterFusionDetector:
     """A CenterFusion network on a device, ready to predict.
 
     Args:
@@ -64,8 +59,8 @@ class FusionDetector:
     def predict(
         self,
         image: str | Path | Image,
-        intrinsics: Floats,
-        radar: Floats | None = None,
+        intrinsics: Array,
+        radar: Array | None = None,
         *,
         score_threshold: float = 0.3,
         max_detections: int = 100,
@@ -101,8 +96,8 @@ class FusionDetector:
     def predict_many(
         self,
         images: Sequence[str | Path | Image],
-        intrinsics: Sequence[Floats],
-        radars: Sequence[Floats | None] | None = None,
+        intrinsics: Sequence[Array],
+        radars: Sequence[Array | None] | None = None,
         *,
         score_threshold: float = 0.3,
         max_detections: int = 100,
@@ -123,61 +118,54 @@ class FusionDetector:
             torch.from_numpy(np.stack(part)) for part in zip(*prepared, strict=True)
         )
         network_input = pixels.to(self.device).permute(0, 3, 1, 2)  # in memory still HWC, which is channels_last
-        radar_maps = maps.to(self.device) if self.settings.radar else None
+        radar_maps = maps.to(self.device) if self.settings.use_radar else None
         calibs = calibs.to(self.device)
-        peaks = decode(self._heads(network_input, radar_maps, calibs, flip_test=flip_test), max_detections)
+        with self._precision.autocast():
+            heads = run_network(self.model, network_input, radar_maps, calibs, flip_test=flip_test)
         found = to_detections(
-            peaks,
+            decode(heads, max_detections),
             image_from_grid.to(self.device),
             calibs,
             score_threshold=score_threshold,
-            radar=self.settings.radar,
+            radar=self.settings.use_radar,
         )
         return [one.cpu() for one in found]
 
-    def _heads(self, images: Tensor, radar: Tensor | None, calibs: Tensor, *, flip_test: bool) -> dict[str, Tensor]:
-        with self._precision.autocast():
-            if not flip_test:
-                return self.model(images, radar, calibs)
-            both = None if radar is None else with_mirror(radar, radar=True)
-            return merge_flipped(self.model(with_mirror(images), both, calibs.repeat(2, 1, 1)))
-
     def _prepare(
-        self, image: str | Path | Image, intrinsics: Floats, radar: Floats | None
+        self, image: str | Path | Image, intrinsics: Array, radar: Array | None
     ) -> tuple[npt.NDArray[np.float32], ...]:
-        """Image (h, w, 3), radar map (3, H, W), camera matrix (3, 4) and the way back to pixels (2, 3).
+        """Prepare an image (h, w, 3), radar map (3, H, W), camera matrix (3, 4) and map of cells to pixels (2, 3).
 
-        As a sample of validation is made (data/fusion/samples.py).
+        They are what a sample of validation is, see `samples.SampleMaker.write_augmented`.
         """
         settings = self.settings
-        pixels = _pixels(image)
-        calib = _camera_matrix(intrinsics)
+        pixels = _read_pixels(image)
+        calib = _read_camera_matrix(intrinsics)
         image_hw = (pixels.shape[0], pixels.shape[1])
-        center = centered(image_hw).center
-        scale = float(max(image_hw) if settings.max_crop else image_hw[1])
+        center, scale = centered(image_hw).center, settings.base_scale(image_hw)
         grid_from_image = affine_map(center, scale, 0.0, settings.grid_hw)
+        input_from_image = affine_map(center, scale, 0.0, settings.input_hw)
         height, width = settings.input_hw
-        warped = cv2.warpAffine(
-            pixels, affine_map(center, scale, 0.0, settings.input_hw), (width, height), flags=cv2.INTER_LINEAR
-        )
+        warped = cv2.warpAffine(pixels, input_from_image, (width, height), flags=cv2.INTER_LINEAR)
         normalised = np.empty((height, width, 3), np.float32)
         finish_colors(cast("Image", warped), None, normalised, np.empty_like(normalised))
         radar_map = np.zeros((3, *settings.grid_hw), np.float32)
         if radar is not None:
             points = visible_points(
-                self._checked(radar),
+                self._read_radar(radar),
                 calib,
                 image_hw,
                 grid_from_image,
                 settings.grid_hw,
-                max_depth=settings.max_depth,
-                z_offset=settings.pc_z_offset,
+                max_depth=settings.radar.max_depth,
+                z_offset=settings.radar.z_offset,
             )
-            paint_pillars(points, calib, grid_from_image, settings.pillar_dims, radar_map)
+            paint_pillars(points, calib, grid_from_image, settings.radar.pillar_dims, radar_map)
         return normalised, radar_map, calib.astype(np.float32), inverse(grid_from_image).astype(np.float32)
 
-    def _checked(self, radar: Floats) -> npt.NDArray[np.float64]:
-        if not self.settings.radar:
+    def _read_radar(self, radar: Array) -> Floats:
+        """Check the radar points of a user; a NaN would be painted as the nearest return of all."""
+        if not self.settings.use_radar:
             raise UserError("this network has no radar input: give no radar")
         points = _numbers(radar, "radar")
         if points.ndim != 2 or len(points) != len(RADAR_FIELDS):
@@ -189,7 +177,8 @@ class FusionDetector:
         return points
 
 
-def _pixels(image: str | Path | Image) -> Image:
+def _read_pixels(image: str | Path | Image) -> Image:
+    """Read a file, or check an RGB array of a user, as BGR."""
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if not isinstance(image, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]  # of a user without types
@@ -199,15 +188,16 @@ def _pixels(image: str | Path | Image) -> Image:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def _numbers(values: object, name: str) -> npt.NDArray[np.float64]:
+def _numbers(values: object, name: str) -> Floats:
+    """Convert an argument to an array of numbers."""
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} must be an array of numbers, not {type(values).__name__}: {error}") from error
 
 
-def _camera_matrix(intrinsics: Floats) -> npt.NDArray[np.float64]:
-    """(3, 4), from that or from its first three columns."""
+def _read_camera_matrix(intrinsics: Array) -> Floats:
+    """Check a camera matrix, (3, 4) or its first three columns, and return it as (3, 4)."""
     given = _numbers(intrinsics, "intrinsics")
     if given.shape not in ((3, 3), (3, 4)):
         raise UserError(f"intrinsics must be a (3, 3) or (3, 4) camera matrix in pixels, not {given.shape}")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.centerfusion.losses import CenterLoss
-from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
-from boxwright.centerfusion.structures import FusionBatch, RawHeads
+from boxwright.centerfusion.postprocess import decode, run_network, to_detections
+from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.engine.evaluate import NO_SPEEDS, Gather, Speeds, Stages, evaluate
 from boxwright.engine.task import Autocast, ValWatch
 from boxwright.nuscenes.metric import NuscenesMetrics
@@ -41,16 +41,7 @@ class FusionEvaluation:
     speeds: Speeds = NO_SPEEDS
 
 
-def run_network(model: nn.Module, batch: FusionBatch, settings: DecodeSettings) -> RawHeads:
-    """Compute the raw heads of a batch on its device; with the flip test, merged."""
-    radar = batch.radar if settings.radar else None
-    if not settings.flip_test:
-        return model(batch.images, radar, batch.calibs)
-    both = None if radar is None else with_mirror(radar, radar=True)
-    return merge_flipped(model(with_mirror(batch.images), both, batch.calibs.repeat(2, 1, 1)))
-
-
-def detect(heads: RawHeads, batch: FusionBatch, settings: DecodeSettings) -> list[Detections3d]:
+def detect(heads: RawHeads, batch: Batch3d, settings: DecodeSettings) -> list[Detections3d]:
     """Decode the detections of each image of a batch, on the host."""
     found = to_detections(
         decode(heads, settings.num_peaks),
@@ -100,7 +91,7 @@ class NuscenesEvaluator:
 
 def evaluate_fusion(
     model: nn.Module,
-    loader: Iterable[FusionBatch],
+    loader: Iterable[Batch3d],
     split: NuscenesSplit,
     *,
     device: torch.device,
@@ -108,7 +99,7 @@ def evaluate_fusion(
     autocast: Autocast = nullcontext,
     criterion: CenterLoss | None = None,
     gather: Gather | None = None,
-    watch: ValWatch[FusionBatch, Detections3d] | None = None,
+    watch: ValWatch[Batch3d, Detections3d] | None = None,
     measures: bool = True,
 ) -> FusionEvaluation:
     """Detect on a split and measure it, see `engine.evaluate`.
@@ -126,11 +117,14 @@ def evaluate_fusion(
         measures: take the metric; else only detect.
     """
 
-    def forward(batch: FusionBatch) -> RawHeads:
+    def forward(batch: Batch3d) -> RawHeads:
+        """Compute the raw heads of a batch."""
+        radar = batch.radar if settings.radar else None
         with autocast():
-            return run_network(model, batch, settings)
+            return run_network(model, batch.images, radar, batch.calibs, flip_test=settings.flip_test)
 
-    def losses(heads: RawHeads, batch: FusionBatch) -> Tensor:
+    def losses(heads: RawHeads, batch: Batch3d) -> Tensor:
+        """Compute the losses of a batch."""
         assert criterion is not None
         return criterion(heads, batch.targets)[1]
 

@@ -27,7 +27,7 @@ from boxwright.inference.exported import (
 from boxwright.nuscenes.structures import CLASS_NAMES
 
 _TOLERANCE = 1e-3  # of the largest relative difference; what float32 leaves of a network of random weights is 1e-4
-_FIELD_OF_VIEW = 0.75  # focal length of a made camera as part of the width of its image, about that of nuScenes
+_FIELD_OF_VIEW = 0.75  # focal length of an example camera as part of the width of its image, about that of nuScenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class CenterOnnx:
 
 
 def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) -> CenterAgreement:
-    """Write a network as ONNX and compare the file with it, on made inputs.
+    """Write a network as ONNX and compare the file with it, on example inputs.
 
     The file's inputs are `images` (B, 3, h, w) and, with radar, `radar` (B, 3, h / 4, w / 4) and `calibs` (B, 3, 4).
     Its outputs are named as the heads. It associates as `model.frustum` says.
@@ -109,7 +109,7 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
         CLASS_NAMES if model.spec.num_classes == len(CLASS_NAMES) else tuple(map(str, range(model.spec.num_classes)))
     )
     info = CenterExportInfo(names, input_size, model.spec, model.frustum, model.num_peaks)
-    inputs = _made_inputs(input_size, radar=model.spec.radar)
+    inputs = _example_inputs(input_size, radar=model.spec.radar)
     training = model.training
     graph = _Graph(model).eval()
     try:
@@ -122,10 +122,7 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
 
 @torch.no_grad()
 def compare_center(model: CenterFusion, exported: CenterOnnx, inputs: Mapping[str, Tensor]) -> CenterAgreement:
-    """Run both.
-
-    Rounding may change the order of nearly equal peaks, and with it whole windows of the association. So that is
-    compared for the first heads of the file, and the second heads for its association.
+    """Run a network and a file of it, and measure how far they differ.
 
     Args:
         model: in eval mode.
@@ -135,6 +132,8 @@ def compare_center(model: CenterFusion, exported: CenterOnnx, inputs: Mapping[st
     found = exported(**inputs)
     if not model.spec.radar:
         return CenterAgreement(_differences(found, model(inputs["images"])), 0.0)
+    # Rounding may change the order of nearly equal peaks, and with it whole windows of the association. So that is
+    # compared for the first heads of the file, and the second heads for its association.
     expected = associate(found, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
     heads = model(inputs["images"], association=found["pc_hm"])
     gap = largest_difference(found.pop("pc_hm"), expected)
@@ -146,8 +145,8 @@ def _differences(found: RawHeads, heads: RawHeads) -> dict[str, float]:
     return {name: largest_difference(found[name], heads[name], relative=True) for name in found}
 
 
-def _made_inputs(input_size: tuple[int, int], *, radar: bool) -> dict[str, Tensor]:
-    """Two images of noise with different cameras, and returns of all depths."""
+def _example_inputs(input_size: tuple[int, int], *, radar: bool) -> dict[str, Tensor]:
+    """Make two images of noise with different cameras, and returns of all depths."""
     generator = torch.Generator().manual_seed(0)
     height, width = input_size
     inputs = {"images": torch.randn(2, 3, height, width, generator=generator)}

@@ -10,10 +10,7 @@ Legend: B images, K or M objects an image, H W grid, P radar cells. Boxes are xy
 camera frame has x right, y down, z forward, dimensions are (height, width, length).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,57 +18,42 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from boxwright.centerfusion.angles import decode_rotation, rotation_from_alpha
-from boxwright.centerfusion.head_values import at_cells, at_least_float32, depth_from_raw
-from boxwright.centerfusion.heatmap import peaks
+from boxwright.centerfusion.heads import (
+    at_cells,
+    at_least_float32,
+    decode_rotation,
+    depth_from_raw,
+    peaks,
+    rotation_from_alpha,
+)
 from boxwright.centerfusion.rectangles import first_inside, paint_in_turn
+from boxwright.centerfusion.settings import FrustumConfig
 
 _NO_RETURN = int(np.array(np.inf, np.float32).view(np.int32)) << 32  # the key of a cell at infinity
 
 
-@dataclass(frozen=True, slots=True)
-class FrustumOptions:
-    """How returns are associated; the defaults are those of the published training run.
+class FrustumOptions(FrustumConfig):
+    """How returns are associated: the settings, and what the rest of a run says of them. Exported files hold it."""
 
-    Args:
-        expansion_ratio: part of the depth threshold that is added to it.
-        window_ratio: sides of the painted window as part of those of the box.
-        normalize_depth: the painted depth is divided by `max_depth`.
-        max_depth: metres.
-        by_depth: at inference, paint objects by rising depth instead of by falling score.
-        fixed: mend what the published code does by mistake: a depth threshold of 1.5 times the half extent of the box
-            along z instead of the half extent; boxes over the left or top border that wrap around; a window one column
-            too wide; and, when switched off, the first image divided by `max_depth` instead of the depth of all.
-        enabled: False passes the radar map on as it is, but for its depth being normalised.
-    """
-
-    expansion_ratio: float = 0.0
-    window_ratio: float = 0.3
-    normalize_depth: bool = True
-    max_depth: float = 60.0
-    by_depth: bool = False
+    max_depth: float = 60.0  # metres, by which painted depths are divided
+    # Mends what the published code does by mistake: a depth threshold of 1.5 times the half extent of the box along z
+    # instead of the half extent; boxes over the left or top border that wrap around; a window one column too wide; and,
+    # when switched off, the first image divided by `max_depth` instead of the depth of all.
     fixed: bool = False
-    enabled: bool = True
 
 
 class FrustumObjects(NamedTuple):
-    """Objects to associate returns with, in the order in which they are painted.
+    """Objects to associate returns with, in the order in which they are painted."""
 
-    Args:
-        boxes: (B, K, 4) xyxy, grid cells.
-        depth: (B, K) metres.
-        thresholds: (B, K) metres by which the depth of a return may differ from it.
-    """
-
-    boxes: Tensor
-    depth: Tensor
-    thresholds: Tensor
+    boxes: Tensor  # (B, K, 4) xyxy, grid cells
+    depth: Tensor  # (B, K) metres
+    thresholds: Tensor  # (B, K) metres by which the depth of a return may differ from it
 
 
 def associate(
     heads: Mapping[str, Tensor], radar: Tensor, calibs: Tensor, options: FrustumOptions, k: int = 100
 ) -> Tensor:
-    """Radar map (B, 3, H, W) of what belongs to the objects that the first heads see; nothing flows back.
+    """Paint the radar map (B, 3, H, W) of the objects that the first heads see; nothing flows back.
 
     Args:
         heads: raw outputs `hm` (B, C, H, W), `wh` (B, 2, H, W), `dep` (B, 1, H, W), `dim` (B, 3, H, W) and `rot`
@@ -82,7 +64,7 @@ def associate(
         k: the best cells that count as objects, those beside a peak included.
     """
     if not options.enabled:
-        return _passed_on(radar, options, fixed=options.fixed)
+        return _pass_on(radar, options, fixed=options.fixed)
     return paint(found_objects(heads, calibs, options, k), radar, options)
 
 
@@ -96,7 +78,7 @@ def associate_targets(
     radar: Tensor,
     options: FrustumOptions,
 ) -> Tensor:
-    """Radar map (B, 3, H, W) of what belongs to annotated objects, painted in the order of the annotations.
+    """Paint the radar map (B, 3, H, W) of annotated objects, in the order of the annotations.
 
     Each image has its own camera matrix, as published; switched off, the depth of every image is normalised (the
     published code stops there).
@@ -111,13 +93,13 @@ def associate_targets(
         radar: (B, 3, H, W) as in `associate`.
     """
     if not options.enabled:
-        return _passed_on(radar, options, fixed=True)
+        return _pass_on(radar, options, fixed=True)
     objects = FrustumObjects(boxes, depth, depth_thresholds(boxes, dims, alpha, calibs, options))
     return paint(objects, radar, options, valid)
 
 
 def found_objects(heads: Mapping[str, Tensor], calibs: Tensor, options: FrustumOptions, k: int) -> FrustumObjects:
-    """The k best cells of the first heads as objects: see `associate`."""
+    """Read the k best cells of the first heads as objects, see `associate`."""
     hm, wh, dep, dim, rot = (heads[name].detach() for name in ("hm", "wh", "dep", "dim", "rot"))
     cells = peaks(hm, k, suppress=False).cells
     width = hm.shape[-1]
@@ -132,14 +114,14 @@ def found_objects(heads: Mapping[str, Tensor], calibs: Tensor, options: FrustumO
     objects = FrustumObjects(boxes, depth, depth_thresholds(boxes, dims, decode_rotation(rotation), calibs, options))
     if not options.by_depth:
         return objects
-    _, order = _sorted(depth)
+    _, order = _sort(depth)
     return FrustumObjects(
         boxes.gather(1, order[..., None].expand(-1, -1, 4)), depth.gather(1, order), objects.thresholds.gather(1, order)
     )
 
 
 def depth_thresholds(boxes: Tensor, dims: Tensor, alpha: Tensor, calibs: Tensor, options: FrustumOptions) -> Tensor:
-    """By how many metres (B, K) the depth of a return may differ from that of boxes (B, K, 4).
+    """Compute by how many metres (B, K) the depth of a return may differ from that of boxes (B, K, 4).
 
     The column of the box is that of the grid, while the matrix is that of the original image: published so at inference
     and in training, hence the same in both modes.
@@ -147,13 +129,14 @@ def depth_thresholds(boxes: Tensor, dims: Tensor, alpha: Tensor, calibs: Tensor,
     x = (boxes[..., 0] + boxes[..., 2]) / 2
     rotation = rotation_from_alpha(alpha, x, calibs[:, 0, 2, None].to(x.dtype), calibs[:, 0, 0, None].to(x.dtype))
     _, width, length = dims.abs().unbind(-1)
+    # Half of what the box covers along z: its corners lie half a length and half a width from the centre.
     half_extent = (rotation.sin().abs() * length + rotation.cos().abs() * width) / 2
     # The published threshold is the greatest z of the corners less half the least, which is its negative.
     return half_extent * ((1.0 if options.fixed else 1.5) * (1 + options.expansion_ratio))
 
 
 def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid: Tensor | None = None) -> Tensor:
-    """The radar map (B, 3, H, W) of objects, of which later ones are painted over earlier ones.
+    """Paint the radar map (B, 3, H, W) of objects; later ones cover earlier ones.
 
     Args:
         valid: (B, K) bool; False marks padding.
@@ -163,22 +146,27 @@ def paint(objects: FrustumObjects, radar: Tensor, options: FrustumOptions, valid
     if not boxes.shape[1]:
         return torch.zeros_like(radar)
     grid = (height, width)
+    # The nearest return between near and far: radar cells are sorted by depth, so it is the first inside the box from
+    # the position on that bisection gives.
     near, far = (depth - thresholds).clamp(min=0), depth + thresholds
-    depths, rows, columns = _by_depth(radar[:, 0], near.dtype)
-    after = _count_up_to(depths, near)
+    depths, rows, columns = _sort_cells(radar[:, 0], near.dtype)
+    if torch.onnx.is_in_onnx_export():  # ONNX has no bisection
+        after = (depths[:, None] <= near[..., None]).sum(-1)
+    else:
+        after = torch.searchsorted(depths, near, right=True)
     regions, windows = _regions_and_windows(boxes, options, grid)
     first = first_inside(rows, columns, depths.isfinite(), after, regions, grid)
-    place = first.clamp(max=depths.shape[1] - 1)
-    hit = (first < depths.shape[1]) & (depths.gather(1, place) < far)
+    index = first.clamp(max=depths.shape[1] - 1)
+    hit = (first < depths.shape[1]) & (depths.gather(1, index) < far)
     if valid is not None:
         hit = hit & valid
-    cell = rows.gather(1, place) * width + columns.gather(1, place)
+    cell = rows.gather(1, index) * width + columns.gather(1, index)
     values = radar.flatten(2).gather(2, cell[:, None].expand(-1, 3, -1))
-    return paint_in_turn(_normalized(values, options), windows, hit, grid)
+    return paint_in_turn(_normalize(values, options), windows, hit, grid)
 
 
-def _by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Depth, row and column (B, P) of the radar cells of maps (B, H, W), nearest first, of equal ones the first cell.
+def _sort_cells(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort the radar cells of maps (B, H, W), nearest first, equal ones as they come: depth, row and column (B, P).
 
     All cells take part, those without a return at infinity, so that shapes are static; on the CPU, where nothing has to
     be waited for, only as many as the fullest image has.
@@ -186,31 +174,25 @@ def _by_depth(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor
     width = depth.shape[-1]
     dtype = torch.promote_types(depth.dtype, dtype)
     if depth.device.type == "cpu" and depth.dtype == torch.float32 and not torch.compiler.is_compiling():
-        depths, cells = _compact_by_depth(depth.detach().flatten(1).numpy())
+        depths, cells = _sort_returns(depth.detach().flatten(1).numpy())
         rows = cells // width
         rows, columns = rows.astype(np.int64), (cells - rows * width).astype(np.int64)
         return torch.from_numpy(depths).to(dtype), torch.from_numpy(rows), torch.from_numpy(columns)
     depth = depth.flatten(1)
-    depths, order = _sorted(torch.where(depth > 0, depth, torch.inf))
+    depths, order = _sort(torch.where(depth > 0, depth, torch.inf))
     return depths.to(dtype), order // width, order % width
 
 
-def _sorted(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Rising values (B, N) and their places, equal ones as they came."""
+def _sort(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort values (B, N); return them and their indices, equal ones as they came."""
     if torch.onnx.is_in_onnx_export():
         return values.sort(dim=1)  # becomes TopK, of which ONNX promises that equal ones stay in order
     return values.sort(dim=1, stable=True)
 
 
-def _count_up_to(rising: Tensor, limits: Tensor) -> Tensor:
-    """How many of the rising values (B, P) are at most each of the limits (B, K)."""
-    if torch.onnx.is_in_onnx_export():  # ONNX knows no bisection
-        return (rising[:, None] <= limits[..., None]).sum(-1)
-    return torch.searchsorted(rising, limits, right=True)
-
-
-def _compact_by_depth(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Depths and cells (B, P) of maps (B, H * W), sorted. NumPy sorts integers many times faster than torch floats."""
+def _sort_returns(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Sort the returns of maps (B, H * W): depths and cells (B, P). NumPy sorts integers many times faster than torch
+    does floats."""
     images, size = maps.shape
     found = np.flatnonzero(maps > 0)
     counts = np.diff(np.searchsorted(found, np.arange(images + 1) * size))
@@ -224,7 +206,7 @@ def _compact_by_depth(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.flo
 
 
 def _regions_and_windows(boxes: Tensor, options: FrustumOptions, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The cells that boxes (B, K, 4) touch and those in which they are painted: rectangles y0, y1, x0, x1 (B, K, 4)."""
+    """Compute the cells that boxes (B, K, 4) touch, and those in which they are painted: (y0, y1, x0, x1) (B, K, 4)."""
     low, high = boxes[..., :2], boxes[..., 2:]
     center, reach = (low + high) / 2, options.window_ratio * (high - low) / 2
     start = torch.stack((low.floor(), (center - reach).trunc()))  # (2, B, K, 2 of x y)
@@ -237,7 +219,7 @@ def _regions_and_windows(boxes: Tensor, options: FrustumOptions, grid: tuple[int
 
 
 def _slice(start: Tensor, stop: Tensor, length: int, *, fixed: bool) -> Tensor:
-    """Where slices of an axis start and stop, (..., 2) int64 within 0 to `length`, given as whole numbers in floats.
+    """Resolve slices of an axis, given as whole numbers in floats, to (..., 2) int64 within 0 to `length`.
 
     Published as slices of an array, where negative numbers count from the far end; `fixed` cuts them at 0.
     """
@@ -246,14 +228,16 @@ def _slice(start: Tensor, stop: Tensor, length: int, *, fixed: bool) -> Tensor:
     return ends.clamp(min=0) if fixed else torch.where(ends < 0, ends + length, ends)
 
 
-def _normalized(values: Tensor, options: FrustumOptions) -> Tensor:
-    """Values (B, 3, ...) with their depth divided by the greatest."""
+def _normalize(values: Tensor, options: FrustumOptions) -> Tensor:
+    """Divide the depth of values (B, 3, ...) by the greatest."""
     if not options.normalize_depth:
         return values
     return torch.cat((values[:, :1] / options.max_depth, values[:, 1:]), dim=1)
 
 
-def _passed_on(radar: Tensor, options: FrustumOptions, *, fixed: bool) -> Tensor:
+def _pass_on(radar: Tensor, options: FrustumOptions, *, fixed: bool) -> Tensor:
+    """Return the radar map without association, its depth normalised."""
     if fixed or not options.normalize_depth:
-        return _normalized(radar, options)
+        return _normalize(radar, options)
+    # Published: the division meant for the channel of depth takes the first image instead.
     return torch.cat((radar[:1] / options.max_depth, radar[1:]))

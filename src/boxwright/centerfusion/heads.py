@@ -1,36 +1,155 @@
-"""The heads of the centre networks: which there are, in published order, and how one is built.
+"""What the raw heads of a centre network mean: peaks, depth, rotation; and the Gaussians that teach the heat map.
 
-Source: Zhou et al., "Objects as Points", 2019 (arXiv:1904.07850); Nabati and Qi, "CenterFusion", 2020
-(arXiv:2011.04841); published CenterFusion behaviour.
+`alpha` is the rotation of an object as seen along the ray to it, `rotation_y` that about the camera's y axis (rad).
+They differ by the direction of the ray, atan2(x - cx, fx).
+Source: Zhou et al., "Objects as Points", 2019 (arXiv:1904.07850); Law and Deng, "CornerNet", 2018, for the radius;
+Mousavian et al., "3D Bounding Box Estimation Using Deep Learning and Geometry", 2017, for the rotation; published
+CenterFusion behaviour.
+
+Legend: B images, C classes or channels, H W grid, K peaks, M cells, N objects.
 """
 
-from __future__ import annotations
+import math
+from typing import NamedTuple
 
-from torch import nn
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
 
-FIRST_HEADS = {"hm": 0, "reg": 2, "wh": 2, "dep": 1, "rot": 8, "dim": 3, "amodel_offset": 2}
-"""Output channels by name; the heat map has one a class."""
-SECOND_HEADS = {"dep_sec": 1, "rot_sec": 8, "nuscenes_att": 8, "velocity": 3}
-"""Those that also read the associated radar."""
-CAMERA_HEADS = {"nuscenes_att": 8, "velocity": 3}
-"""What a network without radar has in the place of the second heads, built like the first ones."""
-PRIOR_BIAS = -4.6  # a heat map that begins at 0.01 everywhere
-_SECOND_DEPTH = 3
+from boxwright.ops.arrays import Array, Floats, Ints
+
+_DEPTH_EPS = 1e-6  # keeps the depth below a thousand kilometres
+_TURN = 2 * math.pi
 
 
-def make_head(name: str, in_channels: int, hidden: int, out_channels: int, *, second: bool) -> nn.Sequential:
-    """A 3x3 convolution, for second heads two 1x1 convolutions, and a 1x1 convolution to raw values."""
-    layers: list[nn.Module] = [nn.Conv2d(in_channels, hidden, 3, padding=1), nn.ReLU(inplace=True)]
-    for _ in range(_SECOND_DEPTH - 1 if second else 0):
-        layers += [nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True)]
-    last = nn.Conv2d(hidden, out_channels, 1)
-    head = nn.Sequential(*layers, last)
-    if name == "hm":
-        assert last.bias is not None
-        nn.init.constant_(last.bias, PRIOR_BIAS)
-        return head
-    for layer in head:
-        if isinstance(layer, nn.Conv2d):
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-    return head
+def at_cells(maps: Tensor, cells: Tensor) -> Tensor:
+    """Read values (B, M, C) of maps (B, C, H, W) at cells (B, M), each y * W + x."""
+    flat = maps.flatten(2)
+    return flat.gather(2, cells[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Convert half precision to float32; leave wider values as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def depth_from_raw(raw: Tensor) -> Tensor:
+    """Convert raw values of a depth head to metres."""
+    return 1 / (raw.sigmoid() + _DEPTH_EPS) - 1
+
+
+def raw_from_depth(depth: Tensor) -> Tensor:
+    """Invert `depth_from_raw`; best given float64."""
+    return (1 / (depth + 1) - _DEPTH_EPS).clamp(0, 1).logit()
+
+
+def decode_rotation(channels: Tensor) -> Tensor:
+    """Decode alpha (...) in rad, within [-1.5 pi, 1.5 pi], from raw `rot` outputs (..., 8).
+
+    Channels 0-3 are of the bin around -pi/2, 4-7 of that around pi/2: two logits (no, yes), then sine and cosine of the
+    angle from the middle of the bin to alpha. The bin with the greater "yes" counts.
+    """
+    first = torch.atan2(channels[..., 2], channels[..., 3]) - math.pi / 2
+    second = torch.atan2(channels[..., 6], channels[..., 7]) + math.pi / 2
+    return torch.where(channels[..., 1] > channels[..., 5], first, second)
+
+
+def rotation_from_alpha(alpha: Tensor, x: Tensor, cx: Tensor, fx: Tensor) -> Tensor:
+    """Convert alpha (...) to the rotation about the camera's y axis, in [-pi, pi].
+
+    Args:
+        alpha: (...) rad.
+        x: (...) column of the object's centre, in the pixels of cx and fx; those broadcast against it.
+    """
+    rotation = alpha + torch.atan2(x - cx, fx.expand_as(x))
+    # Whole turns are taken off, so that an angle that is inside already keeps its bits.
+    return rotation - _TURN * torch.round(rotation / _TURN)
+
+
+class Peaks(NamedTuple):
+    """The best cells of each image, highest score first; equal scores are in no certain order."""
+
+    scores: Tensor  # (B, K) values of the heat map
+    labels: Tensor  # (B, K) int64 class
+    cells: Tensor  # (B, K) int64, y * W + x
+
+
+def peaks(heatmap: Tensor, k: int, *, suppress: bool = True) -> Peaks:
+    """Select the k best cells over all classes of heat maps (B, C, H, W); fewer where there are fewer cells.
+
+    Args:
+        suppress: cells that are not the greatest of their 3 x 3 neighbours count as 0, so the heat map has to be one of
+            probabilities; else each cell counts as it is.
+    """
+    if suppress:
+        heatmap = heatmap * (max_pool2d(heatmap, 3, stride=1, padding=1) == heatmap)
+    flat = heatmap.flatten(1)
+    size = flat.shape[1]
+    # The k best cells lie in the k sets of the greatest maxima, which spares a search through the whole map. A set has
+    # one cell of each part, so that the maxima are taken of whole parts at once.
+    parts = next(count for count in range(64, 0, -1) if size % count == 0)
+    stride = size // parts
+    sets = _indices_of_best(flat.unflatten(1, (parts, stride)).amax(1), min(k, stride))
+    starts = torch.arange(0, size, stride, device=flat.device)
+    members = (sets[:, None] + starts[:, None]).flatten(1)
+    values = flat.gather(1, members)
+    best = _indices_of_best(values, min(k, members.shape[1]))
+    scores, order = values.gather(1, best).sort(dim=1, descending=True)
+    found = members.gather(1, best.gather(1, order))
+    plane = heatmap.shape[2] * heatmap.shape[3]
+    return Peaks(scores, found // plane, found % plane)
+
+
+def _indices_of_best(values: Tensor, k: int) -> Tensor:
+    """Find the indices (B, k) of the k greatest of each row (B, N), in any order."""
+    in_numpy = values.dtype in (torch.float32, torch.float64)  # it has no bfloat16
+    if values.device.type == "cpu" and in_numpy and not torch.compiler.is_compiling():
+        # NumPy's partition takes a third of the time of torch's.
+        return torch.from_numpy(np.argpartition(-values.detach().numpy(), k - 1, axis=1)[:, :k])
+    return values.topk(k, sorted=False).indices
+
+
+def gaussian_radius(height: Array | float, width: Array | float, overlap: float = 0.7) -> Floats:
+    """Compute the radius in cells within which a moved box keeps about `overlap` IoU, for boxes of given sides (...).
+
+    Sides are rounded up first. Cut the radius to whole cells for drawing.
+    """
+    h, w = np.ceil(np.asarray(height, np.float64)), np.ceil(np.asarray(width, np.float64))
+    total, area = h + w, h * w
+    # Roots of the three quadratics of CornerNet: one corner moved out and one in, both in, both out. The published
+    # code leaves out the factor `a` of the denominator 2 a, so the last two radii are not what geometry says; weights
+    # were trained with these.
+    moved = (total + np.sqrt(total**2 - 4 * area * (1 - overlap) / (1 + overlap))) / 2
+    inside = (2 * total + np.sqrt(4 * total**2 - 16 * (1 - overlap) * area)) / 2
+    around = (-2 * overlap * total + np.sqrt(4 * overlap**2 * total**2 - 16 * overlap * (overlap - 1) * area)) / 2
+    return np.minimum(np.minimum(moved, inside), around)
+
+
+def draw_gaussians(heatmap: npt.NDArray[np.float32], labels: Ints, centers: Ints, radii: Ints) -> None:
+    """Raise heat maps to a Gaussian at each object, in place; the greater value stands.
+
+    Args:
+        heatmap: (C, H, W).
+        labels: (N,) class.
+        centers: (N, 2) x, y cell; it may lie outside.
+        radii: (N,) cells, at least 0: the Gaussian has standard deviation (2 r + 1) / 6 and ends in a square of side
+            2 r + 1.
+    """
+    _, height, width = heatmap.shape
+    reach = radii[:, None].astype(np.int64)
+    size = np.array([width, height])
+    start = np.clip(centers - reach, 0, size)
+    sides = np.clip(centers + reach + 1, 0, size) - start
+    # The cells of all squares in one list, and whose each is: no loop over objects.
+    counts = sides.prod(axis=1)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    inner = np.arange(len(owner)) - np.repeat(counts.cumsum() - counts, counts)
+    x = start[owner, 0] + inner % sides[owner, 0]
+    y = start[owner, 1] + inner // sides[owner, 0]
+    sigma = (2 * radii.astype(np.float64) + 1) / 6
+    distance = (x - centers[owner, 0]) ** 2 + (y - centers[owner, 1]) ** 2
+    values = np.exp(-distance / (2 * sigma[owner] ** 2)).astype(heatmap.dtype)
+    # `at` goes through repeated cells one by one; an assignment would keep only the last of them.
+    np.maximum.at(heatmap, (labels[owner], y, x), values)

@@ -3,12 +3,10 @@
 Every part is a masked mean over slots padded to one count: shapes never depend on the batch, nothing waits for the
 device, and a batch without objects costs only its heat map.
 
-Source: Zhou et al. 2019, Objects as Points (arXiv 1904.07850) for the heat map and the rotation bins; Nabati and Qi
-2020, CenterFusion (arXiv 2011.04841); the published CenterFusion behaviour, spec C9. The rotation loss is the one
-since October 2022: slots without a label do not count.
+Source: Zhou et al. 2019, Objects as Points (arXiv:1904.07850) for the heat map and the rotation bins; Nabati and Qi
+2020, CenterFusion (arXiv:2011.04841); published CenterFusion behaviour, docs/spec/centerfusion.md, C9. The rotation
+loss is the one since October 2022: slots without a label do not count.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from boxwright.centerfusion.head_values import at_cells, at_least_float32, depth_from_raw
-from boxwright.centerfusion.structures import FusionTargets, RawHeads
+from boxwright.centerfusion.heads import at_cells, at_least_float32, depth_from_raw
+from boxwright.centerfusion.structures import RawHeads, Targets3d
 
 PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
@@ -59,8 +57,8 @@ class CenterLoss(nn.Module):
         self.weights = {name: weight for name, weight in known.items() if radar or name not in SECOND_STAGE}
         self.loss_names = ("tot", *self.weights)
 
-    def forward(self, heads: RawHeads, targets: FusionTargets) -> tuple[Tensor, Tensor]:
-        """Losses of a batch, computed in float32 or wider whatever the precision of the heads.
+    def forward(self, heads: RawHeads, targets: Targets3d[Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute the losses of a batch in float32 or wider whatever the precision of the heads.
 
         Returns:
             The total, a scalar with gradient; and the total and the unweighted losses (len(loss_names),), detached.
@@ -69,7 +67,8 @@ class CenterLoss(nn.Module):
         total = torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
         return total, torch.stack([total, *losses.values()]).detach()
 
-    def _loss(self, name: str, head: Tensor, targets: FusionTargets) -> Tensor:
+    def _loss(self, name: str, head: Tensor, targets: Targets3d[Tensor]) -> Tensor:
+        """Compute the loss of one head."""
         if name == "hm":
             return heatmap_loss(head, targets)
         values = at_cells(head, targets.cell)
@@ -92,12 +91,13 @@ class CenterLoss(nn.Module):
                 return masked_l1(values, targets.velocity, targets.velocity_valid)
 
 
-def heatmap_loss(raw: Tensor, targets: FusionTargets) -> Tensor:
-    """Penalty-reduced focal loss of raw scores (B, C, H, W), summed over the batch and divided by its objects.
+def heatmap_loss(raw: Tensor, targets: Targets3d[Tensor]) -> Tensor:
+    """Compute the penalty-reduced focal loss of raw scores (B, C, H, W), over the batch, divided by its objects.
 
     Without objects only the background counts, undivided.
     """
     scores = raw.sigmoid().clamp(_EPS, 1 - _EPS)
+    # Near a centre the target is below 1 but not 0: the fourth power of the gap spares the cells there.
     background = ((1 - scores).log() * scores**2 * (1 - targets.heatmap.to(raw.dtype)) ** 4).sum()
     area = raw.shape[2] * raw.shape[3]
     found = scores.flatten(1).gather(1, targets.label * area + targets.cell)
@@ -106,20 +106,20 @@ def heatmap_loss(raw: Tensor, targets: FusionTargets) -> Tensor:
 
 
 def masked_l1(values: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
-    """Mean absolute difference over the components that have a label; 0 where none has. All (B, M, C)."""
+    """Average the absolute difference over the components that have a label; 0 where none has. All (B, M, C)."""
     # What is not known may be NaN: it is replaced before the difference, since NaN times 0 is NaN.
     difference = (values - wanted.masked_fill(~valid, 0)).abs()
     return (difference * valid).sum() / (valid.sum(dtype=values.dtype) + _EPS)
 
 
 def attribute_loss(logits: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
-    """Mean binary cross entropy over the attributes of the object's family. All (B, M, 8)."""
+    """Average the binary cross entropy over the attributes of the object's family. All (B, M, 8)."""
     cost = functional.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype), reduction="none")
     return (cost * valid).sum() / (valid.sum(dtype=logits.dtype) + _EPS)
 
 
-def rotation_loss(values: Tensor, targets: FusionTargets) -> Tensor:
-    """Whether alpha lies in each bin, over labelled objects, and its residual, over the objects of the bin.
+def rotation_loss(values: Tensor, targets: Targets3d[Tensor]) -> Tensor:
+    """Sum the losses of whether alpha lies in each bin, over labelled objects, and of its residual, over those inside.
 
     Args:
         values: (B, M, 8) for each bin two logits, then sine and cosine of the residual.
@@ -135,5 +135,5 @@ def rotation_loss(values: Tensor, targets: FusionTargets) -> Tensor:
 
 
 def _mean_by_bin(cost: Tensor, counted: Tensor) -> Tensor:
-    """Mean (2,) of a cost (B, M, 2) over the objects that count; 0 if none does."""
+    """Average a cost (B, M, 2) to (2,) over the objects that count; 0 if none does."""
     return (cost * counted).sum((0, 1)) / counted.sum((0, 1)).clamp(min=1)

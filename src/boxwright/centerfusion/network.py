@@ -5,8 +5,6 @@ associated with those objects; second heads read features and associated radar. 
 Source: Nabati and Qi, "CenterFusion", 2020 (arXiv:2011.04841); published CenterFusion behaviour and state-dict keys.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, cast, get_args
@@ -14,16 +12,20 @@ from typing import Any, Self, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from boxwright.centerfusion.deform_layer import NodeKind
-from boxwright.centerfusion.dla import CHANNELS, Dla34
-from boxwright.centerfusion.dla_up import DlaUp, IdaUp
+from boxwright.centerfusion.dla import CHANNELS, Dla34, DlaUp, IdaUp, NodeKind
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.head_values import raw_from_depth
-from boxwright.centerfusion.heads import CAMERA_HEADS, FIRST_HEADS, SECOND_HEADS, make_head
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import CLASS_NAMES
 
+FIRST_HEADS = {"hm": 0, "reg": 2, "wh": 2, "dep": 1, "rot": 8, "dim": 3, "amodel_offset": 2}
+"""Output channels by name, in published order; the heat map has one channel per class."""
+SECOND_HEADS = {"dep_sec": 1, "rot_sec": 8, "nuscenes_att": 8, "velocity": 3}
+"""Those that also read the associated radar."""
+CAMERA_HEADS = {"nuscenes_att": 8, "velocity": 3}
+"""What a network without radar has in the place of the second heads, built like the first ones."""
+PRIOR_BIAS = -4.6  # of the heat map, which begins at sigmoid(-4.6) = 0.01 everywhere
 BACKBONE = ("base.", "dla_up.", "ida_up.")
 """What the names of the parameters begin with that make the features; the others are heads."""
 NUM_PEAKS = 100  # objects of the association at inference
@@ -34,21 +36,13 @@ _CHANNEL_STEP = 4
 
 @dataclass(frozen=True, slots=True)
 class CenterFusionSpec:
-    """What the network is made of.
+    """What the network is made of; a checkpoint holds it."""
 
-    Args:
-        width: scales all numbers of channels, those of the heads included; they stay multiples of 4.
-        radar: False is the camera-only network: no second depth and rotation, velocity and attributes from the image.
-        dla_node: convolutions of the up-sampling, deformable ("dcn") or ordinary 1x1 ones ("conv").
-        head_conv: hidden channels of a head at width 1.
-        num_classes: channels of the heat map.
-    """
-
-    width: float = 1.0
-    radar: bool = True
-    dla_node: NodeKind = "dcn"
-    head_conv: int = 256
-    num_classes: int = len(CLASS_NAMES)
+    width: float = 1.0  # scales all numbers of channels, those of the heads included; they stay multiples of 4
+    radar: bool = True  # False, camera only: no second depth and rotation; velocity and attributes from the image
+    dla_node: NodeKind = "dcn"  # convolutions of the up-sampling, deformable or ordinary 1x1 ones ("conv")
+    head_conv: int = 256  # hidden channels of a head at width 1
+    num_classes: int = len(CLASS_NAMES)  # channels of the heat map
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 8:
@@ -59,11 +53,11 @@ class CenterFusionSpec:
             raise UserError(f"head_conv and num_classes must be at least 1, not {self.head_conv}, {self.num_classes}")
 
     def scaled(self, channels: int) -> int:
-        """Channels at this width."""
+        """Scale a number of channels to this width."""
         return channels if self.width == 1 else max(_CHANNEL_STEP * round(channels * self.width / _CHANNEL_STEP), 4)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values for a checkpoint; `from_mapping` reads them back."""
+        """Convert to plain values for a checkpoint; `from_mapping` reads them back."""
         return asdict(self)
 
     @classmethod
@@ -97,14 +91,16 @@ class CenterFusion(nn.Module):
         self.spec = spec
         self.frustum = FrustumOptions()
         self.num_peaks = NUM_PEAKS
+        # The order in which parts are made is that in which they take random numbers: keep it, or the same seed starts
+        # another network.
         channels = tuple(map(spec.scaled, CHANNELS))
         features, hidden = channels[_FIRST_LEVEL], spec.scaled(spec.head_conv)
         first = FIRST_HEADS | {"hm": spec.num_classes} | ({} if spec.radar else CAMERA_HEADS)
         second = SECOND_HEADS if spec.radar else {}
         for name, size in first.items():
-            self.add_module(name, make_head(name, features, hidden, size, second=False))
+            self.add_module(name, _make_head(name, features, hidden, size, second=False))
         for name, size in second.items():
-            self.add_module(name, make_head(name, features + _RADAR_CHANNELS, hidden, size, second=True))
+            self.add_module(name, _make_head(name, features + _RADAR_CHANNELS, hidden, size, second=True))
         self.first_heads, self.second_heads = tuple(first), tuple(second)
         self.base = Dla34(channels)
         self.dla_up = DlaUp(channels[_FIRST_LEVEL:], spec.dla_node)
@@ -112,18 +108,18 @@ class CenterFusion(nn.Module):
 
     @property
     def unused_prefixes(self) -> tuple[str, ...]:
-        """What the names of the parameters begin with that no gradient reaches; they are published all the same."""
+        """Return the prefixes of the parameters that no gradient reaches; they are published all the same."""
         return tuple(f"base.{name}." for name in self.base.unused_modules)
 
     def start_at_depth(self, depth: float) -> None:
-        """Let the depth heads say so many metres before they have learned anything; published, they say 1."""
+        """Initialise the bias of the depth heads to a mean depth in metres; the published start is 1."""
         bias = raw_from_depth(torch.tensor(depth, dtype=torch.float64))
         for name in ("dep", "dep_sec"):
             if name in (*self.first_heads, *self.second_heads):
                 nn.init.constant_(cast(Tensor, cast(nn.Sequential, getattr(self, name))[-1].bias), float(bias))
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 64 x width, h / 4, w / 4) of normalised images (B, 3, h, w), sides multiples of 32."""
+        """Compute features (B, 64 x width, h / 4, w / 4) of normalised images (B, 3, h, w), sides multiples of 32."""
         levels = self.dla_up(self.base(images)[_FIRST_LEVEL:])
         return self.ida_up(levels[: _LAST_LEVEL - _FIRST_LEVEL])[-1]
 
@@ -156,6 +152,7 @@ class CenterFusion(nn.Module):
         if association is None:
             if radar is None or calibs is None:
                 raise ValueError("a network with radar needs a radar map and camera matrices, or an association")
+            # Which return belongs to which object is a choice, not a function to differentiate.
             with torch.no_grad():
                 association = associate(heads, radar, calibs, self.frustum, self.num_peaks)
         heads["pc_hm"] = association
@@ -166,6 +163,17 @@ class CenterFusion(nn.Module):
         return cast(nn.Module, getattr(self, name))(features)
 
 
-def build_centerfusion(spec: CenterFusionSpec) -> CenterFusion:
-    """Build a network with random weights as published, in training mode."""
-    return CenterFusion(spec)
+def _make_head(name: str, in_channels: int, hidden: int, out_channels: int, *, second: bool) -> nn.Sequential:
+    """Make a 3x3 convolution, for second heads two 1x1 convolutions, and a 1x1 convolution to raw values."""
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, hidden, 3, padding=1), nn.ReLU(inplace=True)]
+    for _ in range(2 if second else 0):
+        layers += [nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True)]
+    head = nn.Sequential(*layers, nn.Conv2d(hidden, out_channels, 1))
+    if name == "hm":
+        nn.init.constant_(cast(Tensor, head[-1].bias), PRIOR_BIAS)
+        return head
+    # The biases of all other heads are published as 0; the heat map's hidden layer keeps PyTorch's own.
+    for layer in head:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.zeros_(cast(Tensor, layer.bias))
+    return head

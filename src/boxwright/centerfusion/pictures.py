@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from boxwright.centerfusion.color import MEAN, STD
+from boxwright.centerfusion.augment import MEAN, STD
 from boxwright.centerfusion.scene_sheet import CameraView, KeyFrame, SheetOptions, draw_sheet
-from boxwright.centerfusion.structures import FusionBatch
+from boxwright.centerfusion.structures import Batch3d
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.canvas import FAR_COLOR, TAG, VideoFile, fit, hidden_name, write_image
 from boxwright.drawing.sheets import JPEG_QUALITY, tile
@@ -22,7 +22,7 @@ KEY_FRAMES_PER_SECOND = 2.0  # as nuScenes annotates
 _CELL_SIDE = 640
 
 
-def plot_fusion_batch(batch: FusionBatch, path: Path, *, max_images: int = 8) -> None:
+def plot_fusion_batch(batch: Batch3d, path: Path, *, max_images: int = 8) -> None:
     """Write a contact sheet: each image with the boxes of its targets, over the radar pillars colored by depth.
 
     Args:

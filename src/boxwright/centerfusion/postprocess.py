@@ -3,20 +3,24 @@
 Legend: B images, K peaks an image, H W the output grid. Everything is batched; only the last step, which cuts each
 image's list to what is kept, has shapes that depend on values.
 
-Source: Zhou et al. 2019, Objects as Points (arXiv 1904.07850); Nabati and Qi 2020, CenterFusion (arXiv 2011.04841);
-the published CenterFusion behaviour, spec C10.
+Source: Zhou et al. 2019, Objects as Points (arXiv:1904.07850); Nabati and Qi 2020, CenterFusion (arXiv:2011.04841);
+published CenterFusion behaviour, docs/spec/centerfusion.md, C10.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from boxwright.centerfusion import heatmap
-from boxwright.centerfusion.angles import decode_rotation, rotation_from_alpha
-from boxwright.centerfusion.head_values import at_cells, at_least_float32, depth_from_raw, raw_from_depth
+from boxwright.centerfusion.heads import (
+    at_cells,
+    at_least_float32,
+    decode_rotation,
+    depth_from_raw,
+    peaks,
+    raw_from_depth,
+    rotation_from_alpha,
+)
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.nuscenes.structures import Detections3d
 from boxwright.ops.boxes3d import unproject
@@ -26,43 +30,47 @@ _AVERAGED = ("hm", "dep", "dep_sec", "wh", "dim")  # by the flip test, as they c
 
 @dataclass(frozen=True, slots=True)
 class CenterPeaks:
-    """The K best peaks of each image, best first, in grid cells.
+    """The K best peaks of each image, best first, in grid cells."""
+
+    scores: Tensor  # (B, K) in 0..1
+    labels: Tensor  # (B, K) int64 class
+    cells: Tensor  # (B, K, 2) int64 x, y
+    boxes: Tensor  # (B, K, 4) xyxy
+    depth: Tensor  # (B, K) metres
+    rotation: Tensor  # (B, K, 8) two bins, see `heads.decode_rotation`
+    dims: Tensor  # (B, K, 3) metres
+    amodel_offset: Tensor  # (B, K, 2) from the middle of the box to the projected 3-D centre
+    attributes: Tensor  # (B, K, 8) logits
+    velocity: Tensor  # (B, K, 3) m/s
+
+
+def run_network(model: nn.Module, images: Tensor, radar: Tensor | None, calibs: Tensor, *, flip_test: bool) -> RawHeads:
+    """Compute the raw heads of a batch on its device; with the flip test, merged with those of its mirror images.
 
     Args:
-        scores: (B, K) in 0..1.
-        labels: (B, K) int64 class.
-        cells: (B, K, 2) int64 x, y.
-        boxes: (B, K, 4) xyxy.
-        depth: (B, K) metres.
-        rotation: (B, K, 8) two bins, see `ops.angles`.
-        dims: (B, K, 3) metres.
-        amodel_offset: (B, K, 2) from the middle of the box to the projected 3-D centre.
-        attributes: (B, K, 8) logits.
-        velocity: (B, K, 3) m/s.
+        model: called as model(images, radar, calibs).
+        images: (B, 3, h, w).
+        radar: (B, 3, H, W); None: the model has no radar input.
+        calibs: (B, 3, 4).
     """
-
-    scores: Tensor
-    labels: Tensor
-    cells: Tensor
-    boxes: Tensor
-    depth: Tensor
-    rotation: Tensor
-    dims: Tensor
-    amodel_offset: Tensor
-    attributes: Tensor
-    velocity: Tensor
+    if not flip_test:
+        return model(images, radar, calibs)
+    # The camera matrix is not mirrored, as published: its principal point lies in the middle but for a few pixels.
+    both = None if radar is None else with_mirror(radar, radar=True)
+    return merge_flipped(model(with_mirror(images), both, calibs.repeat(2, 1, 1)))
 
 
 def decode(heads: RawHeads, k: int = 100) -> CenterPeaks:
-    """The K best peaks of the heat map with what the other heads say there.
+    """Decode the K best peaks of the heat map with what the other heads say there.
 
     Depth and rotation of the second stage replace those of the first where the model has them. With fewer cells than K
     there are fewer peaks.
     """
-    found = heatmap.peaks(at_least_float32(heads["hm"]).sigmoid(), k, suppress=True)
+    found = peaks(at_least_float32(heads["hm"]).sigmoid(), k, suppress=True)
     width = heads["hm"].shape[3]
 
     def read(name: str) -> Tensor:
+        """Read a head at the peaks."""
         return at_least_float32(at_cells(heads[name], found.cells))
 
     cells = torch.stack((found.cells % width, found.cells // width), dim=-1)
@@ -83,7 +91,7 @@ def decode(heads: RawHeads, k: int = 100) -> CenterPeaks:
 
 
 def with_mirror(maps: Tensor, *, radar: bool = False) -> Tensor:
-    """Images or radar maps (B, C, H, W) and behind them their mirror images (2B, C, H, W), for `merge_flipped`.
+    """Append to images or radar maps (B, C, H, W) their mirror images: (2B, C, H, W), for `merge_flipped`.
 
     Args:
         radar: the channels are depth, velocity right, velocity forward; the second changes its sign.
@@ -95,7 +103,7 @@ def with_mirror(maps: Tensor, *, radar: bool = False) -> Tensor:
 
 
 def merge_flipped(heads: RawHeads) -> RawHeads:
-    """Raw heads (B, C, H, W) of the flip test from those of B images and, behind them, their B mirror images.
+    """Merge the raw heads of B images and, behind them, their B mirror images, to (B, C, H, W).
 
     Scores, depths (in metres), sizes and dimensions become the mean of both; so does amodel_offset with its x turned
     round; the other heads are those of the plain images. Means of scores and depths are put back through the inverse
@@ -112,6 +120,7 @@ def merge_flipped(heads: RawHeads) -> RawHeads:
 
 
 def _mean(name: str, plain: Tensor, mirror: Tensor) -> Tensor:
+    """Average a head of images and mirror images behind its activation, and put the mean back before it."""
     if name == "hm":
         mean = ((plain.double().sigmoid() + mirror.double().sigmoid()) / 2).logit()
     elif name in ("dep", "dep_sec"):
@@ -122,43 +131,41 @@ def _mean(name: str, plain: Tensor, mirror: Tensor) -> Tensor:
 
 
 def to_detections(
-    peaks: CenterPeaks, image_from_grid: Tensor, calibs: Tensor, *, score_threshold: float, radar: bool
+    found: CenterPeaks, image_from_grid: Tensor, calibs: Tensor, *, score_threshold: float, radar: bool
 ) -> list[Detections3d]:
-    """Detections of each image in its camera's frame: those above the threshold whose dimensions are all positive.
+    """Convert peaks to detections in the camera's frame: those above the threshold whose dimensions are all positive.
 
     Args:
         image_from_grid: (B, 2, 3) affine map of grid cells to pixels of the original image.
         calibs: (B, 3, 4) camera matrix, pixels.
         score_threshold: scores must be higher.
-        radar: the velocity keeps its length but points along the box, as published for radar models.
+        radar: the velocity keeps its speed over ground but points along the box, as published for radar models.
     """
     linear, shift = image_from_grid[:, None, :, :2], image_from_grid[:, None, :, 2]
-    corners = peaks.boxes.unflatten(-1, (2, 2))
+    corners = found.boxes.unflatten(-1, (2, 2))
     boxes = (linear[:, :, None] @ corners[..., None])[..., 0] + shift[:, :, None]
-    centers = (linear @ (corners.mean(-2) + peaks.amodel_offset)[..., None])[..., 0] + shift
-    locations = unproject(centers, peaks.depth, calibs[:, None])
+    centers = (linear @ (corners.mean(-2) + found.amodel_offset)[..., None])[..., 0] + shift
+    locations = unproject(centers, found.depth, calibs[:, None])
     # The bottom face lies half a height below the centre, and y points down.
-    locations = torch.stack((locations[..., 0], locations[..., 1] + peaks.dims[..., 0] / 2, locations[..., 2]), dim=-1)
-    alpha = decode_rotation(peaks.rotation)
+    locations = torch.stack((locations[..., 0], locations[..., 1] + found.dims[..., 0] / 2, locations[..., 2]), dim=-1)
+    alpha = decode_rotation(found.rotation)
     rotation_y = rotation_from_alpha(alpha, centers[..., 0], calibs[:, None, 0, 2], calibs[:, None, 0, 0])
-    velocity = _along_heading(peaks.velocity, rotation_y) if radar else peaks.velocity
-    keep = (peaks.scores > score_threshold) & (peaks.dims > 0).all(-1)
+    velocity = found.velocity
+    if radar:
+        speed = torch.hypot(velocity[..., 0], velocity[..., 2])
+        along = (speed * rotation_y.cos(), velocity[..., 1], -speed * rotation_y.sin())
+        velocity = torch.stack(along, dim=-1)
+    keep = (found.scores > score_threshold) & (found.dims > 0).all(-1)
     columns = (
-        peaks.scores,
-        peaks.labels,
+        found.scores,
+        found.labels,
         boxes.flatten(-2),
         locations,
-        peaks.dims,
+        found.dims,
         rotation_y,
         alpha,
         velocity,
-        peaks.attributes,
+        found.attributes,
     )
     narrow = [column if column.dtype == torch.int64 else column.float() for column in columns]
     return [Detections3d(*(column[image][mask] for column in narrow)) for image, mask in enumerate(keep)]
-
-
-def _along_heading(velocity: Tensor, rotation_y: Tensor) -> Tensor:
-    """The same speed over ground along the length of the box; the vertical part stays."""
-    speed = torch.hypot(velocity[..., 0], velocity[..., 2])
-    return torch.stack((speed * rotation_y.cos(), velocity[..., 1], -speed * rotation_y.sin()), dim=-1)

@@ -1,10 +1,8 @@
 """Radar points in the camera frame to a map on the output grid: each point is a pillar, the nearest one is seen.
 
-Source: published CenterFusion behaviour (spec C4; Nabati and Qi, "CenterFusion", WACV 2021, arXiv 2011.04841, section
-4.2). N points; grid W x H cells.
+Source: published CenterFusion behaviour (docs/spec/centerfusion.md, C4); Nabati and Qi, "CenterFusion", WACV 2021
+(arXiv:2011.04841), section 4.2. N points; grid W x H cells.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,8 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from boxwright.centerfusion.warp import map_points
-from boxwright.ops.arrays import Floats as Array
+from boxwright.centerfusion.augment import map_points
+from boxwright.ops.arrays import Bools, Floats
 
 _VX, _VZ = 8, 9  # rows of accumulated radar: velocity along x and z of the camera
 _MARGIN: Final = 1  # pixels of the image's border where points are left out
@@ -23,22 +21,17 @@ _CORNERS: Final = np.array([[x, y, z] for y in (0.0, -1.0) for x in (0.5, -0.5) 
 
 @dataclass(frozen=True, slots=True)
 class RadarPoints:
-    """Points that are seen, nearest first.
+    """Points that are seen, nearest first; mirrored where the image is."""
 
-    Args:
-        pixels: (3, N) u, v, depth (m) in the original image, mirrored where it is.
-        points: (18, N), see `nuscenes.structures.RADAR_FIELDS`; x and velocity along it mirrored where the image is.
-    """
-
-    pixels: Array
-    points: Array
+    pixels: Floats  # (3, N) u, v, depth (m) in the original image
+    points: Floats  # (18, N), see `nuscenes.structures.RADAR_FIELDS`; x and velocity along it are mirrored
 
 
 def visible_points(
-    radar: Array,
-    calib: Array,
+    radar: Floats,
+    calib: Floats,
     image_hw: tuple[int, int],
-    grid_from_image: Array,
+    grid_from_image: Floats,
     grid_hw: tuple[int, int],
     *,
     max_depth: float,
@@ -63,6 +56,7 @@ def visible_points(
     pixels = _project(points[:3].T, calib).T
     inside = _inside(pixels, image_hw, _MARGIN)
     points, pixels = points[:, inside], pixels[:, inside]
+    # Stable, so that of equally near points the same one is seen whatever NumPy's sort is.
     order = np.argsort(points[2], kind="stable")
     points, pixels = points[:, order], pixels[:, order]
     if flip:
@@ -73,16 +67,15 @@ def visible_points(
 
 
 def pillar_sizes(
-    points: Array,
-    calib: Array,
-    grid_from_image: Array,
+    points: Floats,
+    calib: Floats,
+    grid_from_image: Floats,
     grid_hw: tuple[int, int],
     pillar_dims: tuple[float, float, float],
-) -> Array:
-    """Width and height in cells of the pillar that stands on each point.
+) -> Floats:
+    """Compute width and height in cells of the pillar that stands on each point.
 
-    Corners outside the grid are discarded; the size is the extent of the others, 0 where fewer than two are left. The
-    camera matrix is that of the original image even where points are mirrored, as published.
+    Corners outside the grid are discarded; the size is the extent of the others, 0 where fewer than two are left.
 
     Args:
         points: (18, N), camera frame.
@@ -96,6 +89,7 @@ def pillar_sizes(
     """
     height, width, length = pillar_dims
     corners = points[:3].T[:, None, :] + _CORNERS * (length, height, width)
+    # The camera matrix is that of the original image even where points are mirrored, as published.
     cells = map_points(_project(corners.reshape(-1, 3), calib), grid_from_image).T.reshape(2, -1, 8)
     kept = _inside(cells, grid_hw)
     low = np.where(kept, cells, np.inf).min(axis=2)
@@ -105,8 +99,8 @@ def pillar_sizes(
 
 def paint_pillars(
     radar: RadarPoints,
-    calib: Array,
-    grid_from_image: Array,
+    calib: Floats,
+    grid_from_image: Floats,
     pillar_dims: tuple[float, float, float],
     out: npt.NDArray[np.float32],
 ) -> None:
@@ -128,36 +122,26 @@ def paint_pillars(
         np.minimum(across + width / 2, grid_hw[1]),
     ]
     top, bottom, left, right = np.round(np.stack(edges)[:, ::-1]).astype(np.int64)  # the farthest first
-    owners, cells = _cells_of_rectangles(top, bottom, left, right, grid_hw[1])
-    values = np.stack([radar.pixels[2], radar.points[_VX], radar.points[_VZ]])[:, ::-1]
-    out.reshape(3, -1)[:, cells] = values[:, owners]  # NumPy assigns in order: the last of equal cells stays
-
-
-def _cells_of_rectangles(
-    top: npt.NDArray[np.int64],
-    bottom: npt.NDArray[np.int64],
-    left: npt.NDArray[np.int64],
-    right: npt.NDArray[np.int64],
-    grid_width: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All cells of half-open rectangles, one rectangle after the other: whose each is, and its place y * W + x."""
+    # All cells of all pillars in one list, and whose each is: a loop over hundreds of points costs more.
     widths = right - left
     counts = (bottom - top) * widths
     owners = np.repeat(np.arange(len(counts)), counts)
     within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     row, column = np.divmod(within, widths[owners])
-    return owners, (top[owners] + row) * grid_width + left[owners] + column
+    cells = (top[owners] + row) * grid_hw[1] + left[owners] + column
+    values = np.stack([radar.pixels[2], radar.points[_VX], radar.points[_VZ]])[:, ::-1]
+    out.reshape(3, -1)[:, cells] = values[:, owners]  # NumPy assigns in order: the last of equal cells stays
 
 
-def _project(points: Array, calib: Array) -> Array:
-    """(N, 3) points in the camera frame to (N, 2) pixels; no number where a point lies beside the camera."""
+def _project(points: Floats, calib: Floats) -> Floats:
+    """Project (N, 3) points in the camera frame to (N, 2) pixels; NaN or infinity for a point beside the camera."""
     rays = points @ calib[:, :3].T + calib[:, 3]
     with np.errstate(divide="ignore", invalid="ignore"):
         return rays[:, :2] / rays[:, 2:]
 
 
-def _inside(places: Array, hw: tuple[int, int], margin: int = 0) -> npt.NDArray[np.bool_]:
-    """Which of (2, ...) places x, y lie strictly inside a picture, its margin left out."""
+def _inside(xy: Floats, hw: tuple[int, int], margin: int = 0) -> Bools:
+    """Mark which of (2, ...) coordinates x, y lie strictly inside a picture, its margin left out."""
     height, width = hw
-    across = (places[0] > margin) & (places[0] < width - margin)
-    return across & (places[1] > margin) & (places[1] < height - margin)
+    across = (xy[0] > margin) & (xy[0] < width - margin)
+    return across & (xy[1] > margin) & (xy[1] < height - margin)

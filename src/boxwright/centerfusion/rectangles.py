@@ -3,27 +3,22 @@
 A set of points is a row of words with one bit a point. The points of all rows above y are one such set, so those in
 rows y0 to y1 are a difference of two, likewise the columns, and those inside the rectangle are what both have: a few
 words a rectangle instead of a comparison for each rectangle and point. Shapes are static and nothing waits for the
-device.
+device. Measured: plain broadcasting gives the same bits in 81 ms instead of 7.7 ms for 8 images on one thread.
 
 Legend: B images, P points, K rectangles, N words, H W cells. A rectangle is (y0, y1, x0, x1), half open, inside the
 grid; one with y1 <= y0 or x1 <= x0 is empty.
 """
 
-from __future__ import annotations
-
 import math
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import nullcontext
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Size = tuple[int, int]
-"""H, W."""
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[Any]
+from boxwright.ops.arrays import Array, Ints
+
+Size = tuple[int, int]  # H, W
 _BITS = 62  # of an int64: the sign is left out, so that differences and logarithms of single bits hold
 _WEIGHTS = 125  # powers of four in the range of float32 (and bfloat16): 2^-124 to 2^124
 _LEAST = 2.0 ** (1 - _WEIGHTS)
@@ -31,7 +26,7 @@ _MIDDLE = math.log2(4 / 3) / 2  # of the logarithms of 1 to 4/3
 
 
 def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, windows: Tensor, grid: Size) -> Tensor:
-    """Position (B, K) int64 of the first point inside each rectangle, P where there is none.
+    """Find the position (B, K) int64 of the first point inside each rectangle, P where there is none.
 
     Args:
         row, column: (B, P) int64 cell of each point.
@@ -56,11 +51,13 @@ def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, wi
     later = (inside != 0) & (torch.arange(inside.shape[-1], device=row.device) > word)
     word = torch.where(begun != 0, word, later.byte().argmax(-1, keepdim=True))  # the first of equal ones
     found = torch.where(begun != 0, begun, torch.where(later.gather(-1, word), inside.gather(-1, word), 0))
-    return torch.where(found != 0, word * _BITS + _lowest_bit(found), points).squeeze(-1)
+    # A power of two is exact in float32, and its logarithm near enough to be rounded to the number of the bit.
+    lowest = (found & -found).float().clamp(min=1).log2().round().long()
+    return torch.where(found != 0, word * _BITS + lowest, points).squeeze(-1)
 
 
 def paint_in_turn(values: Tensor, windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
-    """Maps (B, C, H, W) with the values of the last rectangle that covers each cell, 0 where none does.
+    """Paint maps (B, C, H, W) with the values of the last rectangle that covers each cell, 0 where none does.
 
     Args:
         values: (B, C, K) of each rectangle.
@@ -71,7 +68,8 @@ def paint_in_turn(values: Tensor, windows: Tensor, painted: Tensor, grid: Size) 
     if values.device.type == "cpu" and in_numpy and not torch.compiler.is_compiling():
         sides = (windows[..., 1::2] - windows[..., ::2]).clamp(min=0)
         counts = sides.prod(-1) * painted
-        if int(counts.sum()) <= len(windows) * grid[0] * grid[1]:  # bounds memory and time
+        # A list of all cells is faster for small windows; beyond one map's worth per image it costs more than products.
+        if int(counts.sum()) <= len(windows) * grid[0] * grid[1]:
             arrays = (values.detach().numpy(), windows.numpy(), counts.numpy())
             return torch.from_numpy(_cell_by_cell(*arrays, grid))
     top = _last_covering(windows, painted, grid).flatten(1)
@@ -79,8 +77,8 @@ def paint_in_turn(values: Tensor, windows: Tensor, painted: Tensor, grid: Size) 
     return values.gather(2, top[:, None].expand(-1, values.shape[1], -1)).unflatten(2, grid)
 
 
-def _cell_by_cell(values: Floats, windows: Integers, counts: Integers, grid: Size) -> Floats:
-    """`paint_in_turn` by a list of all cells of the rectangles, which have `counts` (B, K): best for small ones."""
+def _cell_by_cell(values: Array, windows: Ints, counts: Ints, grid: Size) -> Array:
+    """Paint as `paint_in_turn` by a list of all cells of the rectangles, which have `counts` (B, K)."""
     height, width = grid
     images, channels, _ = values.shape
     owner = np.repeat(np.arange(counts.size), counts.reshape(-1))
@@ -88,16 +86,16 @@ def _cell_by_cell(values: Floats, windows: Integers, counts: Integers, grid: Siz
     columns = windows[..., 3] - windows[..., 2]
     start = np.arange(images)[:, None] * channels * height * width + windows[..., 0] * width + windows[..., 2]
     row = inner // columns.reshape(-1)[owner]
-    place = start.reshape(-1)[owner] + inner + row * (width - columns).reshape(-1)[owner]
+    cell = start.reshape(-1)[owner] + inner + row * (width - columns).reshape(-1)[owner]
     maps = np.zeros((images, channels, height, width), values.dtype)
-    # Of a place that is written more than once NumPy keeps the last value.
+    # Of a cell that is written more than once NumPy keeps the last value.
     for channel in range(channels):
-        maps.reshape(-1)[place + channel * height * width] = values[:, channel].reshape(-1)[owner]
+        maps.reshape(-1)[cell + channel * height * width] = values[:, channel].reshape(-1)[owner]
     return maps
 
 
 def _last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
-    """One plus the number of the last rectangle (B, K, 4) that covers each cell, 0 where none does: (B, H, W) int64.
+    """Compute one plus the number of the last rectangle (B, K, 4) over each cell, 0 where none is: (B, H, W) int64.
 
     Rectangle k weighs 4^k. The sum of those over a cell, a product of matrices, lies between the weight of the last one
     and 4/3 of it, so its logarithm tells which that is, whatever the precision of the sum.
@@ -106,11 +104,14 @@ def _last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
     rows = _covered(y0, torch.where(painted, y1, y0), grid[0])
     columns = _covered(x0, x1, grid[1])
     top = windows.new_zeros((), dtype=rows.dtype)
+    kind = windows.device.type
+    # Float16 does not hold these powers. Where autocast is off anyway, exporters shall see no context.
+    precision = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
     for start in range(0, windows.shape[1], _WEIGHTS):  # one turn up to 125 rectangles
         group = slice(start, start + _WEIGHTS)
         number = torch.arange(rows[0, group].shape[0], device=windows.device)
         weighted = columns[:, group] * (2 * number - _WEIGHTS + 1).float().exp2()[:, None]
-        with _no_autocast(windows.device.type):  # float16 does not hold these powers
+        with precision:
             weight = rows[:, group].transpose(1, 2) @ weighted
         # Where nothing is, one less than the first; logarithms of 0 would cost many times those of others.
         weight = weight.clamp(min=_LEAST / 4)
@@ -119,42 +120,32 @@ def _last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
     return top.long()
 
 
-def _no_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Products in the precision of their factors. Nothing where autocast is off, so that exporters see no context."""
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
-
-
 def _covered(start: Tensor, stop: Tensor, lines: int) -> Tensor:
-    """(B, K, lines) float32: 1 for the lines from `start` to `stop` (B, K), else 0."""
+    """Mark the lines from `start` to `stop` (B, K) by 1: (B, K, lines) float32."""
     line = torch.arange(lines, dtype=torch.int16, device=start.device)  # short words are compared faster
     return ((line >= start[..., None].short()) & (line < stop[..., None].short())).float()
 
 
 def _sets_before(line: Tensor, present: Tensor, lines: int) -> Tensor:
-    """(B, lines + 1, N): at i the set of the present points (B, P) of which one of the lines (B, 2, P) is below i."""
+    """Build sets (B, lines + 1, N): at i the present points (B, P) of which one of the lines (B, 2, P) is below i."""
     batch, _, points = line.shape
     words = points // _BITS + 1
     number = torch.arange(points, device=line.device)
     first = torch.arange(batch, device=line.device)[:, None] * (lines + 1) + 1
-    place = line * words + (first * words + number // _BITS)[:, None]
+    word = line * words + (first * words + number // _BITS)[:, None]
     bits = torch.where(present, _power(number % _BITS), 0)[:, None].expand_as(line)
-    sets = line.new_zeros(batch * (lines + 1) * words).scatter_add_(0, place.flatten(), bits.flatten())
+    # Each bit is added once per line, so that sums are sets; the sum along the lines joins those of all lines above.
+    sets = line.new_zeros(batch * (lines + 1) * words).scatter_add_(0, word.flatten(), bits.flatten())
     return sets.view(batch, lines + 1, words).cumsum_(1)
 
 
 def _pick(sets: Tensor, line: Tensor) -> Tensor:
-    """The sets (2, B, K, N) at lines (2, B, K)."""
+    """Pick the sets (2, B, K, N) at lines (2, B, K)."""
     batch, lines, words = sets.shape
-    place = line + torch.arange(batch, device=line.device)[:, None] * lines
-    return sets.view(-1, words).index_select(0, place.flatten()).view(*line.shape, words)
+    row = line + torch.arange(batch, device=line.device)[:, None] * lines
+    return sets.view(-1, words).index_select(0, row.flatten()).view(*line.shape, words)
 
 
 def _power(bit: Tensor) -> Tensor:
+    """Compute 2 to the power of whole numbers."""
     return torch.bitwise_left_shift(torch.ones_like(bit), bit)
-
-
-def _lowest_bit(words: Tensor) -> Tensor:
-    """Number of the lowest bit set, 0 without any. A power of two is exact in float32, its logarithm near enough."""
-    return (words & -words).float().clamp(min=1).log2().round().long()

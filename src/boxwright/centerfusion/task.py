@@ -11,12 +11,11 @@ from torch import nn
 
 from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
 from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
-from boxwright.centerfusion.loader import make_train_loader, make_val_loader
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion
-from boxwright.centerfusion.sample_settings import SampleSettings
+from boxwright.centerfusion.samples import SampleSettings, make_train_loader, make_val_loader
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
-from boxwright.centerfusion.structures import FusionBatch, RawHeads
+from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.engine.distributed import World, distribute, synchronise_norms
 from boxwright.engine.schedule import CENTERNET, ScheduleRules
 from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
@@ -28,47 +27,32 @@ _SHORT_NAMES = {name: f"m{short}" for name, short in SHORT_ERRORS.items()}
 
 
 def sample_settings(config: FusionConfig) -> SampleSettings:
-    """How images and radar become samples, in training and after it."""
-    augment, radar = config.augment, config.radar
+    """Collect what shapes the samples of a run, in training and after it."""
     height, width = config.imgsz
     return SampleSettings(
         input_hw=(height, width),
-        radar=not config.no_radar,
-        max_depth=radar.max_depth,
-        pillar_dims=radar.pillar_dims,
-        pc_z_offset=radar.z_offset,
-        crop="random" if augment.random_crop else "shift",
-        shift=augment.shift,
-        scale=augment.scale,
-        rotate=augment.rotate,
-        aug_rot=augment.rotate_prob,
-        flip=augment.flip,
-        max_crop=augment.max_crop,
-        color_aug=augment.color,
+        radar=config.radar,
+        augment=config.augment,
+        use_radar=not config.no_radar,
         fixed=config.compat == "fixed",
     )
 
 
 def frustum_options(config: FusionConfig) -> FrustumOptions:
-    """How radar is associated with objects.
+    """Collect how radar is associated with objects.
 
     Switched off, inference passes the radar map on as training does: the published code stops in training then, so no
     weights need what it does at inference, where only the first image of a batch is divided, in all channels.
     """
-    frustum = config.frustum
     return FrustumOptions(
-        expansion_ratio=frustum.expansion_ratio,
-        window_ratio=frustum.window_ratio,
-        normalize_depth=frustum.normalize_depth,
+        **dict(config.frustum),
         max_depth=config.radar.max_depth,
-        by_depth=frustum.by_depth,
-        fixed=config.compat == "fixed" or not frustum.enabled,
-        enabled=frustum.enabled,
+        fixed=config.compat == "fixed" or not config.frustum.enabled,
     )
 
 
 def loss_weights(config: FusionConfig) -> dict[str, float]:
-    """The weight of each head; the refined depth and rotation have those of the first ones."""
+    """Return the weight of each head; the refined depth and rotation have those of the first ones."""
     weights = config.loss.model_dump()
     return weights | {"dep_sec": weights["dep"], "rot_sec": weights["rot"]}
 
@@ -117,10 +101,10 @@ class Fusion3d(LoaderTask):
         self.train_loader = make_train_loader(train, settings, seed=config.seed, **shared)
         self.val_loader = make_val_loader(val, settings, **shared)
 
-    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[FusionBatch]:
+    def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch3d]:
         return self.train_loader.batches(epoch, start_step)
 
-    def loss(self, batch: FusionBatch, epoch: int, step: int) -> StepLoss:
+    def loss(self, batch: Batch3d, epoch: int, step: int) -> StepLoss:
         heads = self._heads(batch)
         total, items = self._losses(heads, batch.targets)
         # Published: each GPU has its own total, and gradients are their mean.
@@ -130,7 +114,7 @@ class Fusion3d(LoaderTask):
         self,
         model: nn.Module,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
-        watch: ValWatch[FusionBatch, Detections3d] | None = None,
+        watch: ValWatch[Batch3d, Detections3d] | None = None,
     ) -> Score:
         found = evaluate_fusion(
             model,
@@ -160,7 +144,7 @@ class Fusion3d(LoaderTask):
         assert isinstance(self.model, CenterFusion)
         return {"family": FAMILY, "spec": self.model.spec.to_mapping(), "names": list(CLASS_NAMES)}
 
-    def _heads(self, batch: FusionBatch) -> RawHeads:
+    def _heads(self, batch: Batch3d) -> RawHeads:
         """Raw heads; the second ones are given the radar at the annotated objects."""
         if not self._radar:
             return self._network(batch.images)

@@ -1,17 +1,20 @@
-"""Weights of CenterFusion from any file: a checkpoint of this tool with its settings, or a published one."""
+"""Weights of CenterFusion from any file: a checkpoint of this tool with its settings, or a published one.
 
-from __future__ import annotations
+Published are the `.pth` files of CenterFusion, CenterTrack and DLA-34. Nothing of a file is executed:
+`checkpoints.archive` reads it. Source: published CenterFusion behaviour (what does not fit keeps its own start, so that
+a camera-only file can start a network with radar).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from boxwright.centerfusion.detector import FusionDetector
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
-from boxwright.centerfusion.pth import load_published, read_center_pth
+from boxwright.centerfusion.detector import CenterFusionDetector
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FAMILY, MODEL, FusionConfig
 from boxwright.centerfusion.task import frustum_options, sample_settings
 from boxwright.checkpoints.archive import read_archive
@@ -20,22 +23,41 @@ from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 
+_PARALLEL = "module."  # that data-parallel training puts before each name
+_BACKBONE_START = "base_layer."  # an entry of a file of the backbone alone begins so
+_NUM_NAMED = 3  # entries that a report names
+
 
 @dataclass(frozen=True, slots=True)
-class TrainedFusion:
-    """Args:
-    model: in eval mode, on the CPU.
-    config: settings it was trained with; the published ones for a published file.
-    """
+class LoadReport:
+    """What became of a file's entries and of a network's."""
 
-    model: CenterFusion
-    config: FusionConfig
+    loaded: tuple[str, ...]  # entries that were copied
+    missing: tuple[str, ...]  # of the network, which keep their values: not in the file, or of another shape there
+    skipped: tuple[tuple[str, str], ...]  # of the file, which were not used, and why
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} of {len(self.loaded) + len(self.missing)} entries loaded"]
+        if self.missing:
+            parts.append(f"{len(self.missing)} keep their own start ({_some(self.missing)})")
+        if self.skipped:
+            skipped = _some([f"{name}: {reason}" for name, reason in self.skipped])
+            parts.append(f"{len(self.skipped)} of the file not used ({skipped})")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """A network to use, and how it was trained."""
+
+    model: CenterFusion  # in eval mode, on the CPU
+    config: FusionConfig  # settings it was trained with; the published ones for a published file
 
 
 def open_trained(
     weights: str, *, no_radar: bool = False, compat: str = "", num_peaks: int | None = None
-) -> TrainedFusion:
-    """A network to use, with the settings that shape its input.
+) -> TrainedNetwork:
+    """Open a network to use, with the settings that shape its input.
 
     Args:
         weights: a checkpoint of this tool, or a published one.
@@ -57,21 +79,21 @@ def open_trained(
         model = _restored(content, path)
     else:
         config = load(FusionConfig, {"no_radar": no_radar, **chosen})
-        model = build_centerfusion(CenterFusionSpec(radar=not no_radar))
-        report = load_published(model, read_center_pth(path).state_dict)
+        model = CenterFusion(CenterFusionSpec(radar=not no_radar))
+        report = load_published(model, read_published(path))
         if report.missing:
             raise UserError(
                 f"{path} lacks {len(report.missing)} entries of {MODEL}, such as {report.missing[0]}; a camera-only "
                 "checkpoint goes with --no-radar"
             )
     model.frustum, model.num_peaks = frustum_options(config), num_peaks or config.max_det
-    return TrainedFusion(model.eval(), config)
+    return TrainedNetwork(model.eval(), config)
 
 
 def load_detector(
     weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = ""
-) -> FusionDetector:
-    """A network to use from Python, with the settings that shape its input; see `open_trained`.
+) -> CenterFusionDetector:
+    """Open a network to use from Python, see `open_trained`.
 
     Args:
         device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
@@ -79,11 +101,11 @@ def load_detector(
     """
     where = select_device(device)
     trained = open_trained(str(weights), no_radar=no_radar, compat=compat)
-    return FusionDetector(trained.model, sample_settings(trained.config), device=where, half=half)
+    return CenterFusionDetector(trained.model, sample_settings(trained.config), device=where, half=half)
 
 
 def load_into(model: CenterFusion, weights: str) -> str:
-    """Copy what fits of a file into a network to be trained; what does not fit keeps its own start (spec C13).
+    """Copy what fits of a file into a network to be trained (docs/spec/centerfusion.md, C13).
 
     Returns:
         what was done, to be printed.
@@ -94,7 +116,7 @@ def load_into(model: CenterFusion, weights: str) -> str:
         _check_family(content, path)
         state = content["ema"] if "ema" in content else content["state_dict"]
     else:
-        state = read_center_pth(path).state_dict
+        state = read_published(path)
     report = load_published(model, cast("Mapping[str, Tensor]", state))
     if not report.loaded:
         raise UserError(f"nothing of {path} fits {MODEL}")
@@ -102,9 +124,9 @@ def load_into(model: CenterFusion, weights: str) -> str:
 
 
 def _restored(content: Mapping[str, Any], path: Path) -> CenterFusion:
-    """The network of a checkpoint of this tool; averaged weights where it has them."""
+    """Restore the network of a checkpoint of this tool; averaged weights where it has them."""
     try:
-        model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
+        model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
         model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:  # a RuntimeError names hundreds of entries
         raise UserError(f"{path} is damaged: its weights are not those of the network that it describes") from error
@@ -112,6 +134,7 @@ def _restored(content: Mapping[str, Any], path: Path) -> CenterFusion:
 
 
 def _part(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    """Return a part of a checkpoint; raise a UserError where it is not there."""
     part = content.get(name)
     if not isinstance(part, dict):
         raise UserError(f"{path} is damaged: it has no {name}")
@@ -119,5 +142,65 @@ def _part(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any
 
 
 def _check_family(content: Mapping[str, Any], path: Path) -> None:
+    """Raise a UserError for a checkpoint of another model."""
     if _part(content, "model", path).get("family") != FAMILY:
         raise UserError(f"{path} is not a checkpoint of {MODEL}")
+
+
+def read_published(path: str | Path) -> Mapping[str, Tensor]:
+    """Read the weights of a published checkpoint, or the bare entries of a DLA-34 backbone.
+
+    Returns:
+        entries by published name, without data-parallel prefix; float32 where they are numbers.
+
+    Raises:
+        UserError: missing, damaged, refused, or without entries.
+    """
+    path = Path(path)
+    content = read_archive(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a checkpoint of a centre network: it holds a {type(content).__name__}")
+    content = cast(dict[Any, Any], content)
+    entries = content.get("state_dict", content)
+    state = {
+        str(name).removeprefix(_PARALLEL): value.float() if value.is_floating_point() else value
+        for name, value in (cast(dict[Any, Any], entries).items() if isinstance(entries, dict) else ())
+        if isinstance(value, Tensor)
+    }
+    if not state:
+        raise UserError(f"{path} is not a checkpoint of a centre network: it has no state_dict with weights")
+    # A file of the backbone alone has names that begin where the backbone does.
+    if any(name.startswith(_BACKBONE_START) for name in state):
+        state = {f"base.{name}": value for name, value in state.items()}
+    return state
+
+
+def load_published(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """Copy the entries of equal name and shape; all others of the network keep their values.
+
+    Args:
+        model: receives the entries.
+        state: entries by published name.
+    """
+    own = model.state_dict()
+    skipped: list[tuple[str, str]] = []
+    for name, value in state.items():
+        if name not in own:
+            skipped.append((name, "not in the network"))
+        elif value.shape != own[name].shape:
+            skipped.append((name, f"{_shape(value)} instead of {_shape(own[name])}"))
+    unused = {name for name, _ in skipped}
+    fitting = {name: value for name, value in state.items() if name not in unused}
+    with torch.no_grad():
+        model.load_state_dict(fitting, strict=False)
+    return LoadReport(tuple(fitting), tuple(name for name in own if name not in fitting), tuple(skipped))
+
+
+def _shape(tensor: Tensor) -> str:
+    """Format the shape of an entry."""
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    """List the first few names."""
+    return ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")

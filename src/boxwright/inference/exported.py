@@ -40,7 +40,8 @@ class ExportInfo:
 
     def to_json(self) -> str:
         """Write the metadata of a file."""
-        return json.dumps({"family": self.system.lower()} | asdict(self), ensure_ascii=False)
+        fields = {"family": self.system.lower()} | asdict(self)
+        return json.dumps(fields, ensure_ascii=False, default=dict)  # a group of settings as its fields
 
     @classmethod
     def from_json(cls, metadata: str, path: Path) -> Self:

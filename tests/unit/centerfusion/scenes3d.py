@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.nuscenes.structures import ImageAnnotations, ImageRecord
+from boxwright.centerfusion.augment import Draws
+from boxwright.centerfusion.samples import SampleArrays, SampleMaker, SampleSettings, allocate
+from boxwright.nuscenes.structures import FusionSource, ImageAnnotations, ImageRecord
 
 SMALL = SampleSettings(input_hw=(96, 160))
 
@@ -88,3 +89,15 @@ def write_scenes(folder: Path, count: int, hw: tuple[int, int] = (180, 320), num
         write_image(path, hw, image)
         records.append(record(path, hw, objects(num_objects, hw, image)))
     return Scenes(records, [points(40, image) for image in range(count)])
+
+
+def empty_sample(settings: SampleSettings) -> SampleArrays:
+    """Arrays of one image to be written to."""
+    return allocate(settings, 1)[1].row(0)
+
+
+def make_sample(source: FusionSource, position: int, settings: SampleSettings, rng: Draws | None) -> SampleArrays:
+    """One sample by itself."""
+    sample = empty_sample(settings)
+    SampleMaker(source, settings).write(position, rng, sample)
+    return sample

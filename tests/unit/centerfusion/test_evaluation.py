@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion, run_network
-from boxwright.centerfusion.head_values import raw_from_depth
-from boxwright.centerfusion.loader import FusionValLoader, make_val_loader
+from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
+from boxwright.centerfusion.heads import raw_from_depth
 from boxwright.centerfusion.losses import CenterLoss
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
-from boxwright.centerfusion.sample_settings import SampleSettings
-from boxwright.centerfusion.structures import FusionBatch, RawHeads
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
+from boxwright.centerfusion.postprocess import run_network
+from boxwright.centerfusion.samples import SampleSettings, make_val_loader
+from boxwright.centerfusion.structures import Batch3d, RawHeads
+from boxwright.data.loader import ValLoader
 from boxwright.engine.evaluate import Found
 from boxwright.engine.task import ValWatch
 from boxwright.nuscenes.index import open_nuscenes
@@ -41,7 +42,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> NuscenesSplit:
 def network() -> CenterFusion:
     """Random weights; objects have a size, so that they are kept."""
     torch.manual_seed(0)
-    model = build_centerfusion(CenterFusionSpec(width=0.125))
+    model = CenterFusion(CenterFusionSpec(width=0.125))
     with torch.no_grad():
         dict(model.named_parameters())["dim.2.bias"].fill_(2.0)
         dict(model.named_parameters())["wh.2.bias"].fill_(9.0)
@@ -51,7 +52,7 @@ def network() -> CenterFusion:
 
 def loader(
     split: NuscenesSplit, batch_size: int, settings: SampleSettings = SAMPLES, rank: int = -1
-) -> FusionValLoader:
+) -> ValLoader[Batch3d]:
     first, count = (0, 1) if rank < 0 else (rank, 2)
     return make_val_loader(split, settings, batch_size=batch_size, workers=0, rank=first, num_ranks=count)
 
@@ -75,9 +76,9 @@ class Knows(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batch: FusionBatch | None = None
+        self.batch: Batch3d | None = None
 
-    def batches(self, loader: FusionValLoader) -> Iterator[FusionBatch]:
+    def batches(self, loader: ValLoader[Batch3d]) -> Iterator[Batch3d]:
         for self.batch in loader:
             yield self.batch
 
@@ -189,7 +190,7 @@ def test_the_flip_test_shows_the_mirror_images_too(split: NuscenesSplit, network
     given: list[Tensor] = []
     hook = network.register_forward_pre_hook(lambda _, inputs: given.extend(inputs[:2]))
     try:
-        heads = run_network(network, batch, replace(ALL, flip_test=True))
+        heads = run_network(network, batch.images, batch.radar, batch.calibs, flip_test=True)
     finally:
         hook.remove()
     images, radar = given

@@ -10,7 +10,7 @@ from torch import nn
 
 from boxwright.centerfusion.export import CenterExportInfo, CenterOnnx, export_center
 from boxwright.centerfusion.frustum import FrustumOptions
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.errors import UserError
 
 pytest.importorskip("onnxruntime")
@@ -21,7 +21,7 @@ SIZE = (64, 96)
 def lively(**changes: object) -> CenterFusion:
     """A network whose taps move, whose normalisation fits its data and whose first heads see objects."""
     torch.manual_seed(0)
-    model = build_centerfusion(CenterFusionSpec(**{"width": 0.125, "head_conv": 64} | changes))  # type: ignore[arg-type]
+    model = CenterFusion(CenterFusionSpec(**{"width": 0.125, "head_conv": 64} | changes))  # type: ignore[arg-type]
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the mean of all batches, which is the one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,7 +221,7 @@ def test_switched_off_at_training() -> None:
     empty = (torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.zeros(2, 0), torch.zeros(2, 0, 3))
     painted = associate_targets(*empty, torch.zeros(2, 0), calibrations(9.0, 9.0), radar, off)
     assert torch.equal(painted, radar / torch.tensor([60.0, 1, 1])[:, None, None])
-    assert associate({}, radar, calibrations(9.0, 9.0), replace(off, normalize_depth=False)) is radar
+    assert associate({}, radar, calibrations(9.0, 9.0), off.model_copy(update={"normalize_depth": False})) is radar
 
 
 def test_nothing_flows_back_and_half_precision_is_taken() -> None:

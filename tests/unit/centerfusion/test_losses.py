@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS, CenterLoss
-from boxwright.centerfusion.structures import FusionTargets, RawHeads
+from boxwright.centerfusion.structures import RawHeads, Targets3d
 
 CHANNELS = {
     "hm": 10,
@@ -34,7 +34,7 @@ def some_heads(images: int = 2, dtype: torch.dtype = torch.float32) -> RawHeads:
     }
 
 
-def some_targets(images: int = 2, most: int = 5, objects: int = 3) -> FusionTargets:
+def some_targets(images: int = 2, most: int = 5, objects: int = 3) -> Targets3d:
     random = torch.Generator().manual_seed(1)
     valid = (torch.arange(most) < objects).expand(images, most).contiguous()
 
@@ -44,7 +44,7 @@ def some_targets(images: int = 2, most: int = 5, objects: int = 3) -> FusionTarg
     def marks(count: int) -> torch.Tensor:
         return valid[..., None].expand(-1, -1, count).contiguous()
 
-    return FusionTargets(
+    return Targets3d(
         heatmap=torch.rand(images, 10, 6, 8, generator=random) * (objects > 0),
         cell=torch.randint(48, (images, most), generator=random),
         label=torch.randint(10, (images, most), generator=random),

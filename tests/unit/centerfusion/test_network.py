@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.centerfusion.dla_up import bilinear_kernel
+from boxwright.centerfusion.dla import Upsampling
 from boxwright.centerfusion.frustum import associate
-from boxwright.centerfusion.heads import CAMERA_HEADS, FIRST_HEADS, SECOND_HEADS
-from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import (
+    BACKBONE,
+    CAMERA_HEADS,
+    FIRST_HEADS,
+    SECOND_HEADS,
+    CenterFusion,
+    CenterFusionSpec,
+)
 from boxwright.errors import UserError
 
 CALIB = torch.tensor([[1200.0, 0, 800, 0], [0, 1200, 450, 0], [0, 0, 1, 0]])
@@ -17,7 +23,7 @@ CALIB = torch.tensor([[1200.0, 0, 800, 0], [0, 1200, 450, 0], [0, 0, 1, 0]])
 
 def small(**changes: object) -> CenterFusion:
     torch.manual_seed(0)
-    return build_centerfusion(CenterFusionSpec(**{"width": 0.125, "head_conv": 64} | changes))  # type: ignore[arg-type]
+    return CenterFusion(CenterFusionSpec(**{"width": 0.125, "head_conv": 64} | changes))  # type: ignore[arg-type]
 
 
 def images(batch: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:
@@ -47,7 +53,7 @@ def test_malformed_spec(mapping: dict[str, object], message: str) -> None:
 
 
 def test_width_scales_all_channels() -> None:
-    whole, half = build_centerfusion(CenterFusionSpec()), build_centerfusion(CenterFusionSpec(width=0.5))
+    whole, half = CenterFusion(CenterFusionSpec())(CenterFusionSpec(width=0.5))
     given = whole.state_dict()
     for name, value in half.state_dict().items():
         if value.dim() == 4 and not name.startswith((*FIRST_HEADS, *SECOND_HEADS)) and "offset_mask" not in name:
@@ -150,10 +156,9 @@ def test_features_stay_in_channels_last() -> None:
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_upsampling_interpolates(factor: int) -> None:
-    kernel = bilinear_kernel(factor)
     line = torch.arange(8.0)
     plane = (2 * line[:, None] + line)[None, None]
-    up = torch.conv_transpose2d(plane, kernel[None, None], stride=factor, padding=factor // 2)
+    up = Upsampling(1, factor)(plane)
     inner = slice(factor, -factor)
     expected = nn.functional.interpolate(plane, scale_factor=factor, mode="bilinear", align_corners=False)
     torch.testing.assert_close(up[..., inner, inner], expected[..., inner, inner])

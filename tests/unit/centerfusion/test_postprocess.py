@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from boxwright.centerfusion.head_values import depth_from_raw, raw_from_depth
+from boxwright.centerfusion.heads import depth_from_raw, raw_from_depth
 from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.nuscenes.structures import Detections3d

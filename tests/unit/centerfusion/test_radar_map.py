@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from boxwright.centerfusion.augment import affine_map, map_points
 from boxwright.centerfusion.radar_map import RadarPoints, paint_pillars, pillar_sizes, visible_points
-from boxwright.centerfusion.warp import affine_map, map_points
 from tests.unit.centerfusion.scenes3d import points
 
 CALIB = np.array([[256.0, 0, 160, 0], [0, 256.0, 90, 0], [0, 0, 1, 0]])

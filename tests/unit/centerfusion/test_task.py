@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import BaseModel
 
 from boxwright.centerfusion.data import num_sweeps
 from boxwright.centerfusion.frustum import associate, associate_targets
 from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS
-from boxwright.centerfusion.network import build_centerfusion
+from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.settings import FusionConfig
 from boxwright.centerfusion.task import Fusion3d, frustum_options, loss_weights, sample_settings
 from boxwright.centerfusion.verbs.train import spec_of
@@ -49,12 +50,19 @@ OTHER_VALUES: dict[str, Any] = {
 ELSEWHERE = {"network.first_depth"}  # what `FusionRun.begin` gives the network; test_fusion_training.py
 
 
+def _fields(settings: Any) -> tuple[str, ...]:
+    return tuple(type(settings).model_fields) if isinstance(settings, BaseModel) else settings.__slots__
+
+
 def made(config: FusionConfig) -> dict[str, Any]:
     """All that the settings become, by name."""
     samples, frustum = sample_settings(config), frustum_options(config)
     parts = {"samples": samples, "frustum": frustum, "network": spec_of(config)}
-    values = {f"{part}.{name}": getattr(of, name) for part, of in parts.items() for name in of.__slots__}
+    parts |= {"radar": samples.radar, "augment": samples.augment}
+    values = {f"{part}.{name}": getattr(of, name) for part, of in parts.items() for name in _fields(of)}
     values |= {f"loss.{name}": weight for name, weight in loss_weights(config).items()}
+    for group in ("samples.radar", "samples.augment"):
+        values.pop(group)  # their fields are here one by one
     return values | {"sweeps": num_sweeps(config)}
 
 
@@ -76,20 +84,14 @@ def test_a_setting_arrives_where_it_acts_and_nowhere_else(name: str) -> None:
     several: dict[str, dict[str, Any]] = {
         "imgsz": {"samples.input_hw": (64, 96)},
         "compat": {"samples.fixed": True, "frustum.fixed": True},
-        "no_radar": {"samples.radar": False, "network.radar": False, "sweeps": 0},
-        "radar.sweeps": {"sweeps": 6},
-        "radar.max_depth": {"samples.max_depth": 30.0, "frustum.max_depth": 30.0},
-        "radar.pillar_dims": {"samples.pillar_dims": (1.0, 0.3, 0.4)},
-        "radar.z_offset": {"samples.pc_z_offset": 0.5},
+        "no_radar": {"samples.use_radar": False, "network.radar": False, "sweeps": 0},
+        "radar.sweeps": {"radar.sweeps": 6, "sweeps": 6},
+        "radar.max_depth": {"radar.max_depth": 30.0, "frustum.max_depth": 30.0},
         "frustum.enabled": {"frustum.enabled": False, "frustum.fixed": True},
-        "augment.rotate_prob": {"samples.aug_rot": 0.75},
-        "augment.random_crop": {"samples.crop": "random"},
-        "augment.color": {"samples.color_aug": False},
         "loss.dep": {"loss.dep": 0.3, "loss.dep_sec": 0.3},
         "loss.rot": {"loss.rot": 0.3, "loss.rot_sec": 0.3},
     }
-    same_name = name.replace("augment.", "samples.")
-    assert changed(name) == several.get(name, {same_name: expected})
+    assert changed(name) == several.get(name, {name: tuple(expected) if isinstance(expected, list) else expected})
 
 
 def test_the_published_weights_are_the_default() -> None:
@@ -112,7 +114,7 @@ def test_training_gives_the_second_heads_the_radar_of_the_annotated_objects(tmp_
     config = load(FusionConfig, tiny_settings(root, tmp_path))
     index = open_nuscenes(root, VERSION, cache_dir=tmp_path / "cache")
     train, val = (NuscenesSplit(index, split, 2) for split in ("train", "val"))
-    network = build_centerfusion(spec_of(config))
+    network = CenterFusion(spec_of(config))
     seen: list[torch.Tensor] = []
     network.register_forward_hook(lambda *passed: seen.append(passed[2]["pc_hm"]))
     task = Fusion3d(network, train, val, config, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""A camera and radar checkpoint becomes a detector in Python."""
+"""Checkpoints of this tool become a detector in Python; published files start a network, whatever fits of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import boxwright as bw
-from boxwright.centerfusion.network import CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
+from boxwright.centerfusion.weights import load_published, read_published
 from boxwright.checkpoints.native import FORMAT, VERSION, save_checkpoint
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import CLASS_NAMES
@@ -20,7 +21,7 @@ from boxwright.settings.load import load
 def written(path: Path, family: str = FAMILY) -> Path:
     torch.manual_seed(0)
     spec = CenterFusionSpec(width=0.125)
-    model = build_centerfusion(spec)
+    model = CenterFusion(spec)
     with torch.no_grad():
         dict(model.named_parameters())["dim.2.bias"].fill_(2.0)
     config = load(FusionConfig, {"imgsz": [64, 96], "radar": {"max_depth": 30.0}})
@@ -38,7 +39,7 @@ def written(path: Path, family: str = FAMILY) -> Path:
 def test_a_checkpoint_is_loaded_with_the_settings_it_was_trained_with(tmp_path: Path) -> None:
     detector = bw.load_fusion(written(tmp_path / "best.pt"), device="cpu")
     assert detector.settings.input_hw == (64, 96)
-    assert detector.settings.max_depth == 30.0
+    assert detector.settings.radar.max_depth == 30.0
     image = np.zeros((90, 160, 3), np.uint8)
     calib = np.array([(120.0, 0, 80), (0, 120.0, 45), (0, 0, 1)])
     found = detector.predict(image, calib, np.zeros((18, 0)), score_threshold=-1.0, max_detections=5)
@@ -70,3 +71,93 @@ def test_a_damaged_checkpoint_is_told_in_one_sentence(part: str, value: object, 
 def test_a_submission_is_measured_as_it_is() -> None:
     with pytest.raises(UserError, match=r"--json measures boxes as they are, .*: leave out flip_test$"):
         bw.val(model="centerfusion-dla34", data="root", json_file="boxes.json", flip_test=True)
+
+
+def small(seed: int, **changes: object) -> CenterFusion:
+    torch.manual_seed(seed)
+    return CenterFusion(CenterFusionSpec(**{"width": 0.125} | changes))  # type: ignore[arg-type]
+
+
+def save(path: Path, model: CenterFusion, prefix: str = "") -> Path:
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 60, "state_dict": state}, path)
+    return path
+
+
+def test_data_parallel_prefix(tmp_path: Path) -> None:
+    trained, network = small(1), small(2)
+    report = load_published(network, read_published(save(tmp_path / "model.pth", trained, "module.")))
+    assert str(report) == "446 of 446 entries loaded"
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_camera_only_file_starts_a_network_with_radar(tmp_path: Path) -> None:
+    baseline, network = small(1, radar=False), small(2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = load_published(network, read_published(save(tmp_path / "base.pth", baseline)))
+    kept = {"dep_sec", "rot_sec", "nuscenes_att", "velocity"}
+    first = {f"{name}.0.bias" for name in ("nuscenes_att", "velocity")}  # the only entries of the heads that fit
+    assert {name.partition(".")[0] for name in report.missing} == kept
+    state = network.state_dict()
+    for name, value in state.items():
+        source = before if name in report.missing else baseline.state_dict()
+        assert torch.equal(value, source[name]), name
+        assert (name in report.missing) == (name.partition(".")[0] in kept and name not in first)
+    reasons = dict(report.skipped)
+    assert reasons["velocity.0.weight"] == "32x8x3x3 instead of 32x11x3x3"
+    assert reasons["velocity.2.weight"] == "3x32x1x1 instead of 32x32x1x1"
+    assert "keep their own start" in str(report)
+
+
+def test_other_heads_and_unknown_entries(tmp_path: Path) -> None:
+    trained, network = small(1, num_classes=3), small(2)
+    path = save(tmp_path / "model.pth", trained)
+    content = torch.load(path)
+    content["state_dict"]["tracking.0.weight"] = torch.zeros(2)
+    torch.save(content, path)
+    report = load_published(network, read_published(path))
+    assert report.missing == ("hm.2.weight", "hm.2.bias")
+    assert dict(report.skipped) == {
+        "hm.2.weight": "3x32x1x1 instead of 10x32x1x1",
+        "hm.2.bias": "3 instead of 10",
+        "tracking.0.weight": "not in the network",
+    }
+    assert str(report) == (
+        "444 of 446 entries loaded, 2 keep their own start (hm.2.weight, hm.2.bias), "
+        "3 of the file not used (hm.2.weight: 3x32x1x1 instead of 10x32x1x1, hm.2.bias: 3 instead of 10, "
+        "tracking.0.weight: not in the network)"
+    )
+
+
+def test_entries_of_the_backbone_alone(tmp_path: Path) -> None:
+    trained, network = small(1), small(2)
+    torch.save(trained.base.state_dict() | {"fc.weight": torch.zeros(4, 64, 1, 1)}, tmp_path / "dla34.pth")
+    report = load_published(network, read_published(tmp_path / "dla34.pth"))
+    assert all(name.startswith("base.") for name in report.loaded)
+    assert len(report.loaded) == len(trained.base.state_dict())
+    assert report.skipped == (("base.fc.weight", "not in the network"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "it holds a list"),
+        ({"epoch": 3}, "it has no state_dict with weights"),
+        ({"state_dict": {"a": 1}}, "it has no state_dict with weights"),
+        ({"state_dict": 5}, "it has no state_dict with weights"),
+    ],
+)
+def test_other_files(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=message):
+        read_published(tmp_path / "x.pth")
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (print, ("executed",))
+
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "optimizer": Hostile()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="nothing was executed"):
+        read_published(tmp_path / "x.pth")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from boxwright.centerfusion.network import CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import COARSEST_STRIDE, MODEL
 from boxwright.errors import UserError
 from boxwright.reporting.report import Table
@@ -27,7 +27,7 @@ def describe_fusion(model: str, imgsz: Sequence[int]) -> str:
     height, width = imgsz[0], imgsz[-1]
     if height % COARSEST_STRIDE or width % COARSEST_STRIDE or min(height, width) < COARSEST_STRIDE:
         raise UserError(f"--imgsz {height} {width}: both sides are multiples of {COARSEST_STRIDE}, as 448 800")
-    network = build_centerfusion(CenterFusionSpec()).eval()
+    network = CenterFusion(CenterFusionSpec()).eval()
     with torch.device("meta"), torch.no_grad():
         grid = (height // 4, width // 4)
         shapes = network.to("meta")(torch.zeros(1, 3, height, width), association=torch.zeros(1, 3, *grid))

@@ -8,8 +8,8 @@ import torch
 
 from boxwright.centerfusion.data import num_sweeps, open_root, open_scene
 from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
-from boxwright.centerfusion.loader import make_val_loader
 from boxwright.centerfusion.pictures import write_key_frames
+from boxwright.centerfusion.samples import make_val_loader
 from boxwright.centerfusion.settings import FusionPredictConfig
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import open_trained

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from boxwright.centerfusion.data import num_sweeps, open_root, open_split, train_split_of, val_split_of
-from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec, build_centerfusion
+from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import COARSEST_STRIDE, FusionConfig, FusionValConfig
 from boxwright.centerfusion.task import Fusion3d, frustum_options
 from boxwright.centerfusion.verbs.val import fusion_val
@@ -82,7 +82,7 @@ class FusionRun:
         config = config.model_copy(update={"data": place})
         train, val = _open(config, world)
         torch.manual_seed(config.seed)
-        model = build_centerfusion(spec_of(config))
+        model = CenterFusion(spec_of(config))
         if config.network.first_depth != PUBLISHED_FIRST_DEPTH:  # of which the bias is 0 but for rounding
             model.start_at_depth(config.network.first_depth)
         if config.weights and world.is_first:  # the others get theirs when the task is made
@@ -93,7 +93,7 @@ class FusionRun:
     def go_on(cls, config: FusionConfig, content: Mapping[str, Any], world: World) -> FusionRun:
         """Prepare the run of a checkpoint."""
         check_loading(config, world)
-        model = build_centerfusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
+        model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
         model.load_state_dict(content["state_dict"])
         return cls(config, model, *_open(config, world))
 

@@ -8,11 +8,11 @@ import torch
 
 from boxwright.centerfusion.data import num_sweeps, open_root, open_split, val_split_of
 from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, evaluate_fusion
-from boxwright.centerfusion.loader import make_val_loader
 from boxwright.centerfusion.pictures import write_key_frames
+from boxwright.centerfusion.samples import make_val_loader
 from boxwright.centerfusion.settings import FusionValConfig
 from boxwright.centerfusion.task import sample_settings
-from boxwright.centerfusion.weights import TrainedFusion, open_trained
+from boxwright.centerfusion.weights import TrainedNetwork, open_trained
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.evaluate import Speeds, with_progress
 from boxwright.engine.run_folder import new_run_folder
@@ -79,7 +79,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
     return found
 
 
-def _of_network(config: FusionValConfig, trained: TrainedFusion, split: NuscenesSplit) -> FusionEvaluation:
+def _of_network(config: FusionValConfig, trained: TrainedNetwork, split: NuscenesSplit) -> FusionEvaluation:
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     loader = make_val_loader(

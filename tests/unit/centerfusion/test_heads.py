@@ -1,6 +1,8 @@
-"""Peaks of heat maps, and Gaussians at the border."""
+"""Peaks of heat maps, Gaussians at the border, and angles seen by a camera."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxwright.centerfusion.heatmap import draw_gaussians, gaussian_radius, peaks
+from boxwright.centerfusion.heads import draw_gaussians, gaussian_radius, peaks, rotation_from_alpha
 
 
 @given(st.tuples(*[st.integers(1, 7)] * 4), st.integers(1, 90), st.integers(0, 99))
@@ -56,3 +58,25 @@ def test_nothing_to_draw() -> None:
 
 def test_sides_are_rounded_up() -> None:
     assert gaussian_radius(9.2, 3.0) == pytest.approx(gaussian_radius(10, 3))
+
+
+@given(st.floats(-3.1, 3.1), st.floats(-500, 2500))
+def test_rotation_is_alpha_and_the_ray_to_the_object(alpha: float, x: float) -> None:
+    matrix = torch.tensor([800.0, 1260.0], dtype=torch.float64)
+    rotation = rotation_from_alpha(torch.tensor(alpha), torch.tensor(x, dtype=torch.float64), *matrix).item()
+    assert abs(rotation) <= math.pi + 1e-12
+    expected = alpha + math.atan2(x - 800.0, 1260.0)
+    assert math.sin(rotation) == pytest.approx(math.sin(expected), abs=1e-6)
+    assert math.cos(rotation) == pytest.approx(math.cos(expected), abs=1e-6)
+
+
+def test_a_ray_to_the_right_is_positive() -> None:
+    columns, zero = torch.tensor([900.0, 100.0]), torch.zeros(2)
+    rotations = rotation_from_alpha(zero, columns, torch.tensor(500.0), torch.tensor(400.0))
+    assert rotations.tolist() == pytest.approx([math.pi / 4, -math.pi / 4])
+
+
+def test_an_angle_inside_keeps_its_bits() -> None:
+    angles = torch.linspace(-3.14, 3.14, 99)
+    at_axis = rotation_from_alpha(angles, torch.zeros(99), torch.tensor(0.0), torch.tensor(1.0))
+    assert torch.equal(at_axis, angles)
