@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from boxwright.centerfusion.samples import SampleMaker, SampleSettings
+from boxwright.centerfusion.samples import SampleMaker, SampleSettings, allocate
 from boxwright.data.images import read_image
 from boxwright.data.sampler import sample_generator
 from boxwright.nuscenes.index import open_nuscenes

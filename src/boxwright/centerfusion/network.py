@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from boxwright.centerfusion.dla import CHANNELS, Dla34, DlaUp, IdaUp, NodeKind
 from boxwright.centerfusion.frustum import FrustumOptions, associate
-from boxwright.centerfusion.head_values import raw_from_depth
+from boxwright.centerfusion.heads import raw_from_depth
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import CLASS_NAMES

@@ -53,7 +53,7 @@ def test_malformed_spec(mapping: dict[str, object], message: str) -> None:
 
 
 def test_width_scales_all_channels() -> None:
-    whole, half = CenterFusion(CenterFusionSpec())(CenterFusionSpec(width=0.5))
+    whole, half = CenterFusion(CenterFusionSpec()), CenterFusion(CenterFusionSpec(width=0.5))
     given = whole.state_dict()
     for name, value in half.state_dict().items():
         if value.dim() == 4 and not name.startswith((*FIRST_HEADS, *SECOND_HEADS)) and "offset_mask" not in name:

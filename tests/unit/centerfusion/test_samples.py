@@ -294,7 +294,7 @@ def test_batches_have_the_shapes_and_the_memory_that_training_takes(source: Scen
     assert batch.targets.heatmap.shape == (4, 10, 24, 40)
     assert batch.targets.velocity.shape == batch.targets.velocity_valid.shape == (4, 128, 3)
     assert batch.targets.valid.dtype == torch.bool
-    assert batch.targets.to(torch.device("cpu")).cell.dtype == torch.int64
+    assert batch.to(torch.device("cpu")).targets.cell.dtype == torch.int64
 
 
 def test_validation_takes_every_image_in_order_unchanged(source: Scenes) -> None:
