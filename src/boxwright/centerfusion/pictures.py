@@ -11,7 +11,7 @@ from boxwright.centerfusion.augment import MEAN, STD
 from boxwright.centerfusion.scene_sheet import CameraView, KeyFrame, SheetOptions, draw_sheet
 from boxwright.centerfusion.structures import Batch3d
 from boxwright.drawing.boxes import draw_boxes
-from boxwright.drawing.canvas import FAR_COLOR, TAG, VideoFile, fit, hidden_name, write_image
+from boxwright.drawing.canvas import FAR_COLOR, TAG, VideoFile, fit, write_image
 from boxwright.drawing.sheets import JPEG_QUALITY, tile
 from boxwright.drawing.text import draw_label
 from boxwright.nuscenes.split import NuscenesSplit
@@ -127,12 +127,7 @@ def write_scene(
             sheet = draw_sheet(frame, options or SheetOptions())
             path = folder / stem / f"{frame.number:04d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            hidden = hidden_name(path)
-            try:
-                write_image(hidden, sheet)
-                hidden.replace(path)
-            finally:
-                hidden.unlink(missing_ok=True)
+            write_image(path, sheet)
             written.append(path)
             video.add(sheet)
     except BaseException:  # an interrupted run leaves no video that cannot be played

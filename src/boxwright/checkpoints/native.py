@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints.archive import read_archive
+from boxwright.data.files import reason, whole_file
 from boxwright.errors import UserError
 
 FORMAT = "boxwright"
@@ -32,20 +31,12 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         UserError: it cannot be written (full disk, read-only folder).
     """
     _check_plain(content, "checkpoint")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    kept = f"; the {path.name} of before is kept" if path.exists() else ""
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path, sync=True, advice=kept) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, "version": VERSION} | content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        kept = f"; the {path.name} of before is kept" if path.exists() else ""
+    except RuntimeError as error:  # torch hides the system's error behind its own
         raise UserError(f"cannot write {path}: {_reason(error)}{kept}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -84,20 +75,8 @@ def _check_plain(value: object, where: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the operating system's words, also where torch hides them behind its own error."""
+    """Return the operating system's words, which may stand behind torch's own error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    return str(error).splitlines()[0]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself durable, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return reason(cause) if isinstance(cause, OSError) else str(error).splitlines()[0]

@@ -5,9 +5,7 @@ Any safetensors reader can take the tensors; the entries `spec`, `names` and `st
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from boxwright.checkpoints.native import FORMAT, VERSION
+from boxwright.data.files import reason, write_atomically
 from boxwright.errors import UserError
 
 _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
@@ -49,14 +48,7 @@ def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str
     """
     metadata = {"format": FORMAT, "version": str(VERSION)} | {key: json.dumps(value) for key, value in model.items()}
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(safetensors.torch.save(tensors, metadata))
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -70,7 +62,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = cast(dict[str, str], file.metadata() or {})
             tensors = {key: cast(Tensor, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118, it is no mapping
     except OSError as error:
-        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
     except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is a damaged safetensors file: {error}") from error
     if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):

@@ -14,7 +14,6 @@ import json
 import logging
 import mmap
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.data.files import in_threads
+from boxwright.data.files import in_threads, write_atomically
 from boxwright.data.index import ARRAYS, DataIndex, Problem
+from boxwright.errors import UserError
 
 _MAGIC = b"boxwright data index 3\n"
 _ALIGN = 64  # bytes; arrays start at a multiple of it
@@ -144,7 +144,10 @@ def _save(index: DataIndex, key: str, file: Path) -> None:
         "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
         "arrays": layout,
     }
-    _write(file, _head(header), payload)
+    try:
+        write_atomically(file, _head(header) + payload, make_folder=True)
+    except UserError as error:  # without a cache the next run only starts later
+        _log.info("the index is not kept: %s", error)
 
 
 def _head(header: dict[str, Any]) -> bytes:
@@ -153,17 +156,3 @@ def _head(header: dict[str, Any]) -> bytes:
     start = -(-room // _ALIGN) * _ALIGN
     text = json.dumps(header | {"start": start}).encode()
     return _MAGIC + text.ljust(start - len(_MAGIC) - 1) + b"\n"
-
-
-def _write(file: Path, *parts: bytes | bytearray) -> None:
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
-            for part in parts:
-                temporary.write(part)
-        os.replace(temporary.name, file)
-    except OSError as error:
-        _log.info("the index is not kept: %s", error)
-        if temporary is not None:
-            Path(temporary.name).unlink(missing_ok=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import logging
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +15,11 @@ import yaml
 from boxwright.data.coco import read_coco
 from boxwright.data.data_yaml import Split
 from boxwright.data.dataset import open_dataset, splits_of
+from boxwright.data.files import link_or_copy
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import is_voc_root, read_voc
 from boxwright.data.writers import Written, free_stems, require_free, whole_folder, write_coco, write_labels, write_voc
+from boxwright.data.yolo_txt import label_row
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat
 
@@ -66,13 +66,18 @@ def write_yolo(index: DataIndex, names: Sequence[str], folder: Path, split: str)
         images = [index.path(i) for i in range(len(index))]
         for i, (image, stem) in enumerate(zip(images, free_stems(images), strict=True)):
             link = folder / "images" / split / f"{stem}{image.suffix}"
-            _link(image, link)
+            if link.is_symlink():
+                link.unlink()
+            if not link.exists():
+                link_or_copy(image, link)
+            elif not (link.samefile(image) or filecmp.cmp(link, image, shallow=False)):
+                raise UserError(f"{link} is in the way: another image of that name; choose another convertor_path")
             classes, boxes = index.labels(i)
             rows: list[str] = []
             for label, box in zip(classes.tolist(), boxes.astype(np.float64), strict=True):
                 name = index.names[label]
                 if name in number_of:
-                    rows.append(f"{number_of[name]} {' '.join(f'{value:.8g}' for value in box)}\n")
+                    rows.append(label_row(number_of[name], box, ".8g"))
                 else:
                     left_out[name] += 1
             (folder / "labels" / split / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
@@ -84,20 +89,6 @@ def write_yolo(index: DataIndex, names: Sequence[str], folder: Path, split: str)
     for name, count in left_out.items():
         _log.warning("%s: %d boxes of %r are left out, which is none of the names", split, count, name)
     return file
-
-
-def _link(image: Path, link: Path) -> None:
-    """Make the image appear at another place: by a symbolic link, or by a copy where there are none."""
-    if os.path.lexists(link):
-        if not link.is_symlink():
-            if link.samefile(image) or filecmp.cmp(link, image, shallow=False):
-                return
-            raise UserError(f"{link} is in the way: another image of that name; choose another convertor_path")
-        link.unlink()
-    try:
-        link.symlink_to(image.absolute())
-    except (OSError, NotImplementedError):
-        shutil.copyfile(image, link)
 
 
 Format = Literal["yolo", "coco", "voc"]

@@ -1,20 +1,126 @@
-"""Read many files in threads, since reading waits for the disk; a block at a time, since most answers are quick."""
+"""Files: written whole or not at all, errors of the system as user errors, free names, links, reading in threads."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
+
+from boxwright.errors import UserError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _THREADS = 8
-_BLOCK = 64  # items a task
+_BLOCK = 64  # items per task: most answers are quick, and a task of its own would cost more than the answer
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says about an error, without its number and the path."""
+    return (error.strerror or str(error)).lower()
+
+
+@contextlib.contextmanager
+def file_errors(action: str, path: Path, advice: str = "") -> Iterator[None]:
+    """Raise a UserError "cannot ACTION PATH: REASON" in place of an OSError; `advice` ends the sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot {action} {path}: {reason(error)}{advice}") from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, sync: bool = False, make_folder: bool = False, advice: str = "") -> Iterator[Path]:
+    """Write a file so that readers see all of it or what was there before.
+
+    Args:
+        path: takes its content when the block ends without an error.
+        sync: return only when the file is on the disk, so that it outlives a power cut.
+        make_folder: make the folder that it is in; without, that must exist.
+        advice: ends the message of an error.
+
+    Yields:
+        where to write: a hidden file beside it, which is removed after an error.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    # In the same folder, since a rename is one step only within a file system; one per process, since ranks share them.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with file_errors("write", path, advice):
+            if make_folder:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if sync:
+                _sync(temporary)
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    if sync:
+        with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the content is safe by then
+            _sync(path.parent)
+
+
+def write_atomically(
+    path: Path, content: str | bytes | memoryview, *, make_folder: bool = False, advice: str = ""
+) -> None:
+    """Write text (as UTF-8) or bytes so that readers see all of it or what was there before.
+
+    Raises:
+        UserError: it cannot be written; `advice` ends the sentence.
+    """
+    with whole_file(path, make_folder=make_folder, advice=advice) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class FreeNames:
+    """Names that are given out once: a second owner of the same wish gets a number."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, object] = {}
+
+    def take(self, wished: str, owner: object) -> str:
+        """Return the name of an owner, the same one for each call with the same wish."""
+        name, count = wished, 1
+        while self._owners.setdefault(name, owner) != owner:
+            count += 1
+            name = f"{wished}_{count}"
+        return name
+
+
+def link_or_copy(file: Path, place: Path, *, copy: bool = False) -> None:
+    """Make a file appear at a free place: by a symbolic link to the file itself, or by a copy.
+
+    A copy is made as well where the file system has no links.
+    """
+    if not copy:
+        try:
+            place.symlink_to(os.path.realpath(file))  # a link to a link would break when the first one is removed
+        except (OSError, NotImplementedError):
+            pass
+        else:
+            return
+    shutil.copyfile(file, place)
 
 
 def in_threads(function: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
-    """What the function gives for each item, in their order. An exception of any is raised."""
+    """Return what the function gives for each item, in their order; the first exception is raised.
+
+    Threads wait for the disk together, so that a folder on a network is read several times faster.
+    """
     blocks = [items[i : i + _BLOCK] for i in range(0, len(items), _BLOCK)]
     with ThreadPoolExecutor(_THREADS) as pool:
         return [answer for answers in pool.map(lambda block: [*map(function, block)], blocks) for answer in answers]

@@ -6,6 +6,7 @@ or not, so that a cache never changes a sample. What is not here: the validation
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import mmap
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from boxwright.data.cache import user_cache_dir
+from boxwright.data.files import write_atomically
 from boxwright.data.images import read_indexed_image, reduced_size, reduction_for
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import Image
@@ -139,7 +141,10 @@ class DiskCache(SourceImages):
         except (OSError, ValueError, EOFError):
             pass  # absent or damaged: decode and write it again
         pixels = super().load(image)
-        _write_atomically(file, pixels)
+        buffer = io.BytesIO()
+        np.save(buffer, pixels, allow_pickle=False)
+        with contextlib.suppress(UserError):  # a full or read-only disk only means that the image is decoded again
+            write_atomically(file, buffer.getbuffer())
         return pixels
 
     def _name(self, image: int) -> str:
@@ -217,15 +222,3 @@ def _shared_bytes(count: int) -> torch.Tensor:
     if sys.platform == "linux":
         return torch.frombuffer(mmap.mmap(-1, max(count, 1)), dtype=torch.uint8)
     return torch.zeros(max(count, 1), dtype=torch.uint8).share_memory_()
-
-
-def _write_atomically(file: Path, pixels: Image) -> None:
-    """Write an array so that readers see all of it or nothing; a full or read-only disk only means no cache."""
-    buffer = io.BytesIO()
-    np.save(buffer, pixels, allow_pickle=False)
-    temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, file)
-    except OSError:
-        temporary.unlink(missing_ok=True)

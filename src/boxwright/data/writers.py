@@ -27,8 +27,10 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.data.files import FreeNames, link_or_copy, reason
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import CLASSES_FILE
+from boxwright.data.yolo_txt import label_row
 from boxwright.errors import UserError
 
 
@@ -37,30 +39,8 @@ def free_stems(images: Iterable[Path]) -> list[str]:
 
     Dots that a name begins with are left out, because hidden files are no images; so are blanks around it.
     """
-    stems: dict[str, None] = {}  # in order
-    for image in images:
-        wished = image.stem.strip().lstrip(". ") or "image"
-        stem, count = wished, 1
-        while stem in stems:
-            count += 1
-            stem = f"{wished}_{count}"
-        stems[stem] = None
-    return list(stems)
-
-
-def place_image(image: Path, place: Path, *, copy: bool = False) -> None:
-    """Make an image appear at a free place: by a symbolic link to the file itself, or by a copy.
-
-    A copy is taken as well where the file system has no links.
-    """
-    if not copy:
-        try:
-            place.symlink_to(os.path.realpath(image))
-        except (OSError, NotImplementedError):
-            pass
-        else:
-            return
-    shutil.copyfile(image, place)
+    names = FreeNames()
+    return [names.take(image.stem.strip().lstrip(". ") or "image", number) for number, image in enumerate(images)]
 
 
 def require_free(folder: Path) -> None:
@@ -97,7 +77,7 @@ def whole_folder(folder: Path) -> Generator[Path]:
         raise UserError(f"cannot write {folder}: a file name in it is not Unicode text: {error.object!r}") from error
     except OSError as error:
         place = str(error.filename or folder).replace(str(made), str(folder))
-        raise UserError(f"cannot write {place}: {(error.strerror or str(error)).lower()}") from error
+        raise UserError(f"cannot write {place}: {reason(error)}") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -143,7 +123,7 @@ def write_labels(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -
             (folder / kind / split).mkdir(parents=True)
         images = [index.path(i) for i in range(len(index))]
         for i, (image, stem) in enumerate(zip(images, free_stems(images), strict=True)):
-            place_image(image, folder / "images" / split / f"{stem}{image.suffix}", copy=copy)
+            link_or_copy(image, folder / "images" / split / f"{stem}{image.suffix}", copy=copy)
             rows, unfitting = _rows(index, i)
             lost += unfitting
             (folder / "labels" / split / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
@@ -167,7 +147,7 @@ def _rows(index: DataIndex, image: int) -> tuple[list[str], int]:
         else:
             (left, top), (right, bottom) = _corners(box)
             numbers = np.array((left, top, right, top, right, bottom, left, bottom)).clip(0, 1)
-        rows.append(f"{label} {' '.join(f'{value:.8g}' for value in numbers)}\n")
+        rows.append(label_row(label, numbers, ".8g"))
     return rows, lost
 
 
@@ -203,7 +183,7 @@ def write_coco(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> 
         paths = [index.path(i) for i in range(len(index))]
         for i, (image, stem) in enumerate(zip(paths, free_stems(paths), strict=True)):
             name, image_id = f"{stem}{image.suffix}", int(index.image_ids[i])
-            place_image(image, place / name, copy=copy)
+            link_or_copy(image, place / name, copy=copy)
             height, width = index.sizes[i].tolist()
             images.append({"id": image_id, "file_name": name, "width": width, "height": height})
             objects = _coco_objects(index, i, category_ids)
@@ -292,7 +272,7 @@ def write_voc(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> W
             written.add(entry)
             name = f"{stems[entry]}{entry[0].suffix.lower()}"
             _require_text(name, "file")
-            place_image(entry[0], folder / "JPEGImages" / name, copy=copy)
+            link_or_copy(entry[0], folder / "JPEGImages" / name, copy=copy)
             corners = pixel_corners(index, i)
             solid = (corners[:, 2:] > corners[:, :2]).all(axis=1)
             outside += int((~solid).sum())

@@ -9,7 +9,7 @@ polygons of two points, and a line of blanks between rows rejects the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,6 +172,11 @@ def _notes(rows: NDArray[np.float32], polygons: tuple[Polygon, ...], lines: list
 
 
 _NO_ROWS = np.zeros((0, 5), np.float32)
+
+
+def label_row(label: int, numbers: Iterable[float], number_format: str) -> str:
+    """Write a row of a label file: the class, and coordinates (and perhaps a score) in a format such as `.6g`."""
+    return f"{label} {' '.join(format(float(number), number_format) for number in numbers)}\n"
 
 
 def label_file(image: Path) -> Path:

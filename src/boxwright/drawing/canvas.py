@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from boxwright.data.files import write_atomically
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Bools, Color, Floats, Image, Ints
 
@@ -162,15 +163,7 @@ def write_image(path: Path, image: Image, quality: int = 95) -> None:
     encoded, data = cv2.imencode(path.suffix, image, options)
     if not encoded:
         raise UserError(f"cannot encode {path}")
-    try:
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
-
-
-def hidden_name(path: Path) -> Path:
-    """Return the name of a file until it is complete, in the same folder so that it can be renamed."""
-    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    write_atomically(path, data.tobytes())
 
 
 class VideoFile:
@@ -187,7 +180,7 @@ class VideoFile:
         self.fps = fps
         self.size: tuple[int, int] | None = None  # height and width of the frames; None: none so far
         self._advice = advice
-        self._hidden = hidden_name(path)
+        self._hidden = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # OpenCV needs the suffix
         self._writer: cv2.VideoWriter | None = None
 
     def add(self, image: Image) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport, StepReport
 from boxwright.engine.meters import StepCost
 
@@ -37,9 +37,7 @@ class ResultsCsv(Callback):
             ",".join(str(int(row[name])) if name == "epoch" else f"{row[name]:.6g}" for name in history[0])
             for row in history
         ]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomically(self.path, "\n".join(lines) + "\n")
 
 
 class EventsJsonl(Callback):

@@ -7,15 +7,14 @@ velocities are NaN, which strict JSON does not know.
 Source: published CenterFusion behaviour (its converter), of which this is no copy.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
+from boxwright.data.files import whole_file
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit, usual_splits
@@ -69,18 +68,8 @@ def write_published(split: NuscenesSplit, file: Path) -> tuple[int, int]:
     Raises:
         UserError: the file cannot be written, or a radar sweep cannot be read.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            counts = _write(split, stream)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):  # where its folder could not be made
-            temporary.unlink(missing_ok=True)
-    return counts
+    with whole_file(file, make_folder=True) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        return _write(split, stream)
 
 
 def _write(split: NuscenesSplit, stream: TextIO) -> tuple[int, int]:

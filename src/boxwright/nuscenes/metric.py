@@ -10,9 +10,7 @@ Legend: C = 10 classes, T = 4 matching distances, E = 5 errors, R = 5 ranges, X 
 best first, K of them matched.
 """
 
-import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from boxwright.errors import UserError
+from boxwright.data.files import write_atomically
 from boxwright.nuscenes.match import (
     CLASS_RANGES,
     MAX_BOXES_PER_SAMPLE,
@@ -257,16 +255,7 @@ class NuscenesMetrics:
             ("metrics_details", self.details()),
         ):
             path = folder / f"{name}.json"
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-                os.replace(temporary, path)
-            except OSError as error:
-                raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+            write_atomically(path, json.dumps(content, indent=2), make_folder=True)
 
 
 def evaluate(

@@ -4,9 +4,7 @@ Source: the published CenterFusion behaviour, docs/spec/centerfusion.md, C11; th
 detection task.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import itemgetter
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from boxwright.data.files import whole_file
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import rectangle_corners, suppress
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, Detections3d, GlobalBoxes, ImageRecord
@@ -121,24 +120,15 @@ def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str
     most = int(np.bincount(boxes.samples, minlength=1).max())
     if most > MAX_BOXES:
         raise ValueError(f"{most} boxes of one key frame; nuScenes takes {MAX_BOXES}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            meta = {"use_camera": True, "use_lidar": False, "use_radar": use_radar, "use_map": False}
-            file.write(f'{{"meta": {json.dumps(meta | {"use_external": False})}, "results": {{')
-            order = np.argsort(boxes.samples, kind="stable")
-            bounds = np.searchsorted(boxes.samples[order], np.arange(len(sample_tokens) + 1))
-            for sample, token in enumerate(map(json.dumps, sample_tokens)):
-                own = boxes.take(order[bounds[sample] : bounds[sample + 1]])
-                file.write(f"{', ' if sample else ''}\n{token}: [{_text(own, token)}]")
-            file.write("\n}}\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with whole_file(path, make_folder=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+        meta = {"use_camera": True, "use_lidar": False, "use_radar": use_radar, "use_map": False}
+        file.write(f'{{"meta": {json.dumps(meta | {"use_external": False})}, "results": {{')
+        order = np.argsort(boxes.samples, kind="stable")
+        bounds = np.searchsorted(boxes.samples[order], np.arange(len(sample_tokens) + 1))
+        for sample, token in enumerate(map(json.dumps, sample_tokens)):
+            own = boxes.take(order[bounds[sample] : bounds[sample + 1]])
+            file.write(f"{', ' if sample else ''}\n{token}: [{_text(own, token)}]")
+        file.write("\n}}\n")
 
 
 def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.data.yolo_txt import label_row
 from boxwright.synthetic.catalog import NAMES, make_rig
 from boxwright.synthetic.render import View, render_view, write_jpeg
 from boxwright.synthetic.world import WorldSettings, make_scene
@@ -94,7 +95,5 @@ def _write_scene(folder: Path, settings: YoloSetSettings, task: tuple[str, int])
         corners = view.boxes[rows].reshape(-1, 2, 2) / size
         boxes = np.concatenate([corners.mean(1), corners[:, 1] - corners[:, 0]], 1)
         labels = scene.placement.kinds[view.numbers[rows]]
-        lines = [
-            f"{label} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for label, (x, y, w, h) in zip(labels, boxes, strict=True)
-        ]
+        lines = [label_row(label, box, ".6f") for label, box in zip(labels, boxes, strict=True)]
         (folder / "labels" / split / f"{name}.txt").write_text("".join(lines), encoding="utf-8")

@@ -8,7 +8,6 @@ Legend: B images, L levels, A anchors a level, H W height and width of a level's
 from __future__ import annotations
 
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from boxwright.data.files import file_errors, write_atomically
 from boxwright.errors import UserError
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
 from boxwright.yolo.detection import DetectionModel, LayerInfo
@@ -395,20 +395,12 @@ def write_darknet(
         if num_layers is None or index < num_layers:
             names = [key for key, _ in _entries(model, index)]
             pieces += [state_dict[key].detach().cpu().float().numpy().astype(_FLOAT).tobytes() for key in names]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(b"".join(pieces))
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    write_atomically(path, b"".join(pieces))
 
 
 def _open(path: Path) -> tuple[Header, NDArray[np.float32]]:
-    try:
+    with file_errors("read", path):
         content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
     if not is_darknet(path):
         raise UserError(f"{path} is no Darknet .weights file: it does not begin with a version")
     header = Header(*np.frombuffer(content[:12], "<i4").tolist())

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from boxwright.data.files import FreeNames, write_atomically
+from boxwright.data.yolo_txt import label_row
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.canvas import VideoFile, write_image
 from boxwright.inference.sources import Frame
@@ -32,7 +34,7 @@ class PredictionWriter:
         self._video: VideoFile | None = None
         self._video_of: Path | None = None
         self._rows: list[dict[str, Any]] = []
-        self._names_taken: dict[str, Path | None] = {}
+        self._free_names = FreeNames()
 
     def __enter__(self) -> Self:
         return self
@@ -43,12 +45,13 @@ class PredictionWriter:
         self._close_video()
         if self.config.save_json:
             text = json.dumps(self._rows, indent=1, ensure_ascii=False)
-            (self.folder / "predictions.json").write_text(text, encoding="utf-8")
+            write_atomically(self.folder / "predictions.json", text)
 
     def save(self, frame: Frame, result: Result) -> None:
         """Write everything that is asked for of one frame."""
         config = self.config
-        name = self._free_name(frame)
+        # Images of the same name from different folders get a number.
+        name = self._free_names.take(frame.path.stem if frame.path else "array", frame.path)
         stem = name if frame.number is None else f"{name}_{frame.number}"
         if config.save_txt:
             self._save_labels(stem, result)
@@ -83,15 +86,6 @@ class PredictionWriter:
                     self._video = VideoFile(self.folder / f"{name}.mp4", frame.fps, advice)
                 self._video.add(drawn)
 
-    def _free_name(self, frame: Frame) -> str:
-        """Return the file's name without suffix, numbered where files of different folders have the same name."""
-        wished = frame.path.stem if frame.path else "array"
-        name, count = wished, 1
-        while self._names_taken.setdefault(name, frame.path) != frame.path:
-            count += 1
-            name = f"{wished}_{count}"
-        return name
-
     def _save_labels(self, stem: str, result: Result) -> None:
         """Write one box per line: class, centre and size as fractions of the image, and the score where asked for."""
         height, width = result.image_size
@@ -104,11 +98,11 @@ class PredictionWriter:
                 (bottom - top) / height,
             )
             numbers = [*box, score] if self.config.save_conf else box
-            lines.append(" ".join([str(int(label)), *(f"{float(n):.6g}" for n in numbers)]))
+            lines.append(label_row(int(label), numbers, ".6g"))
         path = self.folder / "labels" / f"{stem}.txt"
         path.parent.mkdir(exist_ok=True)
         if lines:  # as published, an image without boxes has no file
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            write_atomically(path, "".join(lines))
 
     def _save_crops(self, frame: Frame, stem: str, result: Result) -> None:
         """Write the part of the image around each box."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from boxwright.data.files import FreeNames, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
+from boxwright.data.yolo_txt import label_row
 from boxwright.engine.evaluate import Speeds
-from boxwright.errors import UserError
 from boxwright.metrics.coco import STAT_NAMES, as_json
 from boxwright.ops.arrays import Floats
 from boxwright.reporting.report import RunLayout, Table
@@ -108,7 +109,7 @@ class LabelWriter:
         self.folder = folder
         self.with_scores = with_scores
         self.labels = labels
-        self._taken: dict[str, Path] = {}
+        self._free_names = FreeNames()
 
     def write(self, batch: Batch, detections: Sequence[Detections]) -> None:
         """Take the detections, in original pixels, of one batch."""
@@ -123,34 +124,16 @@ class LabelWriter:
             if not len(rows):
                 continue
             numbers = rows[:, 1:] if self.with_scores else rows[:, 1:-1]
-            text = "".join(
-                f"{int(label)} {' '.join(f'{n:.6g}' for n in own)}\n"
-                for label, own in zip(rows[:, 0], numbers, strict=True)
-            )
-            write_text(self.folder / f"{self._free_name(path)}.txt", text)
-
-    def _free_name(self, path: Path) -> str:
-        """Return the image's name without suffix, numbered where images of different folders have the same name."""
-        name, count = path.stem, 1
-        while self._taken.setdefault(name, path) != path:
-            count += 1
-            name = f"{path.stem}_{count}"
-        return name
+            text = "".join(label_row(int(label), own, ".6g") for label, own in zip(rows[:, 0], numbers, strict=True))
+            # Images of the same name from different folders get a number.
+            name = self._free_names.take(path.stem, path)
+            write_atomically(self.folder / f"{name}.txt", text, make_folder=True)
 
 
 def write_predictions(predictions: Floats, path: Path) -> None:
     """Write detections in COCO results form, one a line."""
     rows = ",\n".join(json.dumps(row) for row in as_json(predictions))
-    write_text(path, f"[\n{rows}\n]\n" if rows else "[]\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file and the folder it is in; raise a UserError where that cannot be done."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    write_atomically(path, f"[\n{rows}\n]\n" if rows else "[]\n", make_folder=True)
 
 
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
@@ -175,7 +158,7 @@ def write_metrics(evaluation: Evaluation, path: Path) -> None:
             for row in evaluation.per_class
         ],
     }
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", make_folder=True)
 
 
 def metric_tables(folder: Path) -> list[Table]:

@@ -4,7 +4,6 @@ Source of the search space and of the files' names: hyper-parameter evolution as
 (docs/spec/yolov5.md, B6); facts only.
 """
 
-import contextlib
 import importlib.util
 import logging
 import math
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.engine.checkpointing import load_run
 from boxwright.engine.run_folder import new_run_folder
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # Optuna is an extra
     from boxwright.search.worker import OpenTrial, Outcome
 
 _log = logging.getLogger("boxwright.evolve")
+_TRIALS_KEPT = "; the trials so far are in the study"
 _KEY, _VERSION = "boxwright evolve", 1  # under which the settings of a search are kept in its study
 _NOT_KEPT = ("project", "name", "exist_ok", "study", "space", "device", "nproc")
 _NO_EFFECT = ("project", "name", "exist_ok", "noplots", "nosave", "workers", "device", "nproc")  # on the result
@@ -302,7 +303,7 @@ class Trials:
         if not finished:
             return
         folder = self.location.folder
-        write_text(folder / "evolve.csv", csv_text(finished, METRICS))
+        write_atomically(folder / "evolve.csv", csv_text(finished, METRICS), advice=_TRIALS_KEPT)
         best = best_of(finished)
         also = "" if best is None else f"; the best is {best.fitness:.5g} of trial {best.number}"
         for trial in new:
@@ -310,7 +311,8 @@ class Trials:
             print(f"trial {trial.number} {how} with fitness {trial.fitness:.5g}{also}", flush=True)
         if best is None:
             return
-        write_text(folder / "hyp_evolve.yaml", self._hyp_text(best, folder / "hyp_evolve.yaml"))
+        text = self._hyp_text(best, folder / "hyp_evolve.yaml")
+        write_atomically(folder / "hyp_evolve.yaml", text, advice=_TRIALS_KEPT)
         save_figure(plot_search(finished, [KEY_OF_SETTING[name] for name in self.space], best), folder / "evolve.png")
         if self.config.nosave:
             self._drop_weights(best)
@@ -417,23 +419,6 @@ def _result(folder: Path) -> tuple[float, dict[str, float], RunConfig]:
     row = engine["run"]["history"][engine["best_epoch"]]
     metrics = {name: float(row.get(name, 0.0)) for name in METRICS}
     return float(engine["best_fitness"]), metrics, load(RunConfig, content["config"])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: the whole new one is there, or the old one.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; the trials so far are in the study") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _absolute(config: EvolveConfig) -> EvolveConfig:
