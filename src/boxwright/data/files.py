@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ def reason(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def file_errors(action: str, path: Path, advice: str = "") -> Iterator[None]:
+def file_errors(action: str, path: Path, advice: str = "") -> Generator[None]:
     """Raise a UserError "cannot ACTION PATH: REASON" in place of an OSError; `advice` ends the sentence."""
     try:
         yield
@@ -32,7 +32,7 @@ def file_errors(action: str, path: Path, advice: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, sync: bool = False, make_folder: bool = False, advice: str = "") -> Iterator[Path]:
+def whole_file(path: Path, *, sync: bool = False, make_folder: bool = False, advice: str = "") -> Generator[Path]:
     """Write a file so that readers see all of it or what was there before.
 
     Args:
