@@ -27,7 +27,7 @@ def test_a_root_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     [
         (["--out", "OUT/new"], "needs --format nuscenes"),
         (["--format", "nuscenes"], "needs --out"),
-        (["--format", "kitti", "--out", "OUT/new"], "invalid choice: 'kitti'"),
+        (["--format", "kitti", "--out", "OUT/new"], "should be '' or 'nuscenes', got 'kitti'"),
         (["OUT/new", "--format", "nuscenes"], "write --out"),
         (["--format", "nuscenes", "--out", "OUT/full"], "there already"),
         (["--format", "nuscenes", "--out", "OUT/file/sub"], "cannot be made"),
