@@ -27,8 +27,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    *("__version__", "anchors", "bench", "check", "convert", "demo", "evolve", "export", "info", "load", "load_fusion"),
-    *("predict", "train", "val"),
+    "__version__",
+    "anchors",
+    "bench",
+    "check",
+    "convert",
+    "demo",
+    "evolve",
+    "export",
+    "info",
+    "load",
+    "load_fusion",
+    "predict",
+    "train",
+    "val",
 ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from boxwright.errors import UserError
-from boxwright.settings.base import Files, TrainingConfig, Verb
+from boxwright.settings.base import Files, TrainingConfig, TrainingFiles, Verb
 from boxwright.settings.flags import flags_of
 from boxwright.settings.load import Setting, flatten, load
 
@@ -117,8 +117,8 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
     in_files = {name: setting for name, setting in settings.items() if name in of_files}
     others = {name: setting for name, setting in settings.items() if name not in of_files}
     files = load(entry.files, in_files) if entry.files else Files()
-    if getattr(files, "resume", None) is not None:
-        return _resume(str(files.resume), settings, **objects)
+    if isinstance(files, TrainingFiles) and files.resume is not None:
+        return _resume(files.resume, settings, **objects)
     if files.config:
         files = files.model_copy(update={"config": system.find_config(files.config)})
     config = entry.load(others, files) if entry.load else load(entry.settings, others, config=files.config)

@@ -6,7 +6,7 @@ pillar size that it really had.
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -120,7 +120,7 @@ class FusionOptimConfig(OptimConfig):
     ema_decay: Fraction = setting(0.0, "decay of the averaged weights after its ramp; 0: no average")
 
 
-_MODEL = {"flags": "--model --cfg", "metavar": "MODEL"}
+_MODEL: dict[str, Any] = {"flags": "--model --cfg", "metavar": "MODEL"}
 _VERSION = "folder of tables: v1.0-mini, v1.0-trainval, v1.0-test"
 _MISSING = "leave out images and radar sweeps that are not there"
 _DEVICE = "cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU"

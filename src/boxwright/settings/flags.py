@@ -102,7 +102,8 @@ def _metavar(field: FieldInfo, choices: Sequence[str]) -> str:
     listed = "|".join(choice for choice in choices if choice)
     if choices:
         return listed if len(listed) <= _MOST_CHOICES else "KIND"
-    return "TEXT" if field.annotation in (str, str | None) else "N"
+    members = get_args(field.annotation) or (field.annotation,)
+    return "TEXT" if str in members and int not in members and float not in members else "N"
 
 
 def _limits(field: FieldInfo, choices: Sequence[str]) -> str:
