@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -18,7 +19,7 @@ from boxwright.data.index import Problem
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, absent, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
-from boxwright.nuscenes.split import scenes_of_split, splits_there
+from boxwright.nuscenes.split import splits_of
 from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES
 from boxwright.nuscenes.tables import read_table, versions_of
 from boxwright.ops.arrays import Array, Ints
@@ -51,11 +52,11 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
     samples, images = index.arrays["samples"]["scene"], index.arrays["images"]["sample"]
     rows = index.arrays["annotations"]
     annotations = rows["sample"][rows["label"] != BIKE_RACK]
-    for split in splits_there(index.scenes, index.folder):
-        scenes = scenes_of_split(split, index.scenes, index.folder)
+    for split, scenes in splits_of(index.scenes, index.folder).items():
         chosen = np.isin(index.scenes, scenes)[samples]
-        cells = (len(scenes), chosen.sum(), chosen[images].sum(), chosen[annotations].sum())
-        table.add_row(split, *(str(cell) for cell in cells))
+        if scenes:
+            cells = (len(scenes), chosen.sum(), chosen[images].sum(), chosen[annotations].sum())
+            table.add_row(split, *(str(cell) for cell in cells))
     console.print(table)
     table = Table("class", "annotations", "with a known velocity", "with an attribute", "median points")
     for label, name in enumerate(CLASS_NAMES):
@@ -88,8 +89,8 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
                 yield Problem("missing table", file, 0, "this table is missing; only other programs need it")
     images, radars = index.arrays["images"], index.arrays["radars"]
     lost, gone = absent(index, images["row"]), absent(index, radars["row"])
-    yield from _missing(index, images["row"][lost], "image")
-    yield from _missing(index, radars["row"][gone], "radar sweep")
+    yield from _missing(index, images["row"][lost], "missing image")
+    yield from _missing(index, radars["row"][gone], "missing radar sweep")
     yield from _damaged(index, images[~lost], _image_problem)
     yield from _damaged(index, radars[~gone], _radar_problem)
     samples, tokens = index.arrays["samples"], index.arrays["sample_tokens"]
@@ -97,12 +98,12 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
     for code, camera in enumerate(CAMERAS):
         lacking = np.flatnonzero(samples["cameras"][:, code] < 0)
         if len(lacking):
-            text = f"{len(lacking)} key frames have no {camera}, the first is {tokens[lacking[0]].decode()}"
+            text = f"{len(lacking)} key frames have no {camera}, the first is {bytes(tokens[lacking[0]]).decode()}"
             yield Problem("sample without camera", file, 0, text)
     lacking = np.flatnonzero((samples["radars"] < 0).all(1))
     if len(lacking):
         text = f"{len(lacking)} key frames have no radar, which leaves their maps empty; the first is "
-        yield Problem("sample without radar", file, 0, text + tokens[lacking[0]].decode())
+        yield Problem("sample without radar", file, 0, text + bytes(tokens[lacking[0]]).decode())
     labels = index.arrays["annotations"]["label"]
     for label, name in enumerate(CLASS_NAMES):
         if len(labels) and not (labels == label).any():
@@ -110,28 +111,29 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
             yield Problem("class without boxes", index.folder / "sample_annotation.json", 0, text)
 
 
-def _missing(index: NuscenesIndex, rows: Ints, kind: str) -> Iterator[Problem]:
+def _missing(
+    index: NuscenesIndex, rows: Ints, kind: Literal["missing image", "missing radar sweep"]
+) -> Iterator[Problem]:
     """Report missing files; of many in one folder the first ones and how many more."""
     named: Counter[str] = Counter()
-    drops = "" if index.allow_missing else "image"
+    what, drops = kind.removeprefix("missing "), "" if index.allow_missing else "image"
     for name in map(index.file_name, rows):
         folder = os.path.dirname(name)
         named[folder] += 1
         if named[folder] <= _NAMED:
-            yield Problem(f"missing {kind}", index.root / name, 0, f"this {kind} is missing", drops)
+            yield Problem(kind, index.root / name, 0, f"this {what} is missing", drops)
     for folder, count in named.items():
         if count > _NAMED:
-            text = f"{count - _NAMED} more {kind}s of this folder are missing"
-            yield Problem(f"missing {kind}", index.root / folder, 0, text, drops)
+            text = f"{count - _NAMED} more {what}s of this folder are missing"
+            yield Problem(kind, index.root / folder, 0, text, drops)
 
 
 def _damaged(index: NuscenesIndex, rows: Array, look: Callable[[Path, Array], Problem | None]) -> Iterator[Problem]:
     """Read the files of images or radar sweeps."""
     for start in range(0, len(rows), _BATCH):
         # Decoding releases the lock of the interpreter: threads use all cores without copies of the index.
-        found = in_threads(
-            lambda row: look(index.root / index.file_name(row["row"]), row), rows[start : start + _BATCH]
-        )
+        batch: list[Array] = list(rows[start : start + _BATCH])
+        found = in_threads(lambda row: look(index.root / index.file_name(int(row["row"])), row), batch)
         yield from (problem for problem in found if problem is not None)
 
 

@@ -101,7 +101,8 @@ def splits_of(scenes: Sequence[str], folder: Path) -> dict[str, list[str]]:
         first = len(scenes) - (max(len(scenes) // 5, 1) if len(scenes) > 1 else 0)
         shares = {"train": scenes[:first], "val": scenes[first:]}
         named = {split: shares.get(split.removeprefix("mini_"), ()) for split in SPLITS}
-    return {split: [scene for scene in scenes if scene in set(names)] for split, names in named.items()}
+    wanted = {split: frozenset[str](names) for split, names in named.items()}
+    return {split: [scene for scene in scenes if scene in own] for split, own in wanted.items()}
 
 
 def scenes_of_split(split: str, scenes: Sequence[str], folder: Path) -> list[str]:
@@ -183,7 +184,7 @@ class NuscenesSplit:
             kind = "images" if name == "images" else "radar sweeps"
             more = f", one of {len(lost)} {kind} of {self.split} that are" if len(lost) > 1 else ""
             raise UserError(
-                f"{self.index.root / self.index.file_name(rows[lost[0]])} is missing{more}; "
+                f"{self.index.root / self.index.file_name(int(rows[lost[0]]))} is missing{more}; "
                 "allow missing files (--allow-missing) to go on without"
             )
         return positions[lost]
