@@ -93,7 +93,7 @@ def test_convert_writes_every_split(root: Path, tmp_path: Path, capsys: pytest.C
     assert [len(image["radar_pc"][0]) for image in written["images"][:3]] == [6, 12, 12]
     assert "mini_val.json: 18 images, " in capsys.readouterr().out
     assert main(["convert", "nuscenes", str(root), str(tmp_path / "out"), "--sweeps", "0"]) == 2
-    assert "--sweeps takes 1 or more, not 0" in capsys.readouterr().err
+    assert "sweeps (--sweeps): should be greater than or equal to 1, got '0'" in capsys.readouterr().err
 
 
 def test_convert_after_a_partial_download(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ from typing import Any, TextIO
 import numpy as np
 
 from boxwright.data.files import whole_file
-from boxwright.errors import UserError
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit, usual_splits
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES
@@ -43,8 +42,6 @@ def convert_nuscenes(
     Raises:
         UserError: the version cannot be read, files are missing, or the target cannot be written.
     """
-    if sweeps < 1:
-        raise UserError(f"convert nuscenes --sweeps takes 1 or more, not {sweeps}")
     index = open_nuscenes(source, version, allow_missing=allow_missing)
     folder = Path(target).expanduser() / ("annotations" if sweeps == 1 else f"annotations_{sweeps}sweeps")
     for split in usual_splits(index.scenes, index.folder):
@@ -68,31 +65,28 @@ def write_published(split: NuscenesSplit, file: Path) -> tuple[int, int]:
     Raises:
         UserError: the file cannot be written, or a radar sweep cannot be read.
     """
-    with whole_file(file, make_folder=True) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        return _write(split, stream)
-
-
-def _write(split: NuscenesSplit, stream: TextIO) -> tuple[int, int]:
     rows = split.index.arrays["images"][split.image_rows]
     scenes = split.index.arrays["samples"]["scene"][rows["sample"]]
     videos = np.searchsorted(np.unique(split.index.arrays["samples"]["scene"][split.sample_rows]), scenes) + 1
     # The published converter sorts images by scene and camera, so that a video stands together.
     order = np.argsort(videos * _SENSORS_A_VIDEO + rows["sensor"], kind="stable")
-    stream.write('{"images": ')
-    images = _write_list(stream, (_image(split, int(at), int(videos[at])) for at in order))
-    stream.write(', "annotations": ')
-    annotations = _write_list(stream, _annotations(split, videos))
     about = {
         "categories": [{"name": name, "id": number} for number, name in enumerate(CLASS_NAMES, 1)],
         "videos": [{"id": number, "file_name": name} for number, name in enumerate(split.scene_names, 1)],
         "attributes": {"": 0, **{name: number for number, name in enumerate(ATTRIBUTE_NAMES, 1)}},
         "pointclouds": [],
     }
-    stream.write(", " + json.dumps(about)[1:])
+    with whole_file(file, make_folder=True) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write('{"images": ')
+        images = _write_list(stream, (_image(split, int(at), int(videos[at])) for at in order))
+        stream.write(', "annotations": ')
+        annotations = _write_list(stream, _annotations(split, videos))
+        stream.write(", " + json.dumps(about)[1:])
     return images, annotations
 
 
 def _write_list(stream: TextIO, records: Iterable[dict[str, Any]]) -> int:
+    """Write a list record by record, and return its length."""
     count = 0
     for count, record in enumerate(records, 1):
         stream.write(("[" if count == 1 else ",\n") + json.dumps(record))
@@ -101,6 +95,7 @@ def _write_list(stream: TextIO, records: Iterable[dict[str, Any]]) -> int:
 
 
 def _image(split: NuscenesSplit, position: int, video: int) -> dict[str, Any]:
+    """Describe an image and its radar points."""
     arrays = split.index.arrays
     number = int(split.image_rows[position])
     row = arrays["images"][number]
@@ -131,6 +126,7 @@ def _image(split: NuscenesSplit, position: int, video: int) -> dict[str, Any]:
 
 
 def _annotations(split: NuscenesSplit, videos: Array) -> Iterable[dict[str, Any]]:
+    """Describe what the images show, in the order of published visits."""
     arrays = split.index.arrays
     used, video = 0, 0
     tracks: dict[int, int] = {}

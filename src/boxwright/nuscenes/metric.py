@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 
-from boxwright.data.files import write_atomically
+from boxwright.data.files import whole_file
 from boxwright.nuscenes.match import (
     CLASS_RANGES,
     MAX_BOXES_PER_SAMPLE,
@@ -30,7 +30,7 @@ from boxwright.nuscenes.match import (
     positions_by_class,
     ranking,
 )
-from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
+from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes, sensors_used
 from boxwright.ops.arrays import Bools, Floats, Ints
 
 ERROR_NAMES = ("trans_err", "scale_err", "orient_err", "vel_err", "attr_err")
@@ -49,10 +49,6 @@ class Curve:
     precision: Floats  # (X,) 0 beyond the recall that is reached
     confidence: Floats  # (X,) score at which the recall is reached, 0 beyond
     errors: Floats  # (E, X) mean of each error over the matches down to that score; 1 everywhere where nothing matches
-
-    @classmethod
-    def empty(cls) -> Self:
-        return cls(np.zeros(len(RECALLS)), np.zeros(len(RECALLS)), np.ones((len(ERROR_NAMES), len(RECALLS))))
 
     def average_precision(self) -> float:
         """Average the precision above 0.1, at recalls above 0.1; from 0 to 1 but for rounding."""
@@ -78,25 +74,22 @@ def make_curve(matched: Bools, scores: Floats, errors: Floats, num_truth: int) -
         errors: (E, K) of those that are; NaN where unknown.
         num_truth: annotations of the class.
     """
+    means = np.ones((len(ERROR_NAMES), len(RECALLS)))
     if num_truth == 0 or errors.shape[1] == 0:
-        return Curve.empty()
+        return Curve(np.zeros(len(RECALLS)), np.zeros(len(RECALLS)), means)
     hits = matched.cumsum().astype(np.float64)
     recall = hits / num_truth
     # Interpolated, not the running maximum of COCO: precision may rise again along recall.
     precision = np.interp(RECALLS, recall, hits / np.arange(1, len(hits) + 1), right=0)
     confidence = np.interp(RECALLS, recall, scores, right=0)
     rising = scores[matched][::-1]  # np.interp wants an ascending abscissa
-    means = [np.interp(confidence[::-1], rising, _running_mean(row)[::-1])[::-1] for row in errors]
-    return Curve(precision, confidence, np.stack(means))
-
-
-def _running_mean(values: Floats) -> Floats:
-    """Average all values so far; NaN is skipped; 0 before the first number; 1 where there is none at all."""
-    known = ~np.isnan(values)
-    if not known.any():
-        return np.ones(len(values))
-    counts = known.cumsum()
-    return np.divide(np.nancumsum(values), counts, out=np.zeros(len(values)), where=counts > 0)
+    for mean, row in zip(means, errors, strict=True):
+        counts = (~np.isnan(row)).cumsum()
+        if counts[-1]:  # else 1 throughout
+            # The mean of all values so far; 0 before the first that is known.
+            so_far = np.divide(np.nancumsum(row), counts, out=np.zeros(len(row)), where=counts > 0)
+            mean[:] = np.interp(confidence[::-1], rising, so_far[::-1])[::-1]
+    return Curve(precision, confidence, means)
 
 
 def match_errors(truth: GlobalBoxes, truth_at: Ints, found: GlobalBoxes, found_at: Ints, label: int) -> Floats:
@@ -136,6 +129,7 @@ def yaw(quaternions: Floats) -> Floats:
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 """Matching distances in metres; errors are those of matches at `ERROR_DISTANCE`."""
 ERROR_DISTANCE = 2.0
+AT_ERROR_DISTANCE = DISTANCES.index(ERROR_DISTANCE)
 RANGE_EDGES = (0, 10, 20, 30, 40, 50)
 """Metres from the vehicle: borders of the R ranges of the table by distance."""
 _MAP_WEIGHT = 5
@@ -188,11 +182,7 @@ class NuscenesMetrics:
         return (_MAP_WEIGHT * self.mean_ap + sum(scores)) / (_MAP_WEIGHT + len(scores))
 
     def summary(self, *, use_radar: bool = True) -> dict[str, Any]:
-        """Make the content of metrics_summary.json, with the keys of the published evaluation.
-
-        Args:
-            use_radar: what `meta` says of the sensors beside the cameras.
-        """
+        """Make the content of metrics_summary.json, with the keys of the published evaluation."""
         return {
             "label_aps": _by_class(self.aps, DISTANCES),
             "mean_dist_aps": dict(zip(CLASS_NAMES, self.class_aps.tolist(), strict=True)),
@@ -212,13 +202,7 @@ class NuscenesMetrics:
                 "max_boxes_per_sample": MAX_BOXES_PER_SAMPLE,
                 "mean_ap_weight": _MAP_WEIGHT,
             },
-            "meta": {
-                "use_camera": True,
-                "use_lidar": False,
-                "use_radar": use_radar,
-                "use_map": False,
-                "use_external": False,
-            },
+            "meta": sensors_used(use_radar),
         }
 
     def details(self) -> dict[str, dict[str, list[float]]]:
@@ -250,12 +234,10 @@ class NuscenesMetrics:
         Raises:
             UserError: the folder cannot be written to.
         """
-        for name, content in (
-            ("metrics_summary", self.summary(use_radar=use_radar)),
-            ("metrics_details", self.details()),
-        ):
-            path = folder / f"{name}.json"
-            write_atomically(path, json.dumps(content, indent=2), make_folder=True)
+        contents = {"metrics_summary": self.summary(use_radar=use_radar), "metrics_details": self.details()}
+        for name, content in contents.items():
+            with whole_file(folder / f"{name}.json", make_folder=True) as temporary:
+                temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def evaluate(
@@ -281,121 +263,82 @@ def evaluate(
     check_boxes(predictions, len(ego_positions), "prediction", predicted=True)
     racks = BikeRacks.none() if bike_racks is None else BikeRacks(*bike_racks)
     truth_positions, found_positions = positions_by_class(annotations), positions_by_class(predictions)
-    results: list[_ClassResult] = []
+    counts = np.zeros((2, len(CLASS_NAMES)), np.int64)
+    curves: list[list[Curve]] = []  # by class, then by matching distance
+    range_truth = np.zeros((len(CLASS_NAMES), len(RANGE_EDGES) - 1), np.int64)
+    range_curves: list[list[list[Curve]]] = []  # and then by range
     for label in range(len(CLASS_NAMES)):
         truth_at, truth_distances = keep_counted(annotations, truth_positions[label], label, ego_positions, racks)
         found_at, found_distances = keep_counted(predictions, found_positions[label], label, ego_positions, racks)
-        truth = _Counted(annotations, truth_at, truth_distances)
-        found = _Counted(predictions, found_at, found_distances)
-        results.append(_evaluate_class(truth, found, label))
+        turns = ranking(predictions.scores[found_at])
+        best_first = found_at[turns]
+        scores = predictions.scores[best_first]
+        matches = match(
+            predictions.samples[best_first],
+            predictions.centers.take(best_first, axis=0)[:, :2],
+            annotations.samples[truth_at],
+            annotations.centers.take(truth_at, axis=0)[:, :2],
+            DISTANCES,
+        )
+        truth_ranges, own_ranges = _range_of(truth_distances), _range_of(found_distances)[turns]
+        range_truth[label] = np.bincount(truth_ranges, minlength=range_truth.shape[1])
+        counts[:, label] = len(truth_at), len(found_at)
+        curves.append([])
+        range_curves.append([])
+        all_errors = _errors_by_distance(annotations, truth_at, predictions, found_at, turns, matches, label)
+        for match_of, errors in zip(matches, all_errors, strict=True):
+            matched = match_of >= 0
+            curves[-1].append(make_curve(matched, scores, errors, len(truth_at)))
+            # A match belongs to the range of its annotation, so a prediction across the border is no false one.
+            ranges = own_ranges.copy()
+            ranges[matched] = truth_ranges[match_of[matched]]
+            parts = [(ranges == number, int(count)) for number, count in enumerate(range_truth[label])]
+            range_curves[-1].append(
+                [make_curve(matched[own], scores[own], errors[:, own[matched]], count) for own, count in parts]
+            )
+    # Adding NaN marks what is not defined without touching the numbers beside it.
+    undefined = [[np.nan if error in UNDEFINED.get(name, ()) else 0.0 for error in ERROR_NAMES] for name in CLASS_NAMES]
+    nothing_there = np.where(range_truth == 0, np.nan, 0.0)
+    range_aps = [[[curve.average_precision() for curve in row] for row in rows] for rows in range_curves]
+    range_errors = [[curve.mean_errors() for curve in rows[AT_ERROR_DISTANCE]] for rows in range_curves]
     return NuscenesMetrics(
-        aps=np.array([[curve.average_precision() for curve in result.curves] for result in results]),
-        errors=np.stack([result.errors for result in results]),
-        num_truth=np.array([result.num_truth for result in results]),
-        num_predictions=np.array([result.num_predictions for result in results]),
-        curves=tuple(result.curves for result in results),
+        aps=np.array([[curve.average_precision() for curve in row] for row in curves]),
+        errors=np.array([row[AT_ERROR_DISTANCE].mean_errors() for row in curves]) + undefined,
+        num_truth=counts[0],
+        num_predictions=counts[1],
+        curves=tuple(map(tuple, curves)),
         by_range=RangeTable(
-            np.stack([result.range_truth for result in results]),
-            np.stack([result.range_ap for result in results]),
-            np.stack([result.range_errors for result in results]),
+            range_truth,
+            np.mean(range_aps, axis=1) + nothing_there,
+            np.array(range_errors) + nothing_there[..., None] + np.array(undefined)[:, None],
         ),
         eval_time=time.perf_counter() - start,
     )
 
 
-class _Counted(NamedTuple):
-    """Boxes (N,) of one class that count: ascending positions in `boxes`, and distance to the vehicle."""
-
-    boxes: GlobalBoxes
-    at: Ints
-    distances: Floats
-
-
-class _ClassResult(NamedTuple):
-    """One row of NuscenesMetrics and of its RangeTable."""
-
-    num_truth: int
-    num_predictions: int
-    curves: tuple[Curve, ...]
-    errors: Floats
-    range_truth: Ints
-    range_ap: Floats
-    range_errors: Floats
-
-
-def _evaluate_class(truth: _Counted, found: _Counted, label: int) -> _ClassResult:
-    turns = ranking(found.boxes.scores[found.at])
-    best_first = found.at[turns]
-    matches = match(
-        found.boxes.samples[best_first],
-        found.boxes.centers.take(best_first, axis=0)[:, :2],
-        truth.boxes.samples[truth.at],
-        truth.boxes.centers.take(truth.at, axis=0)[:, :2],
-        DISTANCES,
-    )
-    scores = found.boxes.scores[best_first]
-    # A match belongs to the range of its annotation, so a prediction across the border is no false one.
-    truth_ranges, own_ranges = _range_of(truth.distances), _range_of(found.distances)[turns]
-    range_truth = np.bincount(truth_ranges, minlength=len(RANGE_EDGES) - 1)
-    curves: list[Curve] = []
-    by_range: list[list[Curve]] = []
-    for match_of, errors in zip(matches, _errors_by_distance(truth, found, turns, matches, label), strict=True):
-        matched = match_of >= 0
-        curves.append(make_curve(matched, scores, errors, len(truth.at)))
-        ranges = own_ranges.copy()
-        ranges[matched] = truth_ranges[match_of[matched]]
-        by_range.append(_split_by_range(ranges, matched, scores, errors, range_truth))
-    at_error_distance = DISTANCES.index(ERROR_DISTANCE)
-    undefined = UNDEFINED.get(CLASS_NAMES[label], ())
-    # Adding NaN marks what is not defined without touching the numbers beside it.
-    defined = np.array([np.nan if name in undefined else 0.0 for name in ERROR_NAMES])
-    nothing_there = np.where(range_truth == 0, np.nan, 0.0)
-    range_aps = [[curve.average_precision() for curve in row] for row in by_range]
-    range_errors = np.stack([curve.mean_errors() for curve in by_range[at_error_distance]])
-    return _ClassResult(
-        num_truth=len(truth.at),
-        num_predictions=len(found.at),
-        curves=tuple(curves),
-        errors=curves[at_error_distance].mean_errors() + defined,
-        range_truth=range_truth,
-        range_ap=np.mean(range_aps, axis=0) + nothing_there,
-        range_errors=range_errors + nothing_there[:, None] + defined,
-    )
-
-
-def _split_by_range(ranges: Ints, matched: Bools, scores: Floats, errors: Floats, range_truth: Ints) -> list[Curve]:
-    """Make a curve of each range alone: of predictions with `ranges` (P,) and of `range_truth` (R,) annotations."""
-    own = ranges.astype(np.uint8)  # one byte: numpy sorts it by counting
-    order, match_order = own.argsort(kind="stable"), own[matched].argsort(kind="stable")
-    matched_at, scores, errors = matched[order], scores[order], errors.take(match_order, axis=1)
-    edges = np.arange(1, len(range_truth))
-    parts = np.split(np.arange(len(order)), np.searchsorted(own, edges, sorter=order))
-    match_parts = np.split(errors, np.searchsorted(own[matched], edges, sorter=match_order), axis=1)
-    return [
-        make_curve(matched_at[part], scores[part], part_errors, int(count))
-        for part, part_errors, count in zip(parts, match_parts, range_truth, strict=True)
-    ]
-
-
-def _errors_by_distance(truth: _Counted, found: _Counted, turns: Ints, matches: Ints, label: int) -> Iterator[Floats]:
+def _errors_by_distance(
+    truth: GlobalBoxes, truth_at: Ints, found: GlobalBoxes, found_at: Ints, turns: Ints, matches: Ints, label: int
+) -> Iterator[Floats]:
     """Yield the errors (E, K) of the matches at each distance, best prediction first.
 
     Most pairs are the same at each distance: only new ones are computed, and in the order of the boxes in memory.
     """
-    known = np.full(len(found.at), -1, np.int64)  # the annotation that a column of `errors` is about
-    errors = np.zeros((len(ERROR_NAMES), len(found.at)))
-    match_of = np.empty(len(found.at), np.int64)
+    known = np.full(len(found_at), -1, np.int64)  # the annotation that a column of `errors` is about
+    errors = np.zeros((len(ERROR_NAMES), len(found_at)))
+    match_of = np.empty(len(found_at), np.int64)
     for row in matches:
         match_of[turns] = row
         new = ((match_of >= 0) & (match_of != known)).nonzero()[0]
-        errors[:, new] = match_errors(truth.boxes, truth.at[match_of[new]], found.boxes, found.at[new], label)
+        errors[:, new] = match_errors(truth, truth_at[match_of[new]], found, found_at[new], label)
         known[new] = match_of[new]
         yield errors.take(turns[row >= 0], axis=1)
 
 
 def _range_of(distances: Floats) -> Ints:
+    """Find the range (N,) of distances to the vehicle."""
     return np.searchsorted(RANGE_EDGES[1:-1], distances, side="right").astype(np.int64)
 
 
 def _by_class(rows: Floats, names: tuple[Any, ...]) -> dict[str, dict[Any, float]]:
+    """Name the numbers of each class."""
     return {label: dict(zip(names, row, strict=True)) for label, row in zip(CLASS_NAMES, rows.tolist(), strict=True)}

@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from boxwright.nuscenes.metric import (
+    AT_ERROR_DISTANCE,
     DISTANCES,
     ERROR_DISTANCE,
     ERROR_NAMES,
@@ -19,7 +21,6 @@ from boxwright.nuscenes.metric import (
     RECALLS,
     SHORT_ERRORS,
     UNDEFINED,
-    Curve,
     NuscenesMetrics,
 )
 from boxwright.nuscenes.structures import CLASS_NAMES
@@ -35,7 +36,6 @@ _ERROR_TITLES = {
     "vel_err": "velocity (m/s)",
     "attr_err": "attribute (1 - accuracy)",
 }
-_AT_ERROR = DISTANCES.index(ERROR_DISTANCE)
 _DISTANCE_SHADES = ("#08306b", "#2171b5", "#6baed6", "#e3c27a")
 
 
@@ -91,27 +91,23 @@ def metric_tables(folder: Path) -> list[Table]:
     errors, precisions = summary["tp_errors"], summary["label_aps"]
     header = ["NDS", "mAP", *(f"m{name}" for name in SHORT_ERRORS.values())]
     overall = [summary["nd_score"], summary["mean_ap"], *(errors[name] for name in SHORT_ERRORS)]
-    distances = list(next(iter(precisions.values())))
-    class_header = ("class", "AP", *(f"AP at {distance} m" for distance in distances), *SHORT_ERRORS.values())
-    rows = [
-        [
-            summary["mean_dist_aps"][name],
-            *(aps[distance] for distance in distances),
-            *(summary["label_tp_errors"][name][error] for error in SHORT_ERRORS),
-        ]
-        for name, aps in precisions.items()
-    ]
+    class_header = (
+        "class",
+        "AP",
+        *(f"AP at {distance} m" for distance in next(iter(precisions.values()))),
+        *SHORT_ERRORS.values(),
+    )
 
     def words(values: Iterable[float]) -> list[str]:
         return ["" if np.isnan(value) else f"{value:.3f}" for value in values]
 
+    rows: list[list[str]] = []
+    for name, aps in precisions.items():
+        class_errors = [summary["label_tp_errors"][name][error] for error in SHORT_ERRORS]
+        rows.append([name, *words([summary["mean_dist_aps"][name], *aps.values(), *class_errors])])
     return [
         Table("nuScenes metric", header, [words(overall)]),
-        Table(
-            "by class; errors in m, 1 - IoU, rad, m/s, 1 - accuracy",
-            class_header,
-            [[name, *words(row)] for name, row in zip(precisions, rows, strict=True)],
-        ),
+        Table("by class; errors in m, 1 - IoU, rad, m/s, 1 - accuracy", class_header, rows),
     ]
 
 
@@ -126,16 +122,6 @@ def plot_nuscenes_curves(metrics: NuscenesMetrics, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "PR_curves.png", folder / "TP_errors.png"]
-    _plot_precision(metrics, files[0])
-    _plot_errors(metrics, files[1])
-    for row in metrics.num_truth.nonzero()[0].tolist():
-        files.append(folder / f"{CLASS_NAMES[row]}.png")
-        _plot_class(metrics, row, files[-1])
-    return files
-
-
-def _plot_precision(metrics: NuscenesMetrics, path: Path) -> None:
-    """Draw one panel per matching distance: a line per class, and their mean."""
     figure = Figure(figsize=(12.4, 8.6), layout="constrained")
     figure.suptitle(f"precision over recall: mAP {metrics.mean_ap:.3f}, NDS {metrics.nd_score:.3f}")
     panels: np.ndarray = np.asarray(figure.subplots(2, 2, sharex=True, sharey=True))
@@ -146,34 +132,29 @@ def _plot_precision(metrics: NuscenesMetrics, path: Path) -> None:
                 axes.plot(RECALLS, precision[row], linewidth=1.1, color=rgb(row), label=name if column == 0 else None)
         mean = "mean" if column == 0 else None
         axes.plot(RECALLS, precision.mean(axis=0), linewidth=2.6, color="black", label=mean)
-        _shade_uncounted(axes)
+        _mark_uncounted(axes)
         axes.set_title(f"matched within {distance:g} m: mAP {metrics.aps[:, column].mean():.3f}", fontsize=11)
     for axes in panels[1]:
         axes.set_xlabel("recall")
     for axes in panels[:, 0]:
         axes.set_ylabel("precision")
     figure.legend(loc="outside right upper", fontsize=9)
-    save_figure(figure, path)
-
-
-def _plot_errors(metrics: NuscenesMetrics, path: Path) -> None:
-    """Draw one panel per error: a line per class, as far as its recall reaches."""
+    save_figure(figure, files[0])
     figure = Figure(figsize=(14.4, 8), layout="constrained")
     figure.suptitle(f"true-positive errors over recall, matched within {ERROR_DISTANCE:g} m")
-    panels: list[Axes] = list(np.asarray(figure.subplots(2, 3)).flat)
-    for index, (axes, error) in enumerate(zip(panels, ERROR_NAMES, strict=False)):
+    *error_panels, last = np.asarray(figure.subplots(2, 3)).flat
+    for index, (axes, error) in enumerate(zip(error_panels, ERROR_NAMES, strict=True)):
         for row, name in enumerate(CLASS_NAMES):
-            recalls, values = _reached(metrics.curves[row][_AT_ERROR], index)
-            if len(recalls) and error not in UNDEFINED.get(name, ()):
-                axes.plot(
-                    recalls, values, linewidth=1.3, color=rgb(row), label=f"{name} {metrics.errors[row, index]:.2f}"
-                )
+            label = f"{name} {metrics.errors[row, index]:.2f}"
+            _draw_error(axes, metrics, row, index, linewidth=1.3, color=rgb(row), label=label)
         axes.set_title(f"{_ERROR_TITLES[error]}: mean {metrics.tp_errors[error]:.3f}", fontsize=11)
-        _finish_errors(axes)
-        if axes.lines:
-            axes.legend(fontsize=7.5, loc="upper left", ncols=2)
-    panels[-1].axis("off")
-    save_figure(figure, path)
+        _finish_errors(axes, fontsize=7.5, ncols=2)
+    last.axis("off")
+    save_figure(figure, files[1])
+    for row in metrics.num_truth.nonzero()[0].tolist():
+        files.append(folder / f"{CLASS_NAMES[row]}.png")
+        _plot_class(metrics, row, files[-1])
+    return files
 
 
 def _plot_class(metrics: NuscenesMetrics, row: int, path: Path) -> None:
@@ -186,41 +167,41 @@ def _plot_class(metrics: NuscenesMetrics, row: int, path: Path) -> None:
         label = f"{DISTANCES[column]:g} m: AP {metrics.aps[row, column]:.3f}"
         precision = metrics.curves[row][column].precision
         left.plot(RECALLS, precision, color=_DISTANCE_SHADES[column], linewidth=1.3 + 1.1 * column, label=label)
-    _shade_uncounted(left)
+    _mark_uncounted(left)
     left.set(xlabel="recall", ylabel="precision")
     left.legend(fontsize=9, loc="upper right", reverse=True)
     for index, error in enumerate(ERROR_NAMES):
-        recalls, values = _reached(metrics.curves[row][_AT_ERROR], index)
-        if len(recalls) and error not in UNDEFINED.get(name, ()):
-            label = f"{_ERROR_TITLES[error]}: {metrics.errors[row, index]:.3f}"
-            right.plot(recalls, values, linewidth=1.8, color=rgb(index), label=label)
+        label = f"{_ERROR_TITLES[error]}: {metrics.errors[row, index]:.3f}"
+        _draw_error(right, metrics, row, index, linewidth=1.8, color=rgb(index), label=label)
     right.set_title(f"errors of matches within {ERROR_DISTANCE:g} m", fontsize=11)
-    _finish_errors(right)
-    if right.lines:
-        right.legend(fontsize=9, loc="upper left")
+    _finish_errors(right, fontsize=9)
     save_figure(figure, path)
 
 
-def _reached(curve: Curve, error: int) -> tuple[Floats, Floats]:
-    """Select the part of an error's curve that counts: recall above 0.1, as far as it is reached."""
+def _draw_error(axes: Axes, metrics: NuscenesMetrics, row: int, index: int, **line: Any) -> None:
+    """Draw an error of a class over recall above 0.1, as far as that is reached, if the class has the error."""
+    curve = metrics.curves[row][AT_ERROR_DISTANCE]
     counted = (curve.confidence > 0) & (RECALLS > MIN_RECALL)
-    return RECALLS[counted], curve.errors[error, counted]
+    if counted.any() and ERROR_NAMES[index] not in UNDEFINED.get(CLASS_NAMES[row], ()):
+        axes.plot(RECALLS[counted], curve.errors[index, counted], **line)
 
 
-def _shade_uncounted(axes: Axes) -> None:
-    """Shade what AP leaves out: recall and precision up to 0.1."""
+def _mark_uncounted(axes: Axes) -> None:
+    """Mark what AP leaves out: recall and precision up to 0.1."""
     axes.axvspan(0, MIN_RECALL, color="0.9", zorder=0)
     axes.axhspan(0, MIN_PRECISION, color="0.9", zorder=0)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
 
 
-def _finish_errors(axes: Axes) -> None:
-    """Set axes and grid of a panel of errors."""
+def _finish_errors(axes: Axes, **legend: Any) -> None:
+    """Set axes, grid and legend of a panel of errors."""
     axes.set(xlim=(0, 1), xlabel="recall")
     top = max((float(np.max(np.asarray(line.get_ydata()))) for line in axes.lines), default=1.0)
     height = max(0.6, top) * 1.55  # room for the legend
     axes.set_ylim(-0.015 * height, height)
     axes.grid(alpha=0.3)
-    if not axes.lines:
+    if axes.lines:
+        axes.legend(loc="upper left", **legend)
+    else:
         axes.text(0.5, 0.5, "no matches", ha="center", va="center", transform=axes.transAxes)

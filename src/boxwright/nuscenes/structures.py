@@ -37,25 +37,9 @@ ATTRIBUTE_NAMES = (
 )
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
 """By sensor id, which counts from 1."""
-RADAR_FIELDS = (
-    "x",
-    "y",
-    "z",
-    "dyn_prop",
-    "id",
-    "rcs",
-    "vx",
-    "vy",
-    "vx_comp",
-    "vy_comp",
-    "is_quality_valid",
-    "ambig_state",
-    "x_rms",
-    "y_rms",
-    "invalid_state",
-    "pdh0",
-    "vx_rms",
-    "vy_rms",
+RADAR_FIELDS = tuple(
+    "x y z dyn_prop id rcs vx vy vx_comp vy_comp is_quality_valid ambig_state x_rms y_rms invalid_state pdh0 vx_rms "
+    "vy_rms".split()  # as the FIELDS line of a sweep has them
 )
 # A channel is known by its position in CHANNELS: 0..5 cameras (sensor id less 1), 6..10 radars, 11 the lidar.
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
@@ -142,6 +126,17 @@ SEEN = np.dtype(
     ]
 )
 """An annotation as an image shows it, see `structures.ImageAnnotations`; hidden: dropped as another one covers it."""
+
+
+def sensors_used(use_radar: bool) -> dict[str, bool]:
+    """Return the `meta` of submissions and their metrics: what predictions were made from, beside cameras radar."""
+    return {
+        "use_camera": True,
+        "use_lidar": False,
+        "use_radar": use_radar,
+        "use_map": False,
+        "use_external": False,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,14 @@ from scipy.spatial.transform import Rotation
 from boxwright.data.files import whole_file
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import rectangle_corners, suppress
-from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, Detections3d, GlobalBoxes, ImageRecord
+from boxwright.nuscenes.structures import (
+    ATTRIBUTE_NAMES,
+    CLASS_NAMES,
+    Detections3d,
+    GlobalBoxes,
+    ImageRecord,
+    sensors_used,
+)
 from boxwright.nuscenes.tables import stream_members
 from boxwright.ops.arrays import Array, Floats, Ints
 
@@ -76,6 +83,13 @@ def to_global(
         _column(detections, name)[best] for name in ("locations", "dims", "rotation_y", "velocity", "attributes")
     )
     global_from_cam = np.array([record.global_from_cam for record in records], np.float64).reshape(-1, 4, 4)
+    # Quaternions of the images, indexed by box: a Rotation of each box would be made of as many matrices. The published
+    # ones take the camera's axes for those of the box, so that z of the box points forward.
+    cameras = Rotation.from_matrix(global_from_cam[:, :3, :3]).as_quat()[images] if len(best) else np.empty((0, 4))
+    turns = Rotation.from_rotvec(np.multiply.outer(rotation_y, [0.0, 1.0, 0.0]))
+    if fixed:
+        turns = turns * Rotation.from_rotvec([np.pi / 2, 0.0, 0.0])
+    rotations = (Rotation.from_quat(cameras) * turns).as_quat(scalar_first=True)
     # The likeliest attribute of the family that a class has; -1 for classes without.
     start, stop = _ATTRIBUTE_RANGE[labels].T
     channel = np.arange(len(ATTRIBUTE_NAMES))
@@ -88,7 +102,7 @@ def to_global(
         labels=labels,
         centers=_turned(global_from_cam, images, centers) + global_from_cam[images, :3, 3],
         sizes=dims[:, [1, 2, 0]],
-        rotations=_rotations(global_from_cam, images, rotation_y, upright=fixed),
+        rotations=rotations,
         velocities=_turned(global_from_cam, images, velocity)[:, :2],
         attributes=np.where(start == stop, -1, np.where(of_family, logits, -np.inf).argmax(axis=1)),
         scores=scores,
@@ -121,8 +135,7 @@ def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str
     if most > MAX_BOXES:
         raise ValueError(f"{most} boxes of one key frame; nuScenes takes {MAX_BOXES}")
     with whole_file(path, make_folder=True) as temporary, temporary.open("w", encoding="utf-8") as file:
-        meta = {"use_camera": True, "use_lidar": False, "use_radar": use_radar, "use_map": False}
-        file.write(f'{{"meta": {json.dumps(meta | {"use_external": False})}, "results": {{')
+        file.write(f'{{"meta": {json.dumps(sensors_used(use_radar))}, "results": {{')
         order = np.argsort(boxes.samples, kind="stable")
         bounds = np.searchsorted(boxes.samples[order], np.arange(len(sample_tokens) + 1))
         for sample, token in enumerate(map(json.dumps, sample_tokens)):
@@ -192,48 +205,26 @@ def _turned(global_from_cam: Floats, images: Ints, vectors: Floats) -> Floats:
     return turned
 
 
-def _rotations(global_from_cam: Floats, images: Ints, rotation_y: Floats, *, upright: bool) -> Floats:
-    """Compute unit quaternions (N, 4) w, x, y, z that turn a box (x along its length, z up) into the global frame.
-
-    The published ones take the camera's axes for those of the box, so that z of the box points forward; `upright` turns
-    it up.
-    """
-    if not len(rotation_y):
-        return np.empty((0, 4))
-    cameras = Rotation.from_matrix(global_from_cam[:, :3, :3])
-    turns = Rotation.from_rotvec(np.multiply.outer(rotation_y, [0.0, 1.0, 0.0]))
-    if upright:
-        turns = turns * Rotation.from_rotvec([np.pi / 2, 0.0, 0.0])
-    # Quaternions of the images, indexed by box: a Rotation of each box would be made of as many matrices.
-    of_images = cameras.as_quat()[images]
-    return (Rotation.from_quat(of_images) * turns).as_quat(scalar_first=True)
-
-
 def _text(boxes: GlobalBoxes, token: str) -> str:
     """Format the boxes of one key frame; numbers are read back to the bit."""
-    if not len(boxes):
-        return ""
     names = [CLASS_NAMES[label] for label in boxes.labels.tolist()]
     attributes = ["" if place < 0 else ATTRIBUTE_NAMES[place] for place in boxes.attributes.tolist()]
     scores = boxes.scores.tolist()
-    columns = (boxes.centers, boxes.sizes, boxes.rotations, boxes.velocities)
-    lists = (map(_numbers, column.tolist()) for column in columns)
     camera = [f', "sensor_id": {sensor}' for sensor in boxes.sensors.tolist()] if isinstance(boxes, SeenBoxes) else None
+    columns = (boxes.centers, boxes.sizes, boxes.rotations, boxes.velocities)
+    # NaN and Infinity are the words that json and the devkit know.
+    lists = (
+        [text.replace("nan", "NaN").replace("inf", "Infinity") if "n" in text else text for text in map(repr, column)]
+        for column in (column.tolist() for column in columns)
+    )
     rows = zip(*lists, names, attributes, scores, names, scores, camera or [""] * len(names), strict=True)
-    head = f'{{"sample_token": {token}, '
-    return head + f"}},\n {head}".join([_ROW % row for row in rows]) + "}"
+    return ",\n ".join([f'{{"sample_token": {token}, {_ROW % row}}}' for row in rows])
 
 
 _ROW = (
     '"translation": %s, "size": %s, "rotation": %s, "velocity": %s, "detection_name": "%s", "attribute_name": "%s", '
     '"detection_score": %r, "tracking_name": "%s", "tracking_score": %r, "tracking_id": 1%s, "det_id": -1'
 )
-
-
-def _numbers(values: list[float]) -> str:
-    """Format as JSON with the NaN that json and the devkit know."""
-    text = repr(values)
-    return text.replace("nan", "NaN").replace("inf", "Infinity") if "n" in text else text
 
 
 class _BadBoxesError(Exception):
