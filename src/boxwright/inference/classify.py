@@ -1,19 +1,16 @@
-"""Second stage: a classifier looks at a crop of each detection, and those of which it thinks otherwise are dropped.
+"""Second stage: a classifier looks at a crop of each detection, and those that it takes for another class are dropped.
 
 The classifier is any of torchvision's with a last layer of its own. It is not trained here.
-Source: published YOLOv5 behaviour (spec B10, B11): square crops of 1.3 times the longer side of the box plus 30 px,
-224 px, a detection stays where both stages name the same class; the new last layer is zero. Deliberate: the pixels
-are normalised as those that torchvision's classifiers are trained on.
+Source: published YOLOv5 behaviour (docs/spec/yolov5.md, B10, B11): square crops of 1.3 times the longer side of the box
+plus 30 px, resized to 224 px; a detection stays where both stages name the same class; the new last layer is zero.
+Deliberate: the pixels are normalised as those that torchvision's classifiers are trained on.
 """
-
-from __future__ import annotations
 
 import difflib
 import logging
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +20,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from boxwright.checkpoints.archive import read_archive
-from boxwright.data.letterbox import Image
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Image, Ints
 
 logger = logging.getLogger("boxwright.classify")
 
@@ -65,10 +62,10 @@ def load_classifier(name: str, num_classes: int, weights: str | Path | None = No
 
 
 def load_second_stage(name: str, num_classes: int, weights: str | Path) -> nn.Module:
-    """Like `load_classifier`, but the file must hold a last layer that was trained for these classes.
+    """Load a classifier as `load_classifier` does; the file must hold a last layer trained for these classes.
 
     Raises:
-        UserError: also where it does not: all logits would be equal.
+        UserError: as there, or it does not: all logits would be equal.
     """
     network = load_classifier(name, num_classes, weights)
     key, layer = _last_layer(network)
@@ -79,7 +76,7 @@ def load_second_stage(name: str, num_classes: int, weights: str | Path) -> nn.Mo
 
 @torch.inference_mode()
 def keep_agreed(network: nn.Module, image: Image, found: Detections, device: torch.device) -> Detections:
-    """The detections whose class is also the classifier's, in their order.
+    """Keep the detections whose class is also the classifier's, in their order.
 
     Args:
         network: classifier on `device`, in eval mode; its classes are the detector's, in the same order.
@@ -90,7 +87,9 @@ def keep_agreed(network: nn.Module, image: Image, found: Detections, device: tor
     if not len(found):
         return found
     windows = crop_windows(found.boxes.float().numpy(), (image.shape[0], image.shape[1]))
-    crops = torch.from_numpy(np.stack([_crop(image, window) for window in windows]))
+    size = (CROP_SIDE, CROP_SIDE)
+    pieces = [cv2.resize(image[y0:y1, x0:x1], size) for x0, y0, x1, y1 in windows.tolist()]
+    crops = torch.from_numpy(np.stack(pieces)[..., ::-1].copy())  # RGB
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
     classes: list[Tensor] = []
     for part in crops.split(CROPS_AT_ONCE):
@@ -100,8 +99,8 @@ def keep_agreed(network: nn.Module, image: Image, found: Detections, device: tor
     return Detections(found.boxes[agreed], found.scores[agreed], found.labels[agreed])
 
 
-def crop_windows(boxes: NDArray[np.float32], image_hw: tuple[int, int]) -> NDArray[np.int64]:
-    """Squares around boxes, cut at the borders of the image.
+def crop_windows(boxes: NDArray[np.float32], image_hw: tuple[int, int]) -> Ints:
+    """Compute squares around boxes, cut at the borders of the image.
 
     Args:
         boxes: (N, 4) xyxy pixels, inside the image.
@@ -117,21 +116,21 @@ def crop_windows(boxes: NDArray[np.float32], image_hw: tuple[int, int]) -> NDArr
     return np.clip(corners, 0, (width, height, width, height)).astype(np.int64)
 
 
-def _crop(image: Image, window: NDArray[np.int64]) -> Image:
-    """One crop at the classifier's size, (224, 224, 3) uint8 RGB."""
-    left, top, right, bottom = window.tolist()
-    resized = cv2.resize(image[top:bottom, left:right], (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_LINEAR)
-    return cast(Image, resized[..., ::-1])
-
-
 def _last_layer(network: nn.Module) -> tuple[str, nn.Module]:
-    """The layer that makes the logits and its name: in all of torchvision's classifiers the last one with weights."""
+    """Find the layer that makes the logits, and its name: in all of torchvision's classifiers the last with weights."""
     return [(key, m) for key, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
 
 
 def _fill(network: nn.Module, name: str, path: Path) -> None:
-    """Load a file; nothing of it is executed."""
-    given = _state_dict(path)
+    """Load a state dict from a file; nothing of it is executed."""
+    content: Any = read_archive(path)
+    for key in ("model", "state_dict"):  # as training scripts save it, torchvision's own among them
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    given: dict[Any, Any] = content if isinstance(content, dict) else {}
+    if not given or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in given.items()):
+        raise UserError(f"{path} holds no state dict of a classifier")
     wanted, (last, _) = network.state_dict(), _last_layer(network)
     other = {key: t.shape for key, t in given.items() if key in wanted and t.shape != wanted[key].shape}
     if heads := [key for key in other if key.rpartition(".")[0] == last]:
@@ -148,15 +147,3 @@ def _fill(network: nn.Module, name: str, path: Path) -> None:
         raise UserError(f"{path} is not of {name}: it lacks {missing[0]} and {len(missing) - 1} more")
     if loaded.unexpected_keys:
         raise UserError(f"{path} is not of {name}, which has no {loaded.unexpected_keys[0]}")
-
-
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    content = read_archive(path)
-    for key in ("model", "state_dict"):  # as training scripts save it, torchvision's own among them
-        if isinstance(content, Mapping) and isinstance(inner := cast(Mapping[Any, Any], content).get(key), Mapping):
-            content = cast(Mapping[Any, Any], inner)
-            break
-    entries = cast(Mapping[Any, Any], content) if isinstance(content, Mapping) else {}
-    if not entries or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in entries.items()):
-        raise UserError(f"{path} holds no state dict of a classifier")
-    return dict(entries)

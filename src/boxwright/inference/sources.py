@@ -1,9 +1,7 @@
-"""Where the images of a prediction come from: a file, a folder, a glob, a list file, a video or a camera.
+"""The images of a prediction: from a file, a folder, a glob, a list file, a video or a camera.
 
 A `Source` yields `Frame`s. An image that cannot be read is reported in one sentence and left out.
 """
-
-from __future__ import annotations
 
 import glob
 import logging
@@ -16,8 +14,8 @@ import numpy as np
 
 from boxwright.data.data_yaml import read_lines
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
-from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Image
 
 logger = logging.getLogger("boxwright.predict")
 
@@ -27,30 +25,22 @@ DEFAULT_FPS = 30.0  # where a camera or a video does not say
 
 @dataclass(frozen=True)
 class Frame:
-    """One image to predict on.
+    """One image to predict on."""
 
-    Args:
-        image: (H, W, 3) BGR, as OpenCV decodes it, turned upright by its EXIF entry.
-        path: the image or video file; "camera0" for a camera; None for an array.
-        number: count of the frame in its video from 1; None for an image file.
-        fps: pictures a second that are yielded from this video.
-        position: "image 3/10" or "video 1/2, frame 7/300".
-    """
-
-    image: Image
-    path: Path | None
-    number: int | None
-    fps: float
-    position: str
+    image: Image  # (H, W, 3) BGR, turned upright by its EXIF entry
+    path: Path | None  # the image or video file; "camera0" for a camera; None for an array
+    number: int | None  # of the frame in its video, from 1; None for an image file
+    fps: float  # frames per second that are yielded from this video
+    position: str  # "image 3/10" or "video 1/2, frame 7/300"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files (or the camera) of one prediction, in order. Iterating reads them."""
+    """The files, or the camera, of a prediction in order. Iterating reads them."""
 
     files: tuple[Path, ...]
-    camera: int | None = None
-    video_stride: int = 1
+    camera: int | None = None  # its number
+    video_stride: int = 1  # take every n-th frame
 
     def __iter__(self) -> Iterator[Frame]:
         if self.camera is not None:
@@ -66,8 +56,9 @@ class Source:
             else:
                 yield Frame(image, path, None, DEFAULT_FPS, f"image {i}/{len(self.files)}")
 
-    def _video(self, path: Path, what: str | int, position: str) -> Iterator[Frame]:
-        capture = cv2.VideoCapture(what)
+    def _video(self, path: Path, source: str | int, position: str) -> Iterator[Frame]:
+        """Yield the frames of a video file or a camera."""
+        capture = cv2.VideoCapture(source)
         try:
             if not capture.isOpened():
                 if self.camera is not None:
@@ -127,20 +118,21 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Source:
 
 
 def _is_media(path: Path) -> bool:
+    """Return whether a file is an image or a video, by its suffix."""
     return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
 
 
 def _read_list(path: Path) -> list[Path]:
+    """Read a text file that lists files, relative to itself or to the working directory."""
     files: list[Path] = []
     for number, entry in enumerate(read_lines(path), 1):
         if not entry:
             continue
-        places = [path.parent / entry, Path(entry)]
-        file = next((place for place in places if place.is_file()), None)
+        beside = path.parent / entry
+        file = next((file for file in (beside, Path(entry)) if file.is_file()), None)
         if file is None:
-            raise UserError(
-                f"{path}, line {number}: no file at {places[0]}" + (f" or {entry}" * (places[0] != places[1]))
-            )
+            other = f" or {entry}" if beside != Path(entry) else ""
+            raise UserError(f"{path}, line {number}: no file at {beside}{other}")
         files.append(file)
     if not files:
         raise UserError(f"{path} lists no files")

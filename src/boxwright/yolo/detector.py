@@ -1,11 +1,9 @@
-"""A trained network that is ready to use: images in, boxes in original pixels out.
+"""A trained network that is ready to use: images to boxes in original pixels.
 
 detector = load("best.pt")
 result = detector.predict("photo.jpg")
 result.boxes, result.scores, result.labels
 """
-
-from __future__ import annotations
 
 import logging
 import math
@@ -21,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
-from boxwright.data.letterbox import Image, letterbox
+from boxwright.data.letterbox import letterbox
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.classify import keep_agreed, load_second_stage
 from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
+from boxwright.ops.arrays import Image, Ints
 from boxwright.ops.boxes import scale_back
 from boxwright.settings.base import ReleaseName
 from boxwright.settings.load import load as load_settings
@@ -41,7 +40,7 @@ logger = logging.getLogger("boxwright.predict")
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds that one image took in each stage."""
+    """Milliseconds that an image took in each stage."""
 
     preprocess: float
     inference: float
@@ -51,48 +50,37 @@ class Speed:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one image, best first.
+    """What was found in one image, best first."""
 
-    Args:
-        boxes: (N, 4) float32 xyxy in pixels of the original image.
-        scores: (N,) float32 in 0..1.
-        labels: (N,) int64 class numbers.
-        names: name of each class of the network.
-        path: the file, where there was one.
-        image_size: height and width of the original image.
-        input_size: height and width that the network saw.
-        speed: milliseconds a stage.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    names: tuple[str, ...]
-    path: Path | None
-    image_size: tuple[int, int]
-    input_size: tuple[int, int]
+    boxes: NDArray[np.float32]  # (N, 4) xyxy, pixels of the original image
+    scores: NDArray[np.float32]  # (N,) 0..1
+    labels: Ints  # (N,) class numbers
+    names: tuple[str, ...]  # of the classes of the network
+    path: Path | None  # the file, where there was one
+    image_size: tuple[int, int]  # height, width of the original image
+    input_size: tuple[int, int]  # height, width that the network saw
     speed: Speed
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def counts(self) -> dict[str, int]:
-        """How many of each class, in the order of the classes."""
+        """Count the boxes of each class, in the order of the classes."""
         found, numbers = np.unique(self.labels, return_counts=True)
         return {self.names[int(label)]: int(n) for label, n in zip(found, numbers, strict=True)}
 
     def captions(self, *, names: bool = True, scores: bool = True) -> list[str]:
-        """A text for each box."""
+        """Write a label for each box."""
         return [
             f"{self.names[int(label)]}{f' {score:.2f}' if scores else ''}" if names else ""
             for label, score in zip(self.labels, self.scores, strict=True)
         ]
 
     def draw(self, image: Image | None = None, *, line_thickness: int = 3) -> Image:
-        """The image with its boxes, (H, W, 3) RGB.
+        """Return the image with its boxes, (H, W, 3) RGB.
 
         Args:
-            image: RGB; by default the file is read again.
+            image: (H, W, 3) RGB; by default the file is read again.
             line_thickness: pixels.
         """
         if image is None:
@@ -108,11 +96,11 @@ class Detector:
 
     Args:
         model: in any mode and on any device, it is copied; or one that `open_networks` has made ready.
-        device: where to run.
+        device: where to run; None: the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
-        classifier: second stage: a classifier of crops with the network's classes (classify.py); detections that it
-            takes for another class are dropped. It is moved to the device and runs in float32.
-        release: whose letterbox and NMS are taken; empty: those of the network's.
+        classifier: second stage, see inference/classify.py. It has the network's classes, is moved to the device and
+            runs in float32.
+        release: take letterbox and NMS of this release; empty: of the network's.
     """
 
     def __init__(
@@ -134,7 +122,7 @@ class Detector:
                     module.to(self.dtype)
         self.classifier = classifier.to(self.device).eval() if classifier is not None else None
         self._release = RELEASES[release or self.model.release]
-        self._rounded: set[int] = set()
+        self._warned: set[int] = set()  # sides of which a warning was given, once for all images
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,9 +147,9 @@ class Detector:
             imgsz: longer side of the network input in pixels.
             score_threshold: lowest score.
             iou_threshold: overlap above which the weaker of two boxes goes.
-            max_detections: most boxes an image.
+            max_detections: most boxes per image.
             classes: keep only these class numbers.
-            agnostic: boxes of different classes suppress each other, too.
+            agnostic: let boxes of different classes suppress each other.
 
         Raises:
             UserError: nothing is there, an image cannot be read, or a setting is out of its range.
@@ -174,28 +162,24 @@ class Detector:
         results = [self.run(frame, imgsz, postprocess) for item in items for frame in _frames(item)]
         return results[0] if not many and _is_one(items[0]) else results
 
-    def check_classes(self, classes: Sequence[int] | None) -> tuple[int, ...] | None:
-        """Class numbers, each of which the network has."""
-        wrong = [c for c in classes or () if not 0 <= c < len(self.names)]
+    def postprocess(self, settings: PredictConfig) -> YoloPostprocess:
+        """Build the filter that the settings ask for; raise a UserError if the network lacks one of the classes."""
+        wrong = [c for c in settings.classes or () if not 0 <= c < len(self.names)]
         if wrong:
             raise UserError(f"class {wrong[0]} is not one of the network's, which go from 0 to {len(self.names) - 1}")
-        return None if classes is None else tuple(classes)
-
-    def postprocess(self, settings: PredictConfig) -> YoloPostprocess:
-        """The filter that these settings ask for."""
         return YoloPostprocess(
             score_threshold=settings.conf_thres,
             iou_threshold=settings.iou_thres,
             max_detections=settings.max_det,
             multi_label=False,
             agnostic=settings.agnostic_nms,
-            classes=self.check_classes(settings.classes),
+            classes=settings.classes,
             rules=self._release.nms,
         )
 
     @torch.inference_mode()
     def run(self, frame: Frame, imgsz: int, postprocess: YoloPostprocess) -> Result:
-        """Predict on one frame; see `predict`."""
+        """Predict on one frame, see `predict`."""
         start = self._clock()
         images, scale_yx, pad_yx = self._prepare(frame.image, imgsz)
         prepared = self._clock()
@@ -227,35 +211,29 @@ class Detector:
         )
 
     def _prepare(self, image: Image, imgsz: int) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
-        """Letterbox, BGR to RGB, to the device, 0..1. The bytes are sent, not the floats."""
+        """Letterbox an image and move it to the device, (1, 3, H, W) RGB in 0..1; return scale and pad of y, x, too."""
         multiple = self._release.letterbox.multiple_for(max(self.model.strides))
         fixed = self.model.input_size
-        side = self._round_up(imgsz, multiple) if fixed is None else self._only(fixed, imgsz)
+        side = max(fixed) if fixed else math.ceil(imgsz / multiple) * multiple
+        if side != imgsz and imgsz not in self._warned:
+            self._warned.add(imgsz)
+            if fixed:
+                logger.warning("imgsz %d is not used: the file takes %dx%d pixels only", imgsz, fixed[1], fixed[0])
+            else:
+                logger.warning("imgsz %d is not a multiple of the stride %d; %d is used", imgsz, multiple, side)
         padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
         # As published: these releases worked the way back out from the sizes alone; half pixels of border differ.
         if self._release.letterbox.by_longer_side:
             scale = self._release.letterbox.scale_between(image.shape[:2], padded.shape[:2])
             scale_yx = (scale, scale)
             pad_yx = ((padded.shape[0] - image.shape[0] * scale) / 2, (padded.shape[1] - image.shape[1] * scale) / 2)
+        # Bytes are sent, a quarter of what floats would be.
         pixels = torch.from_numpy(np.ascontiguousarray(padded[..., ::-1])).to(self.device)
         images = pixels.permute(2, 0, 1)[None]  # in memory still HWC, which is channels_last
         return images.to(self.dtype).div_(255), scale_yx, pad_yx
 
-    def _only(self, fixed: tuple[int, int], imgsz: int) -> int:
-        height, width = fixed
-        if imgsz != max(fixed) and imgsz not in self._rounded:
-            self._rounded.add(imgsz)
-            logger.warning("imgsz %d is not used: the file takes %dx%d pixels only", imgsz, width, height)
-        return max(fixed)
-
-    def _round_up(self, imgsz: int, multiple: int) -> int:
-        side = math.ceil(imgsz / multiple) * multiple
-        if side != imgsz and imgsz not in self._rounded:
-            self._rounded.add(imgsz)
-            logger.warning("imgsz %d is not a multiple of the stride %d; %d is used", imgsz, multiple, side)
-        return side
-
     def _clock(self) -> float:
+        """Return seconds, after all work on the device is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # waits on purpose: else a stage would be timed before it has run
         return time.perf_counter()
@@ -271,17 +249,16 @@ def load(
     classifier_weights: str | Path = "",
     release: ReleaseName = "",
 ) -> Detector:
-    """Load our own or a published checkpoint, or an exported file.
+    """Load a Boxwright or published checkpoint, or an exported file.
 
     Args:
         weights: the file; several run as one network: NMS goes over what all of them found.
         device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
         augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
-        classifier: name of a torchvision classifier as second stage: detections that it takes for another class are
-            dropped.
-        release: whose letterbox and NMS are taken; empty: those of the network's.
+        classifier: name of a torchvision classifier as second stage: drop detections that it takes for another class.
         classifier_weights: its state dict; its classes are those of the network, in the same order.
+        release: take letterbox and NMS of this release; empty: of the network's.
 
     Raises:
         UserError: no readable checkpoint, several of different classes, no such device, augment is asked of an
@@ -297,12 +274,12 @@ def load(
 
 
 def _is_one(item: str | Path | Image) -> bool:
-    """Whether this stands for exactly one image."""
+    """Return whether this stands for exactly one image."""
     return isinstance(item, np.ndarray) or (Path(item).is_file() and Path(item).suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _frames(item: str | Path | Image) -> Iterator[Frame]:
-    """Like a `Source`, but an image that was asked for by itself must be readable."""
+    """Yield what a `Source` would; an image that was asked for by itself must be readable."""
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
             raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {item.shape} {item.dtype}")
