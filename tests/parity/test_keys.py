@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.yolo import graph
+from boxwright.yolo import detection, graph
 from boxwright.yolo.detection import DetectionSpec
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.head import prior_bias
@@ -34,7 +34,8 @@ def skeleton(spec: DetectionSpec) -> GraphModel:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Conv2d, "reset_parameters", lambda self: None)
-        patch.setattr(graph, "DRY_RUN_SIDE", 64)
+        for module in (detection, graph):
+            patch.setattr(module, "DRY_RUN_SIDE", 64)
         model = build_model(spec)
     assert isinstance(model, GraphModel)
     anchors = model.head.anchors

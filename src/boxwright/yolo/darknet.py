@@ -5,8 +5,6 @@ A3); Redmon and Farhadi, "YOLOv3", 2018 (arXiv:1804.02767).
 Legend: B images, L levels, A anchors a level, H W height and width of a level's grid.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +20,13 @@ from torch import Tensor, nn
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.errors import UserError
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
-from boxwright.yolo.detection import DetectionModel, LayerInfo
+from boxwright.yolo.detection import DRY_RUN_SIDE, DetectionModel, LayerInfo
 from boxwright.yolo.layers import join_channels
 from boxwright.yolo.published import RELEASES, V3
 
 LEAKY_SLOPE = 0.1
 OBJECTNESS_PRIOR = -4.5  # logit added to the bias of objectness
 _RULES = RELEASES[V3].layers
-DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
@@ -57,27 +54,18 @@ class WeightedSum(nn.Module):
             inputs = [value * weight for value, weight in zip(inputs, weights.unbind(), strict=True)]
         total = inputs[0]
         for other in inputs[1:]:
-            total = _add_common(total, other)
+            common = min(total.shape[1], other.shape[1])
+            if total.shape[1] == other.shape[1]:
+                total = total + other
+            else:
+                total = torch.cat((total[:, :common] + other[:, :common], total[:, common:]), dim=1)
         return total
 
 
-def _add_common(x: Tensor, other: Tensor) -> Tensor:
-    mine, theirs = x.shape[1], other.shape[1]
-    if mine == theirs:
-        return x + other
-    common = min(mine, theirs)
-    return torch.cat((x[:, :common] + other[:, :common], x[:, common:]), dim=1)
-
-
 class YoloLayer(nn.Module):
-    """Reads a predictor's output as a raw map, and decodes it to boxes.
+    """Reads a predictor's output as a raw map, and decodes it to boxes."""
 
-    Args:
-        anchors: (A, 2) width, height in input pixels.
-        num_classes: number of classes.
-    """
-
-    anchors: Tensor
+    anchors: Tensor  # (A, 2) width, height in input pixels
 
     def __init__(self, anchors: Sequence[tuple[float, float]], num_classes: int) -> None:
         super().__init__()
@@ -103,27 +91,28 @@ class YoloLayer(nn.Module):
 
 
 class DarknetModel(DetectionModel):
-    """Args:
-    spec: what to build.
-    names: one name a class; by default the class numbers.
-    """
+    """A network of the sections of a Darknet cfg."""
 
     box_coding = "v3"
     release = V3
     layer_prefix = "module_list"
 
     def __init__(self, spec: DarknetSpec, names: Sequence[str] | None = None) -> None:
-        super().__init__()
+        super().__init__(spec, names)
         self._spec = spec
-        self.names = tuple(names) if names is not None else tuple(str(i) for i in range(spec.num_classes))
-        if len(self.names) != spec.num_classes:
-            raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
-        modules, self.layers = _assemble(spec)
+        modules, self.layers = assemble(spec)
         self.module_list = nn.ModuleList(modules)
         self._sources = tuple(_sources(i, section) for i, section in enumerate(spec.sections))
         self._kept = frozenset(source for sources in self._sources for source in sources)
-        self._strides: tuple[int, ...] = self._measure_strides()
-        self._set_priors()
+        self._strides = self._measure_strides()
+        with torch.no_grad():
+            for i, layer in zip(self.predictors(), self._yolo_layers(), strict=True):
+                conv = self.module_list[i].get_submodule("Conv2d")
+                assert isinstance(conv, nn.Conv2d)
+                if conv.bias is not None:
+                    bias = conv.bias.view(layer.num_anchors, layer.num_outputs)  # shares the parameter's memory
+                    bias[:, 4] += OBJECTNESS_PRIOR
+                    bias[:, 5:] += math.log(0.6 / (self.num_classes - _RULES.class_margin))
 
     @property
     def spec(self) -> DarknetSpec:
@@ -180,16 +169,9 @@ class DarknetModel(DetectionModel):
         return [module for module in self.module_list if isinstance(module, YoloLayer)]
 
     def _measure_strides(self) -> tuple[int, ...]:
-        """Run one black image through the network in evaluation mode, which leaves batch-norm statistics alone."""
-        self.eval()
-        try:
-            with torch.no_grad():
-                raw = self(torch.zeros(1, self._spec.input_channels, DRY_RUN_SIDE, DRY_RUN_SIDE))
-        except RuntimeError as error:
-            where = self._spec.sections[0].place.rpartition(":")[0]
-            raise UserError(f"{where}: the layers do not fit together: {str(error).splitlines()[0]}") from error
-        self.train()
+        """Return the input pixels a cell of each output; refuse cells that are no whole number of pixels."""
         yolo = [section for section in self._spec.sections if section.kind == "yolo"]
+        raw = self.dry_run(self._spec.sections[0].place.rpartition(":")[0])
         for section, maps in zip(yolo, raw, strict=True):
             height, width = maps.shape[2:4]
             if height != width or DRY_RUN_SIDE % height:
@@ -199,17 +181,6 @@ class DarknetModel(DetectionModel):
                 )
         return tuple(DRY_RUN_SIDE // maps.shape[2] for maps in raw)
 
-    @torch.no_grad()
-    def _set_priors(self) -> None:
-        """Add the published priors to the biases of the predictors."""
-        for i, layer in zip(self.predictors(), self._yolo_layers(), strict=True):
-            conv = self.module_list[i].get_submodule("Conv2d")
-            assert isinstance(conv, nn.Conv2d)
-            if conv.bias is not None:
-                bias = conv.bias.view(layer.num_anchors, layer.num_outputs)
-                bias[:, 4] += OBJECTNESS_PRIOR
-                bias[:, 5:] += math.log(0.6 / (self.num_classes - _RULES.class_margin))
-
 
 def _sources(index: int, section: Section) -> tuple[int, ...]:
     """Return earlier layers that a route or shortcut reads, counted from the start."""
@@ -217,7 +188,8 @@ def _sources(index: int, section: Section) -> tuple[int, ...]:
     return tuple(source if source >= 0 else index + source for source in named)
 
 
-def _assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
+def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
+    """Build the modules of all sections in their order, on which the random numbers of the weights depend."""
     modules: list[nn.Module] = []
     infos: list[LayerInfo] = []
     channels: list[int] = []
@@ -228,10 +200,13 @@ def _assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]
         out = before
         args: tuple[Any, ...] = ()
         if section.kind == "convolutional":
-            module, args = _convolutional(section, before)
+            module, args = convolutional(section, before)
             out = section.number("filters")
         elif section.kind == "maxpool":
-            module, args = _maxpool(section)
+            size, stride = args = section.number("size"), section.number("stride")
+            module = nn.MaxPool2d(size, stride, padding=(size - 1) // 2)
+            if args == (2, 1):  # of yolov3-tiny: one column and one row of zeros keep the size
+                module = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), module)
         elif section.kind == "upsample":
             args = (section.number("stride"),)
             module = nn.Upsample(scale_factor=float(args[0]), mode="nearest")
@@ -251,7 +226,8 @@ def _assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]
     return modules, tuple(infos)
 
 
-def _convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple[Any, ...]]:
+def convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple[Any, ...]]:
+    """Build a [convolutional] with its batch norm and activation, and what the summary shows of it."""
     out = section.number("filters")
     sizes = section.get("size")
     kernel = (sizes[0], sizes[-1])
@@ -275,30 +251,22 @@ def _convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple
     return nn.Sequential(parts), (in_channels, out, kernel[0], strides[0])
 
 
-def _maxpool(section: Section) -> tuple[nn.Module, tuple[Any, ...]]:
-    size, stride = section.number("size"), section.number("stride")
-    pool = nn.MaxPool2d(size, stride, padding=(size - 1) // 2)
-    if (size, stride) == (2, 1):  # of yolov3-tiny: one column and one row of zeros keep the size
-        return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), pool), (size, stride)
-    return pool, (size, stride)
-
-
 _FLOAT = np.dtype("<f4")
 _LARGEST_VERSION = 1000  # a number from here on is no version but text, or the marks of other formats
 
 
 @dataclass(frozen=True)
 class Header:
-    """Version of the Darknet that wrote the file, and how many images it had trained on."""
+    """Version of the Darknet that wrote the file."""
 
     major: int = 0
     minor: int = 2
     revision: int = 5
-    images_seen: int = 0
+    images_seen: int = 0  # in training
 
     @property
     def long_count(self) -> bool:
-        """Whether the number of images takes 8 bytes instead of 4."""
+        """Tell whether the number of images takes 8 bytes instead of 4."""
         return self.major * 10 + self.minor >= 2
 
     def to_bytes(self) -> bytes:
@@ -308,25 +276,17 @@ class Header:
 
 @dataclass(frozen=True)
 class DarknetWeights:
-    """A file as read.
-
-    Args:
-        header: as it stands in the file.
-        spec: the network, with the classes that the file was written for.
-        state_dict: entries by published name; without those of layers that a cut-off file does not reach.
-        num_layers: layers of the cfg that the file covers; all of them unless it is cut off.
-        strides: input pixels a cell of each output.
-    """
+    """A file as read."""
 
     header: Header
-    spec: DarknetSpec
-    state_dict: dict[str, Tensor]
-    num_layers: int
-    strides: tuple[int, ...]
+    spec: DarknetSpec  # with the classes that the file was written for
+    state_dict: dict[str, Tensor]  # by published name; without layers that a cut-off file does not reach
+    num_layers: int  # that the file covers; all of the cfg unless it is cut off
+    strides: tuple[int, ...]  # input pixels a cell of each output
 
 
 def is_darknet(path: Path) -> bool:
-    """Whether a file begins as Darknet's do: three small version numbers."""
+    """Tell whether a file begins as Darknet's do: three small version numbers."""
     try:
         with path.open("rb") as file:
             start = file.read(12)

@@ -3,13 +3,12 @@
 The anchors of a description stand here too: one list of sides a level, in pixels.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from boxwright.errors import UserError
@@ -19,12 +18,7 @@ Levels = tuple[tuple[tuple[float, float], ...], ...]  # width, height in pixels:
 
 
 def read_levels(value: object, num_levels: int, where: str) -> tuple[Levels, bool]:
-    """Check anchors.
-
-    Args:
-        value: one list of sides a level, or a number: so many a level, which training finds.
-        num_levels: of the network.
-        where: names their place, for messages.
+    """Check anchors: one list of sides a level, or only their number a level, for training to find them.
 
     Returns:
         the anchors, and whether they stand only for a number.
@@ -38,9 +32,8 @@ def read_levels(value: object, num_levels: int, where: str) -> tuple[Levels, boo
     levels = items(value)
     if levels is None or len(levels) != num_levels:
         found = repr(value) if levels is None else str(len(levels))
-        raise UserError(
-            f"{where}: anchors must list {num_levels} levels, one for each input of the last layer, not {found}"
-        )
+        wanted = f"{num_levels} levels, one for each input of the last layer"
+        raise UserError(f"{where}: anchors must list {wanted}, not {found}")
     read: list[tuple[tuple[float, float], ...]] = []
     for i, level in enumerate(levels):
         sides = items(level)
@@ -54,7 +47,7 @@ def read_levels(value: object, num_levels: int, where: str) -> tuple[Levels, boo
 
 
 def write_levels(levels: Levels) -> list[list[float]]:
-    """Write levels as `read_levels` takes them."""
+    """Write levels as `read_levels` takes them: one flat list a level."""
     return [[side for anchor in level for side in anchor] for level in levels]
 
 
@@ -69,6 +62,7 @@ def items(value: object) -> list[Any] | None:
     return list(cast(Sequence[Any], value)) if isinstance(value, list | tuple) else None
 
 
+DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use
 BoxCoding = Literal["v3", "v5"]  # how raw boxes are meant: sigmoid and exponential, or sigmoids only
 
 
@@ -82,14 +76,10 @@ class DetectionSpec(Protocol):
     def input_channels(self) -> int: ...
 
     @property
-    def anchors(self) -> Levels:
-        """Return width, height in pixels: [level][anchor]."""
-        ...
+    def anchors(self) -> Levels: ...
 
     @property
-    def anchors_to_find(self) -> bool:
-        """Tell whether the anchors only say how many there are."""
-        ...
+    def anchors_to_find(self) -> bool: ...  # the anchors only say how many there are
 
     def with_classes(self, num_classes: int) -> Self: ...
 
@@ -117,17 +107,11 @@ class LayerInfo:
 
 
 class Network(nn.Module):
-    """Whatever finds boxes in images: a network of ours, an exported file, several networks as one.
+    """Whatever finds boxes in images: a network of ours, an exported file, several networks as one."""
 
-    Attributes:
-        names: one name a class.
-        input_size: height and width of images where they are fixed; None: any multiple of the largest stride.
-        release: the published release that it is of, a key of `published.RELEASES`.
-    """
-
-    names: tuple[str, ...]
-    input_size: tuple[int, int] | None = None
-    release: str = CURRENT
+    names: tuple[str, ...]  # one a class
+    input_size: tuple[int, int] | None = None  # height, width where they are fixed; None: multiples of largest stride
+    release: str = CURRENT  # a key of `published.RELEASES`
 
     @property
     @abstractmethod
@@ -148,17 +132,32 @@ class Network(nn.Module):
 
 
 class DetectionModel(Network):
-    """Images to raw maps, and raw maps to boxes.
-
-    Attributes:
-        layers: one line of the summary a layer.
-        box_coding: how `decode` reads raw boxes.
-        layer_prefix: parameters of layer i are named `<layer_prefix>.<i>.`.
-    """
+    """Images to raw maps, and raw maps to boxes; `names` are the class numbers where none are given."""
 
     layers: tuple[LayerInfo, ...]
     box_coding: ClassVar[BoxCoding] = "v5"
-    layer_prefix: ClassVar[str] = "model"
+    layer_prefix: ClassVar[str] = "model"  # parameters of layer i are named `<layer_prefix>.<i>.`
+
+    def __init__(self, spec: DetectionSpec, names: Sequence[str] | None) -> None:
+        super().__init__()
+        self.names = tuple(map(str, range(spec.num_classes) if names is None else names))
+        if len(self.names) != spec.num_classes:
+            raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
+
+    @torch.no_grad()
+    def dry_run(self, where: str) -> list[Tensor]:
+        """Compute the raw maps of one black image of `DRY_RUN_SIDE` pixels, to measure strides.
+
+        Raises:
+            UserError: the layers of the description `where` do not fit together.
+        """
+        self.eval()  # a training pass would move the batch-norm statistics of a new network towards black images
+        try:
+            raw = self(torch.zeros(1, self.spec.input_channels, DRY_RUN_SIDE, DRY_RUN_SIDE))
+        except RuntimeError as error:
+            raise UserError(f"{where}: the layers do not fit together: {str(error).splitlines()[0]}") from error
+        self.train()
+        return raw
 
     @property
     @abstractmethod
@@ -182,11 +181,8 @@ class DetectionModel(Network):
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute raw maps, in training and in evaluation alike.
+        """Compute raw maps, training or not: one (B, A, ny, nx, 5 + classes) a level, without activation.
 
         Args:
             images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride.
-
-        Returns:
-            one (B, A, ny, nx, 5 + classes) map a level, no activation.
         """

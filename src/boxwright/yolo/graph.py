@@ -1,10 +1,9 @@
 """From the rows of a model yaml to a network, by one plain dict of blocks.
 
-A block is a function (Site, *arguments of the row) -> Built. To add one, write the function and name it in `BLOCKS`.
+A block is called as (Site, *arguments of the row) -> Built. To add one, name it in `BLOCKS`: a class of layers.py as
+`Widening(Class)`, anything else as a function.
 Source: the published YOLOv5 model yaml grammar.
 """
-
-from __future__ import annotations
 
 import inspect
 import math
@@ -13,35 +12,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from boxwright.errors import UserError
-from boxwright.yolo.detection import DetectionModel, LayerInfo
+from boxwright.yolo.detection import DRY_RUN_SIDE, DetectionModel, LayerInfo
 from boxwright.yolo.head import DetectHead
 from boxwright.yolo.layers import C3, SPP, SPPF, Bottleneck, BottleneckCSP, Concat, Conv, Focus
 from boxwright.yolo.spec import ModelSpec, Row
 
-DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use
-
 
 @dataclass(frozen=True)
 class Site:
-    """What a block may know of the place where it is built.
+    """What a block may know of the place where it is built."""
 
-    Args:
-        in_channels: channels of each layer that feeds it.
-        repeats: after the depth multiple.
-        spec: the whole network.
-        activation: one module shared by all convolutions, as it has no state.
-        feeds_predictions: every layer that feeds it is a plain convolution, as the predictors of v1.0.
-    """
-
-    in_channels: tuple[int, ...]
-    repeats: int
+    in_channels: tuple[int, ...]  # of each layer that feeds it
+    repeats: int  # after the depth multiple
     spec: ModelSpec
-    activation: nn.Module
-    feeds_predictions: bool
+    activation: nn.Module  # one module shared by all convolutions, as it has no state
+    feeds_predictions: bool  # every layer that feeds it is a plain convolution, as the predictors of v1.0
 
     def widen(self, channels: int) -> int:
         """Scale output channels by the width multiple, up to a multiple of 8; those of a head stay as they are."""
@@ -63,102 +51,83 @@ class Built:
     args: tuple[Any, ...]  # resolved arguments, to be shown
 
 
-def _conv(
-    site: Site, channels: int, kernel: int = 1, stride: int = 1, padding: int | None = None, groups: int = 1
-) -> Built:
-    out = site.widen(channels)
-    module = site.chain(lambda c: Conv(c, out, kernel, stride, padding, groups, activation=site.activation), out)
-    return Built(module, out, (site.in_channels[0], out, kernel, stride, padding, groups))
+class Widening:
+    """The block of a class of layers.py: its row says the output channels, then what the class takes after them.
+
+    A class with `repeats` has them inside; of any other so many are chained.
+    """
+
+    def __init__(self, kind: Callable[..., nn.Module]) -> None:
+        own = inspect.signature(kind).parameters
+        self.kind = kind
+        self.repeats_inside = "repeats" in own
+        self.joint = "joint_activation" in own
+        site = inspect.Parameter("site", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        written = [p for name, p in own.items() if p.kind is site.kind and name not in ("in_channels", "repeats")]
+        # What `inspect.signature` finds: messages and `boxwright info` show the arguments that a row may have.
+        self.__signature__ = inspect.Signature([site, written[0].replace(name="channels"), *written[1:]])
+
+    def __call__(self, *args: Any) -> Built:
+        bound = self.__signature__.bind(*args)
+        bound.apply_defaults()
+        site, channels, *rest = bound.args
+        out, c_in = site.widen(channels), site.in_channels[0]
+        acts = {"activation": site.activation}
+        if self.joint:
+            acts["joint_activation"] = _activation(site.spec.layer_rules.csp_activation)
+        if self.repeats_inside:
+            rest = [site.repeats, *rest]
+            return Built(self.kind(c_in, out, *rest, **acts), out, (c_in, out, *rest))
+        return Built(site.chain(lambda c: self.kind(c, out, *rest, **acts), out), out, (c_in, out, *rest))
 
 
-def _bottleneck(site: Site, channels: int, shortcut: bool = True, groups: int = 1, expansion: float = 0.5) -> Built:
-    out = site.widen(channels)
-    module = site.chain(lambda c: Bottleneck(c, out, shortcut, groups, expansion, activation=site.activation), out)
-    return Built(module, out, (site.in_channels[0], out, shortcut, groups, expansion))
-
-
-def _c3(site: Site, channels: int, shortcut: bool = True, groups: int = 1, expansion: float = 0.5) -> Built:
-    out, c_in = site.widen(channels), site.in_channels[0]
-    module = C3(c_in, out, site.repeats, shortcut, groups, expansion, activation=site.activation)
-    return Built(module, out, (c_in, out, site.repeats, shortcut, groups, expansion))
-
-
-def _csp(site: Site, channels: int, shortcut: bool = True, groups: int = 1, expansion: float = 0.5) -> Built:
-    out, c_in = site.widen(channels), site.in_channels[0]
-    joint = _activation(site.spec.layer_rules.csp_activation)
-    module = BottleneckCSP(
-        c_in, out, site.repeats, shortcut, groups, expansion, activation=site.activation, joint_activation=joint
-    )
-    return Built(module, out, (c_in, out, site.repeats, shortcut, groups, expansion))
-
-
-def _focus(site: Site, channels: int, kernel: int = 1) -> Built:
-    out = site.widen(channels)
-    module = site.chain(lambda c: Focus(c, out, kernel, activation=site.activation), out)
-    return Built(module, out, (site.in_channels[0], out, kernel))
-
-
-def _conv2d(site: Site, channels: int, kernel: int = 1, stride: int = 1, padding: int = 0) -> Built:
+def conv2d(site: Site, channels: int, kernel: int = 1, stride: int = 1, padding: int = 0) -> Built:
+    """Build a plain convolution with bias: the predictors of v1.0."""
     out = site.widen(channels)
     module = site.chain(lambda c: nn.Conv2d(c, out, kernel, stride, padding), out)
     return Built(module, out, (site.in_channels[0], out, kernel, stride, padding))
 
 
-def _max_pool(site: Site, kernel: int, stride: int | None = None, padding: int = 0) -> Built:
+def max_pool(site: Site, kernel: int, stride: int | None = None, padding: int = 0) -> Built:
+    """Build a pooling layer, of yolov3-tiny."""
     c_in = site.in_channels[0]
-    module = site.chain(lambda _: nn.MaxPool2d(kernel, stride, padding), c_in)
-    return Built(module, c_in, (kernel, stride, padding))
+    return Built(site.chain(lambda _: nn.MaxPool2d(kernel, stride, padding), c_in), c_in, (kernel, stride, padding))
 
 
-def _zero_pad(site: Site, padding: Sequence[int]) -> Built:
+def zero_pad(site: Site, padding: Sequence[int]) -> Built:
+    """Build a border of zeros: left, right, top, bottom."""
     left, right, top, bottom = padding
     c_in = site.in_channels[0]
     return Built(site.chain(lambda _: nn.ZeroPad2d((left, right, top, bottom)), c_in), c_in, (tuple(padding),))
 
 
-def _spp(site: Site, channels: int, kernels: Sequence[int] = (5, 9, 13)) -> Built:
-    out = site.widen(channels)
-    module = site.chain(lambda c: SPP(c, out, tuple(kernels), activation=site.activation), out)
-    return Built(module, out, (site.in_channels[0], out, tuple(kernels)))
-
-
-def _sppf(site: Site, channels: int, kernel: int = 5) -> Built:
-    out = site.widen(channels)
-    module = site.chain(lambda c: SPPF(c, out, kernel, activation=site.activation), out)
-    return Built(module, out, (site.in_channels[0], out, kernel))
-
-
-def _upsample(site: Site, size: int | None = None, scale: float | None = None, mode: str = "nearest") -> Built:
+def upsample(site: Site, size: int | None = None, scale: float | None = None, mode: str = "nearest") -> Built:
+    """Build an enlargement of the map."""
     c_in = site.in_channels[0]
     return Built(site.chain(lambda _: nn.Upsample(size, scale, mode), c_in), c_in, (size, scale, mode))
 
 
-def _concat(site: Site, dim: int = 1) -> Built:
-    return Built(Concat(dim), sum(site.in_channels), (dim,))
-
-
-def _detect(site: Site, num_classes: int, anchors: Sequence[Sequence[Sequence[float]]]) -> Built:
-    outputs = len(anchors[0]) * (num_classes + 5)
-    if site.feeds_predictions:  # v1.0: the predictors are rows of their own
-        return Built(DetectHead(num_classes, anchors, ()), outputs, (num_classes, anchors))
-    head = DetectHead(num_classes, anchors, site.in_channels)
-    return Built(head, outputs, (num_classes, anchors, site.in_channels))
+def detect(site: Site, num_classes: int, anchors: Sequence[Sequence[Sequence[float]]]) -> Built:
+    """Build the head; in v1.0 the predictors are rows of their own, and it only reads their maps."""
+    channels = () if site.feeds_predictions else site.in_channels
+    shown = (num_classes, anchors) if site.feeds_predictions else (num_classes, anchors, channels)
+    return Built(DetectHead(num_classes, anchors, channels), len(anchors[0]) * (num_classes + 5), shown)
 
 
 BLOCKS: dict[str, Callable[..., Built]] = {
-    "Conv": _conv,
-    "Bottleneck": _bottleneck,
-    "C3": _c3,
-    "BottleneckCSP": _csp,
-    "Focus": _focus,
-    "nn.Conv2d": _conv2d,
-    "nn.MaxPool2d": _max_pool,
-    "nn.ZeroPad2d": _zero_pad,
-    "SPP": _spp,
-    "SPPF": _sppf,
-    "nn.Upsample": _upsample,
-    "Concat": _concat,
-    "Detect": _detect,
+    "Conv": Widening(Conv),
+    "Bottleneck": Widening(Bottleneck),
+    "C3": Widening(C3),
+    "BottleneckCSP": Widening(BottleneckCSP),
+    "Focus": Widening(Focus),
+    "nn.Conv2d": conv2d,
+    "nn.MaxPool2d": max_pool,
+    "nn.ZeroPad2d": zero_pad,
+    "SPP": Widening(SPP),
+    "SPPF": Widening(SPPF),
+    "nn.Upsample": upsample,
+    "Concat": lambda site, dim=1: Built(Concat(dim), sum(site.in_channels), (dim,)),
+    "Detect": detect,
 }
 REPEAT_INSIDE = ("C3", "BottleneckCSP")  # blocks whose repeats are their own matter
 JOINS = ("Concat", "Detect")  # blocks that take several feature maps
@@ -173,20 +142,12 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 
 
 class GraphModel(DetectionModel):
-    """A network of the rows of a model yaml. State-dict keys are the published ones (`model.0.conv.weight`).
-
-    Args:
-        spec: what to build.
-        names: one name a class; by default the class numbers.
-    """
+    """A network of the rows of a model yaml. State-dict keys are the published ones (`model.0.conv.weight`)."""
 
     def __init__(self, spec: ModelSpec, names: Sequence[str] | None = None) -> None:
-        super().__init__()
+        super().__init__(spec, names)
         self._spec = spec
-        self.names = tuple(names) if names is not None else tuple(str(i) for i in range(spec.num_classes))
-        if len(self.names) != spec.num_classes:
-            raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
-        layers, self.layers = _assemble(spec)
+        layers, self.layers = assemble(spec)
         self.model = nn.Sequential(*layers)
         self._sources = tuple(row.sources for row in spec.rows)
         # Outputs of these layers are used again later.
@@ -198,7 +159,13 @@ class GraphModel(DetectionModel):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = facts.batch_norm_eps
-        self.head.calibrate(self._measure_strides(), self._predictors(), class_margin=facts.class_margin)
+        raw = self.dry_run(spec.rows[0].place.split(",")[0])
+        # The convolutions whose outputs are the raw maps: in the head, or in v1.0 the rows that feed it.
+        last = len(self.model) - 1
+        rows = [self.model[s if s >= 0 else last + s] for s in self._sources[last]]
+        predictors = [m for m in (self.head.m if len(self.head.m) else rows) if isinstance(m, nn.Conv2d)]
+        strides = [DRY_RUN_SIDE // x.shape[2] for x in raw]
+        self.head.calibrate(strides, predictors, class_margin=facts.class_margin)
         if facts.early:
             self.head.keep_anchor_grid()
 
@@ -239,28 +206,9 @@ class GraphModel(DetectionModel):
     def decode(self, raw: list[Tensor]) -> Tensor:
         return self.head.decode(raw)
 
-    def _predictors(self) -> list[nn.Conv2d]:
-        """Return the convolutions whose outputs are the raw maps, one a level."""
-        last = len(self.model) - 1
-        rows = [self.model[s if s >= 0 else last + s] for s in self._sources[last]]
-        return [m for m in (self.head.m if len(self.head.m) else rows) if isinstance(m, nn.Conv2d)]
 
-    def _measure_strides(self) -> tuple[int, ...]:
-        """Run one black image through the network in evaluation mode, which leaves batch-norm statistics alone."""
-        device = self.head.anchors.device
-        self.eval()
-        try:
-            with torch.no_grad():
-                image = torch.zeros(1, self.spec.input_channels, DRY_RUN_SIDE, DRY_RUN_SIDE, device=device)
-                raw = self(image)
-        except RuntimeError as error:
-            where = self.spec.rows[0].place.split(",")[0]
-            raise UserError(f"{where}: the layers do not fit together: {str(error).splitlines()[0]}") from error
-        self.train()
-        return tuple(DRY_RUN_SIDE // x.shape[2] for x in raw)
-
-
-def _assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
+def assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
+    """Build all rows in their order, on which the random numbers of the weights depend."""
     activation = _activation(spec.activation or spec.layer_rules.activation)
     modules: list[nn.Module] = []
     infos: list[LayerInfo] = []
@@ -270,7 +218,7 @@ def _assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
         repeats = max(round(row.repeats * spec.depth_multiple), 1) if row.repeats > 1 else 1
         feeding = [spec.rows[s if s >= 0 else i + s].block for s in row.sources] if i else []
         site = Site(in_channels, repeats, spec, activation, all(block == "nn.Conv2d" for block in feeding))
-        built = _build_row(row, site)
+        built = build_row(row, site)
         modules.append(built.module)
         channels.append(built.out_channels)
         num_parameters = sum(p.numel() for p in built.module.parameters())
@@ -279,7 +227,12 @@ def _assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
     return modules, tuple(infos)
 
 
-def _build_row(row: Row, site: Site) -> Built:
+def build_row(row: Row, site: Site) -> Built:
+    """Build one row.
+
+    Raises:
+        UserError: an unknown block, or arguments that it does not take; the message lists what it takes.
+    """
     block = BLOCKS.get(row.block)
     if block is None:
         raise UserError(f"{row.place}: unknown block {row.block} (known are {', '.join(sorted(BLOCKS))})")

@@ -5,8 +5,6 @@ Source: published YOLOv5 6.x behaviour (raw map layout, decode, bias prior); the
 for Dense Object Detection", 2017 (arXiv:1708.02002), section 4.1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -20,11 +18,7 @@ NOMINAL_OBJECTS = 8  # ...this many objects; sets the prior of objectness
 
 
 def prior_bias(stride: float, num_classes: int, class_margin: float) -> tuple[float, float]:
-    """Return the logits added to the head's random bias so that a new network starts near the expected rates.
-
-    Returns:
-        what is added for objectness, and for each class.
-    """
+    """Return what is added to the random bias of objectness and of each class, to start near the expected rates."""
     objectness = math.log(NOMINAL_OBJECTS / (NOMINAL_SIDE / stride) ** 2)
     return objectness, math.log(0.6 / (num_classes - class_margin))
 
@@ -54,13 +48,12 @@ class DetectHead(nn.Module):
     def calibrate(self, strides: Sequence[int], predictors: Sequence[nn.Conv2d], *, class_margin: float) -> None:
         """Give a new head its strides: anchors go from pixels to cells, biases get their prior. Call once.
 
-        Anchors listed from large to small against strides from small to large are turned round, as published.
-
         Args:
             strides: input pixels a cell of each level.
             predictors: the convolutions whose outputs are the raw maps.
             class_margin: keeps the class prior finite for one class.
         """
+        # Anchors listed from large to small against strides from small to large are turned round, as published.
         areas = [float(level[..., 0].mul(level[..., 1]).mean()) for level in self.anchors]
         runs_against = (areas[-1] - areas[0]) * (strides[-1] - strides[0]) < 0
         pixels = self.anchors.flip(0) if runs_against else self.anchors
@@ -102,19 +95,13 @@ class DetectHead(nn.Module):
         rows = torch.cat([x.flatten(1, 3) for x in raw], dim=1).float().sigmoid_()
         counts = [x.shape[1] * x.shape[2] * x.shape[3] for x in raw]
         for level, (x, part) in enumerate(zip(raw, rows.split(counts, dim=1), strict=True)):
-            self._place_boxes(part[..., :4].unflatten(1, x.shape[1:4]), level)
+            boxes, stride = part[..., :4].unflatten(1, x.shape[1:4]), self.strides[level]  # (B, A, H, W, 4)
+            _, num_anchors, height, width, _ = boxes.shape
+            # Doubling lets a centre leave its cell by half a cell, and a side reach four anchors.
+            cell_x = torch.arange(width, device=boxes.device, dtype=torch.float32) - 0.5
+            cell_y = torch.arange(height, device=boxes.device, dtype=torch.float32).view(-1, 1) - 0.5
+            boxes[..., 0].mul_(2).add_(cell_x).mul_(stride)
+            boxes[..., 1].mul_(2).add_(cell_y).mul_(stride)
+            anchor_sizes = (self.anchors[level].float() * stride).view(1, num_anchors, 1, 1, 2)
+            boxes[..., 2:].mul_(2).square_().mul_(anchor_sizes)
         return rows
-
-    def _place_boxes(self, boxes: Tensor, level: int) -> None:
-        """Turn (B, A, H, W, 4) sigmoids into boxes, in place.
-
-        Doubling lets a centre leave its cell by half a cell, and a side reach four anchors.
-        """
-        _, num_anchors, height, width, _ = boxes.shape
-        stride = self.strides[level]
-        cell_x = torch.arange(width, device=boxes.device, dtype=torch.float32) - 0.5
-        cell_y = torch.arange(height, device=boxes.device, dtype=torch.float32).view(-1, 1) - 0.5
-        boxes[..., 0].mul_(2).add_(cell_x).mul_(stride)
-        boxes[..., 1].mul_(2).add_(cell_y).mul_(stride)
-        anchor_sizes = (self.anchors[level].float() * stride).view(1, num_anchors, 1, 1, 2)
-        boxes[..., 2:].mul_(2).square_().mul_(anchor_sizes)

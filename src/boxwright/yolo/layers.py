@@ -6,8 +6,6 @@ Source: published YOLOv5 behaviour (docs/spec/yolov5.md, B1.3); CSP: Wang et al.
 spatial pyramid pooling: He et al., 2014 (arXiv:1406.4729); SiLU: Elfwing et al., 2017 (arXiv:1702.03118).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +63,7 @@ class Conv(nn.Module):
 
 
 class FusedConv(nn.Module):
-    """A `Conv` whose batch norm is folded into weight and bias (see fuse.py)."""
+    """A `Conv` whose batch norm is folded into weight and bias (see weights.py)."""
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
         super().__init__()

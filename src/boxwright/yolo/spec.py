@@ -3,48 +3,27 @@
 Source: the published YOLOv5 model yaml grammar (rows of [from, number, block, arguments]).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from boxwright.errors import UserError
 from boxwright.yolo.detection import Levels, items, read_levels, write_levels
 from boxwright.yolo.published import CURRENT, LayerRules, layer_rules
 
-KNOWN_KEYS = (
-    "nc",
-    "depth_multiple",
-    "width_multiple",
-    "anchors",
-    "backbone",
-    "head",
-    "activation",
-    "ch",
-    "inplace",
-    "generation",
-)
 REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
+KNOWN_KEYS = (*REQUIRED_KEYS, "depth_multiple", "width_multiple", "activation", "ch", "inplace", "generation")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer of the network.
+    """One layer of the network."""
 
-    Args:
-        sources: layers that feed it; -1 is the one before.
-        repeats: how often, before the depth multiple.
-        block: name of the block.
-        args: its arguments as written, before the width multiple.
-        place: where the row stands, for messages.
-    """
-
-    sources: tuple[int, ...]
-    repeats: int
+    sources: tuple[int, ...]  # layers that feed it; -1 is the one before
+    repeats: int  # before the depth multiple
     block: str
-    args: tuple[Any, ...]
-    place: str
+    args: tuple[Any, ...]  # as written, before the width multiple
+    place: str  # where the row stands, for messages
 
     def to_list(self) -> list[Any]:
         sources = self.sources[0] if len(self.sources) == 1 and self.block != "Detect" else list(self.sources)
@@ -53,31 +32,18 @@ class Row:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network: its rows, the two multiples, its anchors and number of classes.
-
-    Args:
-        num_classes: classes that the head tells apart.
-        depth_multiple: scales the number of repeats.
-        width_multiple: scales the number of channels.
-        anchors: [level][anchor] width, height in pixels of the network input.
-        backbone: first rows.
-        head: last rows; the last one is the Detect head.
-        activation: as written in the yaml, such as "nn.LeakyReLU(0.1)"; None is that of the generation.
-        input_channels: channels of an image.
-        generation: the release whose activations and constants it has, such as "v3.0".
-        anchors_to_find: the anchors only say how many there are; training finds real ones.
-    """
+    """A network: its rows, the two multiples, its anchors and number of classes."""
 
     num_classes: int
-    depth_multiple: float
-    width_multiple: float
+    depth_multiple: float  # scales the number of repeats
+    width_multiple: float  # scales the number of channels
     anchors: Levels
-    backbone: tuple[Row, ...]
-    head: tuple[Row, ...]
-    activation: str | None = None
+    backbone: tuple[Row, ...]  # first rows
+    head: tuple[Row, ...]  # last rows; the very last one is the Detect head
+    activation: str | None = None  # as written in the yaml, "nn.LeakyReLU(0.1)"; None is that of the generation
     input_channels: int = 3
-    generation: str = CURRENT
-    anchors_to_find: bool = False
+    generation: str = CURRENT  # the release whose activations and constants it has, such as "v3.0"
+    anchors_to_find: bool = False  # the anchors only say how many there are; training finds real ones
 
     @property
     def layer_rules(self) -> LayerRules:
@@ -88,12 +54,8 @@ class ModelSpec:
         return self.backbone + self.head
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], where: str = "model yaml") -> ModelSpec:
-        """Check the content of a model yaml.
-
-        Args:
-            mapping: as read from the file.
-            where: name of the file, for messages.
+    def from_mapping(cls, mapping: Mapping[str, Any], where: str = "model yaml") -> Self:
+        """Check the content of a model yaml, read from the file `where`.
 
         Raises:
             UserError: a key is missing or unknown, or a value or a row is malformed.
@@ -108,7 +70,11 @@ class ModelSpec:
         head = _read_rows(mapping["head"], "head", len(backbone), where)
         if not head or head[-1].block != "Detect":
             raise UserError(f"{where}: the last row of head must be Detect")
-        activation = mapping.get("activation")
+        activation, generation = mapping.get("activation"), str(mapping.get("generation", CURRENT))
+        try:
+            layer_rules(generation)
+        except UserError as error:
+            raise UserError(f"{where}: generation: {error}") from error
         anchors, anchors_to_find = read_levels(mapping["anchors"], len(head[-1].sources), where)
         return cls(
             num_classes=_count(mapping["nc"], f"{where}: nc"),
@@ -119,14 +85,14 @@ class ModelSpec:
             head=head,
             activation=None if activation is None else str(activation),
             input_channels=_count(mapping.get("ch", 3), f"{where}: ch"),
-            generation=_generation(mapping.get("generation", CURRENT), where),
+            generation=generation,
             anchors_to_find=anchors_to_find,
         )
 
-    def with_classes(self, num_classes: int) -> ModelSpec:
+    def with_classes(self, num_classes: int) -> Self:
         return replace(self, num_classes=num_classes)
 
-    def with_anchors(self, anchors: object, where: str = "model") -> ModelSpec:
+    def with_anchors(self, anchors: object, where: str = "model") -> Self:
         levels, to_find = read_levels(anchors, len(self.anchors), where)
         return replace(self, anchors=levels, anchors_to_find=to_find)
 
@@ -145,14 +111,6 @@ class ModelSpec:
         return mapping if self.activation is None else mapping | {"activation": self.activation}
 
 
-def _generation(value: object, where: str) -> str:
-    try:
-        layer_rules(str(value))
-    except UserError as error:
-        raise UserError(f"{where}: generation: {error}") from error
-    return str(value)
-
-
 def _count(value: object, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"{what} must be a whole number of at least 1, not {value!r}")
@@ -169,13 +127,12 @@ def _read_rows(value: object, part: str, first_index: int, where: str) -> tuple[
     rows = items(value)
     if rows is None:
         raise UserError(f"{where}: {part} must be a list of rows [from, number, block, arguments]")
-    return tuple(
-        _read_row(row, first_index + i, f"{where}, {part} row {i + 1} (layer {first_index + i})")
-        for i, row in enumerate(rows)
-    )
+    places = [f"{where}, {part} row {i + 1} (layer {first_index + i})" for i in range(len(rows))]
+    return tuple(read_row(row, first_index + i, place) for i, (row, place) in enumerate(zip(rows, places, strict=True)))
 
 
-def _read_row(value: object, index: int, place: str) -> Row:
+def read_row(value: object, index: int, place: str) -> Row:
+    """Check one row; `index` is the number of its layer, and it can only take from earlier ones."""
     cells = items(value)
     if cells is None or len(cells) != 4:
         raise UserError(f"{place}: a row is [from, number, block, arguments], not {value!r}")

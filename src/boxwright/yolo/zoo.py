@@ -1,7 +1,5 @@
 """Networks by name, yaml or cfg: read their description, and build them from it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -50,11 +48,16 @@ def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
     elif model.removesuffix(".yaml") in DARKNET_NAMES:
         spec = ModelSpec.from_mapping(_read_yaml(_own_text("yaml", model), model), model)
     else:
-        spec = _yolov5(model)
+        spec = yolov5_spec(model)
     return spec if num_classes is None else spec.with_classes(num_classes)
 
 
-def _yolov5(model: str) -> ModelSpec:
+def yolov5_spec(model: str) -> ModelSpec:
+    """Find a YOLOv5 by size and release, such as `yolov5s6` or `yolov5s@v3.0`.
+
+    Raises:
+        UserError: the release is not known here, or had no such network.
+    """
     name, _, release = model.partition("@")
     release = release or CURRENT
     match = re.fullmatch(r"yolov5([nsmlx])(6?)(\.yaml)?", name)
@@ -87,10 +90,6 @@ def _read_yaml(text: str, where: str) -> Mapping[str, Any]:
 
 def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> DetectionModel:
     """Build a network with random weights, in training mode.
-
-    Args:
-        spec: what to build.
-        names: one name a class.
 
     Raises:
         UserError: the description names something unknown, or its layers do not fit together.
