@@ -177,7 +177,7 @@ def test_image_size_is_rounded_up(weights: Path, images: Path, caplog: pytest.Lo
     detector = load(weights, device="cpu")
     assert max(detector.predict(images / "a.png", imgsz=333).input_size) == 352
     detector.predict(images / "b.jpg", imgsz=333)
-    assert caplog.text.count("imgsz 333 is not a multiple of the stride 32; 352 is used") == 1
+    assert caplog.text.count("imgsz 333 is not a multiple of the largest stride 32; using 352") == 1
 
 
 def test_half_precision_gives_nearly_the_same(weights: Path, images: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
+from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch
 from boxwright.engine.callbacks import Callback, Progress, StartReport
 from boxwright.engine.task import StepLoss
@@ -20,7 +21,7 @@ from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.yolo.settings import RunConfig
-from boxwright.yolo.verbs.train import fitting_imgsz, train
+from boxwright.yolo.verbs.train import train
 from tests.integration.small_runs import write_world
 from tests.unit.data.small_sets import write_image
 
@@ -63,7 +64,7 @@ def test_broken_images_and_labels_are_left_out(
 
 @pytest.mark.parametrize(("imgsz", "expected"), [(333, 352), (64, 64), (1, 64), (640, 640), (641, 672)])
 def test_image_size_is_rounded_up(imgsz: int, expected: int) -> None:
-    assert fitting_imgsz(imgsz, 32) == expected
+    assert fit_imgsz(imgsz, 32, least=2) == expected
 
 
 def test_batch_larger_than_the_data(settings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

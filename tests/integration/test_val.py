@@ -193,7 +193,7 @@ def test_odd_image_size_is_rounded_up(
 ) -> None:
     with caplog.at_level(logging.WARNING, "boxwright"):
         run(weights, data, tmp_path, imgsz=83, noplots=True)
-    assert "--imgsz 83 is not a multiple of the largest stride 32; using 96" in caplog.text
+    assert "imgsz 83 is not a multiple of the largest stride 32; using 96" in caplog.text
 
 
 def test_ground_truth_beside_the_images_is_used(

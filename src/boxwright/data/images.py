@@ -9,17 +9,19 @@ What is not here: keeping decoded images (source_images.py).
 from __future__ import annotations
 
 import io
+import os
 import struct
-import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import cv2
 import numpy as np
 import PIL.Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
-from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Image
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -108,7 +110,7 @@ def _is_truncated_jpeg(data: np.ndarray) -> bool:
     """Tell whether a JPEG is cut off; OpenCV itself only warns and fills the rest with grey.
 
     A file may lack the end marker and still hold every row, so Pillow, which raises on missing rows, has the last word,
-    as it has when the data set is indexed (image_header.py).
+    as it has when the data set is indexed.
     """
     if data[-2:].tobytes() == _JPEG_END:
         return False
@@ -163,12 +165,8 @@ def resize_for_validation(image: Image, imgsz: int) -> Image:
 IMAGE_SUFFIXES = frozenset((".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm"))
 MIN_SIDE = 10  # pixels; smaller images are left out, as published
 
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three are tables, not frames
-_START_OF_SCAN = 0xDA
-_APP1 = 0xE1
-_ORIENTATION_TAG = 0x0112
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_ORIENTATION_TAG = 0x0112  # of Exif
 _TURNED = frozenset((5, 6, 7, 8))  # orientations that swap width and height
 
 
@@ -176,12 +174,8 @@ class BrokenImageError(Exception):
     """The file is no usable image; the text says why."""
 
 
-class _UnclearError(Exception):
-    """The header alone does not tell."""
-
-
 def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
-    """Height and width in pixels after EXIF rotation.
+    """Return height and width in pixels after EXIF rotation.
 
     Args:
         path: image file.
@@ -190,100 +184,47 @@ def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     Raises:
         BrokenImageError: missing, not an image, cut off, or smaller than 10 px.
     """
-    height, width = _decoded_size(path) if decode else _header_size(path)
+    size = None if decode else _header_size(path)
+    if size is None:
+        if not path.exists():
+            raise BrokenImageError("there is no such file")
+        try:
+            size = read_image(path).shape[:2]
+        except UserError as error:
+            reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
+            raise BrokenImageError(reason) from None
+    height, width = size
     if min(height, width) < MIN_SIDE:
         raise BrokenImageError(f"{width} x {height} pixels are fewer than {MIN_SIDE} x {MIN_SIDE}")
     return height, width
 
 
-def _decoded_size(path: Path) -> tuple[int, int]:
-    if not path.exists():
-        raise BrokenImageError("there is no such file")
-    try:
-        height, width = read_image(path).shape[:2]
-    except UserError as error:
-        reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
-        raise BrokenImageError(reason) from None
-    return height, width
-
-
-def _header_size(path: Path) -> tuple[int, int]:
+def _header_size(path: Path) -> tuple[int, int] | None:
+    """Read height and width from a JPEG or PNG header; None where only the decoder can tell."""
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(len(_PNG_START))
             if start == _PNG_START:
-                return _png_size(file)
-            if start[:2] == _JPEG_START:
-                return _jpeg_size(file)
-    except FileNotFoundError:
-        raise BrokenImageError("there is no such file") from None
-    except OSError as error:
-        raise BrokenImageError(f"cannot be opened ({error.strerror or error})") from None
-    except (_UnclearError, struct.error, IndexError):
-        pass  # damaged or unusual: the decoder decides
-    return _decoded_size(path)
-
-
-def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
-    file.seek(-2, 2)
-    if file.read(2) != _JPEG_END:
-        raise _UnclearError  # cut off, or followed by something else
-    file.seek(2)
-    size, orientation = (0, 0), 1
-    while True:
-        marker = _next_marker(file)
-        if marker == _START_OF_SCAN:
-            break
-        (length,) = struct.unpack(">H", file.read(2))
-        if marker in _START_OF_FRAME:
-            body = file.read(length - 2)
-            size = struct.unpack_from(">HH", body, 1)
-        elif marker == _APP1:
-            body = file.read(length - 2)
-            if body.startswith(b"Exif\0\0"):
-                orientation = _orientation(body[6:])
-        else:
-            file.seek(length - 2, 1)
-    height, width = size
-    if not height or not width:
-        raise _UnclearError
-    return (width, height) if orientation in _TURNED else (height, width)
-
-
-def _next_marker(file: BinaryIO) -> int:
-    if file.read(1) != b"\xff":
-        raise _UnclearError
-    marker = file.read(1)[0]
-    while marker == 0xFF:  # fill bytes
-        marker = file.read(1)[0]
-    return marker
-
-
-def _orientation(tiff: bytes) -> int:
-    """Orientation 1 to 8 from the first directory of an Exif block; 1 if it has none."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        raise _UnclearError
-    (offset,) = struct.unpack_from(order + "I", tiff, 4)
-    (num_entries,) = struct.unpack_from(order + "H", tiff, offset)
-    for entry in range(num_entries):
-        tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, offset + 2 + 12 * entry)
-        if tag == _ORIENTATION_TAG:
-            return value
-    return 1
-
-
-def _png_size(file: BinaryIO) -> tuple[int, int]:
-    """Walk the chunks to the end mark; a cut or damaged file shows by a checksum that is not there or wrong."""
-    size = (0, 0)
-    while True:
-        length, kind = struct.unpack(">I4s", file.read(8))
-        body = file.read(length)
-        (checksum,) = struct.unpack(">I", file.read(4))
-        if zlib.crc32(body, zlib.crc32(kind)) != checksum or kind == b"eXIf":
-            raise _UnclearError  # damaged, or it may turn the image
-        if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", body)
-            size = (height, width)
-        elif kind == b"IEND":
-            return size
+                content = start + file.read()
+                if not content.endswith(_PNG_END):  # Pillow does not look at the last checksum
+                    return None
+                image = PngImageFile(io.BytesIO(content))
+                width, height = image.size
+                # A cut or damaged file shows by a checksum: twice as quick as decoding it.
+                image.verify()
+                return None if b"eXIf" in content else (height, width)  # Exif may turn the image
+            if start[:2] != _JPEG_START:
+                return None
+            file.seek(-2, os.SEEK_END)
+            if file.read() != _JPEG_END:
+                return None  # cut off, or followed by something else
+            file.seek(0)
+            # The plugins themselves: PIL.Image.open would warn of large images, which OpenCV decodes.
+            image = JpegImageFile(file)
+            width, height = image.size
+            # Exif alone: Pillow's getexif() also takes the orientation of XMP, which OpenCV does not.
+            exif = PIL.Image.Exif()
+            exif.load(image.info.get("exif", b""))
+            return (width, height) if exif.get(_ORIENTATION_TAG) in _TURNED else (height, width)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+        return None  # damaged or unusual

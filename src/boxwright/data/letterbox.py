@@ -1,20 +1,21 @@
 """Letterbox: fit an image into a shape without changing its proportions, the rest filled with grey.
 
-Source: published YOLOv5 6.x behaviour (spec B7, golden group letterbox). The border is split in half; a half pixel is
-given to the bottom and to the right, while the recorded pad keeps the half, as published.
+Source: published YOLOv5 6.x behaviour (docs/spec/yolov5.md, B7; tests/parity/test_letterbox.py). The border is split in
+half; a half pixel is given to the bottom and to the right, while the recorded pad keeps the half, as published.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from boxwright.ops.arrays import Image
 
 FILL = 114  # grey level of everything that no image covers
-
-Image = NDArray[np.uint8]
+_log = logging.getLogger("boxwright.data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,14 @@ def fit_letterbox(
         top=round(pad_y - 0.1),
         left=round(pad_x - 0.1),
     )
+
+
+def fit_imgsz(imgsz: int, stride: int, *, least: int = 1, warn: bool = True) -> int:
+    """Round an input side up to a multiple of the stride, at least `least` of them, and warn if that changes it."""
+    fitting = max(-(-imgsz // stride), least) * stride
+    if warn and fitting != imgsz:
+        _log.warning("imgsz %d is not a multiple of the largest stride %d; using %d", imgsz, stride, fitting)
+    return fitting
 
 
 def letterbox(

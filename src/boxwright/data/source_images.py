@@ -24,8 +24,8 @@ from boxwright.data.cache import user_cache_dir
 from boxwright.data.files import write_atomically
 from boxwright.data.images import read_indexed_image, reduced_size, reduction_for
 from boxwright.data.index import DataIndex
-from boxwright.data.letterbox import Image
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Image
 
 _MEMORY_MARGIN: Final = 1.1  # the cache may not take the last tenth of what is free
 _DISK_MARGIN: Final = 1.05  # file systems round up and keep some for themselves

@@ -29,7 +29,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.data.letterbox import FILL, Image
+from boxwright.data.letterbox import FILL
+from boxwright.ops.arrays import Image
 from boxwright.yolo.geometry import Matrix, Shapes, concatenate, is_scale_and_shift, transform_points, translation
 
 _ALIASING_BELOW = 0.5  # linear sampling at a smaller magnification leaves out pixels of the source

@@ -6,7 +6,6 @@ result.boxes, result.scores, result.labels
 """
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
-from boxwright.data.letterbox import letterbox
+from boxwright.data.letterbox import fit_imgsz, letterbox
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
@@ -214,13 +213,13 @@ class Detector:
         """Letterbox an image and move it to the device, (1, 3, H, W) RGB in 0..1; return scale and pad of y, x, too."""
         multiple = self._release.letterbox.multiple_for(max(self.model.strides))
         fixed = self.model.input_size
-        side = max(fixed) if fixed else math.ceil(imgsz / multiple) * multiple
-        if side != imgsz and imgsz not in self._warned:
-            self._warned.add(imgsz)
-            if fixed:
+        if fixed is None:
+            side = fit_imgsz(imgsz, multiple, warn=imgsz not in self._warned)
+        else:
+            side = max(fixed)
+            if side != imgsz and imgsz not in self._warned:
                 logger.warning("imgsz %d is not used: the file takes %dx%d pixels only", imgsz, fixed[1], fixed[0])
-            else:
-                logger.warning("imgsz %d is not a multiple of the stride %d; %d is used", imgsz, multiple, side)
+        self._warned.add(imgsz)  # a video has many images: one warning is enough
         padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
         # As published: these releases worked the way back out from the sizes alone; half pixels of border differ.
         if self._release.letterbox.by_longer_side:

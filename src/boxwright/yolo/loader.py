@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from boxwright.data.images import loaded_size, read_indexed_image, resize_for_validation
 from boxwright.data.index import DataIndex
-from boxwright.data.letterbox import FILL, Image, fit_letterbox, place
+from boxwright.data.letterbox import FILL, fit_letterbox, place
 from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, image_buffer
 from boxwright.data.sampler import QUAD, BatchPlan, Share, plan_rect, sample_generator
 from boxwright.data.source_images import open_source_images
 from boxwright.data.structures import Batch, Targets
+from boxwright.ops.arrays import Image
 from boxwright.yolo.geometry import Labels, shapes_of
 from boxwright.yolo.samples import TrainingSamples
 from boxwright.yolo.settings import AugmentConfig

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from boxwright.data.images import loaded_size
-from boxwright.data.letterbox import Image, fit_letterbox
+from boxwright.data.letterbox import fit_letterbox
 from boxwright.data.sampler import sample_generator
 from boxwright.data.source_images import SourceImages
+from boxwright.ops.arrays import Image
 from boxwright.yolo.augmentation import (
     CANVAS,
     Placement,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from boxwright.data.letterbox import Image
+from boxwright.ops.arrays import Image
 from boxwright.yolo.geometry import Labels
 from boxwright.yolo.loader import draw_enlarged, make_train_loader, write_quad
 from boxwright.yolo.settings import AugmentConfig

@@ -11,6 +11,7 @@ import torch
 
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
+from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.source_images import open_source_images
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
@@ -240,7 +241,7 @@ def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[R
         model = _make_model(config, data)
         config = with_release(config, model.release, has_backbone=model.num_backbone_layers > 0)
         check_criterion(model, config.loss)
-        fitting = fitting_imgsz(config.imgsz, max(model.strides))
+        fitting = fit_imgsz(config.imgsz, max(model.strides), least=2)
         place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
         config = config.model_copy(update={"imgsz": fitting, "data": place})
         model = with_fitting_anchors(model, data, config)
@@ -293,11 +294,3 @@ def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
             f"--freeze {' '.join(map(str, freeze))} freezes every layer; leave at least the last one to train"
         )
     return frozen
-
-
-def fitting_imgsz(imgsz: int, stride: int) -> int:
-    """The side rounded up to a multiple of the largest stride, at least two of them, as published."""
-    fitting = max(-(-imgsz // stride) * stride, 2 * stride)
-    if fitting != imgsz:
-        _log.warning("--imgsz %d is not a multiple of the largest stride %d; using %d", imgsz, stride, fitting)
-    return fitting

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
+from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.evaluate import with_progress
@@ -58,7 +59,7 @@ def val(config: ValConfig) -> Evaluation:
         raise UserError(f"{_listed(config)} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
     loader = make_val_loader(
         index,
-        imgsz=_fitting(config.imgsz, stride) if fixed is None else fixed[0],
+        imgsz=fit_imgsz(config.imgsz, stride) if fixed is None else fixed[0],
         batch_size=config.batch_size,
         stride=stride,
         workers=config.workers,
@@ -176,10 +177,3 @@ def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
 
 def _listed(config: ValConfig) -> str:
     return ", ".join(config.weights)
-
-
-def _fitting(imgsz: int, stride: int) -> int:
-    side = -(-imgsz // stride) * stride
-    if side != imgsz:
-        _log.warning("--imgsz %d is not a multiple of the largest stride %d; using %d", imgsz, stride, side)
-    return side
