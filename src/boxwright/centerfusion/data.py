@@ -1,6 +1,4 @@
-"""The split of a nuScenes root that a verb works on: which one it is where the user has named none."""
-
-from __future__ import annotations
+"""Which split of a nuScenes root a verb works on, where the user has named none."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,21 +11,22 @@ from boxwright.nuscenes.split import EVERYTHING, NuscenesSplit, splits_there
 
 
 def open_root(data: str, version: str, *, allow_missing: bool) -> NuscenesIndex:
-    """The index of a version of a root; made first where there is none."""
+    """Open the index of a version of a root; make it first where there is none."""
     return open_nuscenes(Path(data).expanduser(), version, allow_missing=allow_missing)
 
 
 def train_split_of(index: NuscenesIndex, named: str) -> str:
-    """The split to train on: the named one, else mini_train or train, whichever the version has."""
+    """Choose the split to train on: the named one, else mini_train or train, whichever the version has."""
     return named or _first_there(index, ("mini_train", "train"))
 
 
 def val_split_of(index: NuscenesIndex, named: str) -> str:
-    """The split to measure on: the named one, else mini_val, val or test, whichever the version has."""
+    """Choose the split to measure on: the named one, else mini_val, val or test, whichever the version has."""
     return named or _first_there(index, ("mini_val", "val", "test"))
 
 
 def _first_there(index: NuscenesIndex, names: Sequence[str]) -> str:
+    """Choose the first of some splits that a version has; the first name is that of a mini version."""
     there = splits_there(index.scenes, index.folder)
     if index.folder.name.endswith("mini"):
         return next((name for name in names if name in there), names[0])
@@ -35,17 +34,17 @@ def _first_there(index: NuscenesIndex, names: Sequence[str]) -> str:
 
 
 def num_sweeps(config: FusionConfig) -> int:
-    """Sweeps of each radar that a network is given."""
+    """Return how many sweeps of each radar a network is given."""
     return 0 if config.no_radar else config.radar.sweeps
 
 
 def open_split(index: NuscenesIndex, split: str, num_sweeps: int) -> NuscenesSplit:
-    """The images of a split; so many sweeps of each radar are gathered."""
+    """Open the images of a split; so many sweeps of each radar are gathered."""
     return NuscenesSplit(index, split, num_sweeps)
 
 
 def open_scene(index: NuscenesIndex, scene: str, num_sweeps: int) -> NuscenesSplit:
-    """The images of one scene.
+    """Open the images of one scene.
 
     Args:
         index: of a version.

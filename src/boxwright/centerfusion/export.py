@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
-from boxwright.centerfusion.settings import COARSEST_STRIDE, STRIDE
+from boxwright.centerfusion.settings import COARSEST_STRIDE, STRIDE, FusionExportConfig
 from boxwright.centerfusion.structures import RawHeads
+from boxwright.centerfusion.weights import open_trained
 from boxwright.errors import UserError
 from boxwright.inference.exported import (
     LARGEST,
@@ -23,6 +24,7 @@ from boxwright.inference.exported import (
     open_exported,
     require,
     write_onnx,
+    write_verified,
 )
 from boxwright.nuscenes.structures import CLASS_NAMES
 
@@ -86,6 +88,23 @@ class CenterOnnx:
         if radar is None or calibs is None:
             raise ValueError("a network with radar needs a radar map and camera matrices")
         return self._run({"images": images, "radar": radar, "calibs": calibs})
+
+
+def fusion_export(config: FusionExportConfig) -> dict[Path, CenterAgreement]:
+    """Write a camera and radar network beside its checkpoint; the input size is that of its training if none is given.
+
+    Args:
+        config: settings of the verb.
+
+    Raises:
+        UserError: no weights, or the file does not agree with PyTorch: it is not kept.
+    """
+    if not config.weights:
+        raise UserError("export needs --weights")
+    trained = open_trained(config.weights)
+    given = config.imgsz or trained.config.imgsz
+    target = Path(config.weights).expanduser().with_suffix(".onnx")
+    return {target: write_verified(target, lambda path: export_center(trained.model, path, (given[0], given[-1])))}
 
 
 def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) -> CenterAgreement:

@@ -25,8 +25,6 @@ from boxwright.centerfusion.structures import RawHeads
 from boxwright.nuscenes.structures import Detections3d
 from boxwright.ops.boxes3d import unproject
 
-_AVERAGED = ("hm", "dep", "dep_sec", "wh", "dim")  # by the flip test, as they come out of their activation
-
 
 @dataclass(frozen=True, slots=True)
 class CenterPeaks:
@@ -91,7 +89,7 @@ def decode(heads: RawHeads, k: int = 100) -> CenterPeaks:
 
 
 def with_mirror(maps: Tensor, *, radar: bool = False) -> Tensor:
-    """Append to images or radar maps (B, C, H, W) their mirror images: (2B, C, H, W), for `merge_flipped`.
+    """Extend images or radar maps (B, C, H, W) by their mirror images: (2B, C, H, W), for `merge_flipped`.
 
     Args:
         radar: the channels are depth, velocity right, velocity forward; the second changes its sign.
@@ -113,21 +111,19 @@ def merge_flipped(heads: RawHeads) -> RawHeads:
     for name, values in heads.items():
         half = values.shape[0] // 2
         plain, mirror = values[:half], values[half:].flip(3)
-        if name == "amodel_offset":
-            mirror = torch.cat((-mirror[:, :1], mirror[:, 1:]), dim=1)
-        merged[name] = _mean(name, plain, mirror) if name in (*_AVERAGED, "amodel_offset") else plain
+        if name == "hm":
+            mean = ((plain.double().sigmoid() + mirror.double().sigmoid()) / 2).logit()
+        elif name in ("dep", "dep_sec"):
+            mean = raw_from_depth((depth_from_raw(plain.double()) + depth_from_raw(mirror.double())) / 2)
+        elif name in ("wh", "dim"):
+            mean = (plain + mirror) / 2
+        elif name == "amodel_offset":
+            mean = (plain + torch.cat((-mirror[:, :1], mirror[:, 1:]), dim=1)) / 2
+        else:
+            merged[name] = plain
+            continue
+        merged[name] = mean.to(torch.promote_types(plain.dtype, torch.float32))
     return merged
-
-
-def _mean(name: str, plain: Tensor, mirror: Tensor) -> Tensor:
-    """Average a head of images and mirror images behind its activation, and put the mean back before it."""
-    if name == "hm":
-        mean = ((plain.double().sigmoid() + mirror.double().sigmoid()) / 2).logit()
-    elif name in ("dep", "dep_sec"):
-        mean = raw_from_depth((depth_from_raw(plain.double()) + depth_from_raw(mirror.double())) / 2)
-    else:
-        mean = (plain + mirror) / 2
-    return mean.to(torch.promote_types(plain.dtype, torch.float32))
 
 
 def to_detections(

@@ -85,7 +85,7 @@ def _predict(config: FusionPredictConfig, files: Files) -> Path:
 
 
 def _export(config: FusionExportConfig, files: Files) -> Any:
-    from boxwright.centerfusion.verbs.export import fusion_export
+    from boxwright.centerfusion.export import fusion_export
 
     return fusion_export(config)
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from boxwright.centerfusion.augment import map_points
@@ -52,7 +51,7 @@ def room_for_targets(slots: int, grid_hw: tuple[int, int]) -> dict[str, tuple[tu
 
 
 def mirror_annotations(annotations: ImageAnnotations, width: int, *, fixed: bool) -> ImageAnnotations:
-    """Mirror the annotations of an image.
+    """Flip the annotations of an image from left to right.
 
     Args:
         annotations: of the image.
@@ -84,7 +83,14 @@ def write_targets(
     """
     slots, (height, width) = len(out.valid), out.heatmap.shape[1:]
     labels, count = annotations.labels[:slots], min(len(annotations), slots)
-    boxes = _boxes_in_grid(annotations.boxes_xywh[:count], grid_from_image, (height, width))
+    # Boxes around their four mapped corners, clipped to the middles of the outer cells; in single precision, as
+    # published.
+    x1, y1, box_width, box_height = annotations.boxes_xywh[:count].T
+    x2, y2 = x1 + box_width, y1 + box_height
+    corners = np.stack([np.stack([x1, y1]), np.stack([x2, y1]), np.stack([x2, y2]), np.stack([x1, y2])])
+    mapped = map_points(corners.transpose(2, 0, 1), grid_from_image).astype(np.float32)
+    limit = np.array([width - 1, height - 1], np.float32)
+    boxes = np.concatenate([np.clip(mapped.min(axis=1), 0, limit), np.clip(mapped.max(axis=1), 0, limit)], axis=1)
     crowd = annotations.is_crowd[:count]
     sizes = boxes[:, 2:] - boxes[:, :2]
     kept = np.flatnonzero(~crowd & (sizes > 0).all(axis=1))
@@ -140,14 +146,3 @@ def rotation_bins(alpha: Floats) -> tuple[Ints, Floats]:
     bins = np.stack([(alpha < sixth) | (alpha > 5 * sixth), (alpha > -sixth) | (alpha < -5 * sixth)], axis=1)
     residuals = alpha[:, None] + np.array([np.pi / 2, -np.pi / 2])
     return bins.astype(np.int64), np.where(bins, residuals, 0.0)
-
-
-def _boxes_in_grid(boxes_xywh: Floats, grid_from_image: Floats, grid_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Map boxes to (N, 4) xyxy around their four mapped corners, clipped to the middles of the outer cells."""
-    x1, y1, width, height = boxes_xywh.T
-    x2, y2 = x1 + width, y1 + height
-    corners = np.stack([np.stack([x1, y1]), np.stack([x2, y1]), np.stack([x2, y2]), np.stack([x1, y2])])
-    mapped = map_points(corners.transpose(2, 0, 1), grid_from_image).astype(np.float32)
-    limit = np.array([grid_hw[1] - 1, grid_hw[0] - 1], np.float32)
-    low, high = mapped.min(axis=1), mapped.max(axis=1)
-    return np.concatenate([np.clip(low, 0, limit), np.clip(high, 0, limit)], axis=1)

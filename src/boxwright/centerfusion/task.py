@@ -57,12 +57,14 @@ def loss_weights(config: FusionConfig) -> dict[str, float]:
     return weights | {"dep_sec": weights["dep"], "rot_sec": weights["rot"]}
 
 
-class Fusion3d(LoaderTask):
-    """Args:
-    model: on its device.
-    train, val: the data.
-    config: settings of the run.
-    world: the processes that share every batch; the first one's weights are copied to all.
+class CenterFusionTask(LoaderTask):
+    """CenterFusion as the trainer sees it.
+
+    Args:
+        model: on its device.
+        train, val: the data.
+        config: settings of the run.
+        world: the processes that share every batch; the first one's weights are copied to all.
     """
 
     metric_names: Sequence[str] = ("mAP", "NDS", *_SHORT_NAMES.values())
@@ -145,7 +147,7 @@ class Fusion3d(LoaderTask):
         return {"family": FAMILY, "spec": self.model.spec.to_mapping(), "names": list(CLASS_NAMES)}
 
     def _heads(self, batch: Batch3d) -> RawHeads:
-        """Raw heads; the second ones are given the radar at the annotated objects."""
+        """Compute the raw heads; the second ones are given the radar at the annotated objects."""
         if not self._radar:
             return self._network(batch.images)
         targets = batch.targets

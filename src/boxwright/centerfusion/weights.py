@@ -76,12 +76,17 @@ def open_trained(
         config = load(FusionConfig, {**_part(content, "config", path), **chosen})
         if no_radar and not config.no_radar:
             raise UserError(f"{path} is a camera and radar network: leave out --no-radar")
-        model = _restored(content, path)
+        try:
+            model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
+            model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
+        except (KeyError, TypeError, RuntimeError) as error:  # a RuntimeError names hundreds of entries
+            raise UserError(f"{path} is damaged: its weights are not those of the network that it describes") from error
     else:
         config = load(FusionConfig, {"no_radar": no_radar, **chosen})
         model = CenterFusion(CenterFusionSpec(radar=not no_radar))
         report = load_published(model, read_published(path))
         if report.missing:
+            # A checkpoint to use has to be whole; one to start a training from need not, see `load_into`.
             raise UserError(
                 f"{path} lacks {len(report.missing)} entries of {MODEL}, such as {report.missing[0]}; a camera-only "
                 "checkpoint goes with --no-radar"
@@ -121,16 +126,6 @@ def load_into(model: CenterFusion, weights: str) -> str:
     if not report.loaded:
         raise UserError(f"nothing of {path} fits {MODEL}")
     return f"{path}: {report}"
-
-
-def _restored(content: Mapping[str, Any], path: Path) -> CenterFusion:
-    """Restore the network of a checkpoint of this tool; averaged weights where it has them."""
-    try:
-        model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
-        model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:  # a RuntimeError names hundreds of entries
-        raise UserError(f"{path} is damaged: its weights are not those of the network that it describes") from error
-    return model
 
 
 def _part(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:

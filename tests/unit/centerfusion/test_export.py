@@ -36,7 +36,7 @@ def lively(**changes: object) -> CenterFusion:
 
 
 def test_with_radar(tmp_path: Path) -> None:
-    """The association as published; mended it is exported in tests/unit/ops/test_frustum_export.py."""
+    """The association as published; mended it is exported in test_frustum.py."""
     model = lively()
     model.frustum, model.num_peaks = FrustumOptions(max_depth=50.0), 20
     agreement = export_center(model, tmp_path / "x.onnx", SIZE)

@@ -1,16 +1,17 @@
-"""Frustum association against a plain loop, what `fixed` mends, and the borders of what may come in."""
+"""Frustum association against a plain loop, what `fixed` mends, the borders of what may come in, and its export."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.centerfusion import frustum
 from boxwright.centerfusion.frustum import (
@@ -232,3 +233,52 @@ def test_nothing_flows_back_and_half_precision_is_taken() -> None:
     halves = {name: head if name == "hm" else head.bfloat16() for name, head in raw.items()}  # no equal scores
     again = associate({name: head.float() for name, head in halves.items()}, radar, calibrations(900.0, 900.0), FIXED)
     assert torch.equal(associate(halves, radar, calibrations(900.0, 900.0), FIXED), again)
+
+
+NAMES = {"hm": 3, "wh": 2, "dep": 1, "dim": 3, "rot": 8}
+
+
+class Association(nn.Module):
+    def __init__(self, options: FrustumOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(
+        self, hm: Tensor, wh: Tensor, dep: Tensor, dim: Tensor, rot: Tensor, radar: Tensor, calibs: Tensor
+    ) -> Tensor:
+        heads = {"hm": hm, "wh": wh, "dep": dep, "dim": dim, "rot": rot}
+        return associate(heads, radar, calibs, self.options, k=40)
+
+
+def inputs() -> tuple[Tensor, ...]:
+    """Heads, radar of which many cells have equal depths, and calibrations."""
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(2, channels, 20, 30, generator=generator) for channels in NAMES.values()]
+    raw[1], raw[2], raw[3] = raw[1].abs() * 6, raw[2] - 2.5, raw[3].abs() * 3
+    radar = torch.randn(2, 3, 20, 30, generator=generator)
+    radar[:, 0] = (radar[:, 0] * 20).round().clamp(min=0)
+    calibs = torch.tensor([[900.0, 0, 800, 0], [0, 900, 450, 0], [0, 0, 1, 0]]).repeat(2, 1, 1)
+    calibs[1, 0, 0] = 30.0
+    return *raw, radar, calibs
+
+
+def test_traced() -> None:
+    """The association as published; mended it is traced by `test_onnx`."""
+    model, given = Association(FAITHFUL).eval(), inputs()
+    expected = model(*given)
+    assert expected.any()
+    assert torch.equal(torch.export.export(model, given).module()(*given), expected)
+
+
+def test_onnx(tmp_path: Path) -> None:
+    """The association mended; as published it is exported in test_export.py."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, given = Association(FrustumOptions(fixed=True, by_depth=True)).eval(), inputs()
+    program = torch.onnx.export(model, given, dynamo=True, verbose=False)
+    assert program is not None
+    program.save(str(tmp_path / "association.onnx"))
+    session = runtime.InferenceSession(tmp_path / "association.onnx", providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    (painted,) = session.run(None, {name: value.numpy() for name, value in zip(names, given, strict=True)})
+    np.testing.assert_allclose(painted, model(*given), atol=1e-5)

@@ -14,7 +14,7 @@ from boxwright.centerfusion.frustum import associate, associate_targets
 from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS
 from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.settings import FusionConfig
-from boxwright.centerfusion.task import Fusion3d, frustum_options, loss_weights, sample_settings
+from boxwright.centerfusion.task import CenterFusionTask, frustum_options, loss_weights, sample_settings
 from boxwright.centerfusion.verbs.train import spec_of
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
@@ -117,7 +117,7 @@ def test_training_gives_the_second_heads_the_radar_of_the_annotated_objects(tmp_
     network = CenterFusion(spec_of(config))
     seen: list[torch.Tensor] = []
     network.register_forward_hook(lambda *passed: seen.append(passed[2]["pc_hm"]))
-    task = Fusion3d(network, train, val, config, torch.device("cpu"))
+    task = CenterFusionTask(network, train, val, config, torch.device("cpu"))
     batch = next(task.train_batches(0, 0))
     task.loss(batch, 0, 0)
     task.close()

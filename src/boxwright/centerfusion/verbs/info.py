@@ -1,6 +1,4 @@
-"""What CenterFusion is made of: its parts, their parameters, and the cost of one image."""
-
-from __future__ import annotations
+"""The info verb of CenterFusion: its parts, their parameters and outputs."""
 
 from collections.abc import Sequence
 
@@ -13,7 +11,7 @@ from boxwright.reporting.report import Table
 
 
 def describe_fusion(model: str, imgsz: Sequence[int]) -> str:
-    """One line a part, then the sum.
+    """Describe the network: one line per part, then the sum.
 
     Args:
         model: its name.
@@ -28,6 +26,7 @@ def describe_fusion(model: str, imgsz: Sequence[int]) -> str:
     if height % COARSEST_STRIDE or width % COARSEST_STRIDE or min(height, width) < COARSEST_STRIDE:
         raise UserError(f"--imgsz {height} {width}: both sides are multiples of {COARSEST_STRIDE}, as 448 800")
     network = CenterFusion(CenterFusionSpec()).eval()
+    # Shapes of the outputs without computing them.
     with torch.device("meta"), torch.no_grad():
         grid = (height // 4, width // 4)
         shapes = network.to("meta")(torch.zeros(1, 3, height, width), association=torch.zeros(1, 3, *grid))

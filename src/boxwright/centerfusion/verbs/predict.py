@@ -1,7 +1,5 @@
 """The predict verb for CenterFusion: a scene of a nuScenes root, as a sheet of each key frame and as a video."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

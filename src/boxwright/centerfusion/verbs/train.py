@@ -12,7 +12,7 @@ import torch
 from boxwright.centerfusion.data import num_sweeps, open_root, open_split, train_split_of, val_split_of
 from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import COARSEST_STRIDE, FusionConfig, FusionValConfig
-from boxwright.centerfusion.task import Fusion3d, frustum_options
+from boxwright.centerfusion.task import CenterFusionTask, frustum_options
 from boxwright.centerfusion.verbs.val import fusion_val
 from boxwright.centerfusion.weights import load_into
 from boxwright.engine import run
@@ -105,9 +105,9 @@ class FusionRun:
             parameter.requires_grad_(not name.startswith(prefixes))
         return frozen if self.config.freeze_backbone else ()
 
-    def make_task(self, device: torch.device, world: World) -> Fusion3d:
-        """Bind network, losses, loaders and metric."""
-        return Fusion3d(self.model, self.train_split, self.val_split, self.config, device, world)
+    def make_task(self, device: torch.device, world: World) -> CenterFusionTask:
+        """Make the task: network, losses, loaders and metric."""
+        return CenterFusionTask(self.model, self.train_split, self.val_split, self.config, device, world)
 
     def logs(self, folder: Path) -> Sequence[Callback]:
         """Make the loggers of every run."""
@@ -123,7 +123,7 @@ class FusionRun:
             f"{len(self.val_split)} to validate on; {policy.device}, {policy.name}; {folder}"
         )
 
-    def plot_data(self, task: Fusion3d, folder: Path) -> None:
+    def plot_data(self, task: CenterFusionTask, folder: Path) -> None:
         """Draw the first batches."""
         from boxwright.centerfusion.pictures import plot_fusion_batch
 
@@ -186,7 +186,7 @@ def check_loading(config: FusionConfig, world: World) -> None:
 
 
 def spec_of(config: FusionConfig) -> CenterFusionSpec:
-    """The network that the settings describe."""
+    """Describe the network that the settings ask for."""
     network = config.network
     return CenterFusionSpec(
         width=network.width, radar=not config.no_radar, dla_node=network.dla_node, head_conv=network.head_conv

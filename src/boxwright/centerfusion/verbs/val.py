@@ -1,7 +1,5 @@
 """The val verb for CenterFusion: a checkpoint, or a submission, measured by the nuScenes metric."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -14,7 +12,7 @@ from boxwright.centerfusion.settings import FusionValConfig
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import TrainedNetwork, open_trained
 from boxwright.engine.device import resolve, select_device
-from boxwright.engine.evaluate import Speeds, with_progress
+from boxwright.engine.evaluate import with_progress
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.nuscenes.metric import evaluate
@@ -48,22 +46,29 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         raise UserError("val needs --data: a nuScenes root")
     index = open_root(config.data, config.version, allow_missing=config.allow_missing)
     name = val_split_of(index, config.split)
-    use_radar = True
     if config.json_file:
         split = open_split(index, name, 0)
         path = Path(config.json_file).expanduser()
-        found = _of_submission(path, split)
+        predictions = read_submission(path, split.sample_tokens)
+        if not split.has_annotations:
+            raise UserError(f"{path} cannot be measured: the split {name} has no annotations")
+        metrics = evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks())
+        found = FusionEvaluation(metrics, predictions)
         use_radar = says_radar(path)
     else:
         trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
         split = open_split(index, name, num_sweeps(trained.config))
-        found = _of_network(config, trained, split)
+        found = _evaluate_network(config, trained, split)
         use_radar = not trained.config.no_radar
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     if not config.json_file:
         path = folder / f"results_nuscenes_det_{name}.json"
         write_submission(path, found.predictions, split.sample_tokens, use_radar=use_radar)
-        print(_format_speeds(found.speeds))
+        speeds = found.speeds
+        print(
+            f"Speed: {speeds.load:.1f} ms loading, {speeds.inference:.1f} ms inference, {speeds.nms:.1f} ms decoding, "
+            f"{speeds.metrics:.1f} ms metrics per image"
+        )
     if found.metrics is not None:
         found.metrics.write(folder, use_radar=use_radar)
         print(format_metrics(found.metrics, verbose=True))
@@ -79,7 +84,8 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
     return found
 
 
-def _of_network(config: FusionValConfig, trained: TrainedNetwork, split: NuscenesSplit) -> FusionEvaluation:
+def _evaluate_network(config: FusionValConfig, trained: TrainedNetwork, split: NuscenesSplit) -> FusionEvaluation:
+    """Run a network over a split and measure it."""
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     loader = make_val_loader(
@@ -107,18 +113,3 @@ def _of_network(config: FusionValConfig, trained: TrainedNetwork, split: Nuscene
         )
     finally:
         loader.close()
-
-
-def _of_submission(path: Path, split: NuscenesSplit) -> FusionEvaluation:
-    predictions = read_submission(path, split.sample_tokens)
-    if not split.has_annotations:
-        raise UserError(f"{path} cannot be measured: the split {split.split} has no annotations")
-    metrics = evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks())
-    return FusionEvaluation(metrics, predictions)
-
-
-def _format_speeds(speeds: Speeds) -> str:
-    return (
-        f"Speed: {speeds.load:.1f} ms loading, {speeds.inference:.1f} ms inference, {speeds.nms:.1f} ms decoding, "
-        f"{speeds.metrics:.1f} ms metrics per image"
-    )
