@@ -26,7 +26,8 @@ class System(Protocol):
 
     VERBS: Mapping[str, Verb]  # by name; "convert data" is a verb of two words
     ANSWERS: Mapping[str, str]  # flags that other tools for these models have -> what to do here
-    HINT: str  # how to choose it, for help pages
+    HINT: str  # for help pages of other systems; {call} is the verb with the flag that chooses this system
+    CHOSEN_BY: Mapping[str, str]  # settings that choose it -> a value that does
 
     @staticmethod
     def claims(what: str, value: str) -> bool:
@@ -73,6 +74,12 @@ def choose(verb: str, named: Iterable[tuple[str, str]]) -> System:
     return system
 
 
+def choosing_flag(system: System, verb: str) -> str:
+    """Return the flag and value that choose a system for a verb; empty where nothing has to be chosen."""
+    settings = system.VERBS[verb].settings.model_fields
+    return next((f"--{name} {value}" for name, value in system.CHOSEN_BY.items() if name in settings), "")
+
+
 def subverbs(verb: str) -> dict[str, Verb]:
     """List the verbs of two words that begin with this one, of all systems; none if it is a verb by itself."""
     found: dict[str, Verb] = {}
@@ -87,10 +94,12 @@ def owners_of_flag(verb: str, flag: str) -> str:
     """Say which other systems, or which verbs of the same first word, have a flag; empty: none."""
     found: list[str] = []
     for name in SYSTEMS:
-        for other, entry in load_system(name).VERBS.items():
+        system = load_system(name)
+        for other, entry in system.VERBS.items():
             names = {spelling for known in flags_of(entry.settings) for spelling in known.names}
             if other.partition(" ")[0] == verb.partition(" ")[0] and flag in names:
-                found.append(f"{verb} of {name}" if other == verb else other)
+                chosen = choosing_flag(system, verb) if other == verb else ""
+                found.append((f"{verb} of {name}" if other == verb else other) + (f" ({chosen})" if chosen else ""))
     return f"{flag} belongs to {' and '.join(found)}, not to this {verb}" if found else ""
 
 

@@ -24,7 +24,8 @@ from boxwright.centerfusion.settings import (
 from boxwright.errors import UserError
 from boxwright.settings.base import Files, TrainingFiles, Verb
 
-HINT = f"Camera and radar: `boxwright {{verb}} --model {MODEL} --help` lists the flags."
+HINT = "Camera and radar: `boxwright {call} --help` lists the flags."
+CHOSEN_BY = {"model": MODEL, "task": "fusion3d"}
 ANSWERS: dict[str, str] = {}
 _FIRST_LAYER = b"base.base_layer.0.weight"  # of DLA; no YOLO has an entry of this name
 _HEAD_OF_OLD_FILE = 1 << 22  # bytes in which a checkpoint of before PyTorch 1.6 names its entries
@@ -38,7 +39,7 @@ def claims(what: str, value: str) -> bool:
         return model_of(value).startswith(FAMILY)
     if what == "data":
         return any(Path(value).expanduser().glob("*/sample.json"))  # the table of key frames
-    return value == "fusion3d" if what == "task" else _is_checkpoint(Path(value).expanduser())
+    return value == CHOSEN_BY["task"] if what == "task" else _is_checkpoint(Path(value).expanduser())
 
 
 def _is_checkpoint(path: Path) -> bool:

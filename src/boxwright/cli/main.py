@@ -108,7 +108,11 @@ def run(verb: str, argv: Sequence[str]) -> int:
     hint = ""
     if system is first and {"-h", "--help"} & set(argv):
         others = [other for other in map(systems.load_system, systems.SYSTEMS) if other is not first]
-        hint = "\n".join(other.HINT.format(verb=verb) for other in others if verb in other.VERBS)
+        hint = "\n".join(
+            other.HINT.format(call=f"{verb} {systems.choosing_flag(other, verb)}")
+            for other in others
+            if verb in other.VERBS
+        )
     parser = Parser(verb, system.VERBS[verb], system.ANSWERS, hint, lambda flag: systems.owners_of_flag(verb, flag))
     given = parser.read(argv)
     result = systems.run(system, verb, given)

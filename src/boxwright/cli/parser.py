@@ -148,7 +148,8 @@ class Parser(argparse.ArgumentParser):
 
     def _explain(self, word: str) -> str:
         if not word.startswith("-"):
-            return f"'{word}' stands alone: no flag before it takes it"
+            out = "; write --out for the folder to write" if "--out" in self.spellings else ""
+            return f"'{word}' stands alone: no flag before it takes it{out}"
         if word in self.answers:
             return f"there is no flag {word}: {self.answers[word]}"
         if place := self.elsewhere(word):

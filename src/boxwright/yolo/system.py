@@ -31,6 +31,7 @@ from boxwright.yolo.settings import (
 )
 
 HINT = ""
+CHOSEN_BY = {"task": "detect2d"}
 _LOGGED = "runs are logged to files, to TensorBoard and, with --callbacks mlflow, to MLflow"
 ANSWERS = {  # flags of published YOLOv5 releases that are spelled differently here, or are not here
     "--adam": "write --optimizer Adam",
