@@ -338,7 +338,7 @@ def require(library: str) -> Any:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Silence exporters: their warnings concern their own code, and what concerns the user is found by comparing."""
+    """Suppress warnings of exporters: they concern their own code; what concerns the user is found by comparing."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -55,7 +55,16 @@ def plot_labels(index: DataIndex, path: Path) -> None:
     counted = ((len(index), "image", "images"), (len(boxes), "box", "boxes"), (len(index.names), "class", "classes"))
     figure.suptitle(", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counted))
     counts, outlines, centres, sizes = figure.subplots(2, 2).flat
-    _draw_bars(counts, np.bincount(classes, minlength=len(index.names)), index.names)
+    bars = np.arange(len(index.names))
+    counts.bar(bars, np.bincount(classes, minlength=len(bars)), color=[rgb(i) for i in bars.tolist()])
+    counts.set(title="instances per class", ylabel="boxes")
+    counts.margins(x=0.01)
+    if 0 < len(bars) <= _MAX_NAMED_BARS:
+        size, turn = 9 if len(bars) <= 16 else 7, 90 if len(bars) > 5 else 0
+        counts.set_xticks(bars, [short(name) for name in index.names], rotation=turn, fontsize=size)
+    else:
+        counts.set_xlabel("class index")
+        counts.xaxis.set_major_locator(MaxNLocator(integer=True))
     chosen = np.linspace(0, len(boxes) - 1, min(len(boxes), _MAX_OUTLINES)).astype(int)
     shapes = [Rectangle((-w / 2, -h / 2), w, h) for w, h in boxes[chosen, 2:]]
     edges = [rgb(int(classes[i])) for i in chosen]
@@ -68,20 +77,6 @@ def plot_labels(index: DataIndex, path: Path) -> None:
     size_title = "how large boxes are (fraction of the image)"
     _draw_density(sizes, boxes[:, 2], boxes[:, 3], "box width", "box height", size_title)
     save_figure(figure, path)
-
-
-def _draw_bars(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Draw the number of boxes of each class."""
-    positions = np.arange(len(counts))
-    axes.bar(positions, counts, color=[rgb(i) for i in positions.tolist()])
-    axes.set(title="instances per class", ylabel="boxes")
-    axes.margins(x=0.01)
-    if 0 < len(counts) <= _MAX_NAMED_BARS:
-        size, turn = 9 if len(counts) <= 16 else 7, 90 if len(counts) > 5 else 0
-        axes.set_xticks(positions, [short(name) for name in names], rotation=turn, fontsize=size)
-    else:
-        axes.set_xlabel("class index")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_density(axes: Axes, x: Floats, y: Floats, x_name: str, y_name: str, title: str) -> None:

@@ -71,6 +71,17 @@ class RunLayout:
     panels: Sequence[Sequence[str]]  # columns that results.png shows, in two rows
     pictures: Mapping[str, Sequence[str]]  # heading -> files of the run folder as patterns, in the order of the page
 
+    def best_epoch(self, csv_path: Path) -> dict[str, float]:
+        """Return the row of results.csv with the largest fitness, and the number of "epochs"; empty: there is none."""
+        columns = read_results(csv_path) if csv_path.is_file() else {}
+        if not self.fitness or any(name not in columns or not len(columns[name]) for name in self.fitness):
+            return {}
+        weighted = [weight * columns[name] for name, weight in self.fitness.items()]
+        fitness: list[float] = np.sum(weighted, axis=0).tolist()
+        # nan compares false with everything: an epoch without a number must never win.
+        row = max(range(len(fitness)), key=lambda i: (fitness[i] == fitness[i], fitness[i]))
+        return {name: float(values[row]) for name, values in columns.items()} | {"epochs": float(len(fitness))}
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -88,6 +99,15 @@ class Table:
             for cells in (list(zip(row, widths, strict=True)) for row in (self.header, *self.rows))
         ]
         return "\n".join([self.title, *lines, ""])
+
+    def as_html(self) -> str:
+        """Format as an HTML table, which scrolls in its own frame: the page itself stays as wide as the window."""
+
+        def row(cells: Iterable[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        rows = "\n".join([row(self.header, "th"), *(row(cells, "td") for cells in self.rows)])
+        return f'<div class="scroll"><table><caption>{html.escape(self.title)}</caption>{rows}</table></div>'
 
 
 def read_results(csv_path: Path) -> dict[str, Floats]:
@@ -128,7 +148,7 @@ def write_report(
         The page.
     """
     title = html.escape(title or folder.name)
-    best = _best_epoch(folder / "results.csv", layout.fitness)
+    best = layout.best_epoch(folder / "results.csv")
     words = [f"{best['epochs']:.0f} epoch{'' if best['epochs'] == 1 else 's'}"] if best else []
     words += [f"best: epoch {best.get('epoch', 0):.0f}"] if best else []
     weights = sorted(path.name for path in (folder / "weights").glob("*.pt"))
@@ -142,7 +162,7 @@ def write_report(
     if cards:
         parts.append(f'<div class="cards">{"".join(cards)}</div>')
     if tables:
-        parts += ["<h2>Metrics of the best weights</h2>", *map(_table, tables)]
+        parts += ["<h2>Metrics of the best weights</h2>", *(table.as_html() for table in tables)]
     results = folder / "results.png"
     parts += ["<h2>Results over epochs</h2>", _figure(folder, results)] if results.is_file() else []
     if predictions:
@@ -158,31 +178,6 @@ def write_report(
     page = folder / "report.html"
     page.write_text(_PAGE.format(title=title, style=_STYLE, body="\n".join(parts)), encoding="utf-8")
     return page
-
-
-def _best_epoch(csv_path: Path, weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the row of results.csv with the largest weighted sum of columns, and how many rows there are."""
-    columns = read_results(csv_path) if csv_path.is_file() else {}
-    if not weights or any(name not in columns or not len(columns[name]) for name in weights):
-        return {}
-    fitness: list[float] = np.sum([weight * columns[name] for name, weight in weights.items()], axis=0).tolist()
-    # nan compares false with everything: an epoch without a number must never win.
-    row = max(range(len(fitness)), key=lambda i: (fitness[i] == fitness[i], fitness[i]))
-    return {name: float(values[row]) for name, values in columns.items()} | {"epochs": float(len(fitness))}
-
-
-def _table(table: Table) -> str:
-    """Return a table as HTML."""
-
-    def row(cells: Iterable[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "\n".join(row(cells, "td") for cells in table.rows)
-    # Wide tables scroll in their own frame: the page itself stays as wide as the window.
-    return (
-        f'<div class="scroll"><table><caption>{html.escape(table.title)}</caption>'
-        f"{row(table.header, 'th')}\n{body}</table></div>"
-    )
 
 
 def _figure(folder: Path, path: Path) -> str:

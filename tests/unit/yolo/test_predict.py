@@ -15,8 +15,8 @@ from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
 from boxwright.inference.sources import Frame
 from boxwright.yolo.detector import Result, Speed
-from boxwright.yolo.prediction_writer import PredictionWriter
 from boxwright.yolo.settings import PredictConfig
+from boxwright.yolo.verbs.predict import PredictionWriter
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
 
