@@ -23,13 +23,7 @@ _CELL_SIDE = 640
 
 
 def plot_fusion_batch(batch: Batch3d, path: Path, *, max_images: int = 8) -> None:
-    """Write a contact sheet: each image with the boxes of its targets, over the radar pillars colored by depth.
-
-    Args:
-        batch: on any device.
-        path: the image file to write.
-        max_images: largest number of images that is drawn.
-    """
+    """Write a contact sheet: each image with the boxes of its targets, over the radar pillars colored by depth."""
     cells: list[Image] = []
     for row in range(min(len(batch), max_images)):
         pixels = batch.images[row].cpu().permute(1, 2, 0).numpy() * STD + MEAN  # the network takes BGR
@@ -64,12 +58,9 @@ def write_key_frames(
     """Write one PNG per key frame and one video per scene.
 
     Args:
-        split: images, radar and annotations.
         predictions: of the split, global frame.
         samples: key frames by position in the split's list.
         folder: created if missing.
-        score_threshold: lowest score that is drawn.
-        fps: of the videos.
 
     Returns:
         the files.

@@ -32,12 +32,9 @@ def plot_batch(
     """Write a contact sheet of a batch with its labels, or with detections instead.
 
     Args:
-        batch: images and targets, on any device.
-        names: class names.
-        path: the image file to write.
+        batch: on any device.
+        names: of the classes.
         detections: one per image, boxes in pixels of the ORIGINAL image; None draw the labels.
-        score_threshold: detections below it are left out.
-        max_images: largest number of images that is drawn.
     """
     count = min(len(batch), max_images)
     columns = max(1, int(np.ceil(np.sqrt(count))))
@@ -124,7 +121,7 @@ def text_size(cell: Image) -> int:
 
 
 def tile(cells: Sequence[Image], columns: int) -> Image:
-    """Lay images of one size or another in rows on a white sheet."""
+    """Place images of one size or another in rows on a white sheet."""
     if not cells:
         blank: Image = np.full((CELL_SIDE, CELL_SIDE, 3), 255, np.uint8)
         draw_label(blank, "no images", _GAP, _GAP, 13, TAG)

@@ -70,11 +70,9 @@ def keep_counted(
     """Select the boxes of one class that count.
 
     Args:
-        boxes: annotations or predictions.
-        positions: (N,) where the boxes of the class are in it.
-        label: the class.
+        positions: (N,) where the boxes of the class are in `boxes`.
         ego_positions: (S, 2) or (S, 3) where the vehicle is.
-        racks: bicycle racks; motorcycles and bicycles whose centre is inside of one do not count.
+        racks: motorcycles and bicycles whose centre is inside of one do not count.
 
     Returns:
         (K,) positions, in order, and (K,) horizontal distance to the vehicle; strictly less than the class's range.
@@ -95,13 +93,7 @@ def keep_counted(
 
 
 def inside_racks(samples: Ints, centers: Floats, racks: BikeRacks) -> Bools:
-    """Whether a rack of the same key frame holds each centre, faces included.
-
-    Args:
-        samples: (N,) key frames.
-        centers: (N, 3).
-        racks: any number of them.
-    """
+    """Whether a rack of the same key frame (N,) holds each centre (N, 3), faces included."""
     # Sorted racks make the racks of a box an interval: no loop over key frames.
     order = racks.samples.argsort(kind="stable")
     first = np.searchsorted(racks.samples, samples, "left", sorter=order)
@@ -118,31 +110,26 @@ def inside_racks(samples: Ints, centers: Floats, racks: BikeRacks) -> Bools:
 
 
 def check_boxes(boxes: GlobalBoxes, num_samples: int, what: str, *, predicted: bool) -> None:
-    """Stop at boxes that the metric has no number for.
-
-    Args:
-        boxes: annotations or predictions.
-        num_samples: how many key frames the split has.
-        what: a word for them in the message.
-        predicted: whether scores and the limit of boxes a sample are checked too.
+    """Refuse boxes that the metric has no number for; of `predicted` ones check scores and number per sample too.
 
     Raises:
         UserError: names the first box at fault.
     """
-    values = [("centre", boxes.centers), ("size", boxes.sizes), ("rotation", boxes.rotations)]
-    for name, value in [*values, ("score", boxes.scores[:, None])] if predicted else values:
-        if not np.isfinite(value).all():
-            row = int((~np.isfinite(value)).any(axis=1).argmax())
-            raise UserError(f"{_which(boxes, row, what)}: its {name} is not a finite number")
-    if len(boxes) and boxes.sizes.min() <= 0:
-        row = int((boxes.sizes <= 0).any(axis=1).argmax())
-        raise UserError(f"{_which(boxes, row, what)}: its size {boxes.sizes[row].tolist()} should be larger than 0")
-    if len(boxes) and not 0 <= boxes.samples.min() <= boxes.samples.max() < num_samples:
-        row = int(((boxes.samples < 0) | (boxes.samples >= num_samples)).argmax())
-        raise UserError(f"{_which(boxes, row, what)}: the split has {num_samples} samples")
-    if len(boxes) and not 0 <= boxes.labels.min() <= boxes.labels.max() < len(CLASS_NAMES):
-        row = int(((boxes.labels < 0) | (boxes.labels >= len(CLASS_NAMES))).argmax())
-        raise UserError(f"{_which(boxes, row, what)}: class {boxes.labels[row]} is not one of {len(CLASS_NAMES)}")
+    sizes, samples, labels = boxes.sizes, boxes.samples, boxes.labels
+    values = {"centre": boxes.centers, "size": sizes, "rotation": boxes.rotations}
+    if predicted:
+        values["score"] = boxes.scores[:, None]
+    rules = [
+        *((~np.isfinite(value).all(axis=1), f"its {name} is not a finite number") for name, value in values.items()),
+        ((sizes <= 0).any(axis=1), "its size {size} should be larger than 0"),
+        ((samples < 0) | (samples >= num_samples), f"the split has {num_samples} samples"),
+        ((labels < 0) | (labels >= len(CLASS_NAMES)), f"class {{label}} is not one of {len(CLASS_NAMES)}"),
+    ]
+    for wrong, problem in rules:
+        if wrong.any():
+            row = int(wrong.argmax())
+            said = problem.format(size=sizes[row].tolist(), label=labels[row])
+            raise UserError(f"{what} {row} (sample {samples[row]} of the split): {said}")
     if predicted and len(boxes):
         counts = np.bincount(boxes.samples)
         if counts.max() > MAX_BOXES_PER_SAMPLE:
@@ -150,10 +137,6 @@ def check_boxes(boxes: GlobalBoxes, num_samples: int, what: str, *, predicted: b
                 f"sample {counts.argmax()} of the split has {counts.max()} predicted boxes; the nuScenes metric takes "
                 f"{MAX_BOXES_PER_SAMPLE} at most"
             )
-
-
-def _which(boxes: GlobalBoxes, row: int, what: str) -> str:
-    return f"{what} {row} (sample {boxes.samples[row]} of the split)"
 
 
 _MAX_PAIRS = 1 << 20  # candidates held at once, about 50 MB with all temporaries

@@ -147,12 +147,8 @@ def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str
 def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:
     """Read the boxes of a submission, in the order of the file; memory holds the arrays and one key frame.
 
-    Args:
-        path: JSON file in the form of the nuScenes detection task.
-        sample_tokens: of the split; the file must have exactly these.
-
     Raises:
-        UserError: the file is not such a submission, or one of another split.
+        UserError: the file is no submission of the nuScenes detection task, or has not exactly these key frames.
     """
     positions = {token: position for position, token in enumerate(sample_tokens)}
     seen: set[str] = set()
