@@ -30,6 +30,12 @@ _CONNECT_SECONDS = 15
 _TIMEOUT_NAMES = {"sqlite": "timeout", "psycopg2": "connect_timeout", "psycopg": "connect_timeout"} | dict.fromkeys(
     ("pymysql", "mysqldb"), "connect_timeout"
 )
+_SQLITE_REASONS = {
+    "database is locked": "is locked: another process has kept it for more than {seconds} seconds; end it, or wait",
+    "unable to open database file": "cannot be opened: is its folder there, and may it be written to?",
+    "readonly": "cannot be written: the file or its folder is read-only",
+    "not a database": "cannot be read: the file is not an SQLite database",
+}
 _PERCENTILE = 25.0  # prune percentile: end a trial below the best quarter at its epoch
 _SECONDS_OF_TABLES = 2.0  # in which another worker has created the tables of a new database
 _SETTINGS_SECONDS = 10.0  # how long the worker that created a study may take to write its settings
@@ -133,7 +139,20 @@ def database_errors(location: StudyLocation) -> Generator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, DatabaseError):
             cause = cause.__cause__
-        raise UserError(f"the study in {shown_url(location.url)} {_reason(cause)}") from error
+        words = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        if isinstance(cause, ImportError):
+            reason = f"needs a package that is not installed: {words}"
+        elif isinstance(cause, OperationalError):
+            reason = f"cannot be reached: {words}"
+        else:
+            reason = (
+                f"cannot be opened: {words}; it takes a URL such as sqlite:///study.db or postgresql://user@host/name"
+            )
+        # SQLite says what is wrong in words only.
+        reason = next((said for sign, said in _SQLITE_REASONS.items() if sign in words), reason)
+        raise UserError(
+            f"the study in {shown_url(location.url)} {reason.replace('{seconds}', f'{LOCK_SECONDS:g}')}"
+        ) from error
 
 
 def shown_url(url: str) -> str:
@@ -142,23 +161,6 @@ def shown_url(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return url
-
-
-def _reason(error: BaseException) -> str:
-    words = " ".join(str(getattr(error, "orig", None) or error).split())
-    if isinstance(error, ImportError):
-        return f"needs a package that is not installed: {words}"
-    if "database is locked" in words:
-        return f"is locked: another process has kept it for more than {LOCK_SECONDS:g} seconds; end that one, or wait"
-    if "unable to open database file" in words:
-        return "cannot be opened: is its folder there, and may it be written to?"
-    if "readonly" in words:
-        return "cannot be written: the file or its folder is read-only"
-    if "not a database" in words:
-        return "cannot be read: the file is not an SQLite database"
-    if isinstance(error, OperationalError):
-        return f"cannot be reached: {words}"
-    return f"cannot be opened: {words}; it takes a URL such as sqlite:///study.db or postgresql://user@host/name"
 
 
 def make_pruner(kind: Literal["", "median", "percentile"]) -> BasePruner:

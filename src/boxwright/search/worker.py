@@ -109,7 +109,15 @@ def _run_one(
         # Two workers may both have seen one place left. Numbers are given out one by one: the lower one has it.
         if sum(t.number < trial.number and t.state in _TAKEN for t in trials) >= generations:
             raise _GivenUpError
-        opened.append(_open_trial(trial, generation_of(trials[trial.number], trials), location.folder, space))
+        number = generation_of(trials[trial.number], trials)
+        # A retry resumes in the folder of the worker that died, where that is in sight; else it begins anew in our own.
+        before = Path(str(trial.user_attrs.get("folder", location.folder)))
+        root = before if has_checkpoint(trial_folder(before, number)) else location.folder
+        trial.set_user_attr("host", socket.gethostname())
+        trial.set_user_attr("folder", str(root))
+        limits = distributions(space)
+        values = {name: trial.suggest_float(name, d.low, d.high, log=d.log) for name, d in limits.items()}
+        opened.append(OpenTrial(trial, number, trial_folder(root, number), values))
         try:
             outcome = objective(opened[0])
         except (SystemExit, KeyboardInterrupt) as stop:  # Optuna would leave the trial running, or print a warning
@@ -130,17 +138,6 @@ def _run_one(
     if stopped:
         _queue_again(study, opened[0])
         raise stopped[0]
-
-
-def _open_trial(trial: Trial, number: int, folder: Path, space: Space) -> OpenTrial:
-    # A retry goes on in the folder of the worker that died, where that is in sight; else it begins anew in our own.
-    before = Path(str(trial.user_attrs.get("folder", folder)))
-    place = before if has_checkpoint(trial_folder(before, number)) else folder
-    trial.set_user_attr("host", socket.gethostname())
-    trial.set_user_attr("folder", str(place))
-    limits = distributions(space)
-    values = {name: trial.suggest_float(name, d.low, d.high, log=d.log) for name, d in limits.items()}
-    return OpenTrial(trial, number, trial_folder(place, number), values)
 
 
 def _queue_again(study: Study, trial: OpenTrial) -> None:

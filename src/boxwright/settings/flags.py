@@ -119,11 +119,10 @@ def suggest(name: str, flags: Sequence[Flag]) -> str:
     if inside:
         return f"; it is a group of settings, such as {inside[0]}"
     last = name.rpartition(".")[2]
-    found = _by_other_name(last, flags) or nearest(name, [flag.setting for flag in flags])
-    if not found:
-        tails = {flag.setting.rpartition(".")[2]: flag.setting for flag in reversed(flags)}
-        begun = [tail for tail in reversed(tails) if tail.startswith(last)] if len(last) > 1 else []
-        found = tails.get((begun or [nearest(last, tails, cutoff=0.7)])[0], "")
+    tails = {flag.setting.rpartition(".")[2]: flag.setting for flag in reversed(flags)}
+    begun = [tail for tail in reversed(tails) if tail.startswith(last)] if len(last) > 1 else []
+    found = _by_other_name(last, flags) or (tails[begun[0]] if begun else nearest(name, tails.values()))
+    found = found or tails.get(nearest(last, tails, cutoff=0.7 if "." in name else 0.6), "")
     return f"; did you mean {found}?" if found else ""
 
 

@@ -79,7 +79,7 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
     says = [
         "optim.lr is no hyper-parameter; did you mean optim.lr0?",
         "loss.boxx is no hyper-parameter; did you mean loss.box?",
-        "epochs is no hyper-parameter; did you mean warmup_epochs?",
+        "epochs is no hyper-parameter; did you mean optim.warmup_epochs?",
         "augment.mosaic takes [gain, low, high] or [low, high], got 3",
         "augment.scale",
         "loss.cls takes [gain, low, high] or [low, high], low below high",

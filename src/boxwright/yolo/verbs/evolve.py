@@ -107,12 +107,10 @@ def evolve(config: EvolveConfig) -> Path:
     try:
         _work(config, space, location)
     except UserError:
-        if (
-            is_new
-            and not any(location.folder.glob("evolve.csv"))
-            and not any(location.folder.glob("trials/*/weights/*"))
-        ):
-            shutil.rmtree(location.folder, ignore_errors=True)  # a user error leaves nothing behind
+        # A user error leaves nothing behind, unless another worker has come meanwhile.
+        kept = (*location.folder.glob("evolve.csv"), *location.folder.glob("trials/*/weights/*"))
+        if is_new and not kept:
+            shutil.rmtree(location.folder, ignore_errors=True)
         raise
     except (SystemExit, KeyboardInterrupt):
         print(f"the search goes on with: {_command(config, location)}", flush=True)
@@ -205,7 +203,15 @@ def _work(config: EvolveConfig, space: Space, location: "StudyLocation") -> None
             if is_new and not config.data:
                 raise UserError("evolve needs --data, as train does: this study is a new one")
             config, space = agree(study, config, space, is_new=is_new)
-            start = _start(config, space)
+            # Where the settings are silent, the first trial takes the values that its network is published with.
+            network = open_network(config.model or config.weights)
+            full = with_release(config, network.release, has_backbone=network.num_backbone_layers > 0)
+            start, unlimited = start_values(full, space), {name: Range(1, -math.inf, math.inf) for name in space}
+            for name, wanted in start_values(full, unlimited).items():
+                if wanted != start[name]:
+                    _log.warning(
+                        "%s begins at %g, its limit, not at %g; --space sets others", name, start[name], wanted
+                    )
             study.sampler = SearchSampler(config.sampler, space, start, config.parents, config.seed)
             study.pruner = make_pruner(config.prune)
             print(f"searching {len(space)} hyper-parameters in {location.folder}; another worker joins with:")
@@ -297,6 +303,7 @@ class Trials:
         """
         from boxwright.reporting.plots import save_figure
         from boxwright.search.results import best_of, csv_text, plot_search
+        from boxwright.search.worker import trial_folder
 
         new = [trial for trial in finished if trial not in self.finished]
         self.finished = finished
@@ -315,16 +322,11 @@ class Trials:
         write_atomically(folder / "hyp_evolve.yaml", text, advice=_TRIALS_KEPT)
         save_figure(plot_search(finished, [KEY_OF_SETTING[name] for name in self.space], best), folder / "evolve.png")
         if self.config.nosave:
-            self._drop_weights(best)
-
-    def _drop_weights(self, best: "FinishedTrial") -> None:
-        # Hundreds of trials would fill a disk. A trial that is not the best now will not be the best later.
-        from boxwright.search.worker import trial_folder
-
-        for trial in self.finished:
-            if trial.number != best.number:
-                for file in trial_folder(self.location.folder, trial.number).glob("weights/*.pt"):
-                    file.unlink(missing_ok=True)
+            # Hundreds of trials would fill a disk. A trial that is not the best now will not be the best later.
+            for trial in finished:
+                if trial.number != best.number:
+                    for file in trial_folder(folder, trial.number).glob("weights/*.pt"):
+                        file.unlink(missing_ok=True)
 
     def _settings(self, folder: Path, values: Mapping[str, float]) -> RunConfig:
         """Return the settings of a normal run in the folder of a trial; what nobody has set stays unset."""
@@ -399,17 +401,6 @@ def as_flags(config: RunConfig) -> str:
         else:
             words += [flag, shlex.quote(str(value))]
     return " ".join(words)
-
-
-def _start(config: EvolveConfig, space: Space) -> dict[str, float]:
-    """Return the values of the first trial; where the settings are silent, those that the network is published with."""
-    network = open_network(config.model or config.weights)
-    full = with_release(config, network.release, has_backbone=network.num_backbone_layers > 0)
-    start = start_values(full, space)
-    for name, wanted in start_values(full, {name: Range(1, -math.inf, math.inf) for name in space}).items():
-        if wanted != start[name]:
-            _log.warning("%s begins at %g, its limit, not at %g; --space sets others", name, start[name], wanted)
-    return start
 
 
 def _result(folder: Path) -> tuple[float, dict[str, float], RunConfig]:
