@@ -7,8 +7,6 @@ label. Files are written under another name and renamed. A cache that cannot be 
 the run.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -20,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.files import in_threads, write_atomically
 from boxwright.data.index import ARRAYS, DataIndex, Problem
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Array
 
 _MAGIC = b"boxwright data index 3\n"
 _ALIGN = 64  # bytes; arrays start at a multiple of it
@@ -32,7 +30,7 @@ _log = logging.getLogger("boxwright.data")
 
 
 def user_cache_dir() -> Path:
-    """Where the tool keeps what it can make again: XDG_CACHE_HOME/boxwright, or ~/.cache/boxwright."""
+    """Return the folder of what the tool can make again: XDG_CACHE_HOME/boxwright, or ~/.cache/boxwright."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "boxwright"
 
@@ -40,7 +38,7 @@ def user_cache_dir() -> Path:
 def cached_index(
     identity: str, shaped_by: Callable[[], str], build: Callable[[], DataIndex], cache_dir: Path | None = None
 ) -> DataIndex:
-    """An index from the cache if nothing has changed, else built and kept.
+    """Take an index from the cache if nothing has changed; else build and keep it.
 
     Args:
         identity: names the data set and split; each has one cache file, the next build replaces it.
@@ -60,7 +58,7 @@ def cached_index(
 
 
 def digest(settings: object, listed: Iterable[Path], contents: Sequence[Path]) -> str:
-    """Digest of settings (as JSON), of the names of files, and of the content of files, which may be missing."""
+    """Return the digest of settings (as JSON), file names, and file contents, which may be missing."""
     total = hashlib.sha256(json.dumps(settings).encode())
     for path in (*listed, None, *contents):
         total.update((os.fsencode(path) if path else b"") + b"\0")
@@ -76,7 +74,7 @@ def _content_digest(file: Path) -> bytes:
 
 
 def _state(index: DataIndex) -> str:
-    """Digest of size and time of change of every file that the index names."""
+    """Return the digest of size and time of change of every file that the index names."""
     total = hashlib.sha256()
     images = [index.path(i) for i in range(len(index))]
     total.update(b"".join(in_threads(_state_of, [*images, *(problem.path for problem in index.problems)])))
@@ -126,7 +124,7 @@ def _index_of(header: dict[str, Any], pages: mmap.mmap) -> DataIndex:
 
 
 def _save(index: DataIndex, key: str, file: Path) -> None:
-    parts: list[NDArray[Any]] = [np.ascontiguousarray(getattr(index, name)) for name in ARRAYS]
+    parts: list[Array] = [np.ascontiguousarray(getattr(index, name)) for name in ARRAYS]
     layout: list[tuple[str, str, tuple[int, ...], int]] = []
     payload = bytearray()
     for name, part in zip(ARRAYS, parts, strict=True):
@@ -151,7 +149,7 @@ def _save(index: DataIndex, key: str, file: Path) -> None:
 
 
 def _head(header: dict[str, Any]) -> bytes:
-    """The first lines, padded so that the arrays start at an aligned place, which the header names."""
+    """Make the first lines, padded so that the arrays start at an aligned place, which the header names."""
     room = len(_MAGIC) + len(json.dumps(header)) + 64  # enough for the number and the padding
     start = -(-room // _ALIGN) * _ALIGN
     text = json.dumps(header | {"start": start}).encode()

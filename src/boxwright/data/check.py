@@ -1,7 +1,5 @@
 """Find what no single file shows: images that two splits share, labels without an image, and statistics of classes."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,16 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex, Problem
 from boxwright.data.yolo_txt import label_file
+from boxwright.ops.arrays import Floats, Ints
 
 _NOT_LABELS = frozenset(("classes.txt", "README.txt"))  # what annotation tools put beside the labels
 
 
 def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
-    """Images of val whose content is in train as well, whatever their names."""
+    """Find the images of val whose content is in train as well, whatever their names."""
     by_size: dict[int, list[Path]] = {}
     for i in range(len(train)):
         path = train.path(i)
@@ -36,7 +34,7 @@ def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
 
 
 def content_groups(images: Sequence[Path]) -> list[int]:
-    """For each image the position of the first one with the same content, which may be itself."""
+    """Return for each image the position of the first one with the same content, which may be itself."""
     first: dict[object, int] = {}
     sizes = [path.stat().st_size for path in images]
     times = Counter(sizes)
@@ -55,7 +53,7 @@ def _same(one: Path, other: Path, digests: dict[Path, bytes]) -> bool:
 
 
 def labels_without_image(indices: Mapping[str, DataIndex]) -> list[Problem]:
-    """YOLO label files beside those of the data set that belong to no image of any split."""
+    """Find YOLO label files beside those of the data set that belong to no image of any split."""
     expected = {label_file(path) for path in _images(indices.values())}
     folders = {file.parent for file in expected if file.is_file()}
     orphans = sorted(
@@ -75,17 +73,11 @@ def _images(indices: Iterable[DataIndex]) -> Iterable[Path]:
 
 
 class ClassStatistics(NamedTuple):
-    """Arrays over the classes.
+    """Arrays over the classes."""
 
-    Args:
-        images: (C,) images that have the class.
-        boxes: (C,) boxes of it.
-        sides: (C,) median of the root of their area, in pixels of the image file; NaN without boxes.
-    """
-
-    images: NDArray[np.int64]
-    boxes: NDArray[np.int64]
-    sides: NDArray[np.float64]
+    images: Ints  # (C,) images that have the class
+    boxes: Ints  # (C,) boxes of it
+    sides: Floats  # (C,) median of the root of their area, in pixels of the image file; NaN without boxes
 
 
 def class_statistics(index: DataIndex) -> ClassStatistics:

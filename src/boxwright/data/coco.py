@@ -4,8 +4,6 @@ Source: the COCO data format; boxes are left, top, width, height in pixels whose
 Crowd regions stay in the ground truth only.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections import defaultdict
@@ -15,16 +13,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.files import in_threads
 from boxwright.data.images import BrokenImageError, image_size
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Floats
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Content of a COCO json, with lists under images, annotations and categories.
+    """Read a COCO json, with lists under images, annotations and categories.
 
     Raises:
         UserError: not readable, not json, or a key is missing.
@@ -47,7 +45,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_coco_names(file: Path) -> tuple[str, ...]:
-    """Category names in order of category id."""
+    """Read category names in order of category id."""
     return tuple(name for _, name in _categories(read_json(file), file))
 
 
@@ -104,7 +102,7 @@ def _declared_size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _image_folder(file: Path, file_names: list[str]) -> Path:
-    """The folder beside the json that holds its first image."""
+    """Find the folder beside the json that holds its first image."""
     split = file.stem.removeprefix("instances_")
     roots = (file.parent, file.parent.parent)
     places = [root / sub for root in roots for sub in ("", "images", f"images/{split}", split, "JPEGImages")]
@@ -122,7 +120,7 @@ def _image_folder(file: Path, file_names: list[str]) -> Path:
 def _objects(
     annotations: list[Any], class_of: Mapping[int, int], image_ids: set[int], file: Path
 ) -> tuple[dict[int, list[PixelObject]], list[Problem]]:
-    """Objects by image id, and the annotations that are none."""
+    """Return objects by image id, and the annotations that are none."""
     objects: dict[int, list[PixelObject]] = defaultdict(list)
     problems: list[Problem] = []
     num_crowds = 0
@@ -164,8 +162,8 @@ def _read_one(
     return pixel_record(path, size, declared, objects, file, image_id)
 
 
-def _outline(segmentation: Any) -> NDArray[np.float64] | None:
-    """Vertices of an object's polygon in pixels; None for masks stored otherwise.
+def _outline(segmentation: Any) -> Floats | None:
+    """Return vertices of an object's polygon in pixels; None for masks stored otherwise.
 
     An object of several parts becomes one polygon: every part is closed and reached from the first vertex of all and
     left to it on the same line, so that these bridges have no area.
@@ -184,7 +182,7 @@ _log = logging.getLogger("boxwright.data")
 
 
 def with_annotations(index: DataIndex) -> DataIndex:
-    """The index with COCO image and category ids, if a ground truth stands beside the images and knows all of them.
+    """Take COCO image and category ids from a ground truth beside the images, if it knows all of them.
 
     Looked at: `instances.json` in the folder of the images and up to the parent of `images`, and
     `annotations/instances_FOLDER.json` as COCO lays it out.

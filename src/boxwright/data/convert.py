@@ -1,7 +1,5 @@
 """Convert a data set: to YOLO training labels for a run, or all its splits from one format to another."""
 
-from __future__ import annotations
-
 import filecmp
 import logging
 from collections import Counter
@@ -133,7 +131,7 @@ def convert_data(
 
 
 def write_data_yaml(file: Path, sources: Mapping[str, str], names: tuple[str, ...]) -> None:
-    """A data yaml with sources relative to it."""
+    """Write a data yaml with sources relative to it."""
     text = yaml.safe_dump({**sources, "names": dict(enumerate(names))}, sort_keys=False, allow_unicode=True)
     file.write_text(text, encoding="utf-8")
 

@@ -7,8 +7,6 @@ it and in the present one.
 Source: the published formats (docs/spec/yolov3-spp.md, A1).
 """
 
-from __future__ import annotations
-
 import difflib
 import logging
 import os
@@ -24,7 +22,7 @@ from boxwright.errors import UserError
 
 
 def list_images(sources: Sequence[str], root: Path, named_in: Path) -> list[Path]:
-    """Image files of all sources, sorted by path, each once.
+    """List the image files of all sources, sorted by path, each once.
 
     Args:
         sources: folders (searched with their sub-folders) or `.txt` list files with one image a line.
@@ -42,7 +40,7 @@ def list_images(sources: Sequence[str], root: Path, named_in: Path) -> list[Path
 
 
 def find_source(source: str, root: Path, named_in: Path) -> Path:
-    """Where a folder or file that a data yaml names lies.
+    """Find a folder or file that a data yaml names.
 
     Looked at: below the root, beside the yaml, and, for `../x`, `x` below the root (exports that were unpacked one
     level higher than their yaml says; published YOLOv5 finds those as well).
@@ -59,7 +57,7 @@ def find_source(source: str, root: Path, named_in: Path) -> Path:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    """Images below a folder; links are followed, but no folder is entered twice. Hidden files are not images."""
+    """List images below a folder; links are followed, but no folder is entered twice. Hidden files are not images."""
     found: list[str] = []
     entered: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -78,7 +76,7 @@ def _in_folder(folder: Path) -> list[str]:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines of a text file without blanks around them, and without the mark that some editors put first.
+    """Read the lines of a text file without blanks around them, and without the mark that some editors put first.
 
     Raises:
         UserError: it is not UTF-8.
@@ -91,7 +89,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def _in_list(file: Path, root: Path) -> list[str]:
-    """Lines of a list file: absolute, relative to the file's folder (always for `./`), or to the root of the data."""
+    """Read a list file, whose lines are absolute or relative to its folder (always for `./`) or to the root of the data."""
     try:
         lines = read_lines(file)
     except OSError as error:
@@ -113,19 +111,13 @@ _log = logging.getLogger("boxwright.data")
 
 @dataclass(frozen=True, slots=True)
 class DataYaml:
-    """Args:
-    file: the yaml itself.
-    root: folder that the splits are relative to.
-    splits: sources of each split that the yaml names, as written.
-    names: class names; empty if there are none and COCO json files bring them.
-    images: folder of images for splits that are COCO json files, if the yaml names one.
-    """
+    """What the yaml of a data set says."""
 
-    file: Path
-    root: Path
-    splits: dict[Split, tuple[str, ...]]
-    names: tuple[str, ...]
-    images: str | None = None
+    file: Path  # the yaml itself
+    root: Path  # folder that the splits are relative to
+    splits: dict[Split, tuple[str, ...]]  # sources of each split that the yaml names, as written
+    names: tuple[str, ...]  # class names; empty if there are none and COCO json files bring them
+    images: str | None = None  # folder of images for splits that are COCO json files, if the yaml names one
 
 
 def read_data_yaml(file: Path) -> DataYaml:
@@ -217,7 +209,7 @@ def read_darknet_data(file: Path) -> DataYaml:
 
 
 def read_names_file(file: Path) -> tuple[str, ...]:
-    """Class names, one a line; blank lines at the end do not count.
+    """Read class names, one per line; blank lines at the end do not count.
 
     Raises:
         UserError: unreadable, empty, or a blank line or a name twice; with the line.
@@ -255,7 +247,7 @@ def _entries(file: Path) -> dict[str, _Entry]:
 
 
 def _find(file: Path, key: str, entry: _Entry) -> tuple[Path, Path]:
-    """The file that an entry names, and the folder from which it is named."""
+    """Return the file that an entry names, and the folder from which it is named."""
     roots = list(dict.fromkeys((file.parent, file.parent.parent, Path.cwd())))
     places = [Path(os.path.normpath(root / Path(entry.value).expanduser())) for root in roots]
     for place, root in zip(places, roots, strict=True):

@@ -4,8 +4,6 @@ Formats: data yaml with YOLO txt labels or COCO json splits, a Darknet `.data` f
 itself.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -64,7 +62,7 @@ def open_dataset(
 
 
 def read_names(data: str | Path) -> tuple[str, ...]:
-    """Class names of a data set."""
+    """Read the class names of a data set."""
     path = _located(data)
     if is_voc_root(path):
         return read_voc_names(path)
@@ -78,7 +76,7 @@ def read_names(data: str | Path) -> tuple[str, ...]:
 
 
 def labelled_images(data: str | Path) -> tuple[list[Path], tuple[str, ...]]:
-    """Images of all splits of a data set with YOLO labels, each once and sorted, and its class names.
+    """List images of all splits of a data set with YOLO labels, each once and sorted, and its class names.
 
     Raises:
         UserError: the labels do not lie beside the images, as those of VOC and COCO do not.
@@ -92,7 +90,7 @@ def labelled_images(data: str | Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def splits_of(data: str | Path) -> tuple[Split, ...]:
-    """The splits that a data set names. A COCO json by itself is one set of images, here called train."""
+    """Return the splits that a data set names. A COCO json by itself is one set of images, here called train."""
     path = _located(data)
     if is_voc_root(path):
         lists = path / "ImageSets" / "Main"
@@ -175,7 +173,7 @@ def _described(path: Path) -> DataYaml:
 
 
 def _located(data: str | Path) -> Path:
-    """The data set as an absolute path: a VOC root, a json, a yaml, or a Darknet .data file."""
+    """Return the data set as an absolute path: a VOC root, a json, a yaml, or a Darknet .data file."""
     path = Path(data).expanduser().absolute()
     if path.is_file() or is_voc_root(path):
         return path

@@ -6,8 +6,6 @@ whatever a header leaves open is answered by the decoder that training uses, so 
 What is not here: keeping decoded images (source_images.py).
 """
 
-from __future__ import annotations
-
 import io
 import os
 import struct
@@ -66,7 +64,7 @@ def read_image(path: Path, reduction: int = 1) -> Image:
 
 
 def _from_floats(data: np.ndarray) -> Image:
-    """A PFM file holds floats, of which 1 is white; OpenCV rounds them to 0 and 1."""
+    """Decode a PFM file, whose floats OpenCV would round: 1 is white."""
     pixels = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
     pixels = np.clip(np.nan_to_num(pixels) * 255 + 0.5, 0, 255).astype(np.uint8)
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
@@ -123,7 +121,7 @@ def _is_truncated_jpeg(data: np.ndarray) -> bool:
 
 
 def reduction_for(image_hw: tuple[int, int], imgsz: int) -> int:
-    """The largest power of two by which an image can shrink and its longer side still be at least `imgsz`."""
+    """Return the largest power of two by which an image can shrink with its longer side still at least `imgsz`."""
     reduction = 1
     while max(image_hw) >= 2 * reduction * imgsz:
         reduction *= 2
@@ -131,12 +129,12 @@ def reduction_for(image_hw: tuple[int, int], imgsz: int) -> int:
 
 
 def reduced_size(image_hw: tuple[int, int], reduction: int) -> tuple[int, int]:
-    """Height and width of what `read_image` gives."""
+    """Return height and width of what `read_image` gives."""
     return -(-image_hw[0] // reduction), -(-image_hw[1] // reduction)
 
 
 def loaded_size(image_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
-    """Height and width of an image brought to `imgsz` on its longer side; the shorter side is rounded down.
+    """Return height and width of an image whose longer side becomes `imgsz`; the shorter side is rounded down.
 
     Source: published YOLOv5 6.x behaviour (golden dataset/resize_rule).
     """
@@ -148,7 +146,7 @@ def loaded_size(image_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
 
 
 def resize_for_validation(image: Image, imgsz: int) -> Image:
-    """Bring the longer side to `imgsz`: averaging when it shrinks, linear when it grows.
+    """Resize the longer side to `imgsz`: averaging when it shrinks, linear when it grows.
 
     Source: published YOLOv5 6.x behaviour (golden dataset/resize_rule). Training samples linearly instead, once, in
     the composed warp.

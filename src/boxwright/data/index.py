@@ -6,17 +6,17 @@ What is not here: reading files (yolo_txt, coco, voc), keeping the index on disk
 Legend: N images, T boxes of all images, P polygon vertices of all boxes.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from boxwright.ops.arrays import Array, Floats, Ints
 
 ProblemKind = Literal[
     "missing image",
@@ -48,20 +48,13 @@ ProblemKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a data set.
+    """One thing wrong with a data set."""
 
-    Args:
-        kind: what it is.
-        path: the file that has it.
-        line: 1-based line in that file; 0 for the file as a whole.
-        text: one sentence for the user.
-        drops: "image" or "row" when training leaves it out, "" when it is only worth knowing.
-    """
-
-    kind: ProblemKind
-    path: Path
-    line: int
-    text: str
+    kind: ProblemKind  # what it is
+    path: Path  # the file that has it
+    line: int  # 1-based line in that file; 0 for the file as a whole
+    text: str  # one sentence for the user
+    # "image" or "row" when training leaves it out, "" when it is only worth knowing
     drops: Literal["", "row", "image"] = ""
 
     def __str__(self) -> str:
@@ -71,58 +64,34 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One image on its way into the index.
+    """One image on its way into the index."""
 
-    Args:
-        path: image file.
-        height, width: pixels after EXIF rotation.
-        classes: (n,) class indices.
-        boxes: (n, 4) cxcywh, normalised to the image.
-        polygons: per box (k, 2) normalised vertices, empty where there is none.
-        image_id: identifier in a COCO ground truth; -1 if it has none.
-    """
-
-    path: Path
-    height: int
+    path: Path  # image file
+    height: int  # pixels after EXIF rotation
     width: int
-    classes: NDArray[np.int32]
-    boxes: NDArray[np.float32]
-    polygons: tuple[NDArray[np.float32], ...] = ()
-    image_id: int = -1
+    classes: NDArray[np.int32]  # (n,) class indices
+    boxes: NDArray[np.float32]  # (n, 4) cxcywh, normalised to the image
+    polygons: tuple[NDArray[np.float32], ...] = ()  # per box (k, 2) normalised vertices, empty where there is none
+    image_id: int = -1  # identifier in a COCO ground truth; -1 if it has none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataIndex:
-    """A split of a data set. Its arrays are read-only: they may be a file that is mapped into memory.
+    """A split of a data set. Its arrays are read-only: they may be a file that is mapped into memory."""
 
-    Args:
-        names: class names.
-        path_bytes, path_offsets: image paths in the file system's encoding, one after the other; (N + 1,) offsets.
-        sizes: (N, 2) int32 height, width after EXIF rotation.
-        box_offsets: (N + 1,) int64; boxes of image i are rows box_offsets[i] to box_offsets[i + 1].
-        classes: (T,) int32.
-        boxes: (T, 4) float32 cxcywh, normalised to the image.
-        point_offsets: (T + 1,) int64 into points.
-        points: (P, 2) float32 polygon vertices, normalised.
-        image_ids: (N,) int64 COCO image ids, or positions.
-        category_ids: COCO category id of each class.
-        annotations: COCO ground truth to evaluate against, if there is one.
-        problems: what was found while reading.
-    """
-
-    names: tuple[str, ...]
-    path_bytes: NDArray[np.uint8]
-    path_offsets: NDArray[np.int64]
-    sizes: NDArray[np.int32]
-    box_offsets: NDArray[np.int64]
-    classes: NDArray[np.int32]
-    boxes: NDArray[np.float32]
-    point_offsets: NDArray[np.int64]
-    points: NDArray[np.float32]
-    image_ids: NDArray[np.int64]
-    category_ids: tuple[int, ...]
-    annotations: Path | None = None
-    problems: tuple[Problem, ...] = field(default=(), repr=False)
+    names: tuple[str, ...]  # class names
+    path_bytes: NDArray[np.uint8]  # image paths in the file system's encoding, one after the other
+    path_offsets: Ints  # (N + 1,) where each path begins in path_bytes
+    sizes: NDArray[np.int32]  # (N, 2) int32 height, width after EXIF rotation
+    box_offsets: Ints  # (N + 1,) int64; boxes of image i are rows box_offsets[i] to box_offsets[i + 1]
+    classes: NDArray[np.int32]  # (T,) int32
+    boxes: NDArray[np.float32]  # (T, 4) float32 cxcywh, normalised to the image
+    point_offsets: Ints  # (T + 1,) int64 into points
+    points: NDArray[np.float32]  # (P, 2) float32 polygon vertices, normalised
+    image_ids: Ints  # (N,) int64 COCO image ids, or positions
+    category_ids: tuple[int, ...]  # COCO category id of each class
+    annotations: Path | None = None  # COCO ground truth to evaluate against, if there is one
+    problems: tuple[Problem, ...] = field(default=(), repr=False)  # what was found while reading
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -132,22 +101,22 @@ class DataIndex:
         return len(self.names)
 
     def path(self, image: int) -> Path:
-        """File of image number `image`."""
+        """Return the file of image number `image`."""
         start, stop = self.path_offsets[image], self.path_offsets[image + 1]
         return Path(os.fsdecode(self.path_bytes[start:stop].tobytes()))
 
     def labels(self, image: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Classes (n,) and normalised cxcywh boxes (n, 4) of an image; views, not to be written to."""
+        """Return classes (n,) and normalised cxcywh boxes (n, 4) of an image; views, not to be written to."""
         rows = slice(self.box_offsets[image], self.box_offsets[image + 1])
         return self.classes[rows], self.boxes[rows]
 
     def polygons(self, image: int) -> list[NDArray[np.float32]]:
-        """Normalised vertices (k, 2) of each box of an image, k = 0 where a box has no polygon."""
+        """Return normalised vertices (k, 2) of each box of an image, k = 0 where a box has no polygon."""
         bounds = self.point_offsets[self.box_offsets[image] : self.box_offsets[image + 1] + 1]
         return [self.points[start:stop] for start, stop in pairwise(bounds)]
 
-    def as_single_class(self) -> DataIndex:
-        """The same images with every box of one class: `item`, or the only name there is."""
+    def as_single_class(self) -> "DataIndex":
+        """Return the same images with every box of one class: `item`, or the only name there is."""
         names = self.names if len(self.names) == 1 else ("item",)
         return replace(self, names=names, classes=np.zeros_like(self.classes), category_ids=(1,), annotations=None)
 
@@ -160,7 +129,7 @@ class DataIndex:
         category_ids: Sequence[int] | None = None,
         annotations: Path | None = None,
         problems: Sequence[Problem] = (),
-    ) -> DataIndex:
+    ) -> "DataIndex":
         """Pack records into flat arrays, in their order."""
         encoded = [os.fsencode(record.path) for record in records]
         polygons = [polygon for record in records for polygon in _polygons_of(record)]
@@ -184,23 +153,34 @@ class DataIndex:
         return index
 
 
-ARRAYS = tuple(f.name for f in fields(DataIndex) if str(f.type).startswith("NDArray"))
+# What the cache maps from its file, in this order.
+ARRAYS = (
+    "path_bytes",
+    "path_offsets",
+    "sizes",
+    "box_offsets",
+    "classes",
+    "boxes",
+    "point_offsets",
+    "points",
+    "image_ids",
+)
 
 
 def _polygons_of(record: Record) -> tuple[NDArray[np.float32], ...]:
     return record.polygons or (np.zeros((0, 2), np.float32),) * len(record.classes)
 
 
-def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
+def _offsets(counts: Sequence[int]) -> Ints:
     return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64)
 
 
-def _joined(parts: Sequence[NDArray[Any]], empty: tuple[int, ...], dtype: type) -> NDArray[Any]:
+def _joined(parts: Sequence[Array], empty: tuple[int, ...], dtype: type) -> Array:
     return np.concatenate([np.zeros(empty, dtype), *(np.asarray(p, dtype).reshape(-1, *empty[1:]) for p in parts)])
 
 
-def _image_ids(records: Sequence[Record]) -> NDArray[np.int64]:
-    """Ids from the ground truth; else file stems if all are distinct numbers (as in COCO); else positions."""
+def _image_ids(records: Sequence[Record]) -> Ints:
+    """Return ids of the ground truth; else file stems if all are distinct numbers (as in COCO); else positions."""
     given = [record.image_id for record in records]
     if all(image_id >= 0 for image_id in given):
         return np.array(given, dtype=np.int64)
@@ -217,21 +197,14 @@ _OUTSIDE = 1.0  # pixels that a box may stick out before it is worth a word
 
 @dataclass(frozen=True, slots=True)
 class PixelObject:
-    """One labelled object.
+    """One labelled object."""
 
-    Args:
-        label: what to call it in messages, e.g. `annotation 17`.
-        line: its line in the annotation file, 0 if unknown.
-        class_index: position in the names.
-        corners: left, top, right, bottom in pixels; edges, so that 0 and the width are the image's borders.
-        polygon: (k, 2) vertices in pixels, or None.
-    """
-
-    label: str
-    line: int
-    class_index: int
+    label: str  # what to call it in messages, e.g. `annotation 17`.
+    line: int  # its line in the annotation file, 0 if unknown
+    class_index: int  # position in the names
+    # left, top, right, bottom in pixels; edges, so that 0 and the width are the image's borders
     corners: tuple[float, float, float, float]
-    polygon: NDArray[np.float64] | None = None
+    polygon: Floats | None = None  # (k, 2) vertices in pixels, or None
 
 
 def pixel_record(
@@ -282,7 +255,7 @@ def pixel_record(
     return Record(image, *size, classes, boxes, tuple(rows.values()), image_id), problems
 
 
-def _normalised(polygon: NDArray[np.float64] | None, width: float, height: float) -> NDArray[np.float32]:
+def _normalised(polygon: Floats | None, width: float, height: float) -> NDArray[np.float32]:
     if polygon is None:
         return np.zeros((0, 2), np.float32)
     return np.clip(polygon / (width, height), 0, 1).astype(np.float32)

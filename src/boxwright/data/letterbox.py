@@ -4,8 +4,6 @@ Source: published YOLOv5 6.x behaviour (docs/spec/yolov5.md, B7; tests/parity/te
 half; a half pixel is given to the bottom and to the right, while the recorded pad keeps the half, as published.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 
@@ -20,21 +18,13 @@ _log = logging.getLogger("boxwright.data")
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where letterbox puts an image.
+    """Where letterbox puts an image."""
 
-    Args:
-        out_hw: height, width of the result.
-        resized_hw: height, width of the image inside it.
-        scale_yx: result pixels per image pixel, as published (not rounded to the resized size).
-        pad_yx: half of the border in y and x, may end in .5.
-        top, left: whole rows and columns of border before the image.
-    """
-
-    out_hw: tuple[int, int]
-    resized_hw: tuple[int, int]
-    scale_yx: tuple[float, float]
-    pad_yx: tuple[float, float]
-    top: int
+    out_hw: tuple[int, int]  # height, width of the result
+    resized_hw: tuple[int, int]  # height, width of the image inside it
+    scale_yx: tuple[float, float]  # result pixels per image pixel, as published (not rounded to the resized size)
+    pad_yx: tuple[float, float]  # half of the border in y and x, may end in .5
+    top: int  # whole rows and columns of border before the image
     left: int
 
 
@@ -47,7 +37,7 @@ def fit_letterbox(
     scale_up: bool = True,
     scale_fill: bool = False,
 ) -> Fit:
-    """Work out a letterbox from sizes alone.
+    """Compute a letterbox from sizes alone.
 
     Args:
         image_hw: height, width of the image.

@@ -3,8 +3,6 @@
 What a batch is depends on its key alone; with no workers, batches are made in this process.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 import multiprocessing
@@ -25,18 +23,19 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from boxwright.data.sampler import BatchPlan, Share
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Floats, Ints
 
 _ALIGNMENT = 64  # bytes; no element of an array straddles a line of the processor's cache
 
 
 def image_buffer(count: int, out_hw: tuple[int, int]) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Room for the images of a batch, seen twice: (B, 3, H, W) in channels_last memory, and (B, H, W, 3) to fill."""
+    """Make the images of a batch, seen twice: (B, 3, H, W) in channels_last memory, and (B, H, W, 3) to fill."""
     pixels = batch_buffer((count, *out_hw, 3), torch.uint8)
     return pixels.permute(0, 3, 1, 2), pixels.numpy()
 
 
 def batch_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Room for an array of a batch, not set to anything.
+    """Make an array of a batch, not set to anything.
 
     In a worker it is made in the shared memory through which it will be handed over, as torch's own collation does:
     that saves a copy, and keeps blocks of this size out of the heap, which they would fragment.
@@ -49,7 +48,7 @@ def batch_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def batch_block(rooms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
-    """Room for several arrays of a batch by name, in one block, not set to anything.
+    """Make several arrays of a batch by name, in one block, not set to anything.
 
     A worker hands over each block by a file descriptor, of which a process may have 1024 open, so arrays share one.
     """
@@ -65,7 +64,7 @@ def batch_block(rooms: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dic
 K = TypeVar("K")  # a key: what a batch is made from, a plain picklable value
 B = TypeVar("B")  # a batch; it may have a method pin_memory
 TrainKey = tuple[int, int, Share]  # epoch, step, and what is loaded for it
-ValKey = tuple[int, NDArray[np.int64]]  # step, and the images of it
+ValKey = tuple[int, Ints]  # step, and the images of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ class BatchPool(Generic[K, B]):
             )
 
     def batches(self, keys: Iterable[K]) -> Iterator[B]:
-        """Batches of these keys, in order. Asking again abandons what was asked for before.
+        """Yield batches of these keys, in order. Asking again abandons what was asked for before.
 
         Raises:
             UserError: an image file cannot be read; the sentence names it. Or a worker has died.
@@ -145,7 +144,7 @@ class BatchPool(Generic[K, B]):
             yield item
 
     def _items(self, loader: DataLoader[Any]) -> Iterator[B | _Mistake]:
-        """What the workers send.
+        """Yield what the workers send.
 
         PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the
         middle of writing a checkpoint. With the handler of before, a dead worker is found where it is waited for.
@@ -196,8 +195,8 @@ class TrainLoader(Generic[B]):
     def __len__(self) -> int:
         return len(self._plan)
 
-    def batches(self, epoch: int, start_step: int = 0, weights: NDArray[np.float64] | None = None) -> Iterator[B]:
-        """The batches of an epoch, from `start_step` on.
+    def batches(self, epoch: int, start_step: int = 0, weights: Floats | None = None) -> Iterator[B]:
+        """Yield the batches of an epoch, from `start_step` on.
 
         While one epoch after the other is asked for, workers go on into the next without a pause; with weights they
         cannot, because those of the next epoch are not known.
@@ -232,7 +231,7 @@ class TrainLoader(Generic[B]):
             yield from self._keys_of(epoch, step)
             epoch, step = epoch + 1, 0
 
-    def _keys_of(self, epoch: int, start_step: int, weights: NDArray[np.float64] | None = None) -> Iterator[TrainKey]:
+    def _keys_of(self, epoch: int, start_step: int, weights: Floats | None = None) -> Iterator[TrainKey]:
         share = self._plan.epoch(epoch, weights)
         return ((epoch, step, share(step)) for step in range(start_step, len(self)))
 

@@ -6,8 +6,6 @@ to the next, and a sample is the same in whichever process and in whichever orde
 What is not here: reading images (loader.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +15,7 @@ from numpy.random import Generator, Philox  # imported here: else every worker w
 from numpy.typing import NDArray
 
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Floats, Ints
 
 SAMPLE: Final = 0  # stream of the draws that make one training sample
 ORDER: Final = 1  # stream of the order of an epoch
@@ -26,7 +25,7 @@ _WORD = 2**64 - 1
 
 
 def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE, repeat: int = 0) -> Generator:
-    """The generator of one sample.
+    """Return the random generator of one sample.
 
     Args:
         seed: seed of the run; negative ones are taken modulo 2^64.
@@ -47,15 +46,10 @@ def sample_generator(seed: int, epoch: int, index: int, stream: int = SAMPLE, re
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one rank loads of a batch.
+    """What one rank loads of a batch."""
 
-    Args:
-        images: (n,) positions in the data index.
-        repeats: (n,) how often the same image came before in this epoch. It is drawn anew each time.
-    """
-
-    images: NDArray[np.int64]
-    repeats: NDArray[np.int64]
+    images: Ints  # (n,) positions in the data index
+    repeats: Ints  # (n,) how often the same image came before in this epoch. It is drawn anew each time.
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,24 +57,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The batches of every epoch.
+    """The batches of every epoch."""
 
-    Args:
-        order: (N,) image positions in the order of an epoch that is not shuffled.
-        batch_size: images a batch, over all ranks; the last batch of an epoch may be smaller.
-        seed: shuffle by (seed, epoch); None keeps `order`.
-        rank, num_ranks: this rank takes groups rank, rank + num_ranks, ... of every batch.
-        group: images that stay together, a divisor of batch_size. The last group is filled up from the epoch's start.
-        drop_last: leave out the last batch of an epoch where it is smaller.
-    """
-
-    order: NDArray[np.int64]
-    batch_size: int
-    seed: int | None = None
-    rank: int = 0
+    order: Ints  # (N,) image positions in the order of an epoch that is not shuffled
+    batch_size: int  # images a batch, over all ranks; the last batch of an epoch may be smaller
+    seed: int | None = None  # shuffle by (seed, epoch); None keeps `order`
+    rank: int = 0  # this rank takes groups rank, rank + num_ranks, ... of every batch.
     num_ranks: int = 1
+    # images that stay together, a divisor of batch_size. The last group is filled up from the epoch's start.
     group: int = 1
-    drop_last: bool = False
+    drop_last: bool = False  # leave out the last batch of an epoch where it is smaller
 
     def __post_init__(self) -> None:
         if not len(self.order):
@@ -96,12 +82,12 @@ class BatchPlan:
             return len(self.order) // self.batch_size
         return -(-len(self.order) // self.batch_size)
 
-    def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Image positions of this rank's share of a batch; none where a last batch has fewer than ranks."""
+    def batch(self, epoch: int, step: int) -> Ints:
+        """Return image positions of this rank's share of a batch; none where a last batch has fewer than ranks."""
         return self.epoch(epoch)(step).images
 
-    def epoch(self, epoch: int, weights: NDArray[np.float64] | None = None) -> Callable[[int], Share]:
-        """The shares of this rank by step.
+    def epoch(self, epoch: int, weights: Floats | None = None) -> Callable[[int], Share]:
+        """Return the shares of this rank by step.
 
         Args:
             epoch: epoch, from 0.
@@ -119,7 +105,7 @@ class BatchPlan:
 
         return share
 
-    def _epoch_order(self, epoch: int, weights: NDArray[np.float64] | None) -> NDArray[np.int64]:
+    def _epoch_order(self, epoch: int, weights: Floats | None) -> Ints:
         if self.seed is None:
             return self.order
         rng = sample_generator(self.seed, epoch, 0, ORDER)
@@ -131,8 +117,8 @@ class BatchPlan:
         return rng.choice(self.order, len(self.order), p=chances / chances.sum())
 
 
-def _earlier_ones(items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) how many equal items come before each."""
+def _earlier_ones(items: Ints) -> Ints:
+    """Count (n,) how many equal items come before each."""
     places = np.argsort(items, kind="stable")
     ranked = items[places]
     counts = np.empty_like(places)
@@ -142,15 +128,10 @@ def _earlier_ones(items: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class RectPlan:
-    """Batches of images of like proportions.
+    """Batches of images of like proportions."""
 
-    Args:
-        order: (N,) image positions by rising height / width.
-        shapes_hw: (batches, 2) network input of each batch.
-    """
-
-    order: NDArray[np.int64]
-    shapes_hw: NDArray[np.int64]
+    order: Ints  # (N,) image positions by rising height / width
+    shapes_hw: Ints  # (batches, 2) network input of each batch
 
 
 def plan_rect(sizes_hw: NDArray[np.int32], *, imgsz: int, batch_size: int, stride: int, pad: float) -> RectPlan:

@@ -4,8 +4,6 @@ An image is decoded at the smallest scale 1/1, 1/2, 1/4, ... at which its longer
 or not, so that a cache never changes a sample. What is not here: the validation path, which reads at full scale.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -51,18 +49,18 @@ class SourceImages:
         return reduction_for((height, width), self._imgsz) if self._reduce else 1
 
     def size(self, image: int) -> tuple[int, int]:
-        """Height and width of what `load` gives; reads no file."""
+        """Return height and width of what `load` gives; reads no file."""
         height, width = self.index.sizes[image].tolist()
         return reduced_size((height, width), self.reduction(image))
 
     def extent(self, image: int) -> tuple[float, float]:
-        """Height and width of the image itself in `load`'s pixels, of which the last ones may be covered in part."""
+        """Return height and width of the image in pixels of `load`, of which the last may be covered in part."""
         reduction = self.reduction(image)
         height, width = self.index.sizes[image].tolist()
         return height / reduction, width / reduction
 
     def load(self, image: int) -> Image:
-        """Pixels (H, W, 3) uint8 BGR; not to be written to."""
+        """Read pixels (H, W, 3) uint8 BGR; not to be written to."""
         height, width = self.index.sizes[image].tolist()
         return read_indexed_image(self.index.path(image), (height, width), self.reduction(image))
 
@@ -166,7 +164,7 @@ def open_source_images(
     reduce: bool = True,
     copies: int = 1,
 ) -> SourceImages:
-    """Source images with the wanted cache: "" (none), "ram" or "disk".
+    """Open source images with the wanted cache: "" (none), "ram" or "disk".
 
     Args:
         index: the data set.
@@ -188,7 +186,7 @@ def open_source_images(
 
 
 def available_memory() -> int | None:
-    """Bytes of memory free for new data, within the limit of the container; None where it cannot be told."""
+    """Return bytes of memory free for new data, within the limit of the container; None where it cannot be told."""
     limits: list[int] = []
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
@@ -204,17 +202,17 @@ def available_memory() -> int | None:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that can be written into a folder."""
+    """Return bytes that can be written into a folder."""
     return shutil.disk_usage(folder).free
 
 
 def _num_bytes(source: SourceImages) -> list[int]:
-    """Bytes of each decoded image."""
+    """Return bytes of each decoded image."""
     return [3 * height * width for height, width in map(source.size, range(len(source.index)))]
 
 
 def _shared_bytes(count: int) -> torch.Tensor:
-    """Zeroed bytes that forked workers see alike.
+    """Make zeroed bytes that forked workers see alike.
 
     On Linux an anonymous mapping: it takes pages only where it is written to, and is not bound by the size of /dev/shm,
     which containers keep small. Elsewhere torch's shared memory, which can be handed to spawned workers.

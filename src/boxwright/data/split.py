@@ -9,15 +9,12 @@ asked for; images without any class count as a class of their own; chance is onl
 Legend: N images, C classes, S lists.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.check import content_groups
 from boxwright.data.convert import write_data_yaml
@@ -28,6 +25,7 @@ from boxwright.data.voc import is_voc_root
 from boxwright.data.writers import require_free, whole_folder
 from boxwright.data.yolo_txt import read_yolo
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Bools, Floats, Ints
 from boxwright.settings.base import Compat
 
 _MOST_CLASSES = 10_000  # of a folder that does not say its classes
@@ -104,8 +102,8 @@ def _listed_names(folder: Path) -> list[str]:
     return []
 
 
-def _choose(index: DataIndex, shares: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """Number of the list of each image."""
+def _choose(index: DataIndex, shares: Sequence[float], seed: int) -> Ints:
+    """Choose the number of the list of each image."""
     groups = np.array(content_groups([index.path(i) for i in range(len(index))]), dtype=np.int64)
     sizes = list_sizes(len(index), shares)
     firsts, members, weights = np.unique(groups, return_inverse=True, return_counts=True)
@@ -124,7 +122,7 @@ def _line(image: Path, folder: Path) -> str:
 
 
 def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers of images by largest remainder; a list with a share has at least one.
+    """Return whole numbers of images by largest remainder; a list with a share has at least one.
 
     Raises:
         UserError: shares are negative or do not sum to 1, or there are fewer images than lists.
@@ -146,9 +144,7 @@ def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:
     return sizes
 
 
-def stratify(
-    present: NDArray[np.bool_], weights: NDArray[np.int64], sizes: Sequence[int], seed: int
-) -> NDArray[np.int64]:
+def stratify(present: Bools, weights: Ints, sizes: Sequence[int], seed: int) -> Ints:
     """Choose a list for each entry.
 
     Args:
@@ -177,7 +173,7 @@ def stratify(
     return chosen
 
 
-def _neediest(desired: NDArray[np.float64], room: NDArray[np.int64], weight: int) -> int:
+def _neediest(desired: Floats, room: Ints, weight: int) -> int:
     """The list that lacks most of a class, of those with room for the entry; among equals, that with most room."""
     fitting = np.flatnonzero(room >= weight)
     if not fitting.size:

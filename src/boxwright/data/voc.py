@@ -7,8 +7,6 @@ marked difficult are not trained on or scored, as published for YOLOv5. Entities
 document types are refused, so that no xml can grow or reach out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +24,12 @@ CLASSES_FILE = "classes.txt"
 
 
 def is_voc_root(path: Path) -> bool:
-    """Whether a folder is laid out as a VOC data set."""
+    """Tell whether a folder is laid out as a VOC data set."""
     return (path / "Annotations").is_dir() and (path / _SET_LISTS).is_dir()
 
 
 def split_file(root: Path, split: str) -> Path:
-    """The list of a split's images. Raises a UserError if there is none."""
+    """Return the list of a split's images; raise a UserError if there is none."""
     file = root / _SET_LISTS / f"{split}.txt"
     if not file.is_file():
         there = ", ".join(sorted(other.stem for other in file.parent.glob("*.txt"))) or "none"
@@ -40,12 +38,12 @@ def split_file(root: Path, split: str) -> Path:
 
 
 def annotation_files(root: Path) -> list[Path]:
-    """All annotations of the data set, sorted."""
+    """List all annotations of the data set, sorted."""
     return sorted((root / "Annotations").glob("*.xml"))
 
 
 def read_voc_names(root: Path) -> tuple[str, ...]:
-    """Names in the order of `classes.txt`, then the sorted names of other classes that occur in the annotations."""
+    """Read names in the order of `classes.txt`, then the sorted names of other classes in the annotations."""
     listed = [*dict.fromkeys(filter(None, read_lines(classes_file(root))))] if classes_file(root).is_file() else []
     names: set[str] = set()
     for file in annotation_files(root):
@@ -59,7 +57,7 @@ def read_voc_names(root: Path) -> tuple[str, ...]:
 
 
 def classes_file(root: Path) -> Path:
-    """Where the order of the classes may stand."""
+    """Return the file that may hold the order of the classes."""
     return root / CLASSES_FILE
 
 
@@ -184,7 +182,7 @@ def _read_one(
 
 
 def _image_of(root: Path, listed: str) -> Path | None:
-    """The image of a line: its stem, which a flag may follow (`000012  1` in the lists of a class)."""
+    """Find the image of a line: its stem, which a flag may follow (`000012  1` in the lists of a class)."""
     for stem in dict.fromkeys((listed, listed.split()[0])):
         for suffix in (".jpg", "", *sorted(IMAGE_SUFFIXES)):
             place = root / "JPEGImages" / f"{stem}{suffix}"

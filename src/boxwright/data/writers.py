@@ -10,8 +10,6 @@
   keeps the order of the classes and those without an object, which annotations cannot tell.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -32,10 +30,11 @@ from boxwright.data.index import DataIndex
 from boxwright.data.voc import CLASSES_FILE
 from boxwright.data.yolo_txt import label_row
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Floats
 
 
 def free_stems(images: Iterable[Path]) -> list[str]:
-    """A name without suffix for each image, all different: its own, or with a number where another has it already.
+    """Return a name without suffix for each image, all different: its own, or with a number where that is taken.
 
     Dots that a name begins with are left out, because hidden files are no images; so are blanks around it.
     """
@@ -54,7 +53,7 @@ def require_free(folder: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Generator[Path]:
-    """A folder that is there with everything that was written into it, or not at all.
+    """Write a folder that is there with everything that was written into it, or not at all.
 
     Args:
         folder: must not exist, or be empty.
@@ -88,21 +87,15 @@ _SAME_BOX = 0.5  # pixels that a polygon's extent may differ from the box, which
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came out.
+    """What came out."""
 
-    Args:
-        sources: of each split, what a data yaml calls it; relative to the folder.
-        boxes_outside: boxes left out, because they lie outside of their image.
-        polygons_lost: polygons of which only the box is kept.
-    """
-
-    sources: dict[str, str]
-    boxes_outside: int = 0
-    polygons_lost: int = 0
+    sources: dict[str, str]  # of each split, what a data yaml calls it; relative to the folder
+    boxes_outside: int = 0  # boxes left out, because they lie outside of their image
+    polygons_lost: int = 0  # polygons of which only the box is kept
 
 
-def pixel_corners(index: DataIndex, image: int) -> NDArray[np.float64]:
-    """Boxes of an image as (n, 4) xyxy in pixels, clipped to the image."""
+def pixel_corners(index: DataIndex, image: int) -> Floats:
+    """Return boxes of an image as (n, 4) xyxy in pixels, clipped to the image."""
     size = index.sizes[image, ::-1].astype(np.float64)
     boxes = index.labels(image)[1].astype(np.float64)
     low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
@@ -151,7 +144,7 @@ def _rows(index: DataIndex, image: int) -> tuple[list[str], int]:
     return rows, lost
 
 
-def _corners(box: NDArray[np.float64]) -> NDArray[np.float64]:
+def _corners(box: Floats) -> Floats:
     return np.stack((box[:2] - box[2:] / 2, box[:2] + box[2:] / 2))
 
 
@@ -228,11 +221,11 @@ def _coco_objects(index: DataIndex, image: int, category_ids: Sequence[int]) -> 
     return objects
 
 
-def _rounded(values: NDArray[np.float64]) -> list[float]:
+def _rounded(values: Floats) -> list[float]:
     return np.round(values, _COCO_DECIMALS).tolist()
 
 
-def _area(polygon: NDArray[np.float64]) -> float:
+def _area(polygon: Floats) -> float:
     """Area by the trapezoid formula."""
     x, y = polygon.T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
@@ -286,7 +279,7 @@ def write_voc(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> W
 
 
 def _entries(index: DataIndex) -> list[_Entry]:
-    """Images of a split, told apart where a ground truth lists one file several times."""
+    """List images of a split, told apart where a ground truth lists one file several times."""
     seen = Counter[Path]()
     entries: list[_Entry] = []
     for i in range(len(index)):
@@ -301,7 +294,7 @@ def _require_text(name: str, what: str) -> None:
         raise UserError(f"VOC cannot hold the {what} name {name!r}: empty, blanks around it, or control characters")
 
 
-def _annotation(name: str, size: NDArray[np.int32], labels: list[str], corners: NDArray[np.float64]) -> str:
+def _annotation(name: str, size: NDArray[np.int32], labels: list[str], corners: Floats) -> str:
     height, width = size.tolist()
     objects = [_object(label, box, (width, height)) for label, box in zip(labels, corners, strict=True)]
     return (
@@ -312,7 +305,7 @@ def _annotation(name: str, size: NDArray[np.int32], labels: list[str], corners: 
     )
 
 
-def _object(label: str, corners: NDArray[np.float64], size: tuple[int, int]) -> str:
+def _object(label: str, corners: Floats, size: tuple[int, int]) -> str:
     low, high = corners[:2].copy(), corners[2:].copy()
     for axis in (0, 1):
         lacking = _NARROWEST - (high[axis] - low[axis])

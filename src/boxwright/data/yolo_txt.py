@@ -6,8 +6,6 @@ sorts the rest. Two defects are kept unless `compat` is "fixed": a file with any
 polygons of two points, and a line of blanks between rows rejects the file.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,23 +30,14 @@ Polygon = NDArray[np.float32]  # (k, 2)
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """What a label file holds.
+    """What a label file holds."""
 
-    Args:
-        rows: (n, 5) float32 class, cx, cy, w, h; empty when the file is rejected.
-        polygons: per row (k, 2) vertices; an empty tuple when the file has boxes only.
-        lines: 1-based line of each row.
-        problems: why rows, or the file, were left out.
-        notes: what is accepted but looks like a mistake.
-        rejected: the file, and with it its image, is left out.
-    """
-
-    rows: NDArray[np.float32]
-    polygons: tuple[Polygon, ...] = ()
-    lines: tuple[int, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    notes: tuple[Problem, ...] = ()
-    rejected: bool = False
+    rows: NDArray[np.float32]  # (n, 5) float32 class, cx, cy, w, h; empty when the file is rejected
+    polygons: tuple[Polygon, ...] = ()  # per row (k, 2) vertices; an empty tuple when the file has boxes only
+    lines: tuple[int, ...] = ()  # 1-based line of each row
+    problems: tuple[Problem, ...] = ()  # why rows, or the file, were left out
+    notes: tuple[Problem, ...] = ()  # what is accepted but looks like a mistake
+    rejected: bool = False  # the file, and with it its image, is left out
 
 
 class _RowError(Exception):
@@ -85,7 +74,7 @@ def parse_labels(text: str, path: Path, compat: Compat = "faithful") -> LabelFil
 
 
 def _split(text: str, compat: Compat) -> tuple[list[int], list[list[str]]]:
-    """Line numbers and words of the rows. Blanks around the whole text do not count, empty lines never do."""
+    """Return line numbers and words of the rows. Blanks around the whole text do not count, empty lines never do."""
     first = text[: len(text) - len(text.lstrip())].count("\n") + 1
     rows = [(first + i, line.split()) for i, line in enumerate(text.strip().splitlines()) if line]
     if compat == "fixed":
@@ -139,7 +128,7 @@ def _is_number(cell: str) -> bool:
 def _finished(
     rows: NDArray[np.float32], polygons: tuple[Polygon, ...], lines: list[int], path: Path, compat: Compat
 ) -> LabelFile:
-    """Take out duplicate rows and note what looks odd."""
+    """Remove duplicate rows and note what looks odd."""
     notes = tuple(_notes(rows, polygons, lines, path))
     _, keep = np.unique(rows, axis=0, return_index=True)
     if len(keep) == len(rows):
@@ -180,14 +169,14 @@ def label_row(label: int, numbers: Iterable[float], number_format: str) -> str:
 
 
 def label_file(image: Path) -> Path:
-    """Label file of an image: the last folder `images` becomes `labels`, the suffix `.txt`."""
+    """Return the label file of an image: the last folder `images` becomes `labels`, the suffix `.txt`."""
     stem = os.path.splitext(image)[0]  # text, not paths: ten times quicker, and there may be a million
     head, folder, tail = f"{os.sep}{stem}".rpartition(f"{os.sep}images{os.sep}")
     return Path(f"{head}{os.sep}labels{os.sep}{tail}"[1:] + ".txt") if folder else Path(f"{stem}.txt")
 
 
 def label_files(images: Sequence[Path]) -> list[Path]:
-    """Label files of images, in their order."""
+    """Return label files of images, in their order."""
     return [label_file(image) for image in images]
 
 

@@ -1,7 +1,5 @@
 """The sides of labels against anchors, and how close the best anchor comes to each label."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +20,11 @@ _UNMATCHED = "#d62728"
 
 @dataclass(frozen=True)
 class DrawnAnchors:
-    """Anchors on the plot.
+    """Anchors on the plot."""
 
-    Args:
-        name: in the legend.
-        anchors: (K, 2) width, height in pixels.
-        best: (N,) measure of the best of them for each label, in 0..1.
-    """
-
-    name: str
-    anchors: Sizes
-    best: NDArray[np.float32]
+    name: str  # in the legend
+    anchors: Sizes  # (K, 2) width, height in pixels
+    best: NDArray[np.float32]  # (N,) measure of the best of them for each label, in 0..1
 
 
 def plot_anchors(sizes: Sizes, found: DrawnAnchors, current: DrawnAnchors | None, anchor_t: float, path: Path) -> None:

@@ -10,8 +10,6 @@ several mutations a step, some of a few sides only. It reaches a higher fitness 
 Legend: N labels, K anchors, S starts, C children; (.., 2) is width and height in pixels at the training size.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,31 +41,23 @@ _SPREAD = 0.1  # published: relative change of a side, times a random number of 
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """How well anchors fit labels.
+    """How well anchors fit labels."""
 
-    Args:
-        recall: best possible recall, the share of labels that at least one anchor matches.
-        per_label: mean number of anchors that match a label.
-        fitness: mean over labels of the best measure, 0 where it is no match; what the search maximises.
-        mean_measure: over all labels and anchors.
-        mean_best: over all labels, of the best anchor.
-    """
-
-    recall: float
-    per_label: float
-    fitness: float
-    mean_measure: float
-    mean_best: float
+    recall: float  # best possible recall, the share of labels that at least one anchor matches
+    per_label: float  # mean number of anchors that match a label
+    fitness: float  # mean over labels of the best measure, 0 where it is no match; what the search maximises
+    mean_measure: float  # over all labels and anchors
+    mean_best: float  # over all labels, of the best anchor
 
 
 def measure(sizes: Sizes, anchors: Sizes) -> Sizes:
-    """(N, K) in 0..1: the smallest ratio of sides, either way, of each label and anchor; 1 where they are equal."""
+    """Return (N, K) in 0..1: the smallest ratio of sides, either way, of each label and anchor; 1 is equal."""
     ratio = sizes[:, None] / anchors[None]
     return np.minimum(ratio, 1 / ratio).min(axis=2)
 
 
 def fit(sizes: Sizes, anchors: Sizes, anchor_t: float) -> AnchorFit:
-    """Judge anchors.
+    """Measure how well anchors fit labels.
 
     Args:
         sizes: (N, 2), N > 0, sides above 0.
@@ -87,7 +77,7 @@ def fit(sizes: Sizes, anchors: Sizes, anchor_t: float) -> AnchorFit:
 
 
 def label_sizes(index: DataIndex, imgsz: int, rng: np.random.Generator | None = None) -> Sizes:
-    """(N, 2) sides of all labels when the longer side of each image is imgsz.
+    """Return (N, 2) sides of all labels when the longer side of each image is imgsz.
 
     Args:
         index: the training images.
@@ -103,12 +93,12 @@ def label_sizes(index: DataIndex, imgsz: int, rng: np.random.Generator | None = 
 
 
 def random_numbers(seed: int) -> np.random.Generator:
-    """From a seed of a run; negative ones are taken modulo 2^64."""
+    """Make a generator from the seed of a run; negative ones are taken modulo 2^64."""
     return np.random.default_rng(seed % 2**64)
 
 
 def usable(sizes: Sizes) -> Sizes:
-    """Those labels that shape anchors: at least one side of SMALLEST_SIDE."""
+    """Select the labels that shape anchors: at least one side of SMALLEST_SIDE."""
     return sizes[(sizes >= SMALLEST_SIDE).any(axis=1)]
 
 
@@ -143,7 +133,7 @@ def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int,
 
 
 def _cluster(logs: Sizes, num_anchors: int, rng: np.random.Generator) -> Sizes:
-    """(K, 2) centres of one k-means run; where labels or distinct ones are too few, others near labels fill up."""
+    """Return (K, 2) centres of one k-means run; where labels or distinct ones are too few, others near labels fill up."""
     centres = kmeans(logs, num_anchors, iter=1, rng=rng)[0] if len(logs) > num_anchors else logs
     fill = rng.integers(len(logs), size=num_anchors - len(centres))
     near = logs[fill] + _SPREAD * rng.standard_normal((len(fill), 2))
@@ -151,7 +141,7 @@ def _cluster(logs: Sizes, num_anchors: int, rng: np.random.Generator) -> Sizes:
 
 
 def _evolve(logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.random.Generator) -> Sizes:
-    """(K, 2): the best that comes of (S, K, 2) starts when each is replaced by its best child, if that is better."""
+    """Return (K, 2), the best that comes of (S, K, 2) starts when each is replaced by its best child, if that is better."""
     fitness = _fitness(logs, starts, reach)
     order = np.argsort(-fitness, kind="stable")[:_STARTS]
     parents, best = starts[order], fitness[order]
@@ -170,7 +160,7 @@ def _evolve(logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.
 
 
 def _fitness(logs: Sizes, anchors: Sizes, reach: float) -> Sizes:
-    """(C,) fitness of (C, K, 2) logarithms of anchors.
+    """Return the (C,) fitness of (C, K, 2) logarithms of anchors.
 
     The measure is exp of minus the larger difference of the logarithms of a side.
     """
@@ -185,7 +175,7 @@ _ENOUGH = 0.98  # best possible recall above which anchors stay; published v7.0
 
 
 def with_fitting_anchors(model: DetectionModel, data: DataIndex, config: RunConfig) -> DetectionModel:
-    """The network itself, or the same one with anchors that more labels can be matched with. Prints which, in one line.
+    """Return the network, with better anchors where a search finds some, and print which in one line.
 
     Its anchors stay unless those of a search reach a higher best possible recall. Those that only say how many there
     are never stay. Recipe v3 matches by overlap, and its releases changed no anchors: there nothing else is checked.
@@ -227,19 +217,19 @@ def with_fitting_anchors(model: DetectionModel, data: DataIndex, config: RunConf
 
 
 def recall_of_anchors(model: DetectionModel, data: DataIndex, config: RunConfig) -> float:
-    """Best possible recall of the anchors of a network, measured as `with_fitting_anchors` does."""
+    """Return the best possible recall of the anchors of a network, measured as `with_fitting_anchors` does."""
     sizes = label_sizes(data, config.imgsz, random_numbers(config.seed))
     return fit(sizes, anchors_of(model), config.loss.anchor_t).recall
 
 
 def anchors_of(model: DetectionModel) -> Sizes:
-    """(K, 2) width, height in pixels, of all levels."""
+    """Return (K, 2) width, height in pixels, of all levels."""
     pixels = model.anchors.detach().cpu().numpy() * np.array(model.strides, np.float32).reshape(-1, 1, 1)
     return pixels.reshape(-1, 2)
 
 
 def in_levels(anchors: Sizes, levels: int) -> list[list[float]]:
-    """(K, 2) anchors by area in the form of a model yaml, small ones first.
+    """Return (K, 2) anchors by area in the form of a model yaml, small ones first.
 
     Raises:
         UserError: they cannot be spread evenly over so many levels.

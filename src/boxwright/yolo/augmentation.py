@@ -18,8 +18,6 @@ Sources, in the form that YOLOv5 6.x published (docs/spec/yolov5.md, B7; tests/p
 - HSV jitter through three tables (docs/spec/yolov3-spp.md, A7).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.letterbox import FILL
-from boxwright.ops.arrays import Image
+from boxwright.ops.arrays import Floats, Image, Ints
 from boxwright.yolo.geometry import Matrix, Shapes, concatenate, is_scale_and_shift, transform_points, translation
 
 _ALIASING_BELOW = 0.5  # linear sampling at a smaller magnification leaves out pixels of the source
@@ -40,25 +38,19 @@ LoadImage = Callable[[int], Image]
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One source image in the plan of a sample.
+    """One source image in the plan of a sample."""
 
-    Args:
-        image: position in the data index.
-        matrix: output_from_source on pixel indices, (3, 3).
-        window: the part of the source that may be seen, x1, y1, x2, y2 in source edges.
-    """
+    image: int  # position in the data index
+    matrix: Matrix  # output_from_source on pixel indices, (3, 3)
+    window: tuple[float, float, float, float]  # the part of the source that may be seen, x1, y1, x2, y2 in source edges
 
-    image: int
-    matrix: Matrix
-    window: tuple[float, float, float, float]
-
-    def then(self, matrix: Matrix) -> Tile:
-        """The same tile with one more transform behind."""
+    def then(self, matrix: Matrix) -> "Tile":
+        """Return the same tile with one more transform behind."""
         return Tile(self.image, matrix @ self.matrix, self.window)
 
 
 def resize_matrix(source_hw: tuple[float, float], out_hw: tuple[int, int]) -> Matrix:
-    """The transform of pixel indices that a resize stands for: edges are scaled, so indices shift by half a pixel."""
+    """Return the transform of pixel indices in a resize: edges are scaled, so indices shift by half a pixel."""
     scale_y, scale_x = out_hw[0] / source_hw[0], out_hw[1] / source_hw[1]
     return np.array([[scale_x, 0.0, (scale_x - 1.0) / 2], [0.0, scale_y, (scale_y - 1.0) / 2], [0.0, 0.0, 1.0]])
 
@@ -95,7 +87,7 @@ def render(tiles: Sequence[Tile], out: Image, load: LoadImage) -> Image:
 
 
 def _span(scale: float, shift: float, window: tuple[float, float], limit: int) -> tuple[int, int, int, int]:
-    """Along one axis: the output pixels that show the window, and the source pixels that go there."""
+    """Return, along one axis, the output pixels that show the window, and the source pixels that go there."""
     start = min(max(round(window[0] * scale + shift), 0), limit)
     stop = min(max(round(window[1] * scale + shift), 0), limit)
     if stop <= start:
@@ -146,7 +138,7 @@ def _render_warped(out: Image, tile: Tile, load: LoadImage) -> None:
 
 
 def _shrunk(image: Image, matrix: Matrix) -> tuple[Image, Matrix]:
-    """Halve an image, by averaging, as long as linear sampling would leave out pixels of it."""
+    """Reduce an image by halves, averaging, as long as linear sampling would leave out pixels of it."""
     height, width = image.shape[:2]
     while _magnification(matrix) < _ALIASING_BELOW and min(height, width) > 1:
         half = (-(-height // 2), -(-width // 2))
@@ -170,21 +162,15 @@ Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one tile lies.
+    """Where one tile lies."""
 
-    Args:
-        large: the part of the canvas that the tile covers.
-        small: the part of the tile that is seen there.
-        offset_xy: canvas coordinate of the tile's corner, so that canvas = tile + offset.
-    """
-
-    large: Rectangle
-    small: Rectangle
-    offset_xy: tuple[int, int]
+    large: Rectangle  # the part of the canvas that the tile covers
+    small: Rectangle  # the part of the tile that is seen there
+    offset_xy: tuple[int, int]  # canvas coordinate of the tile's corner, so that canvas = tile + offset
 
     @property
     def is_empty(self) -> bool:
-        """Nothing of the tile is on the canvas."""
+        """Tell whether nothing of the tile is on the canvas."""
         x1, y1, x2, y2 = self.large
         return x1 == x2 or y1 == y2
 
@@ -193,7 +179,7 @@ class Placement:
 class MosaicDraw:
     """Images of the four tiles (top left, top right, bottom left, bottom right) and the centre where they meet."""
 
-    images: NDArray[np.int64]
+    images: Ints
     centre_xy: tuple[int, int]
 
 
@@ -223,7 +209,7 @@ def place_tile(position: int, centre_xy: tuple[int, int], tile_hw: tuple[int, in
 class NineDraw:
     """Images of the nine tiles in the order of `place_nine`, and where the middle one's corner lies on the canvas."""
 
-    images: NDArray[np.int64]
+    images: Ints
     corner_xy: tuple[int, int]
 
 
@@ -238,7 +224,7 @@ def draw_nine(rng: np.random.Generator, image: int, num_images: int, side: int) 
 
 
 def place_nine(corner_xy: tuple[int, int], tiles_hw: Sequence[tuple[int, int]], side: int) -> list[Placement]:
-    """Lay eight tiles around one, clockwise, and cut off what leaves the canvas.
+    """Place eight tiles around one, clockwise, and cut off what leaves the canvas.
 
     The order is middle, top, top right, right, bottom right, bottom, bottom left, left, top left. The four beside the
     middle tile share an edge with it and start at its corners, each at another, like the sails of a windmill; the four
@@ -267,7 +253,7 @@ def place_nine(corner_xy: tuple[int, int], tiles_hw: Sequence[tuple[int, int]], 
 
 
 def _cut_off(corner_xy: tuple[int, int], tile_hw: tuple[int, int], side: int) -> Placement:
-    """What is seen on the canvas of a tile that lies with its upper left corner there; maybe nothing."""
+    """Return what is seen on the canvas of a tile that lies with its upper left corner there; maybe nothing."""
     (left, top), (height, width), limit = corner_xy, tile_hw, CANVAS * side
     x1, y1 = min(max(left, 0), limit), min(max(top, 0), limit)
     x2, y2 = max(min(left + width, limit), x1), max(min(top + height, limit), y1)
@@ -298,14 +284,14 @@ def mixup(first: Image, second: Image, ratio: float) -> Image:
 _MAX_HIDDEN = 0.30
 
 
-def draw_paste_order(rng: np.random.Generator, shapes: Shapes, share: float) -> NDArray[np.int64]:
+def draw_paste_order(rng: np.random.Generator, shapes: Shapes, share: float) -> Ints:
     """Draw which objects are to be pasted: that share of those with a polygon, in random order."""
     with_polygon = np.flatnonzero(np.diff(shapes.offsets))
     return rng.choice(with_polygon, size=round(share * len(with_polygon)), replace=False)
 
 
-def choose_pastes(shapes: Shapes, order: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], Shapes]:
-    """Go through `order` and take each object whose mirror image hides little of every box so far.
+def choose_pastes(shapes: Shapes, order: Ints, width: int) -> tuple[Ints, Shapes]:
+    """Choose in `order` each object whose mirror image hides little of every box so far.
 
     Args:
         shapes: objects on a canvas.
@@ -333,7 +319,7 @@ def _share_hidden(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArr
     return overlap.clip(0).prod(axis=1) / area
 
 
-def paste_mirrored(image: Image, shapes: Shapes, items: NDArray[np.int64]) -> None:
+def paste_mirrored(image: Image, shapes: Shapes, items: Ints) -> None:
     """Paste the mirror images of the objects `items` into `image`, in place."""
     mask = np.zeros(image.shape[:2], dtype=np.uint8)
     for item in items:
@@ -345,13 +331,13 @@ def paste_mirrored(image: Image, shapes: Shapes, items: NDArray[np.int64]) -> No
 _HUES = 180  # OpenCV keeps hue in half degrees
 
 
-def draw_hsv_multipliers(rng: np.random.Generator, gains: tuple[float, float, float]) -> NDArray[np.float64]:
+def draw_hsv_multipliers(rng: np.random.Generator, gains: tuple[float, float, float]) -> Floats:
     """Draw the multipliers of hue, saturation and value, each in 1 +- its gain."""
     return rng.uniform(-1.0, 1.0, 3) * gains + 1.0
 
 
-def hsv_table(multipliers: Sequence[float] | NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(1, 256, 3) table that multiplies hue (modulo its circle), saturation and value (clipped)."""
+def hsv_table(multipliers: Sequence[float] | Floats) -> NDArray[np.uint8]:
+    """Return the (1, 256, 3) table that multiplies hue (modulo its circle), saturation and value (clipped)."""
     levels = np.arange(256, dtype=np.float64)
     hue, saturation, value = multipliers
     table = np.empty((1, 256, 3), dtype=np.uint8)

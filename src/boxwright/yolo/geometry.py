@@ -4,8 +4,6 @@ Source: published YOLOv5 6.x behaviour (docs/spec/yolov5.md, B7; tests/parity/te
 x right, y down; matrices act on columns (x, y, 1). What is not here: pixels (augmentation.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
-from boxwright.yolo import geometry
+from boxwright.ops.arrays import Bools, Ints
 from boxwright.yolo.published import WarpRules
 from boxwright.yolo.settings import AugmentConfig
 
@@ -27,20 +25,13 @@ MIN_AREA_RATIO_POLYGONS = 0.01  # smallest share of a box's area that must remai
 
 @dataclass(frozen=True, slots=True)
 class PerspectiveDraw:
-    """One draw of random perspective.
+    """One draw of random perspective."""
 
-    Args:
-        perspective: the two perspective terms, per pixel.
-        angle: rotation in degrees, counter-clockwise as seen.
-        scale: magnification.
-        shear: shear in x and y, in degrees.
-        translate: where the centre goes, as a fraction of the output's width and height; 0.5 is its middle.
-    """
-
-    perspective: tuple[float, float] = (0.0, 0.0)
-    angle: float = 0.0
-    scale: float = 1.0
-    shear: tuple[float, float] = (0.0, 0.0)
+    perspective: tuple[float, float] = (0.0, 0.0)  # the two perspective terms, per pixel
+    angle: float = 0.0  # rotation in degrees, counter-clockwise as seen
+    scale: float = 1.0  # magnification
+    shear: tuple[float, float] = (0.0, 0.0)  # shear in x and y, in degrees
+    # where the centre goes, as a fraction of the output's width and height; 0.5 is its middle
     translate: tuple[float, float] = (0.5, 0.5)
 
 
@@ -110,7 +101,7 @@ def transform_boxes(boxes: Floats, matrix: Matrix) -> NDArray[np.float64]:
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
-def resample_polygons(points: Floats, offsets: NDArray[np.int64], count: int = POLYGON_POINTS) -> Floats:
+def resample_polygons(points: Floats, offsets: Ints, count: int = POLYGON_POINTS) -> Floats:
     """Put `count` points on each closed polygon, evenly in the number of its vertex (not in length), as published.
 
     Args:
@@ -129,7 +120,7 @@ def resample_polygons(points: Floats, offsets: NDArray[np.int64], count: int = P
 
 
 def boxes_of_points(points: Floats, out_hw: tuple[int, int]) -> NDArray[np.float64]:
-    """Boxes (n, 4) xyxy around those points of each (n, k, 2) set that lie in the image; zeros where none does."""
+    """Return boxes (n, 4) xyxy around the points of each (n, k, 2) set inside the image; zeros where none is."""
     height, width = out_hw
     inside = np.all((points >= 0.0) & (points <= np.array([width, height])), axis=2, keepdims=True)
     low = np.where(inside, points, np.inf).min(axis=1)
@@ -153,7 +144,7 @@ def is_candidate(
     max_aspect: float = 100.0,
     min_area_ratio: float = 0.10,
     eps: float = 1e-16,
-) -> NDArray[np.bool_]:
+) -> Bools:
     """Decide which boxes are worth keeping after a warp.
 
     Args:
@@ -175,8 +166,8 @@ def is_candidate(
 
 def kept_boxes(
     boxes: Floats, warped: Floats, scale: float, rules: WarpRules = WarpRules(), *, polygons: bool = False
-) -> NDArray[np.bool_]:
-    """`is_candidate` with the rules of a release.
+) -> Bools:
+    """Apply `is_candidate` with the rules of a release.
 
     Args:
         boxes: (n, 4) xyxy before the warp.
@@ -200,19 +191,13 @@ _EDGE = 1e-3  # published: normalised boxes end this many pixels before the far 
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """The labelled objects of an image.
+    """The labelled objects of an image."""
 
-    Args:
-        classes: (n,) int32.
-        boxes: (n, 4) float32 xyxy pixels.
-        points: (p, 2) float32 polygon vertices in pixels.
-        offsets: (n + 1,) int64; object k has vertices offsets[k] to offsets[k + 1], none where it has no polygon.
-    """
-
-    classes: NDArray[np.int32]
-    boxes: NDArray[np.float32]
-    points: NDArray[np.float32]
-    offsets: NDArray[np.int64]
+    classes: NDArray[np.int32]  # (n,) int32
+    boxes: NDArray[np.float32]  # (n, 4) float32 xyxy pixels
+    points: NDArray[np.float32]  # (p, 2) float32 polygon vertices in pixels
+    # (n + 1,) int64; object k has vertices offsets[k] to offsets[k + 1], none where it has no polygon
+    offsets: Ints
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -224,14 +209,14 @@ class Shapes:
     def polygon(self, item: int) -> NDArray[np.float32]:
         return self.points[self.offsets[item] : self.offsets[item + 1]]
 
-    def clipped(self, height: float, width: float) -> Shapes:
-        """Bring boxes and vertices into the canvas."""
+    def clipped(self, height: float, width: float) -> "Shapes":
+        """Clip boxes and vertices to the canvas."""
         limit = np.array([width, height], dtype=np.float32)
         boxes = np.clip(self.boxes, 0.0, np.tile(limit, 2)).astype(np.float32)
         return Shapes(self.classes, boxes, np.clip(self.points, 0.0, limit), self.offsets)
 
-    def mirrored(self, items: NDArray[np.int64], width: float) -> Shapes:
-        """The objects `items`, seen in a mirror: x becomes width - x."""
+    def mirrored(self, items: Ints, width: float) -> "Shapes":
+        """Return the objects `items`, seen in a mirror: x becomes width - x."""
         boxes = self.boxes[items]
         boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
         mirror, shift = np.array([-1.0, 1.0], np.float32), np.array([width, 0.0], np.float32)
@@ -242,7 +227,7 @@ class Shapes:
 
 
 def shapes_of(index: DataIndex, image: int, size_hw: tuple[float, float], offset_yx: tuple[float, float]) -> Shapes:
-    """Labels of an image whose pixels are brought to `size_hw` and put down at `offset_yx`, in pixels there."""
+    """Return labels of an image that is resized to `size_hw` and put down at `offset_yx`, in pixels there."""
     classes, boxes = index.labels(image)
     size = np.array([size_hw[1], size_hw[0]] * 2, dtype=np.float32)
     offset = np.array([offset_yx[1], offset_yx[0]] * 2, dtype=np.float32)
@@ -254,7 +239,7 @@ def shapes_of(index: DataIndex, image: int, size_hw: tuple[float, float], offset
 
 
 def concatenate(parts: Sequence[Shapes]) -> Shapes:
-    """All objects of several sets, in order."""
+    """Concatenate all objects of several sets, in order."""
     starts = np.cumsum([0, *(len(part.points) for part in parts)])
     offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
     return Shapes(
@@ -272,8 +257,8 @@ class Labels:
     classes: NDArray[np.int32]
     boxes: NDArray[np.float32]
 
-    def normalised(self, out_hw: tuple[int, int], *, flip_x: bool = False, flip_y: bool = False) -> Labels:
-        """Boxes as cxcywh divided by the output's sides, mirrored where the image is."""
+    def normalised(self, out_hw: tuple[int, int], *, flip_x: bool = False, flip_y: bool = False) -> "Labels":
+        """Return boxes as cxcywh divided by the output's sides, mirrored where the image is."""
         height, width = out_hw
         limit = np.array([width, height, width, height], dtype=np.float32)
         boxes = np.clip(self.boxes, 0.0, limit - np.float32(_EDGE))
@@ -287,7 +272,7 @@ class Labels:
 
 
 def warp_shapes(
-    shapes: Shapes, matrix: geometry.Matrix, scale: float, out_hw: tuple[int, int], rules: WarpRules = WarpRules()
+    shapes: Shapes, matrix: Matrix, scale: float, out_hw: tuple[int, int], rules: WarpRules = WarpRules()
 ) -> Labels:
     """Warp objects, clip them to the output, and drop those of which too little is left.
 
@@ -302,9 +287,9 @@ def warp_shapes(
     """
     polygons = shapes.all_have_polygons
     if polygons:
-        points = geometry.resample_polygons(shapes.points, shapes.offsets)
-        boxes = geometry.boxes_of_points(geometry.transform_points(points, matrix), out_hw)
+        points = resample_polygons(shapes.points, shapes.offsets)
+        boxes = boxes_of_points(transform_points(points, matrix), out_hw)
     else:
-        boxes = geometry.clip_boxes(geometry.transform_boxes(shapes.boxes, matrix), out_hw)
-    kept = geometry.kept_boxes(shapes.boxes, boxes, scale, rules, polygons=polygons)
+        boxes = clip_boxes(transform_boxes(shapes.boxes, matrix), out_hw)
+    kept = kept_boxes(shapes.boxes, boxes, scale, rules, polygons=polygons)
     return Labels(shapes.classes[kept], boxes[kept].astype(np.float32))

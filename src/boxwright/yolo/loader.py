@@ -4,8 +4,6 @@ Legend: B images, M labels of the image that has most. Source: quad images and i
 (docs/spec/yolov5.md, B6 and B7).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, imag
 from boxwright.data.sampler import QUAD, BatchPlan, Share, plan_rect, sample_generator
 from boxwright.data.source_images import open_source_images
 from boxwright.data.structures import Batch, Targets
-from boxwright.ops.arrays import Image
+from boxwright.ops.arrays import Floats, Image, Ints
 from boxwright.yolo.geometry import Labels, shapes_of
 from boxwright.yolo.samples import TrainingSamples
 from boxwright.yolo.settings import AugmentConfig
@@ -37,7 +35,7 @@ WriteSample = Callable[[int, Image], Labels]
 
 
 def draw_enlarged(seed: int, epoch: int, first: int, repeat: int) -> bool:
-    """Whether the first of four samples is enlarged, or all four are put side by side.
+    """Draw whether the first of four samples is enlarged, or all four are put side by side.
 
     Args:
         seed, epoch: of the run.
@@ -77,21 +75,21 @@ def _in_quarter(labels: Labels, row: int, column: int) -> Labels:
     return Labels(labels.classes, (labels.boxes + corner) / np.float32(_SIDE))
 
 
-def class_weights(classes: NDArray[np.integer], num_classes: int) -> NDArray[np.float64]:
-    """(C,) inverse frequency of each class among labels (N,), their sum 1; a class without labels counts as one."""
+def class_weights(classes: NDArray[np.integer], num_classes: int) -> Floats:
+    """Return the (C,) inverse frequency of each class among labels (N,), their sum 1; a class without labels counts as one."""
     inverse = 1 / np.maximum(np.bincount(classes, minlength=num_classes), 1)
     return inverse / inverse.sum()
 
 
-def weights_by_maps(weights: NDArray[np.float64], maps: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(C,) class weights that grow where a class is rare and its mAP (C,) in 0..1 is low."""
+def weights_by_maps(weights: Floats, maps: NDArray[np.floating]) -> Floats:
+    """Return (C,) class weights that grow where a class is rare and its mAP (C,) in 0..1 is low."""
     return weights * (1 - maps) ** 2
 
 
 def image_weights(
-    classes: NDArray[np.integer], images: NDArray[np.integer], num_images: int, weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(I,) weight of each image: the sum over its labels of the weight of their class.
+    classes: NDArray[np.integer], images: NDArray[np.integer], num_images: int, weights: Floats
+) -> Floats:
+    """Return the (I,) weight of each image: the sum over its labels of the weight of their class.
 
     Args:
         classes: (N,) class of each label.
@@ -102,8 +100,8 @@ def image_weights(
     return np.bincount(images, weights=weights[classes], minlength=num_images).astype(np.float64)
 
 
-def weights_of_images(index: DataIndex, maps: Sequence[float]) -> NDArray[np.float64]:
-    """(I,) weight of each image of a data set in an epoch.
+def weights_of_images(index: DataIndex, maps: Sequence[float]) -> Floats:
+    """Return the (I,) weight of each image of a data set in an epoch.
 
     Args:
         index: the data set.
@@ -133,7 +131,7 @@ class _TrainBatches:
     """Makes training batches from keys. An image of four samples goes by the name of the first."""
 
     samples: TrainingSamples
-    shapes_hw: NDArray[np.int64]  # (1, 2) or (batches, 2)
+    shapes_hw: Ints  # (1, 2) or (batches, 2)
     quad: bool
 
     def __call__(self, key: TrainKey) -> Batch:
@@ -173,7 +171,7 @@ class _ValBatches:
     index: DataIndex
     imgsz: int
     stride: int
-    shapes_hw: NDArray[np.int64]  # (1, 2) or (batches, 2)
+    shapes_hw: Ints  # (1, 2) or (batches, 2)
 
     def __call__(self, key: ValKey) -> Batch:
         step, images = key
@@ -197,7 +195,7 @@ class _ValBatches:
         )
 
     def _write(self, image: int, out: NDArray[np.uint8]) -> tuple[tuple[float, float], tuple[float, float], Labels]:
-        """Put one image into its place, RGB; gives its scale and pad (y, x) and its normalised labels."""
+        """Write one image into its place, RGB; return its scale and pad (y, x) and its normalised labels."""
         height, width = self.index.sizes[image].tolist()
         original = read_indexed_image(self.index.path(image), (height, width))
         loaded_hw = loaded_size((height, width), self.imgsz)
@@ -296,7 +294,7 @@ def make_val_loader(
 
 def _order_and_shapes(
     index: DataIndex, imgsz: int, batch_size: int, stride: int, *, rect: bool, pad: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[Ints, Ints]:
     if not rect:
         return np.arange(len(index), dtype=np.int64), np.array([[imgsz, imgsz]], dtype=np.int64)
     plan = plan_rect(index.sizes, imgsz=imgsz, batch_size=batch_size, stride=stride, pad=pad)

@@ -4,8 +4,6 @@ Order, as published for YOLOv5 6.x (spec B7): mosaic or letterbox, random perspe
 flips. Positions and labels are worked out first, from sizes alone; then each image that is seen is sampled once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,23 +50,14 @@ from boxwright.yolo.settings import AugmentConfig
 
 @dataclass(frozen=True, slots=True)
 class TrainingSamples:
-    """Makes training samples, one at a time (threads would share its buffers).
+    """Makes training samples, one at a time (threads would share its buffers)."""
 
-    Args:
-        source: where pixels come from.
-        imgsz: side of a mosaic sample.
-        stride: largest stride of the network.
-        config: the random changes.
-        seed: seed of the run.
-        mosaic: allow mosaics; rectangular batches do not.
-    """
-
-    source: SourceImages
-    imgsz: int
-    stride: int
-    config: AugmentConfig
-    seed: int
-    mosaic: bool = True
+    source: SourceImages  # where pixels come from
+    imgsz: int  # side of a mosaic sample
+    stride: int  # largest stride of the network
+    config: AugmentConfig  # the random changes
+    seed: int  # seed of the run
+    mosaic: bool = True  # allow mosaics; rectangular batches do not
     _buffers: dict[tuple[int, int, int], Image] = field(default_factory=dict[Any, Image], repr=False, compare=False)
 
     def write(self, epoch: int, image: int, out: Image, repeat: int = 0) -> Labels:
@@ -107,7 +96,7 @@ class TrainingSamples:
         return labels.normalised(out_hw, flip_x=flip_x, flip_y=flip_y)
 
     def _mosaic(self, image: int, rng: np.random.Generator, role: int = 0) -> tuple[Image, Labels]:
-        """Four or nine images, warped to the square of the input size; BGR. `role` names the buffer to use."""
+        """Render four or nine images, warped to the square of the input size; BGR. `role` names the buffer to use."""
         side = self.imgsz
         out_hw, canvas_hw = (side, side), (CANVAS * side, CANVAS * side)
         nine = self.config.mosaic9 > 0 and rng.random() < self.config.mosaic9
@@ -148,7 +137,7 @@ class TrainingSamples:
         return members, place_nine(draw.corner_xy, sizes, self.imgsz)
 
     def _place(self, image: int, placement: Placement) -> tuple[Tile, Shapes]:
-        """One tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""
+        """Return one tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""
         original, source_hw = self._original_size(image), self.source.extent(image)
         tile_hw = loaded_size(original, self.imgsz)
         left, top = placement.offset_xy
@@ -162,7 +151,7 @@ class TrainingSamples:
         return tile, shapes_of(self.source.index, image, tile_hw, (top, left))
 
     def _letterboxed(self, image: int, out_hw: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Labels]:
-        """One image, letterboxed and warped; BGR."""
+        """Render one image, letterboxed and warped; BGR."""
         source_hw = self.source.extent(image)
         loaded_hw = loaded_size(self._original_size(image), self.imgsz)
         fit = fit_letterbox(loaded_hw, out_hw, auto=False, stride=self.stride)
@@ -181,7 +170,7 @@ class TrainingSamples:
         return height, width
 
     def _buffer(self, hw: tuple[int, int], role: int = 0) -> Image:
-        """Room for pixels, used again by the next sample."""
+        """Return an array for pixels, which the next sample uses again."""
         key = (*hw, role)
         if key not in self._buffers:
             self._buffers[key] = np.empty((*hw, 3), np.uint8)

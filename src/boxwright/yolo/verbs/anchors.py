@@ -1,7 +1,5 @@
 """The anchors verb: how well anchors fit a data set, and better ones, as a yaml and a plot."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +22,12 @@ _log = logging.getLogger("boxwright.anchors")
 
 @dataclass(frozen=True)
 class AnchorReport:
-    """What a search found.
+    """What a search found."""
 
-    Args:
-        folder: where `anchors.yaml` and `anchors.png` are.
-        anchors: width, height ... in pixels, one list a level, small ones first.
-        found: how well they fit.
-        current: how well those of the model fit; None if it has none yet.
-    """
-
-    folder: Path
-    anchors: list[list[float]]
-    found: AnchorFit
-    current: AnchorFit | None
+    folder: Path  # where `anchors.yaml` and `anchors.png` are
+    anchors: list[list[float]]  # width, height ... in pixels, one list a level, small ones first.
+    found: AnchorFit  # how well they fit
+    current: AnchorFit | None  # how well those of the model fit; None if it has none yet
 
 
 @dataclass(frozen=True)

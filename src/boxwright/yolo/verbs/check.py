@@ -1,7 +1,5 @@
 """`boxwright check`: every problem of a data set with file and line, then what is in it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from boxwright.errors import UserError
 
 
 def check(data: str, plots: str | Path = "") -> int:
-    """Decode every image and read every label of a data set, list what is wrong, summarise what is there.
+    """Check every image and label of a data set, list what is wrong, summarise what is there.
 
     Args:
         data: data yaml, VOC root or COCO json.
@@ -71,7 +69,7 @@ def _summary(console: Console, indices: Mapping[str, DataIndex], found: Mapping[
 
 
 def _class_table(indices: Mapping[str, DataIndex]) -> Table:
-    """Of each class and split: images that have it, boxes, and the median side of these, the root of their area."""
+    """Return for each class and split: images that have it, boxes, and the median side of these, the root of their area."""
     table = Table("class", *(f"{split}: images / boxes / median side" for split in indices))
     columns = [class_statistics(index) for index in indices.values()]
     for number, name in enumerate(next(iter(indices.values())).names):
