@@ -56,11 +56,7 @@ def detect(heads: RawHeads, batch: Batch3d, settings: DecodeSettings) -> list[De
 class NuscenesEvaluator:
     """Gathers detections of a split; `evaluate` gives them in the global frame, and the nuScenes metric.
 
-    Args:
-        split: what the images show.
-        settings: of decoding.
-        measures: take the metric, if the split has annotations.
-        shared: only the process that is handed detections measures.
+    `measures`: take the metric, if there are annotations; `shared`: only where detections were handed in.
     """
 
     def __init__(

@@ -1,7 +1,5 @@
 """The Task of camera and radar detection: CenterFusion, its losses, its loaders and the nuScenes metric."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast

@@ -53,14 +53,14 @@ NO_SPEEDS = Speeds()
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Adds up seconds by stage; waits for a GPU so that its time is booked where it was spent."""
+    """Adds up seconds by stage; waits for a GPU so that its time counts where it was spent."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     _last: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
-        """Book the time since the last lap."""
+        """Add the time since the last lap to a stage."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
@@ -139,11 +139,13 @@ def evaluate(
                 kept.append(found)
             num_images += len(batch)
             clock.lap("metrics")
+            # After the metrics, so that no stage of the published speeds contains the loss.
             if stages.losses is not None:
                 items.append(stages.losses(raw, ready))
             if watch is not None and watch.after is not None:
                 watch.after(batch, detections)
             clock.lap("other")
+    # One gather after the last batch: ranks may have different numbers of batches with images.
     if gather is not None:
         for indices, detections in in_order(gather(kept)):
             evaluator.process(detections, indices)

@@ -21,11 +21,7 @@ _KEY = "mlflow_run.txt"  # in the run folder: tracking URI and id of its MLflow 
 class MlflowLog(Callback):
     """Logs a run to MLflow. A resumed run continues its MLflow run, whose params stay those of its start.
 
-    Args:
-        weights: store best.pt, too, when the run is done.
-
-    Raises:
-        UserError: MLflow is not installed.
+    `weights`: store best.pt, too, when the run is done.
     """
 
     def __init__(self, *, weights: bool = True) -> None:

@@ -22,11 +22,12 @@ from boxwright.engine.schedule import check_schedule
 from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import UserError
-from boxwright.settings.base import TrainingConfig
+from boxwright.settings.base import Frozen, TrainingConfig
 from boxwright.settings.load import dump_yaml, load
 
 _log = logging.getLogger("boxwright.train")
 C = TypeVar("C", bound=TrainingConfig)
+V = TypeVar("V", bound=Frozen)
 
 
 class PreparedRun(Protocol[C]):
@@ -60,7 +61,7 @@ class PreparedRun(Protocol[C]):
         ...
 
     def make_task(self, device: torch.device, world: World) -> Task[Any, Any]:
-        """Bind network, loss, loaders and metric."""
+        """Make the task: network, loss, loaders and metric bound together."""
         ...
 
     def logs(self, folder: Path) -> Sequence[Callback]:
@@ -97,7 +98,7 @@ def train(config: C, run: type[PreparedRun[C]], callbacks: Sequence[Callback] = 
         the run folder.
 
     Raises:
-        UserError: something in the settings, the data or the weights is wrong; says what.
+        UserError: something in the settings, the data or the weights is wrong.
     """
     config = run.completed(config)
     check_schedule(config.optim, config.epochs, validates=not config.noval)
@@ -128,7 +129,16 @@ def resume(
     return run_job(_resume, num_processes, checkpoint, dict(overrides), find_run, checked)
 
 
+def settings_of_validation(kind: type[V], config: TrainingConfig, folder: Path, policy: Policy, **other: object) -> V:
+    """Make the settings that measure the best weights of a run: those that both classes have, and `other`."""
+    shared = kind.model_fields.keys() & type(config).model_fields.keys()
+    own = {"weights": str(folder / "weights" / "best.pt"), "device": str(policy.device)}
+    place = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
+    return kind.model_validate({name: getattr(config, name) for name in shared} | own | place | other)
+
+
 def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequence[Callback]) -> Path:
+    # torchrun starts all processes anew when one dies; what they had saved by then is gone on with.
     before = world.from_first(folder_before_restart() if world.is_first else None)
     if before is not None and world.from_first((before / "weights" / "last.pt").is_file()):
         return _go_on(world, before / "weights" / "last.pt", {}, lambda _: run, callbacks)
@@ -140,6 +150,7 @@ def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequenc
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
     with _lock(folder, world):
         if world.is_first:
+            # Not after a restart, where last.pt may be all that is left of this very run.
             if before is None:
                 drop_checkpoints(folder)
             (folder / "config.yaml").write_text(dump_yaml(prepared.config), encoding="utf-8")
@@ -152,23 +163,17 @@ def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequenc
 
 
 def _resume(
-    world: World,
-    path: Path | None,
-    overrides: Mapping[str, object],
-    find_run: FindRun,
-    callbacks: Sequence[Callback],
+    world: World, path: Path | None, overrides: Mapping[str, object], find_run: FindRun, callbacks: Sequence[Callback]
 ) -> Path:
+    """Resume in one process; only the first one looks for the checkpoint, which others may not see."""
     checkpoint = world.from_first(_find_checkpoint(path) if world.is_first else Path())
     return _go_on(world, checkpoint, overrides, find_run, callbacks)
 
 
 def _go_on(
-    world: World,
-    checkpoint: Path,
-    overrides: Mapping[str, object],
-    find_run: FindRun,
-    callbacks: Sequence[Callback],
+    world: World, checkpoint: Path, overrides: Mapping[str, object], find_run: FindRun, callbacks: Sequence[Callback]
 ) -> Path:
+    """Lock the folder of a checkpoint and train on from it."""
     folder = checkpoint.parent.parent
     with _lock(folder, world):
         # Read once the folder is ours: another process may have been writing it until then.
@@ -216,6 +221,7 @@ def _fit(
         remember_folder(folder)
     if policy.device.type == "cuda":  # an exact resume needs the same kernels to give the same bits
         torch.use_deterministic_algorithms(True, warn_only=True)
+    # channels_last: convolutions of either device read it without a copy to their own layout.
     model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frozen = prepared.freeze()
     if frozen:
@@ -238,7 +244,7 @@ def _fit(
                     trainer.fit()
     if world.is_first:
         prepared.finish(folder, policy)
-    world.wait()
+    world.wait()  # a launcher ends all when one ends, so that the others stay until the first has measured
     return folder
 
 

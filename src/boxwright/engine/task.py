@@ -30,7 +30,7 @@ class AnyBatch(Protocol):
 
 B = TypeVar("B", bound=AnyBatch)  # batch of a system
 D = TypeVar("D")  # what a system detects in one image
-Autocast = Callable[[], AbstractContextManager[object]]  # makes the context of a forward pass, see precision.py
+Autocast = Callable[[], AbstractContextManager[object]]  # makes the context of a forward pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,9 @@
 """What to do when training goes wrong: a line of advice, once a run, with the numbers that gave rise to it.
 
-Source: the troubles that the early YOLOv5 generation is known for (spec B13): a loss that stays high, recall that stays
-low, labels and anchors that do not fit. The limits are this project's own. Losses and gradients that are not finite end
-the run, see finite.py.
+Source: the troubles that the early YOLOv5 generation is known for (docs/spec/yolov5.md, B13): a loss that stays high,
+recall that stays low, labels and anchors that do not fit. The limits are this project's own. Losses and gradients that
+are not finite end the run, see engine/stopping.py.
 """
-
-from __future__ import annotations
 
 import logging
 import math
@@ -33,13 +31,7 @@ _OUT_OF_RANGE = ("unknown class", "out of range", "degenerate box")
 
 
 def labels_out_of_range(problems: Sequence[Problem], num_boxes: int, data: str) -> str | None:
-    """Labels that training leaves out because a class or a coordinate is not in its range.
-
-    Args:
-        problems: of the training split.
-        num_boxes: that are left.
-        data: name of the data set.
-    """
+    """Warn of labels that training leaves out because a class or a coordinate is not in its range."""
     found = [problem for problem in problems if problem.drops and problem.kind in _OUT_OF_RANGE]
     if not found:
         return None
@@ -51,12 +43,7 @@ def labels_out_of_range(problems: Sequence[Problem], num_boxes: int, data: str) 
 
 
 def anchors_do_not_fit(recall: float | None, *, searched: bool) -> str | None:
-    """Anchors that too few labels can be matched with.
-
-    Args:
-        recall: best possible recall, 0..1; None: it is not asked for.
-        searched: better ones have been looked for already.
-    """
+    """Warn of anchors that too few labels can be matched with; `recall`: best possible one, None if not asked for."""
     if recall is None or recall > _LEAST_ANCHOR_RECALL:
         return None
     remedy = (
@@ -71,7 +58,7 @@ def anchors_do_not_fit(recall: float | None, *, searched: bool) -> str | None:
 
 
 def loss_stays_high(losses: Sequence[float], warm_epochs: int, recall: float | None, lr0: float) -> str | None:
-    """A training loss that does not fall.
+    """Warn of a training loss that does not fall.
 
     Args:
         losses: sum of the training losses of each epoch so far.
@@ -86,19 +73,14 @@ def loss_stays_high(losses: Sequence[float], warm_epochs: int, recall: float | N
         return None
     measured = "" if recall is None else f", and recall is {recall:.3f}"
     return (
-        f"the training loss stays high: {now:.4g} on average over {_span(len(losses), _WINDOW)}, {losses[0]:.4g} in "
-        f"epoch 1{measured}. The usual causes: a learning rate that is too large (--optim.lr0 is {lr0:g}) or far too "
-        "small, or boxes that do not lie on the objects (look at train_batch0.jpg)"
+        f"the training loss stays high: {now:.4g} on average over epochs {len(losses) - _WINDOW + 1} to {len(losses)}, "
+        f"{losses[0]:.4g} in epoch 1{measured}. The usual causes: a learning rate that is too large (--optim.lr0 is "
+        f"{lr0:g}) or far too small, or boxes that do not lie on the objects (look at train_batch0.jpg)"
     )
 
 
 def loss_explodes(losses: Sequence[float], lr0: float) -> str | None:
-    """A training loss that is many times what it was.
-
-    Args:
-        losses: sum of the training losses of each epoch so far.
-        lr0: set rate.
-    """
+    """Warn of a training loss that is many times what it was."""
     lowest = min(losses)
     if losses[-1] <= lowest * _EXPLODED:
         return None
@@ -109,12 +91,7 @@ def loss_explodes(losses: Sequence[float], lr0: float) -> str | None:
 
 
 def validation_not_finite(loss: float, epochs_done: int) -> str | None:
-    """A validation whose loss is no number: the averaged weights are useless.
-
-    Args:
-        loss: sum of the validation losses of the epoch that ended.
-        epochs_done: of the run.
-    """
+    """Warn of a validation whose loss is no number: the averaged weights are useless."""
     if math.isfinite(loss):
         return None
     return (
@@ -124,13 +101,7 @@ def validation_not_finite(loss: float, epochs_done: int) -> str | None:
 
 
 def recall_near_zero(recall: float | None, epochs_done: int, epochs: int, warm_epochs: int) -> str | None:
-    """A recall that is still near zero when it should not be.
-
-    Args:
-        recall: of the epoch that ended; None: it was not validated.
-        epochs_done, epochs: of the run.
-        warm_epochs: epochs with steps of warm-up.
-    """
+    """Warn of a recall that is still near zero after the warm-up; None: this epoch was not validated."""
     if recall is None or recall >= _LEAST_RECALL or epochs_done < max(_WINDOW, epochs * _EARLY, warm_epochs + 1):
         return None
     return (
@@ -142,23 +113,16 @@ def recall_near_zero(recall: float | None, epochs_done: int, epochs: int, warm_e
 
 @dataclass(frozen=True, slots=True)
 class EpochLosses:
-    """Args:
-    epoch: from 0.
-    train, val: sum of the losses.
-    """
+    """The losses of an epoch that was validated."""
 
-    epoch: int
-    train: float
-    val: float
+    epoch: int  # from 0
+    train: float  # sum of the training losses
+    val: float  # sum of the validation losses
 
 
 def learns_by_heart(epochs: Sequence[EpochLosses], warm_epochs: int) -> str | None:
-    """A validation loss that has risen by a tenth from its lowest while the training loss went on falling.
-
-    Args:
-        epochs: those that were validated, in their order.
-        warm_epochs: epochs with steps of warm-up, which are passed over.
-    """
+    """Warn of a validation loss that has risen by a tenth from its lowest while the training loss went on falling."""
+    # Means of five epochs: single validations of a small split go up and down by more than a tenth.
     after = [one for one in epochs if one.epoch >= warm_epochs]
     if len(after) < 2 * _WINDOW:
         return None
@@ -176,14 +140,10 @@ def learns_by_heart(epochs: Sequence[EpochLosses], warm_epochs: int) -> str | No
 
 
 class Advice(Callback):
-    """Looks at each epoch. A resumed run says nothing that it has said before.
-
-    Args:
-        at_start: lines for the beginning of a run; None where there is nothing to say.
-    """
+    """Looks at each epoch. A resumed run says nothing that it has said before."""
 
     def __init__(self, at_start: Sequence[str | None] = ()) -> None:
-        self.at_start = at_start
+        self.at_start = at_start  # lines for the beginning of a run; None where there is nothing to say
         self._said: set[str] = set()
         self._config = RunConfig()
         self._warm_epochs = 0
@@ -194,6 +154,7 @@ class Advice(Callback):
             config.optim, config.epochs, report.steps, config.batch_size, schedule_rules(config.optim.release)
         )
         self._warm_epochs = math.ceil(schedule.warmup_steps / report.steps)
+        # What was said before the stop is not stored: the rows give rise to it again.
         for done in range(1, len(report.history) + 1):
             self._said |= self._found(report.history[:done]).keys()
         if not report.steps_done:
@@ -207,7 +168,7 @@ class Advice(Callback):
                 _log.warning("%s", line)
 
     def _found(self, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
-        """Advice by name that the rows of results.csv give rise to, without what was said before."""
+        """Collect the advice, by name, that the rows of results.csv give rise to."""
         warm, config, done = self._warm_epochs, self._config, len(history)
         validated = [row for row in history if _sum(row, "val/")]
         newest = validated[-1].get("metrics/recall") if validated else None
@@ -228,8 +189,5 @@ def _sum(row: Mapping[str, float], prefix: str) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
+    """Average numbers."""
     return sum(values) / len(values)
-
-
-def _span(done: int, length: int) -> str:
-    return f"epochs {done - length + 1} to {done}"

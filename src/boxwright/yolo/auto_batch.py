@@ -1,13 +1,11 @@
 """The batch size that memory allows, for `--batch-size -1`: measured at small batches, then on a line.
 
-Source of the rule: published YOLOv5 AutoBatch (spec B6): batches of 1, 2, 4, 8 and 16, three runs each, a straight line
-through what they took, 0.8 of what is free. On the CPU, where published AutoBatch measures nothing, two small batches
-are run once and the bytes are counted that the forward pass keeps for the backward pass.
+Source of the rule: published YOLOv5 AutoBatch (docs/spec/yolov5.md, B6): batches of 1, 2, 4, 8 and 16, three runs each,
+a straight line through what they took, 0.8 of what is free. On the CPU, where published AutoBatch measures nothing, two
+small batches are run once and the bytes are counted that the forward pass keeps for the backward pass.
 
 What is not here: finding out by failing. A size that is too large is seen in the first steps of the run.
 """
-
-from __future__ import annotations
 
 import copy
 import gc
@@ -42,19 +40,14 @@ _GIB: Final = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Memory that a training step took.
+    """Memory that a training step took."""
 
-    Args:
-        batch: images.
-        num_bytes: at its peak, weights and all; None: it did not fit.
-    """
-
-    batch: int
-    num_bytes: int | None
+    batch: int  # images
+    num_bytes: int | None  # at its peak, weights and all; None: it did not fit
 
 
 def published_batch(measured: Sequence[Measured], free: int) -> int:
-    """The batch whose step takes FRACTION of the memory.
+    """Compute the batch whose step takes FRACTION of the memory.
 
     Args:
         measured: by rising batch, up to the first that did not fit.
@@ -75,7 +68,7 @@ def published_batch(measured: Sequence[Measured], free: int) -> int:
 
 
 def estimated_batch(measured: Sequence[Measured], free: int) -> int:
-    """The same for an estimate, which cannot fail: outside of 1 to LARGEST the nearer end is taken."""
+    """Compute the same from an estimate, which cannot fail: outside of 1 to LARGEST the nearer end is taken."""
     (small, low), (large, high) = ((m.batch, m.num_bytes or 0) for m in (measured[0], measured[-1]))
     slope = (high - low) / (large - small)
     room = free * FRACTION - (low - slope * small)
@@ -83,13 +76,9 @@ def estimated_batch(measured: Sequence[Measured], free: int) -> int:
 
 
 def shared_batch(one: int, num_images: int, unit: int, num_ranks: int) -> int:
-    """The batch of all ranks: a multiple of `unit`, at most LARGEST and no more than the images fill.
+    """Limit the batch of all ranks to a multiple of `unit`, to LARGEST and to what the images fill.
 
-    Args:
-        one: images that one rank can take.
-        num_images: size of the training set.
-        unit: what a batch is a multiple of.
-        num_ranks: processes that share a batch.
+    `one`: images that one rank can take.
     """
     most = min(LARGEST // unit, -(-num_images // unit))
     return max(min(one * num_ranks // unit, most), 1) * unit
@@ -98,11 +87,11 @@ def shared_batch(one: int, num_images: int, unit: int, num_ranks: int) -> int:
 def with_fitting_batch(
     config: RunConfig, model: DetectionModel, num_images: int, policy: Policy, world: World
 ) -> RunConfig:
-    """Settings with a batch size instead of -1; others as they are. Prints what was measured.
+    """Replace a batch size of -1 by what fits; print what was measured. Other settings stay as they are.
 
     Args:
-        config: settings of the run; imgsz is a multiple of the largest stride.
-        model: the network of the run; a copy of it is run.
+        config: imgsz is a multiple of the largest stride.
+        model: a copy of it is run.
         num_images: size of the training set.
         policy: device and precision.
         world: the first process measures for all.
@@ -112,20 +101,21 @@ def with_fitting_batch(
     """
     if config.batch_size != -1:
         return config
-    size = 0
-    mistake = ""
+    size, problem = 0, ""
     if world.is_first:
         try:
-            size = _measure(config, model, num_images, policy, world)
-        except UserError as error:  # the others wait
-            mistake = str(error)
-    size, mistake = world.from_first((size, mistake))
-    if mistake:
-        raise UserError(mistake)
+            size = _measured_batch(config, model, num_images, policy, world)
+        except UserError as error:  # the others wait, and must hear of it
+            problem = str(error)
+    size, problem = world.from_first((size, problem))
+    if problem:
+        raise UserError(problem)
     return config.model_copy(update={"batch_size": size})
 
 
-def _measure(config: RunConfig, model: DetectionModel, num_images: int, policy: Policy, world: World) -> int:
+def _measured_batch(config: RunConfig, model: DetectionModel, num_images: int, policy: Policy, world: World) -> int:
+    """Measure small batches and print what follows from them."""
+    # A copy in training mode: passes move the statistics of batch norms, and the run begins with untouched ones.
     network = copy.deepcopy(model).to(policy.device, memory_format=torch.channels_last).train()  # pyright: ignore
     side = largest_side(config, max(model.strides))
     if policy.device.type == "cuda":
@@ -141,27 +131,24 @@ def _measure(config: RunConfig, model: DetectionModel, num_images: int, policy: 
             "take a lower --imgsz or a smaller --model"
         )
     size = shared_batch(one, num_images, batch_unit(config, world.size), world.size)
-    print(_sentence(measured, free, side, size, world.size))
+    taken = ", ".join(
+        f"{m.batch}: " + ("does not fit" if m.num_bytes is None else f"{m.num_bytes / _GIB:.2f}") for m in measured
+    )
+    shared = f", shared by {world.size} processes" if world.size > 1 else ""
+    print(
+        f"--batch-size -1: training steps at {side} pixels took these GiB by batch size: {taken}; "
+        f"{free / _GIB:.2f} GiB are there for a process, {FRACTION:g} of which are used: --batch-size {size}{shared}"
+    )
     if size >= num_images:
         print(f"more would fit, but there are {num_images} images to train on")
     return size
 
 
-def _sentence(measured: Sequence[Measured], free: int, side: int, size: int, num_ranks: int) -> str:
-    taken = ", ".join(
-        f"{m.batch}: " + ("does not fit" if m.num_bytes is None else f"{m.num_bytes / _GIB:.2f}") for m in measured
-    )
-    shared = f", shared by {num_ranks} processes" if num_ranks > 1 else ""
-    return (
-        f"--batch-size -1: training steps at {side} pixels took these GiB by batch size: {taken}; "
-        f"{free / _GIB:.2f} GiB are there for a process, {FRACTION:g} of which are used: --batch-size {size}{shared}"
-    )
-
-
 def measure_cuda(network: nn.Module, side: int, policy: Policy) -> tuple[list[Measured], int]:
-    """Peak memory of steps on a GPU, up to the first batch that does not fit, and what this process can have."""
+    """Measure the peak memory of steps on a GPU, up to the first batch that does not fit, and what there is."""
     device = policy.device
     measured: list[Measured] = []
+    # What the allocator of this process has set aside is free for it, though not for others.
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     for batch in GPU_BATCHES:
         _empty(network)
@@ -178,11 +165,11 @@ def measure_cuda(network: nn.Module, side: int, policy: Policy) -> tuple[list[Me
 
 
 def measure_cpu(network: nn.Module, side: int, policy: Policy, loaded_ahead: int) -> tuple[list[Measured], int]:
-    """Estimated memory of steps on the CPU, and how much is free.
+    """Estimate the memory of steps on the CPU, and how much is free.
 
     Args:
         network: in training mode.
-        side: of the square images.
+        side: of the square images, pixels.
         policy: precision.
         loaded_ahead: batches that wait in loader processes, one byte a value.
     """
@@ -197,7 +184,7 @@ def measure_cpu(network: nn.Module, side: int, policy: Policy, loaded_ahead: int
 
 
 def kept_bytes(run: Callable[[], Any], exclude: nn.Module) -> int:
-    """Bytes of all tensors that a forward pass keeps for the backward pass, each memory block once.
+    """Count the bytes of all tensors that a forward pass keeps for the backward pass, each memory block once.
 
     Args:
         run: forward and backward pass.
@@ -218,7 +205,7 @@ def kept_bytes(run: Callable[[], Any], exclude: nn.Module) -> int:
 
 
 def _step(network: nn.Module, batch: int, side: int, policy: Policy) -> None:
-    """Forward and backward pass of grey images; the loss itself takes next to nothing."""
+    """Run a forward and a backward pass of black images; the loss itself takes next to nothing."""
     images = torch.zeros(batch, 3, side, side, device=policy.device).contiguous(memory_format=torch.channels_last)
     with policy.autocast():
         outputs: list[Tensor] = network(images)
@@ -227,6 +214,7 @@ def _step(network: nn.Module, batch: int, side: int, policy: Policy) -> None:
 
 
 def _empty(network: nn.Module) -> None:
+    """Free gradients and cached memory, so that the next measurement starts at the bottom."""
     network.zero_grad(set_to_none=True)
     gc.collect()
     if torch.cuda.is_available():

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from boxwright.data.index import DataIndex
@@ -17,6 +16,7 @@ from boxwright.engine.evaluate import NO_SPEEDS, Gather, Speeds, Stages
 from boxwright.engine.task import Autocast, ValWatch
 from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth
 from boxwright.metrics.matching import ConfusionEvaluator, Generation
+from boxwright.ops.arrays import Floats, Ints
 from boxwright.ops.boxes import xyxy_from_cxcywh
 from boxwright.settings.base import Compat
 from boxwright.yolo.detection import Network
@@ -45,26 +45,14 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything measured in one pass. Numbers are finite also when nothing was found or nothing is labelled.
+    """Everything measured in one pass. Numbers are finite also when nothing was found or nothing is labelled."""
 
-    Args:
-        names: class names of the data set.
-        num_images: images seen.
-        num_labels: labels of those.
-        yolo: the published metric, its curves and counts.
-        coco_metrics: the COCO metric, if it was asked for.
-        confusion: (C + 1, C + 1) counts; row: predicted, column: true, last: background.
-        losses: mean box, objectness and class loss of the batches, if a criterion was given.
-        per_class: one row for each class that has labels.
-        speeds: time of each stage.
-    """
-
-    names: tuple[str, ...]
-    num_images: int
-    num_labels: int
-    yolo: YoloMetrics
-    coco_metrics: CocoMetrics | None
-    confusion: NDArray[np.int64]
+    names: tuple[str, ...]  # class names of the data set
+    num_images: int  # images seen
+    num_labels: int  # labels of those
+    yolo: YoloMetrics  # the published metric, its curves and counts
+    coco_metrics: CocoMetrics | None  # if they were asked for
+    confusion: Ints  # (C + 1, C + 1) counts; row: predicted, column: true, last: background
     per_class: tuple[ClassRow, ...]  # of the classes that have labels
     losses: tuple[float, ...] | None = None  # mean box, objectness and class loss, if a criterion was given
     speeds: Speeds = NO_SPEEDS
@@ -90,8 +78,8 @@ class Evaluation:
         return self.yolo.curves
 
     @property
-    def coco(self) -> NDArray[np.float64] | None:
-        """The 12 COCO numbers in their usual order."""
+    def coco(self) -> Floats | None:
+        """Return the 12 COCO numbers in their usual order."""
         return None if self.coco_metrics is None else self.coco_metrics.stats
 
 
@@ -113,7 +101,7 @@ def evaluate(
     release: Release = RELEASES[CURRENT],
     generation: Generation | None = None,
     watch: ValWatch[Batch, Detections] | None = None,
-    on_besides: Callable[[Batch, list[Detections]], None] | None = None,
+    on_unlabelled: Callable[[Batch, list[Detections]], None] | None = None,
 ) -> Evaluation:
     """Measure a model.
 
@@ -123,7 +111,7 @@ def evaluate(
         index: the labels, and what the classes are called.
         device: where the network runs. Metrics run on the host.
         score_threshold, iou_threshold, max_detections: of NMS.
-        autocast: makes the context of the forward pass (engine/precision.py); float32 without.
+        autocast: makes the context of the forward pass; float32 without.
         single_cls: every detection and label is of the one class.
         compat: "faithful" takes the published metric as of v6.1; "fixed" takes it as of v7.0 (see `matching`) and
             counts all false positives in the confusion matrix.
@@ -134,7 +122,7 @@ def evaluate(
         release: whose NMS it is, whether a box may have several classes, and whether boxes are rounded.
         generation: of the published metric, whatever compat says; None: as compat says.
         watch: called before and after each batch.
-        on_besides: called with the detections that remain when the labels take part in NMS, see `suppress_labelled`.
+        on_unlabelled: called with the detections that remain when the labels take part in NMS, see `suppress_labelled`.
     """
     index = index.as_single_class() if single_cls else index
     metrics = _Metrics(index, compat, coco_truth, generation or ("v6.1" if compat == "faithful" else "v7.0"))
@@ -160,8 +148,8 @@ def evaluate(
         return raw, model.decode(raw)
 
     def detect(raw: Raw, batch: Batch) -> list[Detections]:
-        if on_besides is not None:
-            on_besides(batch, in_pixels(suppress_labelled(postprocess, raw[1], batch), batch))
+        if on_unlabelled is not None:
+            on_unlabelled(batch, in_pixels(suppress_labelled(postprocess, raw[1], batch), batch))
         return in_pixels(postprocess(raw[1]), batch)
 
     def losses(raw: Raw, batch: Batch) -> Tensor:
@@ -185,6 +173,7 @@ class _Metrics:
         self.seen: list[int] = []
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
+        """Hand the detections to every evaluator."""
         for evaluator in (self.yolo, self.confusion, self.coco):
             if evaluator is not None:
                 evaluator.process(detections, indices)
@@ -207,7 +196,7 @@ class _Metrics:
 def to_original(
     found: Sequence[Detections], batch: Batch, *, single_cls: bool = False, rounded: bool = False
 ) -> list[Detections]:
-    """Bring detections of a batch to the host and its boxes from network to original pixels, clipped to the image.
+    """Move detections of a batch to the host and its boxes from network to original pixels, clipped to the image.
 
     One transfer and one set of operations for all images. Each axis has its own ratio, because a resized side is a
     whole number of pixels; the published system takes the vertical one for both, which moves x by half a pixel at most.
@@ -231,7 +220,8 @@ def to_original(
 def class_rows(
     index: DataIndex, images: Sequence[int], metrics: YoloMetrics, coco: CocoMetrics | None
 ) -> tuple[ClassRow, ...]:
-    """The table of classes that have labels in the images seen."""
+    """Make the table of classes that have labels in the images seen."""
+    # An image with three cars counts once for cars: unique pairs of class and image.
     owner = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
     mine = np.isin(owner, images)
     pairs = np.unique(np.stack((index.classes[mine].astype(np.int64), owner[mine])), axis=1)
@@ -266,15 +256,14 @@ def suppress_labelled(postprocess: YoloPostprocess, decoded: Tensor, batch: Batc
         batch: images and labels, on the same device.
     """
     side = decoded.new_tensor((batch.images.shape[3], batch.images.shape[2])).repeat(2)
-    known: list[Tensor] = []
+    known: list[Tensor] = []  # (n, 5) class, cxcywh in pixels, of each image
     targets = batch.targets
     for boxes, labels, valid in zip(targets.boxes_cxcywh, targets.labels, targets.valid, strict=True):
         known.append(torch.cat((labels[valid, None].to(boxes.dtype), boxes[valid] * side), dim=1))
-    return [_without(found, own) for found, own in zip(postprocess(decoded, known), known, strict=True)]
-
-
-def _without(found: Detections, known: Tensor) -> Detections:
-    """Remove detections that are the known boxes themselves: (n, 5) class, cxcywh."""
-    apart = (found.boxes[:, None] - xyxy_from_cxcywh(known[:, 1:])).abs().amax(dim=2)
-    is_known = ((apart < _SAME) & (found.labels[:, None] == known[:, 0])).any(dim=1)
-    return Detections(found.boxes[~is_known], found.scores[~is_known], found.labels[~is_known])
+    kept: list[Detections] = []
+    for found, own in zip(postprocess(decoded, known), known, strict=True):
+        # The labels come back as detections with a score of 1; all that is known of them is where they lie.
+        apart = (found.boxes[:, None] - xyxy_from_cxcywh(own[:, 1:])).abs().amax(dim=2)
+        is_known = ((apart < _SAME) & (found.labels[:, None] == own[:, 0])).any(dim=1)
+        kept.append(Detections(found.boxes[~is_known], found.scores[~is_known], found.labels[~is_known]))
+    return kept

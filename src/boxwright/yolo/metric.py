@@ -1,8 +1,8 @@
 """The published YOLOv5 metric: precision, recall, F1 and AP per class, and the fitness that picks the best checkpoint.
 
-Source: docs/spec/yolov5.md, B6 and B8; tests/parity holds vectors of v6.0 and v7.0. AP is the area under the monotone envelope of the
-precision-recall curve, sampled at 101 recalls. A perfect detector has AP .995: the envelope ends at (1, 0), and the
-last of the 100 trapezoids falls to it.
+Source: docs/spec/yolov5.md, B6 and B8; tests/parity holds vectors of v6.0 and v7.0. AP is the area under the monotone
+envelope of the precision-recall curve, sampled at 101 recalls. A perfect detector has AP .995: the envelope ends
+at (1, 0), and the last of the 100 trapezoids falls to it.
 
 Legend: N detections, K classes that have labels, T IoU thresholds, X confidences at which curves are kept.
 """

@@ -1,7 +1,5 @@
 """The Task of 2-D detection: a YOLO model, its loss, its loaders and the published metric."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,35 +29,40 @@ MULTI_SCALE_STREAM = 101  # apart from the streams that samples draw from
 
 
 def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
-    """Smallest and largest side of the multi-scale training of YOLOv3-SPP, as published (spec A6): 320, 736 for 512."""
+    """Compute the smallest and largest side of the multi-scale training of YOLOv3-SPP: 320, 736 for 512.
+
+    Source: docs/spec/yolov3-spp.md, A6.
+    """
     return int(imgsz // 1.5 // stride) * stride, int(imgsz // 0.667 // stride) * stride
 
 
 def loaded_side(config: RunConfig, stride: int) -> int:
-    """Side of the images that training loads. YOLOv3-SPP loads for the largest side that it draws."""
+    """Return the side of the images that training loads; YOLOv3-SPP loads for the largest side that it draws."""
     if config.multi_scale and config.optim.release == V3:
         return v3_sides(config.imgsz, stride)[1]
     return config.imgsz
 
 
 def largest_side(config: RunConfig, stride: int) -> int:
-    """The largest side of the images that the network is given."""
+    """Return the largest side of the images that the network is given."""
     if not config.multi_scale or config.optim.release == V3:
         return loaded_side(config, stride)
     return (int(config.imgsz * 1.5) + stride - 1) // stride * stride
 
 
 def batch_unit(config: RunConfig, num_ranks: int) -> int:
-    """What a batch size is a multiple of."""
+    """Return what a batch size is a multiple of."""
     return num_ranks * (QUAD_SIZE if config.quad else 1)
 
 
 class Detect2d(LoaderTask):
-    """Args:
-    model: on its device, with the class names of the data set.
-    train, val: the data; val may be None when nothing is validated.
-    config: settings of the run; imgsz is already a multiple of the largest stride.
-    world: the processes that share every batch; the first one's weights are copied to all.
+    """The task of a YOLO.
+
+    Args:
+        model: on its device, with the class names of the data set.
+        train, val: the data; val may be None when nothing is validated.
+        config: settings of the run; imgsz is already a multiple of the largest stride.
+        world: the processes that share every batch; the first one's weights are copied to all.
     """
 
     loss_names: Sequence[str] = ("box_loss", "obj_loss", "cls_loss")
@@ -194,8 +197,9 @@ class Detect2d(LoaderTask):
         }
 
     def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
-        """Published multi-scale, drawn from (seed, epoch, step): a side of 0.5 to 1.5 times imgsz for each step, or the
-        range of YOLOv3-SPP for as many steps as a nominal batch has.
+        """Resize images as published multi-scale does, by a draw from (seed, epoch, step).
+
+        A side of 0.5 to 1.5 times imgsz for each step, or the range of YOLOv3-SPP for the steps of a nominal batch.
         """
         imgsz, stride = self.config.imgsz, self.stride
         if self._is_v3:

@@ -1,11 +1,9 @@
 """The train verb of CenterFusion: what a run is made of, its settings filled in, its data, network and plots."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -47,12 +45,7 @@ def train(config: FusionConfig, callbacks: Sequence[Callback] = ()) -> Path:
 
 def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
     """Resume the run of a CenterFusion, see `engine.run.resume`; return the run folder."""
-    return run.resume(path, overrides, _fusion_run, callbacks)
-
-
-def _fusion_run(settings: Mapping[str, Any]) -> type[FusionRun]:
-    """Return the class of runs, whatever the settings are."""
-    return FusionRun
+    return run.resume(path, overrides, FusionRun.of, callbacks)
 
 
 class FusionRun:
@@ -68,6 +61,11 @@ class FusionRun:
         model.frustum, model.num_peaks = frustum_options(config), config.max_det
 
     @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> type[Self]:
+        """Return this class, whatever the settings in a checkpoint are."""
+        return cls
+
+    @classmethod
     def completed(cls, config: FusionConfig) -> FusionConfig:
         """Refuse settings without data, and set the milestones."""
         if not config.data:
@@ -75,7 +73,7 @@ class FusionRun:
         return with_milestones(config)
 
     @classmethod
-    def begin(cls, config: FusionConfig, policy: Policy, world: World) -> FusionRun:
+    def begin(cls, config: FusionConfig, policy: Policy, world: World) -> Self:
         """Prepare a new run."""
         check_loading(config, world)
         place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
@@ -90,7 +88,7 @@ class FusionRun:
         return cls(config, model, train, val)
 
     @classmethod
-    def go_on(cls, config: FusionConfig, content: Mapping[str, Any], world: World) -> FusionRun:
+    def go_on(cls, config: FusionConfig, content: Mapping[str, Any], world: World) -> Self:
         """Prepare the run of a checkpoint."""
         check_loading(config, world)
         model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
@@ -98,7 +96,7 @@ class FusionRun:
         return cls(config, model, *_open(config, world))
 
     def freeze(self) -> Sequence[str]:
-        """Stop the gradients of the backbone, if that is asked for, and of what never has one (spec C5)."""
+        """Freeze the backbone if asked for, and what never has a gradient (docs/spec/centerfusion.md, C5)."""
         prefixes = (*(BACKBONE if self.config.freeze_backbone else ()), *self.model.unused_prefixes)
         frozen = [name for name, _ in self.model.named_parameters() if name.startswith(prefixes)]
         for name, parameter in self.model.named_parameters():
@@ -134,24 +132,9 @@ class FusionRun:
         """Measure the best weights once more, in full precision, draw the curves and write the report."""
         config, best = self.config, folder / "weights" / "best.pt"
         if best.exists():
-            fusion_val(
-                FusionValConfig(
-                    weights=str(best),
-                    data=config.data,
-                    version=config.version,
-                    split=config.val_split,
-                    allow_missing=config.allow_missing,
-                    batch_size=config.batch_size,
-                    max_det=config.max_det,
-                    device=str(policy.device),
-                    workers=config.workers,
-                    noplots=config.noplots,
-                    compat=config.compat,
-                    project=str(folder.parent),
-                    name=folder.name,
-                    exist_ok=True,
-                )
-            )
+            # The weights know by themselves whether they were trained with radar.
+            own = {"split": config.val_split, "no_radar": False}
+            fusion_val(run.settings_of_validation(FusionValConfig, config, folder, policy, **own))
         if not config.noplots:
             from boxwright.nuscenes.metric_report import metric_tables
             from boxwright.reporting.plots import plot_results
@@ -194,6 +177,7 @@ def spec_of(config: FusionConfig) -> CenterFusionSpec:
 
 
 def _open(config: FusionConfig, world: World) -> tuple[NuscenesSplit, NuscenesSplit]:
+    """Open both splits; refuse splits without annotations, or that differ from rank to rank."""
     with world.first_of_each_machine_first():  # it writes the index that the others read
         index = open_root(config.data, config.version, allow_missing=config.allow_missing)
         sweeps = num_sweeps(config)

@@ -1,11 +1,9 @@
 """The train verb of YOLO: what a training run is made of, its settings filled in, its data, network and plots."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -43,12 +41,7 @@ def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
 
 def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
     """Resume the run of a YOLO, see `engine.run.resume`; return the run folder."""
-    return run.resume(path, overrides, _yolo_run, callbacks)
-
-
-def _yolo_run(settings: Mapping[str, Any]) -> type[YoloRun]:
-    """Return the class of runs, whatever the settings are."""
-    return YoloRun
+    return run.resume(path, overrides, YoloRun.of, callbacks)
 
 
 class YoloRun:
@@ -63,6 +56,11 @@ class YoloRun:
         self.val_index = val
 
     @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> type[Self]:
+        """Return this class, whatever the settings in a checkpoint are."""
+        return cls
+
+    @classmethod
     def completed(cls, config: RunConfig) -> RunConfig:
         """Refuse settings without data."""
         if not config.data:
@@ -70,7 +68,7 @@ class YoloRun:
         return config
 
     @classmethod
-    def begin(cls, config: RunConfig, policy: Policy, world: World) -> YoloRun:
+    def begin(cls, config: RunConfig, policy: Policy, world: World) -> Self:
         """Prepare a new run. User errors, also a cache that does not fit, come before there is a folder."""
         check_loading(config, world)
         train_index, val_index = _open(config, world)
@@ -81,24 +79,38 @@ class YoloRun:
         return cls(config, model, train_index, val_index)
 
     @classmethod
-    def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> YoloRun:
+    def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> Self:
         """Prepare the run of a checkpoint."""
         check_loading(config, world)
         train_index, val_index = _open(config, world)
-        return cls(config, _saved_model(content, train_index), train_index, val_index)
+        names = tuple(content["model"]["names"])
+        if train_index.names != names:
+            raise UserError(
+                f"the data has the classes {', '.join(train_index.names)}, the run was started with {', '.join(names)}"
+            )
+        # Built from the checkpoint alone: the weights and the yaml that the run began with may be gone by now.
+        model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
+        model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
+        return cls(config, model, train_index, val_index)
 
     def freeze(self) -> Sequence[str]:
         """Stop the gradients of what the settings name."""
         return freeze_layers(self.model, self.config.freeze)
 
     def make_task(self, device: torch.device, world: World) -> Detect2d:
-        """Bind network, loss, loaders and metric."""
+        """Make the task of this run."""
         return Detect2d(self.model, self.train_index, self.val_index, self.config, device, world)
 
     def logs(self, folder: Path) -> Sequence[Callback]:
         """Make the loggers of every run, and the advice."""
         tags = v3_tags if self.config.optim.release == V3 else dict
-        return (*default_loggers(folder, tags), self._advice())
+        config, data = self.config, self.train_index
+        # YOLOv3-SPP never checked its anchors.
+        is_v3 = loss_release(config, self.model.release) == V3
+        recall = None if is_v3 else recall_of_anchors(self.model, data, config)
+        labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
+        advice = Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
+        return (*default_loggers(folder, tags), advice)
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what; warn of settings that have no effect."""
@@ -129,26 +141,9 @@ class YoloRun:
         """Measure the best weights once more, in full precision, with both metrics, and write the report."""
         config, best = self.config, folder / "weights" / "best.pt"
         if best.exists():
-            val(
-                ValConfig(
-                    weights=(str(best),),
-                    data=config.data,
-                    release=config.release,
-                    imgsz=config.imgsz,
-                    batch_size=config.batch_size * 2,
-                    conf_thres=config.conf_thres,
-                    iou_thres=config.iou_thres,
-                    max_det=config.max_det,
-                    device=str(policy.device),
-                    workers=config.workers,
-                    single_cls=config.single_cls,
-                    compat=config.compat,
-                    noplots=config.noplots,
-                    project=str(folder.parent),
-                    name=folder.name,
-                    exist_ok=True,
-                )
-            )
+            # augment: in training it means another thing. Twice the batch: without gradients there is room for it.
+            own = {"batch_size": config.batch_size * 2, "augment": False}
+            val(run.settings_of_validation(ValConfig, config, folder, policy, **own))
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
             from boxwright.reporting.report import write_report
@@ -156,12 +151,6 @@ class YoloRun:
 
             plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels)
             write_report(folder, LAYOUT, tables=metric_tables(folder))
-
-    def _advice(self) -> Advice:
-        config, model, data = self.config, self.model, self.train_index
-        recall = None if loss_release(config, model.release) == V3 else recall_of_anchors(model, data, config)
-        labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
-        return Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
 
 
 def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
@@ -193,6 +182,7 @@ def check_loading(config: RunConfig, world: World) -> None:
 
 
 def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
+    """Open both splits; refuse data that differ from rank to rank, or have no box to train on."""
     with world.first_of_each_machine_first():  # it writes the index that the others read
         train_index = open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat)
         val_index = open_dataset(config.data, "val", single_cls=config.single_cls, compat=config.compat)
@@ -220,7 +210,7 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
         raise UserError("train needs --model (such as yolov5n) or --weights (a checkpoint)")
     if config.anchors:
         spec = spec.with_anchors(config.anchors, "settings")
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed)  # right before the only draw, so that nothing above moves the first weights
     model = build_model(spec, data.names)
     if weights is not None:
         # A model that was asked for by name keeps its own anchors, as published.
@@ -232,7 +222,7 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
 
 
 def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[RunConfig, DetectionModel]:
-    """The settings that the network asks for, and the network as the first process makes it.
+    """Complete the settings by what the network asks for; build the network as the first process makes it.
 
     The others get its form from there; its weights reach them when the Task is made.
     """
@@ -247,18 +237,6 @@ def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[R
         model = with_fitting_anchors(model, data, config)
     config, spec = world.from_first((config, model and model.spec.to_mapping()))
     return config, model or build_model(read_spec(spec or {}, "the first process"), data.names)
-
-
-def _saved_model(content: Mapping[str, Any], data: DataIndex) -> DetectionModel:
-    """The network of a checkpoint; the weights that its run began with may be gone by now."""
-    names = tuple(content["model"]["names"])
-    if data.names != names:
-        raise UserError(
-            f"the data has the classes {', '.join(data.names)}, the run was started with {', '.join(names)}"
-        )
-    model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
-    model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
-    return model
 
 
 def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:

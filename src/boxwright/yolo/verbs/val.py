@@ -1,7 +1,5 @@
 """The val verb: a checkpoint measured on a split, by the published YOLOv5 metric and by the COCO metric."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +92,7 @@ def val(config: ValConfig) -> Evaluation:
             release=release,
             generation=metric if config.compat == "faithful" else None,
             watch=ValWatch(after=outputs.take),
-            on_besides=None if only_speed or not config.save_hybrid else outputs.take_besides,
+            on_unlabelled=None if only_speed or not config.save_hybrid else outputs.take_unlabelled,
         )
     finally:
         loader.close()
@@ -127,11 +125,12 @@ class _Outputs:
             plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
         self.num_batches += 1
 
-    def take_besides(self, batch: Batch, detections: list[Detections]) -> None:
-        """Write hybrid label files: the labels, and what was found besides."""
+    def take_unlabelled(self, batch: Batch, detections: list[Detections]) -> None:
+        """Write hybrid label files: the labels, and the boxes that match none of them."""
         self._label_writer(self.index).write(batch, detections)
 
     def _label_writer(self, labels: DataIndex | None) -> LabelWriter:
+        """Make the writer at the first batch."""
         if self.labels is None:
             assert self.folder is not None
             self.labels = LabelWriter(self.folder / "labels", with_scores=self.config.save_conf, labels=labels)
@@ -154,7 +153,7 @@ class _Outputs:
 
 
 def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
-    """Weights and data must speak of the same classes; no label at all is worth a word."""
+    """Refuse weights and data of different classes; warn of other names, or of no label at all."""
     if not config.single_cls:
         if model.num_classes != index.num_classes:
             raise UserError(
@@ -176,4 +175,5 @@ def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
 
 
 def _listed(config: ValConfig) -> str:
+    """List the weights for a message."""
     return ", ".join(config.weights)
