@@ -85,7 +85,7 @@ def test_assignment(case: Path) -> None:
             loss.anchors[i],
             (level.shape[2], level.shape[3]),
             loss.config.anchor_t,
-            border_counts_twice=loss.rules.border_counts_twice,
+            twice=loss.rules.border_counts_twice,
         )
         # Rows that the published list has twice (a centre on a cell border) are one candidate with a count here.
         repeats = found.counts.long()

@@ -14,8 +14,6 @@ Redmon and Farhadi, 2018 (arXiv:1804.02767); focal loss: Lin et al., 2017 (arXiv
 Legend: B images, A anchors a level, C classes, K candidates of a level (assignment.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 
 from boxwright.data.structures import Targets
 from boxwright.errors import UserError
-from boxwright.ops.boxes import elementwise_iou
+from boxwright.ops.boxes import IouKind, elementwise_iou
 from boxwright.yolo.assignment import Assignment, assign, assign_wh_iou
 from boxwright.yolo.detection import BoxCoding, DetectionModel
 from boxwright.yolo.published import RELEASES, V3, LossRules
@@ -53,11 +51,9 @@ FOCAL_ALPHA = 0.25
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
-    """Compute element-wise BCE.
+    """Compute element-wise BCE of float32 logits against targets in 0..1, which get no gradient.
 
     Args:
-        logits: float32, any shape.
-        targets: same shape, in 0..1; they get no gradient.
         positive_weight: weight of the positive part.
         gamma: focal exponent; 0 gives plain BCE without the alpha weights.
     """
@@ -96,11 +92,7 @@ class _BinaryCrossEntropy(torch.autograd.Function):
 
 
 def pick(maps: Tensor, found: Assignment) -> tuple[Tensor, Tensor, Tensor]:
-    """Pick what the loss reads, in float32 whatever the network ran in.
-
-    Args:
-        maps: (B, A, ny, nx, 5 + C) raw map of one level.
-        found: K candidates.
+    """Pick what the loss reads of a raw map (B, A, ny, nx, 5 + C), in float32 whatever the network ran in.
 
     Returns:
         (4, K) box and (K, C) class predictions of the candidates, and (B, A, ny, nx) objectness of every cell; all raw.
@@ -157,13 +149,8 @@ def alone(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """Args:
-    total: scalar with gradient, sum of the terms times the batch size, as published; this process's part of it.
-    items: (3,) detached box, objectness and class terms, each with its gain; of all processes.
-    """
-
-    total: Tensor
-    items: Tensor
+    total: Tensor  # scalar with gradient, sum of the terms times the batch size, as published; this process's part
+    items: Tensor  # (3,) detached box, objectness and class terms, each with its gain; of all processes
 
 
 def scale_gains(
@@ -183,92 +170,41 @@ def _by_level(config: LossConfig, which: Sequence[str], num_layers: int) -> dict
     return {name: gain * (3 / num_layers if name in which else 1.0) for name, gain in gains.items()}
 
 
-class YoloLoss(nn.Module):
-    """Criterion over raw maps.
+class LevelTerms(nn.Module):
+    """What the losses of all releases share: the box, objectness and class term of a level, before gains."""
 
-    Args:
-        anchors: (L, A, 2) anchor sizes in cells of each level.
-        strides: pixels a cell of each level, in any order.
-        num_classes: C; with one class there is no class term.
-        config: gains and options.
-        imgsz: network input side for which the gains are scaled; None takes them as they are.
-        coding: how the network's raw boxes are meant.
-        rules: of a release.
-    over_ranks: sums over the processes that share a batch.
-    """
-
-    balance: Tensor
-    anchors: Tensor
+    anchors: Tensor  # (L, A, 2) sizes in cells of each level
+    iou_kind: IouKind  # overlap measure of the box term where the settings name none
+    iou_eps: float
 
     def __init__(
-        self,
-        anchors: Tensor,
-        strides: Sequence[int],
-        num_classes: int,
-        config: LossConfig,
-        imgsz: int | None = None,
-        coding: BoxCoding = "v5",
-        rules: LossRules = LossRules(),
-        over_ranks: SumOverRanks = alone,
+        self, anchors: Tensor, num_classes: int, config: LossConfig, coding: BoxCoding, over_ranks: SumOverRanks
     ) -> None:
         super().__init__()
-        num_layers = len(strides)
-        if imgsz is not None:
-            config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz, rules=rules)
-        gains = _by_level(config, rules.per_level_inside, num_layers)
-        gains["obj"] *= rules.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
-        self.config = config.model_copy(update=gains)
-        self.rules = rules
-        self.over_ranks = over_ranks
-        self.coding: BoxCoding = coding
-        self.num_classes = num_classes
-        # The weights are listed finest level first, while a yaml may list its levels in either order.
-        published = rules.balance_3 if num_layers == 3 else rules.balance_more[:num_layers]
-        by_stride = [published[sorted(strides).index(stride)] for stride in strides]
-        self.register_buffer("balance", torch.tensor(by_stride))
+        self.num_classes = num_classes  # with one class there is no class term
+        self.config = config
+        self.coding: BoxCoding = coding  # how the network's raw boxes are meant
+        self.over_ranks = over_ranks  # sums over the processes that share a batch
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
-        strides = list(strides)
-        self.reference_level = strides.index(REFERENCE_STRIDE) if config.autobalance else 0
 
-    def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
-        """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
-        with torch.autocast(device_type=raw[0].device.type, enabled=False):
-            found = [self._assign(level, maps, targets) for level, maps in enumerate(raw)]
-            sizes = count_over_ranks(found, raw[0].shape[0], self.over_ranks)
-            terms = [
-                self._level(maps, one, total, sizes.images)
-                for maps, one, total in zip(raw, found, sizes.positives, strict=True)
-            ]
-            part = torch.stack([torch.stack(term) for term in terms], dim=1)  # (3, L)
-            # The gradient needs this process's part alone; autobalance and the log need the terms of the whole batch.
-            whole = self.over_ranks(part.detach())
-            balance = self.balance.clone()  # a copy: autobalance writes in place
-            if self.config.autobalance and self.training:
-                self._rebalance(whole[1])
-        return LossOutput(self._items(part, balance).sum() * sizes.images, self._items(whole, balance))
+    def terms(self, raw: Sequence[Tensor], found: Sequence[Assignment]) -> tuple[list[Tensor], Tensor]:
+        """Compute the three terms (3,) of each level, and the number of images in all processes."""
+        counts = [one.counts.sum() for one in found]
+        # What the means are taken over, in all processes that share the batch: one sum of a few numbers.
+        everywhere = self.over_ranks(torch.stack((*counts, torch.full_like(counts[0], raw[0].shape[0]))))
+        images, totals = everywhere[-1], everywhere[:-1].clamp(min=1).unbind()
+        levels = zip(raw, found, totals, strict=True)
+        return [torch.stack(self.level_terms(maps, one, total, images)) for maps, one, total in levels], images
 
-    def _items(self, terms: Tensor, balance: Tensor) -> Tensor:
-        """Sum terms (3, L) to (3,) with their gains."""
-        config, (box, objectness, cls) = self.config, terms
-        return torch.stack((box.sum() * config.box, (objectness * balance).sum() * config.obj, cls.sum() * config.cls))
-
-    def _assign(self, level: int, maps: Tensor, targets: Targets) -> Assignment:
-        return assign(
-            targets,
-            self.anchors[level],
-            (maps.shape[2], maps.shape[3]),
-            self.config.anchor_t,
-            border_counts_twice=self.rules.border_counts_twice,
-        )
-
-    def _level(self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute box, objectness and class term of one level, before gains; `total` positives in all `images`."""
+    def level_terms(
+        self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute box, objectness and class term of one level with `total` positives in all `images`."""
         config = self.config
         boxes, class_logits, objectness_logits = pick(maps, found)
 
         decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
-        kind = config.iou_kind or self.rules.iou_kind
-        iou = elementwise_iou(decoded.T, found.boxes, kind, eps=self.rules.iou_eps)
+        iou = elementwise_iou(decoded.T, found.boxes, config.iou_kind or self.iou_kind, eps=self.iou_eps)
         box = ((1.0 - iou) * found.counts).sum() / total
 
         wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
@@ -282,28 +218,64 @@ class YoloLoss(nn.Module):
         bce = binary_cross_entropy(class_logits, class_targets, config.cls_pw, config.fl_gamma).sum(dim=1)
         return box, objectness, (bce * found.counts).sum() / (total * self.num_classes)
 
-    def _rebalance(self, level_objectness: Tensor) -> None:
-        """Adjust the balance: let each level's weight follow the inverse of its loss."""
-        balance = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / level_objectness
-        self.balance.copy_(balance / balance[self.reference_level])
 
+class YoloLoss(LevelTerms):
+    """Criterion over raw maps, after the rules of a release.
 
-@dataclass(frozen=True, slots=True)
-class BatchCounts:
-    """Args:
-    positives: one scalar a level, at least 1.
-    images: scalar.
+    Args:
+        strides: pixels a cell of each level, in any order.
+        imgsz: network input side for which the gains are scaled; None takes them as they are.
     """
 
-    positives: tuple[Tensor, ...]
-    images: Tensor
+    balance: Tensor  # (L,) weights of objectness
 
+    def __init__(
+        self,
+        anchors: Tensor,
+        strides: Sequence[int],
+        num_classes: int,
+        config: LossConfig,
+        imgsz: int | None = None,
+        coding: BoxCoding = "v5",
+        rules: LossRules = LossRules(),
+        over_ranks: SumOverRanks = alone,
+    ) -> None:
+        num_layers = len(strides)
+        if imgsz is not None:
+            config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz, rules=rules)
+        gains = _by_level(config, rules.per_level_inside, num_layers)
+        gains["obj"] *= rules.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
+        super().__init__(anchors, num_classes, config.model_copy(update=gains), coding, over_ranks)
+        self.rules, self.iou_kind, self.iou_eps = rules, rules.iou_kind, rules.iou_eps
+        # The weights are listed finest level first, while a yaml may list its levels in either order.
+        published = rules.balance_3 if num_layers == 3 else rules.balance_more[:num_layers]
+        by_stride = [published[sorted(strides).index(stride)] for stride in strides]
+        self.register_buffer("balance", torch.tensor(by_stride))
+        strides = list(strides)
+        self.reference_level = strides.index(REFERENCE_STRIDE) if config.autobalance else 0
 
-def count_over_ranks(found: Sequence[Assignment], num_images: int, over_ranks: SumOverRanks) -> BatchCounts:
-    """Count what the means of a batch are taken over, in all processes that share it: one sum of a few numbers."""
-    counts = [one.counts.sum() for one in found]
-    everywhere = over_ranks(torch.stack((*counts, torch.full_like(counts[0], num_images))))
-    return BatchCounts(everywhere[:-1].clamp(min=1).unbind(), everywhere[-1])
+    def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
+        """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
+        with torch.autocast(device_type=raw[0].device.type, enabled=False):
+            found = [
+                assign(targets, anchors, maps.shape[2:4], self.config.anchor_t, twice=self.rules.border_counts_twice)
+                for anchors, maps in zip(self.anchors, raw, strict=True)
+            ]
+            terms, images = self.terms(raw, found)
+            part = torch.stack(terms, dim=1)  # (3, L)
+            # The gradient needs this process's part alone; autobalance and the log need the terms of the whole batch.
+            whole = self.over_ranks(part.detach())
+            balance = self.balance.clone()  # a copy: autobalance writes in place
+            if self.config.autobalance and self.training:
+                # Each level's weight follows the inverse of its loss, slowly; that of the reference level stays 1.
+                moved = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / whole[1]
+                self.balance.copy_(moved / moved[self.reference_level])
+        return LossOutput(self._items(part, balance).sum() * images, self._items(whole, balance))
+
+    def _items(self, terms: Tensor, balance: Tensor) -> Tensor:
+        """Sum terms (3, L) to (3,) with their gains."""
+        config, (box, objectness, cls) = self.config, terms
+        return torch.stack((box.sum() * config.box, (objectness * balance).sum() * config.obj, cls.sum() * config.cls))
 
 
 def objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: float, best_wins: bool) -> Tensor:
@@ -327,27 +299,20 @@ def objectness_targets(shape: torch.Size, found: Assignment, iou: Tensor, gr: fl
     return torch.zeros(shape.numel(), device=iou.device).scatter_add(0, cell, scores).view(shape)  # one winner a cell
 
 
-_IOU_EPS = 1e-16
-
-
 def scale_gains_v3(config: LossConfig, *, num_classes: int, imgsz: int) -> LossConfig:
     """Scale gains for this number of classes and this image size; they are published for 80 and 320."""
     return config.model_copy(update={"obj": config.obj * imgsz / 320, "cls": config.cls * num_classes / 80})
 
 
-class YoloV3Loss(nn.Module):
+class YoloV3Loss(LevelTerms):
     """Criterion over raw maps; the total is the plain sum of the terms, not times the batch size.
 
     Args:
-        anchors: (L, A, 2) anchor sizes in cells of each level.
-        num_classes: C; with one class there is no class term.
-        config: gains and options.
         imgsz: network input side for which the gains are scaled; None takes them as they are.
-        coding: how the network's raw boxes are meant.
-        over_ranks: sums over the processes that share a batch.
     """
 
-    anchors: Tensor
+    iou_kind = "giou"
+    iou_eps = 1e-16  # as published; the overlap of float32 boxes of some cells does not feel it
 
     def __init__(
         self,
@@ -358,51 +323,22 @@ class YoloV3Loss(nn.Module):
         coding: BoxCoding = "v3",
         over_ranks: SumOverRanks = alone,
     ) -> None:
-        super().__init__()
         if imgsz is not None:
             config = scale_gains_v3(config, num_classes=num_classes, imgsz=imgsz)
-        self.config = config
-        self.over_ranks = over_ranks
-        self.coding: BoxCoding = coding
-        self.num_classes = num_classes
-        self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
+        super().__init__(anchors, num_classes, config, coding, over_ranks)
 
     def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
         """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
         config = self.config
         with torch.autocast(device_type=raw[0].device.type, enabled=False):
             found = [
-                assign_wh_iou(targets, anchors, (maps.shape[2], maps.shape[3]), config.iou_t)
+                assign_wh_iou(targets, anchors, maps.shape[2:4], config.iou_t)
                 for anchors, maps in zip(self.anchors, raw, strict=True)
             ]
-            sizes = count_over_ranks(found, raw[0].shape[0], self.over_ranks)
-            terms = [
-                self._level(maps, one, total, sizes.images)
-                for maps, one, total in zip(raw, found, sizes.positives, strict=True)
-            ]
+            terms, _ = self.terms(raw, found)
             gains = torch.tensor((config.box, config.obj, config.cls), device=raw[0].device)
-            part = torch.stack([torch.stack(term) for term in terms]).sum(dim=0) * gains
+            part = torch.stack(terms).sum(dim=0) * gains
             return LossOutput(part.sum(), self.over_ranks(part.detach()))
-
-    def _level(self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute box, objectness and class term of one level, before gains; `total` positives in all `images`."""
-        config = self.config
-        boxes, class_logits, objectness_logits = pick(maps, found)
-
-        decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
-        iou = elementwise_iou(decoded.T, found.boxes, config.iou_kind or "giou", eps=_IOU_EPS)
-        box = ((1.0 - iou) * found.counts).sum() / total
-
-        wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
-        objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).sum()
-        # The mean over all cells of the whole batch, not of this process's images: the parts then add up.
-        objectness = objectness / (images * maps.shape[1:4].numel())
-        if self.num_classes == 1:
-            return box, objectness, box.new_zeros(())
-        smooth = 0.5 * config.label_smoothing
-        class_targets = torch.full_like(class_logits, smooth).scatter_(1, found.labels[:, None], 1.0 - smooth)
-        bce = binary_cross_entropy(class_logits, class_targets, config.cls_pw, config.fl_gamma).sum(dim=1)
-        return box, objectness, (bce * found.counts).sum() / (total * self.num_classes)
 
 
 def check_criterion(model: DetectionModel, config: LossConfig) -> None:
@@ -425,14 +361,12 @@ def check_criterion(model: DetectionModel, config: LossConfig) -> None:
 def make_criterion(
     model: DetectionModel, config: LossConfig, imgsz: int | None = None, over_ranks: SumOverRanks = alone
 ) -> YoloLoss | YoloV3Loss:
-    """Make the loss of a release for a network; boxes are read as the network means them, whatever the release.
+    """Make the loss of a release, that of the network where the settings name none.
 
     Args:
-        model: gives anchors, strides, classes, and the recipe where the settings name none.
-        config: recipe, gains and options.
         imgsz: network input side for which the gains are scaled; None takes them as they are.
-        over_ranks: sums over the processes that share a batch.
     """
+    # Boxes are read as the network means them, whatever the release: a cfg has exponentials, a model yaml sigmoids.
     rules = RELEASES[config.recipe or model.release].loss
     if rules is None:
         return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_coding, over_ranks)

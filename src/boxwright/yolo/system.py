@@ -194,7 +194,7 @@ def _info(config: InfoConfig, files: None) -> Any:
     of_run |= {f"optim.{name}": getattr(config.optim, name) for name in config.optim.model_fields_set}
     if config.schedule:
         from boxwright.yolo.hyp import load_run
-        from boxwright.yolo.verbs.schedule import describe_schedule
+        from boxwright.yolo.verbs.info import describe_schedule
 
         network = {name: getattr(config, name) for name in ("model", "weights") if getattr(config, name)}
         run = load_run(RunConfig, network | of_run, hyp=config.hyp, config=config.config)

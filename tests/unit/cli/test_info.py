@@ -10,8 +10,7 @@ import yaml
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
-from boxwright.inference.complexity import count_parameters, find_modules, parameter_rows
-from boxwright.yolo.verbs.info import describe
+from boxwright.yolo.verbs.info import count_parameters, describe, find_modules, parameter_rows
 from boxwright.yolo.zoo import build_model, load_spec
 
 

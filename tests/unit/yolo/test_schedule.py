@@ -13,7 +13,7 @@ from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.yolo.hyp import load_run
 from boxwright.yolo.settings import RunConfig
-from boxwright.yolo.verbs.schedule import describe_schedule
+from boxwright.yolo.verbs.info import describe_schedule
 from tests.integration.small_runs import write_world
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -1,7 +1,5 @@
 """What a module or a model costs: parameters, operations, memory, and the time of forward and backward pass."""
 
-from __future__ import annotations
-
 import ast
 import difflib
 import inspect
@@ -17,10 +15,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
-from boxwright.inference.complexity import count_gflops, count_parameters
 from boxwright.yolo import layers
 from boxwright.yolo.settings import BenchConfig
-from boxwright.yolo.verbs.info import open_network
+from boxwright.yolo.verbs.info import count_gflops, count_parameters, open_network
 
 
 def build_module(text: str) -> nn.Module:
@@ -35,11 +32,24 @@ def build_module(text: str) -> nn.Module:
         raise UserError(f"cannot read the module '{text}': write it like Conv2d(64, 128, 3, padding=1)") from error
     if not isinstance(tree, ast.Call):
         raise UserError(f"'{text}' is no module with arguments; write it like Conv2d(64, 128, 3, padding=1)")
-    return _build(tree, text)
+    return build_call(tree, text)
 
 
-def _build(call: ast.Call, text: str) -> nn.Module:
-    kind = _find_class(_name(call.func, text))
+def build_call(call: ast.Call, text: str) -> nn.Module:
+    """Build the module of one call; its arguments may be calls themselves.
+
+    Raises:
+        UserError: as `build_module`.
+    """
+    name = ast.unparse(call.func).removeprefix("torch.").removeprefix("nn.")
+    if not name.isidentifier():
+        raise UserError(f"'{text}': {name} is no name of a module")
+    known = {key: kind for home in (nn, layers) for key, kind in vars(home).items() if isinstance(kind, type)}
+    kind = known.get(name)
+    if kind is None or not issubclass(kind, nn.Module) or name.startswith("_"):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"neither torch.nn nor Boxwright has a module {name}{hint}")
     if any(isinstance(arg, ast.Starred) for arg in call.args) or any(k.arg is None for k in call.keywords):
         raise UserError(f"'{text}': arguments are written out, not unpacked with a star")
     args = [_value(arg, text) for arg in call.args]
@@ -52,28 +62,9 @@ def _build(call: ast.Call, text: str) -> nn.Module:
         raise UserError(f"'{text}' cannot be built: {str(error).splitlines()[0] or type(error).__name__}") from error
 
 
-def _name(function: ast.expr, text: str) -> str:
-    """Read the name of a class, as `Conv2d`, `nn.Conv2d` or `torch.nn.Conv2d`."""
-    name = ast.unparse(function).removeprefix("torch.").removeprefix("nn.")
-    if not name.isidentifier():
-        raise UserError(f"'{text}': {name} is no name of a module")
-    return name
-
-
-def _find_class(name: str) -> type[nn.Module]:
-    for place in (layers, nn):
-        found = vars(place).get(name)
-        if isinstance(found, type) and issubclass(found, nn.Module) and not name.startswith("_"):
-            return found
-    known = [name for place in (layers, nn) for name, kind in vars(place).items() if isinstance(kind, type)]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"neither torch.nn nor Boxwright has a module {name}{hint}")
-
-
 def _value(node: ast.expr, text: str) -> object:
     if isinstance(node, ast.Call):
-        return _build(node, text)
+        return build_call(node, text)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
@@ -88,26 +79,23 @@ _COLUMNS = ("parameters", "GFLOPs", "MiB", "forward ms", "backward ms", "input",
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one module took.
+    """What one module took."""
 
-    Args:
-        name: as it was asked for.
-        num_parameters: numbers in it.
-        gflops: 10^9 operations of its convolutions and matrix products in the forward pass, two a multiply-add.
-        memory: bytes; on a GPU the peak of what the two passes allocate, on the CPU what the forward pass keeps for
-            the backward pass.
-        forward, backward: median milliseconds; backward is None where nothing can be differentiated.
-        in_shape, out_shape: of the tensors; one shape a tensor if the module gives several.
-    """
-
-    name: str
+    name: str  # as it was asked for
     num_parameters: int
-    gflops: float
-    memory: int
-    forward: float
-    backward: float | None
+    gflops: float  # of the forward pass, see `count_gflops`
+    memory: int  # bytes; on a GPU the peak of both passes, on the CPU what the forward keeps for the backward pass
+    forward: float  # median ms
+    backward: float | None  # the same; None where nothing can be differentiated
     in_shape: tuple[int, ...]
-    out_shape: tuple[tuple[int, ...], ...]
+    out_shape: tuple[tuple[int, ...], ...]  # one a tensor
+
+    def __str__(self) -> str:
+        backward = "-" if self.backward is None else f"{self.backward:.2f}"
+        sizes = (f"{self.num_parameters:,}", f"{self.gflops:.3f}", f"{self.memory / 2**20:.1f}")
+        cells = "".join(f"{cell:>14}" for cell in (*sizes, f"{self.forward:.2f}", backward))
+        into, *out = ("x".join(map(str, shape)) or "number" for shape in (self.in_shape, *self.out_shape))
+        return f"{cells}  {into} -> {', '.join(out)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +105,12 @@ class Failure:
     name: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"  does not run: {self.reason}"
+
 
 def bench_op(config: BenchConfig) -> int:
-    """Measure modules and print one line each, then the model if one is named.
-
-    Args:
-        config: settings of the verb.
-
-    Returns:
-        1 if one of them does not run, else 0.
+    """Measure modules and print one line each, then the model if one is named; 1 if one does not run, else 0.
 
     Raises:
         UserError: nothing to measure, a text that describes no module, or no such device.
@@ -143,27 +128,19 @@ def bench_op(config: BenchConfig) -> int:
     for name, module in modules:
         row = measure(name, module.to(place), in_shape, place, repeats)
         failed += isinstance(row, Failure)
-        print(f"{name:<{wide}}{_line(row)}", flush=True)
+        print(f"{name:<{wide}}{row}", flush=True)
     return int(failed > 0)
 
 
 def measure(
     name: str, module: nn.Module, shape: Sequence[int], device: torch.device, repeats: int = 10
 ) -> Cost | Failure:
-    """Run a module forward and backward on random numbers, in training mode.
-
-    Args:
-        name: what it is called in the result.
-        module: takes one tensor; on the device.
-        shape: of that tensor.
-        device: where it runs.
-        repeats: timed passes.
-    """
+    """Run a module, on the device, forward and backward on random numbers of this shape, in training mode."""
     module.train()
     images = torch.randn(*shape, device=device, requires_grad=True)
     try:
-        outputs, memory = _memory(module, images)
-        forward, backward = _times(module, images, repeats)
+        outputs, memory = measure_memory(module, images)
+        forward, backward = time_passes(module, images, repeats)
         gflops = count_gflops(module, shape)
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
         return Failure(name, " ".join(str(error).split())[:200])
@@ -171,7 +148,7 @@ def measure(
     return Cost(name, count_parameters(module), gflops, memory, forward, backward, tuple(shape), shapes)
 
 
-def _times(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, float | None]:
+def time_passes(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, float | None]:
     """Return median milliseconds of the forward and of the backward pass."""
     forward: list[float] = []
     backward: list[float] = []
@@ -192,7 +169,7 @@ def _times(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, floa
     return 1e3 * statistics.median(forward), 1e3 * statistics.median(backward) if backward else None
 
 
-def _memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int]:
+def measure_memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int]:
     """Measure what one pass gives and how many bytes it needs; see `Cost`."""
     kept: dict[int, int] = {}
 
@@ -229,16 +206,3 @@ def _clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # waits on purpose: else a pass would be timed before it has run
     return time.perf_counter()
-
-
-def _line(row: Cost | Failure) -> str:
-    if isinstance(row, Failure):
-        return f"  does not run: {row.reason}"
-    backward = "-" if row.backward is None else f"{row.backward:.2f}"
-    numbers = (f"{row.num_parameters:,}", f"{row.gflops:.3f}", f"{row.memory / 2**20:.1f}", f"{row.forward:.2f}")
-    shapes = ", ".join(_by(shape) for shape in row.out_shape)
-    return "".join(f"{number:>14}" for number in (*numbers, backward)) + f"  {_by(row.in_shape)} -> {shapes}"
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "number"

@@ -5,12 +5,8 @@ pixel (2y + r, 2x + c) of a 2x2 cell into a channel group of its own, so a 3x3 k
 pixels (docs/spec/yolov5.md, B1.3).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.checkpoints.safetensors_file import write_safetensors
@@ -39,18 +35,15 @@ def with_conv6_stem(model: DetectionModel) -> DetectionModel:
     stem = replace(rows[0], block="Conv", args=(rows[0].args[0], 6, 2, 2))
     made = build_model(replace(model.spec, backbone=(stem, *rows[1:])), model.names)
     state = {name.replace("model.0.conv.", "model.0.", 1): value for name, value in model.state_dict().items()}
-    state["model.0.conv.weight"] = _unfold(state["model.0.conv.weight"])
+    # Kernels (O, 4 * C, 3, 3) over cells unfold to (O, C, 6, 6) over pixels.
+    weight = state["model.0.conv.weight"]
+    groups = weight.chunk(len(FOCUS_ORDER), dim=1)
+    unfolded = weight.new_empty(weight.shape[0], groups[0].shape[1], 2 * _FOCUS_KERNEL, 2 * _FOCUS_KERNEL)
+    for (row, column), group in zip(FOCUS_ORDER, groups, strict=True):
+        unfolded[:, :, row::2, column::2] = group
+    state["model.0.conv.weight"] = unfolded
     made.load_state_dict(state)
     return made.train(model.training)
-
-
-def _unfold(weight: Tensor) -> Tensor:
-    """Unfold kernels (O, 4 * C, 3, 3) over cells to (O, C, 6, 6) over pixels."""
-    groups = weight.chunk(len(FOCUS_ORDER), dim=1)
-    out = weight.new_empty(weight.shape[0], groups[0].shape[1], 2 * _FOCUS_KERNEL, 2 * _FOCUS_KERNEL)
-    for (row, column), group in zip(FOCUS_ORDER, groups, strict=True):
-        out[:, :, row::2, column::2] = group
-    return out
 
 
 TARGETS = {".pt": "Boxwright checkpoint", ".safetensors": "safetensors", ".weights": "Darknet"}
@@ -70,9 +63,6 @@ def convert_weights(
         model: what a Darknet source belongs to: a cfg or a published name.
         conv6_stem: turn the Focus of early releases into a 6x6 convolution that gives the same numbers.
 
-    Returns:
-        the network.
-
     Raises:
         UserError: the source cannot be read, the target's kind is not known or cannot hold this network, or the target
             is the source.
@@ -90,7 +80,20 @@ def convert_weights(
     if conv6_stem:
         network = with_conv6_stem(network)
     if suffix == ".weights":
-        _write_darknet(target, network, source)
+        if not isinstance(network, DarknetModel):
+            kinds = f"a .weights file belongs to a Darknet cfg, but {source} holds the network of a yaml"
+            raise UserError(f"{target}: {kinds}")
+        cfg = target.with_suffix(".cfg")
+        if cfg.exists() and read_cfg(cfg) != network.spec:
+            raise UserError(
+                f"{cfg} beside {target.name} is of another network; name another file, or take the cfg away"
+            )
+        write_darknet(target, network)
+        # The format says neither its network nor its classes.
+        beside = {cfg: network.spec.to_text(), target.with_suffix(".names"): "".join(f"{n}\n" for n in network.names)}
+        for file, text in beside.items():
+            if not file.exists():
+                file.write_text(text, encoding="utf-8")
         return network
     about = {"spec": network.spec.to_mapping(), "names": list(network.names), "strides": list(network.strides)}
     if suffix == ".pt":
@@ -98,17 +101,3 @@ def convert_weights(
     else:
         write_safetensors(target, network.state_dict(), about)
     return network
-
-
-def _write_darknet(target: Path, network: DetectionModel, source: Path) -> None:
-    if not isinstance(network, DarknetModel):
-        raise UserError(f"{target}: a .weights file belongs to a Darknet cfg, but {source} holds the network of a yaml")
-    cfg = target.with_suffix(".cfg")
-    if cfg.exists() and read_cfg(cfg) != network.spec:
-        raise UserError(f"{cfg} beside {target.name} is of another network; name another file, or take the cfg away")
-    write_darknet(target, network)
-    texts = {".cfg": str(network.spec.to_mapping()["cfg"]), ".names": "".join(f"{name}\n" for name in network.names)}
-    for suffix, text in texts.items():
-        beside = target.with_suffix(suffix)
-        if not beside.exists():
-            beside.write_text(text, encoding="utf-8")

@@ -1,65 +1,116 @@
-"""What a model is: layers, parameters, strides and cost of one image."""
+"""What a model is and costs, and what a run would train with: `boxwright info` and `info --schedule`."""
 
-from __future__ import annotations
-
+import copy
 import inspect
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from boxwright.data.dataset import open_dataset
+from boxwright.engine.schedule import StepSettings, check_schedule, make_schedule, schedule_name
 from boxwright.errors import UserError
-from boxwright.inference.complexity import ParameterRow, count_gflops, count_parameters, find_modules, parameter_rows
+from boxwright.ops.arrays import Ints
 from boxwright.yolo.detection import DetectionModel, LayerInfo
 from boxwright.yolo.graph import BLOCKS
+from boxwright.yolo.published import schedule_rules, with_release
+from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.spec import ModelSpec
 from boxwright.yolo.weights import fuse, load_model, read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec
 
 
+@dataclass(frozen=True, slots=True)
+class ParameterRow:
+    """One parameter of a network."""
+
+    index: int  # position among all parameters
+    name: str  # as in the state dict
+    trained: bool
+    count: int  # numbers in it
+    shape: tuple[int, ...]
+    mean: float
+    std: float  # 0 for a single number
+
+
+def parameter_rows(network: nn.Module) -> list[ParameterRow]:
+    """Return one row a parameter, in the order of the network."""
+    rows: list[ParameterRow] = []
+    for index, (name, value) in enumerate(network.named_parameters()):
+        numbers = value.detach().double()
+        std = float(numbers.std()) if numbers.numel() > 1 else 0.0
+        mean = float(numbers.mean()) if numbers.numel() else 0.0
+        rows.append(ParameterRow(index, name, value.requires_grad, value.numel(), tuple(value.shape), mean, std))
+    return rows
+
+
+def count_parameters(network: nn.Module, *, only_trained: bool = False) -> int:
+    """Count the numbers in all parameters, each shared one counted once."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad or not only_trained)
+
+
+def count_gflops(network: nn.Module, shape: Sequence[int]) -> float:
+    """Count 10^9 operations of a pass over one tensor: convolutions and matrix products, two a multiply-add."""
+    # On the meta device: counted from shapes, no number is computed.
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        copy.deepcopy(network).to("meta")(torch.zeros(*shape, device="meta"))
+    return counter.get_total_flops() / 1e9
+
+
+def find_modules(network: nn.Module, pattern: str) -> Iterator[tuple[str, nn.Module]]:
+    """Return modules whose class or dotted name fits a pattern such as `BatchNorm2d`, `*Pool*` or `model.9.*`."""
+    for name, module in network.named_modules():
+        if name and (fnmatchcase(type(module).__name__, pattern) or fnmatchcase(name, pattern)):
+            yield name, module
+
+
 @dataclass(frozen=True)
 class ModelSummary:
-    """Figures of one network.
+    """Figures of one network."""
 
-    Args:
-        name: as it was asked for.
-        names: one name a class.
-        layers: one entry a row of the model yaml; arguments as far as they are written there.
-        parameters: one row each.
-        num_modules: the network and everything in it, as published summaries count layers.
-        num_parameters: before batch norms are folded.
-        num_gradients: those of them that are trained.
-        num_parameters_fused: after batch norms are folded.
-        strides: input pixels per cell of each level.
-        imgsz: height and width of the image that `gflops` is for.
-        gflops: 10^9 floating point operations of the convolutions, two a multiply-add, for one image.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    layers: tuple[LayerInfo, ...]
+    name: str  # as it was asked for
+    names: tuple[str, ...]  # one a class
+    layers: tuple[LayerInfo, ...]  # arguments as far as they are written in the model yaml
     parameters: tuple[ParameterRow, ...]
-    num_modules: int
-    num_parameters: int
-    num_gradients: int
-    num_parameters_fused: int
-    strides: tuple[int, ...]
-    imgsz: tuple[int, int]
-    gflops: float
+    num_modules: int  # the network and everything in it, as published summaries count layers
+    num_parameters: int  # before batch norms are folded
+    num_gradients: int  # those of them that are trained
+    num_parameters_fused: int  # after batch norms are folded
+    strides: tuple[int, ...]  # input pixels per cell of each level
+    imgsz: tuple[int, int]  # height, width that `gflops` is for
+    gflops: float  # 10^9 operations of the convolutions, two a multiply-add, for one image
 
     def text(self, verbose: bool = False) -> str:
         """Format for the terminal: one line a layer, one line a parameter if verbose, then the summary."""
         lines = [f"{'':>4}{'from':>16}{'n':>4}{'parameters':>13}  {'module':<16}arguments"]
         for layer in self.layers:
-            cells = f"{layer.index:>4}{_sources(layer):>16}{layer.repeats:>4}{layer.num_parameters:>13,}"
+            sources = str(layer.sources[0]) if len(layer.sources) == 1 else str(list(layer.sources))
+            cells = f"{layer.index:>4}{sources:>16}{layer.repeats:>4}{layer.num_parameters:>13,}"
             lines.append(f"{cells}  {layer.block:<16}{show_arguments(layer.args)}")
         if verbose:
-            lines += ["", *_parameter_lines(self.parameters)]
+            wide = max((len(row.name) for row in self.parameters), default=0) + 2
+            title = (
+                f"{'layer':>5}  {'name':<{wide}}{'gradient':>8}{'parameters':>13}{'shape':>22}{'mean':>12}{'std':>12}"
+            )
+            lines += ["", title]
+            lines += [
+                f"{row.index:>5}  {row.name:<{wide}}{'yes' if row.trained else 'no':>8}{row.count:>13,}"
+                f"{list(row.shape)!s:>22}{row.mean:>12.3g}{row.std:>12.3g}"
+                for row in self.parameters
+            ]
         height, width = self.imgsz
+        classes = "1 class" if len(self.names) == 1 else f"{len(self.names)} classes"
         lines += [
             "",
             f"{self.name}: {len(self.layers)} layers ({self.num_modules} modules), {self.num_parameters:,} parameters "
-            f"({self.num_parameters_fused:,} fused), {self.num_gradients:,} gradients, {_classes(len(self.names))}",
+            f"({self.num_parameters_fused:,} fused), {self.num_gradients:,} gradients, {classes}",
             f"strides {', '.join(str(stride) for stride in self.strides)}; "
             f"{self.gflops:.2f} GFLOPs for one image of {width} x {height} (convolutions)",
         ]
@@ -87,13 +138,12 @@ def describe(
     if min(height, width) < largest or height % largest or width % largest:
         given = height if height == width else f"{height} {width}"
         raise UserError(f"--imgsz {given}: the largest stride of {name} is {largest}, the side must be a multiple")
-    parameters = tuple(parameter_rows(network))
     fused = fuse(network)
     return ModelSummary(
         name=name,
         names=network.names,
-        layers=_as_written(network),
-        parameters=parameters,
+        layers=layers_as_written(network),
+        parameters=tuple(parameter_rows(network)),
         num_modules=sum(1 for _ in network.modules()),
         num_parameters=count_parameters(network),
         num_gradients=count_parameters(network, only_trained=True),
@@ -108,7 +158,9 @@ def open_network(model: str = "", *, weights: str = "", num_classes: int | None 
     """Return a network by its name, by a file that describes it, or from a checkpoint; see `describe`. On the CPU."""
     if not model and not weights:
         raise UserError("name a model: a published name such as yolov5n, a model description or a checkpoint")
-    if not weights and _is_checkpoint(model):
+    path = Path(model)
+    described = path.suffix in (".yaml", ".yml", ".cfg")
+    if not weights and (path.suffix in (".pt", ".safetensors", ".weights") or (path.is_file() and not described)):
         model, weights = "", model
     if not model:
         if num_classes is not None:
@@ -136,21 +188,17 @@ def list_modules(network: DetectionModel, pattern: str) -> str:
 
 def show_arguments(args: Iterable[Any]) -> str:
     """Show arguments as in a model yaml: lists in brackets, anchors of a level in one flat list."""
-    return f"[{', '.join(_show(value) for value in args)}]"
+    shown: list[str] = []
+    for value in args:
+        if isinstance(value, tuple | list):
+            pairs = all(isinstance(item, tuple | list) and len(item) == 2 for item in value)  # pyright: ignore
+            shown.append(show_arguments([side for pair in value for side in pair] if pairs and value else value))  # pyright: ignore
+        else:
+            shown.append(f"{value:g}" if isinstance(value, float) else repr(value))
+    return f"[{', '.join(shown)}]"
 
 
-def _show(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        pairs = all(isinstance(item, tuple | list) and len(item) == 2 for item in value)  # pyright: ignore
-        return show_arguments([side for pair in value for side in pair] if pairs and value else value)  # pyright: ignore
-    return f"{value:g}" if isinstance(value, float) else repr(value)
-
-
-def _sources(layer: LayerInfo) -> str:
-    return str(layer.sources[0]) if len(layer.sources) == 1 else str(list(layer.sources))
-
-
-def _as_written(network: DetectionModel) -> tuple[LayerInfo, ...]:
+def layers_as_written(network: DetectionModel) -> tuple[LayerInfo, ...]:
     """Return the layers with the arguments that their rows name; what a row leaves to its default is not shown."""
     if not isinstance(network.spec, ModelSpec):
         return network.layers
@@ -158,26 +206,113 @@ def _as_written(network: DetectionModel) -> tuple[LayerInfo, ...]:
     for layer, row in zip(network.layers, network.spec.rows, strict=True):
         num_possible = len(inspect.signature(BLOCKS[row.block]).parameters) - 1  # without the site
         args = layer.args[: len(layer.args) - (num_possible - len(row.args))]
-        shown.append(LayerInfo(layer.index, layer.sources, layer.repeats, layer.block, layer.num_parameters, args))
+        shown.append(replace(layer, args=args))
     return tuple(shown)
 
 
-def _parameter_lines(rows: Sequence[ParameterRow]) -> list[str]:
-    wide = max((len(row.name) for row in rows), default=0) + 2
-    title = f"{'layer':>5}  {'name':<{wide}}{'gradient':>8}{'parameters':>13}{'shape':>22}{'mean':>12}{'std':>12}"
-    return [title] + [
-        f"{row.index:>5}  {row.name:<{wide}}{'yes' if row.trained else 'no':>8}{row.count:>13,}"
-        f"{list(row.shape)!s:>22}{row.mean:>12.3g}{row.std:>12.3g}"
-        for row in rows
-    ]
+_MOST_POINTS = 4000  # steps that are looked at, besides the first and the last of each epoch
+_ANY_FITNESS = 0.5
+_PICTURES = (".png", ".jpg", ".svg", ".pdf")
 
 
-def _is_checkpoint(model: str) -> bool:
-    suffix = Path(model).suffix
-    return suffix in (".pt", ".safetensors", ".weights") or (
-        Path(model).is_file() and suffix not in (".yaml", ".yml", ".cfg")
+@dataclass(frozen=True)
+class ScheduleReport:
+    """The schedule of a run."""
+
+    config: RunConfig  # with what the recipe of the model makes of it
+    steps_per_epoch: int
+    steps: Ints  # (S,) steps looked at, counted over the run
+    settings: tuple[StepSettings, ...]  # of each of these steps
+    warmup_steps: int  # until the rate is at its height
+
+    @property
+    def title(self) -> str:
+        optim, name = self.config.optim, schedule_name(self.config.optim)
+        release = f" of {optim.release}" if optim.release else ""
+        constant = ", for a fitness that never changes" if name == "plateau" else ""
+        return (
+            f"{optim.optimizer}, {name}{release}{constant}: {self.config.epochs} epochs of {self.steps_per_epoch} steps"
+        )
+
+    def text(self) -> str:
+        """Format for the terminal."""
+        first, last = self.settings[0], self.settings[-1]
+        peak = max(range(len(self.steps)), key=lambda i: self.settings[i].lr_other)
+        lines = [
+            f"{self.title}, {self.config.batch_size} images each, {last.accumulate} gathered for a step in the end"
+        ]
+        if self.warmup_steps:
+            what = "rises" if self.config.optim.schedule == "one-cycle" else "warm-up"
+            lines.append(
+                f"{what}: until step {self.warmup_steps} (epoch {self._epoch(self.warmup_steps)}), biases from "
+                f"{first.lr_bias:.3g}, others from {first.lr_other:.3g}, momentum from {first.momentum:.3g}"
+            )
+        lines.append(
+            f"highest rate: {self.settings[peak].lr_other:.4g} at step {self.steps[peak]} "
+            f"(epoch {self._epoch(int(self.steps[peak]))})"
+        )
+        lines.append(f"last rate: {last.lr_other:.4g}, momentum {last.momentum:.3g}")
+        total = self.config.epochs * self.steps_per_epoch
+        if self.warmup_steps >= total:
+            lines.append(f"the run ends in its warm-up: it has {total} steps, the warm-up {self.warmup_steps}")
+        return "\n".join(lines)
+
+    def _epoch(self, step: int) -> str:
+        return f"{step / self.steps_per_epoch:.4g}"
+
+    def draw(self, path: Path) -> None:
+        """Draw it.
+
+        Raises:
+            UserError: the file cannot be written, or is no picture by its suffix.
+        """
+        if path.suffix.lower() not in _PICTURES:
+            raise UserError(f"--schedule {path}: the picture is a file that ends in {', '.join(_PICTURES)}")
+        from boxwright.reporting.plots import DrawnSchedule, plot_schedule
+
+        warm = min(self.warmup_steps / self.steps_per_epoch, float(self.config.epochs))
+        drawn = DrawnSchedule(self.title, self.steps / self.steps_per_epoch, self.settings, warm)
+        try:
+            plot_schedule(drawn, path)
+        except OSError as error:
+            raise UserError(f"--schedule {path} cannot be written: {error.strerror}") from error
+
+
+def describe_schedule(config: RunConfig, num_images: int | None = None) -> ScheduleReport:
+    """Compute the schedule of a run without training it; a model or weights bring the settings of their recipe.
+
+    Args:
+        config: settings of the run.
+        num_images: to train on; None: as `data` has.
+
+    Raises:
+        UserError: settings that contradict each other, or nothing says how many images there are.
+    """
+    check_schedule(config.optim, config.epochs, validates=not config.noval)
+    if config.batch_size < 1:
+        raise UserError("a schedule needs the number of images a step: --batch-size N; -1 is measured by train alone")
+    if num_images is None and not config.data:
+        raise UserError("a schedule needs the number of training images: --images N, or --data")
+    if num_images is not None and num_images < 1:
+        raise UserError(f"--images {num_images}: there is at least one image to train on")
+    if config.model or config.weights:
+        network = open_network(config.model, weights=config.weights)
+        config = with_release(config, network.release, has_backbone=network.num_backbone_layers > 0)
+    if num_images is None:
+        num_images = len(open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat))
+    per_epoch = -(-num_images // config.batch_size)
+    schedule = make_schedule(
+        config.optim, config.epochs, per_epoch, config.batch_size, schedule_rules(config.optim.release)
     )
-
-
-def _classes(count: int) -> str:
-    return "1 class" if count == 1 else f"{count} classes"
+    # Steps spread over the run, with the first and last of each epoch, or of some epochs of a very long run.
+    starts = np.unique(np.linspace(0, config.epochs - 1, min(_MOST_POINTS, config.epochs)).astype(np.int64)) * per_epoch
+    total = config.epochs * per_epoch
+    spread = np.linspace(0, total - 1, min(_MOST_POINTS, total)).astype(np.int64)
+    steps = np.unique(np.concatenate((starts, starts + per_epoch - 1, spread)))
+    is_plateau = config.optim.schedule == "plateau"
+    settings = tuple(
+        schedule.at(int(step), [_ANY_FITNESS] * (step // per_epoch if is_plateau else 0)) for step in steps
+    )
+    if config.optim.optimizer != "SGD":  # its beta1 stays
+        settings = tuple(replace(one, momentum=config.optim.momentum) for one in settings)
+    return ScheduleReport(config, per_epoch, steps, settings, schedule.warmup_steps)
