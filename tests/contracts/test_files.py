@@ -103,8 +103,10 @@ def test_no_binaries_but_pictures_of_the_docs() -> None:
     assert heavy == []
 
 
-def test_provenance_names_files_that_are_there() -> None:
-    text = (ROOT / "PROVENANCE.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["PROVENANCE.md", "docs/architecture.md"])
+def test_a_page_names_files_that_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"`([a-z0-9_]+/[a-z0-9_/]+(?:\.py)?)`", text)
     assert len(named) > 20
-    assert [name for name in named if not (ROOT / "src" / "boxwright" / name).exists()] == []
+    missing = [name for name in named if not any((top / name).exists() for top in (ROOT / "src" / "boxwright", ROOT))]
+    assert missing == []
