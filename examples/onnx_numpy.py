@@ -21,7 +21,7 @@ GREY = 114  # of the border
 
 
 def resize(image: Array, height: int, width: int) -> Array:
-    """Bilinear, pixel centres at half coordinates; halves go up, as in OpenCV: scores move by .01 if they do not."""
+    """Resize bilinearly, pixel centres at half coordinates; halves go up, as in OpenCV: scores move by .01 if they do not."""
 
     def places(size: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
         at = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
@@ -51,7 +51,7 @@ def letterbox(image: Array, size: int, stride: int) -> tuple[Array, float, float
 
 
 def nms(boxes: Array, scores: Array, labels: NDArray[np.int64], iou_threshold: float) -> NDArray[np.int64]:
-    """Indices of the boxes that stay, best first; boxes of different classes do not meet."""
+    """Return the indices of boxes that stay, best first; boxes of different classes do not suppress each other."""
     shifted = boxes + labels[:, None] * (boxes.max(initial=0) + 1)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order, kept = np.argsort(-scores, kind="stable"), []

@@ -107,6 +107,7 @@ def _open_onnx(path: Path) -> OpenedFile:
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    # As many threads as PyTorch was given: by default the runtime would take every core.
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -186,6 +187,7 @@ def write_onnx(
     require("onnx")
     require("onnxscript")
     with _quiet(), torch.no_grad():
+        # By torch.export, which keeps free dimensions as symbols; a trace would fix what is computed from them.
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -231,6 +233,7 @@ def quantise_onnx(
             return None if inputs is None else {name: value.numpy() for name, value in inputs.items()}
 
     with _quiet():
+        # Only convolutions: rows hold pixels up to 640 beside scores in 0..1, which cannot share the scale of 8 bits.
         quantization.quantize_static(
             str(source),
             str(path),
@@ -304,6 +307,7 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
     """
     start = time.perf_counter()
     try:
+        # Beside the target: a file can be moved in one step only within one file system.
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             temporary = folder / target.name

@@ -251,6 +251,7 @@ def compare(
         ours, theirs = postprocess(expected)[0], postprocess(given)[0]
         found = _num_matched(ours, theirs)
         num_same, num_detections = num_same + found, num_detections + len(ours)
+        # Counted from both sides: one box of the file may be the partner of several of the network.
         num_extra += len(theirs) - _num_matched(theirs, ours)
     box, score = np.max(differences, axis=0).tolist() if rows else (None, None)
     return YoloAgreement(len(images), box, score, num_detections, num_same, num_extra)
