@@ -21,7 +21,7 @@ GREY = 114  # of the border
 
 
 def resize(image: Array, height: int, width: int) -> Array:
-    """Resize bilinearly, pixel centres at half coordinates; halves go up, as in OpenCV: scores move by .01 if they do not."""
+    """Resize bilinearly, pixel centres at half coordinates; halves go up as in OpenCV, else scores move by .01."""
 
     def places(size: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
         at = np.clip((np.arange(new) + 0.5) * size / new - 0.5, 0, size - 1)
