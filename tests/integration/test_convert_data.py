@@ -134,7 +134,7 @@ def test_polygons_where_the_format_has_them(tmp_path: Path, caplog: pytest.LogCa
     np.testing.assert_allclose(back.boxes, [[0.375, 0.5, 0.25, 0.5], [0.5, 0.5, 0.25, 0.25]])
     assert not caplog.messages
     convert_data(tmp_path / "coco/data.yaml", tmp_path / "voc", "voc")
-    assert "of 2 polygon(s) only the box is kept" in caplog.text  # the only polygon, in train and in val
+    assert "polygons of which only the box is kept: 2 (" in caplog.text  # the only polygon, in train and in val
 
 
 def test_a_box_wins_over_a_polygon_that_is_not_its_extent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -59,34 +59,34 @@ def cached_index(
 
 def digest(settings: object, listed: Iterable[Path], contents: Sequence[Path]) -> str:
     """Return the digest of settings (as JSON), file names, and file contents, which may be missing."""
+
+    def content_digest(file: Path) -> bytes:
+        try:
+            return hashlib.sha256(file.read_bytes()).digest()
+        except OSError as error:
+            return f"missing {error.errno}".encode().ljust(32)  # as long as a digest, so that no two lists agree
+
     total = hashlib.sha256(json.dumps(settings).encode())
     for path in (*listed, None, *contents):
         total.update((os.fsencode(path) if path else b"") + b"\0")
-    total.update(b"".join(in_threads(_content_digest, contents)))
+    total.update(b"".join(in_threads(content_digest, contents)))
     return total.hexdigest()
-
-
-def _content_digest(file: Path) -> bytes:
-    try:
-        return hashlib.sha256(file.read_bytes()).digest()
-    except OSError as error:
-        return f"missing {error.errno}".encode().ljust(32)
 
 
 def _state(index: DataIndex) -> str:
     """Return the digest of size and time of change of every file that the index names."""
+
+    def state(file: Path) -> bytes:
+        try:
+            status = os.stat(file)
+        except OSError:
+            return b"missing\0"
+        return f"{status.st_size} {status.st_mtime_ns}\0".encode()
+
     total = hashlib.sha256()
     images = [index.path(i) for i in range(len(index))]
-    total.update(b"".join(in_threads(_state_of, [*images, *(problem.path for problem in index.problems)])))
+    total.update(b"".join(in_threads(state, [*images, *(problem.path for problem in index.problems)])))
     return total.hexdigest()
-
-
-def _state_of(file: Path) -> bytes:
-    try:
-        status = os.stat(file)
-    except OSError:
-        return b"missing\0"
-    return f"{status.st_size} {status.st_mtime_ns}\0".encode()
 
 
 def _load(file: Path, key: str) -> DataIndex | None:
@@ -142,15 +142,11 @@ def _save(index: DataIndex, key: str, file: Path) -> None:
         "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
         "arrays": layout,
     }
-    try:
-        write_atomically(file, _head(header) + payload, make_folder=True)
-    except UserError as error:  # without a cache the next run only starts later
-        _log.info("the index is not kept: %s", error)
-
-
-def _head(header: dict[str, Any]) -> bytes:
-    """Make the first lines, padded so that the arrays start at an aligned place, which the header names."""
+    # The first lines are padded so that the arrays start at an aligned place, which the header names.
     room = len(_MAGIC) + len(json.dumps(header)) + 64  # enough for the number and the padding
     start = -(-room // _ALIGN) * _ALIGN
-    text = json.dumps(header | {"start": start}).encode()
-    return _MAGIC + text.ljust(start - len(_MAGIC) - 1) + b"\n"
+    head = _MAGIC + json.dumps(header | {"start": start}).encode().ljust(start - len(_MAGIC) - 1) + b"\n"
+    try:
+        write_atomically(file, head + payload, make_folder=True)
+    except UserError as error:  # without a cache the next run only starts later
+        _log.info("the index is not kept: %s", error)

@@ -1,8 +1,9 @@
 """Find what no single file shows: images that two splits share, labels without an image, and statistics of classes."""
 
+import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +19,20 @@ _NOT_LABELS = frozenset(("classes.txt", "README.txt"))  # what annotation tools 
 def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
     """Find the images of val whose content is in train as well, whatever their names."""
     by_size: dict[int, list[Path]] = {}
+    # Only files of the same size are read: of photos these are few.
     for i in range(len(train)):
         path = train.path(i)
         by_size.setdefault(path.stat().st_size, []).append(path)
-    digests: dict[Path, bytes] = {}
+
+    @functools.cache
+    def content(path: Path) -> bytes:
+        return hashlib.sha256(path.read_bytes()).digest()
+
     problems: list[Problem] = []
     for i in range(len(val)):
         path = val.path(i)
         candidates = by_size.get(path.stat().st_size, ())
-        twin = next((other for other in candidates if other == path or _same(other, path, digests)), None)
+        twin = next((other for other in candidates if other == path or content(other) == content(path)), None)
         if twin is not None:
             text = "this image is in train and val" if twin == path else f"the same image is in train as {twin}"
             problems.append(Problem("shared image", path, 0, text))
@@ -45,16 +51,13 @@ def content_groups(images: Sequence[Path]) -> list[int]:
     return groups
 
 
-def _same(one: Path, other: Path, digests: dict[Path, bytes]) -> bool:
-    for path in (one, other):
-        if path not in digests:
-            digests[path] = hashlib.sha256(path.read_bytes()).digest()
-    return digests[one] == digests[other]
-
-
 def labels_without_image(indices: Mapping[str, DataIndex]) -> list[Problem]:
     """Find YOLO label files beside those of the data set that belong to no image of any split."""
-    expected = {label_file(path) for path in _images(indices.values())}
+    expected: set[Path] = set()
+    for index in indices.values():
+        expected.update(label_file(index.path(i)) for i in range(len(index)))
+        # An image that is left out is named by its problem: by itself, or by its label file.
+        expected.update(label_file(problem.path) for problem in index.problems if problem.drops == "image")
     folders = {file.parent for file in expected if file.is_file()}
     orphans = sorted(
         file
@@ -63,13 +66,6 @@ def labels_without_image(indices: Mapping[str, DataIndex]) -> list[Problem]:
         if file not in expected and file.name not in _NOT_LABELS
     )
     return [Problem("label without image", file, 0, "there is no image for this label file") for file in orphans]
-
-
-def _images(indices: Iterable[DataIndex]) -> Iterable[Path]:
-    for index in indices:
-        yield from (index.path(i) for i in range(len(index)))
-        # an image that is left out is named by its problem, by itself or by its label file
-        yield from (problem.path for problem in index.problems if problem.drops == "image")
 
 
 class ClassStatistics(NamedTuple):

@@ -75,13 +75,18 @@ def read_coco(file: Path, *, names: Sequence[str] = (), images: Path | None = No
         folder = images or _image_folder(file, [str(image["file_name"]) for image in listed.values()])
         objects, problems = _objects(content["annotations"], class_of, set(listed), file)
         files = [(number, folder / str(listed[number]["file_name"])) for number in sorted(listed)]
-        sizes = {number: _declared_size(image) for number, image in listed.items()}
+        sizes = {n: (int(image.get("height") or 0), int(image.get("width") or 0)) for n, image in listed.items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} does not follow the COCO layout: {error!r}") from error
 
     def read(task: tuple[int, Path]) -> tuple[Record | None, list[Problem]]:
         number, path = task
-        return _read_one(number, path, sizes[number], objects.get(number, ()), file, decode)
+        try:
+            size = image_size(path, decode=decode)
+        except BrokenImageError as error:
+            kind = "corrupt image" if path.exists() else "missing image"
+            return None, [Problem(kind, path, 0, f"{error}; the image is left out", "image")]
+        return pixel_record(path, size, sizes[number], objects.get(number, ()), file, number)
 
     results = in_threads(read, files)
     records = [record for record, _ in results if record is not None]
@@ -95,10 +100,6 @@ def _categories(content: dict[str, Any], file: Path) -> list[tuple[int, str]]:
         return sorted((int(np.int64(category["id"])), str(category["name"])) for category in content["categories"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{file}: a category has an id and a name: {error!r}") from error
-
-
-def _declared_size(image: Mapping[str, Any]) -> tuple[int, int]:
-    return int(image.get("height") or 0), int(image.get("width") or 0)
 
 
 def _image_folder(file: Path, file_names: list[str]) -> Path:
@@ -149,17 +150,6 @@ def _objects(
         text = f"{num_crowds} crowd regions stay in the ground truth and are not trained on"
         problems.append(Problem("set aside", file, 0, text))
     return objects, problems
-
-
-def _read_one(
-    image_id: int, path: Path, declared: tuple[int, int], objects: Sequence[PixelObject], file: Path, decode: bool
-) -> tuple[Record | None, list[Problem]]:
-    try:
-        size = image_size(path, decode=decode)
-    except BrokenImageError as error:
-        kind = "corrupt image" if path.exists() else "missing image"
-        return None, [Problem(kind, path, 0, f"{error}; the image is left out", "image")]
-    return pixel_record(path, size, declared, objects, file, image_id)
 
 
 def _outline(segmentation: Any) -> Floats | None:

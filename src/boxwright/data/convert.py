@@ -11,12 +11,11 @@ import numpy as np
 import yaml
 
 from boxwright.data.coco import read_coco
-from boxwright.data.data_yaml import Split
 from boxwright.data.dataset import open_dataset, splits_of
 from boxwright.data.files import link_or_copy
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import is_voc_root, read_voc
-from boxwright.data.writers import Written, free_stems, require_free, whole_folder, write_coco, write_labels, write_voc
+from boxwright.data.writers import free_stems, require_free, whole_folder, write_coco, write_labels, write_voc
 from boxwright.data.yolo_txt import label_row
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat
@@ -126,7 +125,11 @@ def convert_data(
         written = FORMATS[to](splits, made, copy=copy)
         if to != "voc":
             write_data_yaml(made / "data.yaml", written.sources, names)
-    _say_what_is_lost(written, to)
+    if written.boxes_outside:
+        _log.warning("boxes outside of their image, left out: %d", written.boxes_outside)
+    if written.polygons_lost:
+        reason = "VOC cannot hold one" if to == "voc" else "its extent is not the box, which a YOLO label takes from it"
+        _log.warning("polygons of which only the box is kept: %d (%s)", written.polygons_lost, reason)
     return splits
 
 
@@ -146,18 +149,15 @@ def _read(source: str | Path, compat: Compat) -> dict[str, DataIndex]:
         raise UserError(f"{source} has none of the splits train, val and test{hint}")
     indices: dict[str, DataIndex] = {}
     for split in splits:
-        name = _name_of(source) if Path(source).suffix == ".json" else split
+        name = split
+        if Path(source).suffix == ".json":  # the name of a COCO json tells its split: instances_val2017.json is val
+            stem = Path(source).stem.removeprefix("instances_").lower()
+            name = "val" if stem.startswith("val") else "test" if stem.startswith("test") else "train"
         indices[name] = open_dataset(source, split, compat=compat)
         for problem in indices[name].problems:
             if problem.kind == "set aside":
                 _log.warning("%s: %s; they are not written", name, problem)
     return indices
-
-
-def _name_of(file: str | Path) -> Split:
-    """The split that the name of a COCO json tells: instances_val2017.json is val."""
-    stem = Path(file).stem.removeprefix("instances_").lower()
-    return "val" if stem.startswith("val") else "test" if stem.startswith("test") else "train"
 
 
 def _names(source: str | Path, splits: Mapping[str, DataIndex], to: Format) -> tuple[str, ...]:
@@ -173,13 +173,3 @@ def _names(source: str | Path, splits: Mapping[str, DataIndex], to: Format) -> t
     if twice is not None and to != "yolo":
         raise UserError(f"{source}: two classes are called {twice!r}, which {to} cannot tell apart")
     return names
-
-
-def _say_what_is_lost(written: Written, to: Format) -> None:
-    if written.boxes_outside:
-        _log.warning("%d box(es) lie outside of their image and are left out", written.boxes_outside)
-    if written.polygons_lost:
-        reason = (
-            "VOC has no place for one" if to == "voc" else "its extent is not the box, which a YOLO label takes from it"
-        )
-        _log.warning("of %d polygon(s) only the box is kept: %s", written.polygons_lost, reason)

@@ -89,7 +89,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def _in_list(file: Path, root: Path) -> list[str]:
-    """Read a list file, whose lines are absolute or relative to its folder (always for `./`) or to the root of the data."""
+    """Read a list file: its lines are absolute or relative to its folder (always for `./`) or to the data's root."""
     try:
         lines = read_lines(file)
     except OSError as error:
@@ -138,20 +138,17 @@ def read_data_yaml(file: Path) -> DataYaml:
     if entries.get("download"):
         _log.info("%s: `download` is not run; fetch the data yourself", file)
     root = file.parent / Path(str(entries.get("path") or "")).expanduser()
-    splits: dict[Split, tuple[str, ...]] = {
-        key: _sources(entries[key], key, file) for key in SPLITS if entries.get(key)
-    }
+    splits: dict[Split, tuple[str, ...]] = {}
+    for key in SPLITS:
+        if value := entries.get(key):
+            values = cast("list[Any]", value) if isinstance(value, list) else [value]
+            if not all(isinstance(item, str) for item in values):
+                raise UserError(f"{file}: {key} is a folder, a list file, or a list of those")
+            splits[key] = tuple(values)
     brings_names = any(source.endswith(".json") for sources in splits.values() for source in sources)
     names = () if brings_names and entries.get("names") is None else _names(entries, file)
     images = entries.get("images")
     return DataYaml(file, root, splits, names, str(images) if images else None)
-
-
-def _sources(value: Any, key: str, file: Path) -> tuple[str, ...]:
-    values = cast("list[Any]", value) if isinstance(value, list) else [value]
-    if not all(isinstance(item, str) for item in values):
-        raise UserError(f"{file}: {key} is a folder, a list file, or a list of those")
-    return tuple(values)
 
 
 def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:

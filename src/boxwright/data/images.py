@@ -47,7 +47,12 @@ def read_image(path: Path, reduction: int = 1) -> Image:
     Raises:
         UserError: the file is missing, truncated or no image.
     """
-    data = _read_bytes(path)
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # OpenCV's own reader does not take every file name on every system
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from error
+    if data.size == 0:
+        raise UserError(f"{path}: the image file is empty")
     is_jpeg = data[:2].tobytes() == _JPEG_START
     if is_jpeg and _is_truncated_jpeg(data):
         raise UserError(f"{path}: the JPEG file is truncated; replace it or take it out of the data set")
@@ -59,15 +64,11 @@ def read_image(path: Path, reduction: int = 1) -> Image:
     if image is None:
         raise UserError(f"{path}: cannot be read as an image; replace it or take it out of the data set")
     if data[:2].tobytes() in _PFM_STARTS:
-        image = _from_floats(data)
+        # Its floats, of which 1 is white, OpenCV would round to 0 and 1.
+        floats = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
+        image = np.clip(np.nan_to_num(floats) * 255 + 0.5, 0, 255).astype(np.uint8)
+        image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     return _average(cast("Image", image), reduction // decoded_at)
-
-
-def _from_floats(data: np.ndarray) -> Image:
-    """Decode a PFM file, whose floats OpenCV would round: 1 is white."""
-    pixels = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
-    pixels = np.clip(np.nan_to_num(pixels) * 255 + 0.5, 0, 255).astype(np.uint8)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
 def _average(image: Image, reduction: int) -> Image:
@@ -92,16 +93,6 @@ def read_indexed_image(path: Path, indexed_hw: tuple[int, int], reduction: int =
         height, width = indexed_hw
         raise UserError(f"{path}: the image was {width} x {height} pixels when the data set was indexed; start again")
     return image
-
-
-def _read_bytes(path: Path) -> np.ndarray:
-    try:
-        data = np.fromfile(path, dtype=np.uint8)  # OpenCV's own reader does not take every file name on every system
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from error
-    if data.size == 0:
-        raise UserError(f"{path}: the image file is empty")
-    return data
 
 
 def _is_truncated_jpeg(data: np.ndarray) -> bool:

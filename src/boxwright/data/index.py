@@ -132,7 +132,8 @@ class DataIndex:
     ) -> "DataIndex":
         """Pack records into flat arrays, in their order."""
         encoded = [os.fsencode(record.path) for record in records]
-        polygons = [polygon for record in records for polygon in _polygons_of(record)]
+        none = (np.zeros((0, 2), np.float32),)
+        polygons = [polygon for record in records for polygon in record.polygons or none * len(record.classes)]
         index = cls(
             names=tuple(names),
             path_bytes=np.frombuffer(b"".join(encoded), dtype=np.uint8),
@@ -165,10 +166,6 @@ ARRAYS = (
     "points",
     "image_ids",
 )
-
-
-def _polygons_of(record: Record) -> tuple[NDArray[np.float32], ...]:
-    return record.polygons or (np.zeros((0, 2), np.float32),) * len(record.classes)
 
 
 def _offsets(counts: Sequence[int]) -> Ints:
@@ -249,13 +246,8 @@ def pixel_record(
             continue
         if max(x1 - left, y1 - top, right - x2, bottom - y2) > _OUTSIDE:
             problems.append(Problem("out of range", file, item.line, f"{item.label} reaches out of {image.name}"))
-        rows[row] = _normalised(item.polygon, width, height)
+        polygon = np.zeros((0, 2)) if item.polygon is None else np.clip(item.polygon / (width, height), 0, 1)
+        rows[row] = polygon.astype(np.float32)
     table = np.array(list(rows), dtype=np.float64).reshape(-1, 5)
     classes, boxes = table[:, 0].astype(np.int32), table[:, 1:].astype(np.float32)
     return Record(image, *size, classes, boxes, tuple(rows.values()), image_id), problems
-
-
-def _normalised(polygon: Floats | None, width: float, height: float) -> NDArray[np.float32]:
-    if polygon is None:
-        return np.zeros((0, 2), np.float32)
-    return np.clip(polygon / (width, height), 0, 1).astype(np.float32)

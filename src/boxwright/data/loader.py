@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, count
 from typing import Any, Generic, TypeVar, cast
 
 import cv2
@@ -215,7 +215,9 @@ class TrainLoader(Generic[B]):
             return
         for step in range(start_step, len(self)):
             if self._next != (epoch, step):
-                self._stream = self._pool.batches(self._keys_from(epoch, step))
+                # Without an end: workers make the first batches of the next epoch while this one is validated.
+                later = chain.from_iterable(self._keys_of(number, 0) for number in count(epoch + 1))
+                self._stream = self._pool.batches(chain(self._keys_of(epoch, step), later))
             self._next = None  # stays so if the batch fails
             batch = next(self._stream)
             self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
@@ -225,11 +227,6 @@ class TrainLoader(Generic[B]):
         """End the workers."""
         self._stream, self._next = iter(()), None
         self._pool.close()
-
-    def _keys_from(self, epoch: int, step: int) -> Iterator[TrainKey]:
-        while True:
-            yield from self._keys_of(epoch, step)
-            epoch, step = epoch + 1, 0
 
     def _keys_of(self, epoch: int, start_step: int, weights: Floats | None = None) -> Iterator[TrainKey]:
         share = self._plan.epoch(epoch, weights)

@@ -115,19 +115,16 @@ class DiskCache(SourceImages):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--cache disk: the folder {folder} cannot be made ({error.strerror or error})") from error
-        self._require_room()
-
-    def _require_room(self) -> None:
-        """Raise a UserError if what is not kept yet does not fit on the disk."""
-        counts, free = _num_bytes(self), free_disk(self._folder)
+        counts, free = _num_bytes(self), free_disk(folder)
         if sum(counts) * _DISK_MARGIN <= free:
             return
-        missing = (c for image, c in enumerate(counts) if not (self._folder / self._name(image)).exists())
+        # What is kept already needs no room; looked at only now, since it asks the disk for every image.
+        missing = (c for image, c in enumerate(counts) if not (folder / self._name(image)).exists())
         needed = sum(missing) * _DISK_MARGIN
         if needed > free:
             raise UserError(
-                f"--cache disk needs {needed / _GB:.2f} GB for {len(self.index)} images but {free / _GB:.2f} GB are "
-                f"available in {self._folder}; make room there, or use no cache"
+                f"--cache disk needs {needed / _GB:.2f} GB for {len(index)} images but {free / _GB:.2f} GB are "
+                f"available in {folder}; make room there, or use no cache"
             )
 
     def load(self, image: int) -> Image:

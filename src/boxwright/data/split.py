@@ -9,7 +9,6 @@ asked for; images without any class count as a class of their own; chance is onl
 Legend: N images, C classes, S lists.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from boxwright.data.voc import is_voc_root
 from boxwright.data.writers import require_free, whole_folder
 from boxwright.data.yolo_txt import read_yolo
 from boxwright.errors import UserError
-from boxwright.ops.arrays import Bools, Floats, Ints
+from boxwright.ops.arrays import Bools, Ints
 from boxwright.settings.base import Compat
 
 _MOST_CLASSES = 10_000  # of a folder that does not say its classes
@@ -74,7 +73,12 @@ def split_data(
             lists[split] = [image for image, of in zip(images, chosen.tolist(), strict=True) if of == number]
     with whole_folder(folder) as made:
         for split, members in lists.items():
-            (made / f"{split}.txt").write_text("".join(_line(image, folder) for image in members), encoding="utf-8")
+            # Relative where an image lies beside the folder, so that both can be moved together.
+            lines = [
+                f"./../{image.relative_to(folder.parent)}\n" if image.is_relative_to(folder.parent) else f"{image}\n"
+                for image in members
+            ]
+            (made / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
         write_data_yaml(made / "data.yaml", {split: f"{split}.txt" for split in lists}, index.names)
     return folder, lists
 
@@ -86,20 +90,15 @@ def _read(source: Path, compat: Compat) -> DataIndex:
     images = list_images([str(source)], source, source)
     if not images:
         raise UserError(f"{source} holds no image")
-    names = _listed_names(source)
+    # Annotation tools leave the class names beside the labels.
+    places = (source, source / "labels", source.parent, source.parent / "labels")
+    file = next((place / "classes.txt" for place in places if (place / "classes.txt").is_file()), None)
+    names = [*filter(None, read_lines(file))] if file else []
     index = read_yolo(images, names or [f"class{i}" for i in range(_MOST_CLASSES)], compat=compat)
     if not len(index.boxes):
         raise UserError(f"{source}: no image has a label; that of images/x.jpg is labels/x.txt, that of x.jpg is x.txt")
     count = len(names) or int(index.classes.max()) + 1
     return replace(index, names=index.names[:count], category_ids=index.category_ids[:count])
-
-
-def _listed_names(folder: Path) -> list[str]:
-    """Class names that annotation tools leave beside the labels."""
-    for place in (folder, folder / "labels", folder.parent, folder.parent / "labels"):
-        if (place / "classes.txt").is_file():
-            return [*filter(None, read_lines(place / "classes.txt"))]
-    return []
 
 
 def _choose(index: DataIndex, shares: Sequence[float], seed: int) -> Ints:
@@ -112,13 +111,6 @@ def _choose(index: DataIndex, shares: Sequence[float], seed: int) -> Ints:
     present = np.zeros((len(firsts), index.num_classes), dtype=np.bool_)
     present[members.repeat(np.diff(index.box_offsets)), index.classes] = True
     return stratify(present, weights.astype(np.int64), sizes, seed)[members]
-
-
-def _line(image: Path, folder: Path) -> str:
-    """An image as a line of a list in the folder: relative if it lies beside the folder, so that both can be moved."""
-    if image.is_relative_to(folder.parent):
-        return f"./../{os.fspath(image.relative_to(folder.parent))}\n"
-    return f"{image}\n"
 
 
 def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:
@@ -163,19 +155,15 @@ def stratify(present: Bools, weights: Ints, sizes: Sequence[int], seed: int) -> 
     order = np.random.default_rng(seed).permutation(len(present))
     chosen = np.full(len(present), -1, dtype=np.int64)
     while (waiting := np.flatnonzero(counts > 0)).size:
+        # The rarest class first: a frequent one can still be balanced by the many entries that come later.
         rarest = waiting[counts[waiting].argmin()]
         for entry in order[present[order, rarest] & (chosen[order] < 0)].tolist():
-            target = _neediest(desired[:, rarest], room, int(weights[entry]))
+            # The list that lacks most of the class, of those with room for it; among equals, that with most room.
+            fitting = np.flatnonzero(room >= weights[entry])
+            by_need = np.lexsort((-room[fitting], -desired[fitting, rarest]))
+            target = int(fitting[by_need[0]]) if fitting.size else int(room.argmax())
             chosen[entry] = target
             room[target] -= weights[entry]
             desired[target] -= present[entry] * weights[entry]
             counts -= present[entry] * weights[entry]
     return chosen
-
-
-def _neediest(desired: Floats, room: Ints, weight: int) -> int:
-    """The list that lacks most of a class, of those with room for the entry; among equals, that with most room."""
-    fitting = np.flatnonzero(room >= weight)
-    if not fitting.size:
-        return int(room.argmax())
-    return int(fitting[np.lexsort((-room[fitting], -desired[fitting]))[0]])

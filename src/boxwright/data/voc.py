@@ -175,7 +175,11 @@ def _read_one(
         return None, [Problem("unreadable label", file, error.line, text, "image")], 0
     easy = [item for item in annotation.objects if item.text.get("difficult", "0") != "1"]
     objects, problems = _objects(easy, file, class_of)
-    record, more = pixel_record(image, size, _declared_size(annotation), objects, file)
+    try:
+        declared = int(annotation.text["size/height"]), int(annotation.text["size/width"])
+    except (KeyError, ValueError):
+        declared = 0, 0
+    record, more = pixel_record(image, size, declared, objects, file)
     if not annotation.objects:
         more.append(Problem("empty label", file, 0, "the annotation has no object; the image counts as background"))
     return record, problems + more, len(annotation.objects) - len(easy)
@@ -189,13 +193,6 @@ def _image_of(root: Path, listed: str) -> Path | None:
             if place.is_file():
                 return place
     return None
-
-
-def _declared_size(annotation: _Annotation) -> tuple[int, int]:
-    try:
-        return int(annotation.text["size/height"]), int(annotation.text["size/width"])
-    except (KeyError, ValueError):
-        return 0, 0
 
 
 def _objects(

@@ -167,7 +167,9 @@ def write_coco(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> 
     """
     (folder / "annotations").mkdir()
     left_out = 0
-    category_ids = _category_ids(list(splits.values()))
+    # Ids of the source if its splits agree, else 1, 2, 3, ...
+    found = {index.category_ids for index in splits.values()}
+    category_ids = found.pop() if len(found) == 1 else tuple(range(1, len(found.pop()) + 1))
     for split, index in splits.items():
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -192,12 +194,6 @@ def write_coco(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> 
     return Written({split: f"annotations/instances_{split}.json" for split in splits}, boxes_outside=left_out)
 
 
-def _category_ids(indices: Sequence[DataIndex]) -> tuple[int, ...]:
-    """Ids of the source if its splits agree, else 1, 2, 3, ..."""
-    first = indices[0].category_ids
-    return first if all(index.category_ids == first for index in indices) else tuple(range(1, len(first) + 1))
-
-
 def _coco_objects(index: DataIndex, image: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     classes, _ = index.labels(image)
     size = index.sizes[image, ::-1].astype(np.float64)
@@ -208,12 +204,16 @@ def _coco_objects(index: DataIndex, image: int, category_ids: Sequence[int]) -> 
         low, extent = corners[:2], corners[2:] - corners[:2]
         if not (extent > 0).all():
             continue  # outside of the image
-        outline = polygon.astype(np.float64) * size if len(polygon) >= SMALLEST_POLYGON else None
+        outline, area = None, float(extent.prod())
+        if len(polygon) >= SMALLEST_POLYGON:
+            outline = polygon.astype(np.float64) * size
+            x, y = outline.T  # by the trapezoid formula, as COCO counts the area of the mask and not of the box
+            area = float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
         objects.append(
             {
                 "category_id": category_ids[label],
                 "bbox": _rounded(np.concatenate((low, extent))),
-                "area": round(float(extent.prod()) if outline is None else _area(outline), _COCO_DECIMALS),
+                "area": round(area, _COCO_DECIMALS),
                 "iscrowd": 0,
                 "segmentation": [] if outline is None else [_rounded(outline.ravel())],
             }
@@ -223,12 +223,6 @@ def _coco_objects(index: DataIndex, image: int, category_ids: Sequence[int]) -> 
 
 def _rounded(values: Floats) -> list[float]:
     return np.round(values, _COCO_DECIMALS).tolist()
-
-
-def _area(polygon: Floats) -> float:
-    """Area by the trapezoid formula."""
-    x, y = polygon.T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 _Entry = tuple[Path, int]  # an image, and how often the split had it before, from 1
@@ -296,29 +290,27 @@ def _require_text(name: str, what: str) -> None:
 
 def _annotation(name: str, size: NDArray[np.int32], labels: list[str], corners: Floats) -> str:
     height, width = size.tolist()
-    objects = [_object(label, box, (width, height)) for label, box in zip(labels, corners, strict=True)]
+    objects: list[str] = []
+    for label, box in zip(labels, corners, strict=True):
+        low, high = box[:2].copy(), box[2:].copy()
+        for axis, side in enumerate((width, height)):
+            lacking = _NARROWEST - (high[axis] - low[axis])
+            if lacking > 0:
+                # Widened about its middle, but not over the border, where it would be clipped when it is read.
+                low[axis] = min(max(low[axis] - lacking / 2, 0), side - _NARROWEST)
+                high[axis] = low[axis] + _NARROWEST
+        # Corners count pixels from 1 and include both ends: only the first two are shifted.
+        texts = [f"{value:.{_VOC_DECIMALS}f}".rstrip("0").rstrip(".") for value in (*(low + 1), *high)]
+        tags = zip(("xmin", "ymin", "xmax", "ymax"), texts, strict=True)
+        objects.append(
+            f"  <object>\n    <name>{escape(label)}</name>\n    <pose>Unspecified</pose>\n"
+            "    <truncated>0</truncated>\n    <difficult>0</difficult>\n    <bndbox>"
+            + "".join(f"<{tag}>{text}</{tag}>" for tag, text in tags)
+            + "</bndbox>\n  </object>\n"
+        )
     return (
         "<annotation>\n"
         f"  <folder>JPEGImages</folder>\n  <filename>{escape(name)}</filename>\n"
         f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
         "  <segmented>0</segmented>\n" + "".join(objects) + "</annotation>\n"
     )
-
-
-def _object(label: str, corners: Floats, size: tuple[int, int]) -> str:
-    low, high = corners[:2].copy(), corners[2:].copy()
-    for axis in (0, 1):
-        lacking = _NARROWEST - (high[axis] - low[axis])
-        if lacking > 0:
-            low[axis] = min(max(low[axis] - lacking / 2, 0), size[axis] - _NARROWEST)
-            high[axis] = low[axis] + _NARROWEST
-    tags = zip(("xmin", "ymin", "xmax", "ymax"), (*(low + 1), *high), strict=True)
-    box = "".join(f"<{tag}>{_number(value)}</{tag}>" for tag, value in tags)
-    return (
-        f"  <object>\n    <name>{escape(label)}</name>\n    <pose>Unspecified</pose>\n    <truncated>0</truncated>\n"
-        f"    <difficult>0</difficult>\n    <bndbox>{box}</bndbox>\n  </object>\n"
-    )
-
-
-def _number(value: float) -> str:
-    return f"{value:.{_VOC_DECIMALS}f}".rstrip("0").rstrip(".")

@@ -133,7 +133,7 @@ def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int,
 
 
 def _cluster(logs: Sizes, num_anchors: int, rng: np.random.Generator) -> Sizes:
-    """Return (K, 2) centres of one k-means run; where labels or distinct ones are too few, others near labels fill up."""
+    """Return (K, 2) centres of one k-means run; where distinct labels are too few, points near labels fill up."""
     centres = kmeans(logs, num_anchors, iter=1, rng=rng)[0] if len(logs) > num_anchors else logs
     fill = rng.integers(len(logs), size=num_anchors - len(centres))
     near = logs[fill] + _SPREAD * rng.standard_normal((len(fill), 2))
@@ -141,7 +141,7 @@ def _cluster(logs: Sizes, num_anchors: int, rng: np.random.Generator) -> Sizes:
 
 
 def _evolve(logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.random.Generator) -> Sizes:
-    """Return (K, 2), the best that comes of (S, K, 2) starts when each is replaced by its best child, if that is better."""
+    """Return (K, 2), the best of (S, K, 2) starts after each is replaced by better children."""
     fitness = _fitness(logs, starts, reach)
     order = np.argsort(-fitness, kind="stable")[:_STARTS]
     parents, best = starts[order], fitness[order]

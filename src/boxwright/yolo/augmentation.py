@@ -140,17 +140,14 @@ def _render_warped(out: Image, tile: Tile, load: LoadImage) -> None:
 def _shrunk(image: Image, matrix: Matrix) -> tuple[Image, Matrix]:
     """Reduce an image by halves, averaging, as long as linear sampling would leave out pixels of it."""
     height, width = image.shape[:2]
-    while _magnification(matrix) < _ALIASING_BELOW and min(height, width) > 1:
+    # The root of the determinant is output pixels per source pixel, the geometric mean of both axes, where perspective
+    # is nil.
+    while abs(float(np.linalg.det(matrix[:2, :2]))) ** 0.5 < _ALIASING_BELOW and min(height, width) > 1:
         half = (-(-height // 2), -(-width // 2))
         image = cast("Image", cv2.resize(image, half[::-1], interpolation=cv2.INTER_AREA))
         matrix = matrix @ np.linalg.inv(resize_matrix((height, width), half))
         height, width = half
     return image, matrix
-
-
-def _magnification(matrix: Matrix) -> float:
-    """Output pixels per source pixel, the geometric mean of both axes, where perspective is nil."""
-    return abs(float(np.linalg.det(matrix[:2, :2]))) ** 0.5
 
 
 NUM_TILES = 4
@@ -305,18 +302,15 @@ def choose_pastes(shapes: Shapes, order: Ints, width: int) -> tuple[Ints, Shapes
     boxes = shapes.boxes
     mirror = shapes.mirrored(order, width)
     for item, box in zip(order, mirror.boxes, strict=True):
-        if (_share_hidden(box, boxes) < _MAX_HIDDEN).all():
+        overlap = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + np.float32(1e-16)
+        hidden = overlap.clip(0).prod(axis=1) / area
+        # A pasted object counts as one of the boxes from then on, so that a later one may not hide it either.
+        if (hidden < _MAX_HIDDEN).all():
             taken.append(int(item))
             boxes = np.concatenate([boxes, box[None]])
     chosen = np.array(taken, dtype=np.int64)
     return chosen, concatenate([shapes, shapes.mirrored(chosen, width)]) if taken else shapes
-
-
-def _share_hidden(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Share of the area of each of `boxes` that lies under `box`."""
-    overlap = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + np.float32(1e-16)
-    return overlap.clip(0).prod(axis=1) / area
 
 
 def paste_mirrored(image: Image, shapes: Shapes, items: Ints) -> None:

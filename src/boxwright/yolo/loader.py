@@ -65,18 +65,15 @@ def write_quad(write: WriteSample, out: Image, *, enlarged: bool) -> Labels:
     parts: list[Labels] = []
     for position in range(QUAD_SIZE):
         row, column = divmod(position, _SIDE)
-        parts.append(_in_quarter(write(position, sample), row, column))
+        labels = write(position, sample)
+        corner = np.array([column, row, 0, 0], np.float32)  # in sides of a sample; width and height do not move
+        parts.append(Labels(labels.classes, (labels.boxes + corner) / np.float32(_SIDE)))
         out[row * height : (row + 1) * height, column * width : (column + 1) * width] = sample
     return Labels(np.concatenate([part.classes for part in parts]), np.concatenate([part.boxes for part in parts]))
 
 
-def _in_quarter(labels: Labels, row: int, column: int) -> Labels:
-    corner = np.array([column, row, 0, 0], np.float32)
-    return Labels(labels.classes, (labels.boxes + corner) / np.float32(_SIDE))
-
-
 def class_weights(classes: NDArray[np.integer], num_classes: int) -> Floats:
-    """Return the (C,) inverse frequency of each class among labels (N,), their sum 1; a class without labels counts as one."""
+    """Return (C,) inverse frequencies of classes among labels (N,), their sum 1; a class without labels has one."""
     inverse = 1 / np.maximum(np.bincount(classes, minlength=num_classes), 1)
     return inverse / inverse.sum()
 

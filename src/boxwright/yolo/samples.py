@@ -16,6 +16,7 @@ from boxwright.data.source_images import SourceImages
 from boxwright.ops.arrays import Image
 from boxwright.yolo.augmentation import (
     CANVAS,
+    NineDraw,
     Placement,
     Tile,
     choose_pastes,
@@ -100,7 +101,13 @@ class TrainingSamples:
         side = self.imgsz
         out_hw, canvas_hw = (side, side), (CANVAS * side, CANVAS * side)
         nine = self.config.mosaic9 > 0 and rng.random() < self.config.mosaic9
-        members, placements = self._draw_nine(image, rng) if nine else self._draw_four(image, rng)
+        draw = (draw_nine if nine else draw_mosaic)(rng, image, len(self.source.index), side)
+        members: list[int] = draw.images.tolist()
+        sizes = [loaded_size(self._original_size(member), side) for member in members]
+        if isinstance(draw, NineDraw):
+            placements = place_nine(draw.corner_xy, sizes, side)
+        else:
+            placements = [place_tile(k, draw.centre_xy, size, side) for k, size in enumerate(sizes)]
         tiles: list[Tile] = []
         parts: list[Shapes] = []
         for member, placement in zip(members, placements, strict=True):
@@ -123,18 +130,6 @@ class TrainingSamples:
         canvas = render(tiles, self._buffer(canvas_hw, role), self.source.load)
         paste_mirrored(canvas, shapes, pasted)
         return warp_image(canvas, matrix, out_hw), labels
-
-    def _draw_four(self, image: int, rng: np.random.Generator) -> tuple[list[int], list[Placement]]:
-        draw = draw_mosaic(rng, image, len(self.source.index), self.imgsz)
-        members: list[int] = draw.images.tolist()
-        sizes = [loaded_size(self._original_size(member), self.imgsz) for member in members]
-        return members, [place_tile(k, draw.centre_xy, size, self.imgsz) for k, size in enumerate(sizes)]
-
-    def _draw_nine(self, image: int, rng: np.random.Generator) -> tuple[list[int], list[Placement]]:
-        draw = draw_nine(rng, image, len(self.source.index), self.imgsz)
-        members: list[int] = draw.images.tolist()
-        sizes = [loaded_size(self._original_size(member), self.imgsz) for member in members]
-        return members, place_nine(draw.corner_xy, sizes, self.imgsz)
 
     def _place(self, image: int, placement: Placement) -> tuple[Tile, Shapes]:
         """Return one tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""

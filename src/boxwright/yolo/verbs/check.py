@@ -11,6 +11,7 @@ from rich.table import Table
 
 from boxwright.data.check import class_statistics, labels_without_image, shared_images
 from boxwright.data.dataset import read_split, splits_of
+from boxwright.data.files import file_errors
 from boxwright.data.index import DataIndex, Problem
 from boxwright.errors import UserError
 
@@ -50,7 +51,14 @@ def check(data: str, plots: str | Path = "") -> int:
             console.print(f"{split}: {problem}", markup=False)
     _summary(console, indices, found)
     if str(plots):
-        _plot(indices, Path(plots).expanduser())
+        from boxwright.reporting.plots import plot_labels  # matplotlib is slow to import
+
+        folder = Path(plots).expanduser()
+        with file_errors("write plots into", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for split, index in indices.items():
+                plot_labels(index, folder / f"labels_{split}.png")
+        print(f"plots in {folder}")
     return int(any(problem.drops for problems in found.values() for problem in problems))
 
 
@@ -69,7 +77,7 @@ def _summary(console: Console, indices: Mapping[str, DataIndex], found: Mapping[
 
 
 def _class_table(indices: Mapping[str, DataIndex]) -> Table:
-    """Return for each class and split: images that have it, boxes, and the median side of these, the root of their area."""
+    """Return per class and split: images that have it, boxes, and their median side, the root of the area."""
     table = Table("class", *(f"{split}: images / boxes / median side" for split in indices))
     columns = [class_statistics(index) for index in indices.values()]
     for number, name in enumerate(next(iter(indices.values())).names):
@@ -79,15 +87,3 @@ def _class_table(indices: Mapping[str, DataIndex]) -> Table:
             cells.append(f"{images[number]} / {boxes[number]} / {sides[number]:.0f} px" if there else "0")
         table.add_row(escape(f"{number} {name}"), *cells)
     return table
-
-
-def _plot(indices: Mapping[str, DataIndex], folder: Path) -> None:
-    from boxwright.reporting.plots import plot_labels
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for split, index in indices.items():
-            plot_labels(index, folder / f"labels_{split}.png")
-    except OSError as error:
-        raise UserError(f"cannot write plots into {folder}: {(error.strerror or str(error)).lower()}") from error
-    print(f"plots in {folder}")
