@@ -237,7 +237,7 @@ def color_map(change: ColorChange, mean_bgr: Floats) -> Floats:
 def finish_colors(
     pixels: Image, change: ColorChange | None, out: npt.NDArray[np.float32], buffer: npt.NDArray[np.float32]
 ) -> None:
-    """Change the colours of an image and normalise it in one pass; nothing is clipped.
+    """Normalise an image, after its change of colours, in one pass; nothing is clipped.
 
     Args:
         pixels: (h, w, 3) BGR.

@@ -38,11 +38,6 @@ def num_sweeps(config: FusionConfig) -> int:
     return 0 if config.no_radar else config.radar.sweeps
 
 
-def open_split(index: NuscenesIndex, split: str, num_sweeps: int) -> NuscenesSplit:
-    """Open the images of a split; so many sweeps of each radar are gathered."""
-    return NuscenesSplit(index, split, num_sweeps)
-
-
 def open_scene(index: NuscenesIndex, scene: str, num_sweeps: int) -> NuscenesSplit:
     """Open the images of one scene.
 

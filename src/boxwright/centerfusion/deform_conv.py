@@ -119,7 +119,7 @@ class _RowSampling(torch.autograd.Function):
 
 
 def _table(x: Tensor) -> Tensor:
-    """Lay out the pixels of all images as rows (R, C), each image with a border of zeros."""
+    """Place the pixels of all images as rows (R, C), each image with a border of zeros."""
     batch, channels, height, width = x.shape
     table = x.new_zeros(batch, height + 2 * _BORDER, width + 2 * _BORDER, channels)
     table[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = x.permute(0, 2, 3, 1)
@@ -146,7 +146,7 @@ class _TapPositions:
 
     @classmethod
     def of(cls, x: Tensor, offset: Tensor, mask: Tensor) -> Self:
-        """Lay out offsets and masks by output pixel."""
+        """Convert offsets and masks of maps to rows of output pixels."""
         batch, _, height, width = x.shape
         dtype = torch.promote_types(offset.dtype, torch.float32)
         pixel = torch.arange(batch * height * width, dtype=torch.int32)[:, None]

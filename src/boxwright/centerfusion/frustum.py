@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -174,7 +173,18 @@ def _sort_cells(depth: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tens
     width = depth.shape[-1]
     dtype = torch.promote_types(depth.dtype, dtype)
     if depth.device.type == "cpu" and depth.dtype == torch.float32 and not torch.compiler.is_compiling():
-        depths, cells = _sort_returns(depth.detach().flatten(1).numpy())
+        # NumPy sorts integers many times faster than torch does floats. Bits of positive floats rise with them, and the
+        # cell below them settles ties.
+        maps = depth.detach().flatten(1).numpy()
+        images, size = maps.shape
+        found = np.flatnonzero(maps > 0)
+        counts = np.diff(np.searchsorted(found, np.arange(images + 1) * size))
+        bits = maps.reshape(-1)[found].view(np.int32).astype(np.int64)
+        keys = np.full((images, max(1, counts.max(initial=0))), _NO_RETURN)
+        own_cells = found - np.repeat(np.arange(images) * size, counts)
+        keys[np.arange(keys.shape[1]) < counts[:, None]] = bits << 32 | own_cells
+        keys.sort(axis=1)
+        depths, cells = (keys >> 32).astype(np.int32).view(np.float32), keys.astype(np.int32)  # upper and lower half
         rows = cells // width
         rows, columns = rows.astype(np.int64), (cells - rows * width).astype(np.int64)
         return torch.from_numpy(depths).to(dtype), torch.from_numpy(rows), torch.from_numpy(columns)
@@ -188,21 +198,6 @@ def _sort(values: Tensor) -> tuple[Tensor, Tensor]:
     if torch.onnx.is_in_onnx_export():
         return values.sort(dim=1)  # becomes TopK, of which ONNX promises that equal ones stay in order
     return values.sort(dim=1, stable=True)
-
-
-def _sort_returns(maps: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Sort the returns of maps (B, H * W): depths and cells (B, P). NumPy sorts integers many times faster than torch
-    does floats."""
-    images, size = maps.shape
-    found = np.flatnonzero(maps > 0)
-    counts = np.diff(np.searchsorted(found, np.arange(images + 1) * size))
-    # Bits of positive floats rise with them; the cell below them settles ties.
-    bits = maps.reshape(-1)[found].view(np.int32).astype(np.int64)
-    cells = found - np.repeat(np.arange(images) * size, counts)
-    keys = np.full((images, max(1, counts.max(initial=0))), _NO_RETURN)
-    keys[np.arange(keys.shape[1]) < counts[:, None]] = bits << 32 | cells
-    keys.sort(axis=1)
-    return (keys >> 32).astype(np.int32).view(np.float32), keys.astype(np.int32)  # the lower half
 
 
 def _regions_and_windows(boxes: Tensor, options: FrustumOptions, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -202,7 +202,7 @@ def make_train_loader(
     """
     order = np.arange(len(source), dtype=np.int64)
     plan = BatchPlan(order, batch_size, seed if shuffle else None, rank, num_ranks, drop_last=True)
-    make = partial(_train_batch, SampleMaker(source, settings), seed)
+    make = partial(make_train_batch, SampleMaker(source, settings), seed)
     return TrainLoader(make, plan, workers, pin_memory=pin_memory)
 
 
@@ -224,16 +224,16 @@ def make_val_loader(
         UserError: no images.
     """
     plan = BatchPlan(np.arange(len(source), dtype=np.int64), batch_size, None, rank, num_ranks)
-    return ValLoader(partial(_val_batch, SampleMaker(source, settings)), plan, workers, pin_memory=pin_memory)
+    return ValLoader(partial(make_val_batch, SampleMaker(source, settings)), plan, workers, pin_memory=pin_memory)
 
 
-def _train_batch(maker: SampleMaker, seed: int, key: TrainKey) -> Batch3d:
+def make_train_batch(maker: SampleMaker, seed: int, key: TrainKey) -> Batch3d:
     """Make a training batch from its key."""
     epoch, _, share = key
     return _make_batch(maker, share, (seed, epoch))
 
 
-def _val_batch(maker: SampleMaker, key: ValKey) -> Batch3d:
+def make_val_batch(maker: SampleMaker, key: ValKey) -> Batch3d:
     """Make a validation batch from its key."""
     _, images = key
     return _make_batch(maker, Share(images, np.zeros_like(images)), None)

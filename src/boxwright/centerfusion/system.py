@@ -74,13 +74,13 @@ def _train(config: FusionConfig, files: TrainingFiles, callbacks: Sequence[Any] 
 
 
 def _val(config: FusionValConfig, files: Files) -> Any:
-    from boxwright.centerfusion.verbs.val import fusion_val
+    from boxwright.centerfusion.verbs.use import fusion_val
 
     return fusion_val(config)
 
 
 def _predict(config: FusionPredictConfig, files: Files) -> Path:
-    from boxwright.centerfusion.verbs.predict import fusion_predict
+    from boxwright.centerfusion.verbs.use import fusion_predict
 
     return fusion_predict(config)
 
@@ -92,7 +92,7 @@ def _export(config: FusionExportConfig, files: Files) -> Any:
 
 
 def _info(config: FusionInfoConfig, files: None) -> str:
-    from boxwright.centerfusion.verbs.info import describe_fusion
+    from boxwright.centerfusion.verbs.use import describe_fusion
 
     text = describe_fusion(config.model, config.imgsz)
     print(text)

@@ -23,8 +23,8 @@ from boxwright.centerfusion.settings import (
     FusionPredictConfig,
     NetworkConfig,
 )
-from boxwright.centerfusion.verbs.predict import fusion_predict
 from boxwright.centerfusion.verbs.train import LAYOUT, train
+from boxwright.centerfusion.verbs.use import fusion_predict
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.nuscenes.metric_report import metric_tables
 from boxwright.reporting.report import write_report

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from boxwright.centerfusion.data import num_sweeps, open_root, open_split, train_split_of, val_split_of
+from boxwright.centerfusion.data import num_sweeps, open_root, train_split_of, val_split_of
 from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import COARSEST_STRIDE, FusionConfig, FusionValConfig
 from boxwright.centerfusion.task import CenterFusionTask, frustum_options
-from boxwright.centerfusion.verbs.val import fusion_val
+from boxwright.centerfusion.verbs.use import fusion_val
 from boxwright.centerfusion.weights import load_into
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
@@ -181,8 +181,8 @@ def _open(config: FusionConfig, world: World) -> tuple[NuscenesSplit, NuscenesSp
     with world.first_of_each_machine_first():  # it writes the index that the others read
         index = open_root(config.data, config.version, allow_missing=config.allow_missing)
         sweeps = num_sweeps(config)
-        train = open_split(index, train_split_of(index, config.train_split), sweeps)
-        val = open_split(index, val_split_of(index, config.val_split), sweeps)
+        train = NuscenesSplit(index, train_split_of(index, config.train_split), sweeps)
+        val = NuscenesSplit(index, val_split_of(index, config.val_split), sweeps)
     for split in (train, val):
         if not split.has_annotations:
             raise UserError(f"{config.data}, {config.version}, has no annotations of the split {split.split}")

@@ -1,0 +1,206 @@
+"""What is done with a trained CenterFusion: val, predict and info.
+
+Val measures a checkpoint, or a submission, by the nuScenes metric; predict draws a scene as a sheet of each key frame
+and as a video.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from boxwright.centerfusion.data import num_sweeps, open_root, open_scene, val_split_of
+from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, evaluate_fusion
+from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
+from boxwright.centerfusion.pictures import write_key_frames
+from boxwright.centerfusion.samples import make_val_loader
+from boxwright.centerfusion.settings import COARSEST_STRIDE, MODEL, FusionPredictConfig, FusionValConfig
+from boxwright.centerfusion.task import sample_settings
+from boxwright.centerfusion.weights import TrainedNetwork, open_trained
+from boxwright.engine.device import resolve, select_device
+from boxwright.engine.evaluate import with_progress
+from boxwright.engine.run_folder import new_run_folder
+from boxwright.errors import UserError
+from boxwright.nuscenes.metric import evaluate
+from boxwright.nuscenes.metric_report import format_metrics
+from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
+from boxwright.reporting.report import Table
+
+_OF_NETWORK = ("max_det", "conf_thres", "iou_thres", "flip_test", "no_radar", "half", "compat")
+"""Settings that change what a network finds."""
+
+
+def fusion_val(config: FusionValConfig) -> FusionEvaluation:
+    """Measure a checkpoint on a split, print the metric, and fill a run folder.
+
+    The folder gets the submission, metrics_summary.json and metrics_details.json with the keys of the published
+    evaluation, curves, and sheets of some key frames. A split without annotations gets the submission alone.
+
+    Args:
+        config: settings of the verb; with `json_file` a submission is measured and no network is run.
+
+    Raises:
+        UserError: weights, data or submission are missing or do not belong together, or the run folder cannot be
+            written.
+    """
+    if bool(config.json_file) == bool(config.weights):
+        raise UserError("val of a nuScenes root needs either --weights or --json, a submission to measure")
+    unused = [name for name in _OF_NETWORK if name in config.model_fields_set] if config.json_file else ()
+    if unused:
+        raise UserError(f"--json measures boxes as they are, no network is run: leave out {unused[0]}")
+    if not config.data:
+        raise UserError("val needs --data: a nuScenes root")
+    index = open_root(config.data, config.version, allow_missing=config.allow_missing)
+    name = val_split_of(index, config.split)
+    if config.json_file:
+        split = NuscenesSplit(index, name, num_sweeps=0)
+        path = Path(config.json_file).expanduser()
+        predictions = read_submission(path, split.sample_tokens)
+        if not split.has_annotations:
+            raise UserError(f"{path} cannot be measured: the split {name} has no annotations")
+        metrics = evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks())
+        found = FusionEvaluation(metrics, predictions)
+        use_radar = says_radar(path)
+    else:
+        trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
+        split = NuscenesSplit(index, name, num_sweeps(trained.config))
+        found = _evaluate_network(
+            config,
+            trained,
+            split,
+            workers=config.workers,
+            score_threshold=config.conf_thres,
+            iou_threshold=config.iou_thres,
+        )
+        use_radar = not trained.config.no_radar
+    folder = new_run_folder(config.project, config.name, config.exist_ok)
+    if not config.json_file:
+        path = folder / f"results_nuscenes_det_{name}.json"
+        write_submission(path, found.predictions, split.sample_tokens, use_radar=use_radar)
+        speeds = found.speeds
+        print(
+            f"Speed: {speeds.load:.1f} ms loading, {speeds.inference:.1f} ms inference, {speeds.nms:.1f} ms decoding, "
+            f"{speeds.metrics:.1f} ms metrics per image"
+        )
+    if found.metrics is not None:
+        found.metrics.write(folder, use_radar=use_radar)
+        print(format_metrics(found.metrics, verbose=True))
+        if not config.noplots:
+            from boxwright.nuscenes.metric_report import plot_nuscenes_curves
+
+            plot_nuscenes_curves(found.metrics, folder / "curves")
+    else:
+        print(f"{config.data} has no annotations of {name}: the submission is written, nothing is measured")
+    if config.plots:
+        write_key_frames(split, found.predictions, range(min(config.plots, len(split.sample_tokens))), folder / "plots")
+    print(f"results are in {folder}")
+    return found
+
+
+def fusion_predict(config: FusionPredictConfig) -> Path:
+    """Find objects in all cameras of a scene and draw them.
+
+    Args:
+        config: settings of the verb.
+
+    Returns:
+        the run folder: SCENE/0001.png ..., SCENE.mp4, and with `save_json` a submission of the scene.
+
+    Raises:
+        UserError: weights or data are missing or do not belong together, or there is no such scene.
+    """
+    for name in ("weights", "data"):
+        if not getattr(config, name):
+            raise UserError(f"predict on a nuScenes scene needs --{name}")
+    trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
+    index = open_root(config.data, config.version, allow_missing=config.allow_missing)
+    scene = open_scene(index, config.scene, num_sweeps(trained.config))
+    # All scores are decoded, and those of a submission are kept; the pictures alone leave out low ones.
+    found = _evaluate_network(config, trained, scene, workers=0, measures=False)
+    predictions, speeds = found.predictions, found.speeds
+    folder = new_run_folder(config.project, config.name, config.exist_ok)  # now that every image could be read
+    samples = range(len(scene.sample_tokens))
+    pictures = write_key_frames(scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps)
+    if config.save_json:
+        write_submission(
+            folder / "results.json", predictions, scene.sample_tokens, use_radar=not trained.config.no_radar
+        )
+    shown = int((predictions.scores >= config.conf_thres).sum())
+    print(
+        f"{shown} objects in {len(samples)} key frames of {scene.scene_names[0]}, {speeds.inference:.0f} ms inference "
+        f"an image; {len(pictures)} files are in {folder}"
+    )
+    return folder
+
+
+def _evaluate_network(
+    config: FusionValConfig | FusionPredictConfig,
+    trained: TrainedNetwork,
+    split: NuscenesSplit,
+    *,
+    workers: int,
+    score_threshold: float = -1.0,
+    iou_threshold: float = 0.0,
+    measures: bool = True,
+) -> FusionEvaluation:
+    """Run a network over a split, and measure it if asked to."""
+    device = select_device(config.device)
+    policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
+    loader = make_val_loader(
+        split,
+        sample_settings(trained.config),
+        batch_size=config.batch_size,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    settings = DecodeSettings(
+        num_peaks=config.max_det,
+        score_threshold=score_threshold,
+        flip_test=config.flip_test,
+        radar=not trained.config.no_radar,
+        iou_threshold=iou_threshold,
+        fixed=trained.config.compat == "fixed",
+    )
+    try:
+        return evaluate_fusion(
+            trained.model.to(device, memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
+            with_progress(loader) if measures else loader,
+            split,
+            device=device,
+            settings=settings,
+            autocast=policy.autocast,
+            measures=measures,
+        )
+    finally:
+        loader.close()
+
+
+def describe_fusion(model: str, imgsz: Sequence[int]) -> str:
+    """Describe the network: one line per part, then the sum.
+
+    Args:
+        model: its name.
+        imgsz: one side, or height and width of the image.
+
+    Raises:
+        UserError: there is no such model, or the network does not take such an image.
+    """
+    if model != MODEL:
+        raise UserError(f"there is no model {model}; did you mean {MODEL}?")
+    height, width = imgsz[0], imgsz[-1]
+    if height % COARSEST_STRIDE or width % COARSEST_STRIDE or min(height, width) < COARSEST_STRIDE:
+        raise UserError(f"--imgsz {height} {width}: both sides are multiples of {COARSEST_STRIDE}, as 448 800")
+    network = CenterFusion(CenterFusionSpec()).eval()
+    # Shapes of the outputs without computing them.
+    with torch.device("meta"), torch.no_grad():
+        grid = (height // 4, width // 4)
+        shapes = network.to("meta")(torch.zeros(1, 3, height, width), association=torch.zeros(1, 3, *grid))
+    rows: list[list[str]] = []
+    for name, part in network.named_children():
+        count = sum(parameter.numel() for parameter in part.parameters())
+        shape = " x ".join(map(str, shapes[name].shape[1:])) if name in shapes else "features"
+        rows.append([name, f"{count:,}", shape])
+    total = sum(parameter.numel() for parameter in network.parameters())
+    table = Table(f"{model}, image of {width} x {height}", ("part", "parameters", "output"), rows)
+    return f"{table.as_text()}\n{total:,} parameters"
