@@ -179,19 +179,14 @@ def with_annotations(index: DataIndex) -> DataIndex:
     """
     if index.annotations is not None or not len(index):
         return index
-    file = next((place for place in _ground_truth_paths(index.path(0)) if place.is_file()), None)
+    folder = index.path(0).parent
+    parents = [folder, *list(folder.parents)[:2]]
+    inside = next((i for i, parent in enumerate(parents) if parent.name == "images"), None)
+    # Without a folder `images` above it nothing says where the data set ends: only the folder itself is looked at.
+    roots = parents[:1] if inside is None else [*parents[: inside + 1], parents[inside].parent]
+    names = ("instances.json", f"annotations/instances_{folder.name}.json")
+    file = next((root / name for root in roots for name in names if (root / name).is_file()), None)
     return index if file is None else _with_ids(index, file)
-
-
-def _ground_truth_paths(image: Path) -> list[Path]:
-    folder = image.parent
-    places: list[Path] = []
-    for parent in (folder, *list(folder.parents)[:2]):
-        places += [parent / "instances.json", parent / "annotations" / f"instances_{folder.name}.json"]
-        if parent.name == "images":
-            root = parent.parent
-            return [*places, root / "instances.json", root / "annotations" / f"instances_{folder.name}.json"]
-    return places[:2]
 
 
 def _with_ids(index: DataIndex, file: Path) -> DataIndex:

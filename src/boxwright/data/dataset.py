@@ -127,7 +127,11 @@ class _Source(NamedTuple):
 
 def _source(path: Path, split: Split, compat: Compat) -> _Source:
     if is_voc_root(path):
-        return _voc_source(path, split)
+        # The names come from all annotations, so that any edit of one may renumber the classes.
+        contents = [split_file(path, split), classes_file(path), *annotation_files(path)]
+        return _Source(
+            lambda: digest(["voc", split], [], contents), lambda decode: read_voc(path, split, decode=decode)
+        )
     if path.suffix == ".json":
         return _coco_source(path, (), None)
     data_yaml = _described(path)
@@ -135,30 +139,18 @@ def _source(path: Path, split: Split, compat: Compat) -> _Source:
     if sources is None:
         raise UserError(f"{path} names no {split} split; it has {', '.join(data_yaml.splits) or 'none at all'}")
     if not any(source.endswith(".json") for source in sources):
-        return _yolo_source(data_yaml, split, sources, compat)
+        images, names = list_images(sources, data_yaml.root, data_yaml.file), data_yaml.names
+        if not images:
+            raise UserError(f"the {split} split of {data_yaml.file} ({', '.join(sources)}) holds no image")
+        labels = label_files(images)
+        return _Source(
+            lambda: digest(["yolo", names, compat], images, labels),
+            lambda decode: read_yolo(images, names, compat=compat, decode=decode),
+        )
     if len(sources) != 1:
         raise UserError(f"{path}: a split is one COCO json, not several files")
-    images = find_source(data_yaml.images, data_yaml.root, path) if data_yaml.images else None
-    return _coco_source(find_source(sources[0], data_yaml.root, path), data_yaml.names, images)
-
-
-def _yolo_source(data_yaml: DataYaml, split: Split, sources: tuple[str, ...], compat: Compat) -> _Source:
-    images = list_images(sources, data_yaml.root, data_yaml.file)
-    if not images:
-        raise UserError(f"the {split} split of {data_yaml.file} ({', '.join(sources)}) holds no image")
-    labels, names = label_files(images), data_yaml.names
-    return _Source(
-        lambda: digest(["yolo", names, compat], images, labels),
-        lambda decode: read_yolo(images, names, compat=compat, decode=decode),
-    )
-
-
-def _voc_source(root: Path, split: Split) -> _Source:
-    contents = [split_file(root, split), classes_file(root), *annotation_files(root)]
-    return _Source(
-        lambda: digest(["voc", split], [], contents),
-        lambda decode: read_voc(root, split, decode=decode),
-    )
+    folder = find_source(data_yaml.images, data_yaml.root, path) if data_yaml.images else None
+    return _coco_source(find_source(sources[0], data_yaml.root, path), data_yaml.names, folder)
 
 
 def _coco_source(file: Path, names: tuple[str, ...], images: Path | None) -> _Source:

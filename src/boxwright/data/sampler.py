@@ -94,9 +94,23 @@ class BatchPlan:
             weights: (images of the index,) how likely each is drawn; then as many as in an epoch are drawn with
                 replacement. None takes every image once.
         """
-        images = self._epoch_order(epoch, weights)
+        images = self.order
+        if self.seed is not None:
+            rng = sample_generator(self.seed, epoch, 0, ORDER)
+            if weights is None:
+                images = rng.permutation(self.order)
+            else:
+                chances = weights[self.order]
+                if not chances.any():  # every class is found without an error
+                    chances = np.ones(len(self.order))
+                images = rng.choice(self.order, len(self.order), p=chances / chances.sum())
+        # Filled up from the start of the epoch, so that the last group is whole.
         images = np.resize(images, -(-len(images) // self.group) * self.group)
-        repeats = _earlier_ones(images)
+        # How many equal images come before each: its place in a stable sorting, less that of the first of them.
+        places = np.argsort(images, kind="stable")
+        ranked = images[places]
+        repeats = np.empty_like(places)
+        repeats[places] = np.arange(len(images)) - np.searchsorted(ranked, ranked)
 
         def share(step: int) -> Share:
             rows = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(images)))
@@ -104,26 +118,6 @@ class BatchPlan:
             return Share(images[own], repeats[own])
 
         return share
-
-    def _epoch_order(self, epoch: int, weights: Floats | None) -> Ints:
-        if self.seed is None:
-            return self.order
-        rng = sample_generator(self.seed, epoch, 0, ORDER)
-        if weights is None:
-            return rng.permutation(self.order)
-        chances = weights[self.order]
-        if not chances.any():  # every class is found without a mistake
-            chances = np.ones(len(self.order))
-        return rng.choice(self.order, len(self.order), p=chances / chances.sum())
-
-
-def _earlier_ones(items: Ints) -> Ints:
-    """Count (n,) how many equal items come before each."""
-    places = np.argsort(items, kind="stable")
-    ranked = items[places]
-    counts = np.empty_like(places)
-    counts[places] = np.arange(len(items)) - np.searchsorted(ranked, ranked)
-    return counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,8 +128,11 @@ def _rows(index: DataIndex, image: int) -> tuple[list[str], int]:
     classes, boxes = index.labels(image)
     size = index.sizes[image, ::-1]
     outlines = [points if len(points) >= SMALLEST_POLYGON else None for points in index.polygons(image)]
-    pairs = zip(outlines, boxes, strict=True)
-    fitting = [points is not None and _stands_for(points, box, size) for points, box in pairs]
+    fitting: list[bool] = []
+    for points, box in zip(outlines, boxes.astype(np.float64), strict=True):
+        # A reader takes the box from the extent of the polygon: it stands for its box where both agree to half a pixel.
+        extent = None if points is None else np.stack((points.min(axis=0), points.max(axis=0)))
+        fitting.append(extent is not None and bool((np.abs(extent - _corners(box)) * size <= _SAME_BOX).all()))
     lost = sum(points is not None for points in outlines) - sum(fitting)
     rows: list[str] = []
     for label, box, points, fits in zip(classes.tolist(), boxes.astype(np.float64), outlines, fitting, strict=True):
@@ -146,12 +149,6 @@ def _rows(index: DataIndex, image: int) -> tuple[list[str], int]:
 
 def _corners(box: Floats) -> Floats:
     return np.stack((box[:2] - box[2:] / 2, box[:2] + box[2:] / 2))
-
-
-def _stands_for(points: NDArray[np.float32], box: NDArray[np.float32], size: NDArray[np.int32]) -> bool:
-    """Whether the extent of a polygon is the box, within half a pixel on each side."""
-    extent = np.stack((points.min(axis=0), points.max(axis=0)))
-    return bool((np.abs(extent - _corners(box.astype(np.float64))) * size <= _SAME_BOX).all())
 
 
 _COCO_DECIMALS = 4  # of a pixel

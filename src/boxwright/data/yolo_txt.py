@@ -6,6 +6,7 @@ sorts the rest. Two defects are kept unless `compat` is "fixed": a file with any
 polygons of two points, and a line of blanks between rows rejects the file.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -50,13 +51,21 @@ class _RowError(Exception):
 
 def parse_labels(text: str, path: Path, compat: Compat = "faithful") -> LabelFile:
     """Read the text of a label file; `path` is only used in messages."""
-    lines, cells = _split(text, compat)
+    # Blanks around the whole text do not count, empty lines never do; the line numbers are those of the file.
+    first = text[: len(text) - len(text.lstrip())].count("\n") + 1
+    found = [(first + i, line.split()) for i, line in enumerate(text.strip().splitlines()) if line]
+    if compat == "fixed":
+        found = [(line, row) for line, row in found if row]
+    lines, cells = [line for line, _ in found], [row for _, row in found]
     if not lines:
         return LabelFile(np.zeros((0, 5), np.float32))
     has_polygons = any(len(row) >= _POLYGON_COLUMNS for row in cells)
-    rows = None if has_polygons else _plain_rows(cells)
-    if rows is not None:
-        return _finished(rows, (), lines, path, compat)
+    if all(len(row) == _BOX_COLUMNS for row in cells):
+        # All rows at once if they are boxes without fault, which nearly all files are; else row by row for the message.
+        with contextlib.suppress(ValueError):
+            rows = np.array(cells, dtype=np.float32)
+            if (rows >= 0).all() and (rows[:, 1:] <= 1).all():
+                return _finished(rows, (), lines, path, compat)
     read: list[Row] = []
     polygons: list[Polygon] = []
     faults: list[Problem] = []
@@ -71,26 +80,6 @@ def parse_labels(text: str, path: Path, compat: Compat = "faithful") -> LabelFil
     if faults:
         return LabelFile(np.zeros((0, 5), np.float32), problems=tuple(faults), rejected=True)
     return _finished(np.stack(read), tuple(polygons) if has_polygons else (), lines, path, compat)
-
-
-def _split(text: str, compat: Compat) -> tuple[list[int], list[list[str]]]:
-    """Return line numbers and words of the rows. Blanks around the whole text do not count, empty lines never do."""
-    first = text[: len(text) - len(text.lstrip())].count("\n") + 1
-    rows = [(first + i, line.split()) for i, line in enumerate(text.strip().splitlines()) if line]
-    if compat == "fixed":
-        rows = [(line, row) for line, row in rows if row]
-    return [line for line, _ in rows], [row for _, row in rows]
-
-
-def _plain_rows(cells: list[list[str]]) -> NDArray[np.float32] | None:
-    """All rows at once if they are boxes without fault, which nearly all files are."""
-    if any(len(row) != _BOX_COLUMNS for row in cells):
-        return None
-    try:
-        rows = np.array(cells, dtype=np.float32)
-    except ValueError:
-        return None
-    return rows if (rows >= 0).all() and (rows[:, 1:] <= 1).all() else None
 
 
 def _read_row(cells: list[str], is_polygon: bool) -> tuple[Row, Polygon]:

@@ -41,7 +41,16 @@ def plot_anchors(sizes: Sizes, found: DrawnAnchors, current: DrawnAnchors | None
     figure.suptitle(f"{len(sizes)} boxes, {len(found.anchors)} anchors, side ratio up to {anchor_t:g}")
     plane, histogram = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_plane(plane, sizes, found, current, anchor_t)
-    _draw_histogram(histogram, found, current, anchor_t)
+    bins = np.linspace(0, 1, 41).tolist()
+    if current is not None:
+        label = f"{short(current.name)}: mean {current.best.mean():.3f}"
+        histogram.hist(current.best, bins=bins, histtype="step", color="black", linewidth=1.4, label=label)
+    label = f"{found.name}: mean {found.best.mean():.3f}"
+    histogram.hist(found.best, bins=bins, color="#ff7f0e", alpha=0.65, label=label)
+    histogram.axvline(1 / anchor_t, color=_UNMATCHED, linestyle="--", label=f"no match below 1 / {anchor_t:g}")
+    histogram.set(title="how close the best anchor comes", xlabel="smallest side ratio, 1 is equal", ylabel="boxes")
+    histogram.set_xlim(0, 1)
+    histogram.legend(loc="upper left", fontsize=9)
     save_figure(figure, path)
 
 
@@ -72,15 +81,3 @@ def _draw_plane(axes: Axes, sizes: Sizes, found: DrawnAnchors, current: DrawnAnc
     figure = axes.get_figure()
     if figure is not None:
         figure.colorbar(points, ax=axes, shrink=0.8, label="smallest side ratio of a box and its best anchor")
-
-
-def _draw_histogram(axes: Axes, found: DrawnAnchors, current: DrawnAnchors | None, anchor_t: float) -> None:
-    bins = np.linspace(0, 1, 41).tolist()
-    if current is not None:
-        label = f"{short(current.name)}: mean {current.best.mean():.3f}"
-        axes.hist(current.best, bins=bins, histtype="step", color="black", linewidth=1.4, label=label)
-    axes.hist(found.best, bins=bins, color="#ff7f0e", alpha=0.65, label=f"{found.name}: mean {found.best.mean():.3f}")
-    axes.axvline(1 / anchor_t, color=_UNMATCHED, linestyle="--", label=f"no match below 1 / {anchor_t:g}")
-    axes.set(title="how close the best anchor comes", xlabel="smallest side ratio, 1 is equal", ylabel="boxes")
-    axes.set_xlim(0, 1)
-    axes.legend(loc="upper left", fontsize=9)

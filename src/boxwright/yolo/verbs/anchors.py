@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.dataset import open_dataset
+from boxwright.data.files import write_atomically
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.yolo.anchors import TINY_SIDE, AnchorFit, Sizes, anchors_of, fit, in_levels, label_sizes, measure, search
@@ -68,10 +68,19 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
     now = None if current.sizes is None else fit(sizes, current.sizes, anchor_t)
     report = AnchorReport(folder, in_levels(found, levels), then, now)
     about = f"{len(sizes)} boxes of {data} at {imgsz} pixels, side ratio up to {anchor_t:g}"
-    _write(report, folder / "anchors.yaml", f"{about}; {config.generations} generations, seed {config.seed}")
+    rows = [f"  - [{', '.join(f'{side:g}' for side in level)}]\n" for level in report.anchors]
+    how = f"{config.generations} generations, seed {config.seed}"
+    comment = f"# {' '.join(about.split())}; {how}\n# {_in_words(report.found)}\n"
+    write_atomically(folder / "anchors.yaml", f"{comment}anchors:\n" + "".join(rows))
     _say(report, sizes, current.name, about)
     if not config.noplots:
-        _plot(sizes, found, current, anchor_t, folder / "anchors.png")
+        from boxwright.yolo.anchor_plot import DrawnAnchors, plot_anchors  # matplotlib is slow to import
+
+        own = None
+        if current.sizes is not None:
+            own = DrawnAnchors(Path(current.name).name, current.sizes, measure(sizes, current.sizes).max(axis=1))
+        best = DrawnAnchors("found", found, measure(sizes, found).max(axis=1))
+        plot_anchors(sizes, best, own, anchor_t, folder / "anchors.png")
     return report
 
 
@@ -82,12 +91,6 @@ def _current(model: str) -> _Current:
     network = open_network(model)
     sizes = anchors_of(network)
     return _Current(model, None if network.spec.anchors_to_find else sizes, len(sizes), len(network.strides))
-
-
-def _write(report: AnchorReport, path: Path, about: str) -> None:
-    rows = [f"  - [{', '.join(f'{side:g}' for side in level)}]" for level in report.anchors]
-    comment = f"# {' '.join(about.split())}\n# {_in_words(report.found)}\n"
-    path.write_text(f"{comment}anchors:\n" + "\n".join(rows) + "\n", encoding="utf-8")
 
 
 def _say(report: AnchorReport, sizes: Sizes, name: str, about: str) -> None:
@@ -111,14 +114,3 @@ def _in_words(found: AnchorFit) -> str:
         f"best possible recall {found.recall:.4f}, {found.per_label:.2f} anchors a box, fitness {found.fitness:.4f}, "
         f"metric {found.mean_measure:.3f} of all and {found.mean_best:.3f} of the best anchor"
     )
-
-
-def _plot(sizes: Sizes, found: Sizes, current: _Current, anchor_t: float, path: Path) -> None:
-    from boxwright.yolo.anchor_plot import DrawnAnchors, plot_anchors
-
-    def drawn(name: str, anchors: Sizes) -> DrawnAnchors:
-        best: NDArray[np.float32] = measure(sizes, anchors).max(axis=1)
-        return DrawnAnchors(name, anchors, best)
-
-    own = None if current.sizes is None else drawn(Path(current.name).name, current.sizes)
-    plot_anchors(sizes, drawn("found", found), own, anchor_t, path)
