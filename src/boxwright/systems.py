@@ -28,6 +28,7 @@ class System(Protocol):
     ANSWERS: Mapping[str, str]  # flags that other tools for these models have -> what to do here
     HINT: str  # for help pages of other systems; {call} is the verb with the flag that chooses this system
     CHOSEN_BY: Mapping[str, str]  # settings that choose it -> a value that does
+    RUN: str  # "module:class" of its training runs, an `engine.run.PreparedRun`
 
     @staticmethod
     def claims(what: str, value: str) -> bool:
@@ -39,15 +40,15 @@ class System(Protocol):
         """Find the file of a preset by its name; a path as it is."""
         ...
 
-    @staticmethod
-    def training() -> Any:
-        """Return the class of its training runs: an `engine.run.PreparedRun`."""
-        ...
-
-
 def load_system(name: str) -> System:
     """Import a system."""
     return cast(System, importlib.import_module(SYSTEMS[name]))
+
+
+def find_object(name: str) -> Any:
+    """Import a function or class that a system names: "module:name"."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def choose(verb: str, named: Iterable[tuple[str, str]]) -> System:
@@ -61,6 +62,11 @@ def choose(verb: str, named: Iterable[tuple[str, str]]) -> System:
         UserError: the system does not have this verb.
     """
     pairs = [(what, value) for what, value in named if value]
+    if verb == "demo":
+        systems = [load_system(name) for name in SYSTEMS]
+        tasks = [system.CHOSEN_BY["task"] for system in systems if verb in system.VERBS]
+        for task in [value for what, value in pairs if what == "task" and value not in tasks]:
+            raise UserError(f"demo has no task {task}: --task is {' or '.join(tasks)}")
     pairs = [pair for pair in pairs if pair[0] == "model"] or pairs
     default = next(iter(SYSTEMS))
     # In the order of SYSTEMS, so that a system that is not meant is not imported where an earlier one says yes.
@@ -130,8 +136,15 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         return _resume(files.resume, settings, **objects)
     if files.config:
         files = files.model_copy(update={"config": system.find_config(files.config)})
-    config = entry.load(others, files) if entry.load else load(entry.settings, others, config=files.config)
-    return entry.call(config, files, **objects)
+    if entry.load:
+        config = find_object(entry.load)(others, files)
+    else:
+        config = load(entry.settings, others, config=files.config)
+    needed = [flag for flag in flags_of(entry.settings) if flag.required and not getattr(config, flag.setting)]
+    if needed:
+        names = [flag.metavar if flag.position else flag.names[0] for flag in needed]
+        raise UserError(f"{verb} needs {' and '.join(names)} (`boxwright {verb} --help` lists all flags)")
+    return find_object(entry.function)(config, **objects)
 
 
 def _text(value: Any) -> str:
@@ -160,4 +173,4 @@ def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) ->
 
 def training_of(settings: Mapping[str, Any]) -> Any:
     """Return the class of training runs that the saved settings of a run belong to."""
-    return choose("train", [("model", str(settings.get("model", "")))]).training()
+    return find_object(choose("train", [("model", str(settings.get("model", "")))]).RUN)

@@ -14,8 +14,10 @@ from boxwright.settings.base import (
     Compat,
     Count,
     CountOrNone,
+    DemoConfig,
     Fraction,
     Frozen,
+    InferenceConfig,
     Milestones,
     NotNegative,
     Numbers,
@@ -24,6 +26,7 @@ from boxwright.settings.base import (
     Schedule,
     TrainingConfig,
     as_numbers,
+    folder_of_runs,
     setting,
 )
 from boxwright.settings.load import read_yaml_settings
@@ -109,7 +112,7 @@ class FusionOptimConfig(OptimConfig):
     )
     momentum: Fraction = setting(0.9, "SGD momentum, Adam beta1")
     weight_decay: NotNegative = setting(0.0, "weight decay")
-    release: Literal["", "v7.0", "centernet"] = setting(  # pyright: ignore[reportIncompatibleVariableOverride]
+    release: Literal["", "v7.0", "centernet"] = setting(
         "centernet", "release whose schedule is used; v7.0, or empty: that of the current YOLOv5"
     )
     warmup_epochs: NotNegative = setting(0.0, "epochs of warm-up")
@@ -123,11 +126,8 @@ class FusionOptimConfig(OptimConfig):
 _MODEL: dict[str, Any] = {"flags": "--model --cfg", "metavar": "MODEL"}
 _VERSION = "folder of tables: v1.0-mini, v1.0-trainval, v1.0-test"
 _MISSING = "leave out images and radar sweeps that are not there"
-_DEVICE = "cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU"
-_HALF = "half precision: bf16 on the CPU, fp16 on a GPU"
 _COMPAT = "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
 _CAMERA_ONLY = "published weights of the camera-only network"
-_FOLDER = "folder of this run; counts up where it exists"
 Model = Annotated[str, Field(pattern=f"^{MODEL}$")]
 
 
@@ -152,17 +152,17 @@ class FusionConfig(TrainingConfig):
     patience: CountOrNone = setting(0, "epochs without a better NDS before the run stops; 0: never")
     max_det: Count = setting(100, "validation: peaks per image")
     save_epochs: Milestones = setting((20, 40, 50), "and after these epochs, counted from 1", group="output")
-    network: NetworkConfig = setting(NetworkConfig(), "network")
-    radar: RadarConfig = setting(RadarConfig(), "radar")
-    frustum: FrustumConfig = setting(FrustumConfig(), "association of radar and objects")
-    augment: FusionAugmentConfig = setting(FusionAugmentConfig(), "augmentation")
-    loss: FusionLossConfig = setting(FusionLossConfig(), "losses")
+    network: NetworkConfig = setting(NetworkConfig, "network")
+    radar: RadarConfig = setting(RadarConfig, "radar")
+    frustum: FrustumConfig = setting(FrustumConfig, "association of radar and objects")
+    augment: FusionAugmentConfig = setting(FusionAugmentConfig, "augmentation")
+    loss: FusionLossConfig = setting(FusionLossConfig, "losses")
     optim: FusionOptimConfig = setting(  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen
-        FusionOptimConfig(), "optimizer"
+        FusionOptimConfig, "optimizer"
     )
 
 
-class FusionValConfig(Frozen):
+class FusionValConfig(InferenceConfig):
     """Settings of `boxwright val --model centerfusion-dla34`."""
 
     model: Model = setting(MODEL, "model to measure", **_MODEL)
@@ -180,18 +180,14 @@ class FusionValConfig(Frozen):
     )
     flip_test: bool = setting(False, "run on each image and its mirror image")
     no_radar: bool = setting(False, _CAMERA_ONLY)
-    device: str = setting("", _DEVICE, metavar="DEVICE")
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
-    half: bool = setting(False, _HALF)
     compat: Compat | Literal[""] = setting("", _COMPAT)
-    project: str = setting("runs/val", "folder of runs", metavar="DIR", group="output")
-    name: str = setting("exp", _FOLDER, metavar="NAME", group="output")
-    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    project: str = folder_of_runs("runs/val")
     plots: CountOrNone = setting(0, "draw this many key frames", group="output")
     noplots: bool = setting(False, "draw no curves", group="output")
 
 
-class FusionPredictConfig(Frozen):
+class FusionPredictConfig(InferenceConfig):
     """Settings of `boxwright predict --model centerfusion-dla34`."""
 
     model: Model = setting(MODEL, "model to run", **_MODEL)
@@ -207,12 +203,8 @@ class FusionPredictConfig(Frozen):
     )
     flip_test: bool = setting(False, "run on each image and its mirror image")
     no_radar: bool = setting(False, _CAMERA_ONLY)
-    device: str = setting("", _DEVICE, metavar="DEVICE")
-    half: bool = setting(False, _HALF)
     compat: Compat | Literal[""] = setting("", _COMPAT)
-    project: str = setting("runs/predict", "folder of runs", metavar="DIR", group="output")
-    name: str = setting("exp", _FOLDER, metavar="NAME", group="output")
-    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    project: str = folder_of_runs("runs/predict")
     save_json: bool = setting(False, "write a submission of the scene", group="output")
     # Key frames are half a second apart.
     fps: Annotated[float, Field(ge=0.1, le=60.0)] = setting(2.0, "frames per second of the video", group="output")
@@ -235,28 +227,26 @@ class FusionExportConfig(Frozen):
 class FusionInfoConfig(Frozen):
     """Settings of `boxwright info centerfusion-dla34`."""
 
-    model: str = setting(MODEL, "model to describe", position=True, **_MODEL)
+    model: str = setting(
+        MODEL, "model or checkpoint to describe", flags="--model --cfg --weights", metavar="MODEL", position=True
+    )
     imgsz: Annotated[Numbers, Field(min_length=1, max_length=2)] = setting(
         (448, 800), "side, or height and width, of the image", flags="--imgsz --img --img-size"
     )
 
 
-class FusionDemoConfig(Frozen):
+class FusionDemoConfig(DemoConfig):
     """Settings of `boxwright demo --task fusion3d`."""
 
     task: Literal["fusion3d"] = setting("fusion3d", "fusion3d: CenterFusion on cameras and radars of a made world")
     no_radar: bool = setting(False, "cameras only")
-    project: str = setting("runs/demo", "folder of demo runs", metavar="DIR")
-    epochs: Count | None = setting(None, "passes over the training images; empty: as fits into eight minutes")
-    seed: int = setting(0, "seed of everything random")
-    device: str = setting("", _DEVICE, metavar="DEVICE")
 
 
 class FusionCheckConfig(Frozen):
     """Settings of `boxwright check` of a nuScenes root."""
 
     model: Model = setting(MODEL, "model that the data are for", **_MODEL)
-    data: str = setting("", "nuScenes root", metavar="DATA", position=True)
+    data: str = setting("", "nuScenes root", metavar="DATA", position=True, required=True)
     version: str = setting("", "folder of tables; empty: the only one", metavar="NAME")
     allow_missing: bool = setting(False, "files that are not there are no error, only listed")
 
@@ -264,8 +254,8 @@ class FusionCheckConfig(Frozen):
 class NuscenesConfig(Frozen):
     """Settings of `boxwright convert nuscenes`."""
 
-    source: str = setting("", "nuScenes root", metavar="IN", position=True)
-    target: str = setting("", "folder to write, which may be IN", metavar="OUT", position=True)
+    source: str = setting("", "nuScenes root", metavar="IN", position=True, required=True)
+    target: str = setting("", "folder to write, which may be IN", metavar="OUT", position=True, required=True)
     version: str = setting("v1.0-mini", "folder of tables", metavar="NAME")
     sweeps: Count = setting(3, "sweeps of each radar that are gathered")
     allow_missing: bool = setting(False, _MISSING)
@@ -274,8 +264,8 @@ class NuscenesConfig(Frozen):
 class SyntheticConfig(Frozen):
     """Settings of `boxwright convert synthetic`."""
 
-    format: Literal["", "nuscenes"] = setting("", "layout of the data set")
-    out: str = setting("", "a new or an empty folder", metavar="OUT")
+    format: Literal["", "nuscenes"] = setting("", "layout of the data set", required=True)
+    out: str = setting("", "a new or an empty folder", metavar="OUT", required=True)
     scenes: int = setting(10, "number of scenes")
     key_frames: int = setting(8, "key frames per scene, two per second")
     width: int = setting(1600, "width of images in pixels; the height is 9/16 of it")

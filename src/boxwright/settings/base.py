@@ -4,7 +4,7 @@ A setting is declared once, in its class: name, type, limits, default, meaning a
 reader, suggestions and docs/settings.md are made from that (settings/flags.py, settings/load.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, cast
@@ -18,16 +18,6 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 
 Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
-_RELEASE_SPELLINGS = {"v5": "v7.0", "yolov3-spp": "v3"}  # of older settings and checkpoints
-
-
-def _release(value: Any) -> Any:
-    """Read the older names of releases."""
-    return _RELEASE_SPELLINGS.get(value, value) if isinstance(value, str) else value
-
-
-ReleaseName = Literal["", "v7.0", "v6.2", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
-Release = Annotated[ReleaseName, BeforeValidator(_release)]  # a published YOLOv5, or v3: YOLOv3-SPP; empty: none is set
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["", "linear", "cosine", "step", "multi-step", "exponential", "plateau", "one-cycle"]
 
@@ -43,12 +33,13 @@ def setting(
     hyp: str = "",
     position: bool = False,
     repeats: bool = False,
+    required: bool = False,
     on_resume: bool = False,
 ) -> Any:
     """Declare a setting, or a group of settings, beside its type.
 
     Args:
-        default: its value if nothing is given; of a group, the group with its defaults.
+        default: its value if nothing is given; of a group, its class.
         meaning: one phrase for help texts and the reference, starting small, without a full stop; the title of a group.
         flags: every spelling on the command line, the one for messages first; empty: made from the name.
         metavar: placeholder of the value in help texts; empty: made from the type.
@@ -57,12 +48,16 @@ def setting(
         hyp: keys of published hyper-parameter files that set it.
         position: may be given without a flag, in the order of the class.
         repeats: a flag that is given again adds to a list instead of replacing it.
+        required: the verb does nothing without it.
         on_resume: may be changed when a stopped run goes on.
     """
     words = {"flags": flags, "metavar": metavar, "group": group, "hyp": hyp}
-    switches = {"position": position, "repeats": repeats, "on_resume": on_resume}
+    switches = {"position": position, "repeats": repeats, "required": required, "on_resume": on_resume}
     extra: dict[str, Any] = {name: value for name, value in (words | switches).items() if value}
-    return Field(default, description=meaning, json_schema_extra=extra if bare is None else extra | {"bare": bare})
+    extra |= {} if bare is None else {"bare": bare}
+    if isinstance(default, type):  # made where it is asked for: to show `--help` no validator has to be built
+        return Field(default_factory=default, description=meaning, json_schema_extra=extra)
+    return Field(default, description=meaning, json_schema_extra=extra)
 
 
 def as_numbers(value: Any) -> Any:
@@ -112,7 +107,12 @@ class Frozen(BaseModel):
     """A group of settings: immutable, and a key that is not here is an error."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,  # of 30 classes a command needs one: .05 of the .25 s that `train --help` took
     )
 
 
@@ -125,7 +125,7 @@ class OptimConfig(Frozen):
     lr0: Positive = setting(0.01, "initial learning rate", hyp="lr0")
     lrf: Positive = setting(0.01, "final rate as a fraction of lr0", hyp="lrf")
     cos_lr: bool = setting(False, "cosine instead of linear decay", flags="--cos-lr --optim.cos_lr")
-    schedule: Schedule = setting("", "how the rate falls; empty: as --cos-lr and the release say")
+    schedule: Schedule = setting("", "how the rate falls; empty: as --cos-lr and the system say")
     milestones: Milestones = setting((), "multi-step: the rate falls where these epochs begin, counted from 0")
     step_epochs: Count = setting(30, "step: epochs between two falls of the rate")
     gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(
@@ -142,9 +142,8 @@ class OptimConfig(Frozen):
     weight_decay: NotNegative = setting(
         0.0005, "weight decay at the nominal batch size; scaled to the real one", hyp="weight_decay"
     )
-    release: Release | Literal["centernet"] = setting("", "release whose schedule is used; empty: v7.0")
     warmup_epochs: NotNegative = setting(
-        3.0, "epochs of warm-up; release v3: 0 is none, anything else the first epoch", hyp="warmup_epochs"
+        3.0, "epochs of warm-up", hyp="warmup_epochs"
     )
     warmup_momentum: Fraction = setting(
         0.8, "momentum where the warm-up begins; one-cycle: where the rate is highest", hyp="warmup_momentum"
@@ -156,7 +155,23 @@ class OptimConfig(Frozen):
     ema_tau: Positive = setting(2000.0, "updates over which that decay ramps up")
 
 
-class TrainingConfig(Frozen):
+DEVICE = "cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU"
+
+
+def folder_of_runs(default: str) -> Any:
+    """Declare the setting `project`, whose default is what the verbs differ in."""
+    return setting(default, "folder of runs", metavar="DIR", group="output")
+
+
+class RunFolder(Frozen):
+    """Where a verb writes: a new folder for each run."""
+
+    project: str = folder_of_runs("runs")
+    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME", group="output")
+    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+
+
+class TrainingConfig(RunFolder):
     """What shapes a training run of any system. Written to the run folder and into each checkpoint."""
 
     model: str = setting("", "model to train; empty: as the weights", flags="--model --cfg", metavar="MODEL")
@@ -192,16 +207,30 @@ class TrainingConfig(Frozen):
         "epoch", "file name prefix of those checkpoints", group="output", metavar="TEXT"
     )
     val_period: Count = setting(1, "validate every N epochs, and after the last", group="output")
-    project: str = setting("runs/train", "folder of runs", metavar="DIR", group="output")
-    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME", group="output")
-    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    project: str = folder_of_runs("runs/train")
     callbacks: Names = setting(
         (),
         "mlflow, and callbacks of installed packages by the name of their entry point",
         metavar="NAME",
         group="output",
     )
-    optim: OptimConfig = setting(OptimConfig(), "optimizer")
+    optim: OptimConfig = setting(OptimConfig, "optimizer")
+
+
+class InferenceConfig(RunFolder):
+    """What verbs that run a network on images have in common."""
+
+    device: str = setting("", DEVICE, metavar="DEVICE")
+    half: bool = setting(False, "half precision: bf16 on the CPU, fp16 on a GPU")
+
+
+class DemoConfig(Frozen):
+    """Settings of `boxwright demo`; a system adds its `task`."""
+
+    project: str = setting("runs/demo", "folder of demo runs", metavar="DIR")
+    epochs: Count | None = setting(None, "passes over the training images; empty: as fits into a few minutes")
+    seed: int = setting(0, "seed of everything random")
+    device: str = setting("", DEVICE, metavar="DEVICE")
 
 
 class Files(Frozen):
@@ -230,7 +259,7 @@ class Verb:
     """A verb of one system."""
 
     settings: type[Frozen]
-    call: Callable[..., Any]  # call(settings, files), with the settings loaded
+    function: str  # "module:function" that takes the settings; imported when it is called
     about: str  # what it does, for its help page
     files: type[Files] | None = Files  # kinds of settings files it reads; None: none
-    load: Callable[[Any, Any], Any] | None = None  # load(given, files) -> settings, where files are more than --config
+    load: str = ""  # "module:function" that makes settings of (given, files); empty: files are no more than --config

@@ -32,6 +32,7 @@ class Flag:
     hyp: tuple[str, ...]  # keys of published hyper-parameter files
     position: bool
     repeats: bool
+    required: bool
     on_resume: bool
 
     @property
@@ -46,7 +47,7 @@ class Flag:
 @cache
 def flags_of(kind: type[Frozen]) -> tuple[Flag, ...]:
     """List every setting of a class and of its groups, in the order of the class."""
-    return tuple(_flags(kind, kind(), "", ""))
+    return tuple(_flags(kind, "", ""))
 
 
 def setting_names(kind: type[Frozen]) -> list[str]:
@@ -54,11 +55,10 @@ def setting_names(kind: type[Frozen]) -> list[str]:
     return [flag.setting for flag in flags_of(kind)]
 
 
-def _flags(kind: type[Frozen], defaults: Frozen, prefix: str, title: str) -> Iterable[Flag]:
+def _flags(kind: type[Frozen], prefix: str, title: str) -> Iterable[Flag]:
     for name, field in kind.model_fields.items():
-        default = getattr(defaults, name)
-        if isinstance(default, Frozen):
-            yield from _flags(type(default), default, f"{prefix}{name}.", field.description or name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Frozen):
+            yield from _flags(field.annotation, f"{prefix}{name}.", field.description or name)
             continue
         extra = cast("Mapping[str, Any]", field.json_schema_extra or {})
         path = prefix + name
@@ -69,7 +69,7 @@ def _flags(kind: type[Frozen], defaults: Frozen, prefix: str, title: str) -> Ite
             setting=path,
             names=tuple(names.split()),
             kind=kind_of_value,
-            default=default,
+            default=field.default,
             meaning=field.description or "",
             limits=_limits(field, choices),
             metavar=str(extra.get("metavar", "")) or _metavar(field, choices),
@@ -78,6 +78,7 @@ def _flags(kind: type[Frozen], defaults: Frozen, prefix: str, title: str) -> Ite
             hyp=tuple(str(extra.get("hyp", "")).split()),
             position=bool(extra.get("position")),
             repeats=bool(extra.get("repeats")),
+            required=bool(extra.get("required")),
             on_resume=bool(extra.get("on_resume")),
         )
 

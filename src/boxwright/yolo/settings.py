@@ -9,26 +9,40 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from boxwright.settings.base import (
+    DEVICE,
     Compat,
     Count,
     CountOrNone,
+    DemoConfig,
     Files,
     Fraction,
     Frozen,
+    InferenceConfig,
     NotNegative,
     Numbers,
     OptimConfig,
     Paths,
     Positive,
-    Release,
+    RunFolder,
     Sides,
     TrainBatch,
     TrainingConfig,
     TrainingFiles,
     as_numbers,
+    folder_of_runs,
     setting,
 )
 
+_RELEASE_SPELLINGS = {"v5": "v7.0", "yolov3-spp": "v3"}  # of older settings and checkpoints
+
+
+def _release(value: Any) -> Any:
+    """Read the older names of releases."""
+    return _RELEASE_SPELLINGS.get(value, value) if isinstance(value, str) else value
+
+
+ReleaseName = Literal["", "v7.0", "v6.2", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
+Release = Annotated[ReleaseName, BeforeValidator(_release)]  # a published YOLOv5, or v3: YOLOv3-SPP; empty: none is set
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 
 FREEZE_WORDS = ("backbone", "all-but-predictors")
@@ -116,6 +130,15 @@ class LossConfig(Frozen):
     sort_obj_iou: bool = setting(False, "in one cell the label with the best overlap wins, not the last label")
 
 
+class YoloOptimConfig(OptimConfig):
+    """Optimizer, learning rate, averaging, by the rules of a release."""
+
+    warmup_epochs: NotNegative = setting(
+        3.0, "epochs of warm-up; release v3: 0 is none, anything else the first epoch", hyp="warmup_epochs"
+    )
+    release: Release = setting("", "release whose schedule is used; empty: v7.0")
+
+
 class RunConfig(TrainingConfig):
     """Settings of a YOLO training run."""
 
@@ -157,8 +180,11 @@ class RunConfig(TrainingConfig):
     conf_thres: Fraction = setting(0.001, "validation: lowest score", flags="--conf-thres --conf", group="output")
     iou_thres: Fraction = setting(0.6, "validation: NMS overlap", flags="--iou-thres --iou", group="output")
     max_det: Count = setting(300, "validation: most boxes per image", group="output")
-    augment: AugmentConfig = setting(AugmentConfig(), "augmentation")
-    loss: LossConfig = setting(LossConfig(), "loss")
+    augment: AugmentConfig = setting(AugmentConfig, "augmentation")
+    loss: LossConfig = setting(LossConfig, "loss")
+    optim: YoloOptimConfig = setting(  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen
+        YoloOptimConfig, "optimizer"
+    )
 
 
 class RunFiles(TrainingFiles):
@@ -185,13 +211,11 @@ class PredictFiles(Files):
     )
 
 
-_DEVICE = "cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU"
-_HALF = "half precision: bf16 on the CPU, fp16 on a GPU"
 _AUGMENT = "test-time augmentation: three sizes, one of them mirrored"
 _RESULTS = "a file of results"
 
 
-class ValConfig(Frozen):
+class ValConfig(InferenceConfig):
     """Settings of `boxwright val`."""
 
     weights: Paths = setting((), "checkpoint or exported file to measure; several run as one network", metavar="PT")
@@ -206,9 +230,7 @@ class ValConfig(Frozen):
     iou_thres: Fraction = setting(0.6, "NMS overlap", flags="--iou-thres --iou")
     max_det: Count = setting(300, "most boxes per image")
     single_cls: bool = setting(False, "treat all classes as one")
-    device: str = setting("", _DEVICE, metavar="DEVICE")
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
-    half: bool = setting(False, _HALF)
     augment: bool = setting(False, _AUGMENT)
     compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published metric")
     verbose: bool = setting(False, "print one line per class", group="output")
@@ -219,9 +241,7 @@ class ValConfig(Frozen):
     save_conf: bool = setting(False, "write scores into label files", group="output")
     save_json: bool = setting(False, "write boxes as COCO json", group="output")
     noplots: bool = setting(False, "draw nothing", group="output")
-    project: str = setting("runs/val", "folder of runs", metavar="DIR", group="output")
-    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME", group="output")
-    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    project: str = folder_of_runs("runs/val")
     json_file: str = setting(
         "", "COCO results to measure, without a network", flags="--json", metavar="JSON", group=_RESULTS
     )
@@ -229,7 +249,7 @@ class ValConfig(Frozen):
     iou_type: Literal["bbox", "segm", "keypoints"] = setting("bbox", "kind of overlap that is measured", group=_RESULTS)
 
 
-class PredictConfig(Frozen):
+class PredictConfig(InferenceConfig):
     """Settings of `boxwright predict`."""
 
     weights: Paths = setting((), "checkpoint or exported file to run; several run as one network", metavar="PT")
@@ -241,8 +261,6 @@ class PredictConfig(Frozen):
     max_det: Count = setting(1000, "most boxes per image")
     classes: Numbers | None = setting(None, "keep only these class numbers; empty: all")
     agnostic_nms: bool = setting(False, "let boxes of different classes suppress each other")
-    device: str = setting("", _DEVICE, metavar="DEVICE")
-    half: bool = setting(False, _HALF)
     augment: bool = setting(False, _AUGMENT)
     classifier: str = setting(
         "", "second stage: drop boxes that this torchvision classifier takes for another class", metavar="NAME"
@@ -254,12 +272,11 @@ class PredictConfig(Frozen):
     save_conf: bool = setting(False, "write scores into label files", group="output")
     save_crop: bool = setting(False, "write each box as an image", group="output")
     save_json: bool = setting(False, "write boxes as json", group="output")
+    save_log: bool = setting(False, "write what is printed into log.log as well", group="output")
     line_thickness: Count = setting(3, "line width of drawn boxes in pixels", group="output")
     hide_labels: bool = setting(False, "draw boxes without names", group="output")
     hide_conf: bool = setting(False, "draw names without scores", group="output")
-    project: str = setting("runs/predict", "folder of runs", metavar="DIR", group="output")
-    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME", group="output")
-    exist_ok: bool = setting(False, "write into an existing run folder", group="output")
+    project: str = folder_of_runs("runs/predict")
 
 
 class ExportConfig(Frozen):
@@ -316,7 +333,7 @@ class EvolveConfig(RunConfig):
     noval: bool = setting(True, "validate trials only after their last epoch", group="output")
     noplots: bool = setting(True, "draw nothing in the folders of trials", group="output")
     nosave: bool = setting(True, "keep the weights of the best trial only", group="output")
-    project: str = setting("runs/evolve", "folder of searches", metavar="DIR", group="output")
+    project: str = folder_of_runs("runs/evolve")
 
     @property
     def validates(self) -> bool:
@@ -326,7 +343,7 @@ class EvolveConfig(RunConfig):
         return not self.noval or (needed and not asked)
 
 
-class AnchorsConfig(Frozen):
+class AnchorsConfig(RunFolder):
     """Settings of `boxwright anchors`."""
 
     data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True)
@@ -348,9 +365,7 @@ class AnchorsConfig(Frozen):
         flags="--model --cfg --weights",
         metavar="MODEL",
     )
-    project: str = setting("runs/anchors", "folder of runs", metavar="DIR")
-    name: str = setting("exp", "folder of this run; counts up where it exists", metavar="NAME")
-    exist_ok: bool = setting(False, "write into an existing run folder")
+    project: str = folder_of_runs("runs/anchors")
     noplots: bool = setting(False, "draw nothing")
 
 
@@ -363,24 +378,20 @@ class BenchConfig(Frozen):
     model: str = setting("", "model or checkpoint to measure", flags="--model --cfg --weights", metavar="MODEL")
     shape: Sides = setting((1, 3, 640, 640), "sides of the input")
     repeats: Count = setting(10, "timed passes")
-    device: str = setting("", _DEVICE, metavar="DEVICE")
+    device: str = setting("", DEVICE, metavar="DEVICE")
 
 
 class CheckConfig(Frozen):
     """Settings of `boxwright check`."""
 
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True)
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True, required=True)
     plots: str = setting("", "draw classes, positions and sizes of the boxes into this folder", metavar="DIR")
 
 
-class DemoConfig(Frozen):
+class YoloDemoConfig(DemoConfig):
     """Settings of `boxwright demo`."""
 
     task: Literal["detect2d"] = setting("detect2d", "detect2d: yolov5n on images of a street")
-    project: str = setting("runs/demo", "folder of demo runs", metavar="DIR")
-    epochs: Count | None = setting(None, "passes over the training images; empty: as fits into five minutes")
-    seed: int = setting(0, "seed of everything random")
-    device: str = setting("", _DEVICE, metavar="DEVICE")
 
 
 _SCHEDULE = "the schedule of a run"
@@ -417,16 +428,16 @@ class InfoConfig(Frozen):
     data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", group=_RUN)
     epochs: Count = setting(100, "passes over the training images", group=_RUN)
     batch_size: TrainBatch = setting(16, "images per step", flags="--batch-size --batch", group=_RUN)
-    optim: OptimConfig = setting(OptimConfig(), _RUN)
+    optim: YoloOptimConfig = setting(YoloOptimConfig, _RUN)
 
 
 class WeightsConfig(Frozen):
     """Settings of `boxwright convert weights`."""
 
     source: str = setting(
-        "", "published .pt, Boxwright .pt, .safetensors or Darknet .weights", metavar="IN", position=True
+        "", "published .pt, Boxwright .pt, .safetensors or Darknet .weights", metavar="IN", position=True, required=True
     )
-    target: str = setting("", "file to write: .pt, .safetensors or .weights (Darknet)", metavar="OUT", position=True)
+    target: str = setting("", "file to write: .pt, .safetensors or .weights (Darknet)", metavar="OUT", position=True, required=True)
     model: str = setting("", "cfg or name that a Darknet IN belongs to", flags="--cfg --model", metavar="CFG")
     stem: Literal["", "conv6"] = setting("", "conv6: the Focus of early releases as a 6x6 convolution")
 
@@ -434,9 +445,9 @@ class WeightsConfig(Frozen):
 class ConvertDataConfig(Frozen):
     """Settings of `boxwright convert data`."""
 
-    source: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="IN", position=True)
-    target: str = setting("", "a new folder", metavar="OUT", position=True)
-    to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write")
+    source: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="IN", position=True, required=True)
+    target: str = setting("", "a new folder", metavar="OUT", position=True, required=True)
+    to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write", required=True)
     copy_images: bool = setting(False, "copy images; otherwise they are linked", flags="--copy")
     compat: Compat = setting("faithful", "keep or mend known defects of reading labels")
 
@@ -444,7 +455,7 @@ class ConvertDataConfig(Frozen):
 class SplitConfig(Frozen):
     """Settings of `boxwright convert split`."""
 
-    source: str = setting("", "data yaml, or folder of images with YOLO labels", metavar="IN", position=True)
+    source: str = setting("", "data yaml, or folder of images with YOLO labels", metavar="IN", position=True, required=True)
     target: str = setting("", "a new folder; empty: IN_split", metavar="OUT", position=True)
     shares: Annotated[tuple[float, ...], BeforeValidator(as_numbers)] = setting(
         (0.9, 0.1, 0.0), "shares of train, val and test; each class is divided by them", metavar="SHARE"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.yolo.verbs.convert_weights import convert_weights, with_conv6_stem
+from boxwright.yolo.verbs.convert import convert_weights, with_conv6_stem
 from boxwright.yolo.weights import load_model
 from boxwright.yolo.zoo import build_model, load_spec
 

@@ -14,7 +14,7 @@ from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, 
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.samples import make_val_loader
-from boxwright.centerfusion.settings import COARSEST_STRIDE, MODEL, FusionPredictConfig, FusionValConfig
+from boxwright.centerfusion.settings import COARSEST_STRIDE, MODEL, STRIDE, FusionInfoConfig, FusionPredictConfig, FusionValConfig
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import TrainedNetwork, open_trained
 from boxwright.engine.device import resolve, select_device
@@ -176,31 +176,31 @@ def _evaluate_network(
         loader.close()
 
 
-def describe_fusion(model: str, imgsz: Sequence[int]) -> str:
-    """Describe the network: one line per part, then the sum.
-
-    Args:
-        model: its name.
-        imgsz: one side, or height and width of the image.
+def info(config: FusionInfoConfig) -> str:
+    """Print and return one line per part of the model, or of the network of a checkpoint, then the sum.
 
     Raises:
-        UserError: there is no such model, or the network does not take such an image.
+        UserError: there is no such model or checkpoint, or the network does not take such an image.
     """
-    if model != MODEL:
-        raise UserError(f"there is no model {model}; did you mean {MODEL}?")
-    height, width = imgsz[0], imgsz[-1]
+    if config.model != MODEL and not Path(config.model).is_file():
+        raise UserError(f"there is no model {config.model}; did you mean {MODEL}?")
+    height, width = config.imgsz[0], config.imgsz[-1]
     if height % COARSEST_STRIDE or width % COARSEST_STRIDE or min(height, width) < COARSEST_STRIDE:
         raise UserError(f"--imgsz {height} {width}: both sides are multiples of {COARSEST_STRIDE}, as 448 800")
-    network = CenterFusion(CenterFusionSpec()).eval()
+    spec = CenterFusionSpec() if config.model == MODEL else open_trained(config.model).model.spec
+    network = CenterFusion(spec).eval()
     # Shapes of the outputs without computing them.
     with torch.device("meta"), torch.no_grad():
-        grid = (height // 4, width // 4)
-        shapes = network.to("meta")(torch.zeros(1, 3, height, width), association=torch.zeros(1, 3, *grid))
+        grid = (height // STRIDE, width // STRIDE)
+        association = torch.zeros(1, 3, *grid) if spec.radar else None
+        shapes = network.to("meta")(torch.zeros(1, 3, height, width), association=association)
     rows: list[list[str]] = []
     for name, part in network.named_children():
         count = sum(parameter.numel() for parameter in part.parameters())
         shape = " x ".join(map(str, shapes[name].shape[1:])) if name in shapes else "features"
         rows.append([name, f"{count:,}", shape])
     total = sum(parameter.numel() for parameter in network.parameters())
-    table = Table(f"{model}, image of {width} x {height}", ("part", "parameters", "output"), rows)
-    return f"{table.as_text()}\n{total:,} parameters"
+    table = Table(f"{config.model}, image of {width} x {height}", ("part", "parameters", "output"), rows)
+    text = f"{table.as_text()}\n{total:,} parameters"
+    print(text)
+    return text

@@ -14,6 +14,12 @@ from boxwright.data.dataset import read_split, splits_of
 from boxwright.data.files import file_errors
 from boxwright.data.index import DataIndex, Problem
 from boxwright.errors import UserError
+from boxwright.yolo.settings import CheckConfig
+
+
+def check_data(config: CheckConfig) -> int:
+    """Check the data set of the settings, see `check`."""
+    return check(config.data, config.plots)
 
 
 def check(data: str, plots: str | Path = "") -> int:

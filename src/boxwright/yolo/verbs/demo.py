@@ -19,10 +19,9 @@ from boxwright.drawing.canvas import fit, write_image
 from boxwright.drawing.sheets import JPEG_QUALITY, tile
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.reporting.report import write_report
-from boxwright.settings.base import OptimConfig
 from boxwright.synthetic.catalog import NAMES
 from boxwright.synthetic.yolo_set import YoloSetSettings, write_yolo_set
-from boxwright.yolo.settings import AugmentConfig, LossConfig, PredictConfig, RunConfig
+from boxwright.yolo.settings import AugmentConfig, LossConfig, PredictConfig, RunConfig, YoloDemoConfig, YoloOptimConfig
 from boxwright.yolo.val_output import LAYOUT, metric_tables
 from boxwright.yolo.verbs.predict import predict
 from boxwright.yolo.verbs.train import train
@@ -107,7 +106,7 @@ def training_settings(
         augment=AugmentConfig(hsv_h=0.01, hsv_s=0.3, hsv_v=0.3, mosaic=0.0, scale=0.2, translate=0.1),
         # Gains are scaled by classes / 80 and (imgsz / 640)^2; these undo it. Boxes count twice as much as published.
         loss=LossConfig(box=0.1, cls=0.5 * 80 / num_classes, obj=(640 / settings.imgsz) ** 2),
-        optim=OptimConfig(
+        optim=YoloOptimConfig(
             lr0=0.02,
             cos_lr=True,
             warmup_epochs=0.5,

@@ -17,10 +17,12 @@ from boxwright.data.dataset import open_dataset
 from boxwright.engine.schedule import StepSettings, check_schedule, make_schedule, schedule_name
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Ints
+from boxwright.settings.flags import flags_of
 from boxwright.yolo.detection import DetectionModel, LayerInfo
 from boxwright.yolo.graph import BLOCKS
+from boxwright.yolo.hyp import load_run
 from boxwright.yolo.published import schedule_rules, with_release
-from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.settings import InfoConfig, RunConfig
 from boxwright.yolo.spec import ModelSpec
 from boxwright.yolo.weights import fuse, load_model, read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec
@@ -115,6 +117,35 @@ class ModelSummary:
             f"{self.gflops:.2f} GFLOPs for one image of {width} x {height} (convolutions)",
         ]
         return "\n".join(lines)
+
+
+def info(config: InfoConfig) -> Any:
+    """Print and return what a model is made of, or with `schedule` the rates of a training run.
+
+    Raises:
+        UserError: see `describe` and `describe_schedule`; or settings of a run stand there without `schedule`.
+    """
+    given = config.model_fields_set
+    of_run = {name: getattr(config, name) for name in ("data", "epochs", "batch_size") if name in given}
+    of_run |= {f"optim.{name}": getattr(config.optim, name) for name in config.optim.model_fields_set}
+    if config.schedule:
+        network = {name: getattr(config, name) for name in ("model", "weights") if getattr(config, name)}
+        run = load_run(RunConfig, network | of_run, hyp=config.hyp, config=config.config)
+        report = describe_schedule(run, config.images)
+        report.draw(Path(config.schedule))
+        print(f"{report.text()}\ndrawn in {config.schedule}")
+        return report
+    stray = [*of_run, *(name for name in ("images", "hyp", "config") if getattr(config, name))]
+    if stray:
+        names = {flag.setting: flag.names[0] for flag in flags_of(InfoConfig)}
+        raise UserError(f"{names[stray[0]]} is about a training run: it goes with --schedule")
+    if config.find:
+        network = open_network(config.model, weights=config.weights, num_classes=config.num_classes)
+        print(list_modules(network, config.find))
+        return network
+    summary = describe(config.model, weights=config.weights, num_classes=config.num_classes, imgsz=config.imgsz)
+    print(summary.text(verbose=config.verbose))
+    return summary
 
 
 def describe(

@@ -3,12 +3,15 @@
 The folder gets annotated images and videos, and on request label files, crops and predictions.json.
 """
 
+import contextlib
+import io
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
 
@@ -19,7 +22,7 @@ from boxwright.drawing.canvas import VideoFile, write_image
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.inference.sources import Frame, open_source
-from boxwright.yolo.detector import Result, Speed, load
+from boxwright.yolo.detector import Detector, Result, Speed, load
 from boxwright.yolo.settings import PredictConfig
 
 WRITABLE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # others are saved as .jpg
@@ -53,8 +56,34 @@ def predict(config: PredictConfig) -> Path:
         classifier_weights=config.classifier_weights,
         release=config.release,
     )
-    postprocess = detector.postprocess(config)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
+    with contextlib.ExitStack() as stack:
+        if config.save_log:
+            log = stack.enter_context((folder / "log.log").open("a", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, log)))
+        _predict(config, source, detector, folder)
+    return folder
+
+
+class _Tee(io.TextIOBase):
+    """A stream that writes to two others."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self._streams = streams
+
+    def write(self, text: str, /) -> int:
+        """Write to both."""
+        return max(stream.write(text) for stream in self._streams)
+
+    def flush(self) -> None:
+        """Flush both."""
+        for stream in self._streams:
+            stream.flush()
+
+
+def _predict(config: PredictConfig, source: Iterable[Frame], detector: Detector, folder: Path) -> None:
+    """Run the detector on each frame, write and print what was found."""
+    postprocess = detector.postprocess(config)
     speeds: list[Speed] = []
     num_boxes, input_size = 0, (0, 0)
     with PredictionWriter(folder, config) as writer:
@@ -72,7 +101,6 @@ def predict(config: PredictConfig) -> Path:
     print(summary(speeds, input_size))
     boxes, images = f"box{'' if num_boxes == 1 else 'es'}", f"image{'' if len(speeds) == 1 else 's'}"
     print(f"{num_boxes} {boxes} in {len(speeds)} {images}; results are in {folder}")
-    return folder
 
 
 def describe(result: Result) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
@@ -15,7 +16,9 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import truth_for
+from boxwright.metrics.coco_results import val_results
 from boxwright.ops.nms import CURRENT_RULES
+from boxwright.settings.flags import flags_of
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
 from boxwright.yolo.loader import make_val_loader
@@ -27,6 +30,26 @@ from boxwright.yolo.weights import open_networks
 _log = logging.getLogger("boxwright.val")
 _NUM_BATCH_SHEETS = 3
 _SPEED_SCORE, _SPEED_IOU = 0.25, 0.45  # thresholds of daily use, at which speed is published
+
+
+def val_or_results(config: ValConfig) -> Any:
+    """Measure a checkpoint, or with `json_file` a file of COCO results without a network.
+
+    Raises:
+        UserError: settings of the one stand beside the other; see also `val` and `val_results`.
+    """
+    of_results = {"json_file", "annotations", "iou_type"}
+    names = {flag.setting: flag.names[0] for flag in flags_of(ValConfig)}
+    given = [setting for setting in names if setting in config.model_fields_set]
+    if config.json_file:
+        refused = [names[setting] for setting in given if setting not in of_results]
+        if refused:
+            raise UserError(f"val --json measures a file and runs no network: leave out {', '.join(refused)}")
+        return val_results(config.json_file, config.annotations, config.iou_type)
+    stray = [names[setting] for setting in given if setting in of_results]
+    if stray:
+        raise UserError(f"{stray[0]} goes with --json: a file of COCO results")
+    return val(config)
 
 
 def val(config: ValConfig) -> Evaluation:

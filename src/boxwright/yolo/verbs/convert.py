@@ -1,4 +1,4 @@
-"""Weights from one kind of file into another; the network and its numbers stay what they are.
+"""The convert verbs: weights, data sets and splits. A network and its numbers stay what they are.
 
 The Focus stem of early releases can become one 6x6 convolution of stride 2, which gives the same numbers: Focus puts
 pixel (2y + r, 2x + c) of a 2x2 cell into a channel group of its own, so a 3x3 kernel over cells is a 6x6 kernel over
@@ -10,12 +10,16 @@ from pathlib import Path
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.checkpoints.safetensors_file import write_safetensors
+from boxwright.data.convert import convert_data
+from boxwright.data.index import DataIndex
+from boxwright.data.split import split_data
 from boxwright.errors import UserError
 from boxwright.yolo.darknet import DarknetModel, write_darknet
 from boxwright.yolo.darknet_cfg import read_cfg
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.layers import FOCUS_ORDER
+from boxwright.yolo.settings import ConvertDataConfig, SplitConfig, WeightsConfig
 from boxwright.yolo.weights import load_model
 from boxwright.yolo.zoo import build_model
 
@@ -101,3 +105,32 @@ def convert_weights(
     else:
         write_safetensors(target, network.state_dict(), about)
     return network
+
+
+def weights(config: WeightsConfig) -> DetectionModel:
+    """Convert a weight file, print what it holds, and return its network."""
+    network = convert_weights(config.source, config.target, model=config.model, conv6_stem=bool(config.stem))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{config.target}: {count:,} parameters, {len(network.names)} classes, from {config.source}")
+    return network
+
+
+def data(config: ConvertDataConfig) -> dict[str, DataIndex]:
+    """Convert a data set, print what each split holds, and return the splits."""
+    assert config.to  # the setting is required
+    splits = convert_data(config.source, config.target, config.to, copy=config.copy_images, compat=config.compat)
+    for split, index in splits.items():
+        print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
+    print(f"written to {config.target}")
+    return splits
+
+
+def split(config: SplitConfig) -> Path:
+    """Divide a data set into new lists of images, print their lengths, and return their folder."""
+    folder, lists = split_data(
+        config.source, config.target, shares=config.shares, seed=config.seed, compat=config.compat
+    )
+    for name, images in lists.items():
+        print(f"{name}: {len(images)} image{'s' * (len(images) != 1)}")
+    print(f"written to {folder}; data yaml: {folder / 'data.yaml'}")
+    return folder

@@ -1,0 +1,32 @@
+"""What `boxwright.systems` asks of a system. Imports no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from boxwright.checkpoints.names import names_in_checkpoint
+from boxwright.settings.base import TrainingFiles, Verb
+from tests.toy_system.settings import ToyConfig, ToyExportConfig, ToyValConfig
+
+HINT = "Quarters: `boxwright {verb} --model toy --help` lists the flags."
+ANSWERS: dict[str, str] = {"--quarters": "there are always four"}
+VERBS = {
+    "train": Verb(ToyConfig, "tests.toy_system.verbs:train", "Train the toy.", TrainingFiles),
+    "val": Verb(ToyValConfig, "tests.toy_system.verbs:val", "Measure the toy."),
+    "export": Verb(ToyExportConfig, "tests.toy_system.verbs:export", "Write the toy as TorchScript."),
+}
+
+
+def claims(what: str, value: str) -> bool:
+    if what in ("model", "task"):
+        return value == "toy"
+    return value.endswith(".npz") if what == "data" else names_in_checkpoint(Path(value), b"quarter.weight")
+
+
+def find_config(name: str) -> str:
+    return name
+
+
+def training() -> Any:
+    from tests.toy_system.verbs import ToyRun
+
+    return ToyRun
