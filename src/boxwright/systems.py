@@ -40,6 +40,7 @@ class System(Protocol):
         """Find the file of a preset by its name; a path as it is."""
         ...
 
+
 def load_system(name: str) -> System:
     """Import a system."""
     return cast(System, importlib.import_module(SYSTEMS[name]))
@@ -136,10 +137,8 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         return _resume(files.resume, settings, **objects)
     if files.config:
         files = files.model_copy(update={"config": system.find_config(files.config)})
-    if entry.load:
-        config = find_object(entry.load)(others, files)
-    else:
-        config = load(entry.settings, others, config=files.config)
+    loaded = find_object(entry.load)(others, files) if entry.load else None
+    config = loaded or load(entry.settings, others, config=files.config)
     needed = [flag for flag in flags_of(entry.settings) if flag.required and not getattr(config, flag.setting)]
     if needed:
         names = [flag.metavar if flag.position else flag.names[0] for flag in needed]

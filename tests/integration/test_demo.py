@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.synthetic.yolo_set import YoloSetSettings
+from boxwright.yolo.settings import YoloDemoConfig
 from boxwright.yolo.verbs.demo import DemoSettings, demo
 
 TINY = DemoSettings(
@@ -20,7 +21,8 @@ TINY = DemoSettings(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo(tmp_path_factory.mktemp("läufe mit Leerzeichen"), device="cpu", settings=TINY)
+    folder = tmp_path_factory.mktemp("läufe mit Leerzeichen")
+    return demo(YoloDemoConfig(project=str(folder), device="cpu"), TINY)
 
 
 def test_it_leaves_what_a_user_looks_for(run: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from boxwright.centerfusion.settings import FusionDemoConfig
 from boxwright.centerfusion.verbs.demo import FusionDemoSettings, fusion_demo
 from boxwright.cli.main import main
 from tests.integration.fusion_runs import WORLD
@@ -14,7 +15,7 @@ TINY = FusionDemoSettings(world=WORLD, imgsz=(64, 128), width=0.125, epochs=1, b
 
 
 def test_it_leaves_what_a_user_looks_for(tmp_path: Path) -> None:
-    run = fusion_demo(tmp_path / "läufe mit Leerzeichen", device="cpu", settings=TINY)
+    run = fusion_demo(FusionDemoConfig(project=str(tmp_path / "läufe mit Leerzeichen"), device="cpu"), TINY)
     for name in (
         "config.yaml",
         "results.csv",

@@ -13,11 +13,10 @@ from torch import nn
 from boxwright.engine.optim import ModelEma, apply_settings, make_optimizer, parameter_roles
 from boxwright.engine.schedule import Schedule, V5Schedule, lr_factor, make_schedule
 from boxwright.engine.stopping import EarlyStopping
-from boxwright.settings.base import OptimConfig
 from boxwright.yolo.hyp import load_run
 from boxwright.yolo.loss import scale_gains, scale_gains_v3
 from boxwright.yolo.published import RELEASES, schedule_rules
-from boxwright.yolo.settings import LossConfig, RunConfig
+from boxwright.yolo.settings import LossConfig, RunConfig, YoloOptimConfig
 from boxwright.yolo.task import v3_sides
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.golden import golden_cases
@@ -29,9 +28,9 @@ RTOL, ATOL = 1e-9, 1e-12
 def test_iterations(file: Path) -> None:
     content = json.loads(file.read_text())
     for case in content["cases"]:
-        hyp = {key: value for key, value in case["hyp"].items() if key in OptimConfig.model_fields}
+        hyp = {key: value for key, value in case["hyp"].items() if key in YoloOptimConfig.model_fields}
         options = {"cos_lr": case["cosine"], "nominal_batch_size": case["nominal_batch"]}
-        config = OptimConfig(**hyp, **options, release=content["version"])
+        config = YoloOptimConfig(**hyp, **options, release=content["version"])
         schedule = make_schedule(
             config, case["epochs"], case["batches_per_epoch"], case["batch_size"], schedule_rules(config.release)
         )
@@ -66,7 +65,7 @@ def steps_of_updates(schedule: Schedule, num_steps: int) -> list[int]:
 def test_yolov3_spp(file: Path) -> None:
     content = json.loads(file.read_text())
     for case in content["lr_cases"]:
-        config = OptimConfig(
+        config = YoloOptimConfig(
             lr0=case["lr0"], lrf=case["lrf"], cos_lr=True, warmup_epochs=float(case["warmup"]), release="v3"
         )
         schedule = make_schedule(
@@ -93,15 +92,15 @@ def test_parameter_groups(file: Path) -> None:
     content = json.loads(file.read_text())
     model = build_model(load_spec(Path(content["model"]).stem))
     roles = parameter_roles(model)
-    optimizer = make_optimizer(model, OptimConfig(), 0.0005)
+    optimizer = make_optimizer(model, YoloOptimConfig(), 0.0005)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for expected, group in zip(content["groups"], optimizer.param_groups, strict=True):
         assert roles[expected["role"]] == expected["keys"]
         assert [names[id(p)] for p in group["params"]] == expected["keys"]
         assert (group["weight_decay"] > 0) == (expected["role"] == "weight")
-    adam = make_optimizer(model, OptimConfig(optimizer="AdamW"), 0.0005)
+    adam = make_optimizer(model, YoloOptimConfig(optimizer="AdamW"), 0.0005)
     assert list(adam.param_groups[0]["betas"]) == content["adam_betas"]
-    apply_settings(adam, make_schedule(OptimConfig(), 3, 10, 16, schedule_rules("")).at(5))
+    apply_settings(adam, make_schedule(YoloOptimConfig(), 3, 10, 16, schedule_rules("")).at(5))
     assert adam.param_groups[0]["lr"] > adam.param_groups[1]["lr"]
 
 

@@ -1,13 +1,14 @@
 """What `boxwright.systems` asks of a system. Imports no torch."""
 
 from pathlib import Path
-from typing import Any
 
 from boxwright.checkpoints.names import names_in_checkpoint
 from boxwright.settings.base import TrainingFiles, Verb
 from tests.toy_system.settings import ToyConfig, ToyExportConfig, ToyValConfig
 
-HINT = "Quarters: `boxwright {verb} --model toy --help` lists the flags."
+HINT = "Quarters: `boxwright {call} --help` lists the flags."
+CHOSEN_BY = {"model": "toy"}
+RUN = "tests.toy_system.verbs:ToyRun"
 ANSWERS: dict[str, str] = {"--quarters": "there are always four"}
 VERBS = {
     "train": Verb(ToyConfig, "tests.toy_system.verbs:train", "Train the toy.", TrainingFiles),
@@ -24,9 +25,3 @@ def claims(what: str, value: str) -> bool:
 
 def find_config(name: str) -> str:
     return name
-
-
-def training() -> Any:
-    from tests.toy_system.verbs import ToyRun
-
-    return ToyRun

@@ -92,7 +92,7 @@ class Accuracy:
 
 
 def measure(model: nn.Module, data: ToyData, size: int, watch: ValWatch[Any, Any] | None = None) -> Score:
-    stages = Stages[ToyBatch, Tensor, int](
+    stages: Stages[ToyBatch, Tensor, int] = Stages(
         prepare=lambda batch: batch,
         forward=lambda batch: model(batch.images),
         detect=lambda logits, _: logits.argmax(1).tolist(),

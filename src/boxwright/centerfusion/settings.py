@@ -228,7 +228,7 @@ class FusionInfoConfig(Frozen):
     """Settings of `boxwright info centerfusion-dla34`."""
 
     model: str = setting(
-        MODEL, "model or checkpoint to describe", flags="--model --cfg --weights", metavar="MODEL", position=True
+        MODEL, "model or checkpoint to describe", flags="--model --cfg", metavar="MODEL", position=True
     )
     imgsz: Annotated[Numbers, Field(min_length=1, max_length=2)] = setting(
         (448, 800), "side, or height and width, of the image", flags="--imgsz --img --img-size"

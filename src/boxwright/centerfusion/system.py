@@ -58,9 +58,14 @@ VERBS = {
         Files,
     ),
     "export": _verb(
-        settings.FusionExportConfig, "export:fusion_export", "Write CenterFusion as ONNX, checked against PyTorch.", Files
+        settings.FusionExportConfig,
+        "export:fusion_export",
+        "Write CenterFusion as ONNX, checked against PyTorch.",
+        Files,
     ),
-    "info": _verb(settings.FusionInfoConfig, "verbs.use:info", "Show the parts, parameters and outputs of CenterFusion."),
+    "info": _verb(
+        settings.FusionInfoConfig, "verbs.use:info", "Show the parts, parameters and outputs of CenterFusion."
+    ),
     "check": _verb(settings.FusionCheckConfig, "verbs.data:check", "List every problem of a nuScenes root."),
     "convert nuscenes": _verb(
         settings.NuscenesConfig,

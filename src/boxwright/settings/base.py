@@ -142,9 +142,7 @@ class OptimConfig(Frozen):
     weight_decay: NotNegative = setting(
         0.0005, "weight decay at the nominal batch size; scaled to the real one", hyp="weight_decay"
     )
-    warmup_epochs: NotNegative = setting(
-        3.0, "epochs of warm-up", hyp="warmup_epochs"
-    )
+    warmup_epochs: NotNegative = setting(3.0, "epochs of warm-up", hyp="warmup_epochs")
     warmup_momentum: Fraction = setting(
         0.8, "momentum where the warm-up begins; one-cycle: where the rate is highest", hyp="warmup_momentum"
     )

@@ -26,12 +26,11 @@ from boxwright.inference.classify import keep_agreed, load_second_stage
 from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
 from boxwright.ops.arrays import Image, Ints
 from boxwright.ops.boxes import scale_back
-from boxwright.settings.base import ReleaseName
 from boxwright.settings.load import load as load_settings
 from boxwright.yolo.detection import DetectionModel, Network
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import RELEASES
-from boxwright.yolo.settings import PredictConfig
+from boxwright.yolo.settings import PredictConfig, ReleaseName
 from boxwright.yolo.weights import open_networks, ready
 
 logger = logging.getLogger("boxwright.predict")

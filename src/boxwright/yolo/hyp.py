@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.errors import UserError
+from boxwright.settings.base import Files
 from boxwright.settings.flags import flags_of, nearest
 from boxwright.settings.load import Setting, load, read_yaml_settings
-from boxwright.settings.base import Files
 from boxwright.yolo.settings import EvolveConfig, EvolveFiles, PredictConfig, PredictFiles, RunConfig, RunFiles
 
 C = TypeVar("C", bound=RunConfig)

@@ -236,7 +236,9 @@ def prediction_settings(file: str | Path, flags: Mapping[str, Setting] | None = 
             raise UserError(f"{_origin(run, 'weights')}: there is no checkpoint {weights}")
     folder = run.path("output_pos") if "output_pos" in run.values else _date_folder(run)
     folder = new_run_folder(folder.parent, folder.name, exist_ok=True)
-    return config.model_copy(update={"project": str(folder.parent), "name": folder.name, "exist_ok": True, "save_log": True})
+    return config.model_copy(
+        update={"project": str(folder.parent), "name": folder.name, "exist_ok": True, "save_log": True}
+    )
 
 
 def _refuse_fixed(flags: Mapping[str, Setting], file: str | Path) -> None:

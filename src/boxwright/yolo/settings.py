@@ -384,7 +384,9 @@ class BenchConfig(Frozen):
 class CheckConfig(Frozen):
     """Settings of `boxwright check`."""
 
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True, required=True)
+    data: str = setting(
+        "", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True, required=True
+    )
     plots: str = setting("", "draw classes, positions and sizes of the boxes into this folder", metavar="DIR")
 
 
@@ -437,7 +439,9 @@ class WeightsConfig(Frozen):
     source: str = setting(
         "", "published .pt, Boxwright .pt, .safetensors or Darknet .weights", metavar="IN", position=True, required=True
     )
-    target: str = setting("", "file to write: .pt, .safetensors or .weights (Darknet)", metavar="OUT", position=True, required=True)
+    target: str = setting(
+        "", "file to write: .pt, .safetensors or .weights (Darknet)", metavar="OUT", position=True, required=True
+    )
     model: str = setting("", "cfg or name that a Darknet IN belongs to", flags="--cfg --model", metavar="CFG")
     stem: Literal["", "conv6"] = setting("", "conv6: the Focus of early releases as a 6x6 convolution")
 
@@ -445,7 +449,9 @@ class WeightsConfig(Frozen):
 class ConvertDataConfig(Frozen):
     """Settings of `boxwright convert data`."""
 
-    source: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="IN", position=True, required=True)
+    source: str = setting(
+        "", "data yaml, Darknet .data, VOC root or COCO json", metavar="IN", position=True, required=True
+    )
     target: str = setting("", "a new folder", metavar="OUT", position=True, required=True)
     to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write", required=True)
     copy_images: bool = setting(False, "copy images; otherwise they are linked", flags="--copy")
@@ -455,7 +461,9 @@ class ConvertDataConfig(Frozen):
 class SplitConfig(Frozen):
     """Settings of `boxwright convert split`."""
 
-    source: str = setting("", "data yaml, or folder of images with YOLO labels", metavar="IN", position=True, required=True)
+    source: str = setting(
+        "", "data yaml, or folder of images with YOLO labels", metavar="IN", position=True, required=True
+    )
     target: str = setting("", "a new folder; empty: IN_split", metavar="OUT", position=True)
     shares: Annotated[tuple[float, ...], BeforeValidator(as_numbers)] = setting(
         (0.9, 0.1, 0.0), "shares of train, val and test; each class is divided by them", metavar="SHARE"

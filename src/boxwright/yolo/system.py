@@ -121,7 +121,5 @@ VERBS = {
         settings.WeightsConfig, "convert:weights", "Write a network as another kind of weight file."
     ),
     "convert data": _verb(settings.ConvertDataConfig, "convert:data", "Write a data set in another format."),
-    "convert split": _verb(
-        settings.SplitConfig, "convert:split", "Divide the images of a data set into new lists."
-    ),
+    "convert split": _verb(settings.SplitConfig, "convert:split", "Divide the images of a data set into new lists."),
 }

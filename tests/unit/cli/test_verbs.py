@@ -42,9 +42,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_train(jobs: SimpleNamespace) -> None:
     assert main(["train", "--data", "a b/d.yaml", "--epochs", "2", "--loss.box", "0.1"]) == 0
-    assert jobs.train.calls == [
-        (RunConfig.model_validate({"data": "a b/d.yaml", "epochs": 2, "loss": {"box": 0.1}}), ())
-    ]
+    assert jobs.train.calls == [(RunConfig.model_validate({"data": "a b/d.yaml", "epochs": 2, "loss": {"box": 0.1}}),)]
 
 
 @pytest.mark.parametrize(

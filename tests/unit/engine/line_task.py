@@ -16,8 +16,7 @@ from boxwright.engine.loggers import ResultsCsv
 from boxwright.engine.schedule import ScheduleRules, V5Schedule
 from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from boxwright.engine.trainer import Trainer
-from boxwright.settings.base import OptimConfig
-from boxwright.yolo.settings import RunConfig
+from boxwright.settings.base import OptimConfig, TrainingConfig
 
 CPU = Policy("fp32", torch.device("cpu"))
 STEPS, BATCH = 5, 2
@@ -92,7 +91,7 @@ def make_trainer(
 ) -> Trainer:
     """A trainer in float32 whose optimizer gathers the gradients of two batches."""
     optim = OptimConfig(nominal_batch_size=2 * BATCH, warmup_epochs=0)
-    config = RunConfig(**{"epochs": 3, "batch_size": BATCH, "optim": optim} | settings)
+    config = TrainingConfig(**{"epochs": 3, "batch_size": BATCH, "optim": optim} | settings)
     hooks = Hooks([ResultsCsv(folder / "results.csv"), *callbacks])
     trainer = Trainer(task or LineTask(), config, folder, CPU, hooks)
     assert isinstance(trainer.schedule, V5Schedule)

@@ -13,15 +13,14 @@ from torch.optim import SGD, lr_scheduler
 
 from boxwright.engine.schedule import Schedule, V5Schedule, check_schedule, make_schedule
 from boxwright.errors import UserError
-from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
 from boxwright.yolo.published import schedule_rules, with_release
-from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.settings import RunConfig, YoloOptimConfig
 
 EPOCHS, STEPS, LR0 = 40, 5, 0.2
 
 
-def scheduled(config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> Schedule:
+def scheduled(config: YoloOptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> Schedule:
     """Make the schedule that the settings name."""
     return make_schedule(config, epochs, steps_per_epoch, batch_size, schedule_rules(config.release))
 
@@ -52,7 +51,7 @@ def rates_of_torch(make: Callable[[SGD], Any], *, calls: int = EPOCHS) -> list[f
 )
 def test_epochs_have_the_rates_of_torch(settings: dict[str, Any], make: Callable[[SGD], Any], release: str) -> None:
     """After warm-up, in every step of an epoch; nothing is late by an epoch."""
-    config = OptimConfig(lr0=LR0, release=release, warmup_epochs=1, **settings)
+    config = YoloOptimConfig(lr0=LR0, release=release, warmup_epochs=1, **settings)
     schedule = scheduled(config, EPOCHS, 200, 16)
     expected = rates_of_torch(make)
     warm = -(-schedule.warmup_steps // 200) + 1
@@ -63,14 +62,14 @@ def test_epochs_have_the_rates_of_torch(settings: dict[str, Any], make: Callable
 
 
 def test_exponential_ends_at_lrf_by_itself() -> None:
-    schedule = scheduled(OptimConfig(schedule="exponential", lrf=0.02), EPOCHS, 200, 16)
+    schedule = scheduled(YoloOptimConfig(schedule="exponential", lrf=0.02), EPOCHS, 200, 16)
     assert isinstance(schedule, V5Schedule)
     assert schedule.factor(0) == 1
     assert schedule.factor(EPOCHS) == pytest.approx(0.02)
 
 
 def test_warm_up_aims_at_the_course() -> None:
-    config = OptimConfig(schedule="step", step_epochs=1, gamma=0.5, warmup_epochs=2.0)
+    config = YoloOptimConfig(schedule="step", step_epochs=1, gamma=0.5, warmup_epochs=2.0)
     schedule = scheduled(config, EPOCHS, 100, 16)
     assert schedule.warmup_steps == 200
     assert schedule.at(50).lr_other == pytest.approx(0.01 / 4)
@@ -83,7 +82,9 @@ def test_plateau_has_the_rates_of_torch(gamma: float, patience: int, seed: int) 
     """Fitness that rises, stays and falls; torch is told of it epoch by epoch, ours of all of it."""
     draw = random.Random(seed)
     fitness = [round(max(0.0, min(e / 30, 0.6) + draw.choice([-0.1, 0.0, 0.00001, 0.1])), 5) for e in range(60)]
-    config = OptimConfig(schedule="plateau", lr0=LR0, gamma=gamma, plateau_patience=patience, lrf=0.01, release="v3")
+    config = YoloOptimConfig(
+        schedule="plateau", lr0=LR0, gamma=gamma, plateau_patience=patience, lrf=0.01, release="v3"
+    )
     schedule = scheduled(config, 61, STEPS, 16)
     wheel = optimizer()
     torchs = lr_scheduler.ReduceLROnPlateau(
@@ -104,7 +105,7 @@ def test_plateau_has_the_rates_of_torch(gamma: float, patience: int, seed: int) 
 def test_one_cycle_has_the_rates_and_momentum_of_torch(rise: float, release: str) -> None:
     steps = EPOCHS * STEPS
     settings: dict[str, Any] = {"momentum": 0.95, "warmup_momentum": 0.85, "one_cycle_rise": rise}
-    config = OptimConfig(schedule="one-cycle", lr0=LR0, lrf=0.001, one_cycle_start=0.1, release=release, **settings)
+    config = YoloOptimConfig(schedule="one-cycle", lr0=LR0, lrf=0.001, one_cycle_start=0.1, release=release, **settings)
     schedule = scheduled(config, EPOCHS, STEPS, 16)
     wheel = optimizer()
     torchs = lr_scheduler.OneCycleLR(
@@ -126,17 +127,17 @@ def test_one_cycle_has_the_rates_and_momentum_of_torch(rise: float, release: str
 @pytest.mark.parametrize("release", ["", "v5.0", "v3"])
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_names_of_published_schedules_change_nothing(name: str, release: str) -> None:
-    plain = scheduled(OptimConfig(cos_lr=name == "cosine", release=release), 9, 30, 16)
-    named = scheduled(OptimConfig(schedule=name, release=release), 9, 30, 16)  # pyright: ignore[reportArgumentType]
+    plain = scheduled(YoloOptimConfig(cos_lr=name == "cosine", release=release), 9, 30, 16)
+    named = scheduled(YoloOptimConfig(schedule=name, release=release), 9, 30, 16)  # pyright: ignore[reportArgumentType]
     assert [plain.at(step) for step in range(270)] == [named.at(step) for step in range(270)]
-    other = scheduled(OptimConfig(schedule="exponential", release=release), 9, 30, 16)
+    other = scheduled(YoloOptimConfig(schedule="exponential", release=release), 9, 30, 16)
     assert plain.at(200) != other.at(200)
 
 
 def test_a_schedule_by_name_wins_over_the_release() -> None:
     """v4.0 has no linear decay, and YOLOv3-SPP takes cosine if nothing is said."""
-    linear = scheduled(OptimConfig(schedule="linear", release="v4.0"), 9, 200, 16)
-    assert linear.at(8 * 200) != scheduled(OptimConfig(release="v4.0"), 9, 200, 16).at(8 * 200)
+    linear = scheduled(YoloOptimConfig(schedule="linear", release="v4.0"), 9, 200, 16)
+    assert linear.at(8 * 200) != scheduled(YoloOptimConfig(release="v4.0"), 9, 200, 16).at(8 * 200)
     config = with_release(load(RunConfig, {"optim.schedule": "step"}), "v3", has_backbone=True)
     assert not config.optim.cos_lr
     check_schedule(config.optim, epochs=100)
@@ -156,12 +157,12 @@ def test_a_schedule_by_name_wins_over_the_release() -> None:
 )
 def test_mistakes(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        check_schedule(OptimConfig(**settings), 100, validates=False)
+        check_schedule(YoloOptimConfig(**settings), 100, validates=False)
 
 
 def test_what_is_no_mistake() -> None:
-    check_schedule(OptimConfig(cos_lr=True, schedule="cosine"), 100, validates=False)
-    check_schedule(OptimConfig(schedule="plateau"), 100)
+    check_schedule(YoloOptimConfig(cos_lr=True, schedule="cosine"), 100, validates=False)
+    check_schedule(YoloOptimConfig(schedule="plateau"), 100)
 
 
 def test_milestones_are_read_from_text_and_count_from_one() -> None:

@@ -11,7 +11,6 @@ import torch
 from boxwright.data.index import Problem
 from boxwright.engine.callbacks import EpochReport, StartReport
 from boxwright.engine.stopping import FiniteWatch, NotFinite
-from boxwright.settings.base import OptimConfig
 from boxwright.yolo.advice import (
     Advice,
     EpochLosses,
@@ -23,7 +22,7 @@ from boxwright.yolo.advice import (
     recall_near_zero,
     validation_not_finite,
 )
-from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.settings import RunConfig, YoloOptimConfig
 
 FILE = Path("a.txt")
 
@@ -117,7 +116,7 @@ def row(epoch: int, train: float, recall: float, val: float = 0.2) -> dict[str, 
 
 
 def start(history: Sequence[Mapping[str, float]]) -> StartReport:
-    optim = OptimConfig(release="v3", warmup_epochs=0.0)
+    optim = YoloOptimConfig(release="v3", warmup_epochs=0.0)
     config = RunConfig(epochs=20, optim=optim)
     return StartReport(Path(), config, torch.nn.Identity(), history, len(history) * 3, 3)
 

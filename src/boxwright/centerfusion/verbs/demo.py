@@ -18,6 +18,7 @@ from boxwright.centerfusion.settings import (
     FrustumConfig,
     FusionAugmentConfig,
     FusionConfig,
+    FusionDemoConfig,
     FusionLossConfig,
     FusionOptimConfig,
     FusionPredictConfig,
@@ -51,23 +52,11 @@ class FusionDemoSettings:
     lr0: float = 8e-3  # highest learning rate
 
 
-def fusion_demo(
-    project: str | Path = "runs/demo",
-    *,
-    epochs: int | None = None,
-    seed: int = 0,
-    device: str = "",
-    no_radar: bool = False,
-    settings: FusionDemoSettings | None = None,
-) -> Path:
+def fusion_demo(config: FusionDemoConfig, settings: FusionDemoSettings | None = None) -> Path:
     """Make a nuScenes root, train CenterFusion on it, measure it on scenes held out, draw one of them.
 
     Args:
-        project: folder of demo runs.
-        epochs: passes over the training images; None takes those of the settings.
-        seed: of the world and of the training.
-        device: as for `boxwright train`.
-        no_radar: the same with cameras only.
+        config: settings of the verb.
         settings: how much is done; the default ends within eight minutes on two cores.
 
     Returns:
@@ -75,14 +64,14 @@ def fusion_demo(
     """
     settings = settings or FusionDemoSettings()
     start = time.perf_counter()
-    folder = new_run_folder(project, "exp").absolute()
+    folder = new_run_folder(config.project, "exp").absolute()
     root = folder / "nuscenes"
     _say(start, f"rendering drives with six cameras and five radars into {root}")
-    write_nuscenes(root, replace(settings.world, seed=seed))
-    _say(start, f"training {MODEL} from scratch, {'cameras only' if no_radar else 'cameras and radars'}")
-    train(_training_settings(folder, root, settings, epochs or settings.epochs, seed, device, no_radar=no_radar))
+    write_nuscenes(root, replace(settings.world, seed=config.seed))
+    _say(start, f"training {MODEL} from scratch, {'cameras only' if config.no_radar else 'cameras and radars'}")
+    train(_training_settings(folder, root, config, settings))
     _say(start, "drawing a drive that the network has not seen")
-    pictures = _draw(folder, root, settings, device)
+    pictures = _draw(folder, root, settings, config.device)
     commands = _next_commands(folder, root, settings.world.version)
     page = write_report(
         folder,
@@ -98,20 +87,20 @@ def fusion_demo(
 
 
 def _training_settings(
-    folder: Path, root: Path, settings: FusionDemoSettings, epochs: int, seed: int, device: str, *, no_radar: bool
+    folder: Path, root: Path, config: FusionDemoConfig, settings: FusionDemoSettings
 ) -> FusionConfig:
     """Return the recipe of the demo as settings of `boxwright train`."""
     return FusionConfig(
         data=str(root),
         version=settings.world.version,
-        epochs=epochs,
+        epochs=config.epochs or settings.epochs,
         batch_size=settings.batch_size,
         imgsz=settings.imgsz,
-        no_radar=no_radar,
+        no_radar=config.no_radar,
         workers=1,
-        device=device,
-        seed=seed,
-        val_period=max(epochs // 2, 1),
+        device=config.device,
+        seed=config.seed,
+        val_period=max((config.epochs or settings.epochs) // 2, 1),
         save_epochs=(),
         project=str(folder.parent),
         name=folder.name,

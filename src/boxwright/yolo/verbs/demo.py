@@ -41,21 +41,11 @@ class DemoSettings:
     num_predictions: int = 2  # further scenes that are predicted on and shown, six images each
 
 
-def demo(
-    project: str | Path = "runs/demo",
-    *,
-    epochs: int | None = None,
-    seed: int = 0,
-    device: str = "",
-    settings: DemoSettings | None = None,
-) -> Path:
+def demo(config: YoloDemoConfig, settings: DemoSettings | None = None) -> Path:
     """Make a data set of drives, train yolov5n on it, validate, predict, and write a report.
 
     Args:
-        project: folder of demo runs.
-        epochs: passes over the training images; None takes those of the settings.
-        seed: of the drives and of the training.
-        device: as for `boxwright train`.
+        config: settings of the verb.
         settings: how much is done; the default ends within five minutes on two cores.
 
     Returns:
@@ -63,18 +53,18 @@ def demo(
     """
     settings = settings or DemoSettings()
     start = time.perf_counter()
-    folder = new_run_folder(project, "exp").absolute()
+    folder = new_run_folder(config.project, "exp").absolute()
     _say(start, f"rendering drives into {folder / 'drives'}")
     data = write_yolo_set(
         folder / "drives",
-        replace(settings.drives, seed=seed),
+        replace(settings.drives, seed=config.seed),
         processes=min(os.cpu_count() or 1, 8),
         on_progress=_progress(),
     )
     _say(start, "training yolov5n from scratch")
-    train(training_settings(folder, data, settings, epochs=epochs or settings.epochs, seed=seed, device=device))
+    train(training_settings(folder, data, config, settings))
     _say(start, "predicting on scenes that the network has not seen")
-    pictures = _predict(folder, settings, seed, device)
+    pictures = _predict(folder, settings, config.seed, config.device)
     commands = next_commands(folder)
     title, tables = "Boxwright demo: synthetic drives", metric_tables(folder)
     page = write_report(folder, LAYOUT, tables=tables, title=title, predictions=pictures, commands=commands)
@@ -83,22 +73,20 @@ def demo(
     return folder
 
 
-def training_settings(
-    folder: Path, data: Path, settings: DemoSettings, *, epochs: int, seed: int, device: str
-) -> RunConfig:
+def training_settings(folder: Path, data: Path, config: YoloDemoConfig, settings: DemoSettings) -> RunConfig:
     """Return the recipe of the demo as settings of `boxwright train`."""
     num_classes = len(NAMES)
     return RunConfig(
         model="yolov5n",
         data=str(data),
-        epochs=epochs,
+        epochs=config.epochs or settings.epochs,
         batch_size=_BATCH_SIZE,
         imgsz=settings.imgsz,
         rect=True,
         cache="ram",
         workers=1,
-        device=device,
-        seed=seed,
+        device=config.device,
+        seed=config.seed,
         project=str(folder.parent),
         name=folder.name,
         exist_ok=True,
