@@ -4,7 +4,6 @@ Val measures a checkpoint, or a submission, by the nuScenes metric; predict draw
 and as a video.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +13,14 @@ from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, 
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.samples import make_val_loader
-from boxwright.centerfusion.settings import COARSEST_STRIDE, MODEL, STRIDE, FusionInfoConfig, FusionPredictConfig, FusionValConfig
+from boxwright.centerfusion.settings import (
+    COARSEST_STRIDE,
+    MODEL,
+    STRIDE,
+    FusionInfoConfig,
+    FusionPredictConfig,
+    FusionValConfig,
+)
 from boxwright.centerfusion.task import sample_settings
 from boxwright.centerfusion.weights import TrainedNetwork, open_trained
 from boxwright.engine.device import resolve, select_device
