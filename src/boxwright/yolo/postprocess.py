@@ -6,8 +6,6 @@ Source: published YOLOv5 behaviour (docs/spec/yolov5.md, B9, B10): augmentation 
 mirrored (v2.0 to v7.0, and YOLOv3-SPP); the rows of several networks go through one NMS.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,35 +23,19 @@ from boxwright.yolo.published import RELEASES
 
 @dataclass(frozen=True, slots=True)
 class YoloPostprocess:
-    """Settings of the filter; the defaults are those of `boxwright predict`.
+    """Settings of the filter; the defaults are those of `boxwright predict`."""
 
-    Args:
-        score_threshold: lowest objectness times class score.
-        iou_threshold: overlap above which the weaker box goes.
-        max_detections: most boxes an image.
-        multi_label: one row may count for several classes (validation does so).
-        agnostic: boxes of different classes suppress each other.
-        classes: keep only these class indices; None keeps all.
-        merge: kept boxes become the mean of those that they stand for, see `batched_nms`.
-        rules: of a release.
-    """
-
-    score_threshold: float = 0.25
-    iou_threshold: float = 0.45
-    max_detections: int = 1000
-    multi_label: bool = False
-    agnostic: bool = False
-    classes: tuple[int, ...] | None = None
-    merge: bool = False
+    score_threshold: float = 0.25  # lowest objectness times class score
+    iou_threshold: float = 0.45  # overlap above which the weaker box goes
+    max_detections: int = 1000  # per image
+    multi_label: bool = False  # one row may count for several classes (validation does so)
+    agnostic: bool = False  # boxes of different classes suppress each other
+    classes: tuple[int, ...] | None = None  # keep only these class indices; None keeps all
+    merge: bool = False  # kept boxes become the mean of those that they stand for, see `batched_nms`
     rules: NmsRules = CURRENT_RULES
 
     def __call__(self, decoded: Tensor, known: Sequence[Tensor] | None = None) -> list[Detections]:
-        """Find the detections of each image, boxes in pixels of the network input, from decoded (B, R, 5 + C).
-
-        Args:
-            decoded: cxcywh pixels, objectness and class scores of each row.
-            known: for each image boxes (n, 5) that are known beforehand, see `batched_nms`.
-        """
+        """Find the detections of each image, in pixels of the network input; arguments as of `batched_nms`."""
         found = batched_nms(
             decoded,
             score_threshold=self.score_threshold,
@@ -99,14 +81,7 @@ PASSES = ((1.0, False), (0.83, True), (0.67, False))  # size over that of the im
 
 
 class AugmentedNetwork(Network):
-    """A network that takes three looks at every image. `forward` gives decoded rows, `decode` hands them on.
-
-    From v6.0 on a level that a pass is too coarse or too fine for is left out: the largest stride of the full-size pass
-    and the smallest stride of the last one. Earlier releases, and YOLOv3-SPP, keep all rows.
-
-    Args:
-        network: in eval mode; it is not copied.
-    """
+    """A network, in eval mode, that takes three looks at every image. `forward` decodes, `decode` hands rows on."""
 
     def __init__(self, network: DetectionModel) -> None:
         super().__init__()
@@ -123,6 +98,8 @@ class AugmentedNetwork(Network):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (B, 3, H, W) to the rows of all passes, one (B, rows, 5 + classes) in pixels of the images."""
         strides, width = self.strides, images.shape[3]
+        # From v6.0 on a level that a pass is too coarse or too fine for is left out: the largest stride of the
+        # full-size pass and the smallest stride of the last one. Earlier releases, and YOLOv3-SPP, keep all rows.
         unused = (max(strides), None, min(strides)) if self.trims else (None, None, None)
         found: list[Tensor] = []
         for (factor, mirrored), left_out in zip(PASSES, unused, strict=True):
@@ -140,12 +117,11 @@ class AugmentedNetwork(Network):
         return raw[0]
 
 
-class Ensemble(Network):
-    """Networks of the same classes. `forward` gives the decoded rows of all, `decode` hands them on.
+_SAME_CLASSES = "networks that run together need the same classes"
 
-    Args:
-        networks: in eval mode, on one device; they are not copied.
-        sources: where each comes from, for messages.
+
+class Ensemble(Network):
+    """Networks in eval mode, on one device. `forward` gives the decoded rows of all, `decode` hands them on.
 
     Raises:
         UserError: their classes differ, or the image sizes that they are bound to.
@@ -155,7 +131,14 @@ class Ensemble(Network):
         super().__init__()
         first = networks[0]
         for network, source in zip(networks, sources, strict=True):
-            _check_classes(first.names, sources[0], network.names, source)
+            if len(network.names) != len(first.names):
+                counts = f"{source} has {len(network.names)} classes but {sources[0]} has {len(first.names)}"
+                raise UserError(f"{counts}: {_SAME_CLASSES}")
+            for i, (theirs, ours) in enumerate(zip(network.names, first.names, strict=True)):
+                if theirs != ours:
+                    raise UserError(
+                        f"class {i} is {theirs!r} in {source} but {ours!r} in {sources[0]}: {_SAME_CLASSES}"
+                    )
         sizes = {source: n.input_size for n, source in zip(networks, sources, strict=True) if n.input_size is not None}
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{source} {width}x{height}" for source, (height, width) in sizes.items())
@@ -183,13 +166,3 @@ class Ensemble(Network):
 
     def decode(self, raw: list[Tensor]) -> Tensor:
         return raw[0]
-
-
-def _check_classes(wanted: tuple[str, ...], first: str, names: tuple[str, ...], source: str) -> None:
-    """Check that networks that run together speak of the same classes, in the same order."""
-    rule = "networks that run together need the same classes"
-    if len(names) != len(wanted):
-        raise UserError(f"{source} has {len(names)} classes but {first} has {len(wanted)}: {rule}")
-    for i, (theirs, ours) in enumerate(zip(names, wanted, strict=True)):
-        if theirs != ours:
-            raise UserError(f"class {i} is {theirs!r} in {source} but {ours!r} in {first}: {rule}")

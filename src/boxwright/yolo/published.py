@@ -33,9 +33,8 @@ class LayerRules:
     csp_activation: str = "nn.SiLU()"  # after the joint batch norm of BottleneckCSP
     class_margin: float = 0.99999  # keeps the prior of the class bias finite for a single class
     batch_norm_eps: float = 1e-3  # of every batch norm
-    early: bool = (
-        False  # up to v5.0: files repeat the anchors in pixels, the table shows 1 for blocks that repeat inside
-    )
+    # Up to v5.0: files repeat the anchors in pixels, the table shows 1 for blocks that repeat inside.
+    early: bool = False
     model_yamls: tuple[str, str] = ("yolov5.yaml", "yolov5_p6.yaml")  # rows of three and of four levels; "": none
 
 
@@ -108,7 +107,7 @@ class Release:
     """One published release."""
 
     layers: LayerRules
-    loss: LossRules | None  # None: the loss of YOLOv3-SPP, which is a formula of its own (loss_v3.py)
+    loss: LossRules | None  # None: the loss of YOLOv3-SPP, which is a formula of its own (loss.py)
     schedule: ScheduleRules
     warp: WarpRules
     letterbox: LetterboxRules

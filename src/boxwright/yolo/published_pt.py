@@ -1,10 +1,7 @@
 """Published YOLOv5 `.pt` files: a whole pickled network, of which we take the tensors and the plain values.
 
 Source: published YOLOv5 behaviour (what a checkpoint of each release holds).
-The tree of modules itself: published_tree.py.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -40,16 +37,11 @@ _LEAKY_SLOPE = 0.1  # of every release that has LeakyReLU
 
 @dataclass(frozen=True)
 class FoundRelease:
-    """What the modules say.
+    """What the modules say."""
 
-    Args:
-        generation: a YOLOv5 of published.py; of releases that give equal outputs the latest, since nothing in the
-            file tells them apart.
-        activation: of every convolution, where it is not that of the generation.
-    """
-
+    # Of releases that give equal outputs the latest, since nothing in the file tells them apart.
     generation: str
-    activation: str | None
+    activation: str | None  # of every convolution, where it is not that of the generation
 
 
 def kind(module: StandIn) -> str:
@@ -94,11 +86,7 @@ def _items(module: StandIn, what: str) -> list[tuple[str, Any]]:
 
 
 def find_release(network: StandIn, where: str) -> FoundRelease:
-    """Tell the release of a network that ends in a Detect head.
-
-    Args:
-        network: the whole tree.
-        where: the file, for messages.
+    """Find the release of a network that ends in a Detect head, in the file `where`.
 
     Raises:
         UserError: a module is of a class that no release has, or the activations are mixed as in no release.
@@ -111,7 +99,7 @@ def find_release(network: StandIn, where: str) -> FoundRelease:
                 "here has; nothing was executed"
             )
     head = next(module for _, module in reversed(modules) if module.class_name == HEAD)
-    plain, joint = (_activation(modules, block, where) for block in ("Conv", "BottleneckCSP"))
+    plain, joint = (common_activation(modules, block, where) for block in ("Conv", "BottleneckCSP"))
     if "anchor_grid" not in tensors(head):
         generation = "v6.0" if joint == RELEASES["v6.0"].layers.csp_activation else CURRENT
     elif not any(kind(part) == "Conv2d" for _, part in walk(head)):
@@ -125,7 +113,7 @@ def find_release(network: StandIn, where: str) -> FoundRelease:
     return FoundRelease(generation, None if plain == facts.activation else plain)
 
 
-def _activation(modules: list[tuple[str, StandIn]], block: str, where: str) -> str | None:
+def common_activation(modules: list[tuple[str, StandIn]], block: str, where: str) -> str | None:
     """Return the one activation of all blocks of a kind; None where nothing says."""
     acts = (children(module).get("act") for _, module in modules if kind(module) == block)
     texts = {
@@ -154,45 +142,67 @@ class PublishedModel:
 
 
 def read_published(content: object, where: str) -> PublishedModel:
-    """Rebuild state dict, names, strides, yaml and hyper-parameters from the inert content of a file.
+    """Rebuild state dict, names, strides, yaml and hyper-parameters from the inert content of the file `where`.
 
     The averaged weights are taken where the file has both. Attributes that an early release did not write get their
-    published defaults. Entries are those of our own network of that release, see `_entries`.
-
-    Args:
-        content: as `read_archive` gives it.
-        where: the file, for messages.
+    published defaults.
 
     Raises:
         UserError: the file holds no detection network of this kind; a class that is not known is named.
     """
-    network = _find_network(content, where)
+    network = find_network(content, where)
     release = find_release(network, where)
     head = next(module for _, module in walk(network) if module.class_name == HEAD)
-    mapping = _read_yaml(network, where)
-    names = _read_names(network.state.get("names", _default_names(mapping)), where)
+    mapping = read_model_yaml(network, where)
+    count = mapping.get("nc")
+    numbers = [str(i) for i in range(count)] if type(count) is int and count < _MOST_CLASSES else []
+    listed = network.state.get("names", numbers)  # class numbers, as published for a network without names
+    if isinstance(listed, dict):
+        listed = [cast(dict[Any, Any], listed).get(i) for i in range(len(cast(dict[Any, Any], listed)))]
+    if not isinstance(listed, list) or not listed or not all(isinstance(n, str) for n in cast(list[Any], listed)):
+        raise UserError(f"{where} holds no class names")
+    names = tuple(cast(list[str], listed))
     activation = {} if release.activation is None else {"activation": release.activation}
     mapping |= {"nc": len(names), "generation": release.generation, **activation}
     spec = ModelSpec.from_mapping(mapping, f"the model yaml in {where}")
-    strides = _read_strides(network.state.get("stride", head.state.get("stride")), where)
-    state_dict = dict(_entries(network, spec.layer_rules.batch_norm_eps))
+    stride = network.state.get("stride", head.state.get("stride"))
+    if (
+        not isinstance(stride, Tensor)
+        or stride.dim() != 1
+        or not len(stride)
+        or not ((stride >= 1) & (stride < 1e4)).all()
+    ):
+        raise UserError(f"{where} holds no strides")
+    strides = tuple(int(pixels) for pixels in stride)
+    state_dict = dict(network_entries(network, spec.layer_rules.batch_norm_eps))
     key = f"model.{len(spec.rows) - 1}.anchors"
     anchors = state_dict.get(key)
     if anchors is None or anchors.dim() != 3 or (len(anchors), anchors.shape[2]) != (len(strides), 2):
         raise UserError(f"{where} holds no anchors of a Detect head with {len(strides)} levels")
     cells = torch.tensor(strides, dtype=torch.float32).view(-1, 1, 1)
-    if _are_pixels(anchors, state_dict.get(f"{key.removesuffix('anchors')}anchor_grid"), spec):
+    # Stored anchors may be pixels instead of cells; the pixels that the file holds elsewhere tell.
+    grid = state_dict.get(f"{key.removesuffix('anchors')}anchor_grid")
+    written = torch.tensor(spec.anchors)
+    pixels = written if grid is None else grid.float().flatten()
+    if pixels.numel() == anchors.numel() and torch.allclose(anchors.float(), pixels.view_as(anchors), rtol=_HALF):
         state_dict[key] = anchors = anchors / cells
-    return PublishedModel(
-        state_dict=state_dict,
-        spec=_with_trained_anchors(spec, anchors * cells),
-        names=names,
-        strides=strides,
-        hyp=_plain_mapping(network.state.get("hyp")),
-    )
+    # The yaml keeps its first anchors even if training fitted others: the spec gets those of the network.
+    pixels = anchors * cells
+    spec = replace(spec, anchors_to_find=False)
+    if written.shape != pixels.shape or not torch.allclose(written, pixels, rtol=_HALF):
+        spec = replace(spec, anchors=tuple(tuple((w, h) for w, h in level) for level in pixels.tolist()))
+    hyp = network.state.get("hyp")
+    plain = cast(dict[str, Any], hyp).items() if isinstance(hyp, dict) else ()
+    plain = {name: value for name, value in plain if value is None or type(value) in (bool, int, float, str)}
+    return PublishedModel(state_dict, spec, names, strides, plain if isinstance(hyp, dict) else None)
 
 
-def _find_network(content: object, where: str) -> StandIn:
+def find_network(content: object, where: str) -> StandIn:
+    """Find the averaged network, else the trained one, out of its DataParallel wrapper.
+
+    Raises:
+        UserError: there is none, or it ends in something else than a Detect head.
+    """
     network: object = content
     if isinstance(content, dict):
         content = cast(dict[str, Any], content)
@@ -211,7 +221,7 @@ def _find_network(content: object, where: str) -> StandIn:
     return network
 
 
-def _entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[str, Tensor]]:
+def network_entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[str, Tensor]]:
     """Return the state dict as our network of the same release has it, in float32.
 
     A batch norm with another epsilon than the release's gives the same outputs with the difference in its variance. A
@@ -229,19 +239,14 @@ def _entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[str, Ten
         bias = own.pop("bias", None) if prefix in folded else None
         yield from ((f"{prefix}{name}", tensor) for name, tensor in own.items())
         if bias is not None:
-            yield from _neutral_norm(f"{prefix.removesuffix('conv.')}bn.", bias, batch_norm_eps)
+            # A batch norm that only adds the bias: variance and epsilon sum up to 1.
+            norm, one = f"{prefix.removesuffix('conv.')}bn.", torch.ones_like(bias)
+            yield from ((f"{norm}weight", one), (f"{norm}bias", bias), (f"{norm}running_mean", torch.zeros_like(bias)))
+            yield f"{norm}running_var", torch.full_like(bias, 1 - batch_norm_eps)
+            yield f"{norm}num_batches_tracked", torch.tensor(0)
 
 
-def _neutral_norm(prefix: str, bias: Tensor, eps: float) -> Iterator[tuple[str, Tensor]]:
-    """Return entries of a batch norm that only adds a bias: variance and epsilon sum up to 1."""
-    yield f"{prefix}weight", torch.ones_like(bias)
-    yield f"{prefix}bias", bias
-    yield f"{prefix}running_mean", torch.zeros_like(bias)
-    yield f"{prefix}running_var", torch.full_like(bias, 1 - eps)
-    yield f"{prefix}num_batches_tracked", torch.tensor(0)
-
-
-def _read_yaml(network: StandIn, where: str) -> dict[str, Any]:
+def read_model_yaml(network: StandIn, where: str) -> dict[str, Any]:
     """Read the model yaml; releases differ in its name, and in whether they filled in arguments of the head."""
     found = [network.state.get("yaml"), *network.state.values()]
     found = [cast(dict[str, Any], value) for value in found if isinstance(value, dict)]
@@ -255,53 +260,3 @@ def _read_yaml(network: StandIn, where: str) -> dict[str, Any]:
         head = [*rows[:-1], [*last[:3], ["nc", "anchors"]]]
     known = {key: value for key, value in mapping.items() if key in KNOWN_KEYS}
     return known | {"head": head}
-
-
-def _default_names(mapping: Mapping[str, Any]) -> list[str]:
-    """Return class numbers, as published for a network without names."""
-    count = mapping.get("nc")
-    return [str(i) for i in range(count)] if type(count) is int and count < _MOST_CLASSES else []
-
-
-def _read_names(value: object, where: str) -> tuple[str, ...]:
-    """Return class names, a list or a mapping from class number."""
-    if isinstance(value, dict):
-        numbered = cast(dict[Any, Any], value)
-        value = [numbered.get(i) for i in range(len(numbered))]
-    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in cast(list[Any], value)):
-        raise UserError(f"{where} holds no class names")
-    return tuple(cast(list[str], value))
-
-
-def _read_strides(value: object, where: str) -> tuple[int, ...]:
-    if (
-        not isinstance(value, Tensor)
-        or value.dim() != 1
-        or not len(value)
-        or not bool(((value >= 1) & (value < 1e4)).all())
-    ):
-        raise UserError(f"{where} holds no strides")
-    return tuple(int(stride) for stride in value)
-
-
-def _are_pixels(anchors: Tensor, anchor_grid: Tensor | None, spec: ModelSpec) -> bool:
-    """Whether stored anchors are pixels instead of cells, by the pixels that the file holds elsewhere."""
-    pixels = torch.tensor(spec.anchors) if anchor_grid is None else anchor_grid.float().flatten()
-    return pixels.numel() == anchors.numel() and torch.allclose(anchors.float(), pixels.view_as(anchors), rtol=_HALF)
-
-
-def _with_trained_anchors(spec: ModelSpec, pixels: Tensor) -> ModelSpec:
-    """Put the anchors of the network into its yaml, which keeps its first ones even if training fitted others."""
-    written = torch.tensor(spec.anchors)
-    if written.shape == pixels.shape and torch.allclose(written, pixels, rtol=_HALF):
-        return replace(spec, anchors_to_find=False)
-    return replace(
-        spec, anchors_to_find=False, anchors=tuple(tuple((w, h) for w, h in level) for level in pixels.tolist())
-    )
-
-
-def _plain_mapping(value: object) -> dict[str, Any] | None:
-    if not isinstance(value, dict):
-        return None
-    items = cast(dict[str, Any], value).items()
-    return {key: item for key, item in items if item is None or type(item) in (bool, int, float, str)}

@@ -3,8 +3,6 @@
 Source of the folding: W' = diag(gamma / sqrt(var + eps)) W, b' = beta - gamma mean / sqrt(var + eps).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,23 +30,13 @@ from boxwright.yolo.zoo import DARKNET_NAMES, build_model, load_spec, read_spec
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network as read from a file.
+    """A trained network as read from a file."""
 
-    Args:
-        state_dict: float32, averaged weights where the file has them.
-        spec: how to build the network.
-        names: class names.
-        strides: input pixels per cell of each level.
-        hyp: hyper-parameters it was trained with, in the published flat form, where known.
-        source: kind of file.
-        path: the file.
-    """
-
-    state_dict: Mapping[str, Tensor]
+    state_dict: Mapping[str, Tensor]  # float32, averaged weights where the file has them
     spec: DetectionSpec
-    names: tuple[str, ...]
-    strides: tuple[int, ...]
-    hyp: dict[str, Any] | None
+    names: tuple[str, ...]  # of classes
+    strides: tuple[int, ...]  # input pixels per cell of each level
+    hyp: dict[str, Any] | None  # hyper-parameters it was trained with, in the published flat form, where known
     source: Literal["native", "yolov5", "darknet", "safetensors"]
     path: Path
 
@@ -71,12 +59,18 @@ def read_weights(path: str | Path, model: str = "") -> Weights:
     if is_safetensors(path):
         return _described(*read_safetensors(path), path, "safetensors")
     content = read_archive(path)
-    if is_native(content):
-        return _read_native(cast(dict[str, Any], content), path)
-    published = read_published(content, str(path))
-    return Weights(
-        published.state_dict, published.spec, published.names, published.strides, published.hyp, "yolov5", path
-    )
+    if not is_native(content):
+        read = read_published(content, str(path))
+        return Weights(read.state_dict, read.spec, read.names, read.strides, read.hyp, "yolov5", path)
+    content = cast(dict[str, Any], content)
+    described, state = content.get("model"), content.get("ema") or content.get("state_dict")
+    if not isinstance(described, dict) or not isinstance(state, dict):
+        raise UserError(f"{path} is a Boxwright checkpoint without a model")
+    described = cast(dict[str, Any], described)
+    if (family := described.get("family")) is not None:
+        raise UserError(f"{path} is a checkpoint of {family}: name its model, as --model {family}-dla34")
+    state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
+    return _described(state_dict, described, path, "native")
 
 
 def load_model(path: str | Path, model: str = "") -> DetectionModel:
@@ -91,31 +85,22 @@ def load_model(path: str | Path, model: str = "") -> DetectionModel:
     """
     path = Path(path)
     weights = _read_darknet(path, model, strict=True) if is_darknet(path) else read_weights(path)
-    return _build(weights, path)
-
-
-def _build(weights: Weights, path: Path) -> DetectionModel:
-    model = build_model(weights.spec, weights.names)
-    own = model.state_dict()
+    network = build_model(weights.spec, weights.names)
+    own = network.state_dict()
     wrong = [k for k in own if k not in weights.state_dict or weights.state_dict[k].shape != own[k].shape]
     wrong += [key for key in weights.state_dict if key not in own]
     if wrong:
         raise UserError(
             f"{path}: {len(wrong)} entries do not fit the network that the file describes, such as {wrong[0]}"
         )
-    if model.strides != weights.strides:
-        raise UserError(f"{path}: the file claims strides {weights.strides} but its network has {model.strides}")
-    model.load_state_dict(dict(weights.state_dict))
-    return model.eval()
+    if network.strides != weights.strides:
+        raise UserError(f"{path}: the file claims strides {weights.strides} but its network has {network.strides}")
+    network.load_state_dict(dict(weights.state_dict))
+    return network.eval()
 
 
 def transfer(model: DetectionModel, weights: Weights, exclude: Sequence[str] = ()) -> tuple[int, int]:
-    """Copy what fits: entries of equal name and shape.
-
-    Args:
-        model: receives the weights.
-        weights: as read.
-        exclude: entries whose name contains one of these stay as they are.
+    """Copy entries of equal name and shape, but none whose name contains one of `exclude`.
 
     Returns:
         entries copied, entries of the model.
@@ -135,17 +120,6 @@ def transfer(model: DetectionModel, weights: Weights, exclude: Sequence[str] = (
     return len(fitting), len(own)
 
 
-def _read_native(content: dict[str, Any], path: Path) -> Weights:
-    model, state = content.get("model"), content.get("ema") or content.get("state_dict")
-    if not isinstance(model, dict) or not isinstance(state, dict):
-        raise UserError(f"{path} is a Boxwright checkpoint without a model")
-    family = cast(dict[str, Any], model).get("family")
-    if family is not None:
-        raise UserError(f"{path} is a checkpoint of {family}: name its model, as --model {family}-dla34")
-    state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
-    return _described(state_dict, cast(dict[str, Any], model), path, "native")
-
-
 def _described(
     state_dict: dict[str, Tensor], model: dict[str, Any], path: Path, source: Literal["native", "safetensors"]
 ) -> Weights:
@@ -160,17 +134,7 @@ def _described(
 
 
 def _read_darknet(path: Path, model: str, *, strict: bool) -> Weights:
-    spec = _darknet_spec(path, model)
-    read = read_darknet(path, spec, strict=strict)
-    file = path.with_suffix(".names")
-    names = tuple(filter(None, read_lines(file))) if file.is_file() else ()
-    if len(names) != read.spec.num_classes:
-        names = tuple(str(i) for i in range(read.spec.num_classes))
-    return Weights(read.state_dict, read.spec, names, read.strides, None, "darknet", path)
-
-
-def _darknet_spec(path: Path, model: str) -> DarknetSpec:
-    """Find the network of a Darknet file: as named, else the cfg beside it, else the published one of its name."""
+    """Read a Darknet file for the network named, else for the cfg beside it, else for the published one of its name."""
     beside = path.with_suffix(".cfg")
     if not model:
         model = str(beside) if beside.is_file() else path.stem
@@ -182,7 +146,12 @@ def _darknet_spec(path: Path, model: str) -> DarknetSpec:
     spec = load_spec(model)
     if not isinstance(spec, DarknetSpec):
         raise UserError(f"{path} is a Darknet file, but {model} is no Darknet network: name its cfg")
-    return spec
+    read = read_darknet(path, spec, strict=strict)
+    file = path.with_suffix(".names")
+    names = tuple(filter(None, read_lines(file))) if file.is_file() else ()
+    if len(names) != read.spec.num_classes:
+        names = tuple(str(i) for i in range(read.spec.num_classes))
+    return Weights(read.state_dict, read.spec, names, read.strides, None, "darknet", path)
 
 
 def fuse(model: DetectionModel) -> DetectionModel:
@@ -192,18 +161,14 @@ def fuse(model: DetectionModel) -> DetectionModel:
         for name, child in list(parent.named_children()):
             if isinstance(child, Conv):
                 setattr(parent, name, FusedConv(fold(child.conv, child.bn), child.act))
-        _fold_named(parent)
+        # A block of a Darknet network, which names its parts.
+        if isinstance(parent, nn.Sequential) and hasattr(parent, "BatchNorm2d"):
+            conv, norm = parent.get_submodule("Conv2d"), parent.get_submodule("BatchNorm2d")
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            parent.Conv2d = fold(conv, norm)
+            del parent.BatchNorm2d
     return fused
-
-
-def _fold_named(block: nn.Module) -> None:
-    """Fold a block of a Darknet network, which names its parts."""
-    if isinstance(block, nn.Sequential) and any(name == "BatchNorm2d" for name, _ in block.named_children()):
-        conv, norm = block.get_submodule("Conv2d"), block.get_submodule("BatchNorm2d")
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        block.Conv2d = fold(conv, norm)
-        del block.BatchNorm2d
 
 
 @torch.no_grad()
@@ -220,15 +185,9 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def open_network(path: str | Path, device: torch.device, *, half: bool = False) -> Network:
-    """Open weights of any kind for inference.
+    """Open a checkpoint or an exported file for inference, in eval mode on the device.
 
-    Args:
-        path: a checkpoint that `checkpoints.reader` reads, or an exported file.
-        device: where it will run.
-        half: whether it will be asked to compute in half precision.
-
-    Returns:
-        in eval mode on the device; a checkpoint's network with its batch norms folded, in channels_last.
+    A checkpoint's network has its batch norms folded, in channels_last. `half`: it will compute in half precision.
 
     Raises:
         UserError: missing, unreadable, its library is not installed, or half is asked of an exported file.
@@ -243,12 +202,10 @@ def open_network(path: str | Path, device: torch.device, *, half: bool = False) 
 def open_networks(
     paths: Sequence[str | Path], device: torch.device, *, half: bool = False, augment: bool = False
 ) -> Network:
-    """Open one file, or several as one network whose rows go through one NMS.
+    """Open one file, or several of the same classes as one network whose rows go through one NMS.
 
     Args:
-        paths: at least one, each as `open_network` takes it; all of the same classes.
-        device: where they will run.
-        half: whether they will be asked to compute in half precision.
+        paths: at least one, each as `open_network` takes it.
         augment: look at each image at three sizes, one of them mirrored.
 
     Raises:
@@ -258,17 +215,12 @@ def open_networks(
     if not sources:
         raise UserError("no weights are given")
     networks = [open_network(path, device, half=half) for path in paths]
-    if augment:
-        networks = [_augmented(network, source) for network, source in zip(networks, sources, strict=True)]
+    for i, (network, source) in enumerate(zip(networks, sources, strict=True) if augment else ()):
+        if not isinstance(network, DetectionModel):
+            needs = "--augment needs the levels of a network, which exported files do not give"
+            raise UserError(f"{needs}: leave out {source}")
+        networks[i] = AugmentedNetwork(network)
     return networks[0] if len(networks) == 1 else Ensemble(networks, sources)
-
-
-def _augmented(network: Network, source: str) -> Network:
-    if not isinstance(network, DetectionModel):
-        raise UserError(
-            f"--augment needs the levels of a network, which exported files do not give: leave out {source}"
-        )
-    return AugmentedNetwork(network)
 
 
 def ready(model: DetectionModel, device: torch.device) -> DetectionModel:
