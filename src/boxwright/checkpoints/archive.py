@@ -4,9 +4,7 @@ Every number of the file is read at most once and nothing is unpacked, so a file
 bytes. Source: the layout that `torch.save` documents (data.pkl beside data/<key>, stored without compression).
 """
 
-from __future__ import annotations
-
-import io
+import os
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -64,7 +62,8 @@ class _ZipStorages:
         self.archive = archive
         self.folder = folder
         self.read_already: dict[str, Tensor] = {}
-        self.bytes_left = _size(archive.fp)
+        assert archive.fp is not None
+        self.bytes_left = os.fstat(archive.fp.fileno()).st_size
 
     def has(self, name: str) -> bool:
         return f"{self.folder}{name}" in self.archive.NameToInfo
@@ -84,10 +83,14 @@ class _ZipStorages:
             if len(data) != num_items * dtype.itemsize:
                 raise DamagedError(f"storage {key} has {len(data)} bytes instead of {num_items * dtype.itemsize}")
             self.read_already[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-        tensor = self.read_already[key]
-        if tensor.dtype != dtype or tensor.numel() != num_items:
-            raise DamagedError(f"storage {key} is used in two ways")
-        return tensor
+        return same_use(key, self.read_already[key], dtype, num_items)
+
+
+def same_use(key: str, tensor: Tensor, dtype: torch.dtype, num_items: int) -> Tensor:
+    """Return a storage that was met before, after checking that it is asked for as the same numbers."""
+    if tensor.dtype != dtype or tensor.numel() != num_items:
+        raise DamagedError(f"storage {key} is used in two ways")
+    return tensor
 
 
 def _read_old(file: BinaryIO, size: int) -> object:
@@ -122,10 +125,7 @@ class _OldStorages:
             if self.bytes_left < 0:
                 raise DamagedError(f"storage {key} claims more bytes than the file has")
             self.waiting[key] = torch.zeros(num_items, dtype=dtype)
-        tensor = self.waiting[key]
-        if tensor.dtype != dtype or tensor.numel() != num_items:
-            raise DamagedError(f"storage {key} is used in two ways")
-        return tensor
+        return same_use(key, self.waiting[key], dtype, num_items)
 
     def fill(self, key: str, file: BinaryIO) -> None:
         tensor = self.waiting[key]
@@ -135,11 +135,3 @@ class _OldStorages:
             raise DamagedError(f"storage {key} is cut short")
         if data:
             tensor.copy_(torch.frombuffer(data, dtype=tensor.dtype))
-
-
-def _size(file: object) -> int:
-    assert isinstance(file, io.IOBase)
-    position = file.tell()
-    end = file.seek(0, io.SEEK_END)
-    file.seek(position)
-    return end

@@ -4,8 +4,6 @@ A name stays a name: nothing is imported, no attribute is looked up. The few cal
 functions of this file; an object of a foreign class becomes a `StandIn`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -94,16 +92,8 @@ def scalar_key(value: Any) -> Any:
     return value
 
 
-def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
-    return {scalar_key(key): value for key, value in pairs}
-
-
 def _set(items: Any = ()) -> set[Any]:
     return {scalar_key(item) for item in items}
-
-
-def _shape(sides: Any = ()) -> tuple[Any, ...]:
-    return tuple(sides)
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
@@ -150,9 +140,9 @@ def _device_text(*parts: Any) -> str:
 CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch.Size": _shape,
+    "torch.Size": lambda sides=(): tuple(sides),
     "torch.device": _device_text,
-    "collections.OrderedDict": _ordered_dict,
+    "collections.OrderedDict": lambda pairs=(): {scalar_key(key): value for key, value in pairs},
     "__builtin__.set": _set,
     "builtins.set": _set,
     "__builtin__.getattr": _method,

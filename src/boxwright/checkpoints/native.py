@@ -3,8 +3,6 @@
 `torch.load(path, weights_only=True)` reads them. We read them by the closed reader of restricted.py, as any other file.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, cast
 

@@ -7,8 +7,6 @@ whatever is not listed is refused by name.
 Source: the pickle operations as documented in the standard library's `pickletools`.
 """
 
-from __future__ import annotations
-
 import pickletools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast

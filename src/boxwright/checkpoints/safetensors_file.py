@@ -3,8 +3,6 @@
 Any safetensors reader can take the tensors; the entries `spec`, `names` and `strides` of the metadata are ours.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +19,7 @@ _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as the format does: the length of a json header, then that header."""
+    """Tell whether a file begins as the format does: the length of a json header, then that header."""
     try:
         with path.open("rb") as file:
             start = file.read(10)
@@ -40,7 +38,6 @@ def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str
 
     Args:
         path: where to; the folder must exist.
-        state_dict: its entries.
         model: spec, names and strides in plain values.
 
     Raises:

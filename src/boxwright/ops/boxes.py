@@ -4,8 +4,6 @@ Boxes are xyxy pixels (left, top, right, bottom) unless a name says cxcywh (cent
 Sources: GIoU, Rezatofighi et al. 2019 (arXiv 1902.09630); DIoU and CIoU, Zheng et al. 2020 (arXiv 1911.08287).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

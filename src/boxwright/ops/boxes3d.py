@@ -5,8 +5,6 @@ its rotation about the y axis (rad), at 0 of which its length lies along x.
 Source: published CenterFusion behaviour, after KITTI.
 """
 
-from __future__ import annotations
-
 from typing import Any, overload
 
 import numpy as np

@@ -7,8 +7,6 @@ boxes of the rest of the batch. What other releases do differently is in `NmsRul
 Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +39,22 @@ class NmsRules:
 
 
 CURRENT_RULES = NmsRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Every (row, class) above the threshold, ordered by image, row and class."""
+
+    boxes: Tensor  # (P, 4) xyxy of the rows
+    scores: Tensor  # (N,)
+    labels: Tensor  # (N,)
+    rows: Tensor  # (N,) positions in `boxes`
+    counts: list[int]  # of each image
+
+    def take(self, which: Tensor) -> Tensor:
+        """Return box, score and class (n, 6) of some candidates."""
+        columns = (self.scores[which, None], self.labels[which, None].to(self.boxes.dtype))
+        return torch.cat((self.boxes[self.rows[which]], *columns), dim=1)
 
 
 def batched_nms(
@@ -77,34 +91,30 @@ def batched_nms(
         B tensors (n, 6): xyxy pixels, score, class index; highest score first.
     """
     if known is not None:
-        predictions = _with_known(predictions, known)
+        # Rows of full confidence; where other images have more of them, rows of none.
+        extra = predictions.new_zeros(len(known), max(map(len, known), default=0), predictions.shape[2])
+        for rows, labels in zip(extra, known, strict=True):
+            own = rows[: len(labels)]
+            own[:, :4] = labels[:, 1:]
+            own[:, 4] = 1.0
+            own.scatter_(1, 5 + labels[:, :1].long(), 1.0)
+        predictions = torch.cat((predictions, extra), dim=1)
     # Early releases tested the list for truth, so that an empty one meant no filter at all.
     wanted = None if rules.empty_means_all and not classes else classes
-    found = _candidates(predictions, score_threshold, multi_label or rules.always_multi_label, rules, wanted)
+    found = find_candidates(predictions, score_threshold, multi_label or rules.always_multi_label, rules, wanted)
     shift = 0.0 if agnostic else rules.class_offset
     kept: list[Tensor] = []
     for own in torch.arange(len(found.scores), device=found.scores.device).split(found.counts):
         # Stable: equal scores keep the order of rows and classes, on which the published results depend.
         order = own[found.scores[own].argsort(descending=True, stable=True)[:max_candidates]]
-        rows = _first_survivors(found, order, iou_threshold, max_detections, shift)
+        rows = first_survivors(found, order, iou_threshold, max_detections, shift)
         if merge and 1 < len(own) < _MOST_TO_MERGE:
-            rows = _merged(rows, found.take(order), iou_threshold, shift)
+            rows = merge_overlapping(rows, found.take(order), iou_threshold, shift)
         kept.append(rows)
     return kept
 
 
-def _with_known(predictions: Tensor, known: Sequence[Tensor]) -> Tensor:
-    """Append the known boxes of each image as rows of full confidence; where others have more, rows of none."""
-    extra = predictions.new_zeros(len(known), max(map(len, known), default=0), predictions.shape[2])
-    for rows, labels in zip(extra, known, strict=True):
-        own = rows[: len(labels)]
-        own[:, :4] = labels[:, 1:]
-        own[:, 4] = 1.0
-        own.scatter_(1, 5 + labels[:, :1].long(), 1.0)
-    return torch.cat((predictions, extra), dim=1)
-
-
-def _merged(kept: Tensor, candidates: Tensor, iou_threshold: float, class_offset: float) -> Tensor:
+def merge_overlapping(kept: Tensor, candidates: Tensor, iou_threshold: float, class_offset: float) -> Tensor:
     """Give kept rows (n, 6) the weighted mean of the boxes they overlap; drop those that overlap no other."""
     ours, theirs = (rows[:, :4] + rows[:, 5:6] * class_offset for rows in (kept, candidates))
     overlaps = pairwise_iou(ours, theirs) > iou_threshold
@@ -114,7 +124,7 @@ def _merged(kept: Tensor, candidates: Tensor, iou_threshold: float, class_offset
     return torch.cat((boxes, kept[seconded, 4:]), dim=1)
 
 
-def _first_survivors(found: _Candidates, order: Tensor, iou_threshold: float, most: int, class_offset: float) -> Tensor:
+def first_survivors(found: Candidates, order: Tensor, iou_threshold: float, most: int, class_offset: float) -> Tensor:
     """Return rows (n, 6) of the first `most` candidates of an image that greedy NMS keeps; `order` is by falling score.
 
     What it keeps does not depend on weaker boxes, so they are looked at in portions, each together with the survivors
@@ -130,36 +140,10 @@ def _first_survivors(found: _Candidates, order: Tensor, iou_threshold: float, mo
     return rivals[:most]
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Every (row, class) above the threshold, ordered by image, row and class.
-
-    Args:
-        boxes: (P, 4) xyxy of the rows.
-        scores, labels: (N,).
-        rows: (N,) positions in `boxes`.
-        counts: candidates of each image.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    rows: Tensor
-    counts: list[int]
-
-    def take(self, which: Tensor) -> Tensor:
-        """Return box, score and class (n, 6) of some candidates."""
-        columns = (self.scores[which, None], self.labels[which, None].to(self.boxes.dtype))
-        return torch.cat((self.boxes[self.rows[which]], *columns), dim=1)
-
-
-def _candidates(
-    predictions: Tensor,
-    score_threshold: float,
-    multi_label: bool,
-    rules: NmsRules,
-    classes: Sequence[int] | None,
-) -> _Candidates:
+def find_candidates(
+    predictions: Tensor, score_threshold: float, multi_label: bool, rules: NmsRules, classes: Sequence[int] | None
+) -> Candidates:
+    """Filter rows by objectness and sides, then (row, class) pairs by their product and by the wanted classes."""
     possible = predictions[..., 4] > score_threshold
     if rules.side_limits is not None:
         possible &= rules.within_limits(predictions[..., 2:4])
@@ -178,4 +162,4 @@ def _candidates(
         place, scores, labels = place[wanted], scores[wanted], labels[wanted]
     images = index[place] // predictions.shape[1]
     counts = torch.bincount(images, minlength=predictions.shape[0]).tolist()  # the device waits here
-    return _Candidates(xyxy_from_cxcywh(picked[:, :4]), scores, labels, place, counts)
+    return Candidates(xyxy_from_cxcywh(picked[:, :4]), scores, labels, place, counts)

@@ -3,14 +3,12 @@
 Source: the published cfg grammar of Darknet and of the YOLOv3-SPP system for PyTorch (docs/spec/yolov3-spp.md, A1).
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from boxwright.errors import UserError
 from boxwright.yolo.detection import Levels, growth, read_levels, write_levels
@@ -69,17 +67,11 @@ Value = int | str | tuple[int, ...] | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Section:
-    """One layer.
+    """One layer."""
 
-    Args:
-        kind: as in its brackets.
-        values: what it says, by key.
-        place: file and line, for messages.
-    """
-
-    kind: str
-    values: tuple[tuple[str, Value], ...]
-    place: str = field(compare=False)
+    kind: str  # as in its brackets
+    values: tuple[tuple[str, Value], ...]  # by key
+    place: str = field(compare=False)  # file and line, for messages
 
     def get(self, key: str) -> Any:
         return dict(self.values).get(key)
@@ -88,23 +80,17 @@ class Section:
         value = self.get(key)
         return default if value is None else int(value)
 
-    def with_value(self, key: str, value: Value) -> Section:
-        return replace(self, values=tuple((dict(self.values) | {key: value}).items()))
+    def with_values(self, **values: Value) -> Self:
+        return replace(self, values=tuple((dict(self.values) | values).items()))
 
 
 @dataclass(frozen=True)
 class DarknetSpec:
-    """A network as a Darknet cfg describes it.
+    """A network as a Darknet cfg describes it."""
 
-    Args:
-        sections: the layers, without `[net]`.
-        input_channels: channels of an image.
-        anchors_to_find: the anchors only say how many there are; training finds real ones.
-    """
-
-    sections: tuple[Section, ...]
+    sections: tuple[Section, ...]  # the layers, without `[net]`
     input_channels: int = 3
-    anchors_to_find: bool = False
+    anchors_to_find: bool = False  # the anchors only say how many there are; training finds real ones
 
     @property
     def num_classes(self) -> int:
@@ -121,13 +107,13 @@ class DarknetSpec:
         return tuple(levels)
 
     @classmethod
-    def from_text(cls, text: str, where: str = "cfg") -> DarknetSpec:
+    def from_text(cls, text: str, where: str = "cfg") -> Self:
         """Check the content of a cfg.
 
         Raises:
             UserError: an unknown section or key, a value of the wrong kind, a layer that is not there; with the line.
         """
-        sections = _read_sections(text, where)
+        sections = read_sections(text, where)
         if not sections or sections[0].kind not in ("net", "network"):
             raise UserError(f"{where}: a cfg begins with the section [net]")
         channels = sections[0].number("channels", 3)
@@ -137,7 +123,7 @@ class DarknetSpec:
         for i, section in enumerate(layers):
             if section.kind not in _KEYS:
                 raise UserError(f"{section.place}: [{section.kind}] stands once, at the beginning")
-            _check(i, section, layers)
+            check_section(i, section, layers)
         if not any(section.kind == "yolo" for section in layers):
             raise UserError(f"{where}: there is no [yolo] section, so nothing would be detected")
         yolo = [section for section in layers if section.kind == "yolo"]
@@ -145,26 +131,32 @@ class DarknetSpec:
             raise UserError(f"{where}: the [yolo] sections differ in their number of classes")
         if len({len(section.get("mask")) for section in yolo}) > 1:
             raise UserError(f"{where}: the [yolo] sections differ in their number of anchors (mask=)")
-        spec = cls(layers, channels)
-        _warn_of_masks(spec, where)
-        return spec
+        # The published anchors on other levels than the published weights had are most likely a slip.
+        masks = _PUBLISHED_MASKS.get(len(yolo), ())
+        if yolo[0].get("anchors") == _PUBLISHED_ANCHORS.get(len(yolo)):
+            for section, mask in zip(yolo, masks, strict=True):
+                if section.get("mask") != mask:
+                    logger.warning(
+                        "%s: mask=%s, but the published weights were trained with mask=%s: boxes would get wrong sizes",
+                        section.place,
+                        _written(section.get("mask")),
+                        _written(mask),
+                    )
+        return cls(layers, channels)
 
-    def with_classes(self, num_classes: int) -> DarknetSpec:
+    def with_classes(self, num_classes: int) -> Self:
         """Return the same network for another number of classes; the predictors before the yolo sections change too."""
         sections = list(self.sections)
         for i, section in enumerate(sections):
             if section.kind == "yolo":
-                sections[i] = section.with_value("classes", num_classes)
-                filters = len(section.get("mask")) * (num_classes + 5)
-                sections[i - 1] = sections[i - 1].with_value("filters", filters)
+                sections[i] = section.with_values(classes=num_classes)
+                sections[i - 1] = sections[i - 1].with_values(filters=len(section.get("mask")) * (num_classes + 5))
         return replace(self, sections=tuple(sections))
 
-    def with_anchors(self, anchors: object, where: str = "cfg") -> DarknetSpec:
+    def with_anchors(self, anchors: object, where: str = "cfg") -> Self:
         """Return the same network with other anchors; the predictors change where there are more or fewer a level.
 
-        Args:
-            anchors: as in a model yaml. Levels are turned round to run from small to large, or back, as they do now.
-            where: names their place, for messages.
+        Levels are turned round to run from small to large, or back, as they do now.
         """
         own = self.anchors
         levels, to_find = read_levels(anchors, len(own), where)
@@ -178,9 +170,8 @@ class DarknetSpec:
         for i, section in enumerate(sections):
             if section.kind == "yolo":
                 mask = tuple(range(number * per_level, (number + 1) * per_level))
-                sections[i] = section.with_value("mask", mask).with_value("anchors", sides)
-                sections[i] = sections[i].with_value("num", len(sides) // 2)
-                sections[i - 1] = sections[i - 1].with_value("filters", per_level * (self.num_classes + 5))
+                sections[i] = section.with_values(mask=mask, anchors=sides, num=len(sides) // 2)
+                sections[i - 1] = sections[i - 1].with_values(filters=per_level * (self.num_classes + 5))
                 number += 1
         return replace(self, sections=tuple(sections), anchors_to_find=to_find)
 
@@ -210,7 +201,8 @@ def read_cfg(path: Path) -> DarknetSpec:
     return DarknetSpec.from_text(text, str(path))
 
 
-def _read_sections(text: str, where: str) -> list[Section]:
+def read_sections(text: str, where: str) -> list[Section]:
+    """Split a cfg into its sections; refuse what no section may say, with the line."""
     sections: list[Section] = []
     for number, line in enumerate(text.splitlines(), 1):
         line = re.split("[#;]", line, maxsplit=1)[0].strip()
@@ -228,11 +220,12 @@ def _read_sections(text: str, where: str) -> list[Section]:
             raise UserError(f"{place}: a line is [section] or key=value, not {line!r}")
         if sections[-1].get(key) is not None and sections[-1].kind in _KEYS:
             raise UserError(f"{place}: {key} stands in this section already")
-        sections[-1] = sections[-1].with_value(key, _read_value(sections[-1].kind, key, value, place))
+        sections[-1] = sections[-1].with_values(**{key: read_value(sections[-1].kind, key, value, place)})
     return sections
 
 
-def _read_value(kind: str, key: str, text: str, place: str) -> Value:
+def read_value(kind: str, key: str, text: str, place: str) -> Value:
+    """Read the value of a key as what `_KEYS` says that it is."""
     if kind in ("net", "network"):
         if key == "channels" and not text.isdigit():
             raise UserError(f"{place}: channels must be a whole number, not {text!r}")
@@ -240,20 +233,17 @@ def _read_value(kind: str, key: str, text: str, place: str) -> Value:
     wanted = _KEYS[kind].get(key)
     if wanted is None:
         raise UserError(f"{place}: [{kind}] has no key {key} (it has {', '.join(_KEYS[kind])})")
+    if wanted == "word":
+        return text
     try:
-        if wanted == "int":
-            return int(text)
-        if wanted == "ints":
-            return tuple(int(part) for part in text.split(",") if part.strip())
-        if wanted == "floats":
-            return tuple(float(part) for part in text.split(",") if part.strip())
+        parts = [part for part in text.split(",") if part.strip()]
+        return int(text) if wanted == "int" else tuple(map(int if wanted == "ints" else float, parts))
     except ValueError:
         kinds = {"int": "a whole number", "ints": "whole numbers", "floats": "numbers"}
         raise UserError(f"{place}: {key} must be {kinds[wanted]}, not {text!r}") from None
-    return text
 
 
-def _check(index: int, section: Section, layers: tuple[Section, ...]) -> None:
+def check_section(index: int, section: Section, layers: tuple[Section, ...]) -> None:
     """Check what a section must have, and that the layers it takes from lie before it."""
     place = section.place
     for key in _REQUIRED[section.kind]:
@@ -276,39 +266,23 @@ def _check(index: int, section: Section, layers: tuple[Section, ...]) -> None:
         if not 0 <= (source if source >= 0 else index + source) < index:
             raise UserError(f"{place}: layer {index} takes from {source}, but before it are only 0 to {index - 1}")
     if section.kind == "yolo":
-        _check_yolo(index, section, layers)
+        check_yolo(section, layers[index - 1] if index else None)
 
 
-def _check_yolo(index: int, section: Section, layers: tuple[Section, ...]) -> None:
+def check_yolo(section: Section, before: Section | None) -> None:
+    """Check a [yolo] section against its anchors and the predictor that stands before it."""
     place, mask, sides = section.place, section.get("mask"), section.get("anchors")
     if len(sides) % 2 or not all(0 < side < math.inf for side in sides):
         raise UserError(f"{place}: anchors must be pairs of width and height above 0; there are {len(sides)} numbers")
     if not all(0 <= i < len(sides) // 2 for i in mask):
         raise UserError(f"{place}: mask {list(mask)} names an anchor that is not there; there are {len(sides) // 2}")
     filters = len(mask) * (section.number("classes") + 5)
-    before = layers[index - 1] if index else None
     if before is None or before.kind != "convolutional" or before.number("filters") != filters:
         found = "none" if before is None else f"[{before.kind}] with filters={before.get('filters')}"
         raise UserError(
             f"{place}: before a [yolo] of {section.number('classes')} classes stands a [convolutional] with "
             f"filters={filters}, not {found}"
         )
-
-
-def _warn_of_masks(spec: DarknetSpec, where: str) -> None:
-    """Warn where a cfg has the published anchors but assigns them to other levels than the published weights had."""
-    yolo = [section for section in spec.sections if section.kind == "yolo"]
-    masks = tuple(section.get("mask") for section in yolo)
-    published = _PUBLISHED_MASKS.get(len(yolo))
-    if published and masks != published and yolo[0].get("anchors") == _PUBLISHED_ANCHORS[len(yolo)]:
-        for section, mask in zip(yolo, published, strict=True):
-            if section.get("mask") != mask:
-                logger.warning(
-                    "%s: mask=%s, but the published weights were trained with mask=%s: boxes would get wrong sizes",
-                    section.place,
-                    _written(section.get("mask")),
-                    _written(mask),
-                )
 
 
 def _written(value: Value) -> str:

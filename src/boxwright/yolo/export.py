@@ -19,6 +19,7 @@ from boxwright.inference.exported import ExportInfo, largest_difference, open_ex
 from boxwright.ops.boxes import pairwise_iou
 from boxwright.yolo.detection import DetectionModel, Network
 from boxwright.yolo.postprocess import YoloPostprocess
+from boxwright.yolo.published import CURRENT, RELEASES
 
 ROWS, DETECTIONS = "rows", "detections"
 _SAME_IOU = 0.9  # of two detections that count as the same
@@ -32,11 +33,15 @@ class YoloInfo(ExportInfo):
 
     strides: tuple[int, ...]  # input pixels per cell of each level
     output: str  # "rows" or "detections"
+    release: str = CURRENT  # whose letterbox, NMS and validation predict and val take
 
     @classmethod
     def own_fields(cls, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """Read strides and the kind of output."""
-        return {"strides": tuple(map(int, fields["strides"])), "output": str(fields["output"])}
+        """Read strides, the kind of output, and the release, which files of older versions do not say."""
+        release = fields.get("release", CURRENT)
+        if release not in RELEASES:
+            raise ValueError(release)
+        return {"strides": tuple(map(int, fields["strides"])), "output": str(fields["output"]), "release": release}
 
 
 class ExportedNetwork(Network):
@@ -54,7 +59,7 @@ class ExportedNetwork(Network):
         super().__init__()
         opened = open_exported(Path(path), device)
         self.info = YoloInfo.from_json(opened.metadata, Path(path))
-        self.names, self.input_size = self.info.names, self.info.input_size
+        self.names, self.input_size, self.release = self.info.names, self.info.input_size, self.info.release
         self._run = opened.run
 
     @property

@@ -129,7 +129,7 @@ class _Writer:
     ) -> None:
         self.config = config
         self.images = images
-        self.info = YoloInfo(model.names, size, model.strides, DETECTIONS if config.nms else ROWS)
+        self.info = YoloInfo(model.names, size, model.strides, DETECTIONS if config.nms else ROWS, model.release)
         self.float_layers = [f"network.{prefix}" for prefix in model.predictor_prefixes]
         self.rows = ExportRows(copy.deepcopy(model))
         if config.half:
