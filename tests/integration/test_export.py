@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from boxwright.data.images import read_image
 from boxwright.errors import UserError
 from boxwright.inference import exported
 from boxwright.yolo.detection import DetectionModel
-from boxwright.yolo.export import ExportRows, YoloAgreement
+from boxwright.yolo.export import ExportRows, YoloAgreement, YoloInfo
+from boxwright.yolo.published import CURRENT, RELEASES
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import write_world
 
@@ -153,6 +156,27 @@ def test_a_static_file_takes_one_size(
             detector.model(torch.zeros(1, 3, 64, 64))
         with pytest.raises(UserError, match="a square or a free size"):
             bw.val(path, data, workers=0, project=str(tmp_path))
+
+
+@pytest.mark.parametrize("release", ["v7.0", "v3.0"])
+def test_files_say_the_release(world: tuple[Path, Path], tmp_path: Path, release: str) -> None:
+    network = world[1].parent / "tiny.yaml"
+    spec = replace(load_spec(str(network), 2), generation=release)  # type: ignore[type-var]
+    weights = write_checkpoint(tmp_path / "old.pt", build_model(spec))
+    (file,) = bw.export(weights, include=["torchscript"], imgsz=64, static=True)
+    detector = bw.load(file, device="cpu")
+    assert detector.model.release == release
+    assert detector._release is RELEASES[release]  # pyright: ignore[reportPrivateUsage]
+
+
+def test_metadata_of_other_versions() -> None:
+    info = YoloInfo(("a",), None, (8, 16), "rows", "v3.0")
+    assert YoloInfo.from_json(info.to_json(), Path("x.onnx")) == info
+    fields = json.loads(info.to_json())
+    del fields["release"]  # as files before the release was written
+    assert YoloInfo.from_json(json.dumps(fields), Path("x.onnx")).release == CURRENT
+    with pytest.raises(UserError, match="not an exported YOLO network"):
+        YoloInfo.from_json(json.dumps(fields | {"release": "v99"}), Path("x.onnx"))
 
 
 def test_rows_are_those_of_decode(world: tuple[Path, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,8 @@ def compare_raw(raw: list[torch.Tensor], arrays: dict[str, np.ndarray], prefix: 
 
 
 @pytest.mark.parametrize("file", CASES)
-def test_evaluation(file: Path) -> None:
+def test_outputs(file: Path) -> None:
+    """In evaluation, folded and in training, as far as the case has these passes: the network is built once."""
     arrays, meta = read_case(file)
     model = build(meta).eval()
     assert list(model.strides) == meta["strides"]
@@ -53,14 +55,14 @@ def test_evaluation(file: Path) -> None:
         expected = arrays[f"{tag}_decoded"]
         np.testing.assert_allclose(decoded[..., :4], expected[..., :4], **BOXES)
         np.testing.assert_allclose(decoded[..., 4:], expected[..., 4:], **SCORES)
+    if meta.get("fused"):
+        check_fused(file, model, arrays, meta)
+    if meta.get("train"):
+        check_training(file, model.train(), arrays, meta)
 
 
-@pytest.mark.parametrize("file", CASES)
-def test_training_mode_and_its_statistics(file: Path) -> None:
-    arrays, meta = read_case(file)
-    if not meta.get("train"):
-        pytest.skip("the case has no training pass")
-    model = build(meta).train()
+def check_training(file: Path, model: DetectionModel, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """The raw maps of a training pass, and the batch-norm statistics after it."""
     tag = meta["train"]["input"]
     compare_raw(model(images(file, tag)), arrays, f"train_{tag}", **RAW)
     state = model.state_dict()
@@ -70,12 +72,9 @@ def test_training_mode_and_its_statistics(file: Path) -> None:
         np.testing.assert_allclose(state[key].numpy(), value, **RAW, err_msg=key)
 
 
-@pytest.mark.parametrize("file", CASES)
-def test_fused(file: Path) -> None:
-    arrays, meta = read_case(file)
-    if not meta.get("fused"):
-        pytest.skip("the case has no fused pass")
-    model = fuse(build(meta))
+def check_fused(file: Path, network: DetectionModel, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """The folded parameters, and what the folded network gives."""
+    model = fuse(network)
     state = model.state_dict()
     listed = [[key, list(value.shape)] for key, value in state.items() if not key.endswith("anchors")]
     assert listed == [row for row in meta["fused"]["state_dict"] if not row[0].endswith("anchors")]

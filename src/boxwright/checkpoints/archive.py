@@ -101,6 +101,7 @@ def _read_old(file: BinaryIO, size: int) -> object:
             raise DamagedError("it is no file of torch.save")
     except (DamagedError, RefusedError) as error:
         raise DamagedError("it is no file of torch.save") from error
+    # Version and machine say nothing that is needed: the sizes of the types are checked with each storage.
     read_pickle(file, storages)
     read_pickle(file, storages)
     content = read_pickle(file, storages)

@@ -102,6 +102,7 @@ def elementwise_iou(a_cxcywh: Tensor, b_cxcywh: Tensor, kind: IouKind = "iou", e
     diou = iou - distance / (hull_width.square() + hull_height.square() + eps)
     if kind == "diou":
         return diou
+    # Half pi is the largest difference of two angles: the square is scaled to 0..1.
     aspect = (4 / math.pi**2) * (_aspect_angle(bw, bh, eps) - _aspect_angle(aw, ah, eps)).square()
     with torch.no_grad():
         weight = aspect / (aspect - iou + (1 + eps)).clamp(min=torch.finfo(iou.dtype).tiny)  # identical boxes: 0 / 0

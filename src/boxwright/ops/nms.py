@@ -147,9 +147,11 @@ def find_candidates(
     possible = predictions[..., 4] > score_threshold
     if rules.side_limits is not None:
         possible &= rules.within_limits(predictions[..., 2:4])
+    # Nearly all rows fall here, before anything is multiplied or copied.
     (index,) = possible.flatten().nonzero(as_tuple=True)
     picked = predictions.flatten(0, 1).index_select(0, index).float()
     class_scores = picked[:, 5:] * picked[:, 4:5]
+    # With one class a row has one pair in any case, and the cheaper way finds the same.
     if multi_label and class_scores.shape[1] > 1:
         place, labels = (class_scores > score_threshold).nonzero(as_tuple=True)
         scores = class_scores[place, labels]

@@ -47,7 +47,7 @@ def in_cells(targets: Targets, grid_hw: Sequence[int]) -> tuple[Tensor, Tensor, 
 def spread(
     targets: Targets, sizes: Tensor, counts: Tensor, order: Tensor, rows: Tensor, columns: Tensor, boxes: Tensor
 ) -> Assignment:
-    """Lay out the candidates of P places, A anchors of these sizes and BM labels as one list of K = P A BM.
+    """Return the candidates of P places, A anchors of these sizes and BM labels as one list of K = P A BM.
 
     Args:
         counts: (P, A, BM); the rows and columns are (P, BM), the boxes (4, P, BM) of these places.
@@ -116,6 +116,7 @@ class _Neighbour:
 
 def _neighbour(centre: Tensor, cells: int, axis: int, twice: bool) -> _Neighbour:
     """Choose the neighbour along an axis (0 for x, 1 for y) of so many cells."""
+    # "After" is measured from the far end as the published code does; for a border both sides can hold at once.
     from_end = cells - centre
     before = (centre % 1 < 0.5) & (centre > 1)
     after = (from_end % 1 < 0.5 if twice else centre % 1 > 0.5) & (from_end > 1)
@@ -143,4 +144,5 @@ def wh_iou(first: Tensor, second: Tensor) -> Tensor:
     """Return the overlap (N, M) of boxes that share a corner, by sides (N, 2) and (M, 2); 0 where both have no area."""
     overlap = torch.minimum(first[:, None], second).prod(dim=2)
     union = first.prod(dim=1)[:, None] + second.prod(dim=1) - overlap
+    # Padded labels have sides of 0: the smallest number above 0 makes their overlap 0 instead of NaN.
     return overlap / union.clamp(min=torch.finfo(union.dtype).tiny)

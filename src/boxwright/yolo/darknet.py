@@ -50,6 +50,7 @@ class WeightedSum(nn.Module):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         inputs = [x, *others]
         if self.w is not None:
+            # At the start w is 0 and the sigmoid one half: two inputs count once each, as in a plain sum.
             weights = self.w.sigmoid() * (2 / len(inputs))
             inputs = [value * weight for value, weight in zip(inputs, weights.unbind(), strict=True)]
         total = inputs[0]
@@ -346,6 +347,7 @@ def write_darknet(
     Raises:
         UserError: it has learned shortcut weights, which the format has no place for, or cannot be written.
     """
+    # Left out silently they would come back as 0, and the network would compute something else.
     learned = [name for name, _ in model.named_parameters() if name.endswith(".w")]
     if learned:
         raise UserError(f"{path}: {learned[0]} is a learned shortcut weight, which a .weights file has no place for")
@@ -364,6 +366,7 @@ def _open(path: Path) -> tuple[Header, NDArray[np.float32]]:
     if not is_darknet(path):
         raise UserError(f"{path} is no Darknet .weights file: it does not begin with a version")
     header = Header(*np.frombuffer(content[:12], "<i4").tolist())
+    # Three versions of 4 bytes, then the number of images in 8 or 4.
     begin = 20 if header.long_count else 16
     if len(content) < begin or (len(content) - begin) % _FLOAT.itemsize:
         raise UserError(f"{path} is damaged: after a header of {begin} bytes come numbers of 4 bytes, it has a rest")

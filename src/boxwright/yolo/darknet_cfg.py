@@ -218,6 +218,7 @@ def read_sections(text: str, where: str) -> list[Section]:
         key, equals, value = (part.strip() for part in line.partition("="))
         if not equals or not sections:
             raise UserError(f"{place}: a line is [section] or key=value, not {line!r}")
+        # Of a key given twice one value would win silently. Of [net] only the channels are read.
         if sections[-1].get(key) is not None and sections[-1].kind in _KEYS:
             raise UserError(f"{place}: {key} stands in this section already")
         sections[-1] = sections[-1].with_values(**{key: read_value(sections[-1].kind, key, value, place)})

@@ -156,7 +156,7 @@ class DetectionModel(Network):
             raw = self(torch.zeros(1, self.spec.input_channels, DRY_RUN_SIDE, DRY_RUN_SIDE))
         except RuntimeError as error:
             raise UserError(f"{where}: the layers do not fit together: {str(error).splitlines()[0]}") from error
-        self.train()
+        self.train()  # a new network is in training mode, as any nn.Module
         return raw
 
     @property

@@ -156,6 +156,7 @@ class GraphModel(DetectionModel):
         )
         facts = spec.layer_rules
         self.release = spec.generation
+        # Only v1.0 differs; the layers take the epsilon of all later releases.
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = facts.batch_norm_eps
@@ -215,6 +216,7 @@ def assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
     channels: list[int] = []
     for i, row in enumerate(spec.rows):
         in_channels = tuple(channels[s] for s in row.sources) if i else (spec.input_channels,)
+        # Rounded half to even, as Python does and as published: 9 * .5 gives 4, not 5.
         repeats = max(round(row.repeats * spec.depth_multiple), 1) if row.repeats > 1 else 1
         feeding = [spec.rows[s if s >= 0 else i + s].block for s in row.sources] if i else []
         site = Site(in_channels, repeats, spec, activation, all(block == "nn.Conv2d" for block in feeding))
@@ -243,6 +245,7 @@ def build_row(row: Row, site: Site) -> Built:
     words["na * (nc + 5)"] = len(spec.anchors[0]) * (spec.num_classes + 5)  # so written in yamls of v1.0
     args = [words.get(a, a) if isinstance(a, str) else a for a in row.args]
     signature = inspect.signature(block)
+    # Too many or too few arguments are found before the block runs, so that the message can list what it takes.
     try:
         signature.bind(site, *args)
         return block(site, *args)

@@ -67,6 +67,7 @@ def walk(module: StandIn) -> Iterator[tuple[str, StandIn]]:
     Raises:
         UserError: the tree has no end.
     """
+    # A list instead of recursion: a hostile tree ends at the two limits, not at Python's stack.
     waiting: list[tuple[str, StandIn, int]] = [("", module, 0)]
     for _ in range(_MOST_MODULES):
         prefix, current, depth = waiting.pop()
@@ -256,6 +257,7 @@ def read_model_yaml(network: StandIn, where: str) -> dict[str, Any]:
     head = mapping["head"]
     rows = cast(list[Any], head) if isinstance(head, list) else []
     last = cast(list[Any], rows[-1]) if rows and isinstance(rows[-1], list) else []
+    # Some releases filled the numbers themselves into the arguments of the head.
     if len(last) == 4 and last[2] == "Detect":
         head = [*rows[:-1], [*last[:3], ["nc", "anchors"]]]
     known = {key: value for key, value in mapping.items() if key in KNOWN_KEYS}

@@ -88,6 +88,7 @@ def load_model(path: str | Path, model: str = "") -> DetectionModel:
     network = build_model(weights.spec, weights.names)
     own = network.state_dict()
     wrong = [k for k in own if k not in weights.state_dict or weights.state_dict[k].shape != own[k].shape]
+    # An entry too much is refused like one too few: it shows that the description is of another network.
     wrong += [key for key in weights.state_dict if key not in own]
     if wrong:
         raise UserError(

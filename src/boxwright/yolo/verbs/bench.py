@@ -186,6 +186,7 @@ def measure_memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int
     with saved_tensors_hooks(note, lambda tensor: tensor):
         outputs = _tensors(module(fresh))
     if not on_gpu:
+        # Parameters are kept for the backward pass too, but they are there without it.
         own = {p.untyped_storage().data_ptr() for p in module.parameters()}
         return outputs, sum(size for pointer, size in kept.items() if pointer not in own)
     for output in outputs:

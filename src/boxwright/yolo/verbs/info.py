@@ -340,6 +340,7 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
     total = config.epochs * per_epoch
     spread = np.linspace(0, total - 1, min(_MOST_POINTS, total)).astype(np.int64)
     steps = np.unique(np.concatenate((starts, starts + per_epoch - 1, spread)))
+    # A plateau schedule asks for the fitness of past epochs: one that never changes shows when it would fall.
     is_plateau = config.optim.schedule == "plateau"
     settings = tuple(
         schedule.at(int(step), [_ANY_FITNESS] * (step // per_epoch if is_plateau else 0)) for step in steps
