@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from optuna import Study
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import Trial, TrialState
 
@@ -110,6 +111,9 @@ def _run_one(
         if sum(t.number < trial.number and t.state in _TAKEN for t in trials) >= generations:
             raise _GivenUpError
         number = generation_of(trials[trial.number], trials)
+        # On SQLite two workers may fail the same stale trial and queue it twice; the first retry has it.
+        if any(generation_of(t, trials) == number for t in trials[: trial.number] if t.state != TrialState.FAIL):
+            raise _GivenUpError
         # A retry resumes in the folder of the worker that died, where that is in sight; else it begins anew in our own.
         before = Path(str(trial.user_attrs.get("folder", location.folder)))
         root = before if has_checkpoint(trial_folder(before, number)) else location.folder
@@ -123,6 +127,8 @@ def _run_one(
         except (SystemExit, KeyboardInterrupt) as stop:  # Optuna would leave the trial running, or print a warning
             stopped.append(stop)
             raise _GivenUpError from stop
+        if study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
+            raise _GivenUpError  # no heartbeat came through for long, as on a machine that was asleep
         for name, value in outcome.attributes.items():
             trial.set_user_attr(name, value)
         if outcome.pruned:
@@ -131,6 +137,10 @@ def _run_one(
 
     try:
         study.optimize(run, n_trials=1, catch=(_GivenUpError,))
+    except (UpdateFinishedTrialError, ValueError):  # Optuna refuses to finish a trial a second time
+        if not opened or study.get_trials(deepcopy=False)[opened[0].trial.number].state != TrialState.FAIL:
+            raise
+        print(f"trial {opened[0].number} was taken over by another worker", flush=True)
     except UserError:
         if opened and has_checkpoint(opened[0].folder):
             _queue_again(study, opened[0])

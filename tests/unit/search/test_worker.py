@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
 from boxwright.errors import UserError
@@ -177,6 +178,39 @@ def test_a_retry_goes_on_in_the_folder_of_the_dead_worker(location: StudyLocatio
     assert [trial.number for trial in search(study, elsewhere, 2, objective)] == [0, 1]
     there, here = location.folder / "trials", elsewhere.folder / "trials"
     assert folders == [there / "0000", there / "0000", here / "0001"]
+
+
+def test_a_trial_that_was_queued_twice_runs_once(location: StudyLocation) -> None:
+    study, ran = opened(location), list[int]()
+
+    def objective(trial: OpenTrial) -> Outcome:
+        ran.append(trial.number)
+        if ran == [0]:
+            raise KeyboardInterrupt
+        return Outcome(0.5)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(study, location, 2, objective)
+    RetryHeartbeatStaleTrialCallback()(study, study.get_trials()[0])  # as another worker at the same moment
+    assert [trial.number for trial in search(study, location, 2, objective)] == [0, 1]
+    assert ran == [0, 0, 1]
+
+
+def test_a_worker_whose_trial_was_taken_over_goes_on(
+    location: StudyLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, ran = opened(location), list[int]()
+
+    def objective(trial: OpenTrial) -> Outcome:
+        ran.append(trial.number)
+        if ran == [0]:  # this worker sleeps, so another one fails its trial and queues it again
+            study.tell(trial.trial.number, state=TrialState.FAIL)
+            RetryHeartbeatStaleTrialCallback()(study, study.get_trials()[0])
+        return Outcome(0.5)
+
+    assert [trial.number for trial in search(study, location, 2, objective)] == [0, 1]
+    assert ran == [0, 0, 1]
+    assert "trial 0 was taken over by another worker" in capsys.readouterr().out
 
 
 def test_a_user_error_keeps_a_trial_that_can_go_on(location: StudyLocation) -> None:
