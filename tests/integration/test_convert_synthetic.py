@@ -1,7 +1,5 @@
 """`boxwright convert synthetic`: the command line writes a nuScenes root, or says what is wrong and writes nothing."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The demo from end to end, at a size that takes seconds."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The demo of camera and radar from end to end, at a size that takes seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,6 +1,6 @@
 """The synthetic world: drives with six cameras and five radars, and data sets written from them.
 
-Read `catalog` (what exists), `traffic` and `world` (where it is and how it moves), `camera`, `shapes` and `render`
+Read `catalog` (what exists and what it looks like), `world` (where it is and how it moves), `camera` and `render`
 (pictures and boxes), `radar` (returns), then the writers: `nuscenes_root` and `yolo_set`. Everything is a pure function
 of (seed, scene, frame).
 

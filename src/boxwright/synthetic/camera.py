@@ -8,9 +8,8 @@ where an image spans 0..width and 0..height.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from boxwright.ops.arrays import Floats
 
 NEAR = 0.4  # metres; nothing nearer to the camera than this is drawn or measured
 
@@ -29,10 +28,10 @@ class Camera:
     name: str  # channel
     width: int  # pixels
     height: int  # pixels
-    intrinsics: Array  # (3, 3) pixels from camera rays
-    ego_from_camera: Array  # (4, 4)
+    intrinsics: Floats  # (3, 3) pixels from camera rays
+    ego_from_camera: Floats  # (4, 4)
 
-    def camera_from_global(self, global_from_ego: Array) -> Array:
+    def camera_from_global(self, global_from_ego: Floats) -> Floats:
         """Return the (4, 4) transform for a vehicle pose."""
         pose = global_from_ego @ self.ego_from_camera
         inverse = np.eye(4)
@@ -40,9 +39,9 @@ class Camera:
         inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
         return inverse
 
-    def project(self, points_cam: Array) -> Array:
+    def project(self, points_cam: Floats) -> Floats:
         """Map points (..., 3) in the camera frame, in front of it, to pixels (..., 2)."""
-        rays: Array = points_cam / points_cam[..., 2:]
+        rays: Floats = points_cam / points_cam[..., 2:]
         return (rays @ self.intrinsics.T)[..., :2]
 
 
@@ -54,18 +53,18 @@ def drawing_camera(camera: Camera, scale: float = 1.0) -> Camera:
     return Camera(camera.name, width, height, resize @ half @ camera.intrinsics, camera.ego_from_camera)
 
 
-def rotation_z(angle: float) -> Array:
+def rotation_z(angle: float) -> Floats:
     """Return the (3, 3) rotation about z, radians."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-def transform(target_from_source: Array, points: Array) -> Array:
+def transform(target_from_source: Floats, points: Floats) -> Floats:
     """Apply a (4, 4) rigid transform to points (..., 3)."""
     return points @ target_from_source[:3, :3].T + target_from_source[:3, 3]
 
 
-def cuboid_corners(centers: Array, sizes: Array, yaws: Array) -> Array:
+def cuboid_corners(centers: Floats, sizes: Floats, yaws: Floats) -> Floats:
     """Return the corners of upright cuboids, (N, 8, 3); the first four are the lower ones, in order around.
 
     Args:
@@ -76,7 +75,7 @@ def cuboid_corners(centers: Array, sizes: Array, yaws: Array) -> Array:
     return turned(_UNIT[None] * sizes[:, None], yaws[:, None]) + centers[:, None]
 
 
-def turned(points: Array, yaws: Array) -> Array:
+def turned(points: Floats, yaws: Floats) -> Floats:
     """Rotate points (..., 3) about z by angles (...) in radians."""
     c, s = np.cos(yaws), np.sin(yaws)
     return np.stack(
@@ -84,7 +83,7 @@ def turned(points: Array, yaws: Array) -> Array:
     )
 
 
-def visible_corners(camera: Camera, corners_cam: Array) -> Array:
+def visible_corners(camera: Camera, corners_cam: Floats) -> Floats:
     """Project what of a cuboid (8, 3) lies in front of the camera: its corners, or cuts of its edges. (K, 2) pixels."""
     depth = corners_cam[:, 2]
     front = corners_cam[depth >= NEAR]
@@ -97,11 +96,11 @@ def visible_corners(camera: Camera, corners_cam: Array) -> Array:
     return camera.project(front)
 
 
-def clip_near(polygon_cam: Array) -> Array:
+def clip_near(polygon_cam: Floats) -> Floats:
     """Cut a polygon (V, 3) at the near plane; returns (W, 3), perhaps empty."""
     if polygon_cam[:, 2].min() >= NEAR:
         return polygon_cam
-    kept: list[Array] = []
+    kept: list[Floats] = []
     for start, end in zip(polygon_cam, np.roll(polygon_cam, -1, 0), strict=True):
         if start[2] >= NEAR:
             kept.append(start)

@@ -19,17 +19,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Floats, Ints
 from boxwright.synthetic.catalog import ATTRIBUTES, CATEGORIES, KINDS, VISIBILITY, make_rig
 from boxwright.synthetic.radar import measure, write_pcd
-from boxwright.synthetic.render import render_view, write_jpeg
+from boxwright.synthetic.render import render_view
 from boxwright.synthetic.world import KEY_FRAME_SECONDS, SWEEP_SECONDS, WorldSettings, make_scene
-
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 TABLES = (
     *("attribute", "category", "map", "sensor", "visibility"),  # what all scenes share
@@ -56,7 +54,7 @@ class Tables:
             self._files[name] = files.enter_context(file)
 
     def add(self, table: str, record: Mapping[str, Any]) -> None:
-        """Append a record to a table."""
+        """Write a record at the end of a table."""
         self._files[table].write(",\n" if table in self._begun else "[\n")
         self._begun.add(table)
         self._files[table].write(json.dumps(record, ensure_ascii=False))
@@ -77,7 +75,7 @@ def yaw_quaternion(yaw: float) -> list[float]:
     return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
 
 
-def quaternion(rotation: Array) -> list[float]:
+def quaternion(rotation: Floats) -> list[float]:
     """Return the unit quaternion w, x, y, z, w >= 0, of a (3, 3) rotation."""
     return Rotation.from_matrix(rotation).as_quat(canonical=True, scalar_first=True).tolist()
 
@@ -120,11 +118,54 @@ class SceneWriter:
             (self._root / "sweeps" / stream.channel).mkdir(parents=True, exist_ok=True)
         self._write_scene()
         for frame in range(self._settings.key_frames):
-            visible = self._write_cameras(frame)
-            radar_points = self._write_radars(frame, visible)
-            self._write_lidar(frame)
+            # How much of each object is visible, over all cameras, decides whether a radar sees it.
+            areas = np.zeros(len(self._scene.placement.kinds))
+            free = np.zeros_like(areas)
+            last = self._settings.key_frames - 1
+            for stream, camera in zip(self._cameras, self._rig.cameras, strict=True):
+                stamp = self._stamp(frame, stream.late)
+                path = self._record(stream, frame, stamp, frame, last)
+                view = render_view(self._scene, camera, self._time(stamp))
+                areas[view.numbers] += view.areas
+                free[view.numbers] += view.free
+                bgr = np.asarray(cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), np.uint8)
+                write_image(path, bgr, _JPEG_QUALITY)
+            visible = np.where(areas > 0, free / np.maximum(areas, 1e-12), 1.0)
+            # The sweeps before a key frame come first; only returns of the key frame itself are counted.
+            radar_points = np.zeros(len(visible), np.int64)
+            each = self._settings.sweeps + 1
+            for stream, mount in zip(self._radars, self._rig.radars, strict=True):
+                for number in range(each):
+                    before = (each - 1 - number) * SWEEP_SECONDS * 1e6
+                    stamp = self._stamp(frame, stream.late - before)
+                    path = self._record(stream, frame, stamp, frame * each + number, each * (last + 1) - 1)
+                    found = measure(self._scene, mount, self._time(stamp), visible, self._rng)
+                    write_pcd(path, found.points)
+                    if number == each - 1:
+                        radar_points += found.trusted_returns(len(visible))
+            # A ring of ground points: readers ask for the record and its pose, nothing here for the points.
+            path = self._record(self._lidar, frame, self._stamp(frame), frame, last)
+            angles = np.arange(16) * np.pi / 8
+            x, y, level = 10 * np.cos(angles), 10 * np.sin(angles), np.full(16, -1.84)
+            path.write_bytes(np.stack([x, y, level, level * 0 + 10, level * 0], 1).astype("<f4").tobytes())
             self._annotate(frame, visible, radar_points)
-        self._write_annotations()
+        # The annotations of each object are linked to a chain once all key frames are known.
+        for number, chain in sorted(self._annotations.items()):
+            for earlier, later in pairwise(chain):
+                earlier["next"], later["prev"] = later["token"], earlier["token"]
+            names = KINDS[self._scene.placement.kinds[number]].categories
+            look = int(self._scene.placement.looks[number])
+            category = names[look // 7 % len(names)] if look % 3 == 0 else names[0]
+            instance = {
+                "token": self._token("instance", number),
+                "category_token": token("category", category),
+                "nbr_annotations": len(chain),
+                "first_annotation_token": chain[0]["token"],
+                "last_annotation_token": chain[-1]["token"],
+            }
+            self._tables.add("instance", instance)
+            for record in chain:
+                self._tables.add("sample_annotation", record)
 
     def _write_scene(self) -> None:
         """Write the records of the log, the scene, its key frames and its calibrations."""
@@ -207,44 +248,7 @@ class SceneWriter:
         self._tables.add("sample_data", record)
         return self._root / filename
 
-    def _write_cameras(self, frame: int) -> Array:
-        """Write the images of a key frame; return how much of each object is visible in them, (N,)."""
-        areas = np.zeros(len(self._scene.placement.kinds))
-        free = np.zeros_like(areas)
-        for stream, camera in zip(self._cameras, self._rig.cameras, strict=True):
-            stamp = self._stamp(frame, stream.late)
-            path = self._record(stream, frame, stamp, frame, self._settings.key_frames - 1)
-            view = render_view(self._scene, camera, self._time(stamp))
-            areas[view.numbers] += view.areas
-            free[view.numbers] += view.free
-            write_jpeg(path, view.image, _JPEG_QUALITY)
-        return np.where(areas > 0, free / np.maximum(areas, 1e-12), 1.0)
-
-    def _write_radars(self, frame: int, visible: Array) -> Ints:
-        """Write the sweeps before a key frame and the key frame itself; return its returns of each object, (N,)."""
-        counts = np.zeros(len(visible), np.int64)
-        each = self._settings.sweeps + 1
-        last = each * self._settings.key_frames - 1
-        for stream, mount in zip(self._radars, self._rig.radars, strict=True):
-            for number in range(each):
-                before = (each - 1 - number) * SWEEP_SECONDS * 1e6
-                stamp = self._stamp(frame, stream.late - before)
-                path = self._record(stream, frame, stamp, frame * each + number, last)
-                found = measure(self._scene, mount, self._time(stamp), visible, self._rng)
-                write_pcd(path, found.points)
-                if number == each - 1:
-                    counts += found.trusted_returns(len(counts))
-        return counts
-
-    def _write_lidar(self, frame: int) -> None:
-        """Write a ring of ground points: readers ask for the record and its pose, nothing here for the points."""
-        path = self._record(self._lidar, frame, self._stamp(frame), frame, self._settings.key_frames - 1)
-        angles = np.arange(16) * np.pi / 8
-        x, y = 10 * np.cos(angles), 10 * np.sin(angles)
-        level = np.full(16, -1.84)
-        path.write_bytes(np.stack([x, y, level, level * 0 + 10, level * 0], 1).astype("<f4").tobytes())
-
-    def _annotate(self, frame: int, visible: Array, radar_points: Ints) -> None:
+    def _annotate(self, frame: int, visible: Floats, radar_points: Ints) -> None:
         """Keep the annotations of a key frame until their neighbours in time are known."""
         time = frame * KEY_FRAME_SECONDS
         scene = self._scene
@@ -276,38 +280,16 @@ class SceneWriter:
             }
             self._annotations.setdefault(number, []).append(record)
 
-    def _write_annotations(self) -> None:
-        """Link the annotations of each object to a chain, and write them."""
-        for number, chain in sorted(self._annotations.items()):
-            for earlier, later in pairwise(chain):
-                earlier["next"], later["prev"] = later["token"], earlier["token"]
-            names = KINDS[self._scene.placement.kinds[number]].categories
-            look = int(self._scene.placement.looks[number])
-            category = names[look // 7 % len(names)] if look % 3 == 0 else names[0]
-            instance = {
-                "token": self._token("instance", number),
-                "category_token": token("category", category),
-                "nbr_annotations": len(chain),
-                "first_annotation_token": chain[0]["token"],
-                "last_annotation_token": chain[-1]["token"],
-            }
-            self._tables.add("instance", instance)
-            for record in chain:
-                self._tables.add("sample_annotation", record)
-
 
 def write_nuscenes(
     root: Path, settings: WorldSettings | None = None, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write a nuScenes root; while it is written it lies beside its place, under another name.
+    """Write a nuScenes root and return it; while it is written it lies beside its place, under another name.
 
     Args:
         root: a folder that is not there yet, or is empty.
         settings: what to write.
         on_progress: called with scenes done and scenes in all.
-
-    Returns:
-        `root`.
 
     Raises:
         UserError: `root` is a file or holds something, or it cannot be written.
@@ -357,10 +339,7 @@ def _write_root(root: Path, settings: WorldSettings, on_progress: Callable[[int,
         # An empty map that all drives share.
         filename, logs = f"maps/{token('map')}.png", [token(settings.seed, "log", i) for i in range(settings.scenes)]
         (root / "maps").mkdir()
-        done, data = cv2.imencode(".png", np.full((64, 64), 255, np.uint8))
-        if not done:
-            raise OSError("OpenCV cannot encode the map")
-        (root / filename).write_bytes(data.tobytes())
+        write_image(root / filename, np.full((64, 64), 255, np.uint8))
         record = {"category": "semantic_prior", "token": token("map"), "filename": filename, "log_tokens": logs}
         tables.add("map", record)
         tables.finish()

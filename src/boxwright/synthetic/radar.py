@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.ops.arrays import Floats, Ints
 from boxwright.synthetic.camera import transform
 from boxwright.synthetic.catalog import KINDS, Mount
 from boxwright.synthetic.world import STILL, Objects, Scene
 
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Echoes = tuple[Array, Ints, Array]  # points (P, 2), owners (P,), velocity over ground (P, 2); sensor frame
+Echoes = tuple[Floats, Ints, Floats]  # points (P, 2), owners (P,), velocity over ground (P, 2); sensor frame
 
 RADAR_DTYPE = np.dtype(
     [
@@ -41,7 +40,7 @@ _RETURNS: dict[str, tuple[int, int]] = {  # fewest and most of an object in one 
     "bicycle_rack": (1, 2),
 }
 _VEHICLE_RETURNS = (3, 8)
-_SURROUNDINGS = 14  # returns of kerbs, poles and walls in 120 m of street
+_SURROUNDINGS = 14  # returns of kerbs, poles and walls in 120 m of road
 _FALSE = 2.0  # mean number of returns that the radar itself marks as doubtful
 _GHOSTS = 0.3  # mean number of false returns that it does not mark
 _DYNAMICS = {"moving": 0, "stationary": 1, "oncoming": 2, "crossing": 6}
@@ -61,27 +60,20 @@ class Measurement:
         return np.bincount(self.owners[trusted & (self.owners >= 0)], minlength=count)
 
 
-def measure(scene: Scene, mount: Mount, time: float, visible: Array, rng: np.random.Generator) -> Measurement:
-    """Measure once.
-
-    Args:
-        scene: what is there.
-        mount: the radar.
-        time: seconds after the first key frame.
-        visible: (N,) share of each object that nothing hides.
-        rng: draws the noise.
-    """
+def measure(scene: Scene, mount: Mount, time: float, visible: Floats, rng: np.random.Generator) -> Measurement:
+    """Measure once; `visible` (N,) is the share of each object of the scene that nothing hides."""
     ego = scene.ego_at(time)
-    sensor_from_global: Array = np.asarray(np.linalg.inv(ego.global_from_ego @ mount.ego_from_sensor), np.float64)
+    sensor_from_global: Floats = np.asarray(np.linalg.inv(ego.global_from_ego @ mount.ego_from_sensor), np.float64)
     seen = scene.seen(time)
     objects = seen.take(np.flatnonzero(visible[seen.numbers] > _HIDDEN))
     echoes = [_object_echoes(objects, sensor_from_global, rng)]
-    # Kerbs, poles and walls beside the street do not move.
+    # Kerbs, poles and walls beside the road do not move.
     along = scene.ego.along(time)[0] + rng.uniform(-60, 60, _SURROUNDINGS)
     across = rng.uniform(16.5, 28, _SURROUNDINGS) * rng.choice((-1.0, 1.0), _SURROUNDINGS)
     x, y, _ = scene.road.locate(along, across)
     fixed = transform(sensor_from_global, np.stack([x, y, np.zeros_like(x)], 1))[:, :2]
     echoes.append((fixed, np.full(len(fixed), -1), np.zeros_like(fixed)))
+    # Ghosts look like returns; the doubtful ones come last, since `trusted` counts from the end.
     echoes.append(_false_echoes(rng, int(rng.poisson(_GHOSTS))))
     echoes.append(_false_echoes(rng, int(rng.poisson(_FALSE))))
     where, owners, velocities = (np.concatenate(column) for column in zip(*echoes, strict=True))
@@ -94,7 +86,29 @@ def measure(scene: Scene, mount: Mount, time: float, visible: Array, rng: np.ran
     arm = ego.global_from_ego[:3, :3] @ mount.ego_from_sensor[:3, 3]
     velocity = ego.velocity + ego.yaw_rate * np.array([-arm[1], arm[0], 0.0])
     own = (sensor_from_global[:3, :3] @ velocity)[:2]
-    return Measurement(_points(where[kept], velocities[kept], own, trusted[kept], rng), owners[kept])
+    where, velocities, trusted, count = where[kept], velocities[kept], trusted[kept], len(kept)
+    # A radar measures along the ray alone: what crosses the ray shows no velocity.
+    rays = where / np.linalg.norm(where, axis=1, keepdims=True)
+    over_ground = (velocities * rays).sum(1) + rng.normal(0, _SPEED_NOISE, count)
+    speed = np.linalg.norm(velocities, axis=1)
+    dynamics = np.where(over_ground < 0, _DYNAMICS["oncoming"], _DYNAMICS["moving"])
+    dynamics = np.where(np.abs(over_ground) < 0.4 * speed, _DYNAMICS["crossing"], dynamics)
+    points = np.zeros(count, RADAR_DTYPE)
+    points["x"], points["y"] = where.T
+    points["dyn_prop"] = np.where(speed < STILL, _DYNAMICS["stationary"], dynamics)
+    points["id"] = np.arange(count)
+    points["rcs"] = np.round(rng.normal(6, 5, count) * 2) / 2
+    points["vx"], points["vy"] = ((over_ground - rays @ own)[:, None] * rays).T
+    points["vx_comp"], points["vy_comp"] = (over_ground[:, None] * rays).T
+    points["is_quality_valid"] = 1
+    # A doubtful return says so in one of two fields: its velocity is ambiguous, or its state is invalid.
+    points["ambig_state"] = np.where(trusted | (rng.random(count) < 0.5), _UNAMBIGUOUS, rng.integers(0, 3, count))
+    invalid = points["ambig_state"] == _UNAMBIGUOUS
+    points["invalid_state"] = np.where(~trusted & invalid, rng.integers(1, 8, count), 0)
+    points["x_rms"], points["y_rms"] = 19, 19
+    points["pdh0"] = np.where(trusted, 1, 4)
+    points["vx_rms"], points["vy_rms"] = 3, 3
+    return Measurement(points, owners[kept])
 
 
 def write_pcd(path: Path, points: NDArray[np.void]) -> None:
@@ -118,7 +132,7 @@ def write_pcd(path: Path, points: NDArray[np.void]) -> None:
     path.write_bytes("\n".join(header).encode() + b"\n" + points.tobytes() + b"\n")
 
 
-def _object_echoes(objects: Objects, sensor_from_global: Array, rng: np.random.Generator) -> Echoes:
+def _object_echoes(objects: Objects, sensor_from_global: Floats, rng: np.random.Generator) -> Echoes:
     """Return points on the sides of the objects that look at the sensor."""
     bounds = np.array([_RETURNS.get(kind.name, _VEHICLE_RETURNS) for kind in KINDS])[objects.kinds]
     counts = rng.integers(bounds[:, 0], bounds[:, 1] + 1) if len(objects) else np.zeros(0, np.int64)
@@ -148,31 +162,3 @@ def _false_echoes(rng: np.random.Generator, count: int) -> Echoes:
     distance, bearing = rng.uniform(4, 70, count), rng.uniform(-_HALF_FIELD, _HALF_FIELD, count)
     where = np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], 1)
     return where, np.full(count, -1), rng.normal(0, 4, (count, 2))
-
-
-def _points(
-    where: Array, velocities: Array, own: Array, trusted: NDArray[np.bool_], rng: np.random.Generator
-) -> NDArray[np.void]:
-    """Return the records (P,) of points (P, 2) and velocities over ground (P, 2), for a sensor that moves by `own`."""
-    count = len(where)
-    rays = where / np.linalg.norm(where, axis=1, keepdims=True)
-    over_ground = (velocities * rays).sum(1) + rng.normal(0, _SPEED_NOISE, count)
-    speed = np.linalg.norm(velocities, axis=1)
-    dynamics = np.where(over_ground < 0, _DYNAMICS["oncoming"], _DYNAMICS["moving"])
-    dynamics = np.where(np.abs(over_ground) < 0.4 * speed, _DYNAMICS["crossing"], dynamics)
-    points = np.zeros(count, RADAR_DTYPE)
-    points["x"], points["y"] = where.T
-    points["dyn_prop"] = np.where(speed < STILL, _DYNAMICS["stationary"], dynamics)
-    points["id"] = np.arange(count)
-    points["rcs"] = np.round(rng.normal(6, 5, count) * 2) / 2
-    points["vx"], points["vy"] = ((over_ground - rays @ own)[:, None] * rays).T
-    points["vx_comp"], points["vy_comp"] = (over_ground[:, None] * rays).T
-    points["is_quality_valid"] = 1
-    # A doubtful return says so in one of two fields: its velocity is ambiguous, or its state is invalid.
-    points["ambig_state"] = np.where(trusted | (rng.random(count) < 0.5), _UNAMBIGUOUS, rng.integers(0, 3, count))
-    invalid = points["ambig_state"] == _UNAMBIGUOUS
-    points["invalid_state"] = np.where(~trusted & invalid, rng.integers(1, 8, count), 0)
-    points["x_rms"], points["y_rms"] = 19, 19
-    points["pdh0"] = np.where(trusted, 1, 4)
-    points["vx_rms"], points["vy_rms"] = 3, 3
-    return points

@@ -4,15 +4,14 @@ Painter's algorithm: sky and ground, the road with its marks, buildings, shadows
 part by part. Lights tell moving, stopped and parked vehicles apart, but nothing shows how fast one moves.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.ops.arrays import Color, Floats, Image, Ints
 from boxwright.synthetic.camera import (
     NEAR,
     Camera,
@@ -23,14 +22,8 @@ from boxwright.synthetic.camera import (
     turned,
     visible_corners,
 )
-from boxwright.synthetic.catalog import KIND_OF, KINDS, Color
-from boxwright.synthetic.shapes import ROLES, Shape, shape_of
-from boxwright.synthetic.traffic import ASPHALT, LANE, LANES, PAVEMENT
-from boxwright.synthetic.world import Light, Objects, Scene
-
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Image = NDArray[np.uint8]
+from boxwright.synthetic.catalog import KIND_OF, KINDS, ROLES, shape_of
+from boxwright.synthetic.world import ASPHALT, LANE, LANES, PAVEMENT, Light, Objects, Scene
 
 _COLORS: dict[str, Color] = {
     "glass": (62, 82, 98),
@@ -64,9 +57,9 @@ class View:
 
     image: Image  # (H, W, 3) RGB
     numbers: Ints  # (M,) objects of the scene
-    boxes: Array  # (M, 4) xyxy pixels: extent of the cuboid's projected corners before the camera, cut by the image
-    areas: Array  # (M,) share of the image that the outline of an object's cuboid covers
-    free: Array  # (M,) share of the image that nothing nearer covers of it
+    boxes: Floats  # (M, 4) xyxy pixels: extent of the cuboid's projected corners before the camera, cut by the image
+    areas: Floats  # (M,) share of the image that the outline of an object's cuboid covers
+    free: Floats  # (M,) share of the image that nothing nearer covers of it
 
 
 def render_view(scene: Scene, camera: Camera, time: float) -> View:
@@ -77,9 +70,7 @@ def render_view(scene: Scene, camera: Camera, time: float) -> View:
     centers = transform(camera_from_global, objects.centers)
     order = np.argsort(-np.hypot(centers[:, 0], centers[:, 2]), kind="stable")
     objects = objects.take(order[centers[order, 2] > -_TALLEST])
-    image = _paint_background(scene, painter)
-    _paint_road(image, scene, painter, camera_from_global, time)
-    _paint_blocks(image, scene, painter, camera_from_global)
+    image = _paint_surroundings(scene, painter, camera_from_global, time)
     # Racks are painted flat, so that they do not hide what stands in them.
     low = np.where(objects.kinds == KIND_OF["bicycle_rack"], 0.12, 1.0)[:, None] ** (0, 0, 1)
     drawn = replace(objects, sizes=objects.sizes * low, centers=objects.centers * low)
@@ -88,25 +79,24 @@ def render_view(scene: Scene, camera: Camera, time: float) -> View:
     return View(image, *_measure_visibility(camera, camera_from_global, objects))
 
 
-def _paint_background(scene: Scene, camera: Camera) -> Image:
-    """Return sky above the horizon and soil below it; cameras are level, so that it is one colour per row."""
+def _paint_surroundings(scene: Scene, camera: Camera, camera_from_global: Floats, time: float) -> Image:
+    """Paint sky and ground, the road piece by piece, and the buildings' walls that face the camera, far to near."""
     light = scene.light
+    # Cameras are level, so that sky above the horizon and soil below it are one colour per row.
     rows = (np.arange(camera.height) + 0.5 - camera.intrinsics[1, 2]) / camera.intrinsics[1, 1]
     up = np.clip(-rows, 0, 1)[:, None] ** 0.5
     sky = light.haze + (_ZENITH * light.tint - light.haze) * np.minimum(light.direct / 0.55, 1) * up
     depth = camera.ego_from_camera[2, 3] / np.maximum(rows, 1e-3)
     soil = _shade(light, np.tile(_SOIL, (len(rows), 1)), _UP, depth)
     column = np.clip(np.where(rows[:, None] < 0, sky, soil), 0, 255).astype(np.uint8)
-    return np.repeat(column[:, None], camera.width, 1)
+    image = np.repeat(column[:, None], camera.width, 1)
 
-
-def _paint_road(image: Image, scene: Scene, camera: Camera, camera_from_global: Array, time: float) -> None:
-    """Paint pavement, asphalt and lane marks, piece by piece along the road, far pieces in the colour of haze."""
+    # The far pieces of the road take the colour of haze; pieces start at whole steps, so that dashes stay in place.
     here = float(scene.ego.along(time)[0])
     first = np.floor((here - _ROAD_AHEAD) / _STEP) * _STEP
     starts = first + _STEP * np.arange(round(2 * _ROAD_AHEAD / _STEP) + 1)
     dashes = starts[np.round(starts / _STEP) % 2 == 0]
-    strips: list[tuple[float, float, Array, tuple[float, float, float]]] = [
+    strips: list[tuple[float, float, Floats, tuple[float, float, float]]] = [
         (-PAVEMENT, PAVEMENT, starts, _PAVING),
         (-ASPHALT, ASPHALT, starts, _ASPHALT),
         *((y - 0.09, y + 0.09, starts, _WHITE) for y in (-LANE * LANES, -0.2, 0.2, LANE * LANES)),
@@ -119,11 +109,7 @@ def _paint_road(image: Image, scene: Scene, camera: Camera, camera_from_global: 
     polygons = transform(camera_from_global, np.stack([x, y, np.zeros_like(x)], -1))
     depth = np.linalg.norm(polygons.mean(1)[:, [0, 2]], axis=1)
     ahead = polygons[..., 2].max(1) > 0.5
-    _fill_polygons(image, camera, polygons[ahead], _shade(scene.light, colors, _UP, depth)[ahead], smooth=False)
-
-
-def _paint_blocks(image: Image, scene: Scene, camera: Camera, camera_from_global: Array) -> None:
-    """Paint the walls of the buildings that face the camera, far to near."""
+    _fill_polygons(image, camera, polygons[ahead], _shade(light, colors, _UP, depth)[ahead], smooth=False)
     blocks = scene.blocks
     walls = cuboid_corners(blocks.centers, blocks.sizes, blocks.yaws)[:, _SIDES]
     outward = walls.mean(2) - blocks.centers[:, None]
@@ -137,16 +123,18 @@ def _paint_blocks(image: Image, scene: Scene, camera: Camera, camera_from_global
     order = np.argsort(-distance, kind="stable")
     order = order[shown[order]]
     # Haze at the depth of the near end, so that walls along the road do not fade as a whole.
-    colors = _shade(scene.light, np.repeat(blocks.colors, 4, 0), normals, np.maximum(distance - 8, 0))
+    colors = _shade(light, np.repeat(blocks.colors, 4, 0), normals, np.maximum(distance - 8, 0))
     _fill_polygons(image, camera, polygons[order], colors[order])
+    return image
 
 
-def _paint_objects(image: Image, scene: Scene, camera: Camera, camera_from_global: Array, objects: Objects) -> None:
+def _paint_objects(image: Image, scene: Scene, camera: Camera, camera_from_global: Floats, objects: Objects) -> None:
     """Paint the shadows and all polygons of objects that are given far to near."""
     ground = cuboid_corners(objects.centers, objects.sizes * (1.06, 1.12, 1.0), objects.yaws)[:, :4]
     ground[..., 2] = 0.0
     shadows = transform(camera_from_global, ground)
     colors = _shade(scene.light, np.tile(_SHADOW, (len(objects), 1)), _UP, shadows[..., 2].mean(1))
+    # All shadows come before all objects: a shadow may fall on the ground only.
     ahead = shadows[..., 2].max(1) > 0.5
     _fill_polygons(image, camera, shadows[ahead], colors[ahead])
 
@@ -159,7 +147,14 @@ def _paint_objects(image: Image, scene: Scene, camera: Camera, camera_from_globa
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     eye = -camera_from_global[:3, :3].T @ camera_from_global[:3, 3]
     facing = np.einsum("pk,pk->p", normals, eye - vertices[:, 0]) > 0
-    order = _painting_order(shapes, objects, eye)
+    # Object after object; in each layer after layer, far parts before near ones.
+    keys: list[Floats] = []
+    for row, shape in enumerate(shapes):
+        eye_local = turned(eye - objects.centers[row], -objects.yaws[row])
+        offsets = shape.part_centers[:, :2] * objects.sizes[row, :2] - eye_local[:2]
+        nearness = shape.part_layers * _LAYER_STEP - np.hypot(offsets[:, 0], offsets[:, 1])
+        keys.append(np.asarray(nearness[shape.parts] + row * 100 * _LAYER_STEP, np.float64))
+    order = np.argsort(np.concatenate(keys), kind="stable")
     order = order[facing[order]]
     points = transform(camera_from_global, vertices[order])
     names = scene.attribute_names(objects)
@@ -168,19 +163,8 @@ def _paint_objects(image: Image, scene: Scene, camera: Camera, camera_from_globa
     _fill_polygons(image, camera, points, _shade(scene.light, base, normals[order], points[..., 2].mean(1)))
 
 
-def _painting_order(shapes: Sequence[Shape], objects: Objects, eye: Array) -> Ints:
-    """Return polygon positions: object after object, in each layer after layer, far parts before near ones."""
-    keys: list[Array] = []
-    for row, shape in enumerate(shapes):
-        eye_local = turned(eye - objects.centers[row], -objects.yaws[row])
-        offsets = shape.part_centers[:, :2] * objects.sizes[row, :2] - eye_local[:2]
-        nearness = shape.part_layers * _LAYER_STEP - np.hypot(offsets[:, 0], offsets[:, 1])
-        keys.append(np.asarray(nearness[shape.parts] + row * 100 * _LAYER_STEP, np.float64))
-    return np.argsort(np.concatenate(keys), kind="stable")
-
-
 @lru_cache(maxsize=512)
-def _palette(kind: int, look: int, attribute: str) -> Array:
+def _palette(kind: int, look: int, attribute: str) -> Floats:
     """Return the colours of an instance, (len(ROLES), 3): those of its kind, slightly its own."""
     rng = np.random.default_rng([look, 5])
     own = np.clip(np.array(KINDS[kind].color) * rng.uniform(0.85, 1.12) + rng.normal(0, 9, 3), 8, 250)
@@ -189,7 +173,7 @@ def _palette(kind: int, look: int, attribute: str) -> Array:
     return np.array([fixed.get(role, own) for role in ROLES], np.float64)
 
 
-def _shade(light: Light, base: Array, normals: Array, depth: Array) -> Array:
+def _shade(light: Light, base: Floats, normals: Floats, depth: Floats) -> Floats:
     """Return the colours (P, 3) RGB that surfaces of colour `base`, unit normal and depth (P,) show."""
     lit = light.ambient + light.direct * np.maximum(normals @ light.to_sun, 0)
     sky = 0.9 + 0.1 * normals[:, 2]  # faces that look up see more of the sky
@@ -197,7 +181,7 @@ def _shade(light: Light, base: Array, normals: Array, depth: Array) -> Array:
     return np.clip(base * light.tint * (lit * sky)[:, None] * (1 - fog) + light.haze * fog, 0, 255)
 
 
-def _fill_polygons(image: Image, camera: Camera, polygons: Array, colors: Array, *, smooth: bool = True) -> None:
+def _fill_polygons(image: Image, camera: Camera, polygons: Floats, colors: Floats, *, smooth: bool = True) -> None:
     """Paint polygons (P, V, 3) of the camera frame in order; those that share edges are better not smoothed."""
     whole, partly = polygons[..., 2].min(1) >= NEAR, polygons[..., 2].max(1) >= NEAR
     pixels = camera.project(np.where(whole[:, None, None], polygons, 1.0))
@@ -216,16 +200,17 @@ def _fill_polygons(image: Image, camera: Camera, polygons: Array, colors: Array,
         cv2.fillConvexPoly(image, outline, rgb[row], line, _SHIFT)
 
 
-def _fixed_point(pixels: Array) -> NDArray[np.int32]:
+def _fixed_point(pixels: Floats) -> NDArray[np.int32]:
     """Convert pixel coordinates (..., 2) to OpenCV's fixed point, where pixel centres are whole numbers."""
     scaled = (np.clip(pixels, -4000, 8000) - 0.5) * (1 << _SHIFT)
     return np.rint(scaled).astype(np.int32)
 
 
 def _measure_visibility(
-    camera: Camera, camera_from_global: Array, objects: Objects
-) -> tuple[Ints, Array, Array, Array]:
+    camera: Camera, camera_from_global: Floats, objects: Objects
+) -> tuple[Ints, Floats, Floats, Floats]:
     """Return numbers, boxes, covered and free shares of the image, of the objects that touch it, far to near."""
+    # A share needs no full resolution: at 240 pixels a large image costs as little as a small one.
     small = drawing_camera(camera, min(1.0, _MASK_WIDTH / camera.width))
     size = np.array([small.width, small.height])
     corners = transform(camera_from_global, cuboid_corners(objects.centers, objects.sizes, objects.yaws))
@@ -252,11 +237,3 @@ def _measure_visibility(
     boxes *= np.tile((camera.width, camera.height) / size, 2)
     whole = small.width * small.height
     return objects.numbers[touching], boxes[touching], areas[touching] / whole, free[touching] / whole
-
-
-def write_jpeg(path: Path, image: Image, quality: int = 92) -> None:
-    """Write an RGB image."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise OSError(f"OpenCV cannot encode {path.name}")
-    path.write_bytes(data.tobytes())

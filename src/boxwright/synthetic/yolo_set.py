@@ -14,13 +14,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.yolo_txt import label_row
+from boxwright.drawing.canvas import write_image
+from boxwright.ops.arrays import Ints
 from boxwright.synthetic.catalog import NAMES, make_rig
-from boxwright.synthetic.render import View, render_view, write_jpeg
+from boxwright.synthetic.render import View, render_view
 from boxwright.synthetic.world import WorldSettings, make_scene
 
+_JPEG_QUALITY = 92
 _WORKER_SCENES = 5  # per task of a worker process
 
 
@@ -28,16 +30,16 @@ _WORKER_SCENES = 5  # per task of a worker process
 class YoloSetSettings:
     """What a YOLO data set of the world holds."""
 
-    scenes: tuple[tuple[str, int], ...] = (("train", 230), ("val", 35))  # per split; each scene gives six images
+    scenes: tuple[tuple[str, int], ...] = (("train", 230), ("val", 30))  # per split; each scene gives six images
     width: int = 320  # of the images, pixels
     height: int = 180  # of the images, pixels
     seed: int = 0  # of the world
     first_scene: int = 0  # splits take scene numbers one after another, from this one
-    min_side: float = 12.0  # smallest width and height of a label box at 320 pixels of image width, pixels
+    min_side: float = 14.0  # smallest width and height of a label box at 320 pixels of image width, pixels
     min_visible: float = 0.5  # smallest share of an object's area inside the image that nothing covers
 
 
-def select_labels(view: View, kinds: NDArray[np.int64], settings: YoloSetSettings) -> NDArray[np.int64]:
+def select_labels(view: View, kinds: Ints, settings: YoloSetSettings) -> Ints:
     """Return the rows of a view that are worth a label, far to near; `kinds` are those of all objects of the scene."""
     sides = (view.boxes[:, 2:] - view.boxes[:, :2]).min(1, initial=np.inf) * 320 / settings.width
     shown = view.free >= settings.min_visible * view.areas
@@ -65,7 +67,7 @@ def write_yolo_set(
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
         first = settings.first_scene + len(tasks)
         tasks.extend((split, scene) for scene in range(first, first + count))
-    write = partial(_write_scene, folder, settings)
+    write = partial(write_scene, folder, settings)
     # Not fork: the caller may have threads running.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) if processes > 1 else nullcontext() as pool:
@@ -80,7 +82,7 @@ def write_yolo_set(
     return folder / "data.yaml"
 
 
-def _write_scene(folder: Path, settings: YoloSetSettings, task: tuple[str, int]) -> None:
+def write_scene(folder: Path, settings: YoloSetSettings, task: tuple[str, int]) -> None:
     """Write the six images of a scene and their labels."""
     cv2.setNumThreads(1)  # images are small: more threads only wait for each other
     split, index = task
@@ -91,7 +93,8 @@ def _write_scene(folder: Path, settings: YoloSetSettings, task: tuple[str, int])
         view = render_view(scene, camera, world.duration / 2)
         rows = select_labels(view, scene.placement.kinds, settings)
         name = f"{camera.name}_{index:05d}"  # neighbours in the file list are other scenes
-        write_jpeg(folder / "images" / split / f"{name}.jpg", view.image)
+        bgr = np.asarray(cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), np.uint8)
+        write_image(folder / "images" / split / f"{name}.jpg", bgr, _JPEG_QUALITY)
         corners = view.boxes[rows].reshape(-1, 2, 2) / size
         boxes = np.concatenate([corners.mean(1), corners[:, 1] - corners[:, 0]], 1)
         labels = scene.placement.kinds[view.numbers[rows]]

@@ -393,7 +393,7 @@ class CheckConfig(Frozen):
 class YoloDemoConfig(DemoConfig):
     """Settings of `boxwright demo`."""
 
-    task: Literal["detect2d"] = setting("detect2d", "detect2d: yolov5n on images of a street")
+    task: Literal["detect2d"] = setting("detect2d", "detect2d: yolov5n on images of drives")
 
 
 _SCHEDULE = "the schedule of a run"

@@ -61,7 +61,7 @@ VERBS = {
     "demo": _verb(
         settings.YoloDemoConfig,
         "demo:demo",
-        "Make a small data set of a street, train on it, validate, predict and draw plots.",
+        "Make a small data set of drives, train on it, validate, predict and draw plots.",
     ),
     "train": _verb(
         settings.RunConfig,

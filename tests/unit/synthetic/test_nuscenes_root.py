@@ -198,7 +198,7 @@ def test_objects_do_not_touch() -> None:
             apart = np.linalg.norm(objects.centers[:, None, :2] - objects.centers[None, :, :2], axis=-1)
             np.fill_diagonal(apart, np.inf)
             assert (apart > (short[:, None] + short)).all()
-            ego = np.linalg.inv(scene.ego_at(float(time)).global_from_ego)
+            ego = np.linalg.inv(scene.ego_at(float(time)).global_from_ego).astype(np.float64)
             local = transform(ego, objects.centers)
             assert (np.hypot(local[:, 0] - 1.3, local[:, 1]) > 1.9).all()
 

@@ -8,9 +8,8 @@ import pytest
 
 from boxwright.data.dataset import Split, open_dataset
 from boxwright.synthetic.camera import clip_near, cuboid_corners, drawing_camera, transform
-from boxwright.synthetic.catalog import KINDS, NAMES, make_rig
+from boxwright.synthetic.catalog import KINDS, NAMES, make_rig, shape_of
 from boxwright.synthetic.render import render_view
-from boxwright.synthetic.shapes import shape_of
 from boxwright.synthetic.world import WorldSettings, make_scene
 from boxwright.synthetic.yolo_set import YoloSetSettings, select_labels, write_yolo_set
 

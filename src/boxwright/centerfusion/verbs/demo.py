@@ -5,11 +5,8 @@ rate that rises and falls once, and depth heads that start at the mean depth and
 weights are involved, so known defects are mended. Real data want the defaults of `boxwright train`.
 """
 
-from __future__ import annotations
-
 import shlex
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -69,16 +66,31 @@ def fusion_demo(config: FusionDemoConfig, settings: FusionDemoSettings | None = 
     _say(start, f"rendering drives with six cameras and five radars into {root}")
     write_nuscenes(root, replace(settings.world, seed=config.seed))
     _say(start, f"training {MODEL} from scratch, {'cameras only' if config.no_radar else 'cameras and radars'}")
-    train(_training_settings(folder, root, config, settings))
+    train(training_settings(folder, root, config, settings))
     _say(start, "drawing a drive that the network has not seen")
-    pictures = _draw(folder, root, settings, config.device)
-    commands = _next_commands(folder, root, settings.world.version)
+    version = settings.world.version
+    predicting = FusionPredictConfig(
+        weights=str(folder / "weights" / "best.pt"),
+        data=str(root),
+        version=version,
+        scene=f"scene-{9000 + settings.world.scenes}",  # the last one is held out
+        device=config.device,
+        project=str(folder),
+        name="predictions",
+    )
+    sheets = sorted(fusion_predict(predicting).rglob("*.png"))
+    best, data = shlex.quote(str(folder / "weights" / "best.pt")), shlex.quote(str(root))
+    commands = (
+        f"boxwright val --model {MODEL} --weights {best} --data {data} --version {version} --flip-test",
+        f"boxwright predict --model {MODEL} --weights {best} --data {data} --version {version}",
+        f"boxwright train --model {MODEL} --data my_nuscenes --version v1.0-mini",
+    )
     page = write_report(
         folder,
         LAYOUT,
         tables=metric_tables(folder),
         title="Boxwright demo: cameras and radars",
-        predictions=pictures[:-1],
+        predictions=sheets,
         commands=commands,
     )
     _say(start, "done")
@@ -86,9 +98,7 @@ def fusion_demo(config: FusionDemoConfig, settings: FusionDemoSettings | None = 
     return folder
 
 
-def _training_settings(
-    folder: Path, root: Path, config: FusionDemoConfig, settings: FusionDemoSettings
-) -> FusionConfig:
+def training_settings(folder: Path, root: Path, config: FusionDemoConfig, settings: FusionDemoSettings) -> FusionConfig:
     """Return the recipe of the demo as settings of `boxwright train`."""
     return FusionConfig(
         data=str(root),
@@ -113,31 +123,6 @@ def _training_settings(
         augment=FusionAugmentConfig(shift=0.0),
         loss=FusionLossConfig(dep=0.1, dim=0.5),
         optim=FusionOptimConfig(lr0=settings.lr0, schedule="one-cycle", one_cycle_start=0.1, clip_norm=10.0),
-    )
-
-
-def _draw(folder: Path, root: Path, settings: FusionDemoSettings, device: str) -> Sequence[Path]:
-    """Draw the sheets and the video of the last scene, which is one of those held out."""
-    config = FusionPredictConfig(
-        weights=str(folder / "weights" / "best.pt"),
-        data=str(root),
-        version=settings.world.version,
-        scene=f"scene-{9000 + settings.world.scenes}",
-        device=device,
-        project=str(folder),
-        name="predictions",
-    )
-    found = fusion_predict(config)
-    return [*sorted(found.rglob("*.png")), *found.glob("*.mp4")]
-
-
-def _next_commands(folder: Path, root: Path, version: str) -> tuple[str, ...]:
-    """Return three commands for what the demo has made and for the user's own data."""
-    best, data = shlex.quote(str(folder / "weights" / "best.pt")), shlex.quote(str(root))
-    return (
-        f"boxwright val --model {MODEL} --weights {best} --data {data} --version {version} --flip-test",
-        f"boxwright predict --model {MODEL} --weights {best} --data {data} --version {version}",
-        f"boxwright train --model {MODEL} --data my_nuscenes --version v1.0-mini",
     )
 
 
