@@ -141,7 +141,7 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
     config = loaded or load(entry.settings, others, config=files.config)
     needed = [flag for flag in flags_of(entry.settings) if flag.required and not getattr(config, flag.setting)]
     if needed:
-        names = [flag.metavar if flag.position else flag.names[0] for flag in needed]
+        names = [flag.metavar if flag.position else f"{flag.names[0]} {flag.metavar}" for flag in needed]
         raise UserError(f"{verb} needs {' and '.join(names)} (`boxwright {verb} --help` lists all flags)")
     return find_object(entry.function)(config, **objects)
 
