@@ -209,7 +209,7 @@ def test_nothing_is_left_when_it_fails(data: Path, tmp_path: Path, monkeypatch: 
             ["IN", "OUT/new", "--to", "voc", "--seed", "3"],
             "--seed belongs to convert split and convert synthetic, not to this convert data",
         ),
-        (["IN", "--to", "voc"], "required: OUT"),
+        (["IN", "--to", "voc"], "convert data needs OUT"),
         (["OUT/gone.yaml", "OUT/new", "--to", "voc"], "there is no data set"),
     ],
 )

@@ -149,6 +149,7 @@ class Advice(Callback):
         self._warm_epochs = 0
 
     def on_train_start(self, report: StartReport) -> None:
+        assert isinstance(report.config, RunConfig)  # YOLO runs alone have this callback
         config = self._config = report.config
         schedule = make_schedule(
             config.optim, config.epochs, report.steps, config.batch_size, schedule_rules(config.optim.release)
