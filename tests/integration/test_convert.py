@@ -90,7 +90,7 @@ def about(model: DetectionModel) -> dict[str, Any]:
         (["IN", "IN"], "is the source itself"),
         (["IN", "OUT/nowhere/a.pt"], "there is no folder"),
         (["IN", "OUT/a.weights"], "belongs to a Darknet cfg"),
-        (["IN"], "required: OUT"),
+        (["IN"], "convert weights needs OUT"),
     ],
 )
 def test_mistakes(tmp_path: Path, argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

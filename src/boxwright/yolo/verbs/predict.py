@@ -23,6 +23,7 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.inference.sources import Frame, open_source
 from boxwright.yolo.detector import Detector, Result, Speed, load
+from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.settings import PredictConfig
 
 WRITABLE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # others are saved as .jpg
@@ -56,12 +57,13 @@ def predict(config: PredictConfig) -> Path:
         classifier_weights=config.classifier_weights,
         release=config.release,
     )
+    postprocess = detector.postprocess(config)  # refuses a wrong class before there is a folder
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     with contextlib.ExitStack() as stack:
         if config.save_log:
             log = stack.enter_context((folder / "log.log").open("a", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, log)))
-        _predict(config, source, detector, folder)
+        _predict(config, source, detector, postprocess, folder)
     return folder
 
 
@@ -81,9 +83,10 @@ class _Tee(io.TextIOBase):
             stream.flush()
 
 
-def _predict(config: PredictConfig, source: Iterable[Frame], detector: Detector, folder: Path) -> None:
+def _predict(
+    config: PredictConfig, source: Iterable[Frame], detector: Detector, postprocess: YoloPostprocess, folder: Path
+) -> None:
     """Run the detector on each frame, write and print what was found."""
-    postprocess = detector.postprocess(config)
     speeds: list[Speed] = []
     num_boxes, input_size = 0, (0, 0)
     with PredictionWriter(folder, config) as writer:
