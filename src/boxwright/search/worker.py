@@ -108,7 +108,8 @@ def _run_one(
     def run(trial: Trial) -> float:
         trials = study.get_trials(deepcopy=False)
         # Two workers may both have seen one place left. Numbers are given out one by one: the lower one has it.
-        if sum(t.number < trial.number and t.state in _TAKEN for t in trials) >= generations:
+        # One that waits in the queue has its place too: it runs before the search ends.
+        if sum(t.state != TrialState.FAIL for t in trials[: trial.number]) >= generations:
             raise _GivenUpError
         number = generation_of(trials[trial.number], trials)
         # On SQLite two workers may fail the same stale trial and queue it twice; the first retry has it.

@@ -33,7 +33,7 @@ import boxwright.search.study as s, boxwright.search.worker as w
 from boxwright.search.samplers import SearchSampler
 from boxwright.search.space import Range
 
-s.HEARTBEAT_SECONDS, s.GRACE_SECONDS, w._POLL_SECONDS = 1, 2, 0.1
+s.HEARTBEAT_SECONDS, s.GRACE_SECONDS, w._POLL_SECONDS = 1, 6, 0.1
 folder, generations, dies_at, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 count = 0
 
