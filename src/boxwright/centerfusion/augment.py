@@ -111,7 +111,7 @@ def draw_placement(rng: Draws, image_hw: tuple[int, int], base: float, augment: 
 
 
 def _normal(rng: Draws, deviation: float, cut: float) -> float:
-    """Draw from a normal distribution around 0, cut at so many deviations."""
+    """Draw from a normal distribution around 0, clipped to a number of deviations."""
     return float(np.clip(rng.standard_normal() * deviation, -cut * deviation, cut * deviation))
 
 

@@ -1,6 +1,6 @@
 """The settings of camera and radar detection: training, validation and prediction of CenterFusion. Imports no torch.
 
-Defaults are those of the published training run (paper arXiv 2011.04841; spec C2, the numbers in brackets), with the
+Defaults are those of the published training run (paper arXiv 2011.04841; docs/spec/centerfusion.md, C2), with the
 pillar size that it really had.
 """
 

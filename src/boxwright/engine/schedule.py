@@ -138,7 +138,7 @@ class ScheduleRules:
     always_cosine: bool = False  # there is no linear decay
     fixed_lrf: float | None = None  # final factor whatever is set; None: as set
     fixed_warmup: bool = False  # three epochs from momentum .9 and a bias rate of .1, whatever is set
-    updates_on_multiples: bool = False  # weights move at steps that `accumulate` divides, not when so many have passed
+    updates_on_multiples: bool = False  # update at multiples of `accumulate`, not `accumulate` steps after the last
 
     def applied(self, config: OptimConfig) -> OptimConfig:
         """Overwrite what this release does not let anyone set."""

@@ -50,7 +50,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_numbers(count: int) -> Callable[[Any], bool]:
-    """Make the check for a list of so many numbers."""
+    """Make the check for a list of a given number of numbers."""
     return lambda value: (
         isinstance(value, list) and len(cast(list[Any], value)) == count and all(map(_is_number, value))
     )

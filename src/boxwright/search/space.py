@@ -18,7 +18,7 @@ class Range:
 
     @property
     def is_logarithmic(self) -> bool:
-        """Whether it spans so many powers of ten that TPE and CMA-ES should draw its logarithm."""
+        """Whether TPE and CMA-ES should draw its logarithm: it spans at least three powers of ten."""
         return self.low > 0 and self.high / self.low >= 1000
 
 

@@ -72,7 +72,7 @@ def run_search(
         report: gets all finished trials after each trial of this worker, and at the end.
 
     Raises:
-        UserError: of a trial. A trial with a checkpoint is queued again first, so that a mended search goes on with it.
+        UserError: of a trial. One with a checkpoint is queued again first, to be resumed once the error is fixed.
         SystemExit, KeyboardInterrupt: the search was stopped; the trial is queued again likewise.
     """
     waiting = ""
