@@ -18,6 +18,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
 
@@ -99,6 +100,10 @@ def open_study(location: StudyLocation) -> tuple[optuna.Study, bool]:
                 raise
             time.sleep(_SECONDS_OF_TABLES)
             storage = connect()
+        if url.get_backend_name() == "sqlite":
+            # SQLite has no SELECT ... FOR UPDATE: without the lock from the start of a transaction, two workers read a
+            # trial as waiting and both take it (16 of 80 trials with four workers).
+            event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         try:
             return optuna.create_study(storage=storage, study_name=location.name, direction="maximize"), True
         except DuplicatedStudyError:

@@ -112,7 +112,7 @@ def _run_one(
         if sum(t.state != TrialState.FAIL for t in trials[: trial.number]) >= generations:
             raise _GivenUpError
         number = generation_of(trials[trial.number], trials)
-        # On SQLite two workers may fail the same stale trial and queue it twice; the first retry has it.
+        # Two workers may queue the same trial again, one of them after it was asleep; the first retry has it.
         if any(generation_of(t, trials) == number for t in trials[: trial.number] if t.state != TrialState.FAIL):
             raise _GivenUpError
         # A retry resumes in the folder of the worker that died, where that is in sight; else it begins anew in our own.
