@@ -58,14 +58,7 @@ class StandIn:
     state: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True, slots=True)
-class NumberType:
-    """A numpy number type, such as "f8"."""
-
-    code: str
-
-
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     """Build a tensor over a storage, after checking that it lies inside and repeats no element."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, Tensor) or any(type(n) is not int or n < 0 for n in numbers):
@@ -79,7 +72,7 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
     return storage.as_strided(size, stride, offset) if num_items else storage.new_empty(size)
 
 
-def _rebuild_parameter(data: Any, *_: Any) -> Tensor:
+def rebuild_parameter(data: Any, *_: Any) -> Tensor:
     if not isinstance(data, Tensor):
         raise DamagedError("a parameter is no tensor")
     return data
@@ -92,45 +85,33 @@ def scalar_key(value: Any) -> Any:
     return value
 
 
-def _set(items: Any = ()) -> set[Any]:
-    return {scalar_key(item) for item in items}
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+def encode(text: Any, encoding: Any = "latin1") -> bytes:
     """Encode text as bytes, as old pickles write them."""
     if type(text) is not str or encoding != "latin1":
         raise DamagedError("bytes in an unknown encoding")
     return text.encode("latin1")
 
 
-def _number_type(code: Any, *_: Any) -> NumberType:
+def number_type(code: Any, *_: Any) -> np.dtype[Any]:
     if type(code) is not str or code not in NUMBER_TYPES:
         raise DamagedError("a numpy number of an unknown type")
-    return NumberType(code)
+    return np.dtype(f"<{code}")
 
 
-def _number(number_type: Any, data: Any = b"") -> int | float | bool:
-    if not isinstance(number_type, NumberType) or type(data) is not bytes:
+def number(dtype: Any, data: Any = b"") -> int | float | bool:
+    if not isinstance(dtype, np.dtype) or type(data) is not bytes:
         raise DamagedError("a malformed numpy number")
-    return np.frombuffer(data, dtype=f"<{number_type.code}", count=1)[0].item()
+    return np.frombuffer(data, dtype, count=1)[0].item()
 
 
-def _array(*_: Any) -> StandIn:
-    return StandIn("numpy.ndarray")  # no array in a checkpoint is needed
-
-
-def _method(owner: Any, name: Any, *_: Any) -> str:
+def method_name(owner: Any, name: Any, *_: Any) -> str:
     """Keep the name of a method: networks with folded batch norms replace `forward` in each convolution."""
     if not isinstance(owner, StandIn) or type(name) is not str or name not in FUSED_METHODS:
         raise RefusedError("__builtin__.getattr")
     return name
 
 
-def _path_text(*parts: Any) -> str:
-    return str(PurePosixPath(*parts))
-
-
-def _device_text(*parts: Any) -> str:
+def device_text(*parts: Any) -> str:
     if any(type(part) not in (str, int) for part in parts):
         raise DamagedError("a malformed device")
     return ":".join(str(part) for part in parts)
@@ -138,21 +119,21 @@ def _device_text(*parts: Any) -> str:
 
 # What a pickle may call, and what that stands for here.
 CALLS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_tensor_v2": rebuild_tensor,
+    "torch._utils._rebuild_parameter": rebuild_parameter,
     "torch.Size": lambda sides=(): tuple(sides),
-    "torch.device": _device_text,
+    "torch.device": device_text,
     "collections.OrderedDict": lambda pairs=(): {scalar_key(key): value for key, value in pairs},
-    "__builtin__.set": _set,
-    "builtins.set": _set,
-    "__builtin__.getattr": _method,
-    "_codecs.encode": _encode,
-    "numpy.dtype": _number_type,
-    "numpy.core.multiarray.scalar": _number,
-    "numpy._core.multiarray.scalar": _number,
-    "numpy.core.multiarray._reconstruct": _array,
-    "numpy._core.multiarray._reconstruct": _array,
-    "pathlib.PosixPath": _path_text,
-    "pathlib.WindowsPath": _path_text,
+    **dict.fromkeys(("__builtin__.set", "builtins.set"), lambda items=(): {scalar_key(item) for item in items}),
+    "__builtin__.getattr": method_name,
+    "_codecs.encode": encode,
+    "numpy.dtype": number_type,
+    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), number),
+    # No array in a checkpoint is needed.
+    **dict.fromkeys(
+        ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+        lambda *_: StandIn("numpy.ndarray"),
+    ),
+    **dict.fromkeys(("pathlib.PosixPath", "pathlib.WindowsPath"), lambda *parts: str(PurePosixPath(*parts))),
 }
 DTYPES: dict[str, torch.dtype] = {str(dtype): dtype for dtype in STORAGES.values()}  # "torch.float16" and so on

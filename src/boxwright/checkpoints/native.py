@@ -33,8 +33,13 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     try:
         with whole_file(path, sync=True, advice=kept) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, "version": VERSION} | content, file)
-    except RuntimeError as error:  # torch hides the system's error behind its own
-        raise UserError(f"cannot write {path}: {_reason(error)}{kept}") from error
+    except RuntimeError as error:
+        # torch hides the system's error behind its own, at any depth; the system's words say what to do.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        why = reason(cause) if cause is not None else str(error).splitlines()[0]
+        raise UserError(f"cannot write {path}: {why}{kept}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -70,11 +75,3 @@ def _check_plain(value: object, where: str) -> None:
             _check_plain(item, f"{where}[{i}]")
     else:
         raise TypeError(f"{where} is a {type(value).__name__}: a checkpoint holds tensors and plain values only")
-
-
-def _reason(error: Exception) -> str:
-    """Return the operating system's words, which may stand behind torch's own error."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return reason(cause) if isinstance(cause, OSError) else str(error).splitlines()[0]

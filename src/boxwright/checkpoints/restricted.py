@@ -9,8 +9,9 @@ Source: the pickle operations as documented in the standard library's `pickletoo
 
 import pickletools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,27 +21,22 @@ from boxwright.checkpoints.inert import (
     STORAGES,
     DamagedError,
     Name,
-    NumberType,
     RefusedError,
     StandIn,
     scalar_key,
 )
 
-
-class StorageSource(Protocol):
-    """Where the numbers of the tensors come from."""
-
-    def storage(self, key: str, dtype: torch.dtype, num_items: int) -> Tensor:
-        """Return a one-dimensional tensor over the whole storage; raises DamagedError if there is none of that size."""
-        ...
+# Makes the one-dimensional tensor of a whole storage from its key, type and number of items; called once a key. Raises
+# DamagedError if there is none of that size.
+NewStorage = Callable[[str, torch.dtype, int], Tensor]
 
 
-def read_pickle(data: Any, source: StorageSource) -> Any:
+def read_pickle(data: Any, new_storage: NewStorage) -> Any:
     """Read one pickle.
 
     Args:
         data: bytes, or a binary file that stands at the beginning of the pickle and is left behind its end.
-        source: gives the storages that the pickle refers to.
+        new_storage: gives the storages that the pickle refers to.
 
     Returns:
         plain values, containers, tensors on the CPU, `Name`s and `StandIn`s.
@@ -50,7 +46,7 @@ def read_pickle(data: Any, source: StorageSource) -> Any:
         DamagedError: the pickle is malformed.
     """
     try:
-        return _Machine(source).run(pickletools.genops(data))
+        return _Machine(new_storage).run(pickletools.genops(data))
     except (RefusedError, DamagedError):
         raise
     except (ValueError, TypeError, LookupError, RuntimeError, OverflowError, MemoryError) as error:
@@ -58,10 +54,11 @@ def read_pickle(data: Any, source: StorageSource) -> Any:
 
 
 class _Machine:
-    """Stack, marks and memo of one pickle."""
+    """Stack, marks, memo and storages of one pickle."""
 
-    def __init__(self, source: StorageSource) -> None:
-        self.source = source
+    def __init__(self, new_storage: NewStorage) -> None:
+        self.new_storage = new_storage
+        self.storages: dict[str, Tensor] = {}
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -83,62 +80,33 @@ class _Machine:
                 raise RefusedError(f"the pickle operation {name}" + ("" if arg is None else f" {arg!r}"))
         raise DamagedError("the pickle has no end")
 
-    def items_from_mark(self) -> list[Any]:
-        start = self.marks.pop()
+    def take(self, count: int) -> list[Any]:
+        """Take the topmost values off the stack, the lowest one first."""
+        start = len(self.stack) - count
+        if start < 0:
+            raise DamagedError("the pickle takes more values than there are")
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
-    def top(self, kind: type) -> Any:
+    def take_to_mark(self) -> list[Any]:
+        return self.take(len(self.stack) - self.marks.pop())
+
+    def fill(self, kind: type, items: list[Any]) -> None:
+        """Put items into the container at the top; those of a dict are keys and values by turns."""
         target = self.stack[-1]
+        # By its exact type: filling a tensor or a stand-in would call what is not on the list.
         if type(target) is not kind:
             raise DamagedError(f"the pickle fills a {type(target).__name__} as if it were a {kind.__name__}")
-        return target
-
-    def mark(self, _: Any) -> None:
-        self.marks.append(len(self.stack))
+        if kind is list:
+            target.extend(items)
+        elif kind is set:
+            target.update(map(scalar_key, items))
+        else:
+            target.update(zip(map(scalar_key, items[0::2]), items[1::2], strict=True))
 
     def remember(self, index: int | None) -> None:
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
-
-    def recall(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    def take_tuple(self, count: int) -> None:
-        items = self.stack[len(self.stack) - count :]
-        if len(items) != count:
-            raise DamagedError("the pickle takes more values than there are")
-        del self.stack[len(self.stack) - count :]
-        self.stack.append(tuple(items))
-
-    def append(self, _: Any) -> None:
-        item = self.stack.pop()
-        self.top(list).append(item)
-
-    def extend(self, _: Any) -> None:
-        items = self.items_from_mark()
-        self.top(list).extend(items)
-
-    def add_items(self, _: Any) -> None:
-        items = self.items_from_mark()
-        self.top(set).update(map(scalar_key, items))
-
-    def set_item(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.top(dict)[scalar_key(key)] = value
-
-    def set_items(self, _: Any) -> None:
-        items = self.items_from_mark()
-        self.top(dict).update(zip(map(scalar_key, items[0::2]), items[1::2], strict=True))
-
-    def name(self, text: str) -> None:
-        """Read a global: "module name" in one text."""
-        module, _, attribute = text.partition(" ")
-        self.push_name(module, attribute)
-
-    def stack_name(self, _: Any) -> None:
-        attribute, module = self.stack.pop(), self.stack.pop()
-        self.push_name(module, attribute)
 
     def push_name(self, module: Any, attribute: Any) -> None:
         if not isinstance(module, str) or not isinstance(attribute, str):
@@ -167,8 +135,8 @@ class _Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is dict or (isinstance(target, StandIn) and target.class_name.startswith("numpy.")):
             return
-        if isinstance(target, NumberType):
-            return  # byte order and alignment, which `_number_type` has already checked
+        if isinstance(target, np.dtype):
+            return  # byte order and alignment, which `number_type` has already checked
         if not isinstance(target, StandIn):
             raise RefusedError(f"setting the state of a {type(target).__name__}")
         for part in cast(tuple[Any, ...], state if type(state) is tuple else (state,)):
@@ -192,7 +160,13 @@ class _Machine:
         key, _, num_items = rest[:3]
         if type(key) is not str or type(num_items) is not int or num_items < 0:
             raise DamagedError("the pickle refers to a storage by a malformed key")
-        self.stack.append(self.source.storage(key, dtype, num_items))
+        if key not in self.storages:
+            self.storages[key] = self.new_storage(key, dtype, num_items)
+        storage = self.storages[key]
+        # torch.save describes a storage the same way wherever it refers to it.
+        if storage.dtype != dtype or storage.numel() != num_items:
+            raise DamagedError(f"storage {key} is used in two ways")
+        self.stack.append(storage)
 
 
 NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "INT", "LONG", "BINFLOAT", "FLOAT"}
@@ -208,27 +182,21 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
 }
 OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda machine, arg: None,
-    "FRAME": lambda machine, arg: None,
-    "MARK": _Machine.mark,
-    "PUT": _Machine.remember,
-    "BINPUT": _Machine.remember,
-    "LONG_BINPUT": _Machine.remember,
-    "MEMOIZE": _Machine.remember,
-    "GET": _Machine.recall,
-    "BINGET": _Machine.recall,
-    "LONG_BINGET": _Machine.recall,
-    "TUPLE": lambda machine, arg: machine.stack.append(tuple(machine.items_from_mark())),
-    "TUPLE1": lambda machine, arg: machine.take_tuple(1),
-    "TUPLE2": lambda machine, arg: machine.take_tuple(2),
-    "TUPLE3": lambda machine, arg: machine.take_tuple(3),
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.extend,
-    "ADDITEMS": _Machine.add_items,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.stack_name,
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, arg: None),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.remember),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, arg: machine.stack.append(machine.memo[arg])),
+    "MARK": lambda machine, arg: machine.marks.append(len(machine.stack)),
+    "TUPLE": lambda machine, arg: machine.stack.append(tuple(machine.take_to_mark())),
+    "TUPLE1": lambda machine, arg: machine.stack.append(tuple(machine.take(1))),
+    "TUPLE2": lambda machine, arg: machine.stack.append(tuple(machine.take(2))),
+    "TUPLE3": lambda machine, arg: machine.stack.append(tuple(machine.take(3))),
+    "APPEND": lambda machine, arg: machine.fill(list, machine.take(1)),
+    "APPENDS": lambda machine, arg: machine.fill(list, machine.take_to_mark()),
+    "ADDITEMS": lambda machine, arg: machine.fill(set, machine.take_to_mark()),
+    "SETITEM": lambda machine, arg: machine.fill(dict, machine.take(2)),
+    "SETITEMS": lambda machine, arg: machine.fill(dict, machine.take_to_mark()),
+    "GLOBAL": lambda machine, arg: machine.push_name(*arg.split(" ", 1)),  # "module name" in one text
+    "STACK_GLOBAL": lambda machine, arg: machine.push_name(*machine.take(2)),
     "REDUCE": _Machine.call,
     "NEWOBJ": _Machine.call,
     "BUILD": _Machine.build,
