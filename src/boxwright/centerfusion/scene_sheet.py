@@ -10,7 +10,7 @@ import numpy as np
 
 from boxwright.data.images import read_image
 from boxwright.drawing.birds_eye import BACKGROUND, LETTERING, RADIUS, TRUTH, draw_birds_eye
-from boxwright.drawing.boxes3d import BoxStyle, SolidBoxes, SolidPoints, draw_boxes_3d, draw_points
+from boxwright.drawing.boxes3d import SolidBoxes, SolidPoints, draw_boxes_3d, draw_points
 from boxwright.drawing.canvas import FAR_COLOR, LIGHT, TAG, depth_colors, fit, solid_color
 from boxwright.drawing.text import draw_label, draw_text, letter_size, text_width
 from boxwright.nuscenes.geometry import inverses, rotation_matrices
@@ -63,7 +63,7 @@ def boxes_of_detections(detections: Detections3d) -> SolidBoxes:
     found = detections.cpu()
     corners = corners_camera(found.locations.double(), found.dims.double(), found.rotation_y.double())
     return SolidBoxes(
-        corners=corners.numpy(),
+        positions=corners.numpy(),
         velocities=found.velocity.double().numpy(),
         labels=found.labels.numpy(),
         scores=found.scores.double().numpy(),
@@ -75,7 +75,7 @@ def boxes_of_global(boxes: GlobalBoxes) -> SolidBoxes:
     axes = rotation_matrices(boxes.rotations)
     edges = np.swapaxes(axes, -1, -2) * boxes.sizes[:, [1, 0, 2], None]  # length forward, width to the left, height up
     return SolidBoxes(
-        corners=boxes.centers[:, None] + _CORNERS @ edges,
+        positions=boxes.centers[:, None] + _CORNERS @ edges,
         velocities=np.pad(boxes.velocities, ((0, 0), (0, 1))),
         labels=boxes.labels,
         scores=np.where(boxes.scores < 0, np.nan, boxes.scores),  # nuScenes marks annotations by -1
@@ -167,11 +167,11 @@ def _draw_camera(panel: Image, frame: KeyFrame, view: CameraView | None, score_t
         predictions = boxes_of_global(frame.predictions).transform(cam_from_global)
     if frame.truth is not None:
         truth = boxes_of_global(frame.truth).transform(cam_from_global)
-        style = BoxStyle(CLASS_NAMES) if predictions is None else BoxStyle(color=TRUTH, front=0.0, weight=0.5)
-        image = draw_boxes_3d(image, truth, calib, style)
+        outline = None if predictions is None else TRUTH
+        image = draw_boxes_3d(image, truth, calib, CLASS_NAMES, outline=outline)
     if predictions is not None:
         shown = predictions.take(predictions.scores >= score_threshold)
-        image = draw_boxes_3d(image, shown, calib, BoxStyle(CLASS_NAMES))
+        image = draw_boxes_3d(image, shown, calib, CLASS_NAMES)
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     panel[top : top + image.shape[0], left : left + image.shape[1]] = image
 

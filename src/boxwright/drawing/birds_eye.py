@@ -29,28 +29,26 @@ EGO: Color = (225, 190, 120)
 RADIUS = 50.0  # metres: the farthest range of the nuScenes metric
 EGO_SHAPE = ((3.1, 0.87), (-1.0, -0.87))  # metres: front left and rear right of the car that recorded nuScenes
 REFERENCE_SIDE = 700  # pixels: lines and letters are 1 for this side and scale from there
-LEAST_LEGEND = 260  # pixels: a picture less high or wide has no room for a legend
+LEAST_LEGEND = 260  # pixels: a smaller picture has no room for a legend
 _BOTTOM = [0, 1, 2, 3]  # corners of the lower face of `SolidBoxes`, once around
 
 
 class _View:
-    """A canvas with its scale, forward up and left to the left."""
+    """A square canvas with its scale, forward up and left to the left."""
 
-    def __init__(self, size: tuple[int, int], radius: float) -> None:
-        self.canvas: Image = np.empty((*size, 3), np.uint8)
-        self.canvas[:] = BACKGROUND
-        self.size = size  # height, width
-        self.radius = radius  # metres to the nearest border
-        self.per_metre = min(size) / 2 / radius
-        self.unit = min(size) / REFERENCE_SIDE
+    def __init__(self, side: int, radius: float) -> None:
+        self.canvas: Image = np.full((side, side, 3), BACKGROUND, np.uint8)
+        self.side = side
+        self.radius = radius  # metres to the border
+        self.per_metre = side / 2 / radius
+        self.unit = side / REFERENCE_SIDE
         self.line = max(1, round(1.6 * self.unit))
         self.letters = letter_size(0.68 * self.unit)
 
     def pixels(self, points: Floats) -> Floats:
         """Map (..., 2 or 3) metres to (..., 2) pixels."""
-        height, width = self.size
         # Half a pixel less: the vehicle stands in the middle of the picture, between pixel centers of an even size.
-        return np.array((width / 2 - 0.5, height / 2 - 0.5)) - points[..., [1, 0]] * self.per_metre
+        return self.side / 2 - 0.5 - points[..., [1, 0]] * self.per_metre
 
 
 def draw_birds_eye(
@@ -58,7 +56,7 @@ def draw_birds_eye(
     predictions: SolidBoxes | None = None,
     radar: SolidPoints | None = None,
     *,
-    size: int | tuple[int, int] = REFERENCE_SIDE,
+    size: int = REFERENCE_SIDE,
     radius: float = RADIUS,
     legend: bool = True,
 ) -> Image:
@@ -71,21 +69,21 @@ def draw_birds_eye(
         truth: annotations; None: there are none to show, and the legend does not name them.
         predictions: as above.
         radar: points of all sensors, colored by depth.
-        size: pixels, one side of a square or height and width.
-        radius: metres from the vehicle to the nearest border.
+        size: pixels, one side of a square.
+        radius: metres from the vehicle to the border.
         legend: explain the signs, where there is room.
 
     Returns:
-        (H, W, 3) uint8 BGR.
+        (size, size, 3) uint8 BGR.
     """
-    view = _View((size, size) if isinstance(size, int) else size, radius)
+    view = _View(size, radius)
     _draw_rings(view)
     if radar is not None:
         starts = view.pixels(radar.positions)
         ends = view.pixels(radar.positions + radar.velocities * ARROW_SECONDS)
         speeds = np.linalg.norm(radar.velocities[:, :2], axis=1)
         colors: list[Color] = depth_colors(radar.depths).tolist()
-        for i in points_inside(starts, view.size):
+        for i in points_inside(starts, (size, size)):
             if speeds[i] >= SLOWEST_ARROW:
                 draw_arrow(view.canvas, np.stack((starts[i], ends[i])), colors[i], 1)
             draw_dot(view.canvas, starts[i], max(1.0, 2.2 * view.unit), colors[i])
@@ -94,10 +92,11 @@ def draw_birds_eye(
     if predictions is not None:
         _draw_boxes(view, predictions, annotated=False)
     (front, left), (rear, right) = EGO_SHAPE
-    fill_face(view.canvas, view.pixels(np.array([(front, left), (front, right), (rear, right), (rear, left)])), EGO)
-    nose = np.array([(front + 2.2, 0.0), (front + 0.5, left), (front + 0.5, right)])  # a triangle that points forward
-    fill_face(view.canvas, view.pixels(nose), EGO)
-    if legend and min(view.size) >= LEAST_LEGEND:
+    body = [(front, left), (front, right), (rear, right), (rear, left)]
+    nose = [(front + 2.2, 0.0), (front + 0.5, left), (front + 0.5, right)]  # a triangle that points forward
+    for polygon in (body, nose):
+        fill_face(view.canvas, view.pixels(np.array(polygon)), EGO)
+    if legend and size >= LEAST_LEGEND:
         _draw_legend(view, truth is not None, predictions is not None, radar is not None)
     return view.canvas
 
@@ -106,7 +105,7 @@ def _draw_rings(view: _View) -> None:
     """Draw circles every 10 m (or 20, 50, ... where those were too close), with their distances."""
     step = next((s for s in (10, 20, 50, 100) if view.radius / s <= 6), 200)
     # The corners of the picture lie farther away than its nearest border.
-    farthest = view.radius * np.hypot(*view.size) / min(view.size)
+    farthest = view.radius * np.hypot(view.side, view.side) / view.side
     middle = view.pixels(np.zeros(2))
     for number in range(1, int(farthest / step) + 1):
         draw_ring(view.canvas, middle, number * step * view.per_metre, RING)
@@ -117,19 +116,18 @@ def _draw_rings(view: _View) -> None:
         width = text_width(text, view.letters)
         reach = number * step * view.per_metre
         if reach > 2 * width:  # else the number would touch that of the ring before
-            draw_text(
-                view.canvas, text, round(middle[0] + reach) - width - 2, round(middle[1]) + 1, view.letters, LETTERING
-            )
+            left, top = round(middle[0] + reach) - width - 2, round(middle[1]) + 1
+            draw_text(view.canvas, text, left, top, view.letters, LETTERING)
 
 
 def _draw_boxes(view: _View, boxes: SolidBoxes, *, annotated: bool) -> None:
     """Draw the farthest box first, so that near ones lie on top; the best prediction lies on top of all."""
-    faces = view.pixels(boxes.corners[:, _BOTTOM])
+    faces = view.pixels(boxes.positions[:, _BOTTOM])
     middles = faces.mean(axis=1)
     fronts = faces[:, :2].mean(axis=1)
-    ends = view.pixels(boxes.corners[:, _BOTTOM].mean(axis=1) + boxes.velocities * ARROW_SECONDS)
+    ends = view.pixels(boxes.positions[:, _BOTTOM].mean(axis=1) + boxes.velocities * ARROW_SECONDS)
     speeds = np.linalg.norm(boxes.velocities[:, :2], axis=1)  # not a number compares false: no arrow
-    near = points_inside(faces.reshape(-1, 2), view.size) // 4  # a box is shown if one of its corners is
+    near = points_inside(faces.reshape(-1, 2), (view.side, view.side)) // 4  # a box is shown if one of its corners is
     keys = -np.linalg.norm(boxes.centers[:, :2], axis=1) if annotated else boxes.scores
     for i in sorted(set(near.tolist()), key=lambda row: float(np.nan_to_num(keys[row]))):
         color = TRUTH if annotated else solid_color(int(boxes.labels[i]))
@@ -155,7 +153,7 @@ def _draw_legend(view: _View, truth: bool, predictions: bool, radar: bool) -> No
         *(["radar (color: depth)"] if radar else []),
         f"velocity x {ARROW_SECONDS:g} s",
     ]
-    top = view.size[0] - pad - len(texts) * height
+    top = view.side - pad - len(texts) * height
     left = pad + 2 * height + pad // 2
     right = left + max(text_width(text, size) for text in texts)
     patch = canvas[top - pad // 2 :, :right]

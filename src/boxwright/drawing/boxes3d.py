@@ -26,6 +26,7 @@ NEAR = 0.1  # metres: what is closer to the camera is cut off; the published vis
 ARROW_SECONDS = 0.5  # an arrow ends where its point will be after this time
 SLOWEST_ARROW = 0.5  # m/s: what is slower is noise of the sensor and gets no arrow
 REFERENCE_WIDTH = 1600  # pixels: nuScenes; lines and letters are 1 for this width and scale from there
+FRONT_FILL = 0.3  # share of its color inside the front face of a box
 RIM: Color = (20, 20, 20)
 
 # Front, rear, then the four edges between them; by the corners of `SolidBoxes`.
@@ -33,77 +34,70 @@ EDGES = np.array([(0, 1), (1, 5), (5, 4), (4, 0), (3, 2), (2, 6), (6, 7), (7, 3)
 FRONT_EDGES = 4  # the first ones go round the front face
 
 
+@dataclass(frozen=True, slots=True)
 class _Solids:
-    """Arrays with one row per object."""
+    """Arrays with one row per object, in some frame."""
+
+    positions: Floats  # (N, ..., 3) metres
+    velocities: Floats  # (N, 3) m/s
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Concatenate the rows of at least one part, all in one frame."""
-        names = [field.name for field in fields(cls)]  # pyright: ignore[reportArgumentType]
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def take(self, where: Ints | Bools) -> Self:
+        """Select rows by index or mask."""
+        return type(self)(*(getattr(self, field.name)[where] for field in fields(self)))
+
+    def transform(self, target_from_source: Array) -> Self:
+        """Transform to another frame by a (4, 4) matrix."""
+        rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
+        return replace(self, positions=self.positions @ rotation.T + shift, velocities=self.velocities @ rotation.T)
 
 
 @dataclass(frozen=True, slots=True)
 class SolidBoxes(_Solids):
-    """Oriented boxes in some frame."""
+    """Oriented boxes.
 
-    corners: Floats  # (N, 8, 3) metres: front left, front right, rear right, rear left of the bottom, then of the top
-    velocities: Floats  # (N, 3) m/s; NaN where unknown
+    Positions are the corners, (N, 8, 3): front left, front right, rear right, rear left of the bottom, then of the top.
+    A velocity is NaN where it is unknown.
+    """
+
     labels: Ints  # (N,) class
     scores: Floats  # (N,); NaN for annotations
 
     @property
     def centers(self) -> Floats:
         """Return the centers (N, 3)."""
-        return self.corners.mean(axis=1)
-
-    def transform(self, target_from_source: Array) -> "SolidBoxes":
-        """Transform to another frame by a (4, 4) matrix."""
-        rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
-        return replace(self, corners=self.corners @ rotation.T + shift, velocities=self.velocities @ rotation.T)
-
-    def take(self, where: Ints | Bools) -> "SolidBoxes":
-        """Select boxes by index or mask."""
-        return SolidBoxes(*(getattr(self, field.name)[where] for field in fields(self)))
+        return self.positions.mean(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class SolidPoints(_Solids):
-    """Radar returns in some frame."""
+    """Radar returns, their velocities compensated for the motion of the vehicle."""
 
-    positions: Floats  # (N, 3) metres
-    velocities: Floats  # (N, 3) m/s, compensated for the motion of the vehicle
     depths: Floats  # (N,) metres in front of the camera they belong to; sets their color
 
-    def transform(self, target_from_source: Array) -> "SolidPoints":
-        """Transform to another frame by a (4, 4) matrix."""
-        rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
-        return replace(self, positions=self.positions @ rotation.T + shift, velocities=self.velocities @ rotation.T)
 
+def draw_boxes_3d(
+    image: Image, boxes: SolidBoxes, calib: Floats, names: Sequence[str], *, outline: Color | None = None
+) -> Image:
+    """Return a copy of the image with wireframes in the colors of their classes, near boxes over far ones.
 
-@dataclass(frozen=True)
-class BoxStyle:
-    """How 3-D boxes look."""
-
-    names: Sequence[str] | None = None  # of the classes; None: write no class, score and depth beside a box
-    color: Color | None = None  # BGR of all boxes; None: that of the class
-    front: float = 0.3  # share of color that the front face is filled with
-    weight: float = 1.0  # width of the lines, relative to the usual one
-
-
-def draw_boxes_3d(image: Image, boxes: SolidBoxes, calib: Floats, style: BoxStyle = BoxStyle()) -> Image:
-    """Return a copy of the image with wireframes, the front face of each filled, near boxes over far ones.
+    The front face of each is filled, and class, score and depth stand beside it.
 
     Args:
         image: (H, W, 3) uint8 BGR.
         boxes: in the frame of the camera. What lies behind it, or holds a number that is not finite, is left out; edges
             that pass the near plane are cut there.
         calib: camera matrix for this image, (3, 3) or (3, 4).
-        style: names, color and lines.
+        names: of the classes.
+        outline: BGR; draw thin lines in this color instead, nothing filled and nothing written.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
-    lines, seen = project_edges(boxes.corners, calib)
+    lines, seen = project_lines(boxes.positions[:, EDGES], calib)
     # A box is shown if the rectangle around its visible edges meets the image.
     shown = seen[..., None, None]
     low = np.where(shown, lines, np.inf).min(axis=(1, 2), initial=np.inf)
@@ -111,15 +105,15 @@ def draw_boxes_3d(image: Image, boxes: SolidBoxes, calib: Floats, style: BoxStyl
     inside = (high >= 0).all(1) & (low < (width, height)).all(1)
     depths = boxes.centers[:, 2]
     order = [int(i) for i in np.argsort(-depths, kind="stable") if inside[i]]
-    thickness = max(1, round(style.weight * width / (REFERENCE_WIDTH / 2)))
+    thickness = max(1, round((0.5 if outline else 1) * width / (REFERENCE_WIDTH / 2)))
     for i in order:
-        color = style.color or solid_color(int(boxes.labels[i]))
+        color = outline or solid_color(int(boxes.labels[i]))
         front = lines[i, :FRONT_EDGES][seen[i, :FRONT_EDGES]]
-        if style.front and len(front):
-            fill_face(canvas, front.reshape(-1, 2), color, style.front)
+        if not outline and len(front):
+            fill_face(canvas, front.reshape(-1, 2), color, FRONT_FILL)
         draw_lines(canvas, lines[i, FRONT_EDGES:][seen[i, FRONT_EDGES:]], color, thickness)
         draw_lines(canvas, front, color, thickness + (thickness > 1))
-    if style.names is None:
+    if outline:
         return canvas
     size = letter_size(width / REFERENCE_WIDTH)
     wanted: list[Label] = []
@@ -129,7 +123,7 @@ def draw_boxes_3d(image: Image, boxes: SolidBoxes, calib: Floats, style: BoxStyl
         # A box lower than its letters is too far away for a label.
         if bottom - top >= 0.75 * line_height(size):
             label, score = int(boxes.labels[i]), float(boxes.scores[i])
-            name = class_name(style.names, label).replace("_", " ")
+            name = class_name(names, label).replace("_", " ")
             text = name if np.isnan(score) else f"{name} {score:.2f}"
             wanted.append(Label(f"{text}, {depths[i]:.0f} m", (left, top, right, bottom), solid_color(label)))
     draw_labels(canvas, wanted, size, drop_crowded=True)
@@ -146,7 +140,7 @@ def draw_points(image: Image, points: SolidPoints, calib: Floats) -> Image:
     """
     canvas = np.ascontiguousarray(image).copy()
     ends = points.positions + points.velocities * ARROW_SECONDS
-    arrows, seen = _project_lines(np.stack((points.positions, ends), 1)[:, None], calib)
+    arrows, seen = project_lines(np.stack((points.positions, ends), 1)[:, None], calib)
     starts = arrows[:, 0, 0]
     height, width = canvas.shape[:2]
     shown = np.zeros(len(starts), bool)
@@ -165,21 +159,12 @@ def draw_points(image: Image, points: SolidPoints, calib: Floats) -> Image:
     return canvas
 
 
-def project_edges(corners: Floats, calib: Floats) -> tuple[Floats, Bools]:
-    """Project the twelve edges of boxes to the image.
-
-    Args:
-        corners: (N, 8, 3), see `SolidBoxes`.
-        calib: camera matrix.
+def project_lines(ends: Floats, calib: Floats) -> tuple[Floats, Bools]:
+    """Cut lines (N, E, 2, 3) at the near plane and project them to pixels.
 
     Returns:
-        (N, 12, 2, 2) ends in pixels, cut at the near plane, and (N, 12) whether anything is left of the edge.
+        (N, E, 2, 2) ends, and (N, E) whether anything is left of the line.
     """
-    return _project_lines(corners[:, EDGES], calib)
-
-
-def _project_lines(ends: Floats, calib: Floats) -> tuple[Floats, Bools]:
-    """Cut lines (N, E, 2, 3) at the near plane and project them: (N, E, 2, 2) and (N, E)."""
     z: Floats = ends[..., 2]
     finite = np.isfinite(ends).all(axis=(2, 3))
     seen = np.logical_and(finite, (z > NEAR).any(-1))

@@ -1,6 +1,6 @@
 """Contact sheets: a batch as the network sees it, with its labels, and labels beside predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,109 +15,56 @@ _SHEET_SIDE = 1920  # pixels; a sheet is never wider
 CELL_SIDE = 480  # pixels; small images are enlarged up to this so that names can be read
 JPEG_QUALITY = 88
 _GAP = 4
+_MAX_IMAGES, _MAX_PAIRS = 16, 8  # in one sheet
+_LOWEST_SCORE = 0.25  # of a detection that is shown
 
-# What paints boxes: (cell, row of the batch, zoom from pixels of the batch to those of the cell) -> cell.
-_Painter = Callable[[Image, int, float], Image]
 
-
-def plot_batch(
-    batch: Batch,
-    names: Sequence[str],
-    path: Path,
-    *,
-    detections: Sequence[Detections] | None = None,
-    score_threshold: float = 0.25,
-    max_images: int = 16,
-) -> None:
-    """Write a contact sheet of a batch with its labels, or with detections instead.
-
-    Args:
-        batch: on any device.
-        names: of the classes.
-        detections: one per image, boxes in pixels of the ORIGINAL image; None draw the labels.
-    """
-    count = min(len(batch), max_images)
+def plot_batch(batch: Batch, names: Sequence[str], path: Path) -> None:
+    """Write a contact sheet of the first images of a batch, on any device, with their labels."""
+    count = min(len(batch), _MAX_IMAGES)
     columns = max(1, int(np.ceil(np.sqrt(count))))
-    draw = _label_painter(batch, names)
-    if detections is not None:
-        draw = _detection_painter(batch, names, detections, score_threshold)
-    painted = _cells(batch, count, columns, draw, lambda row: batch.paths[row].name)
-    write_image(path, tile(painted, columns), JPEG_QUALITY)
+    cells = [_cell(batch, row, columns, names, batch.paths[row].name) for row in range(count)]
+    write_image(path, tile(cells, columns), JPEG_QUALITY)
 
 
-def plot_val_batch(
-    batch: Batch,
-    detections: Sequence[Detections],
-    names: Sequence[str],
-    path: Path,
-    *,
-    score_threshold: float = 0.25,
-    max_images: int = 8,
-) -> None:
-    """Write a contact sheet of image pairs: labels on the left, predictions on the right.
-
-    Args: as `plot_batch`; detections are in pixels of the ORIGINAL images.
-    """
-    count = min(len(batch), max_images)
-    pairs = 1 if count < 2 else 2
-    columns = 2 * pairs
-    left = _cells(batch, count, columns, _label_painter(batch, names), lambda row: f"labels: {batch.paths[row].name}")
-    painter = _detection_painter(batch, names, detections, score_threshold)
-    right = _cells(batch, count, columns, painter, lambda row: "predictions")
-    write_image(path, tile([cell for pair in zip(left, right, strict=True) for cell in pair], columns), JPEG_QUALITY)
+def plot_val_batch(batch: Batch, detections: Sequence[Detections], names: Sequence[str], path: Path) -> None:
+    """Write a contact sheet of image pairs: labels on the left, predictions, in ORIGINAL pixels, on the right."""
+    count = min(len(batch), _MAX_PAIRS)
+    columns = 2 if count < 2 else 4
+    cells: list[Image] = []
+    for row in range(count):
+        cells.append(_cell(batch, row, columns, names, f"labels: {batch.paths[row].name}"))
+        cells.append(_cell(batch, row, columns, names, "predictions", detections[row].cpu()))
+    write_image(path, tile(cells, columns), JPEG_QUALITY)
 
 
-def _label_painter(batch: Batch, names: Sequence[str]) -> _Painter:
-    """Return a painter of the labels of a batch."""
-    targets = batch.targets
-    height, width = batch.images.shape[-2:]
-
-    def paint(cell: Image, row: int, zoom: float) -> Image:
-        valid = targets.valid[row].cpu()
+def _cell(
+    batch: Batch, row: int, columns: int, names: Sequence[str], title: str, found: Detections | None = None
+) -> Image:
+    """Paint one image of a batch with its labels, or with detections instead, and a title in the lower left corner."""
+    side = min(CELL_SIDE, _SHEET_SIDE // columns)
+    image = np.ascontiguousarray(batch.images[row].cpu().permute(1, 2, 0).numpy()[..., ::-1])  # RGB to BGR
+    height, width = image.shape[:2]
+    zoom = side / max(height, width)
+    if found is None:
+        targets, valid = batch.targets, batch.targets.valid[row].cpu()
         boxes_norm = targets.boxes_cxcywh[row].cpu()[valid].float().numpy()
         centre, half = boxes_norm[:, :2], boxes_norm[:, 2:] / 2
         boxes = np.concatenate([centre - half, centre + half], 1) * np.array([width, height, width, height]) * zoom
         labels = targets.labels[row].cpu()[valid].numpy()
         captions = [class_name(names, int(label)) for label in labels]
-        return draw_boxes(cell, boxes, captions, labels, line_thickness=2, text_size=text_size(cell))
-
-    return paint
-
-
-def _detection_painter(
-    batch: Batch, names: Sequence[str], detections: Sequence[Detections], threshold: float
-) -> _Painter:
-    """Return a painter of detections, which are in pixels of the original images."""
-
-    def paint(cell: Image, row: int, zoom: float) -> Image:
-        found = detections[row].cpu()
-        keep = found.scores >= threshold
+    else:
+        keep = found.scores >= _LOWEST_SCORE
         # Scales and pads are (y, x) of the letterbox; flipped and repeated they fit xyxy.
-        scale = batch.scales[row].cpu().flip(0).repeat(2)
-        pad = batch.pads[row].cpu().flip(0).repeat(2)
+        scale, pad = (values[row].cpu().flip(0).repeat(2) for values in (batch.scales, batch.pads))
         boxes = ((found.boxes[keep].float() * scale + pad) * zoom).numpy()
         labels, scores = found.labels[keep].numpy(), found.scores[keep].tolist()
         captions = [f"{class_name(names, int(label))} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-        return draw_boxes(cell, boxes, captions, labels, line_thickness=2, text_size=text_size(cell))
-
-    return paint
-
-
-def _cells(batch: Batch, count: int, columns: int, paint: _Painter, caption: Callable[[int], str]) -> list[Image]:
-    """Paint the first images of a batch, each with its caption in the lower left corner."""
-    cells: list[Image] = []
-    side = min(CELL_SIDE, _SHEET_SIDE // columns)
-    for row in range(count):
-        image = np.ascontiguousarray(batch.images[row].cpu().permute(1, 2, 0).numpy()[..., ::-1])  # RGB to BGR
-        cell = paint(fit(image, (side, side)), row, side / max(image.shape[:2]))
-        draw_label(cell, caption(row), 0, cell.shape[0], text_size(cell), TAG)
-        cells.append(cell)
-    return cells
-
-
-def text_size(cell: Image) -> int:
-    """Return the size of letters, pixels, in an image of a sheet."""
-    return max(9, min(13, cell.shape[1] // 42))
+    cell = fit(image, (side, side))
+    size = max(9, min(13, cell.shape[1] // 42))  # of letters, pixels
+    cell = draw_boxes(cell, boxes, captions, labels, line_thickness=2, text_size=size)
+    draw_label(cell, title, 0, cell.shape[0], size, TAG)
+    return cell
 
 
 def tile(cells: Sequence[Image], columns: int) -> Image:

@@ -1,6 +1,6 @@
 """Text by Pillow, and label boxes: text on a filled rectangle that keeps clear of other labels.
 
-Fonts are chosen and opened in `font_for` only. The font is DejaVu Sans as matplotlib ships it: nothing is fetched, and
+Fonts are chosen and opened in `font_of` only. The font is DejaVu Sans as matplotlib ships it: nothing is fetched, and
 Latin, Greek, Cyrillic and more render as they are; other letters are shown as empty rectangles.
 """
 
@@ -33,18 +33,9 @@ class Label:
     color: Color  # BGR behind the letters
 
 
-def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """Open the font for a text.
-
-    Args:
-        text: what is to be written.
-        size: of an em, pixels; a capital letter is .73 as high.
-    """
-    return _dejavu(size)
-
-
 @lru_cache(maxsize=64)
-def _dejavu(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Open the font; its size is that of an em, in pixels: a capital letter is .73 as high."""
     # The package is located, not imported: importing matplotlib would cost a prediction .1 s.
     package = find_spec("matplotlib")
     assert package is not None
@@ -70,7 +61,7 @@ def text_mask(text: str, size: int) -> NDArray[np.float32]:
     if len(line) > _HEAD + 1 + _TAIL:
         line = f"{line[:_HEAD]}…{line[-_TAIL:]}"
     ascent, descent = round(size * 0.95), round(size * 0.28)
-    font = font_for(line, size)
+    font = font_of(size)
     canvas = PillowImage.new("L", (max(1, int(np.ceil(font.getlength(line))) + 1), ascent + descent))
     # Anchored left on the baseline: letters of all texts of a size stand at one height, whatever their accents.
     ImageDraw.Draw(canvas).text((0, ascent), line, fill=255, font=font, anchor="ls")

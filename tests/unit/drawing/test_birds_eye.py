@@ -119,10 +119,10 @@ def test_legend_names_what_is_shown() -> None:
     assert np.nonzero(both)[1].max() < 250
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 90), (401, 700), (260, 260), 64])
-def test_odd_sizes(size: int | tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [1, 3, 401, 260, 64])
+def test_odd_sizes(size: int) -> None:
     image = draw_birds_eye(boxes((5, 3, 1.0)), boxes((5, 3, 1.1)), size=size, radius=17.0)
-    assert image.shape[:2] == ((size, size) if isinstance(size, int) else size)
+    assert image.shape == (size, size, 3)
 
 
 def test_larger_radius_shows_the_same_box_smaller() -> None:

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from boxwright.centerfusion.scene_sheet import boxes_of_detections, boxes_of_global, points_of_radar
-from boxwright.drawing.boxes3d import BoxStyle, draw_boxes_3d, draw_points, project_edges
+from boxwright.drawing.boxes3d import EDGES, draw_boxes_3d, draw_points, project_lines
 from boxwright.drawing.canvas import clip_to_rectangle, depth_colors, solid_color
 from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
+from boxwright.ops.arrays import Color
 from tests.unit.drawing.scenes3d import CALIB, EGO_FROM_FORWARD, GREY, changed, detections, global_boxes, radar
 
-PLAIN = BoxStyle(front=0.0)
+PLAIN = solid_color(0)  # outlines only
 AHEAD = (0.0, 1.0, 12.0, -np.pi / 2)  # drives away: its rear is seen: x -1..1, y -0.5..1, z 10..14 m
 
 
-NAMED = BoxStyle(CLASS_NAMES)
-
-
-def draw_detections(image: np.ndarray, found: Detections3d, calib: np.ndarray, style: BoxStyle = NAMED) -> np.ndarray:
-    return draw_boxes_3d(image, boxes_of_detections(found), calib, style)
+def draw_detections(
+    image: np.ndarray, found: Detections3d, calib: np.ndarray, outline: Color | None = None
+) -> np.ndarray:
+    return draw_boxes_3d(image, boxes_of_detections(found), calib, CLASS_NAMES, outline=outline)
 
 
 def draw_radar(image: np.ndarray, points: np.ndarray, calib: np.ndarray) -> np.ndarray:
@@ -48,8 +48,7 @@ def test_given_image_is_kept() -> None:
 
 @pytest.mark.parametrize(("angle", "front_is_near"), [(-np.pi / 2, False), (np.pi / 2, True)])
 def test_front_face_is_filled(angle: float, front_is_near: bool) -> None:
-    style = BoxStyle(front=0.5)
-    image = draw_detections(GREY, detections((*AHEAD[:3], angle)), CALIB, style)
+    image = draw_detections(GREY, detections((*AHEAD[:3], angle)), CALIB)
     # Inside the near face (10 m), and outside the far one (14 m: 28.6 pixels a metre, so x 171..229, y 98..141).
     between = image[146, 200]
     assert (between != 90).any() == front_is_near
@@ -61,7 +60,7 @@ def test_a_box_of_the_global_frame_equals_the_detection_of_the_same_object() -> 
     forward_from_ego = np.linalg.inv(EGO_FROM_FORWARD)
     # The camera stands 1.5 m ahead and 1.5 m up; the road is 1.5 m below it, the detection stands at 1 m.
     same = boxes_of_global(global_boxes((13.5, 0.0, 0.0))).transform(forward_from_ego)
-    np.testing.assert_allclose(same.corners - (0, 0.5, 0), found.corners, atol=1e-6)
+    np.testing.assert_allclose(same.positions - (0, 0.5, 0), found.positions, atol=1e-6)
 
 
 def test_box_behind_is_not_drawn() -> None:
@@ -74,11 +73,11 @@ def test_box_beside_the_image_is_not_drawn() -> None:
 
 def test_box_through_the_near_plane_is_cut_there() -> None:
     boxes = boxes_of_detections(detections((3.0, 1.0, 0.5, np.pi / 2)))  # z -1.5..2.5, x 2..4
-    ends, seen = project_edges(boxes.corners, CALIB)
+    ends, seen = project_lines(boxes.positions[:, EDGES], CALIB)
     assert seen[0].sum() == 8, "one face is behind: its four edges are gone, the four to it are cut"
     assert np.isfinite(ends[seen]).all()
     assert (ends[seen][..., 0] >= 200).all(), "what is right of the camera stays right of it"
-    mask = changed(draw_boxes_3d(GREY, boxes, CALIB, PLAIN))
+    mask = changed(draw_boxes_3d(GREY, boxes, CALIB, CLASS_NAMES, outline=PLAIN))
     assert not mask[:, :200].any(), "no line runs through the rest of the image"
 
 
@@ -93,17 +92,16 @@ def test_box_around_the_camera_leaves_lines_of_its_visible_part_only() -> None:
 def test_near_boxes_lie_over_far_ones(order: list[int]) -> None:
     boxes = boxes_of_detections(detections((0.0, 1.0, 30.0, np.pi / 2), (0.0, 1.0, 12.0, np.pi / 2)))
     boxes.labels[:] = (1, 2)
-    solid = BoxStyle(front=1.0)
-    image = draw_boxes_3d(GREY, boxes.take(np.array(order)), CALIB, solid)
-    far = draw_boxes_3d(GREY, boxes.take(np.array([0])), CALIB, solid)
-    assert (far[118, 200] == solid_color(1)).all()
-    assert (image[118, 200] == solid_color(2)).all()
+    image = draw_boxes_3d(GREY, boxes.take(np.array(order)), CALIB, CLASS_NAMES)
+    far = draw_boxes_3d(GREY, boxes.take(np.array([0])), CALIB, CLASS_NAMES)
+    inside = (118, 200)  # of both front faces
+    np.testing.assert_allclose(far[inside], 0.3 * np.array(solid_color(1)) + 0.7 * 90, atol=1)
+    np.testing.assert_allclose(image[inside], 0.3 * np.array(solid_color(2)) + 0.7 * far[inside], atol=1)
 
 
-@pytest.mark.parametrize("caption", [True, False])
-def test_no_boxes_and_no_radar(caption: bool) -> None:
-    style = BoxStyle(CLASS_NAMES if caption else None)
-    assert np.array_equal(draw_detections(GREY, detections(), CALIB, style), GREY)
+@pytest.mark.parametrize("outline", [PLAIN, None])
+def test_no_boxes_and_no_radar(outline: Color | None) -> None:
+    assert np.array_equal(draw_detections(GREY, detections(), CALIB, outline), GREY)
     assert np.array_equal(draw_radar(GREY, np.zeros((18, 0)), CALIB), GREY)
 
 
@@ -115,11 +113,11 @@ def test_numbers_that_are_not_finite_are_left_out() -> None:
 
 
 def test_caption_stands_above_its_box_and_two_do_not_overlap() -> None:
-    alone = draw_detections(GREY, detections(AHEAD), CALIB, BoxStyle(CLASS_NAMES, front=0.0))
+    alone = draw_detections(GREY, detections(AHEAD), CALIB)
     plate = (alone[80:92] == solid_color(0)).all(axis=2)
     assert plate.sum() > 200
     pair = detections(AHEAD, (0.05, 1.0, 12.0, np.pi / 2))
-    both = draw_detections(GREY, pair, CALIB, BoxStyle(CLASS_NAMES, front=0.0))
+    both = draw_detections(GREY, pair, CALIB)
     below = (both[154:166] == solid_color(0)).all(axis=2)
     assert below.sum() > 200, "the second caption finds its place below"
 
@@ -129,8 +127,8 @@ def test_lines_grow_with_the_image(width: int, line: int) -> None:
     factor = width / 400
     image = np.full((round(225 * factor), width, 3), 90, np.uint8)
     calib = np.diag((factor, factor, 1.0)) @ CALIB
-    # The upper edge of the near face, away from any other line.
-    column = changed(draw_detections(image, detections(AHEAD), calib, PLAIN), image)[: round(95 * factor), width // 2]
+    # The lower edge of the near face, away from any other line.
+    column = changed(draw_detections(image, detections(AHEAD), calib), image)[round(145 * factor) :, width // 2]
     assert line <= column.sum() <= line + 3
 
 

@@ -73,7 +73,7 @@ def test_detections_are_mapped_from_the_original_image(tmp_path: Path) -> None:
 
 def test_low_scores_are_not_drawn(tmp_path: Path) -> None:
     found = Detections(torch.tensor([[48.0, 32.0, 144.0, 96.0]]), torch.tensor([0.2]), torch.tensor([1]))
-    plot_batch(make_batch(1, 1), NAMES, tmp_path / "a.png", detections=[found])
+    plot_val_batch(make_batch(1, 0), [found], NAMES, tmp_path / "a.png")
     assert near(read(tmp_path / "a.png"), class_color(1)).sum() < 50
 
 
