@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from boxwright.engine.optim import ModelEma, apply_settings, make_optimizer, parameter_roles
-from boxwright.engine.schedule import Schedule, V5Schedule, lr_factor, make_schedule
+from boxwright.engine.schedule import Schedule, lr_factor
 from boxwright.engine.stopping import EarlyStopping
 from boxwright.yolo.hyp import load_run
 from boxwright.yolo.loss import scale_gains, scale_gains_v3
@@ -31,10 +31,9 @@ def test_iterations(file: Path) -> None:
         hyp = {key: value for key, value in case["hyp"].items() if key in YoloOptimConfig.model_fields}
         options = {"cos_lr": case["cosine"], "nominal_batch_size": case["nominal_batch"]}
         config = YoloOptimConfig(**hyp, **options, release=content["version"])
-        schedule = make_schedule(
+        schedule = Schedule(
             config, case["epochs"], case["batches_per_epoch"], case["batch_size"], schedule_rules(config.release)
         )
-        assert isinstance(schedule, V5Schedule)
         assert schedule.warmup_steps == case["nw"]
         np.testing.assert_allclose([schedule.factor(e) for e in range(len(case["lf"]))], case["lf"], RTOL, ATOL)
         np.testing.assert_allclose(schedule.weight_decay, case["scaled_weight_decay"]["weight"], RTOL, ATOL)
@@ -68,7 +67,7 @@ def test_yolov3_spp(file: Path) -> None:
         config = YoloOptimConfig(
             lr0=case["lr0"], lrf=case["lrf"], cos_lr=True, warmup_epochs=float(case["warmup"]), release="v3"
         )
-        schedule = make_schedule(
+        schedule = Schedule(
             config, case["epochs"], case["batches_per_epoch"], case["batch_size"], schedule_rules(config.release)
         )
         settings = [schedule.at(step) for step in case["iterations"]]
@@ -100,7 +99,7 @@ def test_parameter_groups(file: Path) -> None:
         assert (group["weight_decay"] > 0) == (expected["role"] == "weight")
     adam = make_optimizer(model, YoloOptimConfig(optimizer="AdamW"), 0.0005)
     assert list(adam.param_groups[0]["betas"]) == content["adam_betas"]
-    apply_settings(adam, make_schedule(YoloOptimConfig(), 3, 10, 16, schedule_rules("")).at(5))
+    apply_settings(adam, Schedule(YoloOptimConfig(), 3, 10, 16, schedule_rules("")).at(5))
     assert adam.param_groups[0]["lr"] > adam.param_groups[1]["lr"]
 
 

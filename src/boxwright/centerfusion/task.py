@@ -15,7 +15,7 @@ from boxwright.centerfusion.samples import SampleSettings, make_train_loader, ma
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.engine.distributed import World, distribute, synchronise_norms
-from boxwright.engine.schedule import CENTERNET, ScheduleRules
+from boxwright.engine.schedule import ScheduleRules
 from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
 from boxwright.nuscenes.metric import SHORT_ERRORS
 from boxwright.nuscenes.split import NuscenesSplit
@@ -87,7 +87,7 @@ class CenterFusionTask(LoaderTask):
         self._losses = CenterLoss(loss_weights(config), radar=self._radar)
         self.criterion: nn.Module = self._losses
         self.loss_names: Sequence[str] = self._losses.loss_names
-        self.schedule_rules = CENTERNET if config.optim.release == "centernet" else ScheduleRules()
+        self.schedule_rules = ScheduleRules("plain" if config.optim.release == "centernet" else "v5")
         self._frustum = frustum_options(config)
         self._network = distribute(model, world, device)
         shared: dict[str, Any] = {

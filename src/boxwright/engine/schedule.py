@@ -3,7 +3,7 @@
 Source: YOLOv5 v1.0 to v7.0 as published (docs/spec/yolov5.md, B6 and B14): in warm-up the rates aim at the factor of
 the running epoch; after it, epoch e trains with the factor of epoch e - 1. YOLOv3-SPP as published
 (docs/spec/yolov3-spp.md, A6), CenterFusion as published (docs/spec/centerfusion.md, C13). Schedules that these did not
-have (`stepped_factor`, `one_cycle`) take the factor of epoch e in epoch e, as in torch; one-cycle has no other warm-
+have (all but linear and cosine) take the factor of epoch e in epoch e, as in torch; one-cycle has no other warm-
 up. Step, multi-step, exponential, plateau and one-cycle give the numbers of the schedulers of that name in
 torch.optim.lr_scheduler, of which no code is used: those remember where they are, these are functions of the step.
 One-cycle: Smith and Topin 2017, Super-Convergence (arXiv 1708.07120).
@@ -12,8 +12,8 @@ One-cycle: Smith and Topin 2017, Super-Convergence (arXiv 1708.07120).
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
@@ -58,29 +58,6 @@ def lr_factor(epoch: float, epochs: float, lrf: float, *, cosine: bool) -> float
     if cosine:
         return ((1 - math.cos(epoch * math.pi / epochs)) / 2) * (lrf - 1) + 1
     return (1 - epoch / epochs) * (1.0 - lrf) + lrf
-
-
-def stepped_factor(config: OptimConfig, epoch: float, epochs: int, fitness: Sequence[float]) -> float:
-    """Compute the multiplier of schedules that change from epoch to epoch: step, multi-step, exponential, plateau.
-
-    Args:
-        config: which one, and its numbers.
-        epoch: from 0.
-        epochs: of the whole run.
-        fitness: of all validations so far; only plateau looks at it.
-    """
-    gamma = config.gamma or _FALL
-    match config.schedule:
-        case "step":
-            return gamma ** (epoch // config.step_epochs)
-        case "multi-step":
-            return gamma ** bisect_right(sorted(config.milestones), epoch)
-        case "exponential":
-            return (config.gamma or config.lrf ** (1 / epochs)) ** epoch
-        case "plateau":
-            return plateau_factor(fitness, gamma, config.plateau_patience, config.lrf)
-        case _:
-            raise ValueError(f"{schedule_name(config)} does not go by steps")
 
 
 def plateau_factor(fitness: Sequence[float], gamma: float, patience: int, lowest: float) -> float:
@@ -129,28 +106,23 @@ def _between(start: float, end: float, share: float) -> float:
 class ScheduleRules:
     """What a published release does in its own way; the defaults are those of v6.2 and v7.0.
 
-    The releases themselves are listed by the systems.
+    The releases themselves are listed by the systems. Forms:
+
+    - "v5": biases and momentum have warm-ups of their own, and decay is for weights alone, scaled to the images that an
+      optimizer step really gathers.
+    - "v3", YOLOv3-SPP: one rate and one decay for everything; warm-up within the first epoch if at all, where every
+      batch moves the weights. Later they move once a nominal batch, with the mean loss of its batches.
+    - "plain", CenterNet and CenterFusion: as v3, but published without warm-up; `warmup_epochs` lets the rate rise in a
+      straight line.
     """
 
-    form: Literal["v5", "v3", "centernet"] = "v5"  # which class below; the other fields are for v5 alone
-    min_warmup_steps: int = 100  # shortest warm-up
+    form: Literal["v5", "v3", "plain"] = "v5"
+    min_warmup_steps: int = 100  # shortest warm-up of v5
     linear_to_last: bool = False  # linear decay is at lrf in the last epoch already, not only after it
     always_cosine: bool = False  # there is no linear decay
     fixed_lrf: float | None = None  # final factor whatever is set; None: as set
     fixed_warmup: bool = False  # three epochs from momentum .9 and a bias rate of .1, whatever is set
     updates_on_multiples: bool = False  # update at multiples of `accumulate`, not `accumulate` steps after the last
-
-    def applied(self, config: OptimConfig) -> OptimConfig:
-        """Overwrite what this release does not let anyone set."""
-        fixed: dict[str, object] = {"cos_lr": True} if self.always_cosine else {}
-        if self.fixed_lrf is not None:
-            fixed["lrf"] = self.fixed_lrf
-        if self.fixed_warmup:
-            fixed |= {"warmup_epochs": 3.0, "warmup_momentum": 0.9, "warmup_bias_lr": 0.1}
-        return config.model_copy(update=fixed)
-
-
-CENTERNET = ScheduleRules(form="centernet")
 
 
 _FIRST_V3_FACTOR = 1 / 1000  # of the rate, where the warm-up of YOLOv3-SPP begins
@@ -168,117 +140,80 @@ class StepSettings:
     loss_scale: float = 1.0  # what the loss is multiplied by before the backward pass
 
 
-class Schedule(Protocol):
-    """Rates, momentum and accumulation of a whole run."""
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Rates, momentum, weight decay and accumulation of a whole run."""
+
+    config: OptimConfig  # rates, warm-up and nominal batch
+    epochs: int  # planned length
+    steps_per_epoch: int
+    batch_size: int  # images
+    rules: ScheduleRules = ScheduleRules()
+
+    def __post_init__(self) -> None:
+        # What this release does not let anyone set.
+        fixed: dict[str, object] = {"cos_lr": True} if self.rules.always_cosine else {}
+        if self.rules.fixed_lrf is not None:
+            fixed["lrf"] = self.rules.fixed_lrf
+        if self.rules.fixed_warmup:
+            fixed |= {"warmup_epochs": 3.0, "warmup_momentum": 0.9, "warmup_bias_lr": 0.1}
+        object.__setattr__(self, "config", self.config.model_copy(update=fixed))
 
     @property
     def weight_decay(self) -> float:
         """Return the weight decay of the weights."""
-        ...
+        config = self.config
+        if not self.decays_everything:
+            accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
+            return config.weight_decay * self.batch_size * accumulate / config.nominal_batch_size
+        return config.weight_decay
 
     @property
     def decays_everything(self) -> bool:
         """Whether biases and normalisation decay like weights."""
-        ...
+        return self.rules.form != "v5"
 
     @property
     def warmup_steps(self) -> int:
         """Count the steps until the rate is at its height."""
-        ...
+        config, steps = self.config, round(self.config.warmup_epochs * self.steps_per_epoch)
+        if config.schedule == "one-cycle":
+            return max(round(config.one_cycle_rise * self.epochs * self.steps_per_epoch) - 1, 0)
+        if self.rules.form == "v3":
+            return min(_LONGEST_V3_WARMUP, self.steps_per_epoch - 1) if config.warmup_epochs > 0 else 0
+        return max(steps, self.rules.min_warmup_steps) if self.rules.form == "v5" else steps
+
+    def factor(self, epoch: int, fitness: Sequence[float] = ()) -> float:
+        """Compute the multiplier of lr0 at an epoch, from 0, of all schedules but one-cycle.
+
+        fitness: of all validations so far; only plateau looks at it.
+        """
+        config, gamma = self.config, self.config.gamma or _FALL
+        match schedule_name(config):
+            case "step":
+                return gamma ** (epoch // config.step_epochs)
+            case "multi-step":
+                return gamma ** bisect_right(sorted(config.milestones), epoch)
+            case "exponential":
+                return (config.gamma or config.lrf ** (1 / self.epochs)) ** epoch
+            case "plateau":
+                return plateau_factor(fitness, gamma, config.plateau_patience, config.lrf)
+            case "cosine":
+                return lr_factor(epoch, max(self.epochs, 1), config.lrf, cosine=True)
+            case _:
+                return lr_factor(epoch, max(self.epochs - self.rules.linear_to_last, 1), config.lrf, cosine=False)
 
     def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
         """Return the settings of a step of the run; `fitness` of all validations before it, for plateau."""
-        ...
-
-    def updates(self, step: int, last_update: int) -> bool:
-        """Whether the weights move after this step, the last time having been after `last_update`; -1: never."""
-        ...
-
-
-class _Timed(Protocol):
-    """What the shared formulas read of a schedule."""
-
-    @property
-    def config(self) -> OptimConfig: ...
-
-    @property
-    def epochs(self) -> int: ...
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-
-def make_schedule(
-    config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int, rules: ScheduleRules
-) -> Schedule:
-    """Make the schedule of a release.
-
-    Args:
-        config: rates, warm-up and nominal batch.
-        epochs: planned length.
-        steps_per_epoch: batches in an epoch.
-        batch_size: images a batch.
-        rules: of the release.
-    """
-    if rules.form == "centernet":
-        return CenterSchedule(config, epochs, steps_per_epoch, batch_size)
-    if rules.form == "v3":
-        return V3Schedule(config, epochs, steps_per_epoch, batch_size)
-    return V5Schedule(config, epochs, steps_per_epoch, batch_size, rules)
-
-
-@dataclass(frozen=True, slots=True)
-class V5Schedule:
-    """Args:
-    config, epochs, steps_per_epoch, batch_size: as of `make_schedule`.
-    rules: of a release.
-    """
-
-    config: OptimConfig
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    rules: ScheduleRules = ScheduleRules()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "config", self.rules.applied(self.config))
-
-    @property
-    def warmup_steps(self) -> int:
-        if self.config.schedule == "one-cycle":
-            return _steps_of_rise(self)
-        return max(round(self.config.warmup_epochs * self.steps_per_epoch), self.rules.min_warmup_steps)
-
-    @property
-    def weight_decay(self) -> float:
-        """Scale the weight decay to the images that an optimizer step really gathers."""
-        nominal = self.config.nominal_batch_size
-        accumulate = max(round(nominal / self.batch_size), 1)
-        return self.config.weight_decay * self.batch_size * accumulate / nominal
-
-    @property
-    def decays_everything(self) -> bool:
-        return False
-
-    @property
-    def is_published(self) -> bool:
-        return schedule_name(self.config) in ("linear", "cosine")
-
-    def factor(self, epoch: float, fitness: Sequence[float] = ()) -> float:
-        if not self.is_published:
-            return stepped_factor(self.config, epoch, self.epochs, fitness)
-        cosine = schedule_name(self.config) == "cosine"
-        epochs = self.epochs - 1 if self.rules.linear_to_last and not cosine else self.epochs
-        return lr_factor(epoch, max(epochs, 1), self.config.lrf, cosine=cosine)
-
-    def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
-        config = self.config
+        config, form, epoch, warmup = self.config, self.rules.form, step // self.steps_per_epoch, self.warmup_steps
         full = config.nominal_batch_size / self.batch_size
+        accumulate = max(round(full), 1)
+        scale = 1.0 if form == "v5" else 1 / accumulate
         if config.schedule == "one-cycle":
-            return _at_one_cycle(self, step, max(1, round(full)))
-        epoch = step // self.steps_per_epoch
-        if step <= self.warmup_steps:
-            share = step / self.warmup_steps
+            factor, momentum = one_cycle(config, step, self.epochs * self.steps_per_epoch)
+            return StepSettings(config.lr0 * factor, config.lr0 * factor, momentum, accumulate, scale)
+        if form == "v5" and step <= warmup:
+            share = step / warmup
             target = config.lr0 * self.factor(epoch, fitness)
             return StepSettings(
                 lr_bias=config.warmup_bias_lr + (target - config.warmup_bias_lr) * share,
@@ -286,111 +221,19 @@ class V5Schedule:
                 momentum=config.warmup_momentum + (config.momentum - config.warmup_momentum) * share,
                 accumulate=max(1, round(1 + (full - 1) * share)),
             )
-        # The epoch in which warm-up ends keeps the rate that warm-up arrived at.
-        on_time = not self.is_published or epoch == self.warmup_steps // self.steps_per_epoch
-        rate = config.lr0 * self.factor(epoch if on_time else epoch - 1, fitness)
-        return StepSettings(rate, rate, config.momentum, max(1, round(full)))
-
-    def updates(self, step: int, last_update: int) -> bool:
-        accumulate = self.at(step).accumulate
-        return step % accumulate == 0 if self.rules.updates_on_multiples else step - last_update >= accumulate
-
-
-@dataclass(frozen=True, slots=True)
-class V3Schedule:
-    """YOLOv3-SPP: one rate for everything, a factor an epoch, warm-up within the first epoch if at all.
-
-    In an epoch that warms up every batch moves the weights; later ones move them once a nominal batch, with the mean
-    loss of its batches. Args: as of `make_schedule`.
-    """
-
-    config: OptimConfig
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-
-    @property
-    def weight_decay(self) -> float:
-        return self.config.weight_decay
-
-    @property
-    def decays_everything(self) -> bool:
-        return True
-
-    @property
-    def warmup_steps(self) -> int:
-        if self.config.schedule == "one-cycle":
-            return _steps_of_rise(self)
-        return min(_LONGEST_V3_WARMUP, self.steps_per_epoch - 1) if self.config.warmup_epochs > 0 else 0
-
-    def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
-        config, epoch = self.config, step // self.steps_per_epoch
-        accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
-        if config.schedule == "one-cycle":
-            return replace(_at_one_cycle(self, step, accumulate), loss_scale=1 / accumulate)
-        if epoch == 0 and config.warmup_epochs > 0:
-            share = min(step / max(self.warmup_steps, 1), 1.0)
+        if form == "v3" and epoch == 0 and config.warmup_epochs > 0:
+            share = min(step / max(warmup, 1), 1.0)
             rate = config.lr0 * (_FIRST_V3_FACTOR * (1 - share) + share)
             return StepSettings(rate, rate, config.momentum, 1)
-        rate = config.lr0 * _factor_of_epoch(self, epoch, fitness)
-        return StepSettings(rate, rate, config.momentum, accumulate, 1 / accumulate)
+        # Published v5 is late by an epoch; but the epoch in which warm-up ends keeps the rate that warm-up arrived at.
+        is_published = form == "v5" and schedule_name(config) in ("linear", "cosine")
+        is_late = is_published and epoch != warmup // self.steps_per_epoch
+        rate = config.lr0 * self.factor(epoch - is_late, fitness)
+        if form == "plain":
+            rate *= min((step + 1) / (warmup + 1), 1.0)
+        return StepSettings(rate, rate, config.momentum, accumulate, scale)
 
     def updates(self, step: int, last_update: int) -> bool:
-        return step % self.at(step).accumulate == 0
-
-
-@dataclass(frozen=True, slots=True)
-class CenterSchedule:
-    """CenterNet and CenterFusion: one rate for everything, a factor an epoch, the same decay for everything.
-
-    Published without warm-up; `warmup_epochs` lets the rate rise in a straight line. Args: as of `make_schedule`.
-    """
-
-    config: OptimConfig
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-
-    @property
-    def weight_decay(self) -> float:
-        return self.config.weight_decay
-
-    @property
-    def decays_everything(self) -> bool:
-        return True
-
-    @property
-    def warmup_steps(self) -> int:
-        if self.config.schedule == "one-cycle":
-            return _steps_of_rise(self)
-        return round(self.config.warmup_epochs * self.steps_per_epoch)
-
-    def at(self, step: int, fitness: Sequence[float] = ()) -> StepSettings:
-        config, epoch = self.config, step // self.steps_per_epoch
-        accumulate = max(round(config.nominal_batch_size / self.batch_size), 1)
-        if config.schedule == "one-cycle":
-            return replace(_at_one_cycle(self, step, accumulate), loss_scale=1 / accumulate)
-        rate = config.lr0 * _factor_of_epoch(self, epoch, fitness) * min((step + 1) / (self.warmup_steps + 1), 1.0)
-        return StepSettings(rate, rate, config.momentum, accumulate, 1 / accumulate)
-
-    def updates(self, step: int, last_update: int) -> bool:
-        return step - last_update >= self.at(step).accumulate
-
-
-def _factor_of_epoch(schedule: _Timed, epoch: int, fitness: Sequence[float]) -> float:
-    """Compute the multiplier of lr0 where epoch e has the factor of epoch e."""
-    config = schedule.config
-    if schedule_name(config) in ("linear", "cosine"):
-        return lr_factor(epoch, schedule.epochs, config.lrf, cosine=schedule_name(config) == "cosine")
-    return stepped_factor(config, epoch, schedule.epochs, fitness)
-
-
-def _steps_of_rise(schedule: _Timed) -> int:
-    return max(round(schedule.config.one_cycle_rise * schedule.epochs * schedule.steps_per_epoch) - 1, 0)
-
-
-def _at_one_cycle(schedule: _Timed, step: int, accumulate: int) -> StepSettings:
-    """Return the one rate of everything, from the first step of the run to its last."""
-    factor, momentum = one_cycle(schedule.config, step, schedule.epochs * schedule.steps_per_epoch)
-    rate = schedule.config.lr0 * factor
-    return StepSettings(rate, rate, momentum, accumulate)
+        """Whether the weights move after this step, the last time having been after `last_update`; -1: never."""
+        accumulate = self.at(step).accumulate
+        return step % accumulate == 0 if self.rules.updates_on_multiples else step - last_update >= accumulate

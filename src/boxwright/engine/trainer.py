@@ -26,7 +26,7 @@ from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.meters import RecentLosses, StepClock
 from boxwright.engine.optim import ModelEma, apply_settings, clip_gradients, make_optimizer
-from boxwright.engine.schedule import make_schedule
+from boxwright.engine.schedule import Schedule
 from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, Interrupt, scale_is_gone
 from boxwright.engine.task import AnyBatch, Score, StepLoss, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
@@ -64,7 +64,7 @@ class Trainer:
         self.policy = policy
         self.device = policy.device
         self.hooks = hooks
-        self.schedule = make_schedule(
+        self.schedule = Schedule(
             config.optim, config.epochs, task.steps_per_epoch, config.batch_size, task.schedule_rules
         )
         self.optimizer = make_optimizer(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from boxwright.data.index import Problem
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport
-from boxwright.engine.schedule import make_schedule
+from boxwright.engine.schedule import Schedule
 from boxwright.yolo.published import schedule_rules
 from boxwright.yolo.settings import RunConfig
 
@@ -151,7 +151,7 @@ class Advice(Callback):
     def on_train_start(self, report: StartReport) -> None:
         assert isinstance(report.config, RunConfig)  # YOLO runs alone have this callback
         config = self._config = report.config
-        schedule = make_schedule(
+        schedule = Schedule(
             config.optim, config.epochs, report.steps, config.batch_size, schedule_rules(config.optim.release)
         )
         self._warm_epochs = math.ceil(schedule.warmup_steps / report.steps)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from boxwright.engine.schedule import CENTERNET, ScheduleRules
+from boxwright.engine.schedule import ScheduleRules
 from boxwright.errors import UserError
 from boxwright.metrics.matching import Generation
 from boxwright.ops.boxes import IouKind
@@ -177,7 +177,7 @@ _V3 = Release(
     # The cfg names the activation of each layer; its networks are built by darknet.py.
     layers=LayerRules(_LEAKY, _LEAKY, class_margin=0.99, batch_norm_eps=1e-5, early=True, model_yamls=("", "")),
     loss=None,
-    schedule=ScheduleRules(form="v3"),
+    schedule=ScheduleRules(form="v3", updates_on_multiples=True),
     # The recorded warp and letterbox are those of v1.0.
     warp=_V10.warp,
     letterbox=_V10.letterbox,
@@ -213,7 +213,7 @@ def layer_rules(name: str) -> LayerRules:
 
 def schedule_rules(name: str) -> ScheduleRules:
     """Look up the schedule that the setting optim.release names."""
-    return CENTERNET if name == "centernet" else RELEASES[name or CURRENT].schedule
+    return RELEASES[name or CURRENT].schedule
 
 
 def with_release(config: RunConfig, model_release: str, *, has_backbone: bool) -> RunConfig:

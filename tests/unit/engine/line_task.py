@@ -13,7 +13,7 @@ from boxwright.data.structures import Batch, Detections, Targets
 from boxwright.engine.callbacks import Callback, Hooks
 from boxwright.engine.device import Policy
 from boxwright.engine.loggers import ResultsCsv
-from boxwright.engine.schedule import ScheduleRules, V5Schedule
+from boxwright.engine.schedule import ScheduleRules
 from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from boxwright.engine.trainer import Trainer
 from boxwright.settings.base import OptimConfig, TrainingConfig
@@ -94,6 +94,5 @@ def make_trainer(
     config = TrainingConfig(**{"epochs": 3, "batch_size": BATCH, "optim": optim} | settings)
     hooks = Hooks([ResultsCsv(folder / "results.csv"), *callbacks])
     trainer = Trainer(task or LineTask(), config, folder, CPU, hooks)
-    assert isinstance(trainer.schedule, V5Schedule)
     assert trainer.schedule.warmup_steps == 100 or config.optim.schedule == "one-cycle"
     return trainer

@@ -5,16 +5,14 @@ from __future__ import annotations
 import pytest
 
 from boxwright.centerfusion.settings import FusionOptimConfig
-from boxwright.engine.schedule import CENTERNET, CenterSchedule, make_schedule
+from boxwright.engine.schedule import Schedule, ScheduleRules
 
 STEPS = 10
 
 
-def schedule(epochs: int = 60, batch_size: int = 32, **changes: object) -> CenterSchedule:
+def schedule(epochs: int = 60, batch_size: int = 32, **changes: object) -> Schedule:
     config = FusionOptimConfig.model_validate({"milestones": (50,), **changes})
-    made = make_schedule(config, epochs, STEPS, batch_size, CENTERNET)
-    assert isinstance(made, CenterSchedule)
-    return made
+    return Schedule(config, epochs, STEPS, batch_size, ScheduleRules("plain"))
 
 
 def test_published_rates() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.optim import SGD, lr_scheduler
 
-from boxwright.engine.schedule import Schedule, V5Schedule, check_schedule, make_schedule
+from boxwright.engine.schedule import Schedule, check_schedule
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.yolo.published import schedule_rules, with_release
@@ -22,7 +22,7 @@ EPOCHS, STEPS, LR0 = 40, 5, 0.2
 
 def scheduled(config: YoloOptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> Schedule:
     """Make the schedule that the settings name."""
-    return make_schedule(config, epochs, steps_per_epoch, batch_size, schedule_rules(config.release))
+    return Schedule(config, epochs, steps_per_epoch, batch_size, schedule_rules(config.release))
 
 
 def optimizer(lr: float = LR0) -> SGD:
@@ -63,7 +63,6 @@ def test_epochs_have_the_rates_of_torch(settings: dict[str, Any], make: Callable
 
 def test_exponential_ends_at_lrf_by_itself() -> None:
     schedule = scheduled(YoloOptimConfig(schedule="exponential", lrf=0.02), EPOCHS, 200, 16)
-    assert isinstance(schedule, V5Schedule)
     assert schedule.factor(0) == 1
     assert schedule.factor(EPOCHS) == pytest.approx(0.02)
 

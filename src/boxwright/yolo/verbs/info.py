@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.data.dataset import open_dataset
-from boxwright.engine.schedule import StepSettings, check_schedule, make_schedule, schedule_name
+from boxwright.engine.schedule import Schedule, StepSettings, check_schedule, schedule_name
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Ints
 from boxwright.settings.flags import flags_of
@@ -332,9 +332,7 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
     if num_images is None:
         num_images = len(open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat))
     per_epoch = -(-num_images // config.batch_size)
-    schedule = make_schedule(
-        config.optim, config.epochs, per_epoch, config.batch_size, schedule_rules(config.optim.release)
-    )
+    schedule = Schedule(config.optim, config.epochs, per_epoch, config.batch_size, schedule_rules(config.optim.release))
     # Steps spread over the run, with the first and last of each epoch, or of some epochs of a very long run.
     starts = np.unique(np.linspace(0, config.epochs - 1, min(_MOST_POINTS, config.epochs)).astype(np.int64)) * per_epoch
     total = config.epochs * per_epoch
