@@ -62,7 +62,7 @@ class Stored:
     """One image as a data set gives it."""
 
     def __init__(self, path: Path, points: np.ndarray) -> None:
-        record = camera(1).record
+        record = camera(1)[0]
         self.image = replace(record, path=path)
         self.points = points
 

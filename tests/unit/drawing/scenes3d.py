@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
-from boxwright.centerfusion.scene_sheet import CameraView, KeyFrame
+from boxwright.centerfusion.pictures import KeyFrame
+from boxwright.drawing.boxes3d import SolidBoxes
 from boxwright.nuscenes.structures import Detections3d, GlobalBoxes, ImageAnnotations, ImageRecord
+from boxwright.ops.boxes3d import corners_camera
 
 K = np.array([(400.0, 0, 200), (0, 400.0, 112), (0, 0, 1)])
 CALIB = np.pad(K, ((0, 0), (0, 1)))
@@ -16,6 +20,7 @@ GREY = np.full((225, 400, 3), 90, np.uint8)
 # Camera axes (right, down, forward) in a vehicle's frame (forward, left, up), for a camera that looks forward.
 EGO_FROM_FORWARD = np.array([(0, 0, 1, 1.5), (-1, 0, 0, 0), (0, -1, 0, 1.5), (0, 0, 0, 1)], np.float64)
 YAWS = np.deg2rad((0, -55, -110, 180, 110, 55))  # by sensor id
+FOLDER = tempfile.TemporaryDirectory()  # of the images of cameras
 
 
 def detections(*rows: tuple[float, float, float, float], score: float = 0.9, label: int = 0) -> Detections3d:
@@ -33,6 +38,13 @@ def detections(*rows: tuple[float, float, float, float], score: float = 0.9, lab
         velocity=torch.zeros(n, 3),
         attributes=torch.zeros(n, 8),
     )
+
+
+def boxes_of_detections(found: Detections3d) -> SolidBoxes:
+    """The detections of one image as boxes in the frame of its camera."""
+    corners = corners_camera(found.locations.double(), found.dims.double(), found.rotation_y.double())
+    velocities, scores = found.velocity.double().numpy(), found.scores.double().numpy()
+    return SolidBoxes(corners.numpy(), velocities, found.labels.numpy(), scores)
 
 
 def global_boxes(*rows: tuple[float, float, float], score: float = -1.0) -> GlobalBoxes:
@@ -60,8 +72,10 @@ def radar(*rows: tuple[float, float, float, float, float]) -> np.ndarray:
     return points
 
 
-def camera(sensor: int, image: np.ndarray | None = GREY, **given: object) -> CameraView:
-    """One of six cameras of a vehicle at the origin of the global frame."""
+def camera(
+    sensor: int, image: np.ndarray | None = GREY, points: np.ndarray | None = None
+) -> tuple[ImageRecord, np.ndarray]:
+    """One of six cameras of a vehicle at the origin of the global frame, and its radar; its image may be gone."""
     cos, sin = np.cos(YAWS[sensor - 1]), np.sin(YAWS[sensor - 1])
     turn = np.array([(cos, -sin, 0, 0), (sin, cos, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)])
     none = np.zeros(0)
@@ -78,12 +92,16 @@ def camera(sensor: int, image: np.ndarray | None = GREY, **given: object) -> Cam
         velocity_cam=np.zeros((0, 3)),
         is_crowd=none.astype(bool),
     )
-    record = ImageRecord(Path("gone.jpg"), 400, 225, sensor, 0, CALIB, turn @ EGO_FROM_FORWARD, annotations)
-    return CameraView(record, image=image, **given)  # pyright: ignore[reportArgumentType]
+    path = Path("gone.jpg") if image is None else Path(FOLDER.name, f"{sensor} {image.shape} {image.max()}.png")
+    if image is not None:
+        cv2.imwrite(str(path), image)
+    record = ImageRecord(path, 400, 225, sensor, 0, CALIB, turn @ EGO_FROM_FORWARD, annotations)
+    return record, radar() if points is None else points
 
 
 def key_frame(number: int = 1, **given: object) -> KeyFrame:
     settings: dict[str, object] = {"cameras": [camera(i) for i in range(1, 7)], "global_from_ego": np.eye(4)}
+    settings["predictions"] = global_boxes()
     return KeyFrame("scene-0001", number, 3, **(settings | given))  # pyright: ignore[reportArgumentType]
 
 

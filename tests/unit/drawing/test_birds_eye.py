@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boxwright.centerfusion.scene_sheet import boxes_of_global, points_of_radar
+from boxwright.centerfusion.pictures import boxes_of_global, points_of_radar
 from boxwright.drawing.birds_eye import BACKGROUND, TRUTH, draw_birds_eye
 from boxwright.drawing.boxes3d import SolidBoxes, SolidPoints
 from boxwright.drawing.canvas import depth_colors, solid_color

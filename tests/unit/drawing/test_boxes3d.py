@@ -5,12 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boxwright.centerfusion.scene_sheet import boxes_of_detections, boxes_of_global, points_of_radar
+from boxwright.centerfusion.pictures import boxes_of_global, points_of_radar
 from boxwright.drawing.boxes3d import EDGES, draw_boxes_3d, draw_points, project_lines
 from boxwright.drawing.canvas import clip_to_rectangle, depth_colors, solid_color
 from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
 from boxwright.ops.arrays import Color
-from tests.unit.drawing.scenes3d import CALIB, EGO_FROM_FORWARD, GREY, changed, detections, global_boxes, radar
+from tests.unit.drawing.scenes3d import (
+    CALIB,
+    EGO_FROM_FORWARD,
+    GREY,
+    boxes_of_detections,
+    changed,
+    detections,
+    global_boxes,
+    radar,
+)
 
 PLAIN = solid_color(0)  # outlines only
 AHEAD = (0.0, 1.0, 12.0, -np.pi / 2)  # drives away: its rear is seen: x -1..1, y -0.5..1, z 10..14 m
