@@ -14,9 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from boxwright.data.files import in_threads
-from boxwright.data.images import BrokenImageError, image_size
-from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record
+from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
 
@@ -79,20 +77,15 @@ def read_coco(file: Path, *, names: Sequence[str] = (), images: Path | None = No
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} does not follow the COCO layout: {error!r}") from error
 
-    def read(task: tuple[int, Path]) -> tuple[Record | None, list[Problem]]:
-        number, path = task
-        try:
-            size = image_size(path, decode=decode)
-        except BrokenImageError as error:
-            kind = "corrupt image" if path.exists() else "missing image"
-            return None, [Problem(kind, path, 0, f"{error}; the image is left out", "image")]
+    def read(i: int, size: tuple[int, int]) -> tuple[Record | None, list[Problem]]:
+        number, path = files[i]
         return pixel_record(path, size, sizes[number], objects.get(number, ()), file, number)
 
-    results = in_threads(read, files)
-    records = [record for record, _ in results if record is not None]
-    problems += [problem for _, found in results for problem in found]
+    records, found = read_records([path for _, path in files], read, decode=decode)
     category_ids = tuple(by_name[name] for name in names)
-    return DataIndex.from_records(records, names, category_ids=category_ids, annotations=file, problems=problems)
+    return DataIndex.from_records(
+        records, names, category_ids=category_ids, annotations=file, problems=problems + found
+    )
 
 
 def _categories(content: dict[str, Any], file: Path) -> list[tuple[int, str]]:
@@ -186,10 +179,8 @@ def with_annotations(index: DataIndex) -> DataIndex:
     roots = parents[:1] if inside is None else [*parents[: inside + 1], parents[inside].parent]
     names = ("instances.json", f"annotations/instances_{folder.name}.json")
     file = next((root / name for root in roots for name in names if (root / name).is_file()), None)
-    return index if file is None else _with_ids(index, file)
-
-
-def _with_ids(index: DataIndex, file: Path) -> DataIndex:
+    if file is None:
+        return index
     try:
         content = read_json(file)
         images = [(Path(str(image["file_name"])).name, int(image["id"])) for image in content["images"]]
@@ -198,17 +189,17 @@ def _with_ids(index: DataIndex, file: Path) -> DataIndex:
         _log.warning("%s is not used: %s", file, error)
         return index
     by_file = dict(images)
-    names = [index.path(i).name for i in range(len(index))]
+    files = [path.name for path in index.paths]
     unknown_class = next((name for name in index.names if name not in by_name), None)
-    unknown_image = next((name for name in names if name not in by_file), None)
+    unknown_image = next((name for name in files if name not in by_file), None)
     if unknown_class is not None:
         reason = f"it has no category {unknown_class!r}"
     elif unknown_image is not None:
         reason = f"it does not know the image {unknown_image}"
-    elif len(by_file) < len(images) or len(set(names)) < len(names):
+    elif len(by_file) < len(images) or len(set(files)) < len(files):
         reason = "file names do not tell its images apart"
     else:
-        ids = np.array([by_file[name] for name in names], dtype=np.int64)
+        ids = np.array([by_file[name] for name in files], dtype=np.int64)
         categories = tuple(by_name[name] for name in index.names)
         return replace(index, image_ids=ids, category_ids=categories, annotations=file)
     _log.warning("%s is not used: %s", file, reason)

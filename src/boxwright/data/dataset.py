@@ -23,7 +23,7 @@ from boxwright.data.data_yaml import (
 )
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import annotation_files, classes_file, is_voc_root, read_voc, read_voc_names, split_file
-from boxwright.data.yolo_txt import label_files, read_yolo
+from boxwright.data.yolo_txt import label_file, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat
 
@@ -142,7 +142,7 @@ def _source(path: Path, split: Split, compat: Compat) -> _Source:
         images, names = list_images(sources, data_yaml.root, data_yaml.file), data_yaml.names
         if not images:
             raise UserError(f"the {split} split of {data_yaml.file} ({', '.join(sources)}) holds no image")
-        labels = label_files(images)
+        labels = [*map(label_file, images)]
         return _Source(
             lambda: digest(["yolo", names, compat], images, labels),
             lambda decode: read_yolo(images, names, compat=compat, decode=decode),

@@ -18,6 +18,7 @@ import PIL.Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from boxwright.data.files import reason
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Image
 
@@ -30,6 +31,15 @@ _REDUCED = {
 _LARGEST_REDUCTION = 8  # what JPEG decoders offer: the inverse DCT at 1/8 is its mean
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PFM_STARTS = (b"PF", b"Pf")
+_ADVICE = "; replace it or take it out of the data set"
+
+
+class BrokenImageError(UserError):
+    """The file is no usable image."""
+
+    def __init__(self, path: Path, why: str, advice: str = "") -> None:
+        super().__init__(f"{path}: {why}{advice}")
+        self.why = why  # for messages that name the file by themselves
 
 
 def read_image(path: Path, reduction: int = 1) -> Image:
@@ -45,41 +55,44 @@ def read_image(path: Path, reduction: int = 1) -> Image:
         (H, W, 3) uint8, BGR, contiguous.
 
     Raises:
-        UserError: the file is missing, truncated or no image.
+        BrokenImageError: the file is missing, truncated or no image.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)  # OpenCV's own reader does not take every file name on every system
     except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from error
+        raise BrokenImageError(path, f"cannot be opened ({reason(error)})") from error
     if data.size == 0:
-        raise UserError(f"{path}: the image file is empty")
+        raise BrokenImageError(path, "the image file is empty")
     is_jpeg = data[:2].tobytes() == _JPEG_START
-    if is_jpeg and _is_truncated_jpeg(data):
-        raise UserError(f"{path}: the JPEG file is truncated; replace it or take it out of the data set")
+    if is_jpeg and data[-2:].tobytes() != _JPEG_END:
+        # A file may lack the end marker and still hold every row. OpenCV only warns of missing rows and fills them with
+        # grey; Pillow raises, so it has the last word.
+        try:
+            with PIL.Image.open(io.BytesIO(data.tobytes())) as opened:
+                opened.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BrokenImageError(path, "the JPEG file is truncated", _ADVICE) from error
     decoded_at = min(reduction, _LARGEST_REDUCTION) if is_jpeg else 1
     try:
         image = cv2.imdecode(data, _REDUCED[decoded_at])
     except cv2.error:
         image = None
     if image is None:
-        raise UserError(f"{path}: cannot be read as an image; replace it or take it out of the data set")
+        raise BrokenImageError(path, "cannot be read as an image", _ADVICE)
     if data[:2].tobytes() in _PFM_STARTS:
         # Its floats, of which 1 is white, OpenCV would round to 0 and 1.
         floats = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
         image = np.clip(np.nan_to_num(floats) * 255 + 0.5, 0, 255).astype(np.uint8)
         image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    return _average(cast("Image", image), reduction // decoded_at)
-
-
-def _average(image: Image, reduction: int) -> Image:
-    """Shrink by a whole number as a JPEG decoder does: each pixel is a whole block, filled up at the far edges."""
+    reduction //= decoded_at
     if reduction == 1:
-        return image
+        return cast("Image", image)
+    # As a JPEG decoder does: each pixel is the mean of a whole block, filled up at the far edges.
     height, width = image.shape[:2]
     new_h, new_w = reduced_size((height, width), reduction)
     missing = (new_h * reduction - height, new_w * reduction - width)
-    whole = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
-    return cast("Image", cv2.resize(whole, (new_w, new_h), interpolation=cv2.INTER_AREA))
+    image = cv2.copyMakeBorder(image, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+    return cast("Image", cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA))
 
 
 def read_indexed_image(path: Path, indexed_hw: tuple[int, int], reduction: int = 1) -> Image:
@@ -93,22 +106,6 @@ def read_indexed_image(path: Path, indexed_hw: tuple[int, int], reduction: int =
         height, width = indexed_hw
         raise UserError(f"{path}: the image was {width} x {height} pixels when the data set was indexed; start again")
     return image
-
-
-def _is_truncated_jpeg(data: np.ndarray) -> bool:
-    """Tell whether a JPEG is cut off; OpenCV itself only warns and fills the rest with grey.
-
-    A file may lack the end marker and still hold every row, so Pillow, which raises on missing rows, has the last word,
-    as it has when the data set is indexed.
-    """
-    if data[-2:].tobytes() == _JPEG_END:
-        return False
-    try:
-        with PIL.Image.open(io.BytesIO(data.tobytes())) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError):
-        return True
-    return False
 
 
 def reduction_for(image_hw: tuple[int, int], imgsz: int) -> int:
@@ -159,10 +156,6 @@ _ORIENTATION_TAG = 0x0112  # of Exif
 _TURNED = frozenset((5, 6, 7, 8))  # orientations that swap width and height
 
 
-class BrokenImageError(Exception):
-    """The file is no usable image; the text says why."""
-
-
 def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     """Return height and width in pixels after EXIF rotation.
 
@@ -173,18 +166,9 @@ def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     Raises:
         BrokenImageError: missing, not an image, cut off, or smaller than 10 px.
     """
-    size = None if decode else _header_size(path)
-    if size is None:
-        if not path.exists():
-            raise BrokenImageError("there is no such file")
-        try:
-            size = read_image(path).shape[:2]
-        except UserError as error:
-            reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
-            raise BrokenImageError(reason) from None
-    height, width = size
+    height, width = (None if decode else _header_size(path)) or read_image(path).shape[:2]
     if min(height, width) < MIN_SIDE:
-        raise BrokenImageError(f"{width} x {height} pixels are fewer than {MIN_SIDE} x {MIN_SIDE}")
+        raise BrokenImageError(path, f"{width} x {height} pixels are fewer than {MIN_SIDE} x {MIN_SIDE}")
     return height, width
 
 

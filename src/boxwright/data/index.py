@@ -1,13 +1,13 @@
 """The data index: one split's images and labels as flat arrays, which workers share and whose memory does not grow.
 
 Objects with corners in pixels (COCO, VOC) become normalised rows on the way: clipped, without empty or double ones.
-What is not here: reading files (yolo_txt, coco, voc), keeping the index on disk (cache).
+What is not here: reading labels (yolo_txt, coco, voc), keeping the index on disk (cache).
 
 Legend: N images, T boxes of all images, P polygon vertices of all boxes.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.data.files import in_threads
+from boxwright.data.images import BrokenImageError, image_size
 from boxwright.ops.arrays import Array, Floats, Ints
 
 ProblemKind = Literal[
@@ -105,6 +107,10 @@ class DataIndex:
         start, stop = self.path_offsets[image], self.path_offsets[image + 1]
         return Path(os.fsdecode(self.path_bytes[start:stop].tobytes()))
 
+    @property
+    def paths(self) -> list[Path]:
+        return [self.path(image) for image in range(len(self))]
+
     def labels(self, image: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return classes (n,) and normalised cxcywh boxes (n, 4) of an image; views, not to be written to."""
         rows = slice(self.box_offsets[image], self.box_offsets[image + 1])
@@ -131,6 +137,14 @@ class DataIndex:
         problems: Sequence[Problem] = (),
     ) -> "DataIndex":
         """Pack records into flat arrays, in their order."""
+        image_ids = np.array([record.image_id for record in records], dtype=np.int64)
+        stems = {record.path.stem for record in records}
+        if (image_ids < 0).any():
+            # No ids of a ground truth: the file stems if all are distinct numbers, as in COCO, else positions.
+            image_ids = np.arange(len(records), dtype=np.int64)
+            if all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems):
+                numbers = np.array([int(record.path.stem) for record in records], dtype=np.int64)
+                image_ids = numbers if len(np.unique(numbers)) == len(numbers) else image_ids
         encoded = [os.fsencode(record.path) for record in records]
         none = (np.zeros((0, 2), np.float32),)
         polygons = [polygon for record in records for polygon in record.polygons or none * len(record.classes)]
@@ -144,7 +158,7 @@ class DataIndex:
             boxes=_joined([record.boxes for record in records], (0, 4), np.float32),
             point_offsets=_offsets([len(polygon) for polygon in polygons]),
             points=_joined(polygons, (0, 2), np.float32),
-            image_ids=_image_ids(records),
+            image_ids=image_ids,
             category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(names) + 1)),
             annotations=annotations,
             problems=tuple(problems),
@@ -155,17 +169,7 @@ class DataIndex:
 
 
 # What the cache maps from its file, in this order.
-ARRAYS = (
-    "path_bytes",
-    "path_offsets",
-    "sizes",
-    "box_offsets",
-    "classes",
-    "boxes",
-    "point_offsets",
-    "points",
-    "image_ids",
-)
+ARRAYS = tuple("path_bytes path_offsets sizes box_offsets classes boxes point_offsets points image_ids".split())
 
 
 def _offsets(counts: Sequence[int]) -> Ints:
@@ -176,17 +180,31 @@ def _joined(parts: Sequence[Array], empty: tuple[int, ...], dtype: type) -> Arra
     return np.concatenate([np.zeros(empty, dtype), *(np.asarray(p, dtype).reshape(-1, *empty[1:]) for p in parts)])
 
 
-def _image_ids(records: Sequence[Record]) -> Ints:
-    """Return ids of the ground truth; else file stems if all are distinct numbers (as in COCO); else positions."""
-    given = [record.image_id for record in records]
-    if all(image_id >= 0 for image_id in given):
-        return np.array(given, dtype=np.int64)
-    stems = [record.path.stem for record in records]
-    if all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems) and len(set(stems)) == len(stems):
-        numbers = np.array([int(stem) for stem in stems], dtype=np.int64)
-        if len(np.unique(numbers)) == len(numbers):
-            return numbers
-    return np.arange(len(records), dtype=np.int64)
+def read_records(
+    images: Sequence[Path],
+    read: Callable[[int, tuple[int, int]], tuple[Record | None, list[Problem]]],
+    *,
+    decode: bool = False,
+) -> tuple[list[Record], list[Problem]]:
+    """Read sizes and labels of image files, in threads. Broken images are left out and named among the problems.
+
+    Args:
+        images: image files.
+        read: reads the labels of an image, given its position in `images` and its height and width.
+        decode: decode every image to find damage.
+    """
+
+    def read_one(i: int) -> tuple[Record | None, list[Problem]]:
+        try:
+            size = image_size(images[i], decode=decode)
+        except BrokenImageError as error:
+            kind = "corrupt image" if os.path.lexists(images[i]) else "missing image"
+            return None, [Problem(kind, images[i], 0, f"{error.why}; the image is left out", "image")]
+        return read(i, size)
+
+    results = in_threads(read_one, range(len(images)))
+    records = [record for record, _ in results if record is not None]
+    return records, [problem for _, problems in results for problem in problems]
 
 
 _OUTSIDE = 1.0  # pixels that a box may stick out before it is worth a word

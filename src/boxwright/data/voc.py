@@ -7,18 +7,18 @@ marked difficult are not trained on or scored, as published for YOLOv5. Entities
 document types are refused, so that no xml can grow or reach out.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from boxwright.data.data_yaml import read_lines
 from boxwright.data.files import in_threads
-from boxwright.data.images import IMAGE_SUFFIXES, BrokenImageError, image_size
-from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record
+from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
 from boxwright.errors import UserError
 
-_CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SET_LISTS = Path("ImageSets", "Main")
 CLASSES_FILE = "classes.txt"
 
@@ -48,9 +48,10 @@ def read_voc_names(root: Path) -> tuple[str, ...]:
     names: set[str] = set()
     for file in annotation_files(root):
         try:
-            names.update(item.text["name"] for item in _parse(file).objects if item.text.get("name"))
+            names.update(map(_name, _parse(file).iterfind("object")))
         except _AnnotationError:
             continue  # said by read_voc, with the file's name
+    names.discard("")
     if not names and not listed:
         raise UserError(f"{root / 'Annotations'} holds no object of any class")
     return (*listed, *sorted(names.difference(listed)))
@@ -76,143 +77,97 @@ def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
     lines = [*filter(None, read_lines(list_file))]
     names = read_voc_names(root)
     class_of = {name: i for i, name in enumerate(names)}
-    results = in_threads(lambda line: _read_one(root, line, class_of, decode), lines)
-    records = [record for record, _, _ in results if record is not None]
-    problems = [problem for _, found, _ in results for problem in found]
-    num_difficult = sum(count for _, _, count in results)
-    if num_difficult:
-        text = f"{num_difficult} objects marked difficult are not trained on or scored"
+    difficult: list[int] = []
+    images = in_threads(lambda line: _image_of(root, line), lines)
+    records, problems = read_records(
+        images, lambda i, size: _read_one(root, images[i], size, class_of, difficult), decode=decode
+    )
+    if any(difficult):
+        text = f"{sum(difficult)} objects marked difficult are not trained on or scored"
         problems.append(Problem("set aside", list_file, 0, text))
     return DataIndex.from_records(records, names, problems=problems)
 
 
-class _AnnotationError(Exception):
-    """The xml cannot be used; the text says why."""
-
-    def __init__(self, text: str, line: int = 0) -> None:
-        super().__init__(text)
-        self.line = line
-
-
-@dataclass(slots=True)
-class _Item:
-    line: int
-    text: dict[str, str] = field(default_factory=dict[str, str])  # path below the object, e.g. bndbox/xmin -> text
-
-
-@dataclass(slots=True)
-class _Annotation:
-    """What is read of an xml file, filled by the parser's calls."""
-
-    objects: list[_Item] = field(default_factory=list[_Item])
-    text: dict[str, str] = field(default_factory=dict[str, str])  # path below the root, e.g. size/width -> text
-    open_tags: list[str] = field(default_factory=list[str])
-    words: str = ""
-
-    def start(self, tag: str, line: int) -> None:
-        self.open_tags.append(tag)
-        self.words = ""
-        if self.open_tags[1:] == ["object"]:
-            self.objects.append(_Item(line))
-
-    def end(self) -> None:
-        path = self.open_tags[1:]
-        if path[:1] == ["object"]:
-            self.objects[-1].text.setdefault("/".join(path[1:]), self.words.strip())
-        else:
-            self.text.setdefault("/".join(path), self.words.strip())
-        self.open_tags.pop()
-        self.words = ""
-
-    def add_words(self, words: str) -> None:
-        self.words += words
-
-
-def _parse(file: Path) -> _Annotation:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise _AnnotationError(f"cannot be read ({error.strerror})") from error
-    annotation = _Annotation()
-    parser = expat.ParserCreate()
-
-    def refuse(*_: object) -> None:
-        raise _AnnotationError("has a document type or entities, which are not read", parser.CurrentLineNumber)
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = lambda tag, _: annotation.start(tag, parser.CurrentLineNumber)
-    parser.EndElementHandler = lambda _: annotation.end()
-    parser.CharacterDataHandler = annotation.add_words
-    try:
-        parser.Parse(content, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter for encodings
-        raise _AnnotationError(f"is not valid xml ({error})", getattr(error, "lineno", 0)) from error
-    return annotation
-
-
-def _read_one(
-    root: Path, listed: str, class_of: Mapping[str, int], decode: bool
-) -> tuple[Record | None, list[Problem], int]:
-    """Record and problems of one line of a list, and the number of difficult objects."""
-    image = _image_of(root, listed)
-    if image is None:
-        path = root / "JPEGImages" / f"{listed}.jpg"
-        return None, [Problem("missing image", path, 0, "there is no such file; the image is left out", "image")], 0
-    try:
-        size = image_size(image, decode=decode)
-    except BrokenImageError as error:
-        return None, [Problem("corrupt image", image, 0, f"{error}; the image is left out", "image")], 0
-    file = root / "Annotations" / f"{image.stem}.xml"
-    if not file.is_file():
-        record, _ = pixel_record(image, size, (0, 0), [], file)
-        text = "there is no annotation; the image counts as background"
-        return record, [Problem("missing label", file, 0, text)], 0
-    try:
-        annotation = _parse(file)
-    except _AnnotationError as error:
-        text = f"{error}; the image is left out"
-        return None, [Problem("unreadable label", file, error.line, text, "image")], 0
-    easy = [item for item in annotation.objects if item.text.get("difficult", "0") != "1"]
-    objects, problems = _objects(easy, file, class_of)
-    try:
-        declared = int(annotation.text["size/height"]), int(annotation.text["size/width"])
-    except (KeyError, ValueError):
-        declared = 0, 0
-    record, more = pixel_record(image, size, declared, objects, file)
-    if not annotation.objects:
-        more.append(Problem("empty label", file, 0, "the annotation has no object; the image counts as background"))
-    return record, problems + more, len(annotation.objects) - len(easy)
-
-
-def _image_of(root: Path, listed: str) -> Path | None:
+def _image_of(root: Path, listed: str) -> Path:
     """Find the image of a line: its stem, which a flag may follow (`000012  1` in the lists of a class)."""
     for stem in dict.fromkeys((listed, listed.split()[0])):
         for suffix in (".jpg", "", *sorted(IMAGE_SUFFIXES)):
             place = root / "JPEGImages" / f"{stem}{suffix}"
             if place.is_file():
                 return place
-    return None
+    return root / "JPEGImages" / f"{listed}.jpg"
 
 
-def _objects(
-    items: Sequence[_Item], file: Path, class_of: Mapping[str, int]
-) -> tuple[list[PixelObject], list[Problem]]:
+class _AnnotationError(Exception):
+    """The xml cannot be used: why, and the line of it."""
+
+
+def _parse(file: Path) -> Element:
+    """Read an annotation as elements with an attribute `line`."""
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+
+    def start(tag: str, _: object) -> None:
+        builder.start(tag, {"line": str(parser.CurrentLineNumber)})
+
+    def refuse(*_: object) -> None:
+        raise _AnnotationError("has a document type or entities, which are not read", parser.CurrentLineNumber)
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler = start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(file.read_bytes(), True)
+    except OSError as error:
+        raise _AnnotationError(f"cannot be read ({error.strerror})", 0) from error
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter for encodings
+        raise _AnnotationError(f"is not valid xml ({error})", getattr(error, "lineno", 0)) from error
+    return builder.close()
+
+
+def _name(item: Element) -> str:
+    return item.findtext("name", "").strip()
+
+
+def _read_one(
+    root: Path, image: Path, size: tuple[int, int], class_of: Mapping[str, int], difficult: list[int]
+) -> tuple[Record | None, list[Problem]]:
+    """Read the annotation of an image; the number of its difficult objects is added to `difficult`."""
+    file = root / "Annotations" / f"{image.stem}.xml"
+    if not file.is_file():
+        record, _ = pixel_record(image, size, (0, 0), [], file)
+        return record, [Problem("missing label", file, 0, "there is no annotation; the image counts as background")]
+    try:
+        annotation = _parse(file)
+    except _AnnotationError as error:
+        why, line = error.args
+        return None, [Problem("unreadable label", file, line, f"{why}; the image is left out", "image")]
+    items = annotation.findall("object")
+    easy = [item for item in items if item.findtext("difficult", "0").strip() != "1"]
+    difficult.append(len(items) - len(easy))
     objects: list[PixelObject] = []
     problems: list[Problem] = []
-    for item in items:
-        name = item.text.get("name", "")
+    for item in easy:
+        name, line = _name(item), int(item.attrib["line"])
         if name not in class_of:
-            text = "the object has no name; it is left out"
-            problems.append(Problem("unknown class", file, item.line, text, "row"))
+            problems.append(Problem("unknown class", file, line, "the object has no name; it is left out", "row"))
             continue
         try:
-            left, top, right, bottom = (float(item.text[tag]) for tag in _CORNERS)
-        except (KeyError, ValueError):
+            left, top, right, bottom = (float(item.findtext(f"bndbox/{tag}", "")) for tag in _CORNERS)
+        except ValueError:
             text = f"the {name} lacks a corner, or it is no number; it is left out"
-            problems.append(Problem("unreadable label", file, item.line, text, "row"))
+            problems.append(Problem("unreadable label", file, line, text, "row"))
             continue
         is_flat = right <= left or bottom <= top  # a single column too: no annotator draws one on purpose
         corners = (left, top, left, top) if is_flat else (left - 1, top - 1, right, bottom)
-        objects.append(PixelObject(f"the {name}", item.line, class_of[name], corners))
-    return objects, problems
+        objects.append(PixelObject(f"the {name}", line, class_of[name], corners))
+    try:
+        declared = int(annotation.findtext("size/height", "")), int(annotation.findtext("size/width", ""))
+    except ValueError:
+        declared = 0, 0
+    record, more = pixel_record(image, size, declared, objects, file)
+    if not items:
+        more.append(Problem("empty label", file, 0, "the annotation has no object; the image counts as background"))
+    return record, problems + more

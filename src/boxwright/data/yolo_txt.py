@@ -15,15 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.data.files import in_threads
-from boxwright.data.images import BrokenImageError, image_size
-from boxwright.data.index import DataIndex, Problem, ProblemKind, Record
+from boxwright.data.index import DataIndex, Problem, Record, read_records
 from boxwright.settings.base import Compat
 
 _BOX_COLUMNS = 5
 _POLYGON_COLUMNS = 7  # class and three corners: from this many numbers on a row is a polygon
 _OUTSIDE = 0.01  # share of the image that a box may stick out before it is worth a word
-_NO_POINTS = np.zeros((0, 2), np.float32)
+_NO_ROWS = np.zeros((0, 5), np.float32)
 
 Row = NDArray[np.float32]  # class, cx, cy, w, h
 Polygon = NDArray[np.float32]  # (k, 2)
@@ -36,17 +34,16 @@ class LabelFile:
     rows: NDArray[np.float32]  # (n, 5) float32 class, cx, cy, w, h; empty when the file is rejected
     polygons: tuple[Polygon, ...] = ()  # per row (k, 2) vertices; an empty tuple when the file has boxes only
     lines: tuple[int, ...] = ()  # 1-based line of each row
-    problems: tuple[Problem, ...] = ()  # why rows, or the file, were left out
-    notes: tuple[Problem, ...] = ()  # what is accepted but looks like a mistake
-    rejected: bool = False  # the file, and with it its image, is left out
+    problems: tuple[Problem, ...] = ()  # what is left out and why, then what is accepted but looks like a mistake
+
+    @property
+    def rejected(self) -> bool:
+        """Tell whether the file, and with it its image, is left out."""
+        return any(problem.drops == "image" for problem in self.problems)
 
 
 class _RowError(Exception):
-    """A row that rejects the file."""
-
-    def __init__(self, kind: ProblemKind, text: str) -> None:
-        super().__init__(text)
-        self.kind: ProblemKind = kind
+    """A row that rejects the file: the kind of the problem, and a sentence."""
 
 
 def parse_labels(text: str, path: Path, compat: Compat = "faithful") -> LabelFile:
@@ -56,30 +53,40 @@ def parse_labels(text: str, path: Path, compat: Compat = "faithful") -> LabelFil
     found = [(first + i, line.split()) for i, line in enumerate(text.strip().splitlines()) if line]
     if compat == "fixed":
         found = [(line, row) for line, row in found if row]
-    lines, cells = [line for line, _ in found], [row for _, row in found]
-    if not lines:
-        return LabelFile(np.zeros((0, 5), np.float32))
-    has_polygons = any(len(row) >= _POLYGON_COLUMNS for row in cells)
-    if all(len(row) == _BOX_COLUMNS for row in cells):
+    if not found:
+        text = "the label file is empty; the image counts as background"
+        return LabelFile(_NO_ROWS, problems=(Problem("empty label", path, 0, text),))
+    lines = [line for line, _ in found]
+    rows: NDArray[np.float32] | None = None
+    polygons: list[Polygon] = []
+    if all(len(row) == _BOX_COLUMNS for _, row in found):
         # All rows at once if they are boxes without fault, which nearly all files are; else row by row for the message.
         with contextlib.suppress(ValueError):
-            rows = np.array(cells, dtype=np.float32)
-            if (rows >= 0).all() and (rows[:, 1:] <= 1).all():
-                return _finished(rows, (), lines, path, compat)
-    read: list[Row] = []
-    polygons: list[Polygon] = []
-    faults: list[Problem] = []
-    for line, row in zip(lines, cells, strict=True):
-        try:
-            box, polygon = _read_row(row, has_polygons and (compat == "faithful" or len(row) != _BOX_COLUMNS))
-        except _RowError as fault:
-            faults.append(Problem(fault.kind, path, line, f"{fault}; the image is left out", "image"))
-            continue
-        read.append(box)
-        polygons.append(polygon)
-    if faults:
-        return LabelFile(np.zeros((0, 5), np.float32), problems=tuple(faults), rejected=True)
-    return _finished(np.stack(read), tuple(polygons) if has_polygons else (), lines, path, compat)
+            table = np.array([row for _, row in found], dtype=np.float32)
+            rows = table if (table >= 0).all() and (table[:, 1:] <= 1).all() else None
+    if rows is None:
+        has_polygons = any(len(row) >= _POLYGON_COLUMNS for _, row in found)
+        read: list[tuple[Row, Polygon]] = []
+        faults: list[Problem] = []
+        for line, row in found:
+            try:
+                read.append(_read_row(row, has_polygons and (compat == "faithful" or len(row) != _BOX_COLUMNS)))
+            except _RowError as fault:
+                kind, reason = fault.args
+                faults.append(Problem(kind, path, line, f"{reason}; the image is left out", "image"))
+        if faults:
+            return LabelFile(_NO_ROWS, problems=tuple(faults))
+        rows = np.stack([row for row, _ in read])
+        polygons = [polygon for _, polygon in read] if has_polygons else []
+    _, keep = np.unique(rows, axis=0, return_index=True)
+    gone = sorted(set(range(len(rows))) - set(keep.tolist()))
+    text = "this row stands in the file before; it is left out"
+    problems = [Problem("duplicate", path, lines[i], text, "row") for i in gone]
+    problems += _oddities(rows, polygons, lines, path)
+    if not gone or compat == "fixed":
+        keep.sort()
+    kept_polygons = tuple(polygons[i] for i in keep) if polygons else ()
+    return LabelFile(rows[keep], kept_polygons, tuple(lines[i] for i in keep), tuple(problems))
 
 
 def _read_row(cells: list[str], is_polygon: bool) -> tuple[Row, Polygon]:
@@ -87,10 +94,9 @@ def _read_row(cells: list[str], is_polygon: bool) -> tuple[Row, Polygon]:
         raise _RowError("column count", "a line holds only blanks")
     try:
         numbers = np.array(cells, dtype=np.float32)
-    except ValueError:
-        bad = next((cell for cell in cells if not _is_number(cell)), cells[0])
-        raise _RowError("unreadable label", f"{bad!r} is not a number") from None
-    polygon = _NO_POINTS
+    except ValueError as error:  # could not convert string to float: 'x'
+        raise _RowError("unreadable label", f"{str(error).rpartition(': ')[2]} is not a number") from None
+    polygon = np.zeros((0, 2), np.float32)
     if is_polygon:
         if len(numbers) % 2 == 0 or len(numbers) < 3:
             raise _RowError("column count", "a polygon row is a class and pairs of x and y")
@@ -106,50 +112,23 @@ def _read_row(cells: list[str], is_polygon: bool) -> tuple[Row, Polygon]:
     return numbers, polygon
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _finished(
-    rows: NDArray[np.float32], polygons: tuple[Polygon, ...], lines: list[int], path: Path, compat: Compat
-) -> LabelFile:
-    """Remove duplicate rows and note what looks odd."""
-    notes = tuple(_notes(rows, polygons, lines, path))
-    _, keep = np.unique(rows, axis=0, return_index=True)
-    if len(keep) == len(rows):
-        return LabelFile(rows, polygons, tuple(lines), notes=notes)
-    gone = sorted(set(range(len(rows))) - set(keep.tolist()))
-    text = "this row stands in the file before; it is left out"
-    problems = tuple(Problem("duplicate", path, lines[i], text, "row") for i in gone)
-    if compat == "fixed":
-        keep = np.sort(keep)
-    kept_polygons = tuple(polygons[i] for i in keep) if polygons else ()
-    return LabelFile(rows[keep], kept_polygons, tuple(lines[i] for i in keep), problems, notes)
-
-
-def _notes(rows: NDArray[np.float32], polygons: tuple[Polygon, ...], lines: list[int], path: Path) -> list[Problem]:
-    notes: list[Problem] = []
+def _oddities(rows: NDArray[np.float32], polygons: list[Polygon], lines: list[int], path: Path) -> list[Problem]:
+    """List what is accepted but looks like a mistake."""
+    found: list[Problem] = []
     for i in np.flatnonzero(rows[:, 0] % 1 > 0):
         text = f"class {rows[i, 0]:g} is no whole number; it is taken as {int(rows[i, 0])}"
-        notes.append(Problem("fractional class", path, lines[i], text))
+        found.append(Problem("fractional class", path, lines[i], text))
     reach = rows[:, 3:5] / 2
     outside = np.maximum(reach - rows[:, 1:3], rows[:, 1:3] + reach - 1).max(axis=1) > _OUTSIDE
     for i in np.flatnonzero(outside):
-        notes.append(Problem("out of range", path, lines[i], "the box reaches out of the image"))
+        found.append(Problem("out of range", path, lines[i], "the box reaches out of the image"))
     for line, points in zip(lines, polygons, strict=False):
         if len(points) == 2:
             text = "a box row in a file with polygons is read as a polygon of two points, as published"
-            notes.append(Problem("mixed rows", path, line, text))
+            found.append(Problem("mixed rows", path, line, text))
         elif len(points) and not ((points >= 0) & (points <= 1)).all():
-            notes.append(Problem("out of range", path, line, "a vertex lies outside of the image"))
-    return notes
-
-
-_NO_ROWS = np.zeros((0, 5), np.float32)
+            found.append(Problem("out of range", path, line, "a vertex lies outside of the image"))
+    return found
 
 
 def label_row(label: int, numbers: Iterable[float], number_format: str) -> str:
@@ -162,11 +141,6 @@ def label_file(image: Path) -> Path:
     stem = os.path.splitext(image)[0]  # text, not paths: ten times quicker, and there may be a million
     head, folder, tail = f"{os.sep}{stem}".rpartition(f"{os.sep}images{os.sep}")
     return Path(f"{head}{os.sep}labels{os.sep}{tail}"[1:] + ".txt") if folder else Path(f"{stem}.txt")
-
-
-def label_files(images: Sequence[Path]) -> list[Path]:
-    """Return label files of images, in their order."""
-    return [label_file(image) for image in images]
 
 
 def read_yolo(
@@ -183,21 +157,25 @@ def read_yolo(
         compat: "fixed" mends two defects of label reading, see yolo_txt.
         decode: decode every image to find damage.
     """
-    results = in_threads(lambda image: _read_one(image, len(names), compat, decode), images)
-    records = [record for record, _ in results if record is not None]
-    problems = [problem for _, found in results for problem in found]
+    records, problems = read_records(
+        images, lambda i, size: _read_one(images[i], size, len(names), compat), decode=decode
+    )
     return DataIndex.from_records(records, names, problems=problems)
 
 
-def _read_one(image: Path, num_classes: int, compat: Compat, decode: bool) -> tuple[Record | None, list[Problem]]:
-    try:
-        height, width = image_size(image, decode=decode)
-    except BrokenImageError as error:
-        kind = "corrupt image" if os.path.lexists(image) else "missing image"
-        return None, [Problem(kind, image, 0, f"{error}; the image is left out", "image")]
+def _read_one(
+    image: Path, size: tuple[int, int], num_classes: int, compat: Compat
+) -> tuple[Record | None, list[Problem]]:
     file = label_file(image)
-    labels = _read_labels(file, compat)
-    problems = sorted((*labels.problems, *labels.notes), key=lambda problem: problem.line)
+    try:
+        labels = parse_labels(file.read_text(encoding="utf-8"), file, compat)
+    except FileNotFoundError:
+        text = "there is no label file; the image counts as background"
+        labels = LabelFile(_NO_ROWS, problems=(Problem("missing label", file, 0, text),))
+    except (OSError, UnicodeDecodeError) as error:
+        why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        return None, [Problem("unreadable label", file, 0, f"cannot be read ({why}); the image is left out", "image")]
+    problems = sorted(labels.problems, key=lambda problem: problem.line)
     if labels.rejected:
         return None, problems
     rows = labels.rows
@@ -211,20 +189,4 @@ def _read_one(image: Path, num_classes: int, compat: Compat, decode: bool) -> tu
         problems.append(Problem("degenerate box", file, labels.lines[i], text, "row"))
     keep = known & solid
     polygons = tuple(points for points, kept in zip(labels.polygons, keep, strict=False) if kept)
-    return Record(image, height, width, rows[keep, 0].astype(np.int32), rows[keep, 1:5], polygons), problems
-
-
-def _read_labels(file: Path, compat: Compat) -> LabelFile:
-    try:
-        labels = parse_labels(file.read_text(encoding="utf-8"), file, compat)
-    except FileNotFoundError:
-        text = "there is no label file; the image counts as background"
-        return LabelFile(_NO_ROWS, notes=(Problem("missing label", file, 0, text),))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        problem = Problem("unreadable label", file, 0, f"cannot be read ({reason}); the image is left out", "image")
-        return LabelFile(_NO_ROWS, problems=(problem,), rejected=True)
-    if not len(labels.rows) and not labels.rejected:
-        text = "the label file is empty; the image counts as background"
-        return LabelFile(_NO_ROWS, notes=(Problem("empty label", file, 0, text),))
-    return labels
+    return Record(image, *size, rows[keep, 0].astype(np.int32), rows[keep, 1:5], polygons), problems

@@ -142,7 +142,7 @@ def _image_problem(path: Path, row: Array) -> Problem | None:
     try:
         height, width = image_size(path, decode=True)
     except BrokenImageError as error:
-        return Problem("corrupt image", path, 0, str(error), "image")
+        return Problem("corrupt image", path, 0, error.why, "image")
     if (width, height) != (row["width"], row["height"]):
         text = f"the image has {width} x {height} pixels, its table says {row['width']} x {row['height']}"
         return Problem("size mismatch", path, 0, text, "image")

@@ -96,7 +96,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.jpg: cannot be opened \(No such file"):
+    with pytest.raises(UserError, match=r"gone\.jpg: cannot be opened \(no such file"):
         read_image(tmp_path / "gone.jpg")
 
 

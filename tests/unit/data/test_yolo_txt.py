@@ -29,7 +29,7 @@ def test_limits_are_those_of_the_box_not_of_its_vertices() -> None:
     labels = parse_labels("0 .9 .1 1.05 .1 1.05 .3\n", FILE)
     assert not labels.rejected
     np.testing.assert_allclose(labels.rows, [[0, 0.975, 0.2, 0.15, 0.2]], rtol=1e-6)
-    assert [note.kind for note in labels.notes] == ["out of range", "out of range"]
+    assert [note.kind for note in labels.problems] == ["out of range", "out of range"]
 
 
 POLYGON = "0 .1 .1 .5 .1 .5 .6"
@@ -45,8 +45,8 @@ def test_box_rows_beside_polygons() -> None:
     np.testing.assert_allclose(fixed.rows[1], [1, 0.5, 0.5, 0.2, 0.3], rtol=1e-6)
     assert [len(points) for points in faithful.polygons] == [3, 2]
     assert [len(points) for points in fixed.polygons] == [3, 0]
-    assert [note.kind for note in faithful.notes] == ["mixed rows"]
-    assert not fixed.notes
+    assert [note.kind for note in faithful.problems] == ["mixed rows"]
+    assert not fixed.problems
 
 
 def test_lines_of_blanks() -> None:
@@ -68,5 +68,4 @@ def test_duplicates() -> None:
 )
 def test_accepted_but_odd(text: str, kind: str) -> None:
     labels = parse_labels(text, FILE)
-    assert not labels.problems
-    assert [note.kind for note in labels.notes] == [kind]
+    assert [(note.kind, note.drops) for note in labels.problems] == [(kind, "")]
