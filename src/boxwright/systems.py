@@ -137,7 +137,7 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         return _resume(files.resume, settings, **objects)
     if files.config:
         files = files.model_copy(update={"config": system.find_config(files.config)})
-    loaded = find_object(entry.load)(others, files) if entry.load else None
+    loaded = find_object(entry.load)(entry.settings, others, files) if entry.load else None
     config = loaded or load(entry.settings, others, config=files.config)
     needed = [flag for flag in flags_of(entry.settings) if flag.required and not getattr(config, flag.setting)]
     if needed:

@@ -13,7 +13,7 @@ class ToyOptimConfig(OptimConfig):
 
 
 class ToyConfig(TrainingConfig):
-    """Settings of a training run."""
+    """Train the toy."""
 
     model: str = setting("toy", "model to train", flags="--model --cfg")
     data: str = setting("", "npz file of images and labels", metavar="NPZ")
@@ -23,7 +23,7 @@ class ToyConfig(TrainingConfig):
 
 
 class ToyValConfig(Frozen):
-    """Settings of a validation."""
+    """Measure the toy."""
 
     weights: str = setting("", "checkpoint to measure", metavar="PT")
     data: str = setting("", "npz file of images and labels", metavar="NPZ")
@@ -31,6 +31,6 @@ class ToyValConfig(Frozen):
 
 
 class ToyExportConfig(Frozen):
-    """Settings of an export."""
+    """Write the toy as TorchScript."""
 
     weights: str = setting("", "checkpoint to export", metavar="PT")

@@ -11,9 +11,9 @@ CHOSEN_BY = {"model": "toy"}
 RUN = "tests.toy_system.verbs:ToyRun"
 ANSWERS: dict[str, str] = {"--quarters": "there are always four"}
 VERBS = {
-    "train": Verb(ToyConfig, "tests.toy_system.verbs:train", "Train the toy.", TrainingFiles),
-    "val": Verb(ToyValConfig, "tests.toy_system.verbs:val", "Measure the toy."),
-    "export": Verb(ToyExportConfig, "tests.toy_system.verbs:export", "Write the toy as TorchScript."),
+    "train": Verb(ToyConfig, "tests.toy_system.verbs:train", TrainingFiles),
+    "val": Verb(ToyValConfig, "tests.toy_system.verbs:val"),
+    "export": Verb(ToyExportConfig, "tests.toy_system.verbs:export"),
 }
 
 

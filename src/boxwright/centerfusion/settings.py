@@ -6,7 +6,7 @@ pillar size that it really had.
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -25,8 +25,9 @@ from boxwright.settings.base import (
     Positive,
     Schedule,
     TrainingConfig,
-    as_numbers,
+    as_list,
     folder_of_runs,
+    output,
     setting,
 )
 from boxwright.settings.load import read_yaml_settings
@@ -36,7 +37,7 @@ MODEL = f"{FAMILY}-dla34"
 STRIDE = 4  # of the output grid
 COARSEST_STRIDE = 32  # of the network's deepest level; the input is a multiple of it
 
-Sizes = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(as_numbers)]
+Sizes = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(as_list)]
 InputSize = Annotated[Numbers, Field(min_length=2, max_length=2)]
 
 
@@ -102,9 +103,7 @@ class FusionLossConfig(Frozen):
 class FusionOptimConfig(OptimConfig):
     """Adam, whose rate falls once; no warm-up, no clipping, no averaging, as published."""
 
-    optimizer: Literal["SGD", "Adam", "AdamW"] = setting(
-        "Adam", "optimizer", flags="--optimizer --optim.optimizer", metavar="SGD|Adam|AdamW"
-    )
+    optimizer: Literal["SGD", "Adam", "AdamW"] = setting("Adam", "optimizer", flags="--optimizer --optim.optimizer")
     lr0: Positive = setting(2.5e-4, "initial learning rate")
     schedule: Schedule = setting("multi-step", "how the rate falls")
     milestones: Milestones = setting(
@@ -123,7 +122,6 @@ class FusionOptimConfig(OptimConfig):
     ema_decay: Fraction = setting(0.0, "decay of the averaged weights after its ramp; 0: no average")
 
 
-_MODEL: dict[str, Any] = {"flags": "--model --cfg", "metavar": "MODEL"}
 _VERSION = "folder of tables: v1.0-mini, v1.0-trainval, v1.0-test"
 _MISSING = "leave out images and radar sweeps that are not there"
 _COMPAT = "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
@@ -132,26 +130,26 @@ Model = Annotated[str, Field(pattern=f"^{MODEL}$")]
 
 
 class FusionConfig(TrainingConfig):
-    """Everything that shapes a CenterFusion training run."""
+    """Train CenterFusion on a nuScenes root. Settings are merged: --config < flags."""
 
-    model: Model = setting(MODEL, "model to train", **_MODEL)
+    model: Model = setting(MODEL, "model to train")
     # What does not fit, as the second heads of a camera-only checkpoint, keeps its own start.
     weights: str = setting(
         "", "checkpoint to start from, Boxwright's or published; empty: from scratch", metavar="FILE"
     )
     data: str = setting("", "nuScenes root", metavar="DIR")
-    version: str = setting("v1.0-trainval", _VERSION, metavar="NAME")
-    train_split: str = setting("", "split to train on; empty: mini_train or train", metavar="NAME")
-    val_split: str = setting("", "split to measure on; empty: mini_val or val", metavar="NAME")
+    version: str = setting("v1.0-trainval", _VERSION)
+    train_split: str = setting("", "split to train on; empty: mini_train or train")
+    val_split: str = setting("", "split to measure on; empty: mini_val or val")
     allow_missing: bool = setting(False, _MISSING)
     epochs: Count = setting(60, "passes over the training images", on_resume=True)
-    batch_size: Count = setting(32, "images per step, over all processes", flags="--batch-size --batch")
-    imgsz: InputSize = setting((448, 800), "height and width of the network input", flags="--imgsz --img --img-size")
+    batch_size: Count = setting(32, "images per step, over all processes")
+    imgsz: InputSize = setting((448, 800), "height and width of the network input")
     no_radar: bool = setting(False, "camera only: no radar is read, no second heads")
     freeze_backbone: bool = setting(False, "train the heads alone; batch-norm statistics are still updated")
     patience: CountOrNone = setting(0, "epochs without a better NDS before the run stops; 0: never")
     max_det: Count = setting(100, "validation: peaks per image")
-    save_epochs: Milestones = setting((20, 40, 50), "and after these epochs, counted from 1", group="output")
+    save_epochs: Milestones = output((20, 40, 50), "and after these epochs, counted from 1")
     network: NetworkConfig = setting(NetworkConfig, "network")
     radar: RadarConfig = setting(RadarConfig, "radar")
     frustum: FrustumConfig = setting(FrustumConfig, "association of radar and objects")
@@ -163,113 +161,106 @@ class FusionConfig(TrainingConfig):
 
 
 class FusionValConfig(InferenceConfig):
-    """Settings of `boxwright val --model centerfusion-dla34`."""
+    """Measure CenterFusion, or a submission, on a nuScenes root by its metric."""
 
-    model: Model = setting(MODEL, "model to measure", **_MODEL)
+    model: Model = setting(MODEL, "model to measure")
     weights: str = setting("", "checkpoint to measure, Boxwright's or published", metavar="FILE")
-    json_file: str = setting("", "measure this submission; no network is run", flags="--json", metavar="JSON")
+    json_file: str = setting("", "measure this submission; no network is run", flags="--json")
     data: str = setting("", "nuScenes root", metavar="DIR")
-    version: str = setting("v1.0-trainval", _VERSION, metavar="NAME")
-    split: str = setting("", "split to measure on; empty: mini_val, val or test, as the version has it", metavar="NAME")
+    version: str = setting("v1.0-trainval", _VERSION)
+    split: str = setting("", "split to measure on; empty: mini_val, val or test, as the version has it")
     allow_missing: bool = setting(False, _MISSING)
-    batch_size: Count = setting(16, "images per batch", flags="--batch-size --batch")
+    batch_size: Count = setting(16, "images per batch")
     max_det: Count = setting(100, "peaks per image")
-    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(-1.0, "lowest score", flags="--conf-thres --conf")
-    iou_thres: Fraction = setting(
-        0.0, "suppress boxes with a larger bird's-eye overlap; 0: none, as published", flags="--iou-thres --iou"
-    )
+    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(-1.0, "lowest score")
+    iou_thres: Fraction = setting(0.0, "suppress boxes with a larger bird's-eye overlap; 0: none, as published")
     flip_test: bool = setting(False, "run on each image and its mirror image")
     no_radar: bool = setting(False, _CAMERA_ONLY)
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
     compat: Compat | Literal[""] = setting("", _COMPAT)
     project: str = folder_of_runs("runs/val")
-    plots: CountOrNone = setting(0, "draw this many key frames", group="output")
-    noplots: bool = setting(False, "draw no curves", group="output")
+    plots: CountOrNone = output(0, "draw this many key frames")
+    noplots: bool = output(False, "draw no curves")
 
 
 class FusionPredictConfig(InferenceConfig):
-    """Settings of `boxwright predict --model centerfusion-dla34`."""
+    """Draw what CenterFusion finds in a scene of a nuScenes root."""
 
-    model: Model = setting(MODEL, "model to run", **_MODEL)
+    model: Model = setting(MODEL, "model to run")
     weights: str = setting("", "checkpoint to run, Boxwright's or published", metavar="FILE")
     data: str = setting("", "nuScenes root", metavar="DIR")
-    version: str = setting("v1.0-trainval", _VERSION, metavar="NAME")
-    scene: str = setting("", "name of the scene; empty: the first one", metavar="NAME")
+    version: str = setting("v1.0-trainval", _VERSION)
+    scene: str = setting("", "name of the scene; empty: the first one")
     allow_missing: bool = setting(False, _MISSING)
-    batch_size: Count = setting(6, "images per batch", flags="--batch-size --batch")
+    batch_size: Count = setting(6, "images per batch")
     max_det: Count = setting(100, "peaks per image")
-    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(
-        0.3, "lowest score that is drawn", flags="--conf-thres --conf"
-    )
+    conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(0.3, "lowest score that is drawn")
     flip_test: bool = setting(False, "run on each image and its mirror image")
     no_radar: bool = setting(False, _CAMERA_ONLY)
     compat: Compat | Literal[""] = setting("", _COMPAT)
     project: str = folder_of_runs("runs/predict")
-    save_json: bool = setting(False, "write a submission of the scene", group="output")
+    save_json: bool = output(False, "write a submission of the scene")
     # Key frames are half a second apart.
-    fps: Annotated[float, Field(ge=0.1, le=60.0)] = setting(2.0, "frames per second of the video", group="output")
+    fps: Annotated[float, Field(ge=0.1, le=60.0)] = output(2.0, "frames per second of the video")
 
 
 class FusionExportConfig(Frozen):
-    """Settings of `boxwright export` of a CenterFusion checkpoint: ONNX in float32, its heads as they are."""
+    """Write CenterFusion as ONNX, checked against PyTorch."""
 
-    model: Model = setting(MODEL, "model to export", **_MODEL)
+    # The file computes in float32 and gives the heads as they are.
+    model: Model = setting(MODEL, "model to export")
     weights: str = setting("", "checkpoint to export, Boxwright's or published", metavar="FILE")
     include: tuple[Literal["onnx"], ...] = setting(("onnx",), "kinds of files to write")
     imgsz: Annotated[Numbers, Field(max_length=2)] = setting(
-        (),
-        "side, or height and width, of the network input; empty: as it was trained",
-        flags="--imgsz --img --img-size",
+        (), "side, or height and width, of the network input; empty: as it was trained"
     )
     static: bool = setting(False, "take images of that size only, as the file always does")
 
 
 class FusionInfoConfig(Frozen):
-    """Settings of `boxwright info centerfusion-dla34`."""
+    """Show the parts, parameters and outputs of CenterFusion."""
 
-    model: str = setting(
-        MODEL, "model or checkpoint to describe", flags="--model --cfg", metavar="MODEL", position=True
-    )
+    model: str = setting(MODEL, "model or checkpoint to describe", position=True)
     imgsz: Annotated[Numbers, Field(min_length=1, max_length=2)] = setting(
-        (448, 800), "side, or height and width, of the image", flags="--imgsz --img --img-size"
+        (448, 800), "side, or height and width, of the image"
     )
 
 
 class FusionDemoConfig(DemoConfig):
-    """Settings of `boxwright demo --task fusion3d`."""
+    """Make drives with cameras and radars, train CenterFusion, draw a drive."""
 
     task: Literal["fusion3d"] = setting("fusion3d", "fusion3d: CenterFusion on cameras and radars of a made world")
     no_radar: bool = setting(False, "cameras only")
 
 
 class FusionCheckConfig(Frozen):
-    """Settings of `boxwright check` of a nuScenes root."""
+    """List every problem of a nuScenes root."""
 
-    model: Model = setting(MODEL, "model that the data are for", **_MODEL)
-    data: str = setting("", "nuScenes root", metavar="DATA", position=True, required=True)
-    version: str = setting("", "folder of tables; empty: the only one", metavar="NAME")
+    model: Model = setting(MODEL, "model that the data are for")
+    data: str = setting("", "nuScenes root", position=True, required=True)
+    version: str = setting("", "folder of tables; empty: the only one")
     allow_missing: bool = setting(False, "files that are not there are no error, only listed")
 
 
 class NuscenesConfig(Frozen):
-    """Settings of `boxwright convert nuscenes`."""
+    """Write the COCO style of the published CenterFusion from a nuScenes root."""
 
     source: str = setting("", "nuScenes root", metavar="IN", position=True, required=True)
-    target: str = setting("", "folder to write, which may be IN", metavar="OUT", position=True, required=True)
-    version: str = setting("v1.0-mini", "folder of tables", metavar="NAME")
+    target: str = setting("", "folder to write, which may be IN", position=True, required=True)
+    version: str = setting("v1.0-mini", "folder of tables")
     sweeps: Count = setting(3, "sweeps of each radar that are gathered")
     allow_missing: bool = setting(False, _MISSING)
 
 
 class SyntheticConfig(Frozen):
-    """Settings of `boxwright convert synthetic`."""
+    """Write a made world of cameras and radars."""
 
     format: Literal["", "nuscenes"] = setting("", "layout of the data set", required=True)
-    out: str = setting("", "a new or an empty folder", metavar="OUT", required=True)
+    out: str = setting("", "a new or an empty folder", required=True)
     scenes: int = setting(10, "number of scenes")
     key_frames: int = setting(8, "key frames per scene, two per second")
     width: int = setting(1600, "width of images in pixels; the height is 9/16 of it")
-    version: str = setting("v1.0-mini", "name of the folder of tables", metavar="NAME")
+    version: str = setting("v1.0-mini", "name of the folder of tables")
     seed: int = setting(0, "seed of the world")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from boxwright.centerfusion import settings
 from boxwright.centerfusion.settings import FAMILY, MODEL, find_preset, model_of
 from boxwright.checkpoints.names import names_in_checkpoint
-from boxwright.settings.base import Files, Frozen, TrainingFiles, Verb
+from boxwright.settings.base import TrainingFiles, Verb
 
 HINT = "Camera and radar: `boxwright {call} --help` lists the flags."
 CHOSEN_BY = {"model": MODEL, "task": "fusion3d"}
@@ -15,7 +15,7 @@ _FIRST_LAYER = b"base.base_layer.0.weight"  # of DLA; no YOLO has an entry of th
 
 
 def claims(what: str, value: str) -> bool:
-    """Say whether a value is surely of CenterFusion, see `boxwright.systems.System`."""
+    """Return whether a value is surely of CenterFusion, see `boxwright.systems.System`."""
     if what == "config":
         return model_of(value).startswith(FAMILY)
     if what == "data":
@@ -28,51 +28,14 @@ def claims(what: str, value: str) -> bool:
 find_config = find_preset
 
 
-def _verb(kind: type[Frozen], function: str, about: str, files: type[Files] | None = None) -> Verb:
-    """Make an entry of the table; functions are named below this folder."""
-    return Verb(kind, f"boxwright.centerfusion.{function}", about, files)
-
-
 VERBS = {
-    "demo": _verb(
-        settings.FusionDemoConfig,
-        "verbs.demo:fusion_demo",
-        "Make drives with cameras and radars, train CenterFusion, draw a drive.",
-    ),
-    "train": _verb(
-        settings.FusionConfig,
-        "verbs.train:train",
-        "Train CenterFusion on a nuScenes root. Settings are merged: --config < flags.",
-        TrainingFiles,
-    ),
-    "val": _verb(
-        settings.FusionValConfig,
-        "verbs.use:fusion_val",
-        "Measure CenterFusion, or a submission, on a nuScenes root by its metric.",
-        Files,
-    ),
-    "predict": _verb(
-        settings.FusionPredictConfig,
-        "verbs.use:fusion_predict",
-        "Draw what CenterFusion finds in a scene of a nuScenes root.",
-        Files,
-    ),
-    "export": _verb(
-        settings.FusionExportConfig,
-        "export:fusion_export",
-        "Write CenterFusion as ONNX, checked against PyTorch.",
-        Files,
-    ),
-    "info": _verb(
-        settings.FusionInfoConfig, "verbs.use:info", "Show the parts, parameters and outputs of CenterFusion."
-    ),
-    "check": _verb(settings.FusionCheckConfig, "verbs.data:check", "List every problem of a nuScenes root."),
-    "convert nuscenes": _verb(
-        settings.NuscenesConfig,
-        "verbs.data:convert",
-        "Write the COCO style of the published CenterFusion from a nuScenes root.",
-    ),
-    "convert synthetic": _verb(
-        settings.SyntheticConfig, "verbs.data:make", "Write a made world of cameras and radars."
-    ),
+    "demo": Verb(settings.FusionDemoConfig, "boxwright.centerfusion.verbs.demo:fusion_demo", None),
+    "train": Verb(settings.FusionConfig, "boxwright.centerfusion.verbs.train:train", TrainingFiles),
+    "val": Verb(settings.FusionValConfig, "boxwright.centerfusion.verbs.use:fusion_val"),
+    "predict": Verb(settings.FusionPredictConfig, "boxwright.centerfusion.verbs.use:fusion_predict"),
+    "export": Verb(settings.FusionExportConfig, "boxwright.centerfusion.export:fusion_export"),
+    "info": Verb(settings.FusionInfoConfig, "boxwright.centerfusion.verbs.use:info", None),
+    "check": Verb(settings.FusionCheckConfig, "boxwright.centerfusion.verbs.data:check", None),
+    "convert nuscenes": Verb(settings.NuscenesConfig, "boxwright.centerfusion.verbs.data:convert", None),
+    "convert synthetic": Verb(settings.SyntheticConfig, "boxwright.centerfusion.verbs.data:make", None),
 }

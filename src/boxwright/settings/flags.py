@@ -1,17 +1,33 @@
 """Every setting of a class as one flat list: dotted path, spellings, kind of value, default, limits, meaning."""
 
 import difflib
-import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from pydantic.fields import FieldInfo
-
-from boxwright.settings.base import Frozen
+from boxwright.settings.base import Frozen, Shown
 
 DEFAULT_GROUP = "the run"
+# Spellings and placeholders that a setting has in every verb, unless its class says otherwise.
+_SPELLINGS = {
+    "imgsz": "--imgsz --img --img-size",
+    "batch_size": "--batch-size --batch",
+    "conf_thres": "--conf-thres --conf",
+    "iou_thres": "--iou-thres --iou",
+    "model": "--model --cfg",
+}
+_NAMES_OF_METAVAR = {  # of texts; that of any other text is its own name
+    "YAML": "config run space",
+    "JSON": "json_file annotations",
+    "PT": "weights resume",
+    "NAME": "study callbacks classifier version scene split train_split val_split",
+    "DIR": "project",
+    "OUT": "target",
+    "FILE": "classifier_weights",
+}
+_METAVARS = {name: metavar for metavar, names in _NAMES_OF_METAVAR.items() for name in names.split()}
 _MOST_CHOICES = 24  # characters of a metavar that lists the choices
 _LIMITS = (("ge", "from {:g}"), ("gt", "above {:g}"), ("le", "to {:g}"), ("lt", "below {:g}"))
 
@@ -37,11 +53,10 @@ class Flag:
 
     @property
     def shown_default(self) -> str:
-        """The default as it would be typed; empty where there is none."""
-        value = self.default
-        if isinstance(value, tuple):
-            return " ".join(str(item) for item in cast("tuple[Any, ...]", value))
-        return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        """Return the default as it would be typed; empty where there is none."""
+        if isinstance(self.default, tuple):
+            return " ".join(map(str, cast("tuple[Any, ...]", self.default)))
+        return "" if self.default is None else str(self.default).lower() if self.kind == "switch" else str(self.default)
 
 
 @cache
@@ -60,58 +75,49 @@ def _flags(kind: type[Frozen], prefix: str, title: str) -> Iterable[Flag]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Frozen):
             yield from _flags(field.annotation, f"{prefix}{name}.", field.description or name)
             continue
-        extra = cast("Mapping[str, Any]", field.json_schema_extra or {})
+        shown = cast(Shown, field.json_schema_extra or {})
+        # A union of a number and a list is typed as one value; of a list and a word as several.
+        types = _members(field.annotation)
+        is_list = any(get_origin(part) is tuple for part in types) and int not in types
+        is_switch = field.annotation is bool
+        choices = ", ".join(choice for choice in _choices(field.annotation) if choice)
+        metavar = "N"
+        if choices:
+            metavar = choices.replace(", ", "|") if len(choices) < _MOST_CHOICES else "KIND"
+        elif str in (parts := get_args(field.annotation) or types) and int not in parts:
+            metavar = _METAVARS.get(name, name.upper())
+        found = {key: getattr(part, key) for part in field.metadata for key, _ in _LIMITS if hasattr(part, key)}
         path = prefix + name
-        names = str(extra.get("flags", "")) or f"--{path if prefix else name.replace('_', '-')}"
-        choices = _choices(field.annotation)
-        kind_of_value = _kind(field.annotation)
+        names = shown.get("flags") or ("" if prefix else _SPELLINGS.get(name))
         yield Flag(
             setting=path,
-            names=tuple(names.split()),
-            kind=kind_of_value,
+            names=tuple(names.split()) if names else (f"--{path if prefix else name.replace('_', '-')}",),
+            kind="switch" if is_switch else "list" if is_list else "value",
             default=field.default,
             meaning=field.description or "",
-            limits=_limits(field, choices),
-            metavar=str(extra.get("metavar", "")) or _metavar(field, choices),
-            group=str(extra.get("group", "")) or title or DEFAULT_GROUP,
-            bare=extra.get("bare", "true" if kind_of_value == "switch" else None),
-            hyp=tuple(str(extra.get("hyp", "")).split()),
-            position=bool(extra.get("position")),
-            repeats=bool(extra.get("repeats")),
-            required=bool(extra.get("required")),
-            on_resume=bool(extra.get("on_resume")),
+            limits=choices or " ".join(text.format(found[key]) for key, text in _LIMITS if key in found),
+            metavar=shown.get("metavar", metavar),
+            group=shown.get("group") or title or DEFAULT_GROUP,
+            bare=shown.get("bare", "true" if is_switch else None),
+            hyp=tuple(shown.get("hyp", "").split()),
+            position=shown.get("position", False),
+            repeats=shown.get("repeats", False),
+            required=shown.get("required", False),
+            on_resume=shown.get("on_resume", False),
         )
 
 
-def _kind(annotation: Any) -> Literal["value", "switch", "list"]:
-    """A union of a number and a list is typed as one value; a list or a word as several."""
-    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    members = tuple(get_args(member)[0] if get_origin(member) is Annotated else member for member in members)
-    if annotation is bool:
-        return "switch"
-    return "list" if any(get_origin(member) is tuple for member in members) and int not in members else "value"
+def _members(annotation: Any) -> list[Any]:
+    """List the types of a union, or the one type, without their limits."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
 
 
 def _choices(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
     found = [choice for member in get_args(annotation) for choice in _choices(member)]
-    return found if get_origin(annotation) in (Union, types.UnionType, tuple) else []
-
-
-def _metavar(field: FieldInfo, choices: Sequence[str]) -> str:
-    listed = "|".join(choice for choice in choices if choice)
-    if choices:
-        return listed if len(listed) <= _MOST_CHOICES else "KIND"
-    members = get_args(field.annotation) or (field.annotation,)
-    return "TEXT" if str in members and int not in members and float not in members else "N"
-
-
-def _limits(field: FieldInfo, choices: Sequence[str]) -> str:
-    if choices:
-        return ", ".join(choice for choice in choices if choice)
-    found = {name: getattr(part, name) for part in field.metadata for name, _ in _LIMITS if hasattr(part, name)}
-    return " ".join(text.format(found[name]) for name, text in _LIMITS if name in found)
+    return found if get_origin(annotation) in (Union, UnionType, tuple) else []
 
 
 def suggest(name: str, flags: Sequence[Flag]) -> str:
@@ -121,18 +127,17 @@ def suggest(name: str, flags: Sequence[Flag]) -> str:
         return f"; it is a group of settings, such as {inside[0]}"
     last = name.rpartition(".")[2]
     tails = {flag.setting.rpartition(".")[2]: flag.setting for flag in reversed(flags)}
-    begun = [tail for tail in reversed(tails) if tail.startswith(last)] if len(last) > 1 else []
-    found = _by_other_name(last, flags) or (tails[begun[0]] if begun else nearest(name, tails.values()))
-    found = found or tails.get(nearest(last, tails, cutoff=0.7 if "." in name else 0.6), "")
-    return f"; did you mean {found}?" if found else ""
-
-
-def _by_other_name(last: str, flags: Sequence[Flag]) -> str:
-    for flag in flags:
-        spelled = {word.lstrip("-").replace("-", "_") for word in flag.names}
-        if last in {*spelled, *flag.hyp, flag.setting.rpartition(".")[2]}:
-            return flag.setting
-    return ""
+    # In this order: another name of a setting, the beginning of one, and what is spelled much like one.
+    found = [
+        flag.setting
+        for flag in flags
+        if last in (flag.setting.rpartition(".")[2], *flag.hyp)
+        or last in (word.lstrip("-").replace("-", "_") for word in flag.names)
+    ]
+    found += [tails[tail] for tail in reversed(tails) if len(last) > 1 and tail.startswith(last)]
+    found = found or [nearest(name, tails.values())]
+    best = found[0] or tails.get(nearest(last, tails, cutoff=0.7 if "." in name else 0.6), "")
+    return f"; did you mean {best}?" if best else ""
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -6,15 +6,15 @@ Source: names and meanings of the keys of the published YOLOv5 files (v1.0 to v7
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from boxwright.errors import UserError
-from boxwright.settings.base import Files
+from boxwright.settings.base import Files, Frozen
 from boxwright.settings.flags import flags_of, nearest
 from boxwright.settings.load import Setting, load, read_yaml_settings
-from boxwright.yolo.settings import EvolveConfig, EvolveFiles, PredictConfig, PredictFiles, RunConfig, RunFiles
+from boxwright.yolo.settings import RunConfig
 
-C = TypeVar("C", bound=RunConfig)
+C = TypeVar("C", bound=Frozen)
 SETTING_OF_KEY = {key: flag.setting for flag in flags_of(RunConfig) for key in flag.hyp}
 
 
@@ -30,35 +30,16 @@ def load_run(kind: type[C], settings: Mapping[str, Any] | None = None, *, hyp: s
     return load(kind, settings, config=config, below=read_hyp(hyp) if hyp else None)
 
 
-def load_training(given: Mapping[str, Setting], files: RunFiles) -> RunConfig:
-    """Build the settings of `train` from what is given and its files; a run yaml also makes data and run folder."""
-    if not files.run:
-        return load_run(RunConfig, given, hyp=files.hyp, config=files.config)
-    from boxwright.yolo.run_yaml import training_settings
-
-    _refuse_config(files)
-    return training_settings(files.run, given, hyp=files.hyp)
-
-
-def load_prediction(given: Mapping[str, Setting], files: PredictFiles) -> PredictConfig:
-    """Build the settings of `predict`; a run yaml also makes the run folder, which gets a log.log."""
-    if not files.run:
-        return load(PredictConfig, given, config=files.config)
-    from boxwright.yolo.run_yaml import prediction_settings
-
-    _refuse_config(files)
-    return prediction_settings(files.run, given)
-
-
-def _refuse_config(files: Files) -> None:
-    """Refuse a second file of settings."""
+def load_with_files(kind: type[C], given: Mapping[str, Setting], files: Files) -> C:
+    """Build the settings of a verb from what is given and its files; a run yaml also makes data and run folder."""
+    run, hyp = getattr(files, "run", ""), getattr(files, "hyp", "")
+    if not run:
+        return load_run(kind, given, hyp=hyp, config=files.config)
     if files.config:
         raise UserError("--config does not go with --run: the run yaml and flags hold the settings")
+    from boxwright.yolo.run_yaml import prediction_settings, training_settings
 
-
-def load_search(given: Mapping[str, Setting], files: EvolveFiles) -> EvolveConfig:
-    """Build the settings of `evolve`."""
-    return load_run(EvolveConfig, given, hyp=files.hyp, config=files.config)
+    return cast(C, training_settings(run, given, hyp=hyp) if kind is RunConfig else prediction_settings(run, given))
 
 
 def preset_names() -> list[str]:

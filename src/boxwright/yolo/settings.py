@@ -4,6 +4,7 @@ Defaults are those of the published 6.x system (hyp.scratch-low).
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field
@@ -28,21 +29,17 @@ from boxwright.settings.base import (
     TrainBatch,
     TrainingConfig,
     TrainingFiles,
-    as_numbers,
+    as_list,
     folder_of_runs,
+    of_file,
+    output,
     setting,
 )
 
 _RELEASE_SPELLINGS = {"v5": "v7.0", "yolov3-spp": "v3"}  # of older settings and checkpoints
-
-
-def _release(value: Any) -> Any:
-    """Read the older names of releases."""
-    return _RELEASE_SPELLINGS.get(value, value) if isinstance(value, str) else value
-
-
 ReleaseName = Literal["", "v7.0", "v6.2", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
-Release = Annotated[ReleaseName, BeforeValidator(_release)]  # a published YOLOv5, or v3: YOLOv3-SPP; empty: none is set
+# A published YOLOv5, or v3: YOLOv3-SPP; empty: none is set.
+Release = Annotated[ReleaseName, BeforeValidator(lambda name: _RELEASE_SPELLINGS.get(str(name), name))]
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 
 FREEZE_WORDS = ("backbone", "all-but-predictors")
@@ -51,11 +48,12 @@ FREEZE_WORDS = ("backbone", "all-but-predictors")
 def _freeze(value: Any) -> Any:
     """Read a word of FREEZE_WORDS, `none`, or numbers of layers."""
     words = cast(Sequence[Any], value) if isinstance(value, list | tuple) else (value,)
-    if len(words) == 1 and isinstance(words[0], str) and not words[0][:1].isdigit():
-        if words[0] not in ("none", *FREEZE_WORDS):
-            raise ValueError(f"it is none, {', '.join(FREEZE_WORDS)}, or numbers of layers")
-        return (0,) if words[0] == "none" else words[0]
-    return as_numbers(value)
+    word = words[0] if len(words) == 1 else None
+    if not isinstance(word, str) or word[:1].isdigit():
+        return as_list(value)
+    if word not in ("none", *FREEZE_WORDS):
+        raise ValueError(f"it is none, {', '.join(FREEZE_WORDS)}, or numbers of layers")
+    return (0,) if word == "none" else word
 
 
 Freeze = Annotated[tuple[int, ...] | Literal["backbone", "all-but-predictors"], BeforeValidator(_freeze)]
@@ -63,19 +61,17 @@ Freeze = Annotated[tuple[int, ...] | Literal["backbone", "all-but-predictors"], 
 
 def _anchors(value: Any) -> Any:
     """Read a number of anchors a level (old files have 3.4), or one list of sides a level as in a model yaml."""
-    if isinstance(value, list | tuple) and value and all(_is_sides(level) for level in cast(Sequence[Any], value)):
-        return tuple(cast(Sequence[Any], value))
-    try:
-        number = float(cast(Any, value)) if isinstance(value, int | float | str) else -1.0
-    except ValueError:
-        number = -1.0
-    if isinstance(value, bool) or not 0 <= number < 100:
-        raise ValueError("it is a number of anchors a level, or one list of width, height, width, height ... a level")
-    return round(number)
-
-
-def _is_sides(level: object) -> bool:
-    return isinstance(level, list | tuple) and all(isinstance(s, int | float) for s in cast(Sequence[Any], level))
+    # By hand: a union of both would answer a mistake with what one of its members misses.
+    if isinstance(value, list | tuple):
+        levels = cast(Sequence[Any], value)
+        sides = [side for level in levels for side in (level if isinstance(level, list | tuple) else [None])]
+        if levels and all(isinstance(side, int | float) for side in sides):
+            return tuple(levels)
+    elif not isinstance(value, bool):
+        with suppress(TypeError, ValueError):
+            if 0 <= float(value) < 100:
+                return round(float(value))
+    raise ValueError("it is a number of anchors a level, or one list of width, height, width, height ... a level")
 
 
 Anchors = Annotated[int | tuple[tuple[float, ...], ...], BeforeValidator(_anchors)]
@@ -140,22 +136,17 @@ class YoloOptimConfig(OptimConfig):
 
 
 class RunConfig(TrainingConfig):
-    """Settings of a YOLO training run."""
+    """Train a detector. Settings are merged: --hyp < --config < flags."""
 
     model: str = setting(
-        "",
-        "published name (yolov5n, yolov5s@v3.0, yolov3-spp, ...), model yaml or Darknet cfg; empty: as the weights",
-        flags="--model --cfg",
-        metavar="MODEL",
+        "", "published name (yolov5n, yolov5s@v3.0, yolov3-spp, ...), model yaml or Darknet cfg; empty: as the weights"
     )
     # Without it schedule and warp are those of v7.0 (of YOLOv3-SPP with its loss), so that a command keeps its results.
     release: Release = setting(
         "", "take loss, schedule, warp, NMS and metric of this release; empty: loss and NMS of the model"
     )
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA")
-    imgsz: Count = setting(
-        640, "network input side; rounded up to a multiple of the largest stride", flags="--imgsz --img --img-size"
-    )
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json")
+    imgsz: Count = setting(640, "network input side; rounded up to a multiple of the largest stride")
     compile: bool = setting(False, "compile the training step with torch.compile")
     freeze: Freeze = setting(
         (0,), "backbone, all-but-predictors, none; one number N: the first N layers; several: just these"
@@ -177,9 +168,9 @@ class RunConfig(TrainingConfig):
     multi_scale: bool = setting(
         False, "vary the input side by +-50 % (release v3: from 1/1.5 to 1/0.667)", group="data"
     )
-    conf_thres: Fraction = setting(0.001, "validation: lowest score", flags="--conf-thres --conf", group="output")
-    iou_thres: Fraction = setting(0.6, "validation: NMS overlap", flags="--iou-thres --iou", group="output")
-    max_det: Count = setting(300, "validation: most boxes per image", group="output")
+    conf_thres: Fraction = output(0.001, "validation: lowest score")
+    iou_thres: Fraction = output(0.6, "validation: NMS overlap")
+    max_det: Count = output(300, "validation: most boxes per image")
     augment: AugmentConfig = setting(AugmentConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
     optim: YoloOptimConfig = setting(  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen
@@ -190,25 +181,21 @@ class RunConfig(TrainingConfig):
 class RunFiles(TrainingFiles):
     """Files that hold settings of a YOLO training run, weakest first: hyp, config or run."""
 
-    hyp: str = setting(
-        "", "preset (scratch-low, VOC, ...) or hyper-parameter yaml", metavar="HYP", group="files of settings"
-    )
-    run: str = setting("", "run yaml: data, model and folders in one file", metavar="YAML", group="files of settings")
+    hyp: str = of_file("", "preset (scratch-low, VOC, ...) or hyper-parameter yaml")
+    run: str = of_file("", "run yaml: data, model and folders in one file")
 
 
 class EvolveFiles(Files):
     """Files that hold settings of a search, weakest first."""
 
-    hyp: str = setting("", "preset or hyper-parameter yaml to begin with", metavar="HYP", group="files of settings")
-    config: str = setting("", "yaml of settings, or a run folder", metavar="YAML", group="files of settings")
+    hyp: str = of_file("", "preset or hyper-parameter yaml to begin with")
+    config: str = of_file("", "yaml of settings, or a run folder")
 
 
 class PredictFiles(Files):
     """Files that hold settings of a prediction."""
 
-    run: str = setting(
-        "", "run yaml: weights, source and output in one file", metavar="YAML", group="files of settings"
-    )
+    run: str = of_file("", "run yaml: weights, source and output in one file")
 
 
 _AUGMENT = "test-time augmentation: three sizes, one of them mirrored"
@@ -216,86 +203,76 @@ _RESULTS = "a file of results"
 
 
 class ValConfig(InferenceConfig):
-    """Settings of `boxwright val`."""
+    """Measure a detector: the published YOLOv5 metric and the COCO metric."""
 
-    weights: Paths = setting((), "checkpoint or exported file to measure; several run as one network", metavar="PT")
+    weights: Paths = setting((), "checkpoint or exported file to measure; several run as one network")
     release: Release = setting(
         "", "take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's"
     )
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA")
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json")
     task: Literal["train", "val", "test", "speed"] = setting("val", "split to measure on; speed: time only")
-    batch_size: Count = setting(32, "images per batch", flags="--batch-size --batch")
-    imgsz: Count = setting(640, "network input side in pixels", flags="--imgsz --img --img-size")
-    conf_thres: Fraction = setting(0.001, "lowest score", flags="--conf-thres --conf")
-    iou_thres: Fraction = setting(0.6, "NMS overlap", flags="--iou-thres --iou")
+    batch_size: Count = setting(32, "images per batch")
+    imgsz: Count = setting(640, "network input side in pixels")
+    conf_thres: Fraction = setting(0.001, "lowest score")
+    iou_thres: Fraction = setting(0.6, "NMS overlap")
     max_det: Count = setting(300, "most boxes per image")
     single_cls: bool = setting(False, "treat all classes as one")
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
     augment: bool = setting(False, _AUGMENT)
     compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published metric")
-    verbose: bool = setting(False, "print one line per class", group="output")
-    save_txt: bool = setting(False, "write boxes as label files", group="output")
-    save_hybrid: bool = setting(
-        False, "write label files with the labels and the boxes that match none of them", group="output"
-    )
-    save_conf: bool = setting(False, "write scores into label files", group="output")
-    save_json: bool = setting(False, "write boxes as COCO json", group="output")
-    noplots: bool = setting(False, "draw nothing", group="output")
+    verbose: bool = output(False, "print one line per class")
+    save_txt: bool = output(False, "write boxes as label files")
+    save_hybrid: bool = output(False, "write label files with the labels and the boxes that match none of them")
+    save_conf: bool = output(False, "write scores into label files")
+    save_json: bool = output(False, "write boxes as COCO json")
+    noplots: bool = output(False, "draw nothing")
     project: str = folder_of_runs("runs/val")
-    json_file: str = setting(
-        "", "COCO results to measure, without a network", flags="--json", metavar="JSON", group=_RESULTS
-    )
-    annotations: str = setting("", "COCO ground truth of these results", metavar="JSON", group=_RESULTS)
+    json_file: str = setting("", "COCO results to measure, without a network", flags="--json", group=_RESULTS)
+    annotations: str = setting("", "COCO ground truth of these results", group=_RESULTS)
     iou_type: Literal["bbox", "segm", "keypoints"] = setting("bbox", "kind of overlap that is measured", group=_RESULTS)
 
 
 class PredictConfig(InferenceConfig):
-    """Settings of `boxwright predict`."""
+    """Find objects in images, videos or a camera."""
 
-    weights: Paths = setting((), "checkpoint or exported file to run; several run as one network", metavar="PT")
-    source: str = setting("", "image, folder, glob, list file, video or camera number", metavar="SOURCE")
+    weights: Paths = setting((), "checkpoint or exported file to run; several run as one network")
+    source: str = setting("", "image, folder, glob, list file, video or camera number")
     release: Release = setting("", "take letterbox and NMS of this release; empty: of the model's")
-    imgsz: Count = setting(640, "network input side in pixels", flags="--imgsz --img --img-size")
-    conf_thres: Fraction = setting(0.25, "lowest score", flags="--conf-thres --conf")
-    iou_thres: Fraction = setting(0.45, "NMS overlap", flags="--iou-thres --iou")
+    imgsz: Count = setting(640, "network input side in pixels")
+    conf_thres: Fraction = setting(0.25, "lowest score")
+    iou_thres: Fraction = setting(0.45, "NMS overlap")
     max_det: Count = setting(1000, "most boxes per image")
     classes: Numbers | None = setting(None, "keep only these class numbers; empty: all")
     agnostic_nms: bool = setting(False, "let boxes of different classes suppress each other")
     augment: bool = setting(False, _AUGMENT)
-    classifier: str = setting(
-        "", "second stage: drop boxes that this torchvision classifier takes for another class", metavar="NAME"
-    )
-    classifier_weights: str = setting("", "state dict of the classifier, of the same classes", metavar="FILE")
+    classifier: str = setting("", "second stage: drop boxes that this torchvision classifier takes for another class")
+    classifier_weights: str = setting("", "state dict of the classifier, of the same classes")
     vid_stride: Count = setting(1, "take every N-th frame of a video")
-    nosave: bool = setting(False, "write no annotated images", group="output")
-    save_txt: bool = setting(False, "write boxes as label files", group="output")
-    save_conf: bool = setting(False, "write scores into label files", group="output")
-    save_crop: bool = setting(False, "write each box as an image", group="output")
-    save_json: bool = setting(False, "write boxes as json", group="output")
-    save_log: bool = setting(False, "write what is printed into log.log as well", group="output")
-    line_thickness: Count = setting(3, "line width of drawn boxes in pixels", group="output")
-    hide_labels: bool = setting(False, "draw boxes without names", group="output")
-    hide_conf: bool = setting(False, "draw names without scores", group="output")
+    nosave: bool = output(False, "write no annotated images")
+    save_txt: bool = output(False, "write boxes as label files")
+    save_conf: bool = output(False, "write scores into label files")
+    save_crop: bool = output(False, "write each box as an image")
+    save_json: bool = output(False, "write boxes as json")
+    save_log: bool = output(False, "write what is printed into log.log as well")
+    line_thickness: Count = output(3, "line width of drawn boxes in pixels")
+    hide_labels: bool = output(False, "draw boxes without names")
+    hide_conf: bool = output(False, "draw names without scores")
     project: str = folder_of_runs("runs/predict")
 
 
 class ExportConfig(Frozen):
-    """Settings of `boxwright export`."""
+    """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch."""
 
-    weights: str = setting("", "checkpoint to export", metavar="PT")
+    weights: str = setting("", "checkpoint to export")
     include: tuple[ExportKind, ...] = setting(("onnx",), "kinds of files to write: onnx, torchscript, openvino")
-    imgsz: Annotated[Numbers, Field(min_length=1)] = setting(
-        (640,), "input side, or height and width, in pixels", flags="--imgsz --img --img-size"
-    )
+    imgsz: Annotated[Numbers, Field(min_length=1)] = setting((640,), "input side, or height and width, in pixels")
     static: bool = setting(False, "take images of that size only")
     half: bool = setting(False, "half precision")
     int8: bool = setting(False, "8-bit convolutions, calibrated on --source (ONNX, OpenVINO)")
-    source: str = setting(
-        "", "images to check the files with and to calibrate --int8 on; empty: synthetic images", metavar="SOURCE"
-    )
+    source: str = setting("", "images to check the files with and to calibrate --int8 on; empty: synthetic images")
     nms: bool = setting(False, "put NMS into the file (ONNX, OpenVINO)")
-    conf_thres: Fraction = setting(0.25, "lowest score of that NMS", flags="--conf-thres --conf")
-    iou_thres: Fraction = setting(0.45, "overlap of that NMS", flags="--iou-thres --iou")
+    conf_thres: Fraction = setting(0.25, "lowest score of that NMS")
+    iou_thres: Fraction = setting(0.45, "overlap of that NMS")
     max_det: Count = setting(1000, "most boxes of a class in an image")
 
 
@@ -309,13 +286,14 @@ OF_THE_SEARCH = ("generations", "study", "sampler", "parents", "space", "prune")
 
 
 class EvolveConfig(RunConfig):
-    """Settings of a hyper-parameter search. As published, a trial is validated at its end and draws nothing."""
+    """Search hyper-parameters by many short trainings. Stop it at any time; --study goes on, also from several
+    processes and machines at once."""
 
+    # As published, a trial is validated at its end and draws nothing.
     generations: Count = setting(300, "finished trials at which the search ends", group=_SEARCH)
     study: str = setting(
         "",
         "join, continue or begin this study: NAME below --project, or a database URL; empty: a new one",
-        metavar="NAME",
         group=_SEARCH,
     )
     sampler: Literal["published", "tpe", "cmaes"] = setting(
@@ -324,15 +302,13 @@ class EvolveConfig(RunConfig):
     parents: Literal["single", "weighted"] = setting(
         "single", "published sampler: one of the best by weight, or their weighted mean", group=_SEARCH
     )
-    space: str = setting(
-        "", "yaml: settings path to [gain, low, high]; empty: as published", metavar="YAML", group=_SEARCH
-    )
+    space: str = setting("", "yaml: settings path to [gain, low, high]; empty: as published", group=_SEARCH)
     prune: Literal["", "median", "percentile"] = setting(
         "", "end hopeless trials early: below the median, or the best quarter", bare="median", group=_SEARCH
     )
-    noval: bool = setting(True, "validate trials only after their last epoch", group="output")
-    noplots: bool = setting(True, "draw nothing in the folders of trials", group="output")
-    nosave: bool = setting(True, "keep the weights of the best trial only", group="output")
+    noval: bool = output(True, "validate trials only after their last epoch")
+    noplots: bool = output(True, "draw nothing in the folders of trials")
+    nosave: bool = output(True, "keep the weights of the best trial only")
     project: str = folder_of_runs("runs/evolve")
 
     @property
@@ -344,16 +320,14 @@ class EvolveConfig(RunConfig):
 
 
 class AnchorsConfig(RunFolder):
-    """Settings of `boxwright anchors`."""
+    """Say how well anchors fit the labels of a data set, and find better ones."""
 
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True)
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", position=True)
     num_anchors: Annotated[int, Field(ge=1, le=100)] | None = setting(
         None, "anchors of all levels together; empty: as the model has, or 9", flags="--n"
     )
     # Above these limits there are no images and no boxes.
-    imgsz: Annotated[int, Field(ge=1, le=65536)] = setting(
-        640, "training size in pixels", flags="--imgsz --img --img-size"
-    )
+    imgsz: Annotated[int, Field(ge=1, le=65536)] = setting(640, "training size in pixels")
     anchor_t: Annotated[float, Field(gt=1.0, le=1000.0)] = setting(
         4.0, "largest side ratio of box and anchor that matches", flags="--thr"
     )
@@ -363,35 +337,32 @@ class AnchorsConfig(RunFolder):
         "",
         "compare with the anchors of this name, yaml, cfg or checkpoint; empty: the published ones",
         flags="--model --cfg --weights",
-        metavar="MODEL",
     )
     project: str = folder_of_runs("runs/anchors")
     noplots: bool = setting(False, "draw nothing")
 
 
 class BenchConfig(Frozen):
-    """Settings of `boxwright bench op`."""
+    """Measure what a module or a model costs: parameters, GFLOPs, memory, forward and backward time."""
 
     op: tuple[str, ...] = setting(
         (), 'module of torch.nn or of ours, as "Conv2d(64, 128, 3)"; may be repeated', metavar="MODULE", repeats=True
     )
-    model: str = setting("", "model or checkpoint to measure", flags="--model --cfg --weights", metavar="MODEL")
+    model: str = setting("", "model or checkpoint to measure", flags="--model --cfg --weights")
     shape: Sides = setting((1, 3, 640, 640), "sides of the input")
     repeats: Count = setting(10, "timed passes")
-    device: str = setting("", DEVICE, metavar="DEVICE")
+    device: str = setting("", DEVICE)
 
 
 class CheckConfig(Frozen):
-    """Settings of `boxwright check`."""
+    """List every problem of a data set, with file and line. Exit code 1 if training would drop something."""
 
-    data: str = setting(
-        "", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", position=True, required=True
-    )
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", position=True, required=True)
     plots: str = setting("", "draw classes, positions and sizes of the boxes into this folder", metavar="DIR")
 
 
 class YoloDemoConfig(DemoConfig):
-    """Settings of `boxwright demo`."""
+    """Make a small data set of drives, train on it, validate, predict and draw plots."""
 
     task: Literal["detect2d"] = setting("detect2d", "detect2d: yolov5n on images of drives")
 
@@ -401,19 +372,13 @@ _RUN = "settings of that run, as of train"
 
 
 class InfoConfig(Frozen):
-    """Settings of `boxwright info`: a model, or the schedule of a training run."""
+    """Show the layers, parameters, strides and cost of a model, or with --schedule the learning rates of a run."""
 
-    model: str = setting(
-        "",
-        "published name, model yaml, Darknet cfg, or a checkpoint",
-        flags="--model --cfg",
-        metavar="MODEL",
-        position=True,
-    )
-    weights: str = setting("", "checkpoint; with a model: put into that model", metavar="PT")
+    model: str = setting("", "published name, model yaml, Darknet cfg, or a checkpoint", position=True)
+    weights: str = setting("", "checkpoint; with a model: put into that model")
     num_classes: Count | None = setting(None, "number of classes of a model that is built", flags="--nc")
     imgsz: Annotated[Sides, Field(min_length=1, max_length=2)] = setting(
-        (640,), "side, or height and width, of the image whose cost is counted", flags="--imgsz --img --img-size"
+        (640,), "side, or height and width, of the image whose cost is counted"
     )
     verbose: bool = setting(False, "print one line per parameter, with mean and standard deviation")
     find: str = setting("", "list the modules of this class or name, as *Conv*", metavar="PATTERN")
@@ -425,47 +390,45 @@ class InfoConfig(Frozen):
         group=_SCHEDULE,
     )
     images: Count | None = setting(None, "training images; empty: as --data has", group=_SCHEDULE)
-    hyp: str = setting("", "preset or hyper-parameter yaml, as of train", metavar="HYP", group=_SCHEDULE)
-    config: str = setting("", "yaml of settings, or a run folder, as of train", metavar="YAML", group=_SCHEDULE)
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", metavar="DATA", group=_RUN)
+    hyp: str = setting("", "preset or hyper-parameter yaml, as of train", group=_SCHEDULE)
+    config: str = setting("", "yaml of settings, or a run folder, as of train", group=_SCHEDULE)
+    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", group=_RUN)
     epochs: Count = setting(100, "passes over the training images", group=_RUN)
-    batch_size: TrainBatch = setting(16, "images per step", flags="--batch-size --batch", group=_RUN)
+    batch_size: TrainBatch = setting(16, "images per step", group=_RUN)
     optim: YoloOptimConfig = setting(YoloOptimConfig, _RUN)
 
 
 class WeightsConfig(Frozen):
-    """Settings of `boxwright convert weights`."""
+    """Write a network as another kind of weight file."""
 
     source: str = setting(
         "", "published .pt, Boxwright .pt, .safetensors or Darknet .weights", metavar="IN", position=True, required=True
     )
-    target: str = setting(
-        "", "file to write: .pt, .safetensors or .weights (Darknet)", metavar="OUT", position=True, required=True
-    )
+    target: str = setting("", "file to write: .pt, .safetensors or .weights (Darknet)", position=True, required=True)
     model: str = setting("", "cfg or name that a Darknet IN belongs to", flags="--cfg --model", metavar="CFG")
     stem: Literal["", "conv6"] = setting("", "conv6: the Focus of early releases as a 6x6 convolution")
 
 
 class ConvertDataConfig(Frozen):
-    """Settings of `boxwright convert data`."""
+    """Write a data set in another format."""
 
     source: str = setting(
         "", "data yaml, Darknet .data, VOC root or COCO json", metavar="IN", position=True, required=True
     )
-    target: str = setting("", "a new folder", metavar="OUT", position=True, required=True)
+    target: str = setting("", "a new folder", position=True, required=True)
     to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write", required=True)
     copy_images: bool = setting(False, "copy images; otherwise they are linked", flags="--copy")
     compat: Compat = setting("faithful", "keep or mend known defects of reading labels")
 
 
 class SplitConfig(Frozen):
-    """Settings of `boxwright convert split`."""
+    """Divide the images of a data set into new lists."""
 
     source: str = setting(
         "", "data yaml, or folder of images with YOLO labels", metavar="IN", position=True, required=True
     )
-    target: str = setting("", "a new folder; empty: IN_split", metavar="OUT", position=True)
-    shares: Annotated[tuple[float, ...], BeforeValidator(as_numbers)] = setting(
+    target: str = setting("", "a new folder; empty: IN_split", position=True)
+    shares: Annotated[tuple[float, ...], BeforeValidator(as_list)] = setting(
         (0.9, 0.1, 0.0), "shares of train, val and test; each class is divided by them", metavar="SHARE"
     )
     seed: int = setting(0, "seed of the draw")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from boxwright.checkpoints.names import names_in_checkpoint
-from boxwright.settings.base import Files, Frozen, Verb
+from boxwright.settings.base import Verb
 from boxwright.settings.load import read_yaml_settings
 from boxwright.yolo import settings
 
@@ -32,7 +32,7 @@ _OWN_SUFFIXES = (".yaml", ".yml", ".data", ".json", ".cfg", ".weights", ".onnx",
 
 
 def claims(what: str, value: str) -> bool:
-    """Say whether a value is surely of a YOLO, see `boxwright.systems.System`."""
+    """Return whether a value is surely of a YOLO, see `boxwright.systems.System`."""
     path = Path(value).expanduser()
     if what == "config":
         file = path / "config.yaml" if path.is_dir() else path
@@ -52,74 +52,19 @@ def find_config(name: str) -> str:
     return name
 
 
-def _verb(kind: type[Frozen], function: str, about: str, files: type[Files] | None = None, load: str = "") -> Verb:
-    """Make an entry of the table; functions are named below the folder `verbs`, loaders are those of hyp.py."""
-    return Verb(kind, f"boxwright.yolo.verbs.{function}", about, files, load and f"boxwright.yolo.hyp:{load}")
-
-
+_FILES = "boxwright.yolo.hyp:load_with_files"
 VERBS = {
-    "demo": _verb(
-        settings.YoloDemoConfig,
-        "demo:demo",
-        "Make a small data set of drives, train on it, validate, predict and draw plots.",
-    ),
-    "train": _verb(
-        settings.RunConfig,
-        "train:train",
-        "Train a detector. Settings are merged: --hyp < --config < flags.",
-        settings.RunFiles,
-        "load_training",
-    ),
-    "val": _verb(
-        settings.ValConfig,
-        "val:val_or_results",
-        "Measure a detector: the published YOLOv5 metric and the COCO metric.",
-        Files,
-    ),
-    "predict": _verb(
-        settings.PredictConfig,
-        "predict:predict",
-        "Find objects in images, videos or a camera.",
-        settings.PredictFiles,
-        "load_prediction",
-    ),
-    "export": _verb(
-        settings.ExportConfig,
-        "export:export",
-        "Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch.",
-        Files,
-    ),
-    "evolve": _verb(
-        settings.EvolveConfig,
-        "evolve:evolve",
-        "Search hyper-parameters by many short trainings. Stop it at any time; --study goes on, also from several "
-        "processes and machines at once.",
-        settings.EvolveFiles,
-        "load_search",
-    ),
-    "check": _verb(
-        settings.CheckConfig,
-        "check:check_data",
-        "List every problem of a data set, with file and line. Exit code 1 if training would drop something.",
-    ),
-    "anchors": _verb(
-        settings.AnchorsConfig,
-        "anchors:anchors",
-        "Say how well anchors fit the labels of a data set, and find better ones.",
-    ),
-    "info": _verb(
-        settings.InfoConfig,
-        "info:info",
-        "Show the layers, parameters, strides and cost of a model, or with --schedule the learning rates of a run.",
-    ),
-    "bench op": _verb(
-        settings.BenchConfig,
-        "bench:bench_op",
-        "Measure what a module or a model costs: parameters, GFLOPs, memory, forward and backward time.",
-    ),
-    "convert weights": _verb(
-        settings.WeightsConfig, "convert:weights", "Write a network as another kind of weight file."
-    ),
-    "convert data": _verb(settings.ConvertDataConfig, "convert:data", "Write a data set in another format."),
-    "convert split": _verb(settings.SplitConfig, "convert:split", "Divide the images of a data set into new lists."),
+    "demo": Verb(settings.YoloDemoConfig, "boxwright.yolo.verbs.demo:demo", None),
+    "train": Verb(settings.RunConfig, "boxwright.yolo.verbs.train:train", settings.RunFiles, _FILES),
+    "val": Verb(settings.ValConfig, "boxwright.yolo.verbs.val:val_or_results"),
+    "predict": Verb(settings.PredictConfig, "boxwright.yolo.verbs.predict:predict", settings.PredictFiles, _FILES),
+    "export": Verb(settings.ExportConfig, "boxwright.yolo.verbs.export:export"),
+    "evolve": Verb(settings.EvolveConfig, "boxwright.yolo.verbs.evolve:evolve", settings.EvolveFiles, _FILES),
+    "check": Verb(settings.CheckConfig, "boxwright.yolo.verbs.check:check_data", None),
+    "anchors": Verb(settings.AnchorsConfig, "boxwright.yolo.verbs.anchors:anchors", None),
+    "info": Verb(settings.InfoConfig, "boxwright.yolo.verbs.info:info", None),
+    "bench op": Verb(settings.BenchConfig, "boxwright.yolo.verbs.bench:bench_op", None),
+    "convert weights": Verb(settings.WeightsConfig, "boxwright.yolo.verbs.convert:weights", None),
+    "convert data": Verb(settings.ConvertDataConfig, "boxwright.yolo.verbs.convert:data", None),
+    "convert split": Verb(settings.SplitConfig, "boxwright.yolo.verbs.convert:split", None),
 }
