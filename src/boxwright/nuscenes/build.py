@@ -31,7 +31,6 @@ from boxwright.nuscenes.structures import (
 )
 from boxwright.nuscenes.tables import (
     Block,
-    GrowableArray,
     TokenTable,
     read_rows,
     token_keys,
@@ -108,7 +107,7 @@ def read_sensors(folder: Path, samples: Samples) -> dict[str, Array]:
     Raises:
         UserError: a table is missing or damaged, a token points nowhere, or a rotation is none.
     """
-    names, pose_keys = GrowableArray(np.uint8), GrowableArray(np.uint64)
+    names, pose_keys = bytearray(), bytearray()
     calibrations, kept = _measured(folder, samples, names)
     # Poses are as many as records; only those that a kept record names are turned into rows.
     wanted = TokenTable(np.unique(kept["pose"]), folder, "ego_pose")
@@ -116,12 +115,13 @@ def read_sensors(folder: Path, samples: Samples) -> dict[str, Array]:
     def fields(block: Block) -> Mapping[str, Any]:
         keys = block.keys("token")
         pick = np.flatnonzero(wanted.find(keys) >= 0)
-        pose_keys.append(keys[pick])
+        pose_keys.extend(keys[pick].tobytes())
         block = block.take(pick)
         return {"translation": block.numbers("translation", 3), "rotation": block.rotations("rotation")}
 
     poses = read_rows(folder, "ego_pose", POSE, fields)
-    pose_of = TokenTable(pose_keys.array(), folder, "ego_pose").resolve(kept["pose"], "sample_data", "ego_pose_token")
+    pose_table = TokenTable(np.frombuffer(pose_keys, np.uint64), folder, "ego_pose")
+    pose_of = pose_table.resolve(kept["pose"], "sample_data", "ego_pose_token")
     is_image, is_lidar = kept["channel"] < FIRST_RADAR, kept["channel"] == LIDAR_CODE
     radar_at = np.flatnonzero(~is_image & ~is_lidar)
     radars = np.empty(len(radar_at), RADAR)
@@ -159,19 +159,21 @@ def read_sensors(folder: Path, samples: Samples) -> dict[str, Array]:
     return {
         "images": images,
         "radars": radars,
-        "names": names.array(),
+        "names": np.frombuffer(names, np.uint8),
         "name_offsets": offsets,
         "poses": poses,
         "calibrations": calibrations,
     }
 
 
-def _measured(folder: Path, samples: Samples, names: GrowableArray) -> tuple[Array, Array]:
+def _measured(folder: Path, samples: Samples, names: bytearray) -> tuple[Array, Array]:
     """Read calibrations and the records of sample_data that are used; append their file names, one after the other."""
     sensors = whole_table(folder, "sensor")
     sensor_table = sensors.tokens()
-    codes = np.array([CHANNELS.index(name) if name in CHANNELS else _IGNORED for name in sensors.column("channel")])
-    keys, channels = GrowableArray(np.uint64), GrowableArray(np.int8)
+    codes = np.array(
+        [CHANNELS.index(name) if name in CHANNELS else _IGNORED for name in sensors.column("channel")], np.int8
+    )
+    keys, channels = bytearray(), bytearray()
 
     def calibration_fields(block: Block) -> Mapping[str, Any]:
         intrinsics = np.full((len(block), 3, 3), np.nan)
@@ -180,13 +182,14 @@ def _measured(folder: Path, samples: Samples, names: GrowableArray) -> tuple[Arr
                 matrix = np.array(record.get("camera_intrinsic", ()), np.float64)
                 if matrix.shape == (3, 3):  # radars and lidars have none
                     intrinsics[row] = matrix
-        keys.append(block.keys("token"))
-        channels.append(codes[sensor_table.named_by(block, "sensor_token")])
+        keys.extend(block.keys("token").tobytes())
+        channels.extend(codes[sensor_table.named_by(block, "sensor_token")].tobytes())
         translations = block.numbers("translation", 3)
         return {"translation": translations, "rotation": block.rotations("rotation"), "intrinsic": intrinsics}
 
     calibrations = read_rows(folder, "calibrated_sensor", CALIBRATION, calibration_fields)
-    channel_of, table = channels.array(), TokenTable(keys.array(), folder, "calibrated_sensor")
+    channel_of = np.frombuffer(channels, np.int8)
+    table = TokenTable(np.frombuffer(keys, np.uint64), folder, "calibrated_sensor")
 
     def fields(block: Block) -> Mapping[str, Any]:
         calibration = table.named_by(block, "calibrated_sensor_token")
@@ -197,7 +200,7 @@ def _measured(folder: Path, samples: Samples, names: GrowableArray) -> tuple[Arr
         block = block.take(pick)
         # File names may hold bytes that are no UTF-8; they come back as they were.
         files = [str(name).encode("utf-8", "surrogateescape") for name in block.column("filename")]
-        names.append(np.frombuffer(b"".join(files), np.uint8))
+        names.extend(b"".join(files))
         return {
             "token": block.keys("token"),
             # Links are resolved when all records are there, since a sweep may stand before the one it names.
@@ -242,7 +245,7 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
         return {"token": block.keys("token"), "label": label_of[category_table.named_by(block, "category_token")]}
 
     instances = read_rows(folder, "instance", _INSTANCE, instance_fields)
-    instance_table, links = TokenTable(instances["token"], folder, "instance"), GrowableArray(_LINKS)
+    instance_table, links_read = TokenTable(instances["token"], folder, "instance"), bytearray()
 
     def fields(block: Block) -> Mapping[str, Any]:
         instance = instance_table.named_by(block, "instance_token")
@@ -261,7 +264,7 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
         own["token"] = block.keys("token")
         for name in ("prev", "next"):
             own[name] = block.keys(name, optional=True)
-        links.append(own)
+        links_read.extend(own.tobytes())
         return {
             "sample": samples.named_by(block),
             "label": label,
@@ -277,19 +280,17 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
         }
 
     made = read_rows(folder, "sample_annotation", ANNOTATION, fields)
-    _fill_velocities(made, links.array(), samples.rows["timestamp"], folder)
-    # Stable: within a sample the order of the table decides equal cases of the published conversion.
-    return made[np.argsort(made["sample"], kind="stable")]
-
-
-def _fill_velocities(made: Array, links: Array, times: Ints, folder: Path) -> None:
-    """Set velocities from the annotation before to the one after, one-sided at the ends, as the devkit does."""
-    table, here = TokenTable(links["token"], folder, "sample_annotation"), np.arange(len(made))
+    links, here = np.frombuffer(links_read, _LINKS), np.arange(len(made))
+    table = TokenTable(links["token"], folder, "sample_annotation")
     prev, next_ = (table.resolve(links[name], "sample_annotation", name, optional=True) for name in ("prev", "next"))
+    # A velocity leads from the annotation before to the one after, one-sided at the ends, as in the devkit.
     first, last = np.where(prev < 0, here, prev), np.where(next_ < 0, here, next_)
-    gap = 1e-6 * (times[made["sample"][last]] - times[made["sample"][first]])
+    times = samples.rows["timestamp"][made["sample"]]
+    gap = 1e-6 * (times[last] - times[first])
     # Over a long gap an object may have turned or stopped: its velocity is unknown.
     limit = np.where((prev >= 0) & (next_ >= 0), 2 * MAX_GAP, MAX_GAP)
     known = (first != last) & (gap > 0) & (gap <= limit)
-    centers = made["center"]
-    made["velocity"][known] = (centers[last[known]] - centers[first[known]]) / gap[known, None]
+    moved = made["center"][last[known]] - made["center"][first[known]]
+    made["velocity"][known] = moved / gap[known, None]
+    # Stable: within a sample the order of the table decides equal cases of the published conversion.
+    return made[np.argsort(made["sample"], kind="stable")]

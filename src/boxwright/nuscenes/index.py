@@ -31,7 +31,7 @@ from boxwright.nuscenes.structures import SEEN
 from boxwright.nuscenes.tables import version_folder
 from boxwright.ops.arrays import Array, Bools, Ints
 
-_LAYOUT = 3  # goes up when the arrays change
+_LAYOUT = 4  # goes up when the arrays change
 _META = "index.json"
 _THREADS = 4
 _CHUNK = 1 << 20

@@ -13,27 +13,13 @@ from torch import Tensor
 
 from boxwright.ops.arrays import Array, Bools, Floats, Ints
 
-CLASS_NAMES = (
-    "car",
-    "truck",
-    "bus",
-    "trailer",
-    "construction_vehicle",
-    "pedestrian",
-    "motorcycle",
-    "bicycle",
-    "traffic_cone",
-    "barrier",
+CLASS_NAMES = tuple(
+    "car truck bus trailer construction_vehicle pedestrian motorcycle bicycle traffic_cone barrier".split()
 )
 ATTRIBUTE_NAMES = (
-    "cycle.with_rider",
-    "cycle.without_rider",
-    "pedestrian.moving",
-    "pedestrian.standing",
-    "pedestrian.sitting_lying_down",
-    "vehicle.moving",
-    "vehicle.parked",
-    "vehicle.stopped",
+    *(f"cycle.{state}" for state in ("with_rider", "without_rider")),
+    *(f"pedestrian.{state}" for state in ("moving", "standing", "sitting_lying_down")),
+    *(f"vehicle.{state}" for state in ("moving", "parked", "stopped")),
 )
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
 """By sensor id, which counts from 1."""
@@ -85,58 +71,29 @@ CALIBRATION = np.dtype([("translation", "f8", 3), ("rotation", "f8", 4), ("intri
 SAMPLE = np.dtype([("scene", "i4"), ("timestamp", "i8"), ("pose", "i4"), ("cameras", "i4", 6), ("radars", "i4", 5)])
 """scene: position in the scene names; pose: of the lidar, or of any key sensor; cameras, radars: positions, -1 none."""
 IMAGE = np.dtype(
-    [
-        ("sample", "i4"),
-        ("sensor", "i4"),
-        ("calibration", "i4"),
-        ("pose", "i4"),
-        ("timestamp", "i8"),
-        ("width", "i4"),
-        ("height", "i4"),
-        ("row", "i4"),
-        ("global_from_cam", "f8", (4, 4)),
-    ]
+    [(name, "i4") for name in ("sample", "sensor", "calibration", "pose", "width", "height", "row")]
+    + [("timestamp", "i8"), ("global_from_cam", "f8", (4, 4))]
 )
 """sensor: 1..6; row: position in the file names, which stand in the order of the table, that of published visits."""
 RADAR = np.dtype([("calibration", "i4"), ("pose", "i4"), ("prev", "i4"), ("row", "i4"), ("timestamp", "i8")])
 ANNOTATION = np.dtype(
-    [
-        ("sample", "i4"),
-        ("label", "i1"),
-        ("attribute", "i1"),
-        ("instance", "i4"),
-        ("points", "i4"),
-        ("center", "f8", 3),
-        ("size", "f8", 3),
-        ("rotation", "f8", 4),
-        ("velocity", "f8", 3),
-    ]
+    [(name, "i4") for name in ("sample", "instance", "points")]
+    + [("label", "i1"), ("attribute", "i1"), ("rotation", "f8", 4)]
+    + [(name, "f8", 3) for name in ("center", "size", "velocity")]
 )
 """size: width, length, height in metres; points: lidar and radar points inside; velocity: m/s, NaN where unknown."""
 SEEN = np.dtype(
-    [
-        ("annotation", "i4"),
-        ("hidden", "?"),
-        ("box", "f8", 4),
-        ("location", "f8", 3),
-        ("rotation_y", "f8"),
-        ("alpha", "f8"),
-        ("amodel_center", "f8", 2),
-        ("velocity", "f8", 3),
-    ]
+    [("annotation", "i4"), ("hidden", "?"), ("box", "f8", 4), ("amodel_center", "f8", 2)]
+    + [(name, "f8", 3) for name in ("location", "velocity")]
+    + [(name, "f8") for name in ("rotation_y", "alpha")]
 )
 """An annotation as an image shows it, see `structures.ImageAnnotations`; hidden: dropped as another one covers it."""
 
 
 def sensors_used(use_radar: bool) -> dict[str, bool]:
     """Return the `meta` of submissions and their metrics: what predictions were made from, beside cameras radar."""
-    return {
-        "use_camera": True,
-        "use_lidar": False,
-        "use_radar": use_radar,
-        "use_map": False,
-        "use_external": False,
-    }
+    sensors = {"use_camera": True, "use_lidar": False, "use_radar": use_radar}
+    return sensors | {"use_map": False, "use_external": False}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ the memory and are found by binary search. Two tokens of one table that share a 
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -30,7 +31,7 @@ ROTATION_TOLERANCE = 1e-3  # how far the norm of a published quaternion may be f
 _CHUNK = 1 << 20  # characters read at a time: a thousand records
 _TAIL = 1 << 16  # an error nearer to the end of what is read may be the end itself
 _BLOCK = 4096  # records handed out together
-_SPACE = " \t\r\n"
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _DECODER = json.JSONDecoder()
 _LARGEST = 2**63 - 1  # that an index can hold
 
@@ -49,15 +50,14 @@ class JsonReader:
 
     def peek(self, *, optional: bool = False) -> str:
         """Return the next character that is not space; at the end of the file raise, or return "" if `optional`."""
-        while True:
-            while self._at < len(self._text):
-                if self._text[self._at] not in _SPACE:
-                    return self._text[self._at]
-                self._at += 1
+        while not (found := _NO_SPACE.search(self._text, self._at)):
+            self._at = len(self._text)
             if not self._more():
                 if optional:
                     return ""
                 raise CutOffError("it is cut off")
+        self._at = found.start()
+        return found[0]
 
     def skip(self, wanted: str) -> None:
         """Pass one character that has to be there."""
@@ -85,19 +85,17 @@ class JsonReader:
     def keys(self) -> Iterator[str]:
         """Walk through an object: after each key its value is to be read."""
         self.skip("{")
-        if self.peek() == "}":
-            self.skip("}")
-            return
-        while True:
+        first = True
+        while self.peek() != "}":
+            if not first:
+                self.skip(",")
+            first = False
             key = self.value()
             if not isinstance(key, str):
                 raise ValueError(f"{key!r} is no key")
             self.skip(":")
             yield key
-            if self.peek() == "}":
-                self.skip("}")
-                return
-            self.skip(",")
+        self.skip("}")
 
     def _more(self) -> bool:
         # At least as much as is waiting, so that one long value is not scanned again and again.
@@ -268,13 +266,6 @@ class Block:
         return TokenTable(self.keys("token"), self.folder, self.table)
 
 
-def blocks(folder: Path, table: str) -> Iterator[Block]:
-    """Yield the records of a table, some thousands at a time, so that arrays can be made of them."""
-    records = read_table(folder, table)
-    while some := list(islice(records, _BLOCK)):
-        yield Block(folder, table, some)
-
-
 def whole_table(folder: Path, table: str) -> Block:
     """Read a table that is small enough to be held as records."""
     return Block(folder, table, list(read_table(folder, table)))
@@ -282,14 +273,16 @@ def whole_table(folder: Path, table: str) -> Block:
 
 def read_rows(folder: Path, table: str, dtype: np.dtype[Any], fields: Callable[[Block], Mapping[str, Any]]) -> Array:
     """Read a table as rows of a type; `fields` gives the columns of a block, of all its records or of some."""
-    rows = GrowableArray(dtype)
-    for block in blocks(folder, table):
-        columns = fields(block)
+    # Rows as bytes are enlarged in place and then viewed: no second copy, unlike a list of blocks that are joined.
+    rows = bytearray()
+    records = read_table(folder, table)
+    while some := list(islice(records, _BLOCK)):
+        columns = fields(Block(folder, table, some))
         made = np.empty(len(next(iter(columns.values()))), dtype)
         for name, column in columns.items():
             made[name] = column
-        rows.append(made)
-    return rows.array()
+        rows += made.tobytes()
+    return np.frombuffer(rows, dtype)
 
 
 def token_keys(tokens: Sequence[Any]) -> Keys:
@@ -350,19 +343,3 @@ def _token_of(folder: Path, table: str, field: str, key: int) -> tuple[str, str]
             if int(token_keys([token])[0]) == key:
                 return str(token), str(record.get("token", "?"))
     return "?", "?"
-
-
-class GrowableArray:
-    """Rows of one type, appended some at a time; a buffer that is enlarged in place."""
-
-    def __init__(self, dtype: Any) -> None:
-        self._dtype = np.dtype(dtype)
-        self._bytes = bytearray()
-
-    def append(self, rows: Array) -> None:
-        self._bytes += np.ascontiguousarray(rows, self._dtype).tobytes()
-
-    def array(self) -> Array:
-        """View all rows; nothing can be appended as long as the array lives."""
-        # A view: no second copy, unlike a list of blocks that is concatenated at the end.
-        return np.frombuffer(self._bytes, self._dtype)
