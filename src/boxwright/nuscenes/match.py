@@ -15,8 +15,7 @@ largest threshold, T thresholds. All in the global frame, metres.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import NamedTuple, Self
+from itertools import pairwise, starmap
 
 import numpy as np
 
@@ -26,34 +25,10 @@ from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
 from boxwright.ops.arrays import Bools, Floats, Ints
 
 MAX_BOXES_PER_SAMPLE = 500
-CLASS_RANGES = {
-    "car": 50,
-    "truck": 50,
-    "bus": 50,
-    "trailer": 50,
-    "construction_vehicle": 50,
-    "pedestrian": 40,
-    "motorcycle": 40,
-    "bicycle": 40,
-    "traffic_cone": 30,
-    "barrier": 30,
-}
+CLASS_RANGES = dict(zip(CLASS_NAMES, (50, 50, 50, 50, 50, 40, 40, 40, 30, 30), strict=True))
 """Metres from the ego vehicle in which boxes of a class count, by name."""
 _PARKED_IN_RACKS = ("motorcycle", "bicycle")
 _BLOCK = 1 << 18  # boxes looked at together: keeps temporaries at a few megabytes
-
-
-class BikeRacks(NamedTuple):
-    """Bicycle racks of a split."""
-
-    samples: Ints  # (R,) int64 position of the rack's key frame
-    centers: Floats  # (R, 3)
-    sizes: Floats  # (R, 3) width, length, height
-    rotations: Floats  # (R, 4) quaternion w, x, y, z
-
-    @classmethod
-    def none(cls) -> Self:
-        return cls(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 4)))
 
 
 def positions_by_class(boxes: GlobalBoxes) -> list[Ints]:
@@ -65,7 +40,7 @@ def positions_by_class(boxes: GlobalBoxes) -> list[Ints]:
 
 
 def keep_counted(
-    boxes: GlobalBoxes, positions: Ints, label: int, ego_positions: Floats, racks: BikeRacks
+    boxes: GlobalBoxes, positions: Ints, label: int, ego_positions: Floats, racks: GlobalBoxes | None
 ) -> tuple[Ints, Floats]:
     """Select the boxes of one class that count.
 
@@ -85,14 +60,14 @@ def keep_counted(
         offsets = boxes.centers.take(part, axis=0)[:, :2] - ego_positions.take(boxes.samples[part], axis=0)[:, :2]
         distance = np.sqrt(offsets[:, 0] ** 2 + offsets[:, 1] ** 2)
         counted = (distance < CLASS_RANGES[name]) & (boxes.num_points[part] != 0)
-        if name in _PARKED_IN_RACKS and len(racks.samples):
+        if name in _PARKED_IN_RACKS and racks is not None:
             counted &= ~inside_racks(boxes.samples[part], boxes.centers[part], racks)
         kept.append(part[counted])
         distances.append(distance[counted])
     return np.concatenate(kept), np.concatenate(distances)
 
 
-def inside_racks(samples: Ints, centers: Floats, racks: BikeRacks) -> Bools:
+def inside_racks(samples: Ints, centers: Floats, racks: GlobalBoxes) -> Bools:
     """Whether a rack of the same key frame (N,) holds each centre (N, 3), faces included."""
     # Sorted racks make the racks of a box an interval: no loop over key frames.
     order = racks.samples.argsort(kind="stable")
@@ -163,28 +138,25 @@ def match(
         (T, P) position of the annotation that each prediction has got, -1 for none.
     """
     matches = np.full((len(thresholds), len(samples)), -1, np.int64)
-    for pairs in _close_pairs(samples, centers, truth_samples, truth_centers, thresholds[-1]):
-        asking, starts = np.unique(pairs.prediction, return_index=True)
+    close = _close_pairs(samples, centers, truth_samples, truth_centers, thresholds[-1])
+    for predictions, annotations, distances in close:
+        asking, starts = np.unique(predictions, return_index=True)
         for row, threshold in zip(matches, thresholds, strict=True):
-            closer = np.add.reduceat(pairs.distance < threshold, starts, dtype=np.int64)
+            closer = np.add.reduceat(distances < threshold, starts, dtype=np.int64)
             some = closer > 0
-            prediction, truth = _defer(starts[some], starts[some] + closer[some], pairs.truth)
+            prediction, truth = _defer(starts[some], starts[some] + closer[some], annotations)
             row[asking[some][prediction]] = truth
     return matches
 
 
-class _Pairs(NamedTuple):
-    """Close pairs (Q,), by prediction, then distance, then annotation."""
-
-    prediction: Ints
-    truth: Ints
-    distance: Floats
-
-
 def _close_pairs(
     samples: Ints, centers: Floats, truth_samples: Ints, truth_centers: Floats, reach: float
-) -> Iterator[_Pairs]:
-    """Find the pairs of one key frame that are closer than `reach`, in groups of whole key frames."""
+) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Find the pairs of one key frame that are closer than `reach`, in groups of whole key frames.
+
+    Yields:
+        predictions, annotations and distances (Q,), by prediction, then distance, then annotation.
+    """
     if not len(samples) or not len(truth_samples):
         return
     # One line holds all key frames one after another, by x; candidates of a prediction are an interval of it.
@@ -201,7 +173,12 @@ def _close_pairs(
     first = np.searchsorted(truth_line, line - margin, "left")
     counts = np.searchsorted(truth_line, line + margin, "right") - first
     (x, y), (truth_x, truth_y) = centers[order].T.copy(), truth_centers[truth_order].T.copy()
-    for group in _groups(samples[order], counts):
+    # Groups of few candidates end between key frames. One key frame alone may have more than that; it is never cut, as
+    # its predictions compete.
+    ends = np.append((np.diff(samples[order]) > 0).nonzero()[0] + 1, len(samples))  # of each key frame
+    filled = counts.cumsum()[ends - 1] // _MAX_PAIRS
+    bounds = [0, *ends[np.append(np.diff(filled) > 0, True)].tolist()]
+    for group in starmap(slice, pairwise(bounds)):
         of_group, before = counts[group], counts[group].cumsum()
         places = np.arange(before[-1]) + np.repeat(first[group] - before + of_group, of_group)
         offset_x = np.repeat(x[group], of_group) - truth_x[places]
@@ -212,19 +189,7 @@ def _close_pairs(
             prediction, truth = np.repeat(order[group], of_group)[close], truth_order[places[close]]
             distance = distance[close]
             by_turn = np.lexsort((truth, distance, prediction))
-            yield _Pairs(prediction[by_turn], truth[by_turn], distance[by_turn])
-
-
-def _groups(samples: Ints, counts: Ints) -> list[slice]:
-    """Cut predictions sorted by key frame between key frames, so that a group has few candidates.
-
-    One key frame alone may have more than that; it is never cut, as its predictions compete.
-    """
-    ends = np.append((np.diff(samples) > 0).nonzero()[0] + 1, len(samples))  # of each key frame
-    filled = counts.cumsum()[ends - 1]
-    last = np.append(np.diff(filled // _MAX_PAIRS) > 0, True).nonzero()[0]
-    bounds = [0, *ends[last].tolist()]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]
+            yield prediction[by_turn], truth[by_turn], distance[by_turn]
 
 
 def _defer(cursors: Ints, ends: Ints, truth: Ints) -> tuple[Ints, Ints]:

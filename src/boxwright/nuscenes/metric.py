@@ -23,7 +23,6 @@ from boxwright.data.files import whole_file
 from boxwright.nuscenes.match import (
     CLASS_RANGES,
     MAX_BOXES_PER_SAMPLE,
-    BikeRacks,
     check_boxes,
     keep_counted,
     match,
@@ -244,7 +243,7 @@ def evaluate(
     annotations: GlobalBoxes,
     predictions: GlobalBoxes,
     ego_positions: Floats,
-    bike_racks: tuple[Ints, Floats, Floats, Floats] | None = None,
+    bike_racks: GlobalBoxes | None = None,
 ) -> NuscenesMetrics:
     """Measure the predictions of a split.
 
@@ -252,8 +251,7 @@ def evaluate(
         annotations: what is there.
         predictions: at most 500 a key frame, in any order; of equal scores the later box counts as the better.
         ego_positions: (S, 2) or (S, 3) where the vehicle is in each key frame, metres, global frame.
-        bike_racks: key frame (R,), centre (R, 3), size (R, 3: width, length, height) and rotation (R, 4) of the bicycle
-            racks; None: there are none.
+        bike_racks: motorcycles and bicycles inside of one do not count; None: there are none.
 
     Raises:
         UserError: a box has no finite place, size, rotation or score, or a key frame has too many.
@@ -261,15 +259,14 @@ def evaluate(
     start = time.perf_counter()
     check_boxes(annotations, len(ego_positions), "annotation", predicted=False)
     check_boxes(predictions, len(ego_positions), "prediction", predicted=True)
-    racks = BikeRacks.none() if bike_racks is None else BikeRacks(*bike_racks)
     truth_positions, found_positions = positions_by_class(annotations), positions_by_class(predictions)
     counts = np.zeros((2, len(CLASS_NAMES)), np.int64)
     curves: list[list[Curve]] = []  # by class, then by matching distance
     range_truth = np.zeros((len(CLASS_NAMES), len(RANGE_EDGES) - 1), np.int64)
     range_curves: list[list[list[Curve]]] = []  # and then by range
     for label in range(len(CLASS_NAMES)):
-        truth_at, truth_distances = keep_counted(annotations, truth_positions[label], label, ego_positions, racks)
-        found_at, found_distances = keep_counted(predictions, found_positions[label], label, ego_positions, racks)
+        truth_at, truth_distances = keep_counted(annotations, truth_positions[label], label, ego_positions, bike_racks)
+        found_at, found_distances = keep_counted(predictions, found_positions[label], label, ego_positions, bike_racks)
         turns = ranking(predictions.scores[found_at])
         best_first = found_at[turns]
         scores = predictions.scores[best_first]

@@ -27,7 +27,7 @@ from boxwright.nuscenes.structures import (
     ImageAnnotations,
     ImageRecord,
 )
-from boxwright.ops.arrays import Array, Floats, Ints
+from boxwright.ops.arrays import Floats, Ints
 
 SPLITS = ("mini_train", "mini_val", "train", "val", "test", "train_detect", "train_track")
 EVERYTHING = "all"
@@ -306,9 +306,19 @@ class NuscenesSplit:
 
     def ground_truth(self) -> GlobalBoxes:
         """Return all annotations of the ten classes, as the metric takes them."""
-        rows, samples = self._annotated(racks=False)
+        return self._annotated(racks=False)
+
+    def bike_racks(self) -> GlobalBoxes:
+        """Return the bicycle racks, which take part in the metric but are no class."""
+        return self._annotated(racks=True)
+
+    def _annotated(self, *, racks: bool) -> GlobalBoxes:
+        rows = self.index.arrays["annotations"]
+        samples = self._position[rows["sample"]]
+        some = np.flatnonzero((samples >= 0) & ((rows["label"] == BIKE_RACK) == racks))
+        rows = np.array(rows[some])
         return GlobalBoxes(
-            samples=samples,
+            samples=samples[some],
             labels=rows["label"].astype(np.int64),
             centers=rows["center"],
             sizes=rows["size"],
@@ -318,18 +328,6 @@ class NuscenesSplit:
             scores=np.full(len(rows), -1.0),
             num_points=rows["points"].astype(np.int64),
         )
-
-    def bike_racks(self) -> tuple[Ints, Floats, Floats, Floats]:
-        """Return bicycle racks: samples (R,), centers (R, 3), sizes (R, 3) w, l, h, rotations (R, 4) w, x, y, z."""
-        rows, samples = self._annotated(racks=True)
-        return samples, rows["center"], rows["size"], rows["rotation"]
-
-    def _annotated(self, *, racks: bool) -> tuple[Array, Ints]:
-        """Select the annotations of bicycle racks or of all else, and the position of the sample of each."""
-        rows = self.index.arrays["annotations"]
-        position = self._position[rows["sample"]]
-        some = np.flatnonzero((position >= 0) & ((rows["label"] == BIKE_RACK) == racks))
-        return np.array(rows[some]), position[some]
 
     def ego_positions(self) -> Floats:
         """Return (S, 3) metres, global frame: where the car was at each key frame, by its lidar's pose."""

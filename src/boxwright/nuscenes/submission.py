@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from boxwright.data.files import whole_file
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import rectangle_corners, suppress
+from boxwright.nuscenes.match import MAX_BOXES_PER_SAMPLE
 from boxwright.nuscenes.structures import (
     ATTRIBUTE_NAMES,
     CLASS_NAMES,
@@ -29,8 +30,6 @@ from boxwright.nuscenes.structures import (
 from boxwright.nuscenes.tables import stream_members
 from boxwright.ops.arrays import Array, Floats, Ints
 
-MAX_BOXES = 500
-"""Most boxes of a key frame that the nuScenes metric takes."""
 _SUPPRESSION_REACH = 2.0  # m; boxes farther apart are never compared
 _AT_ONCE = 1 << 18  # boxes
 _CYCLE, _PEDESTRIAN, _VEHICLE, _NONE = (0, 2), (2, 5), (5, 8), (0, 0)
@@ -56,7 +55,7 @@ def to_global(
     records: Sequence[ImageRecord],
     *,
     fixed: bool,
-    max_boxes: int = MAX_BOXES,
+    max_boxes: int = MAX_BOXES_PER_SAMPLE,
     iou_thresh: float = 0.0,
 ) -> SeenBoxes:
     """Move boxes of all cameras to the global frame: by key frame, then by falling score, equal ones in given order.
@@ -132,8 +131,8 @@ def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str
         UserError: the file cannot be written.
     """
     most = int(np.bincount(boxes.samples, minlength=1).max())
-    if most > MAX_BOXES:
-        raise ValueError(f"{most} boxes of one key frame; nuScenes takes {MAX_BOXES}")
+    if most > MAX_BOXES_PER_SAMPLE:
+        raise ValueError(f"{most} boxes of one key frame; nuScenes takes {MAX_BOXES_PER_SAMPLE}")
     with whole_file(path, make_folder=True) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(sensors_used(use_radar))}, "results": {{')
         order = np.argsort(boxes.samples, kind="stable")
@@ -159,8 +158,10 @@ def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:
         if token in seen:
             raise UserError(f"{path} has key frame {token} twice; each may stand there once")
         seen.add(token)
-        if not isinstance(rows, list) or len(rows) > MAX_BOXES:
-            raise UserError(f"{path}, key frame {token}: there should be a list of at most {MAX_BOXES} boxes")
+        if not isinstance(rows, list) or len(rows) > MAX_BOXES_PER_SAMPLE:
+            raise UserError(
+                f"{path}, key frame {token}: there should be a list of at most {MAX_BOXES_PER_SAMPLE} boxes"
+            )
         try:
             parts.append(_boxes(rows, token, positions[token]))
         except _BadBoxesError as error:

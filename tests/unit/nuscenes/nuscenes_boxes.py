@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, GlobalBoxes
 
-Racks = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 
 
@@ -60,16 +58,6 @@ def read_results(file: Path, tokens: Sequence[str]) -> GlobalBoxes:
         for found in founds
     ]
     return boxes(*rows)
-
-
-def rack_arrays(racks: Sequence[tuple[Any, ...]]) -> Racks:
-    samples, centers, sizes, rotations = zip(*racks, strict=True) if racks else ((), (), (), ())
-    return (
-        np.array(samples, np.int64),
-        np.array(centers, float).reshape(-1, 3),
-        np.array(sizes, float).reshape(-1, 3),
-        np.array(rotations, float).reshape(-1, 4),
-    )
 
 
 def greedy(found: GlobalBoxes, truth: GlobalBoxes, label: int, threshold: float) -> dict[int, int]:

@@ -18,14 +18,16 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.match import CLASS_RANGES, match, ranking
 from boxwright.nuscenes.metric import DISTANCES, ERROR_NAMES, NuscenesMetrics, evaluate
 from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
-from tests.unit.nuscenes.nuscenes_boxes import box, boxes, greedy, loop_ap, rack_arrays
+from tests.unit.nuscenes.nuscenes_boxes import box, boxes, greedy, loop_ap
 
 CAR, BARRIER = (CLASS_NAMES.index(name) for name in ("car", "barrier"))
 ERROR = {name: place for place, name in enumerate(ERROR_NAMES)}
 AT_2M = DISTANCES.index(2.0)
 
 
-def measure(truth: GlobalBoxes, found: GlobalBoxes, racks: Any = None, num_samples: int = 4) -> NuscenesMetrics:
+def measure(
+    truth: GlobalBoxes, found: GlobalBoxes, racks: GlobalBoxes | None = None, num_samples: int = 4
+) -> NuscenesMetrics:
     return evaluate(truth, found, np.zeros((num_samples, 2)), racks)
 
 
@@ -143,7 +145,10 @@ def test_annotations_without_points_do_not_count() -> None:
 )
 @pytest.mark.parametrize("label", ["bicycle", "motorcycle"])
 def test_parked_in_a_rack(label: str, center: tuple[float, ...], inside: bool) -> None:
-    racks = rack_arrays([(1, (0, 10, 0), (2, 6, 1), turned(math.pi / 2)), (1, (0, -10, 0), (1, 1, 1), turned(0))])
+    racks = boxes(
+        box(1, center=(0, 10, 0), size=(2, 6, 1), rotation=turned(math.pi / 2)),
+        box(1, center=(0, -10, 0), size=(1, 1, 1)),
+    )
     other_sample, other_class = box(0, label=label, center=(0, 10, 0)), box(1, label="car", center=(0, 10, 0))
     parked, row = boxes(box(1, label=label, center=center)), CLASS_NAMES.index(label)
     metrics = measure(parked, parked, racks)

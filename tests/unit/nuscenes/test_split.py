@@ -111,9 +111,9 @@ def test_ground_truth_and_bike_racks(tmp_path: Path) -> None:
     assert truth.num_points.tolist() == [6] * 6
     assert truth.scores.tolist() == [-1] * 6
     np.testing.assert_allclose(truth.sizes[0], (1.8, 4.0, 1.6))
-    samples, centers, _, _ = split.bike_racks()
-    assert samples.tolist() == [0, 1, 2]
-    np.testing.assert_allclose(centers, [(18, -5, 0.5)] * 3)
+    racks = split.bike_racks()
+    assert racks.samples.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(racks.centers, [(18, -5, 0.5)] * 3)
 
 
 def test_radar_is_moved_with_the_car(tmp_path: Path) -> None:
