@@ -32,21 +32,21 @@ from pathlib import Path
 from boxwright.settings.load import load
 from boxwright.centerfusion.settings import FusionConfig
 from boxwright.yolo.settings import RunConfig
-from boxwright.engine.trainer import Trainer
+from boxwright.engine.stopping import FiniteWatch
 from boxwright.errors import UserError
 from boxwright.engine import run as train
 from boxwright.systems import training_of
 
 order = json.loads(sys.argv[1])
-note = Trainer._note
+note_loss = FiniteWatch.note_loss
 
-def note_and_signal(self, loss, batch, step):
-    note(self, loss, batch, step)
-    first_try = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    if step == order["at_step"] and self.world.rank == order.get("rank", 0) and first_try:
+def note_and_signal(self, items, step):
+    note_loss(self, items, step)
+    rank, first_try = int(os.environ.get("RANK", "0")), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if step == order["at_step"] and rank == order.get("rank", 0) and first_try:
         os.kill(os.getpid(), getattr(signal, order["signal"]))
 
-Trainer._note = note_and_signal
+FiniteWatch.note_loss = note_and_signal
 if __name__ == "__main__":
     try:
         if order["resume"]:

@@ -41,19 +41,23 @@ import os, signal, sys, time
 from pathlib import Path
 import boxwright.search.study as study, boxwright.search.worker as worker
 from boxwright.cli.main import main
+from boxwright.engine.stopping import FiniteWatch
 from boxwright.engine.trainer import Trainer
 
 study.HEARTBEAT_SECONDS, study.GRACE_SECONDS, worker._POLL_SECONDS = 1, 4, 0.2
 name, number, step_of_signal = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-note, trials = Trainer._note, {}
+train_epoch, note_loss, trials, running = Trainer.train_epoch, FiniteWatch.note_loss, {}, []
 
-def note_and_signal(self, loss, batch, step):
-    note(self, loss, batch, step)
-    trials.setdefault(self.folder.name, len(trials) + 1)
-    if trials[self.folder.name] == number and step == step_of_signal:
+def count_trials(self, interrupt):
+    running[:] = [trials.setdefault(self.folder.name, len(trials) + 1)]
+    train_epoch(self, interrupt)
+
+def note_and_signal(self, items, step):
+    note_loss(self, items, step)
+    if running == [number] and step == step_of_signal:
         os.kill(os.getpid(), getattr(signal, name))
 
-Trainer._note = note_and_signal
+Trainer.train_epoch, FiniteWatch.note_loss = count_trials, note_and_signal
 here, number_of_workers = Path(os.environ["START"]), int(os.environ["WORKERS"])
 here.mkdir(exist_ok=True)
 (here / str(os.getpid())).touch()

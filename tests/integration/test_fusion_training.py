@@ -15,7 +15,7 @@ import boxwright as bw
 from boxwright.centerfusion.settings import FusionConfig
 from boxwright.centerfusion.verbs.train import resume, train
 from boxwright.cli.main import main
-from boxwright.engine.trainer import Trainer
+from boxwright.engine.stopping import FiniteWatch
 from boxwright.settings.load import load
 from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
 from tests.integration.small_runs import run
@@ -70,10 +70,10 @@ def test_what_a_run_leaves(whole: Path) -> None:
 
 def test_killed_and_told_to_stop(root: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the first epoch, SIGKILL in the second: the same bits as undisturbed."""
-    folder, note = whole.parent / "told", Trainer._note
+    folder, note_loss = whole.parent / "told", FiniteWatch.note_loss
 
-    def note_and_signal(self: Trainer, loss: Any, batch: Any, step: int) -> None:
-        note(self, loss, batch, step)
+    def note_and_signal(self: FiniteWatch, items: torch.Tensor, step: int) -> None:
+        note_loss(self, items, step)
         if step == 1:
             signal.raise_signal(signal.SIGTERM)
 
@@ -82,7 +82,7 @@ def test_killed_and_told_to_stop(root: Path, whole: Path, monkeypatch: pytest.Mo
     try:
         torch.set_num_threads(1)
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_note", note_and_signal)
+            patch.setattr(FiniteWatch, "note_loss", note_and_signal)
             with pytest.raises(SystemExit, match="143"):
                 train(load(FusionConfig, settings_of(root, "told")))
         killed = run({}, resume=folder, at_step=4)

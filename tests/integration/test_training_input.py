@@ -16,8 +16,7 @@ from boxwright.checkpoints.native import save_checkpoint
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch
 from boxwright.engine.callbacks import Callback, Progress, StartReport
-from boxwright.engine.task import StepLoss
-from boxwright.engine.trainer import Trainer
+from boxwright.engine.stopping import FiniteWatch
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.yolo.settings import RunConfig
@@ -117,13 +116,12 @@ def test_full_disk_keeps_the_old_checkpoint(settings: dict[str, Any], monkeypatc
 def test_loss_that_is_not_finite_names_step_and_images(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = Trainer._note
+    note_loss = FiniteWatch.note_loss
 
-    def poisoned(self: Trainer, loss: StepLoss, batch: Any, step: int) -> None:
-        items: Tensor = loss.items * float("nan") if step == 3 else loss.items
-        note(self, StepLoss(loss.total, items), batch, step)
+    def poisoned(self: FiniteWatch, items: Tensor, step: int) -> None:
+        note_loss(self, items * float("nan") if step == 3 else items, step)
 
-    monkeypatch.setattr(Trainer, "_note", poisoned)
+    monkeypatch.setattr(FiniteWatch, "note_loss", poisoned)
     with pytest.raises(UserError) as error:
         start(settings, epochs=3)
     assert "epoch 2, step 2" in str(error.value)

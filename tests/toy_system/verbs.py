@@ -99,8 +99,8 @@ def measure(model: nn.Module, data: ToyData, size: int, watch: ValWatch[Any, Any
         losses=lambda logits, batch: nn.functional.cross_entropy(logits, batch.labels)[None],
     )
     batches = data.batches(data.positions(val=True), size)
-    found = evaluate(model, batches, stages, Accuracy(data.labels), device=CPU, watch=watch)
-    return Score(found.result, {"accuracy": found.result}, found.losses or (0.0,), found)
+    accuracy, losses, speeds = evaluate(model, batches, stages, Accuracy(data.labels), device=CPU, watch=watch)
+    return Score(accuracy, {"accuracy": accuracy}, losses or (0.0,), speeds)
 
 
 class ToyTask:

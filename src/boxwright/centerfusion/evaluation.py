@@ -131,5 +131,5 @@ def evaluate_fusion(
         losses=losses if criterion is not None else None,
     )
     evaluator = NuscenesEvaluator(split, settings, measures=measures, shared=gather is not None)
-    found = evaluate(model, loader, stages, evaluator, device=device, gather=gather, watch=watch)
-    return replace(found.result, losses=found.losses, speeds=found.speeds)
+    result, mean_losses, speeds = evaluate(model, loader, stages, evaluator, device=device, gather=gather, watch=watch)
+    return replace(result, losses=mean_losses, speeds=speeds)

@@ -188,7 +188,6 @@ class Hooks:
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
         self.callbacks = callbacks
-        self._torn_down = False
 
     def notify(self, hook: Callable[Concatenate[Callback, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a hook, given as a method of `Callback`, of every callback.
@@ -215,11 +214,9 @@ class Hooks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._torn_down:
-            return
-        self._torn_down = True
         failed: CallbackError | None = None
-        for callback in self.callbacks:  # all of them, also after one that raises
+        callbacks, self.callbacks = self.callbacks, ()  # once
+        for callback in callbacks:  # all of them, also after one that raises
             try:
                 _call(callback, "teardown")
             except CallbackError as raised:

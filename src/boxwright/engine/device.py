@@ -12,6 +12,7 @@ import torch
 
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
+from boxwright.settings.base import Precision
 
 _GPU_NAME = re.compile(r"(?:cuda:)?(\d+)")
 
@@ -93,33 +94,25 @@ def _made_current(device: torch.device) -> torch.device:
     return device
 
 
-PrecisionName = Literal["fp32", "bf16", "fp16"]
-_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How a step computes. Weights stay fp32; bf16 and fp16 are used inside autocast only."""
 
-    name: PrecisionName
+    name: Literal["fp32", "bf16", "fp16"]
     device: torch.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return _DTYPES[self.name]
 
     def autocast(self) -> AbstractContextManager[object]:
         """Enter the context of the forward pass and the loss."""
         if self.name == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16 if self.name == "bf16" else torch.float16)
 
     def make_scaler(self) -> torch.amp.GradScaler:
         """Scale the loss in fp16, whose small gradients would underflow; elsewhere a scaler that does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
 
 
-def resolve(precision: str, device: torch.device) -> Policy:
+def resolve(precision: Precision, device: torch.device) -> Policy:
     """Choose the policy for a setting on a device.
 
     Args:
@@ -128,7 +121,7 @@ def resolve(precision: str, device: torch.device) -> Policy:
         device: where the step runs.
 
     Raises:
-        UserError: fp16 on the CPU, where PyTorch has no fast fp16 kernels, or an unknown name.
+        UserError: fp16 on the CPU, where PyTorch has no fast fp16 kernels.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -136,11 +129,9 @@ def resolve(precision: str, device: torch.device) -> Policy:
             precision = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
         else:
             precision = "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
-    if precision not in _DTYPES:
-        raise UserError(f"precision '{precision}' is not known; give auto, fp32, bf16 or fp16")
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision fp16 needs a GPU; on the CPU give auto, bf16 or fp32")
-    return Policy(precision, device)  # type: ignore[arg-type]  # checked against _DTYPES above
+    return Policy(precision, device)
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -7,14 +7,14 @@ detections, and the evaluator. What is not here: drawing and files (the val verb
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from boxwright.engine.task import AnyBatch, B, D, ValWatch
+from boxwright.engine.task import B, D, ValWatch
 
 Raw = TypeVar("Raw")  # what a network gives for a batch
 Result = TypeVar("Result")
@@ -69,8 +69,7 @@ class Stopwatch:
 
     def speeds(self, num_images: int) -> Speeds:
         """Divide the time of each stage by the images."""
-        stages = ("load", "preprocess", "inference", "nms", "metrics")
-        return Speeds(*(1000 * self.seconds.get(stage, 0.0) / max(num_images, 1) for stage in stages))
+        return Speeds(*(1000 * self.seconds.get(stage.name, 0.0) / max(num_images, 1) for stage in fields(Speeds)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +83,6 @@ class Stages(Generic[B, Raw, D]):
     takes_empty: bool = False  # also run where other ranks have the images of a step, as for losses summed over ranks
 
 
-@dataclass(frozen=True, slots=True)
-class Pass(Generic[Result]):
-    """What one pass over the batches gave."""
-
-    result: Result
-    losses: tuple[float, ...] | None  # mean over batches, if the stages give losses
-    speeds: Speeds
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -103,7 +93,7 @@ def evaluate(
     device: torch.device,
     gather: Gather | None = None,
     watch: ValWatch[B, D] | None = None,
-) -> Pass[Result]:
+) -> tuple[Result, tuple[float, ...] | None, Speeds]:
     """Run a model over batches and measure what it finds.
 
     Args:
@@ -114,6 +104,9 @@ def evaluate(
         device: where the network runs.
         gather: hands the detections of all ranks to one.
         watch: called before and after each batch.
+
+    Returns:
+        what the evaluator gives; mean losses over batches, if the stages give losses; and the time of each stage.
     """
     items: list[Tensor] = []
     kept: list[Found] = []
@@ -152,7 +145,7 @@ def evaluate(
     result = evaluator.evaluate()
     clock.lap("metrics")
     losses = tuple(torch.stack(items).float().mean(dim=0).tolist()) if items else None
-    return Pass(result, losses, clock.speeds(num_images))
+    return result, losses, clock.speeds(num_images)
 
 
 def in_order(of_ranks: Sequence[Sequence[Found]]) -> Iterator[Found]:
@@ -173,23 +166,10 @@ def eval_mode(model: nn.Module) -> Generator[None]:
         model.train(was_training)
 
 
-def with_progress(loader: "SizedBatches[B]") -> Iterator[B]:
+def with_progress(loader: Iterable[B]) -> Iterable[B]:
     """Yield the batches of a loader with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    yield from track(
-        loader, "measuring", total=len(loader), console=console, transient=True, disable=not console.is_terminal
-    )
-
-
-BatchOut = TypeVar("BatchOut", bound=AnyBatch, covariant=True)
-
-
-class SizedBatches(Protocol[BatchOut]):
-    """A loader that knows how many batches it has."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[BatchOut]: ...
+    return track(loader, "measuring", console=console, transient=True, disable=not console.is_terminal)

@@ -25,8 +25,7 @@ from boxwright.engine.distributed import World, joined, launcher_store, read_wor
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import UserError
 
-_FOLDER = "boxwright run folder"  # keys in the store of the launcher, which outlives a restart
-_ERROR = "boxwright user error"
+_FOLDER = "boxwright run folder"  # key in the store of the launcher, which outlives a restart
 _SECONDS = 3.0  # how long a user error of another process is waited for
 
 
@@ -64,12 +63,19 @@ def only_first_rank(world: World) -> Generator[None]:
         try:
             yield
         except UserError as error:
-            if _is_printed_elsewhere(str(error)):
+            # The first to leave its error in the store prints it, and who counts later finds that it is printed.
+            store, key, text = launcher_store(), _error_key(), str(error)
+            if (
+                store is not None
+                and store.compare_set(key, "", text) == text.encode()
+                and store.add(f"{key} count", 1) > 1
+            ):
                 time.sleep(1)  # the launcher ends all ranks when one ends: let the other one print first
                 raise SystemExit(2) from error
             raise
         except RuntimeError as error:
-            if not _is_lost_connection(error):
+            words = str(error).lower()  # gloo raises plain RuntimeErrors, whose words differ by version
+            if not (isinstance(error, DistError) or "gloo" in words or "connection" in words):
                 raise
             if _wait_for_user_error():
                 raise SystemExit(2) from error
@@ -81,18 +87,12 @@ def only_first_rank(world: World) -> Generator[None]:
             logger.setLevel(level)
 
 
-def _is_printed_elsewhere(text: str) -> bool:
-    """Whether another rank prints this user error; if not, it is taken down that this one does."""
-    store, key = launcher_store(), f"{_ERROR} {_attempt()}"
-    return store is not None and store.compare_set(key, "", text) == text.encode() and store.add(f"{key} count", 1) > 1
-
-
 def _wait_for_user_error() -> bool:
     """Whether another rank finds a user error within a few seconds."""
     store, end = launcher_store(), time.monotonic() + _SECONDS
     try:
         while store is not None and time.monotonic() < end:
-            if store.check([f"{_ERROR} {_attempt()}"]):
+            if store.check([_error_key()]):
                 return True
             time.sleep(0.1)
     except RuntimeError:  # the store is gone
@@ -100,15 +100,9 @@ def _wait_for_user_error() -> bool:
     return False
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    """Whether torch has lost another rank: gloo raises plain RuntimeErrors, whose words differ by version."""
-    words = str(error).lower()
-    return isinstance(error, DistError) or "gloo" in words or "connection" in words
-
-
-def _attempt() -> str:
-    """Return the number of restarts so far."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+def _error_key() -> str:
+    """Name the place of a user error in the store, anew for each restart."""
+    return f"boxwright user error {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 _SECONDS_TO_SAVE = 600  # after a signal, before processes are killed
@@ -161,7 +155,7 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
     sys.stdout.flush()
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SECONDS_TO_SAVE))  # 30, which a large step may take
     try:
-        with _share_cores(num_processes), _silence_launcher():
+        with _around_launcher(num_processes):
             return elastic_launch(launch, _work)(job, *arguments)[0]
     except SignalException as error:
         raise SystemExit(EXIT_CODES.get(error.sigval, 128 + error.sigval)) from None
@@ -195,33 +189,24 @@ def _work(job: Job, *arguments: Any) -> Path:
 
 
 @contextmanager
-def _share_cores(num_processes: int) -> Generator[None]:
-    """Share the cores among the processes, unless the user has set the number of threads."""
-    name = "OMP_NUM_THREADS"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = str(max((os.cpu_count() or 1) // num_processes, 1))
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
-@contextmanager
-def _silence_launcher() -> Generator[None]:
-    """Silence the launcher's own log, whose news become one sentence; restore the signal handlers it replaces."""
+def _around_launcher(num_processes: int) -> Generator[None]:
+    """Share the cores among the processes, unless the user has set the number of threads; silence the launcher's own
+    log, whose news become one sentence; restore the signal handlers that it replaces.
+    """
+    shares_cores = "OMP_NUM_THREADS" not in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
     silent = ("torch.distributed.elastic", "torch.multiprocessing")
     named = [*silent, *(name for name in logging.root.manager.loggerDict if name.startswith(silent))]  # own levels
-    loggers = [logging.getLogger(name) for name in named]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in map(logging.getLogger, named)}
     handlers = {number: signal.getsignal(number) for number in (*EXIT_CODES, signal.SIGHUP, signal.SIGQUIT)}
-    for logger in loggers:
+    for logger in levels:
         logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        if shares_cores:
+            del os.environ["OMP_NUM_THREADS"]
+        for logger, level in levels.items():
             logger.setLevel(level)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():

@@ -168,7 +168,6 @@ class ConsoleLog(Callback):
 
 # Tracebacks of user errors, which are printed as one sentence: they go to log.log and to no other handler.
 _ERRORS = logging.getLogger("boxwright.user_errors")
-_FORMAT = logging.Formatter("%(asctime)s %(message)s")
 
 
 class TextLog(Callback):
@@ -176,19 +175,17 @@ class TextLog(Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._own = logging.Logger(
-            f"boxwright.log {path}", logging.INFO
-        )  # not in the tree: no other handler gets its lines
+        self._own = logging.Logger(f"boxwright.log {path}", logging.INFO)  # not in the tree: only this file gets it
+        self._loggers = (self._own, logging.getLogger("boxwright"), _ERRORS)
         self._file: logging.FileHandler | None = None
 
     def on_train_start(self, report: StartReport) -> None:
         self._file = logging.FileHandler(self.path, encoding="utf-8")
-        self._file.setFormatter(_FORMAT)
-        self._own.addHandler(self._file)
-        logging.getLogger("boxwright").addHandler(self._file)
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        for logger in self._loggers:
+            logger.addHandler(self._file)
         _ERRORS.propagate = False
         _ERRORS.setLevel(logging.INFO)
-        _ERRORS.addHandler(self._file)
         self._own.info(f"resumed after epoch {len(report.history)}" if report.steps_done else "start")
 
     def on_step_report(self, report: StepReport) -> None:
@@ -206,9 +203,8 @@ class TextLog(Callback):
         if self._file is None:
             return
         self._own.info("end")
-        logging.getLogger("boxwright").removeHandler(self._file)
-        _ERRORS.removeHandler(self._file)
-        self._own.removeHandler(self._file)
+        for logger in self._loggers:
+            logger.removeHandler(self._file)
         self._file.close()
         self._file = None
 

@@ -1,4 +1,4 @@
-"""Meters: what a step costs and how losses run, smoothed by median and mean, without waiting for the device.
+"""Meters: what a step costs, smoothed by median and mean, without waiting for the device.
 
 The device is waited for where a meter is read, which the trainer does every 20 steps. Source: the smoothed value and
 metric logger of detection references (docs/spec/yolov3-spp.md, A8): median of a window of 20, mean of all. Sums over
@@ -12,22 +12,20 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 WINDOW = 20
 _STATUS = Path("/proc/self/status")
 
 
 class Smoothed:
-    """A series of numbers: the median of the newest `window` ones, the mean of all."""
+    """A series of numbers: the median of the newest `WINDOW` ones, the mean of all."""
 
-    def __init__(self, window: int = WINDOW) -> None:
-        self.values: deque[float] = deque(maxlen=window)
+    def __init__(self) -> None:
+        self.values: deque[float] = deque(maxlen=WINDOW)
         self.total = 0.0
         self.count = 0
 
@@ -44,23 +42,6 @@ class Smoothed:
     def global_mean(self) -> float:
         """Return the mean of all values, also those that have left the window."""
         return self.total / max(self.count, 1)
-
-
-class RecentLosses:
-    """The losses of the newest steps, which stay on the device until they are read."""
-
-    def __init__(self, window: int = WINDOW) -> None:
-        self._items: deque[Tensor] = deque(maxlen=window)
-
-    def update(self, items: Tensor) -> None:
-        """Take the losses of a step: (number of losses,), detached."""
-        self._items.append(items)
-
-    def medians(self) -> Sequence[float]:
-        """Return the median of each loss over the window; waits for the device."""
-        if not self._items:
-            return []
-        return torch.stack(tuple(self._items)).float().quantile(0.5, dim=0).tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +98,8 @@ class StepClock:
         for begin, end in self._unread:
             self.steps.update(begin.elapsed_time(end) / 1000)
         self._unread.clear()
-        return StepCost(
-            self.steps.median,
-            self.steps.global_mean,
-            self.waits.median,
-            self.waits.global_mean,
-            peak_memory(self.device),
-        )
+        steps, waits = self.steps, self.waits
+        return StepCost(steps.median, steps.global_mean, waits.median, waits.global_mean, peak_memory(self.device))
 
     def _event(self) -> torch.cuda.Event | None:
         """Record the present on the GPU's own clock."""

@@ -5,7 +5,7 @@ What differs from system to system is the class of the prepared run, which the c
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -120,13 +120,13 @@ def resume(
     Returns:
         the run folder.
     """
-    if is_launched():
-        return run_job(_resume, 1, path, overrides, find_run, checked_callbacks(callbacks, 1))
-    checkpoint = _find_checkpoint(path)
-    config, _ = _settings_of(load_run(checkpoint), overrides, find_run)
-    num_processes = count_processes(config.device, config.nproc)
+    num_processes = 1
+    if not is_launched():
+        path = _find_checkpoint(path)
+        config, _ = _settings_of(load_run(path), overrides, find_run)
+        num_processes = count_processes(config.device, config.nproc)
     checked = checked_callbacks(callbacks, num_processes)
-    return run_job(_resume, num_processes, checkpoint, dict(overrides), find_run, checked)
+    return run_job(_resume, num_processes, path, dict(overrides), find_run, checked)
 
 
 def settings_of_validation(kind: type[V], config: TrainingConfig, folder: Path, policy: Policy, **other: object) -> V:
@@ -148,7 +148,7 @@ def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequenc
     is_new = before is None and not (config.exist_ok and Path(config.project, config.name).exists())
     if world.is_first:
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
-    with _lock(folder, world):
+    with only_run_in(folder) if world.is_first else nullcontext():
         if world.is_first:
             # Not after a restart, where last.pt may be all that is left of this very run.
             if before is None:
@@ -175,7 +175,7 @@ def _go_on(
 ) -> Path:
     """Lock the folder of a checkpoint and train on from it."""
     folder = checkpoint.parent.parent
-    with _lock(folder, world):
+    with only_run_in(folder) if world.is_first else nullcontext():
         # Read once the folder is ours: another process may have been writing it until then.
         content = world.from_first(load_run(checkpoint) if world.is_first else {})
         config, run = _settings_of(content, overrides, find_run)
@@ -183,11 +183,6 @@ def _go_on(
         prepared = run.go_on(config, content, world)
         print(f"resuming {folder} after epoch {content['epoch']} of {config.epochs}")
         return _fit(prepared, policy, folder, world, callbacks, content)
-
-
-def _lock(folder: Path, world: World) -> AbstractContextManager[None]:
-    """Lock a run folder in the first process."""
-    return only_run_in(folder) if world.is_first else nullcontext()
 
 
 def _settings_of(

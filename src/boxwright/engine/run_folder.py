@@ -72,21 +72,6 @@ def only_run_in(folder: Path) -> Generator[None]:
     Raises:
         UserError: another process trains into the folder; names it.
     """
-    descriptor = _locked(folder)
-    if descriptor is None:
-        yield
-        return
-    try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
-    finally:
-        (folder / _LOCK).unlink(missing_ok=True)  # while it is still locked, see _locked
-        os.close(descriptor)
-
-
-def _locked(folder: Path) -> int | None:
-    """Lock the folder; return the file descriptor, None where the file system knows no locks."""
     path = folder / _LOCK
     while True:
         try:
@@ -98,13 +83,21 @@ def _locked(folder: Path) -> int | None:
         except OSError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace")
             os.close(descriptor)
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                _log.warning("%s cannot be locked (%s): start no second run in it", folder, error.strerror)
-                return None
-            raise UserError(
-                f"process {holder or 'of unknown number'} trains into run folder {folder}: "
-                "wait until it ends, or take another --name"
-            ) from None
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(
+                    f"process {holder or 'of unknown number'} trains into run folder {folder}: "
+                    "wait until it ends, or take another --name"
+                ) from None
+            _log.warning("%s cannot be locked (%s): start no second run in it", folder, error.strerror)
+            yield  # the file system knows no locks
+            return
         if os.fstat(descriptor).st_nlink:
-            return descriptor
+            break
         os.close(descriptor)  # who held it before has deleted this file: the next one has its own
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is still locked, see above
+        os.close(descriptor)

@@ -6,9 +6,13 @@ import logging
 import math
 import sys
 from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 from signal import Signals
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from boxwright.engine.callbacks import (
     Callback,
@@ -24,11 +28,11 @@ from boxwright.engine.callbacks import (
 from boxwright.engine.checkpointing import RunState, save_last, save_weights
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
-from boxwright.engine.meters import RecentLosses, StepClock
+from boxwright.engine.meters import WINDOW, StepClock
 from boxwright.engine.optim import ModelEma, apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.schedule import Schedule
 from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, Interrupt, scale_is_gone
-from boxwright.engine.task import AnyBatch, Score, StepLoss, Task, ValWatch
+from boxwright.engine.task import AnyBatch, Score, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
 from boxwright.settings.base import TrainingConfig
 
@@ -76,7 +80,7 @@ class Trainer:
         self.state = RunState()
         self._finite = FiniteWatch(self.device)
         self.clock = StepClock(self.device)
-        self._recent_losses = RecentLosses()
+        self._recent_losses: deque[Tensor] = deque(maxlen=WINDOW)  # on the device until they are read
         self._stopped = ""  # why a callback ended the run
         self._between_steps = True  # what is saved now can be resumed
         self._recent: deque[tuple[int, tuple[Path, ...]]] = deque(maxlen=LOG_STEPS + 1)
@@ -97,9 +101,9 @@ class Trainer:
 
     @property
     def start_report(self) -> StartReport:
-        state, steps = self.state, self.task.steps_per_epoch
-        done = state.epoch * steps + state.step
-        return StartReport(self.folder, self.config, self.task.model, self._history(), done, steps)
+        progress = self.progress
+        done = progress.steps_done
+        return StartReport(self.folder, self.config, self.task.model, self._history(), done, progress.steps)
 
     def fit(self) -> None:
         """Train from where the state stands to the last epoch, or until it stops improving.
@@ -112,22 +116,19 @@ class Trainer:
             self.weights_folder.mkdir(parents=True, exist_ok=True)
         with self.hooks, Interrupt(patient=self.world.size > 1) as interrupt:
             try:
-                self._train(interrupt)
+                self.hooks.notify(Callback.on_train_start, self.start_report)
+                while not self.finished:
+                    self.train_epoch(interrupt)
+                    self.finish_epoch(interrupt)
+                    self._exit_on_signal(interrupt)
+                best, fitness = self.stopping.best_epoch, self.stopping.best_fitness
+                report = EndReport(self.folder, self.state.epoch, self._history(), best, fitness, self._stopped)
+                self.hooks.notify(Callback.on_train_end, report)
             except CallbackError as error:
                 _errors.info("%s", error, exc_info=error.__cause__)
                 raise UserError(f"{error}; {self._keep_state()}") from error.__cause__
             finally:
                 self.task.close()
-
-    def _train(self, interrupt: Interrupt) -> None:
-        self.hooks.notify(Callback.on_train_start, self.start_report)
-        while not self.finished:
-            self.train_epoch(interrupt)
-            self.finish_epoch(interrupt)
-            self._exit_on_signal(interrupt)
-        best, fitness = self.stopping.best_epoch, self.stopping.best_fitness
-        report = EndReport(self.folder, self.state.epoch, self._history(), best, fitness, self._stopped)
-        self.hooks.notify(Callback.on_train_end, report)
 
     def train_epoch(self, interrupt: Interrupt) -> None:
         """Train on each batch of an epoch, or on what was left of it."""
@@ -149,7 +150,10 @@ class Trainer:
             if self.schedule.updates(step, state.last_update):
                 self.update_weights(step)
                 state.last_update = step
-            self._note(loss, batch, step)
+            state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
+            self._recent.append((step, batch.paths))  # to name the images should this step turn out not to be finite
+            self._recent_losses.append(loss.items)
+            self._finite.note_loss(loss.items, step)
             state.step += 1
             self._between_steps = True
             self.clock.end_step()
@@ -254,32 +258,19 @@ class Trainer:
         row |= {f"x/lr{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
         return row
 
-    def _note(self, loss: StepLoss, batch: AnyBatch, step: int) -> None:
-        """Add up the losses and mark a step whose loss is not finite, all on the device."""
-        state = self.state
-        state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
-        self._recent.append((step, batch.paths))  # to name the images should this step turn out not to be finite
-        self._recent_losses.update(loss.items)
-        self._finite.note_loss(loss.items, step)
-
     def _report_step(self) -> None:
         """Report the newest steps; waits for the device."""
         self.check_finite()
         state = self.state
         assert state.loss_sum is not None
-        losses = (state.loss_sum / state.step).tolist()
-        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        names = self.task.loss_names
+        medians = torch.stack(tuple(self._recent_losses)).float().quantile(0.5, dim=0)
         report = StepReport(
-            state.epoch,
-            self.config.epochs,
-            state.step,
-            self.task.steps_per_epoch,
-            dict(zip(names, losses, strict=True)),
-            rates,
-            self.config.batch_size,
-            dict(zip(names, self._recent_losses.medians(), strict=True)),
-            self.clock.read(),
+            **asdict(self.progress),
+            losses=dict(zip(self.task.loss_names, (state.loss_sum / state.step).tolist(), strict=True)),
+            rates=[float(group["lr"]) for group in self.optimizer.param_groups],
+            batch_size=self.config.batch_size,
+            recent=dict(zip(self.task.loss_names, medians.tolist(), strict=True)),
+            cost=self.clock.read(),
         )
         self.hooks.notify(Callback.on_step_report, report)
 

@@ -158,8 +158,10 @@ def evaluate(
 
     # The loss divides by counts over all ranks, so that each rank computes it in each step, images or not.
     stages = Stages(prepare, forward, detect, losses if criterion is not None else None, takes_empty=True)
-    found = loop.evaluate(model, loader, stages, metrics, device=device, gather=gather, watch=watch)
-    return replace(found.result, losses=found.losses, speeds=found.speeds)
+    result, mean_losses, speeds = loop.evaluate(
+        model, loader, stages, metrics, device=device, gather=gather, watch=watch
+    )
+    return replace(result, losses=mean_losses, speeds=speeds)
 
 
 class _Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,8 @@ import torch
 from torch import nn
 
 from boxwright.data.structures import Batch
-from boxwright.engine.callbacks import Callback, StepReport
-from boxwright.engine.meters import RecentLosses, Smoothed, StepClock
+from boxwright.engine.callbacks import Callback, Progress, StepReport
+from boxwright.engine.meters import WINDOW, Smoothed, StepClock
 from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
 
@@ -22,27 +23,32 @@ CPU = torch.device("cpu")
 
 
 def test_smoothed() -> None:
-    meter = Smoothed(window=4)
+    meter = Smoothed()
     assert (meter.median, meter.global_mean) == (0, 0)
     for value in (100.0, 1.0, 2.0, 8.0, 3.0):
-        meter.update(value)
+        for _ in range(WINDOW // 4):
+            meter.update(value)
     assert (meter.median, meter.global_mean) == (2.5, 114 / 5)
-
-
-def test_recent_losses_are_medians_of_the_window() -> None:
-    losses = RecentLosses(window=3)
-    assert losses.medians() == []
-    for number in (50.0, 1.0, 9.0, 2.0):
-        losses.update(torch.tensor([number, -number]))
-    assert losses.medians() == [2.0, -2.0]
 
 
 class Listener(Callback):
     def __init__(self) -> None:
         self.reports: list[StepReport] = []
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, progress: Progress, losses: torch.Tensor) -> None:
+        self.losses.append(float(losses))
 
     def on_step_report(self, report: StepReport) -> None:
         self.reports.append(report)
+
+
+def test_recent_losses_are_medians_of_the_window(tmp_path: Path) -> None:
+    listener = Listener()
+    make_trainer(tmp_path, callbacks=[listener], epochs=6).fit()
+    for epoch, report in enumerate(listener.reports, start=1):
+        newest = listener.losses[: epoch * STEPS][-WINDOW:]
+        assert report.recent == {"loss": pytest.approx(statistics.median(newest))}
 
 
 class SlowTask(LineTask):

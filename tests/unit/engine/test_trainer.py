@@ -88,18 +88,18 @@ def test_resume_between_two_batches_of_one_optimizer_step(tmp_path: Path, stop_a
     class StoppedError(Exception):
         pass
 
-    note, count = stopped._note, 0
+    note_loss, count = stopped._finite.note_loss, 0
 
     def note_and_stop(*args: Any) -> None:
         nonlocal count
-        note(*args)
+        note_loss(*args)
         count += 1
         if count == stop_after:
             stopped.state.step += 1
             save_last(stopped, stopped.weights_folder / "last.pt")
             raise StoppedError
 
-    stopped._note = note_and_stop  # type: ignore[method-assign]
+    stopped._finite.note_loss = note_and_stop  # type: ignore[method-assign]
     with pytest.raises(StoppedError):
         stopped.fit()
     resumed = make_trainer(tmp_path / "stopped", **settings)
