@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from boxwright.cli.main import main
-from boxwright.data import writers
+from boxwright.data import convert
 from boxwright.data.convert import convert_data
 from boxwright.data.dataset import open_dataset, splits_of
 from boxwright.data.index import DataIndex
@@ -185,12 +185,12 @@ def test_voc_without_classes_file_has_sorted_names(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_when_it_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     (tmp_path / "here").mkdir()
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(writers, "_coco_objects", fail)
+    monkeypatch.setattr(convert, "link_or_copy", fail)
     with pytest.raises(UserError, match="no space left"):
         convert_data(data, tmp_path / "here", "coco")
     assert sorted(path for path in tmp_path.iterdir() if path.name != "cache") == before

@@ -30,7 +30,7 @@ PANEL = (44, 38, 35)
 GAP = 6  # pixels between panels
 ASPECT = 9 / 16  # of the panels: nuScenes' images
 _CELL_SIDE = 640
-# Shares of the length forward, the width to the left and the height up, in the order of `ops.boxes3d.corners_camera`.
+# Shares of the length forward, the width to the left and the height up; front first, bottom before top.
 _CORNERS = np.array([(x, y, z) for z in (-0.5, 0.5) for x, y in ((0.5, 0.5), (0.5, -0.5), (-0.5, -0.5), (-0.5, 0.5))])
 
 

@@ -23,7 +23,6 @@ from boxwright.centerfusion.heads import (
 )
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.nuscenes.structures import Detections3d
-from boxwright.ops.boxes3d import unproject
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +123,18 @@ def merge_flipped(heads: RawHeads) -> RawHeads:
             continue
         merged[name] = mean.to(torch.promote_types(plain.dtype, torch.float32))
     return merged
+
+
+def unproject(pixels: Tensor, depth: Tensor, calibs: Tensor) -> Tensor:
+    """Return the points (..., 3) in the camera frame that are seen at pixels (..., 2) at depths (...) in metres.
+
+    Args:
+        calibs: (..., 3, 4) camera matrices without skew, which broadcast against the pixels.
+    """
+    z = depth - calibs[..., 2, 3]
+    x = (pixels[..., 0] * depth - calibs[..., 0, 3] - calibs[..., 0, 2] * z) / calibs[..., 0, 0]
+    y = (pixels[..., 1] * depth - calibs[..., 1, 3] - calibs[..., 1, 2] * z) / calibs[..., 1, 1]
+    return torch.stack((x, y, z), dim=-1)
 
 
 def to_detections(

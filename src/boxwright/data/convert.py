@@ -1,25 +1,46 @@
-"""Convert a data set: to YOLO training labels for a run, or all its splits from one format to another."""
+"""Convert a data set: to YOLO training labels for a run, or all its splits from one format to another.
+
+- YOLO: `labels/SPLIT/x.txt` beside `images/SPLIT/x.jpg`. A file that has any polygon is read as polygons only, as
+  published, so its plain boxes are written by their corners.
+- COCO: `annotations/instances_SPLIT.json` beside `images/SPLIT`; a box is left, top, width, height in pixels whose
+  origin is the corner of the image.
+- VOC: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages, classes.txt. Corners count pixels from 1 and include
+  both ends (the VOC development kit), see voc.py. Whole pixels are written as whole numbers, others with decimals, so
+  that boxes stay what they are; only one narrower than a pixel becomes a pixel wide. Polygons are lost. `classes.txt`
+  keeps the order of the classes and those without an object, which annotations cannot tell.
+"""
 
 import filecmp
+import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from unicodedata import category
+from xml.sax.saxutils import escape
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from boxwright.data.coco import read_coco
 from boxwright.data.dataset import open_dataset, splits_of
-from boxwright.data.files import link_or_copy
+from boxwright.data.files import FreeNames, file_errors, link_or_copy, require_free, whole_folder
 from boxwright.data.index import DataIndex
-from boxwright.data.voc import is_voc_root, read_voc
-from boxwright.data.writers import free_stems, require_free, whole_folder, write_coco, write_labels, write_voc
+from boxwright.data.voc import CLASSES_FILE, is_voc_root, read_voc
 from boxwright.data.yolo_txt import label_row
 from boxwright.errors import UserError
+from boxwright.ops.arrays import Floats
 from boxwright.settings.base import Compat
 
+_SMALLEST_POLYGON = 3  # vertices
+_SAME_BOX = 0.5  # pixels that a polygon's extent may differ from the box, which it replaces in a YOLO label
+_COCO_DECIMALS = 4  # of a pixel
+_VOC_DECIMALS = 3  # of a pixel
+_NARROWEST = 1.01  # pixels: a box of one column has xmin = xmax and counts as empty where it is read
+_OUTSIDE = "boxes outside of their image, left out: %d"
+_LOST_POLYGONS = "polygons of which only the box is kept: %d"
 _log = logging.getLogger("boxwright.data")
 
 
@@ -37,6 +58,33 @@ def read_annotated(path: Path, split: str) -> DataIndex | None:
     if path.suffix == ".txt" and path.parent.name == "Main" and is_voc_root(path.parents[2]):
         return read_voc(path.parents[2], path.stem)
     return None
+
+
+def free_stem(names: FreeNames, image: Path, owner: object) -> str:
+    """Take a name without suffix for an image: its own, or with a number where another owner has that.
+
+    Dots that a name begins with are left out, because hidden files are no images; so are blanks around it.
+    """
+    return names.take(image.stem.strip().lstrip(". ") or "image", owner)
+
+
+def link_images(index: DataIndex, folder: Path, *, copy: bool = False) -> Generator[Path]:
+    """Link or copy the images of a split into a folder, which is made, and yield their new places.
+
+    Raises:
+        UserError: an image of the same name is in the way.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = FreeNames()
+    for i, image in enumerate(index.paths):
+        link = folder / f"{free_stem(names, image, i)}{image.suffix}"
+        if link.is_symlink():
+            link.unlink()  # of an earlier conversion
+        if not link.exists():
+            link_or_copy(image, link, copy=copy)
+        elif not (link.samefile(image) or filecmp.cmp(link, image, shallow=False)):
+            raise UserError(f"{link} is in the way: another image of that name; choose another convertor_path")
+        yield link
 
 
 def write_yolo(index: DataIndex, names: Sequence[str], folder: Path, split: str) -> Path:
@@ -57,18 +105,11 @@ def write_yolo(index: DataIndex, names: Sequence[str], folder: Path, split: str)
     number_of = {name: number for number, name in enumerate(names)}
     left_out = Counter[str]()
     listed: list[str] = []
-    try:
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True, exist_ok=True)
-        images = [index.path(i) for i in range(len(index))]
-        for i, (image, stem) in enumerate(zip(images, free_stems(images), strict=True)):
-            link = folder / "images" / split / f"{stem}{image.suffix}"
-            if link.is_symlink():
-                link.unlink()
-            if not link.exists():
-                link_or_copy(image, link)
-            elif not (link.samefile(image) or filecmp.cmp(link, image, shallow=False)):
-                raise UserError(f"{link} is in the way: another image of that name; choose another convertor_path")
+    labels = folder / "labels" / split
+    file = folder / f"{split}.txt"
+    with file_errors("write converted labels into", folder):
+        labels.mkdir(parents=True, exist_ok=True)
+        for i, link in enumerate(link_images(index, folder / "images" / split)):
             classes, boxes = index.labels(i)
             rows: list[str] = []
             for label, box in zip(classes.tolist(), boxes.astype(np.float64), strict=True):
@@ -77,19 +118,179 @@ def write_yolo(index: DataIndex, names: Sequence[str], folder: Path, split: str)
                     rows.append(label_row(number_of[name], box, ".8g"))
                 else:
                     left_out[name] += 1
-            (folder / "labels" / split / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
+            (labels / f"{link.stem}.txt").write_text("".join(rows), encoding="utf-8")
             listed.append(f"./images/{split}/{link.name}\n")
-        file = folder / f"{split}.txt"
         file.write_text("".join(listed), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write converted labels into {folder}: {error.strerror or error}") from error
     for name, count in left_out.items():
         _log.warning("%s: %d boxes of %r are left out, which is none of the names", split, count, name)
     return file
 
 
+def _corners(index: DataIndex, image: int) -> Floats:
+    """Return boxes of an image as (n, 4) normalised xyxy, which may reach out of it."""
+    boxes = index.labels(image)[1].astype(np.float64)
+    return np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1)
+
+
+def _pixel_corners(index: DataIndex, image: int) -> Floats:
+    """Return boxes of an image as (n, 4) xyxy in pixels, clipped to the image."""
+    return _corners(index, image).clip(0, 1) * np.tile(index.sizes[image, ::-1].astype(np.float64), 2)
+
+
+# Each writer takes splits with the same names and an empty folder, and counts what it loses.
+
+
+def write_labels(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> Counter[str]:
+    """Write every split as YOLO labels."""
+    lost = Counter[str]()
+    for split, index in splits.items():
+        labels = folder / "labels" / split
+        labels.mkdir(parents=True)
+        for i, link in enumerate(link_images(index, folder / "images" / split, copy=copy)):
+            classes, boxes = index.labels(i)
+            corners, polygons = _corners(index, i), index.polygons(i)
+            # A reader takes the box from the extent of the polygon: it stands for its box where both agree to half a
+            # pixel.
+            size = np.tile(index.sizes[i, ::-1], 2)
+            fitting: list[bool] = []
+            for points, box in zip(polygons, corners, strict=True):
+                is_polygon = len(points) >= _SMALLEST_POLYGON
+                extent = np.concatenate((points.min(axis=0), points.max(axis=0))) if is_polygon else box
+                fitting.append(is_polygon and bool((np.abs(extent - box) * size <= _SAME_BOX).all()))
+                if is_polygon and not fitting[-1]:
+                    lost[f"{_LOST_POLYGONS} (its extent is not the box, which a YOLO label takes from it)"] += 1
+            rows: list[str] = []
+            for label, box, (left, top, right, bottom), points, fits in zip(
+                classes.tolist(), boxes, corners, polygons, fitting, strict=True
+            ):
+                numbers = points.ravel() if fits else box
+                if any(fitting) and not fits:
+                    numbers = np.array((left, top, right, top, right, bottom, left, bottom)).clip(0, 1)
+                rows.append(label_row(label, numbers, ".8g"))
+            (labels / f"{link.stem}.txt").write_text("".join(rows), encoding="utf-8")
+    return lost
+
+
+def write_coco(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> Counter[str]:
+    """Write every split as COCO json; ids of images and categories are those that the source has."""
+    (folder / "annotations").mkdir()
+    lost = Counter[str]()
+    # Ids of the source if its splits agree, else 1, 2, 3, ...
+    category_ids, *others = {index.category_ids for index in splits.values()}
+    category_ids = tuple(range(1, len(category_ids) + 1)) if others else category_ids
+    for split, index in splits.items():
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for i, link in enumerate(link_images(index, folder / "images" / split, copy=copy)):
+            image_id, (height, width) = int(index.image_ids[i]), index.sizes[i].tolist()
+            images.append({"id": image_id, "file_name": link.name, "width": width, "height": height})
+            for label, box, polygon in zip(
+                index.labels(i)[0].tolist(), _pixel_corners(index, i), index.polygons(i), strict=True
+            ):
+                extent = box[2:] - box[:2]
+                if not (extent > 0).all():
+                    lost[_OUTSIDE] += 1
+                    continue
+                segmentation: list[list[float]] = []
+                area = float(extent.prod())
+                if len(polygon) >= _SMALLEST_POLYGON:
+                    outline = polygon.astype(np.float64) * (width, height)
+                    segmentation = [np.round(outline.ravel(), _COCO_DECIMALS).tolist()]
+                    x, y = outline.T  # by the trapezoid formula, as COCO counts the area of the mask and not of the box
+                    area = float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": category_ids[label],
+                        "bbox": np.round((*box[:2], *extent), _COCO_DECIMALS).tolist(),
+                        "area": round(area, _COCO_DECIMALS),
+                        "iscrowd": 0,
+                        "segmentation": segmentation,
+                    }
+                )
+        categories = [{"id": n, "name": name} for n, name in zip(category_ids, index.names, strict=True)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        file = folder / "annotations" / f"instances_{split}.json"
+        file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return lost
+
+
+def write_voc(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> Counter[str]:
+    """Write every split as a VOC folder; an image that several splits have is there once.
+
+    Raises:
+        UserError: a class name or file name that xml cannot hold.
+    """
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (folder / part).mkdir(parents=True)
+    names = next(iter(splits.values())).names
+    for name in names:
+        _require_text(name, "class")
+    (folder / CLASSES_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    lost, free_names, written = Counter[str](), FreeNames(), set[str]()
+    for split, index in splits.items():
+        stems: list[str] = []
+        seen = Counter[Path]()
+        for i, image in enumerate(index.paths):
+            seen[image] += 1  # a ground truth may list one file several times, with other boxes
+            stems.append(stem := free_stem(free_names, image, (image, seen[image])))
+            if stem in written:
+                continue
+            written.add(stem)
+            name = f"{stem}{image.suffix.lower()}"
+            _require_text(name, "file")
+            link_or_copy(image, folder / "JPEGImages" / name, copy=copy)
+            corners = _pixel_corners(index, i)
+            solid = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+            lost[_OUTSIDE] += int((~solid).sum())
+            polygons = sum(len(points) >= _SMALLEST_POLYGON for points in index.polygons(i))
+            lost[f"{_LOST_POLYGONS} (VOC cannot hold one)"] += polygons
+            labels = [names[label] for label in index.labels(i)[0][solid]]
+            text = _annotation(name, index.sizes[i], labels, corners[solid])
+            (folder / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
+        listed = "".join(f"{stem}\n" for stem in stems)
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(listed, encoding="utf-8")
+    return lost
+
+
+def _require_text(name: str, what: str) -> None:
+    """Raise a UserError for what comes back different from a line of text or from xml."""
+    if name != name.strip() or len(name.splitlines()) != 1 or any(category(letter) == "Cc" for letter in name):
+        raise UserError(f"VOC cannot hold the {what} name {name!r}: empty, blanks around it, or control characters")
+
+
+def _annotation(name: str, size: NDArray[np.int32], labels: list[str], corners: Floats) -> str:
+    height, width = size.tolist()
+    objects: list[str] = []
+    for label, box in zip(labels, corners, strict=True):
+        low, high = box[:2].copy(), box[2:].copy()
+        for axis, side in enumerate((width, height)):
+            lacking = _NARROWEST - (high[axis] - low[axis])
+            if lacking > 0:
+                # Widened about its middle, but not over the border, where it would be clipped when it is read.
+                low[axis] = min(max(low[axis] - lacking / 2, 0), side - _NARROWEST)
+                high[axis] = low[axis] + _NARROWEST
+        # Corners count pixels from 1 and include both ends: only the first two are shifted.
+        texts = [f"{value:.{_VOC_DECIMALS}f}".rstrip("0").rstrip(".") for value in (*(low + 1), *high)]
+        tags = zip(("xmin", "ymin", "xmax", "ymax"), texts, strict=True)
+        objects.append(
+            f"  <object>\n    <name>{escape(label)}</name>\n    <pose>Unspecified</pose>\n"
+            "    <truncated>0</truncated>\n    <difficult>0</difficult>\n    <bndbox>"
+            + "".join(f"<{tag}>{text}</{tag}>" for tag, text in tags)
+            + "</bndbox>\n  </object>\n"
+        )
+    return (
+        "<annotation>\n"
+        f"  <folder>JPEGImages</folder>\n  <filename>{escape(name)}</filename>\n"
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
+        "  <segmented>0</segmented>\n" + "".join(objects) + "</annotation>\n"
+    )
+
+
 Format = Literal["yolo", "coco", "voc"]
 FORMATS = {"yolo": write_labels, "coco": write_coco, "voc": write_voc}
+_SOURCES = {"yolo": "images/{}", "coco": "annotations/instances_{}.json"}  # what a data yaml calls a split
 
 
 def convert_data(
@@ -119,17 +320,18 @@ def convert_data(
         raise UserError(f"convert data --to takes {', '.join(FORMATS)}, not {to!r}")
     folder = Path(target).expanduser().absolute()
     require_free(folder)
-    splits = _read(source, compat)
-    names = _names(source, splits, to)
+    splits = _read_splits(source, compat)
+    names = next(iter(splits.values())).names
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None and to != "yolo":
+        raise UserError(f"{source}: two classes are called {twice!r}, which {to} cannot tell apart")
     with whole_folder(folder) as made:
-        written = FORMATS[to](splits, made, copy=copy)
-        if to != "voc":
-            write_data_yaml(made / "data.yaml", written.sources, names)
-    if written.boxes_outside:
-        _log.warning("boxes outside of their image, left out: %d", written.boxes_outside)
-    if written.polygons_lost:
-        reason = "VOC cannot hold one" if to == "voc" else "its extent is not the box, which a YOLO label takes from it"
-        _log.warning("polygons of which only the box is kept: %d (%s)", written.polygons_lost, reason)
+        lost = FORMATS[to](splits, made, copy=copy)
+        if to in _SOURCES:
+            write_data_yaml(made / "data.yaml", {split: _SOURCES[to].format(split) for split in splits}, names)
+    for what, count in lost.items():
+        if count:
+            _log.warning(what, count)
     return splits
 
 
@@ -139,37 +341,26 @@ def write_data_yaml(file: Path, sources: Mapping[str, str], names: tuple[str, ..
     file.write_text(text, encoding="utf-8")
 
 
-def _read(source: str | Path, compat: Compat) -> dict[str, DataIndex]:
-    splits = splits_of(source)
-    if not splits:
-        there = (
-            sorted(file.stem for file in Path(source).glob("ImageSets/Main/*.txt")) if is_voc_root(Path(source)) else ()
-        )
-        hint = f"; its lists are {', '.join(there)}" if there else ""
-        raise UserError(f"{source} has none of the splits train, val and test{hint}")
+def _read_splits(source: str | Path, compat: Compat) -> dict[str, DataIndex]:
+    path = Path(source)
     indices: dict[str, DataIndex] = {}
-    for split in splits:
+    for split in splits_of(source):
         name = split
-        if Path(source).suffix == ".json":  # the name of a COCO json tells its split: instances_val2017.json is val
-            stem = Path(source).stem.removeprefix("instances_").lower()
+        if path.suffix == ".json":  # the name of a COCO json tells its split: instances_val2017.json is val
+            stem = path.stem.removeprefix("instances_").lower()
             name = "val" if stem.startswith("val") else "test" if stem.startswith("test") else "train"
-        indices[name] = open_dataset(source, split, compat=compat)
-        for problem in indices[name].problems:
+        index = indices[name] = open_dataset(source, split, compat=compat)
+        for problem in index.problems:
             if problem.kind == "set aside":
                 _log.warning("%s: %s; they are not written", name, problem)
-    return indices
-
-
-def _names(source: str | Path, splits: Mapping[str, DataIndex], to: Format) -> tuple[str, ...]:
-    (first, index), *others = splits.items()
-    names = index.names
-    for split, other in others:
-        if other.names != names:
+        first = next(iter(indices))
+        if index.names != indices[first].names:
             raise UserError(
-                f"{source}: {first} and {split} name different classes or in another order "
-                f"({', '.join(names[:5])}, and {', '.join(other.names[:5])}); give names in a data yaml"
+                f"{source}: {first} and {name} name different classes or in another order "
+                f"({', '.join(indices[first].names[:5])}, and {', '.join(index.names[:5])}); give names in a data yaml"
             )
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None and to != "yolo":
-        raise UserError(f"{source}: two classes are called {twice!r}, which {to} cannot tell apart")
-    return names
+    if not indices:
+        there = sorted(file.stem for file in path.glob("ImageSets/Main/*.txt")) if is_voc_root(path) else ()
+        hint = f"; its lists are {', '.join(there)}" if there else ""
+        raise UserError(f"{source} has none of the splits train, val and test{hint}")
+    return indices

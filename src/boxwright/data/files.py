@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, errors of the system as user errors, free names, links, reading in threads."""
+"""Files and folders written whole or not at all, system errors as user errors, free names, links, threads."""
 
 import contextlib
 import os
@@ -84,6 +84,45 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def require_free(folder: Path) -> None:
+    """Raise a UserError if something is at this place that is no empty folder."""
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty; name a new folder, nothing is overwritten")
+    elif os.path.lexists(folder):
+        raise UserError(f"{folder} is a file; name a new folder")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Generator[Path]:
+    """Write a folder that is there with everything that was written into it, or not at all.
+
+    Args:
+        folder: must not exist, or be empty.
+
+    Yields:
+        a folder beside it, which takes its name at the end and is removed when something goes wrong.
+
+    Raises:
+        UserError: the place is taken, or something cannot be written.
+    """
+    require_free(folder)
+    made = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        made.mkdir(parents=True)
+        yield made
+        if folder.is_dir():
+            folder.rmdir()  # it is empty, as required above
+        made.rename(folder)
+    except UnicodeEncodeError as error:
+        raise UserError(f"cannot write {folder}: a file name in it is not Unicode text: {error.object!r}") from error
+    except OSError as error:
+        place = str(error.filename or folder).replace(str(made), str(folder))
+        raise UserError(f"cannot write {place}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 class FreeNames:

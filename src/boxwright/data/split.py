@@ -19,9 +19,9 @@ from boxwright.data.check import content_groups
 from boxwright.data.convert import write_data_yaml
 from boxwright.data.data_yaml import SPLITS, Split, list_images, read_lines
 from boxwright.data.dataset import labelled_images, say_what_is_left_out
+from boxwright.data.files import require_free, whole_folder
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import is_voc_root
-from boxwright.data.writers import require_free, whole_folder
 from boxwright.data.yolo_txt import read_yolo
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Bools, Ints

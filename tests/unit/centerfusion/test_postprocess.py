@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from boxwright.centerfusion.heads import depth_from_raw, raw_from_depth
-from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, with_mirror
+from boxwright.centerfusion.postprocess import decode, merge_flipped, to_detections, unproject, with_mirror
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.nuscenes.structures import Detections3d
 
@@ -145,3 +146,11 @@ def test_the_mirror_of_radar_turns_its_sideways_velocity() -> None:
 def test_half_precision_heads() -> None:
     found = decode({name: values.bfloat16() for name, values in some_heads(1).items()})
     assert found.scores.dtype == found.boxes.dtype == found.depth.dtype == torch.float32
+
+
+def test_pixels_and_back() -> None:
+    calib = torch.tensor([[1260.0, 0, 800, 40], [0, 1250, 450, 20], [0, 0, 1, 0.003]], dtype=torch.float64)
+    points = np.random.default_rng(0).uniform([-9, -3, 4], [9, 3, 60], (20, 3))
+    homogeneous = np.c_[points, np.ones(20)] @ calib.numpy().T
+    pixels, depth = torch.from_numpy(homogeneous[:, :2] / homogeneous[:, 2:]), torch.from_numpy(homogeneous[:, 2])
+    np.testing.assert_allclose(unproject(pixels, depth, calib), points, atol=1e-9)

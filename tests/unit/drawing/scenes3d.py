@@ -12,7 +12,6 @@ import torch
 from boxwright.centerfusion.pictures import KeyFrame
 from boxwright.drawing.boxes3d import SolidBoxes
 from boxwright.nuscenes.structures import Detections3d, GlobalBoxes, ImageAnnotations, ImageRecord
-from boxwright.ops.boxes3d import corners_camera
 
 K = np.array([(400.0, 0, 200), (0, 400.0, 112), (0, 0, 1)])
 CALIB = np.pad(K, ((0, 0), (0, 1)))
@@ -20,6 +19,10 @@ GREY = np.full((225, 400, 3), 90, np.uint8)
 # Camera axes (right, down, forward) in a vehicle's frame (forward, left, up), for a camera that looks forward.
 EGO_FROM_FORWARD = np.array([(0, 0, 1, 1.5), (-1, 0, 0, 0), (0, -1, 0, 1.5), (0, 0, 0, 1)], np.float64)
 YAWS = np.deg2rad((0, -55, -110, 180, 110, 55))  # by sensor id
+# Of half the length, the height, half the width, to each corner; front first, bottom before top.
+_ALONG = (1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0)
+_DOWN = (0.0, 0.0, 0.0, 0.0, -1.0, -1.0, -1.0, -1.0)
+_ACROSS = (1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0, 1.0)
 FOLDER = tempfile.TemporaryDirectory()  # of the images of cameras
 
 
@@ -38,6 +41,20 @@ def detections(*rows: tuple[float, float, float, float], score: float = 0.9, lab
         velocity=torch.zeros(n, 3),
         attributes=torch.zeros(n, 8),
     )
+
+
+def corners_camera(locations: torch.Tensor, dims: torch.Tensor, rotation_y: torch.Tensor) -> torch.Tensor:
+    """Corners (..., 8, 3) of boxes in the frame of a camera: four of the bottom face, then those above them.
+
+    Boxes stand at (..., 3) metres of the bottom's centre, with (..., 3) height, width, length and a turn about y (rad).
+    """
+    height, width, length = dims.unsqueeze(-1).unbind(-2)
+    x = dims.new_tensor(_ALONG) * length / 2
+    y = dims.new_tensor(_DOWN) * height
+    z = dims.new_tensor(_ACROSS) * width / 2
+    sine, cosine = rotation_y.sin()[..., None], rotation_y.cos()[..., None]
+    turned = torch.broadcast_tensors(cosine * x + sine * z, y, cosine * z - sine * x)
+    return torch.stack(turned, dim=-1) + locations[..., None, :]
 
 
 def boxes_of_detections(found: Detections3d) -> SolidBoxes:
