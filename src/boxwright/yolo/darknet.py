@@ -7,8 +7,7 @@ Legend: B images, L levels, A anchors a level, H W height and width of a level's
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from torch import Tensor, nn
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.errors import UserError
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
-from boxwright.yolo.detection import DRY_RUN_SIDE, DetectionModel, LayerInfo
-from boxwright.yolo.layers import join_channels
+from boxwright.yolo.detection import DRY_RUN_SIDE, DetectionModel, LayerInfo, Weights
+from boxwright.yolo.head import add_prior, decode_level
+from boxwright.yolo.layers import Concat
 from boxwright.yolo.published import RELEASES, V3
 
 LEAKY_SLOPE = 0.1
@@ -64,7 +64,7 @@ class WeightedSum(nn.Module):
 
 
 class YoloLayer(nn.Module):
-    """Reads a predictor's output as a raw map, and decodes it to boxes."""
+    """Reads a predictor's output as a raw map."""
 
     anchors: Tensor  # (A, 2) width, height in input pixels
 
@@ -78,130 +78,74 @@ class YoloLayer(nn.Module):
         batch, _, height, width = x.shape
         return x.view(batch, self.num_anchors, self.num_outputs, height, width).permute(0, 1, 3, 4, 2)
 
-    def decode(self, raw: Tensor, stride: int) -> Tensor:
-        """Decode to (B, A * H * W, 5 + classes) float32 from a raw map: cxcywh in input pixels, scores in 0..1."""
-        raw = raw.float()
-        height, width = raw.shape[2:4]
-        cell_x = torch.arange(width, device=raw.device, dtype=torch.float32)
-        cell_y = torch.arange(height, device=raw.device, dtype=torch.float32)[:, None]
-        rows = raw.sigmoid()
-        rows[..., 0].add_(cell_x).mul_(stride)
-        rows[..., 1].add_(cell_y).mul_(stride)
-        rows[..., 2:4] = raw[..., 2:4].exp() * self.anchors.view(1, self.num_anchors, 1, 1, 2)
-        return rows.flatten(1, 3)
-
 
 class DarknetModel(DetectionModel):
     """A network of the sections of a Darknet cfg."""
 
+    spec: DarknetSpec  # pyright: ignore[reportIncompatibleVariableOverride], it is set once
     box_coding = "v3"
     release = V3
     layer_prefix = "module_list"
 
     def __init__(self, spec: DarknetSpec, names: Sequence[str] | None = None) -> None:
         super().__init__(spec, names)
-        self._spec = spec
-        modules, self.layers = assemble(spec)
+        modules, self.layers, sources = assemble(spec)
         self.module_list = nn.ModuleList(modules)
-        self._sources = tuple(_sources(i, section) for i, section in enumerate(spec.sections))
-        self._kept = frozenset(source for sources in self._sources for source in sources)
-        self._strides = self._measure_strides()
-        with torch.no_grad():
-            for i, layer in zip(self.predictors(), self._yolo_layers(), strict=True):
-                conv = self.module_list[i].get_submodule("Conv2d")
-                assert isinstance(conv, nn.Conv2d)
-                if conv.bias is not None:
-                    bias = conv.bias.view(layer.num_anchors, layer.num_outputs)  # shares the parameter's memory
-                    bias[:, 4] += OBJECTNESS_PRIOR
-                    bias[:, 5:] += math.log(0.6 / (self.num_classes - _RULES.class_margin))
-
-    @property
-    def spec(self) -> DarknetSpec:
-        return self._spec
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self._strides
+        outputs = [i for i, section in enumerate(spec.sections) if section.kind == "yolo"]
+        self.wire(sources, outputs)
+        self.predictor_prefixes = tuple(f"module_list.{i - 1}." for i in outputs)
+        # 75 where the network begins with Darknet-53: up to the last shortcut before an output.
+        shortcuts = [i for i, section in enumerate(spec.sections[: outputs[0]]) if section.kind == "shortcut"]
+        self.num_backbone_layers = shortcuts[-1] + 1 if shortcuts else 0
+        raw = self.dry_run(spec.sections[0].place.rpartition(":")[0])
+        for i, maps in zip(outputs, raw, strict=True):
+            height, width = maps.shape[2:4]
+            if height != width or DRY_RUN_SIDE % height:
+                raise UserError(
+                    f"{spec.sections[i].place}: {DRY_RUN_SIDE}x{DRY_RUN_SIDE} pixels come out as {width}x{height} "
+                    "cells here, but a cell must be a whole number of pixels, the same in width and height"
+                )
+        self.strides = tuple(DRY_RUN_SIDE // maps.shape[2] for maps in raw)
+        class_prior = math.log(0.6 / (self.num_classes - _RULES.class_margin))
+        for i, layer in zip(outputs, self._yolo_layers(), strict=True):
+            conv = self.module_list[i - 1].get_submodule("Conv2d")
+            assert isinstance(conv, nn.Conv2d)
+            if conv.bias is not None:
+                add_prior(conv, layer.num_anchors, OBJECTNESS_PRIOR, class_prior)
 
     @property
     def anchors(self) -> Tensor:
         pixels = torch.stack([layer.anchors for layer in self._yolo_layers()])
-        return pixels / torch.tensor(self._strides, device=pixels.device).view(-1, 1, 1)
-
-    @property
-    def num_backbone_layers(self) -> int:
-        """Return 75 where the network begins with Darknet-53: up to the last shortcut before an output."""
-        first_output = self.predictors()[0] + 1
-        shortcuts = [i for i, s in enumerate(self._spec.sections[:first_output]) if s.kind == "shortcut"]
-        return shortcuts[-1] + 1 if shortcuts else 0
-
-    @property
-    def predictor_prefixes(self) -> tuple[str, ...]:
-        return tuple(f"module_list.{i}." for i in self.predictors())
-
-    def predictors(self) -> tuple[int, ...]:
-        """Return the numbers of the convolutions that feed the yolo layers."""
-        return tuple(i - 1 for i, section in enumerate(self._spec.sections) if section.kind == "yolo")
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x = images
-        raw: list[Tensor] = []
-        kept: dict[int, Tensor] = {}
-        for i, (module, sources) in enumerate(zip(self.module_list, self._sources, strict=True)):
-            if isinstance(module, YoloLayer):
-                raw.append(module(x))
-            elif isinstance(module, WeightedSum):
-                x = module(x, *(kept[source] for source in sources))
-            elif sources:
-                maps = [kept[source] for source in sources]
-                x = maps[0] if len(maps) == 1 else join_channels(maps)
-            else:
-                x = module(x)
-            if i in self._kept:
-                kept[i] = x
-        return raw
+        return pixels / torch.tensor(self.strides, device=pixels.device).view(-1, 1, 1)
 
     @torch.no_grad()
     def decode(self, raw: list[Tensor]) -> Tensor:
-        layers = zip(self._yolo_layers(), raw, self._strides, strict=True)
-        return torch.cat([layer.decode(maps, stride) for layer, maps, stride in layers], dim=1)
+        levels = zip(raw, self._yolo_layers(), self.strides, strict=True)
+        return torch.cat([decode_level(maps, layer.anchors, stride, "v3") for maps, layer, stride in levels], dim=1)
 
     def _yolo_layers(self) -> list[YoloLayer]:
         return [module for module in self.module_list if isinstance(module, YoloLayer)]
 
-    def _measure_strides(self) -> tuple[int, ...]:
-        """Return the input pixels a cell of each output; refuse cells that are no whole number of pixels."""
-        yolo = [section for section in self._spec.sections if section.kind == "yolo"]
-        raw = self.dry_run(self._spec.sections[0].place.rpartition(":")[0])
-        for section, maps in zip(yolo, raw, strict=True):
-            height, width = maps.shape[2:4]
-            if height != width or DRY_RUN_SIDE % height:
-                raise UserError(
-                    f"{section.place}: {DRY_RUN_SIDE}x{DRY_RUN_SIDE} pixels come out as {width}x{height} cells here, "
-                    "but a cell must be a whole number of pixels, the same in width and height"
-                )
-        return tuple(DRY_RUN_SIDE // maps.shape[2] for maps in raw)
 
+def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...], list[tuple[int, ...]]]:
+    """Build the modules of all sections in their order, on which the random numbers of the weights depend.
 
-def _sources(index: int, section: Section) -> tuple[int, ...]:
-    """Return earlier layers that a route or shortcut reads, counted from the start."""
-    named = section.get("layers") or section.get("from") or ()
-    return tuple(source if source >= 0 else index + source for source in named)
-
-
-def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
-    """Build the modules of all sections in their order, on which the random numbers of the weights depend."""
+    Returns:
+        the layers, what the summary shows of them, and the numbers of those that feed each, -1 for the one before.
+    """
     modules: list[nn.Module] = []
     infos: list[LayerInfo] = []
+    wiring: list[tuple[int, ...]] = []
     channels: list[int] = []
     levels = iter(spec.anchors)
     for i, section in enumerate(spec.sections):
-        before = channels[-1] if channels else spec.input_channels
-        sources = _sources(i, section)
-        out = before
+        out = channels[-1] if i else spec.input_channels
+        named: tuple[int, ...] = section.get("layers") or section.get("from") or ()
+        earlier = tuple(source if source >= 0 else i + source for source in named)
+        sources = earlier if section.kind == "route" else (-1, *earlier)
         args: tuple[Any, ...] = ()
         if section.kind == "convolutional":
-            module, args = convolutional(section, before)
+            module, args = convolutional(section, out)
             out = section.number("filters")
         elif section.kind == "maxpool":
             size, stride = args = section.number("size"), section.number("stride")
@@ -212,19 +156,19 @@ def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]
             args = (section.number("stride"),)
             module = nn.Upsample(scale_factor=float(args[0]), mode="nearest")
         elif section.kind == "route":
-            module, out = nn.Identity(), sum(channels[source] for source in sources)
+            module = Concat() if len(sources) > 1 else nn.Identity()
+            out = sum(channels[source] for source in earlier)
         elif section.kind == "shortcut":
-            learned = str(section.get("weights_type") or "none") != "none"
-            module = WeightedSum(len(sources) + 1, learned=learned)
+            module = WeightedSum(len(sources), learned=section.get("weights_type") not in (None, "none"))
         else:
             anchors = next(levels)
             module, args = YoloLayer(anchors, spec.num_classes), (spec.num_classes, anchors)
         modules.append(module)
+        wiring.append(sources)
         channels.append(out)
         num_parameters = sum(p.numel() for p in module.parameters())
-        read = tuple(section.get("layers") or section.get("from") or (-1,))
-        infos.append(LayerInfo(i, read, 1, section.kind, num_parameters, args))
-    return modules, tuple(infos)
+        infos.append(LayerInfo(i, named or (-1,), 1, section.kind, num_parameters, args))
+    return modules, tuple(infos), wiring
 
 
 def convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -253,37 +197,13 @@ def convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple[
 
 
 _FLOAT = np.dtype("<f4")
+_VERSION = (0, 2, 5)  # of the Darknet whose files are written
 _LARGEST_VERSION = 1000  # a number from here on is no version but text, or the marks of other formats
-
-
-@dataclass(frozen=True)
-class Header:
-    """Version of the Darknet that wrote the file."""
-
-    major: int = 0
-    minor: int = 2
-    revision: int = 5
-    images_seen: int = 0  # in training
-
-    @property
-    def long_count(self) -> bool:
-        """Tell whether the number of images takes 8 bytes instead of 4."""
-        return self.major * 10 + self.minor >= 2
-
-    def to_bytes(self) -> bytes:
-        versions = np.array([self.major, self.minor, self.revision], "<i4").tobytes()
-        return versions + np.array([self.images_seen], "<i8" if self.long_count else "<i4").tobytes()
-
-
-@dataclass(frozen=True)
-class DarknetWeights:
-    """A file as read."""
-
-    header: Header
-    spec: DarknetSpec  # with the classes that the file was written for
-    state_dict: dict[str, Tensor]  # by published name; without layers that a cut-off file does not reach
-    num_layers: int  # that the file covers; all of the cfg unless it is cut off
-    strides: tuple[int, ...]  # input pixels a cell of each output
+# The numbers of a convolution in the order of the file: it has a batch norm or a bias.
+_ORDER = (
+    *("Conv2d.bias", "BatchNorm2d.bias", "BatchNorm2d.weight"),
+    *("BatchNorm2d.running_mean", "BatchNorm2d.running_var", "Conv2d.weight"),
+)
 
 
 def is_darknet(path: Path) -> bool:
@@ -297,52 +217,60 @@ def is_darknet(path: Path) -> bool:
     return bool(((versions >= 0) & (versions < _LARGEST_VERSION)).all())
 
 
-def read_darknet(path: Path, spec: DarknetSpec, *, strict: bool = True) -> DarknetWeights:
-    """Read a `.weights` file.
+def read_darknet(path: Path, spec: DarknetSpec, *, strict: bool = True) -> Weights:
+    """Read a `.weights` file; the class names are their numbers.
 
     Args:
         path: the file.
         spec: the network that it belongs to.
         strict: the file must hold exactly this network. Otherwise it may have been written for another number of
-            classes, or be cut off after any convolution, as files of a backbone are (`darknet53.conv.74`).
+            classes, or be cut off after any convolution, as files of a backbone are (`darknet53.conv.74`): what it does
+            not reach is left out.
 
     Raises:
         UserError: unreadable, no Darknet file, too short or too long; says by how many values and at which layer.
     """
-    header, values = _open(path)
-    counts = _counts(spec)
-    if not strict and len(values) != sum(counts.values()):
-        fitting = _classes_of(len(values), spec)
-        if fitting is not None:
-            spec = spec.with_classes(fitting)
-            counts = _counts(spec)
-    covered = _covered(path, spec, counts, len(values), strict=strict)
-    model = _skeleton(spec)
+    values = _read_values(path)
+    model, layout = _layout(spec)
+    if not strict and len(values) != _num_values(layout):
+        # Every class adds the same count, so that the number of values tells the number of classes.
+        one, two = (_num_values(_layout(spec.with_classes(n))[1]) for n in (1, 2))
+        more, rest = divmod(len(values) - one, two - one)
+        if rest == 0 and more >= 0:
+            spec = spec.with_classes(1 + more)
+            model, layout = _layout(spec)
+    total = _num_values(layout)
+    if len(values) > total:
+        raise UserError(
+            f"{path} is too long: after the last convolution (layer {max(layout)}) there are {len(values) - total:,} "
+            f"values more than the {total:,} of the network with {spec.num_classes} classes; is it of another cfg?"
+        )
     state_dict: dict[str, Tensor] = {}
     place = 0
-    for index in counts:
-        if index >= covered:
+    for index, entries in layout.items():
+        count, left = _num_values({index: entries}), len(values) - place
+        if left < count and (left or strict):
+            raise UserError(
+                f"{path} is too short: layer {index} ({spec.sections[index].place}) needs {count:,} values and "
+                f"{left:,} are left; in all {total - len(values):,} of {total:,} are missing"
+            )
+        if not left:
             break
-        for key, like in _entries(model, index):
+        for key, like in entries.items():
             piece = values[place : place + like.numel()]
             state_dict[key] = torch.from_numpy(piece.astype(np.float32)).view(like.shape)
             place += like.numel()
-        counter = f"module_list.{index}.BatchNorm2d.num_batches_tracked"
-        if f"module_list.{index}.BatchNorm2d.weight" in state_dict:
-            state_dict[counter] = torch.zeros((), dtype=torch.int64)
-    return DarknetWeights(header, spec, state_dict, covered, model.strides)
+            if key.endswith("running_var"):  # batches are not counted in such files
+                state_dict[key.replace("running_var", "num_batches_tracked")] = torch.zeros((), dtype=torch.int64)
+    return Weights(state_dict, spec, model.names, model.strides, None, "darknet", path)
 
 
-def write_darknet(
-    path: Path, model: DarknetModel, *, header: Header | None = None, num_layers: int | None = None
-) -> None:
+def write_darknet(path: Path, model: DarknetModel) -> None:
     """Write a `.weights` file; either the whole new file is there, or what was there before.
 
     Args:
         path: where to.
         model: not folded: the format has a place for batch norm only.
-        header: by default that of version 0.2.5 without images.
-        num_layers: write only the first so many layers of the cfg.
 
     Raises:
         UserError: it has learned shortcut weights, which the format has no place for, or cannot be written.
@@ -351,83 +279,41 @@ def write_darknet(
     learned = [name for name, _ in model.named_parameters() if name.endswith(".w")]
     if learned:
         raise UserError(f"{path}: {learned[0]} is a learned shortcut weight, which a .weights file has no place for")
-    state_dict = model.state_dict()
-    pieces = [(header or Header()).to_bytes()]
-    for index in _counts(model.spec):
-        if num_layers is None or index < num_layers:
-            names = [key for key, _ in _entries(model, index)]
-            pieces += [state_dict[key].detach().cpu().float().numpy().astype(_FLOAT).tobytes() for key in names]
+    pieces = [np.array(_VERSION, "<i4").tobytes(), bytes(8)]  # no images seen
+    for entries in _by_convolution(model.state_dict()).values():
+        pieces += [value.detach().cpu().float().numpy().astype(_FLOAT).tobytes() for value in entries.values()]
     write_atomically(path, b"".join(pieces))
 
 
-def _open(path: Path) -> tuple[Header, NDArray[np.float32]]:
+def _read_values(path: Path) -> NDArray[np.float32]:
+    """Read the numbers that follow after the header."""
     with file_errors("read", path):
         content = path.read_bytes()
     if not is_darknet(path):
         raise UserError(f"{path} is no Darknet .weights file: it does not begin with a version")
-    header = Header(*np.frombuffer(content[:12], "<i4").tolist())
-    # Three versions of 4 bytes, then the number of images in 8 or 4.
-    begin = 20 if header.long_count else 16
+    major, minor, _ = np.frombuffer(content[:12], "<i4").tolist()
+    # Three versions of 4 bytes, then the number of images seen in training: 8 bytes since version 0.2, before 4.
+    begin = 20 if major * 10 + minor >= 2 else 16
     if len(content) < begin or (len(content) - begin) % _FLOAT.itemsize:
         raise UserError(f"{path} is damaged: after a header of {begin} bytes come numbers of 4 bytes, it has a rest")
-    (seen,) = np.frombuffer(content[12:begin], "<i8" if header.long_count else "<i4").tolist()
-    return Header(header.major, header.minor, header.revision, seen), np.frombuffer(content, _FLOAT, offset=begin)
+    return np.frombuffer(content, _FLOAT, offset=begin)
 
 
-def _skeleton(spec: DarknetSpec) -> DarknetModel:
-    """Return the network without memory for its numbers: only names and shapes are asked for."""
+Layout = dict[int, dict[str, Tensor]]  # entries of each convolution by layer, in the order of the file
+
+
+def _by_convolution(state_dict: Mapping[str, Tensor]) -> Layout:
+    layers = [int(key.split(".")[1]) for key in state_dict if key.endswith(".Conv2d.weight")]
+    named = {i: [f"module_list.{i}.{part}" for part in _ORDER] for i in layers}
+    return {i: {name: state_dict[name] for name in names if name in state_dict} for i, names in named.items()}
+
+
+def _layout(spec: DarknetSpec) -> tuple[DarknetModel, Layout]:
+    """Return the network without memory for its numbers, only names and shapes, and its entries as in the file."""
     with torch.device("meta"):
-        return DarknetModel(spec)
+        model = DarknetModel(spec)
+    return model, _by_convolution(model.state_dict())
 
 
-def _entries(model: DarknetModel, index: int) -> Iterator[tuple[str, Tensor]]:
-    """Return names and tensors of a convolution in the order of the file."""
-    block, prefix = model.module_list[index], f"module_list.{index}"
-    conv = block.get_submodule("Conv2d")
-    assert isinstance(conv, nn.Conv2d)
-    if conv.bias is not None:
-        yield f"{prefix}.Conv2d.bias", conv.bias
-    else:
-        norm = block.get_submodule("BatchNorm2d")
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        yield f"{prefix}.BatchNorm2d.bias", norm.bias
-        yield f"{prefix}.BatchNorm2d.weight", norm.weight
-        yield f"{prefix}.BatchNorm2d.running_mean", norm.running_mean
-        yield f"{prefix}.BatchNorm2d.running_var", norm.running_var
-    yield f"{prefix}.Conv2d.weight", conv.weight
-
-
-def _counts(spec: DarknetSpec) -> dict[int, int]:
-    """Count the numbers that each convolution has in a file, by layer."""
-    model = _skeleton(spec)
-    convolutions = [i for i, section in enumerate(spec.sections) if section.kind == "convolutional"]
-    return {i: sum(tensor.numel() for _, tensor in _entries(model, i)) for i in convolutions}
-
-
-def _classes_of(num_values: int, spec: DarknetSpec) -> int | None:
-    """Return the number of classes for which the network has just so many numbers; every class adds the same count."""
-    one, two = (sum(_counts(spec.with_classes(n)).values()) for n in (1, 2))
-    more, rest = divmod(num_values - one, two - one)
-    return 1 + more if rest == 0 and more >= 0 else None
-
-
-def _covered(path: Path, spec: DarknetSpec, counts: dict[int, int], num_values: int, *, strict: bool) -> int:
-    """Count the layers that so many numbers cover; refuse an end inside a layer or beyond the last one."""
-    left, total = num_values, sum(counts.values())
-    if num_values > total:
-        raise UserError(
-            f"{path} is too long: after the last convolution (layer {max(counts)}) there are {num_values - total:,} "
-            f"values more than the {total:,} of the network with {spec.num_classes} classes; is it of another cfg?"
-        )
-    for index, count in counts.items():
-        if left < count and (left or strict):
-            raise UserError(
-                f"{path} is too short: layer {index} ({spec.sections[index].place}) needs {count:,} values and "
-                f"{left:,} are left; in all {total - num_values:,} of {total:,} are missing"
-            )
-        if not left:
-            return index
-        left -= count
-    return len(spec.sections)
+def _num_values(layout: Layout) -> int:
+    return sum(like.numel() for entries in layout.values() for like in entries.values())

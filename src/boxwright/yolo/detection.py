@@ -4,8 +4,9 @@ The anchors of a description stand here too: one list of sides a level, in pixel
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import torch
@@ -112,11 +113,7 @@ class Network(nn.Module):
     names: tuple[str, ...]  # one a class
     input_size: tuple[int, int] | None = None  # height, width where they are fixed; None: multiples of largest stride
     release: str = CURRENT  # a key of `published.RELEASES`
-
-    @property
-    @abstractmethod
-    def strides(self) -> tuple[int, ...]:
-        """Return the input pixels a cell of each raw map."""
+    strides: tuple[int, ...]  # input pixels a cell of each raw map
 
     @property
     def num_classes(self) -> int:
@@ -135,14 +132,42 @@ class DetectionModel(Network):
     """Images to raw maps, and raw maps to boxes; `names` are the class numbers where none are given."""
 
     layers: tuple[LayerInfo, ...]
+    num_backbone_layers: int = 0  # how many of the first layers are the backbone; 0: it is not known
+    predictor_prefixes: tuple[str, ...]  # what the names of the parameters of the last layers begin with
     box_coding: ClassVar[BoxCoding] = "v5"
-    layer_prefix: ClassVar[str] = "model"  # parameters of layer i are named `<layer_prefix>.<i>.`
+    layer_prefix: ClassVar[str]  # parameters of layer i are named `<layer_prefix>.<i>.`
 
     def __init__(self, spec: DetectionSpec, names: Sequence[str] | None) -> None:
         super().__init__()
+        self.spec = spec  # how to build this network again
         self.names = tuple(map(str, range(spec.num_classes) if names is None else names))
         if len(self.names) != spec.num_classes:
             raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
+
+    def wire(self, sources: Sequence[tuple[int, ...]], outputs: Sequence[int] = ()) -> None:
+        """Say which layers feed each layer, -1 the one before, and which give one raw map each; else the last all."""
+        self._sources, self._outputs = tuple(sources), tuple(outputs)
+        self._kept = frozenset(s for feeding in sources for s in feeding if s != -1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute raw maps, training or not: one (B, A, ny, nx, 5 + classes) a level, without activation.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride.
+        """
+        x: Any = images
+        raw: list[Tensor] = []
+        kept: dict[int, Tensor] = {}
+        layers: Iterable[nn.Module] = getattr(self, self.layer_prefix)
+        for i, (layer, sources) in enumerate(zip(layers, self._sources, strict=True)):
+            y = layer(*(x if s == -1 else kept[s] for s in sources))
+            if i in self._outputs:
+                raw.append(y)  # the next layer reads what this one has read
+            else:
+                x = y
+            if i in self._kept:
+                kept[i] = x
+        return raw or x
 
     @torch.no_grad()
     def dry_run(self, where: str) -> list[Tensor]:
@@ -161,28 +186,18 @@ class DetectionModel(Network):
 
     @property
     @abstractmethod
-    def spec(self) -> DetectionSpec:
-        """Describe how to build this network again."""
-
-    @property
-    @abstractmethod
     def anchors(self) -> Tensor:
         """Return (L, A, 2) width, height in cells of each raw map."""
 
-    @property
-    def num_backbone_layers(self) -> int:
-        """Return how many of the first layers are the backbone; 0: it is not known."""
-        return 0
 
-    @property
-    def predictor_prefixes(self) -> tuple[str, ...]:
-        """Return what the names of the parameters of the last layers begin with; by default the very last one."""
-        return (f"{self.layer_prefix}.{len(self.layers) - 1}.",)
+@dataclass(frozen=True)
+class Weights:
+    """A trained network as read from a file."""
 
-    @abstractmethod
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute raw maps, training or not: one (B, A, ny, nx, 5 + classes) a level, without activation.
-
-        Args:
-            images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride.
-        """
+    state_dict: Mapping[str, Tensor]  # float32, averaged weights where the file has them
+    spec: DetectionSpec
+    names: tuple[str, ...]  # of classes
+    strides: tuple[int, ...]  # input pixels per cell of each level
+    hyp: dict[str, Any] | None  # hyper-parameters it was trained with, in the published flat form, where known
+    source: Literal["native", "yolov5", "darknet", "safetensors"]
+    path: Path

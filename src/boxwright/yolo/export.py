@@ -18,6 +18,7 @@ from boxwright.errors import UserError
 from boxwright.inference.exported import ExportInfo, largest_difference, open_exported, require, save_onnx
 from boxwright.ops.boxes import pairwise_iou
 from boxwright.yolo.detection import DetectionModel, Network
+from boxwright.yolo.head import decode_level
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import CURRENT, RELEASES
 
@@ -60,11 +61,8 @@ class ExportedNetwork(Network):
         opened = open_exported(Path(path), device)
         self.info = YoloInfo.from_json(opened.metadata, Path(path))
         self.names, self.input_size, self.release = self.info.names, self.info.input_size, self.info.release
+        self.strides = self.info.strides
         self._run = opened.run
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self.info.strides
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.input_size is not None and tuple(images.shape[2:]) != self.input_size:
@@ -108,35 +106,16 @@ class ExportRows(nn.Module):
     def __init__(self, model: DetectionModel) -> None:
         super().__init__()
         self.network = model
-        self.strides = model.strides
-        self.coding = model.box_coding
-        pixels = model.anchors.float() * torch.tensor(model.strides).view(-1, 1, 1)
-        self.register_buffer("anchors", pixels)
+        self.register_buffer("anchors", model.anchors.float() * torch.tensor(model.strides).view(-1, 1, 1))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute (B, rows, 5 + classes) float32, cxcywh in input pixels and scores, from (B, 3, H, W) in 0..1."""
         dtype = next(self.network.parameters()).dtype
-        levels: list[Tensor] = []
-        for level, raw in enumerate(self.network(images.to(dtype))):
-            # Decoded in float32 whatever the network computes in: fp16 holds no half pixel above 1024.
-            maps = raw.float()
-            _, num_anchors, height, width, _ = maps.shape
-            stride = self.strides[level]
-            anchors = self.anchors[level].view(1, num_anchors, 1, 1, 2)
-            columns = torch.arange(width, dtype=torch.float32, device=maps.device).view(1, 1, 1, width, 1)
-            rows = torch.arange(height, dtype=torch.float32, device=maps.device).view(1, 1, height, 1, 1)
-            scores = maps.sigmoid()
-            if self.coding == "v5":
-                x = (scores[..., 0:1] * 2 + (columns - 0.5)) * stride
-                y = (scores[..., 1:2] * 2 + (rows - 0.5)) * stride
-                sides = (scores[..., 2:4] * 2).square() * anchors
-            else:
-                x = (scores[..., 0:1] + columns) * stride
-                y = (scores[..., 1:2] + rows) * stride
-                sides = maps[..., 2:4].exp() * anchors
-            levels.append(torch.cat((x, y, sides, scores[..., 4:]), dim=-1).flatten(1, 3))
-        return torch.cat(levels, dim=1)
+        levels = zip(self.network(images.to(dtype)), self.anchors, self.network.strides, strict=True)
+        return torch.cat(
+            [decode_level(raw, own, stride, self.network.box_coding) for raw, own, stride in levels], dim=1
+        )
 
 
 def append_nms(

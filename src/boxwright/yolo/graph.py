@@ -144,35 +144,30 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 class GraphModel(DetectionModel):
     """A network of the rows of a model yaml. State-dict keys are the published ones (`model.0.conv.weight`)."""
 
+    spec: ModelSpec  # pyright: ignore[reportIncompatibleVariableOverride], it is set once
+    layer_prefix = "model"
+
     def __init__(self, spec: ModelSpec, names: Sequence[str] | None = None) -> None:
         super().__init__(spec, names)
-        self._spec = spec
-        layers, self.layers = assemble(spec)
-        self.model = nn.Sequential(*layers)
-        self._sources = tuple(row.sources for row in spec.rows)
-        # Outputs of these layers are used again later.
-        self._kept = frozenset(
-            s if s >= 0 else i + s for i, row in enumerate(spec.rows) for s in row.sources if i and s != -1
-        )
-        facts = spec.layer_rules
-        self.release = spec.generation
+        modules, self.layers, sources = assemble(spec)
+        last = len(modules) - 1
+        self.wire(sources)
+        self.model = nn.Sequential(*modules)
+        self.num_backbone_layers = len(spec.backbone)
+        self.predictor_prefixes = (f"model.{last}.",)
+        self.release, rules = spec.generation, spec.layer_rules
         # Only v1.0 differs; the layers take the epsilon of all later releases.
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = facts.batch_norm_eps
+                module.eps = rules.batch_norm_eps
         raw = self.dry_run(spec.rows[0].place.split(",")[0])
+        self.strides = tuple(DRY_RUN_SIDE // x.shape[2] for x in raw)
         # The convolutions whose outputs are the raw maps: in the head, or in v1.0 the rows that feed it.
-        last = len(self.model) - 1
-        rows = [self.model[s if s >= 0 else last + s] for s in self._sources[last]]
-        predictors = [m for m in (self.head.m if len(self.head.m) else rows) if isinstance(m, nn.Conv2d)]
-        strides = [DRY_RUN_SIDE // x.shape[2] for x in raw]
-        self.head.calibrate(strides, predictors, class_margin=facts.class_margin)
-        if facts.early:
+        predictors = self.head.m if len(self.head.m) else [self.model[s if s >= 0 else last - 1] for s in sources[last]]
+        convolutions = [m for m in predictors if isinstance(m, nn.Conv2d)]
+        self.head.calibrate(self.strides, convolutions, class_margin=rules.class_margin)
+        if rules.early:
             self.head.keep_anchor_grid()
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._spec
 
     @property
     def head(self) -> DetectHead:
@@ -181,52 +176,38 @@ class GraphModel(DetectionModel):
         return head
 
     @property
-    def strides(self) -> tuple[int, ...]:
-        return self.head.strides
-
-    @property
-    def num_backbone_layers(self) -> int:
-        return len(self._spec.backbone)
-
-    @property
     def anchors(self) -> Tensor:
         return self.head.anchors
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x: Any = images
-        kept: dict[int, Tensor] = {}
-        for i, (layer, sources) in enumerate(zip(self.model, self._sources, strict=True)):
-            if i and sources != (-1,):
-                inputs = [x if s == -1 else kept[s if s >= 0 else i + s] for s in sources]
-                x = inputs if isinstance(layer, Concat | DetectHead) else inputs[0]
-            x = layer(x)
-            if i in self._kept:
-                kept[i] = x
-        return x
 
     def decode(self, raw: list[Tensor]) -> Tensor:
         return self.head.decode(raw)
 
 
-def assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...]]:
-    """Build all rows in their order, on which the random numbers of the weights depend."""
+def assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...], list[tuple[int, ...]]]:
+    """Build all rows in their order, on which the random numbers of the weights depend.
+
+    Returns:
+        the layers, what the summary shows of them, and the numbers of those that feed each, -1 for the one before.
+    """
     activation = _activation(spec.activation or spec.layer_rules.activation)
     modules: list[nn.Module] = []
     infos: list[LayerInfo] = []
+    wiring: list[tuple[int, ...]] = []
     channels: list[int] = []
     for i, row in enumerate(spec.rows):
         in_channels = tuple(channels[s] for s in row.sources) if i else (spec.input_channels,)
         # Rounded half to even, as Python does and as published: 9 * .5 gives 4, not 5.
         repeats = max(round(row.repeats * spec.depth_multiple), 1) if row.repeats > 1 else 1
-        feeding = [spec.rows[s if s >= 0 else i + s].block for s in row.sources] if i else []
-        site = Site(in_channels, repeats, spec, activation, all(block == "nn.Conv2d" for block in feeding))
-        built = build_row(row, site)
+        sources = tuple(s if s >= -1 else i + s for s in row.sources)
+        predicted = all(spec.rows[s if s >= 0 else i - 1].block == "nn.Conv2d" for s in sources)
+        built = build_row(row, Site(in_channels, repeats, spec, activation, predicted))
         modules.append(built.module)
+        wiring.append(sources)
         channels.append(built.out_channels)
         num_parameters = sum(p.numel() for p in built.module.parameters())
         shown = 1 if spec.layer_rules.early and row.block in REPEAT_INSIDE else repeats
         infos.append(LayerInfo(i, row.sources, shown, row.block.removeprefix("nn."), num_parameters, built.args))
-    return modules, tuple(infos)
+    return modules, tuple(infos), wiring
 
 
 def build_row(row: Row, site: Site) -> Built:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from boxwright.yolo.detection import BoxCoding
+
 Anchors = Sequence[Sequence[Sequence[float]]]  # (L, A, 2): width, height in pixels of the network input
 
 NOMINAL_SIDE = 640  # pixels: the input side at which an image is expected to hold...
@@ -21,6 +23,44 @@ def prior_bias(stride: float, num_classes: int, class_margin: float) -> tuple[fl
     """Return what is added to the random bias of objectness and of each class, to start near the expected rates."""
     objectness = math.log(NOMINAL_OBJECTS / (NOMINAL_SIDE / stride) ** 2)
     return objectness, math.log(0.6 / (num_classes - class_margin))
+
+
+def add_prior(predictor: nn.Conv2d, num_anchors: int, objectness: float, classes: float) -> None:
+    """Add the priors, as logits, to the bias of a convolution whose outputs are a raw map."""
+    assert predictor.bias is not None
+    bias = predictor.bias.detach().view(num_anchors, -1)  # shares the parameter's memory
+    bias[:, 4] += objectness
+    bias[:, 5:] += classes
+
+
+def decode_level(raw: Tensor, anchors: Tensor, stride: int, coding: BoxCoding) -> Tensor:
+    """Decode one level by plain operators, nothing written in place, as exported graphs need it.
+
+    Args:
+        raw: (B, A, H, W, 5 + classes).
+        anchors: (A, 2) width, height in input pixels.
+        stride: input pixels a cell.
+        coding: how raw boxes are meant.
+
+    Returns:
+        (B, A * H * W, 5 + classes) float32: cxcywh in input pixels, scores in 0..1.
+    """
+    # In float32 whatever the network computes in: fp16 holds no half pixel above 1024.
+    raw = raw.float()
+    _, num_anchors, height, width, _ = raw.shape
+    anchors = anchors.view(1, num_anchors, 1, 1, 2)
+    columns = torch.arange(width, dtype=torch.float32, device=raw.device).view(1, 1, 1, width, 1)
+    rows = torch.arange(height, dtype=torch.float32, device=raw.device).view(1, 1, height, 1, 1)
+    scores = raw.sigmoid()
+    if coding == "v5":
+        x = (scores[..., 0:1] * 2 + (columns - 0.5)) * stride
+        y = (scores[..., 1:2] * 2 + (rows - 0.5)) * stride
+        sides = (scores[..., 2:4] * 2).square() * anchors
+    else:
+        x = (scores[..., 0:1] + columns) * stride
+        y = (scores[..., 1:2] + rows) * stride
+        sides = raw[..., 2:4].exp() * anchors
+    return torch.cat((x, y, sides, scores[..., 4:]), dim=-1).flatten(1, 3)
 
 
 class DetectHead(nn.Module):
@@ -60,18 +100,14 @@ class DetectHead(nn.Module):
         self.strides = tuple(strides)
         self.anchors = pixels / torch.tensor(self.strides, dtype=torch.float32).view(-1, 1, 1)
         for conv, stride in zip(predictors, self.strides, strict=True):
-            objectness, classes = prior_bias(stride, self.num_classes, class_margin)
-            assert conv.bias is not None
-            bias = conv.bias.detach().view(self.num_anchors, self.num_outputs)  # shares the parameter's memory
-            bias[:, 4] += objectness
-            bias[:, 5:] += classes
+            add_prior(conv, self.num_anchors, *prior_bias(stride, self.num_classes, class_margin))
 
     def keep_anchor_grid(self) -> None:
         """Hold the anchors once more in pixels, as the files of releases up to v5.0 do. Nothing reads it here."""
         pixels = self.anchors * torch.tensor(self.strides, dtype=torch.float32).view(-1, 1, 1)
         self.register_buffer("anchor_grid", pixels.view(len(pixels), 1, -1, 1, 1, 2).clone())
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
+    def forward(self, *features: Tensor) -> list[Tensor]:
         raw: list[Tensor] = []
         for i, feature in enumerate(features):
             x = self.m[i](feature) if len(self.m) else feature

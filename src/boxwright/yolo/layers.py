@@ -117,9 +117,8 @@ class C3(nn.Module):
         self.cv1 = Conv(in_channels, hidden, activation=activation)
         self.cv2 = Conv(in_channels, hidden, activation=activation)
         self.cv3 = Conv(2 * hidden, out_channels, activation=activation)
-        self.m = nn.Sequential(
-            *(Bottleneck(hidden, hidden, shortcut, groups, 1.0, activation=activation) for _ in range(repeats))
-        )
+        bottlenecks = (Bottleneck(hidden, hidden, shortcut, groups, 1.0, activation=activation) for _ in range(repeats))
+        self.m = nn.Sequential(*bottlenecks)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(join_channels((self.m(self.cv1(x)), self.cv2(x))))
@@ -166,7 +165,7 @@ class Concat(nn.Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
+    def forward(self, *maps: Tensor) -> Tensor:
         return join_channels(maps) if self.dim == 1 else torch.cat(maps, dim=self.dim)
 
 
@@ -208,9 +207,8 @@ class BottleneckCSP(nn.Module):
         self.cv4 = Conv(2 * hidden, out_channels, activation=activation)
         self.bn = nn.BatchNorm2d(2 * hidden, momentum=self.cv1.bn.momentum)
         self.act = joint_activation
-        self.m = nn.Sequential(
-            *(Bottleneck(hidden, hidden, shortcut, groups, 1.0, activation=activation) for _ in range(repeats))
-        )
+        bottlenecks = (Bottleneck(hidden, hidden, shortcut, groups, 1.0, activation=activation) for _ in range(repeats))
+        self.m = nn.Sequential(*bottlenecks)
 
     def forward(self, x: Tensor) -> Tensor:
         joint = join_channels((self.cv3(self.m(self.cv1(x))), self.cv2(x)))

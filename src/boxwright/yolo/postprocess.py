@@ -88,11 +88,8 @@ class AugmentedNetwork(Network):
         self.network = network
         self.names = network.names
         self.release = network.release
+        self.strides = network.strides
         self.trims = not RELEASES[network.release].layers.early
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self.network.strides
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -149,12 +146,8 @@ class Ensemble(Network):
         if len({network.release for network in networks}) == 1:  # else the rules of v7.0 hold for all
             self.release = first.release
         self.input_size = next(iter(sizes.values()), None)
-        self._strides = max((network.strides for network in networks), key=max)
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Return those of the network with the largest, so that its multiples suit every network."""
-        return self._strides
+        # Those of the network with the largest, so that its multiples suit every network.
+        self.strides = max((network.strides for network in networks), key=max)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:

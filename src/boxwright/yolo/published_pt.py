@@ -5,6 +5,7 @@ Source: published YOLOv5 behaviour (what a checkpoint of each release holds).
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from boxwright.checkpoints.inert import StandIn
 from boxwright.errors import UserError
+from boxwright.yolo.detection import Weights
 from boxwright.yolo.published import CURRENT, RELEASES
 from boxwright.yolo.spec import KNOWN_KEYS, ModelSpec
 
@@ -131,19 +133,8 @@ _HALF = 2e-3  # relative error of numbers stored in half precision, with room fo
 _MOST_CLASSES = 100_000
 
 
-@dataclass(frozen=True)
-class PublishedModel:
-    """What a published file says about its network; weights are float32."""
-
-    state_dict: dict[str, Tensor]
-    spec: ModelSpec
-    names: tuple[str, ...]
-    strides: tuple[int, ...]
-    hyp: dict[str, Any] | None
-
-
-def read_published(content: object, where: str) -> PublishedModel:
-    """Rebuild state dict, names, strides, yaml and hyper-parameters from the inert content of the file `where`.
+def read_published(content: object, path: Path) -> Weights:
+    """Rebuild state dict, names, strides, yaml and hyper-parameters from the inert content of a file.
 
     The averaged weights are taken where the file has both. Attributes that an early release did not write get their
     published defaults.
@@ -151,6 +142,7 @@ def read_published(content: object, where: str) -> PublishedModel:
     Raises:
         UserError: the file holds no detection network of this kind; a class that is not known is named.
     """
+    where = str(path)
     network = find_network(content, where)
     release = find_release(network, where)
     head = next(module for _, module in walk(network) if module.class_name == HEAD)
@@ -195,7 +187,8 @@ def read_published(content: object, where: str) -> PublishedModel:
     hyp = network.state.get("hyp")
     plain = cast(dict[str, Any], hyp).items() if isinstance(hyp, dict) else ()
     plain = {name: value for name, value in plain if value is None or type(value) in (bool, int, float, str)}
-    return PublishedModel(state_dict, spec, names, strides, plain if isinstance(hyp, dict) else None)
+    hyp = plain if isinstance(hyp, dict) else None
+    return Weights(state_dict, spec, names, strides, hyp, "yolov5", path)
 
 
 def find_network(content: object, where: str) -> StandIn:

@@ -4,8 +4,8 @@ Source of the folding: W' = diag(gamma / sqrt(var + eps)) W, b' = beta - gamma m
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,25 +20,12 @@ from boxwright.errors import UserError
 from boxwright.inference.exported import is_exported
 from boxwright.yolo.darknet import is_darknet, read_darknet
 from boxwright.yolo.darknet_cfg import DarknetSpec
-from boxwright.yolo.detection import DetectionModel, DetectionSpec, Network
+from boxwright.yolo.detection import DetectionModel, Network, Weights
 from boxwright.yolo.export import ExportedNetwork
 from boxwright.yolo.layers import Conv, FusedConv
 from boxwright.yolo.postprocess import AugmentedNetwork, Ensemble
 from boxwright.yolo.published_pt import read_published
 from boxwright.yolo.zoo import DARKNET_NAMES, build_model, load_spec, read_spec
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A trained network as read from a file."""
-
-    state_dict: Mapping[str, Tensor]  # float32, averaged weights where the file has them
-    spec: DetectionSpec
-    names: tuple[str, ...]  # of classes
-    strides: tuple[int, ...]  # input pixels per cell of each level
-    hyp: dict[str, Any] | None  # hyper-parameters it was trained with, in the published flat form, where known
-    source: Literal["native", "yolov5", "darknet", "safetensors"]
-    path: Path
 
 
 def read_weights(path: str | Path, model: str = "") -> Weights:
@@ -60,8 +47,7 @@ def read_weights(path: str | Path, model: str = "") -> Weights:
         return _described(*read_safetensors(path), path, "safetensors")
     content = read_archive(path)
     if not is_native(content):
-        read = read_published(content, str(path))
-        return Weights(read.state_dict, read.spec, read.names, read.strides, read.hyp, "yolov5", path)
+        return read_published(content, path)
     content = cast(dict[str, Any], content)
     described, state = content.get("model"), content.get("ema") or content.get("state_dict")
     if not isinstance(described, dict) or not isinstance(state, dict):
@@ -150,9 +136,7 @@ def _read_darknet(path: Path, model: str, *, strict: bool) -> Weights:
     read = read_darknet(path, spec, strict=strict)
     file = path.with_suffix(".names")
     names = tuple(filter(None, read_lines(file))) if file.is_file() else ()
-    if len(names) != read.spec.num_classes:
-        names = tuple(str(i) for i in range(read.spec.num_classes))
-    return Weights(read.state_dict, read.spec, names, read.strides, None, "darknet", path)
+    return replace(read, names=names) if len(names) == read.spec.num_classes else read
 
 
 def fuse(model: DetectionModel) -> DetectionModel:
@@ -185,42 +169,40 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     return folded
 
 
-def open_network(path: str | Path, device: torch.device, *, half: bool = False) -> Network:
-    """Open a checkpoint or an exported file for inference, in eval mode on the device.
-
-    A checkpoint's network has its batch norms folded, in channels_last. `half`: it will compute in half precision.
-
-    Raises:
-        UserError: missing, unreadable, its library is not installed, or half is asked of an exported file.
-    """
-    if not is_exported(path):
-        return ready(load_model(path), device)
-    if half:
-        raise UserError(f"the precision of {path} is fixed: leave out --half, or export with --half")
-    return ExportedNetwork(path, device)
-
-
 def open_networks(
     paths: Sequence[str | Path], device: torch.device, *, half: bool = False, augment: bool = False
 ) -> Network:
-    """Open one file, or several of the same classes as one network whose rows go through one NMS.
+    """Open checkpoints or exported files for inference, in eval mode on the device.
+
+    Several files of the same classes are one network, whose rows go through one NMS. The network of a checkpoint has
+    its batch norms folded, in channels_last.
 
     Args:
-        paths: at least one, each as `open_network` takes it.
+        paths: at least one.
+        device: where to run.
+        half: it will compute in half precision.
         augment: look at each image at three sizes, one of them mirrored.
 
     Raises:
-        UserError: as `open_network`; the classes differ; or augment is asked of an exported file.
+        UserError: one is missing or unreadable, its library is not installed, the classes differ, or half precision or
+            augment is asked of an exported file.
     """
     sources = [str(path) for path in paths]
     if not sources:
         raise UserError("no weights are given")
-    networks = [open_network(path, device, half=half) for path in paths]
-    for i, (network, source) in enumerate(zip(networks, sources, strict=True) if augment else ()):
-        if not isinstance(network, DetectionModel):
+    networks: list[Network] = []
+    for path in paths:
+        exported = is_exported(path)
+        if exported and half:
+            raise UserError(f"the precision of {path} is fixed: leave out --half, or export with --half")
+        if exported and augment:
             needs = "--augment needs the levels of a network, which exported files do not give"
-            raise UserError(f"{needs}: leave out {source}")
-        networks[i] = AugmentedNetwork(network)
+            raise UserError(f"{needs}: leave out {path}")
+        if exported:
+            networks.append(ExportedNetwork(path, device))
+        else:
+            network = ready(load_model(path), device)
+            networks.append(AugmentedNetwork(network) if augment else network)
     return networks[0] if len(networks) == 1 else Ensemble(networks, sources)
 
 

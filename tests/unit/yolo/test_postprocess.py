@@ -126,11 +126,7 @@ class Fixed(Network):
         input_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.value, self.rows, self.names, self.input_size, self._strides = value, rows, names, input_size, strides
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return self._strides
+        self.value, self.rows, self.names, self.input_size, self.strides = value, rows, names, input_size, strides
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [torch.full((len(images), self.rows, 7), self.value, dtype=torch.bfloat16)]
