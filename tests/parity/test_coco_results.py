@@ -14,7 +14,7 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from boxwright.metrics.coco_results import IouType, evaluate_files
+from boxwright.metrics.coco import IouType, evaluate_files
 
 SIDE = 120
 NUM_IMAGES, NUM_CATEGORIES = 12, 3

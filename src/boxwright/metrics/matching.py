@@ -14,7 +14,7 @@ Legend: N detections, M labels, P pairs of a detection and a label of one image,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -40,9 +40,7 @@ class FlatBoxes:
 
     def take(self, rows: Bools | Ints) -> Self:
         """Take some of the boxes."""
-        return replace(
-            self, images=self.images[rows], boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows]
-        )
+        return type(self)(self.images[rows], self.boxes[rows], self.labels[rows], self.scores[rows])
 
 
 def flatten(detections: Sequence[Detections], indices: Sequence[int]) -> FlatBoxes:
@@ -87,24 +85,31 @@ Generation = Literal["v6.1", "v7.0"]
 _EPS = np.float32(1e-7)
 
 
-@dataclass(frozen=True, slots=True)
-class BestLabels:
-    """The label that each detection turns to."""
+def best_labels(found: FlatBoxes, truth: FlatBoxes, *, same_class: bool) -> tuple[Ints, NDArray[np.float32]]:
+    """Find for each detection the label of its image (and class) with the largest overlap; of equal ones the first.
 
-    labels: Ints  # (N,) position of the label, -1 where the image has none that may be matched
-    ious: NDArray[np.float32]  # (N,) overlap with it, 0 where there is none
-
-
-def best_labels(found: FlatBoxes, truth: FlatBoxes, *, same_class: bool) -> BestLabels:
-    """Find for each detection the label of its image (and class) with the largest overlap; of equal ones the first."""
-    detections, labels = _pairs(found, truth, same_class)
-    ious = _iou(found.boxes[detections], truth.boxes[labels])
+    Returns:
+        (N,) position of the label, -1 where the image has none that may be matched; (N,) overlap with it, else 0.
+    """
+    num_classes = 1 + max(found.labels.max(initial=0), truth.labels.max(initial=0)) if same_class else 1
+    of_found, of_truth = (part.images * num_classes + part.labels * same_class for part in (found, truth))
+    # All P pairs, grouped by detection: by sorted search and not by an (N, M) table, as 5,000 images would need all
+    # pairs of all images.
+    by_key = np.argsort(of_truth, kind="stable")
+    starts = np.searchsorted(of_truth, of_found, side="left", sorter=by_key)
+    counts = np.searchsorted(of_truth, of_found, side="right", sorter=by_key) - starts
+    detections, labels = np.repeat(np.arange(len(found)), counts), by_key[ranges(starts, counts)]
+    # Their overlaps, in float32 as published: they are compared with thresholds.
+    a, b = found.boxes[detections], truth.boxes[labels]
+    overlap = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(min=0).prod(axis=1)
+    areas = [(box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (a, b)]
+    ious = overlap / (areas[0] + areas[1] - overlap + _EPS)
     order = np.lexsort((-ious, detections))  # stable: equal overlaps stay in label order
     owners, first = np.unique(detections[order], return_index=True)
     chosen = order[first]
-    best = BestLabels(np.full(len(found), -1, np.int64), np.zeros(len(found), np.float32))
-    best.labels[owners], best.ious[owners] = labels[chosen], ious[chosen]
-    return best
+    best, best_ious = np.full(len(found), -1, np.int64), np.zeros(len(found), np.float32)
+    best[owners], best_ious[owners] = labels[chosen], ious[chosen]
+    return best, best_ious
 
 
 def match(
@@ -125,13 +130,12 @@ def match(
     Returns:
         (N, T) true where the detection counts at that threshold.
     """
-    best = best_labels(found, truth, same_class=True)
-    overlap = best.ious[:, None] >= thresholds
-    overlap[best.labels < 0] = False  # their overlap of 0 reaches a threshold of 0
+    labels, ious = best_labels(found, truth, same_class=True)
+    overlap = ious[:, None] >= thresholds
+    overlap[labels < 0] = False  # their overlap of 0 reaches a threshold of 0
     if generation == "v6.1":
-        return overlap & _first_of_label(best.labels, overlap[:, 0])[:, None]
-    columns = [_first_of_label(best.labels, column) for column in overlap.T]
-    return np.stack(columns, axis=1)
+        return overlap & _first_of_label(labels, overlap[:, 0])[:, None]
+    return np.stack([_first_of_label(labels, column) for column in overlap.T], axis=1)
 
 
 def _first_of_label(labels: Ints, eligible: Bools) -> Bools:
@@ -142,25 +146,6 @@ def _first_of_label(labels: Ints, eligible: Bools) -> Bools:
     winners = np.zeros(len(labels), np.bool_)
     winners[rows[first]] = True
     return winners
-
-
-def _pairs(found: FlatBoxes, truth: FlatBoxes, same_class: bool) -> tuple[Ints, Ints]:
-    """Pair every detection and label that share the image (and class): positions (P,), (P,), grouped by detection."""
-    num_classes = 1 + max(found.labels.max(initial=0), truth.labels.max(initial=0)) if same_class else 1
-    of_found, of_truth = (part.images * num_classes + part.labels * same_class for part in (found, truth))
-    # Sorted search instead of an (N, M) table: 5,000 images would need all pairs of all images.
-    order = np.argsort(of_truth, kind="stable")
-    starts = np.searchsorted(of_truth, of_found, side="left", sorter=order)
-    counts = np.searchsorted(of_truth, of_found, side="right", sorter=order) - starts
-    return np.repeat(np.arange(len(found)), counts), order[ranges(starts, counts)]
-
-
-def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the overlap (P,) of boxes pair by pair, in float32 as published: it is compared with thresholds."""
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    overlap = sides.clip(min=0).prod(axis=1)
-    areas = [(box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (a, b)]
-    return overlap / (areas[0] + areas[1] - overlap + _EPS)
 
 
 SCORE_THRESHOLD, IOU_THRESHOLD = 0.25, 0.45  # of the confusion matrix, as published
@@ -192,10 +177,10 @@ def confusion(
     if generation == "v6.1":
         truth = truth.take(np.isin(truth.images, found.images))
     found = found.take(found.scores > SCORE_THRESHOLD)
-    best = best_labels(found, truth, same_class=False)
-    close = np.flatnonzero(best.ious > IOU_THRESHOLD)
-    by_overlap = close[np.argsort(-best.ious[close], kind="stable")]
-    labels, first = np.unique(best.labels[by_overlap], return_index=True)  # a label goes to its largest overlap
+    best, ious = best_labels(found, truth, same_class=False)
+    close = np.flatnonzero(ious > IOU_THRESHOLD)
+    by_overlap = close[np.argsort(-ious[close], kind="stable")]
+    labels, first = np.unique(best[by_overlap], return_index=True)  # a label goes to its largest overlap
     detections = by_overlap[first]
 
     unpaired = np.ones(len(found), np.bool_)

@@ -74,7 +74,7 @@ def test_same_place_in_another_image_or_class_is_no_match() -> None:
     assert match(truth, truth, generation="v7.0").all()
     for other in (FlatBoxes(images + 1, boxes, labels, scores), FlatBoxes(images, boxes, labels + 1, scores)):
         assert not match(other, truth, generation="v7.0").any()
-    assert best_labels(FlatBoxes(images, boxes, labels + 1, scores), truth, same_class=False).labels.tolist() == [0]
+    assert best_labels(FlatBoxes(images, boxes, labels + 1, scores), truth, same_class=False)[0].tolist() == [0]
 
 
 @pytest.mark.parametrize("generation", ["v6.1", "v7.0"])

@@ -15,8 +15,7 @@ from boxwright.engine.evaluate import with_progress
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
-from boxwright.metrics.coco import truth_for
-from boxwright.metrics.coco_results import val_results
+from boxwright.metrics.coco import truth_for, val_results
 from boxwright.ops.nms import CURRENT_RULES
 from boxwright.settings.flags import flags_of
 from boxwright.yolo.detection import Network
