@@ -5,7 +5,7 @@ What is not here: mistakes in the tables that training reads; `open_nuscenes` re
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, absent, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
 from boxwright.nuscenes.split import splits_of
-from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES
+from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES, RADAR
 from boxwright.nuscenes.tables import read_table, versions_of
 from boxwright.ops.arrays import Array, Ints
 
@@ -89,10 +89,10 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
                 yield Problem("missing table", file, 0, "this table is missing; only other programs need it")
     images, radars = index.arrays["images"], index.arrays["radars"]
     lost, gone = absent(index, images["row"]), absent(index, radars["row"])
-    yield from _missing(index, images["row"][lost], "missing image")
-    yield from _missing(index, radars["row"][gone], "missing radar sweep")
-    yield from _damaged(index, images[~lost], _image_problem)
-    yield from _damaged(index, radars[~gone], _radar_problem)
+    yield from _missing(index, images["row"][lost], "image")
+    yield from _missing(index, radars["row"][gone], "radar sweep")
+    yield from _damaged(index, images[~lost])
+    yield from _damaged(index, radars[~gone])
     samples, tokens = index.arrays["samples"], index.arrays["sample_tokens"]
     file = index.folder / "sample_data.json"
     for code, camera in enumerate(CAMERAS):
@@ -111,12 +111,10 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
             yield Problem("class without boxes", index.folder / "sample_annotation.json", 0, text)
 
 
-def _missing(
-    index: NuscenesIndex, rows: Ints, kind: Literal["missing image", "missing radar sweep"]
-) -> Iterator[Problem]:
+def _missing(index: NuscenesIndex, rows: Ints, what: Literal["image", "radar sweep"]) -> Iterator[Problem]:
     """Report missing files; of many in one folder the first ones and how many more."""
     named: Counter[str] = Counter()
-    what, drops = kind.removeprefix("missing "), "" if index.allow_missing else "image"
+    kind, drops = "missing image" if what == "image" else "missing radar sweep", "" if index.allow_missing else "image"
     for name in map(index.file_name, rows):
         folder = os.path.dirname(name)
         named[folder] += 1
@@ -128,32 +126,26 @@ def _missing(
             yield Problem(kind, index.root / folder, 0, text, drops)
 
 
-def _damaged(index: NuscenesIndex, rows: Array, look: Callable[[Path, Array], Problem | None]) -> Iterator[Problem]:
-    """Read the files of images or radar sweeps."""
-    for start in range(0, len(rows), _BATCH):
-        # Decoding releases the lock of the interpreter: threads use all cores without copies of the index.
-        batch: list[Array] = list(rows[start : start + _BATCH])
-        found = in_threads(lambda row: look(index.root / index.file_name(int(row["row"])), row), batch)
-        yield from (problem for problem in found if problem is not None)
+def _damaged(index: NuscenesIndex, rows: Array) -> Iterator[Problem]:
+    """Decode images and compare their size with their table, or read radar sweeps."""
 
-
-def _image_problem(path: Path, row: Array) -> Problem | None:
-    """Decode an image and compare its size with its table."""
-    try:
-        height, width = image_size(path, decode=True)
-    except BrokenImageError as error:
-        return Problem("corrupt image", path, 0, error.why, "image")
-    if (width, height) != (row["width"], row["height"]):
+    def look(row: Array) -> Problem | None:
+        path = index.root / index.file_name(int(row["row"]))
+        try:
+            if rows.dtype == RADAR:
+                read_radar(path)
+                return None
+            height, width = image_size(path, decode=True)
+        except BrokenImageError as error:
+            return Problem("corrupt image", path, 0, error.why, "image")
+        except UserError as error:
+            return Problem("corrupt radar sweep", path, 0, str(error).removeprefix(str(path)).lstrip(": "), "image")
+        if (width, height) == (row["width"], row["height"]):
+            return None
         text = f"the image has {width} x {height} pixels, its table says {row['width']} x {row['height']}"
         return Problem("size mismatch", path, 0, text, "image")
-    return None
 
-
-def _radar_problem(path: Path, row: Array) -> Problem | None:
-    """Read a radar sweep."""
-    del row
-    try:
-        read_radar(path)
-    except UserError as error:
-        return Problem("corrupt radar sweep", path, 0, str(error).removeprefix(str(path)).lstrip(": "), "image")
-    return None
+    for start in range(0, len(rows), _BATCH):
+        # Decoding releases the lock of the interpreter: threads use all cores without copies of the index.
+        found = in_threads(look, list(rows[start : start + _BATCH]))
+        yield from (problem for problem in found if problem is not None)

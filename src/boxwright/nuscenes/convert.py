@@ -49,9 +49,6 @@ def convert_nuscenes(
         yield file, *write_published(NuscenesSplit(index, split, sweeps), file)
 
 
-_SENSORS_A_VIDEO = 20  # images are sorted by video id times this plus sensor id
-
-
 def write_published(split: NuscenesSplit, file: Path) -> tuple[int, int]:
     """Write the images, annotations and gathered radar points of a split.
 
@@ -69,7 +66,7 @@ def write_published(split: NuscenesSplit, file: Path) -> tuple[int, int]:
     scenes = split.index.arrays["samples"]["scene"][rows["sample"]]
     videos = np.searchsorted(np.unique(split.index.arrays["samples"]["scene"][split.sample_rows]), scenes) + 1
     # The published converter sorts images by scene and camera, so that a video stands together.
-    order = np.argsort(videos * _SENSORS_A_VIDEO + rows["sensor"], kind="stable")
+    order = np.lexsort((rows["sensor"], videos))
     about = {
         "categories": [{"name": name, "id": number} for number, name in enumerate(CLASS_NAMES, 1)],
         "videos": [{"id": number, "file_name": name} for number, name in enumerate(split.scene_names, 1)],

@@ -168,12 +168,31 @@ def rectangle_iou(first: Floats, second: Floats) -> Floats:
     """Compute the intersection over union (P,) of rectangles given by their corners (P, 4, 2), counter-clockwise."""
     origin = first.mean(axis=1, keepdims=True)  # global coordinates are far from 0, which would cost digits
     first, second = first - origin, second - origin
-    crossings, crossed = _crossings(first, second)
+    # Where edges of both cross, (P, 4, 4); parallel ones never do. Infinity instead of a slope near 0: the crossing
+    # lands at 0 along both edges and is masked.
+    start, other = first[:, :, None], second[:, None]
+    along = np.roll(first, -1, axis=1)[:, :, None] - start
+    across = np.roll(second, -1, axis=1)[:, None] - other
+    slope = _cross(along, across)
+    safe = np.where(np.abs(slope) > _TOLERANCE, slope, np.inf)
+    at_first = _cross(other - start, across) / safe
+    at_second = _cross(other - start, along) / safe
+    meets = np.isfinite(safe) & (at_first >= 0) & (at_first <= 1) & (at_second >= 0) & (at_second <= 1)
+    crossings = (start + at_first[..., None] * along).reshape(len(first), 16, 2)
     points = np.concatenate((first, second, crossings), axis=1)
+    crossed = meets.reshape(len(first), 16)
     counted = np.concatenate((_inside(first, second), _inside(second, first), crossed), axis=1)
+    # The corners of the convex polygon that both share stand in the order of their angle around any inner point.
+    number = counted.sum(axis=1)
+    middle = (points * counted[..., None]).sum(axis=1) / np.maximum(number, 1)[:, None]
+    points = points - middle[:, None]
+    order = np.argsort(np.where(counted, np.arctan2(points[..., 1], points[..., 0]), np.inf), axis=1)
+    # Points that do not count stand last; each becomes the first one, so that it spans no area.
+    order = np.where(np.arange(order.shape[1]) < number[:, None], order, order[:, :1])
+    shared = np.where(number > 2, _area(np.take_along_axis(points, order[..., None], axis=1)), 0.0)
     areas = _area(first), _area(second)
     # A rectangle without area has every point on its edges: no more is shared than the smaller one has.
-    shared = np.minimum(_hull_area(points, counted), np.minimum(*areas))
+    shared = np.minimum(shared, np.minimum(*areas))
     union = areas[0] + areas[1] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
@@ -210,35 +229,6 @@ def _inside(points: Floats, corners: Floats) -> Bools:
     edges = np.roll(corners, -1, axis=1) - corners
     offsets = points[:, :, None] - corners[:, None]
     return np.all(_cross(edges[:, None], offsets) >= -_TOLERANCE, axis=-1)
-
-
-def _crossings(first: Floats, second: Floats) -> tuple[Floats, Bools]:
-    """Intersect the edges of both: points (P, 16, 2), and whether they meet (P, 16); parallel edges never do."""
-    start, other = first[:, :, None], second[:, None]
-    along = np.roll(first, -1, axis=1)[:, :, None] - start
-    across = np.roll(second, -1, axis=1)[:, None] - other
-    slope = _cross(along, across)
-    # Infinity instead of a slope near 0: the crossing lands at 0 along both edges and is masked below.
-    safe = np.where(np.abs(slope) > _TOLERANCE, slope, np.inf)
-    at_first = _cross(other - start, across) / safe
-    at_second = _cross(other - start, along) / safe
-    meets = np.isfinite(safe) & (at_first >= 0) & (at_first <= 1) & (at_second >= 0) & (at_second <= 1)
-    points = start + at_first[..., None] * along
-    return points.reshape(len(first), 16, 2), meets.reshape(len(first), 16)
-
-
-def _hull_area(points: Floats, counted: Bools) -> Floats:
-    """Compute the area (P,) of convex polygons whose corners are the points (P, K, 2) that count (P, K)."""
-    number = counted.sum(axis=1)
-    middle = (points * counted[..., None]).sum(axis=1) / np.maximum(number, 1)[:, None]
-    points = points - middle[:, None]
-    # The corners of a convex polygon stand in the order of their angle around any inner point.
-    angle = np.where(counted, np.arctan2(points[..., 1], points[..., 0]), np.inf)
-    order = np.argsort(angle, axis=1)
-    # Points that do not count stand last; each becomes the first one, so that it spans no area.
-    order = np.where(np.arange(order.shape[1]) < number[:, None], order, order[:, :1])
-    ring = np.take_along_axis(points, order[..., None], axis=1)
-    return np.where(number > 2, _area(ring), 0.0)
 
 
 def _area(ring: Floats) -> Floats:

@@ -37,16 +37,7 @@ _THREADS = 4
 _CHUNK = 1 << 20
 _SAMPLES_AT_ONCE = 32  # samples whose annotations are projected together
 _TABLES = (  # that shape the index; visibility, log and map do not
-    "scene",
-    "sample",
-    "sample_data",
-    "ego_pose",
-    "calibrated_sensor",
-    "sensor",
-    "sample_annotation",
-    "instance",
-    "category",
-    "attribute",
+    "scene sample sample_data ego_pose calibrated_sensor sensor sample_annotation instance category attribute"
 )
 _log = logging.getLogger("boxwright.data")
 
@@ -107,7 +98,7 @@ def open_nuscenes(
     # Identity is the folder, key its content: an edit replaces the old index instead of leaving it on the disk.
     identity = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = list(pool.map(_digest, [folder / f"{table}.json" for table in _TABLES]))
+        parts = list(pool.map(_digest, [folder / f"{table}.json" for table in _TABLES.split()]))
     key = hashlib.sha256(b"\0".join([str(_LAYOUT).encode(), *parts])).hexdigest()[:32]
     stored = parent / f"{identity}-{key}"
     scenes = _kept_scenes(stored)
@@ -193,12 +184,7 @@ def _build(folder: Path, made: Path) -> list[str]:
         np.save(made / f"{name}.npy", array)
     images, intrinsics = arrays["images"], arrays["calibrations"]["intrinsic"].copy()
     del arrays
-    np.save(made / "seen_offsets.npy", _write_seen(made, images, intrinsics, offsets))
-    return samples.scenes
-
-
-def _write_seen(made: Path, images: Array, intrinsics: Array, offsets: Ints) -> Ints:
-    """Write what every image shows, some samples at a time, and return where each begins. Images stand by sample."""
+    # What every image shows, some samples at a time; images stand by sample.
     annotations = np.load(made / "annotations.npy", mmap_mode="r")
     counts = np.zeros(len(images), np.int64)
     header: dict[str, Any] = {"descr": npy.dtype_to_descr(SEEN), "fortran_order": False, "shape": (0,)}
@@ -227,7 +213,8 @@ def _write_seen(made: Path, images: Array, intrinsics: Array, offsets: Ints) -> 
         # The header of a .npy file leaves room for the number of rows to grow, so it can be written again in place.
         stream.seek(0)
         npy.write_array_header_1_0(stream, header | {"shape": (int(counts.sum()),)})
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    np.save(made / "seen_offsets.npy", np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+    return samples.scenes
 
 
 def absent(index: NuscenesIndex, rows: Ints) -> Bools:

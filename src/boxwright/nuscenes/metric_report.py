@@ -67,9 +67,8 @@ def format_metrics(metrics: NuscenesMetrics, *, verbose: bool = True) -> str:
 
 def _mean(rows: Floats) -> list[float]:
     """Average (R,) over the classes that have a number in a range; NaN where none has."""
-    # numpy's nanmean warns where a range has no number at all, which is no fault here.
-    known = ~np.isnan(rows)
-    return np.where(known.any(axis=0), np.nansum(rows, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan).tolist()
+    # Masked, since numpy's nanmean warns where a range has no number at all, which is no fault here.
+    return np.ma.masked_invalid(rows).mean(axis=0).filled(np.nan).tolist()
 
 
 def _line(name: str, cells: Iterable[float | int | str]) -> str:

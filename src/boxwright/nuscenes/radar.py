@@ -14,9 +14,8 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.structures import RADAR_FIELDS
 from boxwright.ops.arrays import Floats
 
-VALID_STATES = (0,)
-DYNAMIC_PROPERTIES = tuple(range(7))
-UNAMBIGUOUS = (3,)
+VALID_STATE, UNAMBIGUOUS = 0, 3
+DYNAMIC_PROPERTIES = range(7)
 TOO_CLOSE = 1.0
 """Metres: points nearer than that in x and in y are returns of the car itself."""
 
@@ -64,12 +63,8 @@ def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
         return points[:, :0]
     if not filtered:
         return points
-    trusted = (
-        np.isin(points[_INVALID], VALID_STATES)
-        & np.isin(points[_DYN_PROP], DYNAMIC_PROPERTIES)
-        & np.isin(points[_AMBIGUITY], UNAMBIGUOUS)
-    )
-    return points[:, trusted]
+    known = np.isin(points[_DYN_PROP], DYNAMIC_PROPERTIES)
+    return points[:, known & (points[_INVALID] == VALID_STATE) & (points[_AMBIGUITY] == UNAMBIGUOUS)]
 
 
 @lru_cache(maxsize=4096)

@@ -4,14 +4,15 @@ The lists of scenes are facts of the data set (700 / 150 / 150 scenes, and two h
 challenge); a rule divides scenes that are in no published list.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
+from boxwright.data.files import file_errors
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import inverses, published_intrinsics, transforms
 from boxwright.nuscenes.index import NuscenesIndex, absent
@@ -21,7 +22,6 @@ from boxwright.nuscenes.structures import (
     CAMERAS,
     CHANNELS,
     FIRST_RADAR,
-    RADAR_FIELDS,
     RADARS_OF_CAMERA,
     GlobalBoxes,
     ImageAnnotations,
@@ -85,13 +85,12 @@ def splits_of(scenes: Sequence[str], folder: Path) -> dict[str, list[str]]:
     """
     own = folder / "splits.json"
     if own.is_file():
+        with file_errors("read", own):
+            content = own.read_bytes()
         try:
-            named: Any = json.loads(own.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {own}: {error}") from error
-        lists: list[Any] = list(named.values()) if isinstance(named, dict) else [None]
-        if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
-            raise UserError(f"{own} is not a mapping of splits to lists of scene names")
+            named = TypeAdapter(dict[str, list[str]]).validate_json(content)
+        except ValidationError as error:
+            raise UserError(f"{own} is not a mapping of splits to lists of scene names") from error
     elif any(scene in official_scenes(name) for scene in scenes for name in ("train", "val", "test")):
         named = {split: official_scenes(split) for split in SPLITS}
     elif folder.name.endswith("test"):
@@ -293,8 +292,6 @@ class NuscenesSplit:
                 if at not in self._gone:
                     sweeps.append(at)
                 at = int(prev[at])
-        if not sweeps:
-            return np.zeros((len(RADAR_FIELDS), 0))
         rows = arrays["radars"][sweeps]
         pose, calibration = arrays["poses"][rows["pose"]], arrays["calibrations"][rows["calibration"]]
         global_from_radar = transforms(pose["translation"], pose["rotation"]) @ transforms(

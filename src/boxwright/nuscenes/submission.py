@@ -7,7 +7,6 @@ detection task.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,14 @@ from boxwright.ops.arrays import Array, Floats, Ints
 
 _SUPPRESSION_REACH = 2.0  # m; boxes farther apart are never compared
 _AT_ONCE = 1 << 18  # boxes
-_CYCLE, _PEDESTRIAN, _VEHICLE, _NONE = (0, 2), (2, 5), (5, 8), (0, 0)
 _FAMILIES = {
-    "motorcycle": _CYCLE,
-    "bicycle": _CYCLE,
-    "pedestrian": _PEDESTRIAN,
-    "traffic_cone": _NONE,
-    "barrier": _NONE,
+    **dict.fromkeys(("motorcycle", "bicycle"), "cycle."),
+    "pedestrian": "pedestrian.",
+    **dict.fromkeys(("traffic_cone", "barrier"), "none"),
 }
-_ATTRIBUTE_RANGE = np.array([_FAMILIES.get(name, _VEHICLE) for name in CLASS_NAMES])
+_OF_FAMILY = np.array(  # (10, 8) which attributes a class may have
+    [[name.startswith(_FAMILIES.get(label, "vehicle.")) for name in ATTRIBUTE_NAMES] for label in CLASS_NAMES]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,7 @@ def to_global(
         turns = turns * Rotation.from_rotvec([np.pi / 2, 0.0, 0.0])
     rotations = (Rotation.from_quat(cameras) * turns).as_quat(scalar_first=True)
     # The likeliest attribute of the family that a class has; -1 for classes without.
-    start, stop = _ATTRIBUTE_RANGE[labels].T
-    channel = np.arange(len(ATTRIBUTE_NAMES))
-    of_family = (channel >= start[:, None]) & (channel < stop[:, None])
+    of_family = _OF_FAMILY[labels]
     centers = locations.copy()
     # y points down, so up is minus; the published code goes up by the whole height.
     centers[:, 1] -= dims[:, 0] / (2 if fixed else 1)
@@ -103,7 +99,7 @@ def to_global(
         sizes=dims[:, [1, 2, 0]],
         rotations=rotations,
         velocities=_turned(global_from_cam, images, velocity)[:, :2],
-        attributes=np.where(start == stop, -1, np.where(of_family, logits, -np.inf).argmax(axis=1)),
+        attributes=np.where(of_family.any(axis=1), np.where(of_family, logits, -np.inf).argmax(axis=1), -1),
         scores=scores,
         num_points=np.full(len(best), -1, np.int64),
         sensors=np.array([record.sensor for record in records], np.int64)[images],
@@ -151,7 +147,7 @@ def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:
     """
     positions = {token: position for position, token in enumerate(sample_tokens)}
     seen: set[str] = set()
-    parts = [_no_boxes()]
+    parts = [_boxes([], "", 0)]
     for token, rows in stream_members(path, "results"):
         if token not in positions:
             raise UserError(f"{path} has key frame {token}, which is not in this split of {len(positions)}")
@@ -164,7 +160,7 @@ def read_submission(path: Path, sample_tokens: Sequence[str]) -> GlobalBoxes:
             )
         try:
             parts.append(_boxes(rows, token, positions[token]))
-        except _BadBoxesError as error:
+        except ValueError as error:
             raise UserError(f"{path}, key frame {token}: {error}") from error
     missing = [token for token in sample_tokens if token not in seen]
     if missing:
@@ -224,10 +220,6 @@ _ROW = (
 )
 
 
-class _BadBoxesError(Exception):
-    """What is wrong with the boxes of a key frame."""
-
-
 _KEYS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}  # lists of numbers, and how many
 _FIELDS = ("sample_token", "detection_name", "attribute_name", "detection_score", *_KEYS)
 _LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
@@ -235,32 +227,23 @@ _ATTRIBUTES = {"": -1} | {name: place for place, name in enumerate(ATTRIBUTE_NAM
 _UNIT = 1e-9  # a quaternion this near to length 1 is left as it is
 
 
-def _no_boxes() -> GlobalBoxes:
-    whole, number = np.empty(0, np.int64), np.empty(0)
-    return GlobalBoxes(
-        whole, whole, np.empty((0, 3)), np.empty((0, 3)), np.empty((0, 4)), np.empty((0, 2)), whole, number, whole
-    )
-
-
 def _boxes(rows: list[Any], token: str, position: int) -> GlobalBoxes:
-    """Convert the boxes of one key frame to arrays."""
-    if not rows:
-        return _no_boxes()
+    """Convert the boxes of one key frame to arrays; a ValueError says what is wrong with them."""
     try:
-        tokens, names, attributes, scores, *lists = zip(*map(itemgetter(*_FIELDS), rows), strict=True)
+        tokens, names, attributes, scores, *lists = ([row[field] for row in rows] for field in _FIELDS)
     except (KeyError, TypeError) as error:
-        raise _BadBoxesError(f"each box needs the entries {', '.join(_FIELDS)}") from error
+        raise ValueError(f"each box needs the entries {', '.join(_FIELDS)}") from error
     # Tokens inside boxes are redundant; where they disagree one of them is wrong, and guessing would hide it.
-    if set(tokens) != {token}:
-        raise _BadBoxesError(f"a box names another sample_token, {next(one for one in tokens if one != token)!r}")
+    if set(tokens) - {token}:
+        raise ValueError(f"a box names another sample_token, {next(one for one in tokens if one != token)!r}")
     centers, sizes, rotations, velocities = (
         _floats(column, name, (len(rows), count)) for column, (name, count) in zip(lists, _KEYS.items(), strict=True)
     )
     if not (sizes > 0).all():
-        raise _BadBoxesError("each size should be three lengths above 0: width, length, height in metres")
+        raise ValueError("each size should be three lengths above 0: width, length, height in metres")
     length = np.linalg.norm(rotations, axis=1, keepdims=True)
     if not length.all():
-        raise _BadBoxesError("a rotation of length 0 has no direction; it should be a unit quaternion w, x, y, z")
+        raise ValueError("a rotation of length 0 has no direction; it should be a unit quaternion w, x, y, z")
     return GlobalBoxes(
         samples=np.full(len(rows), position, np.int64),
         labels=_indices(names, _LABELS, "detection_name"),
@@ -278,13 +261,13 @@ def _boxes(rows: list[Any], token: str, position: int) -> GlobalBoxes:
 def _floats(column: Sequence[Any], name: str, shape: tuple[int, ...]) -> Floats:
     numbers = "a number" if len(shape) == 1 else f"{shape[1]} numbers"
     try:
-        values = np.array(column, np.float64)
-    except (ValueError, TypeError) as error:
-        raise _BadBoxesError(f"each {name} should be {numbers}") from error
-    if values.shape != shape:
-        raise _BadBoxesError(f"each {name} should be {numbers}")
+        values = np.array(column or np.empty(shape), np.float64)
+    except (ValueError, TypeError):
+        values = None
+    if values is None or values.shape != shape:
+        raise ValueError(f"each {name} should be {numbers}")
     if name != "velocity" and not np.isfinite(values).all():  # the metric knows velocities that are not known
-        raise _BadBoxesError(f"each {name} should be finite")
+        raise ValueError(f"each {name} should be finite")
     return values
 
 
@@ -293,4 +276,4 @@ def _indices(column: Sequence[Any], known: dict[str, int], name: str) -> Ints:
         return np.array([known[value] for value in column], np.int64)
     except (KeyError, TypeError) as error:
         wrong = next(value for value in column if not isinstance(value, str) or value not in known)
-        raise _BadBoxesError(f"{name} {wrong!r} is not known; it may be {', '.join(map(repr, known))}") from error
+        raise ValueError(f"{name} {wrong!r} is not known; it may be {', '.join(map(repr, known))}") from error

@@ -163,16 +163,10 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
     Raises:
         UserError: the table is missing, is cut off, or is not a list of records.
     """
-    file = folder / f"{table}.json"
+    file, count = folder / f"{table}.json", 0
     try:
-        stream = file.open(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"the table {file} is missing") from error
-    except OSError as error:
-        raise UserError(f"cannot read the table {file}: {error.strerror}") from error
-    with stream:
-        reader, count = JsonReader(stream), 0
-        try:
+        with file.open(encoding="utf-8-sig") as stream:
+            reader = JsonReader(stream)
             if reader.peek(optional=True) != "[":
                 raise UserError(f"{file} is not a table: it does not start with a list of records")
             reader.skip("[")
@@ -184,14 +178,16 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
                     raise UserError(f"{file} is not a table: after record {count} there is no record but {character!r}")
                 yield reader.value()
                 count += 1
-        except CutOffError as error:
-            raise UserError(f"the table {file} is cut off after record {count}") from error
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"the table {file} is damaged after record {count}: {error}") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"the table {file} is no text: {error.reason}") from error
-        except OSError as error:
-            raise UserError(f"cannot read the table {file}: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"the table {file} is missing") from error
+    except OSError as error:
+        raise UserError(f"cannot read the table {file}: {error.strerror}") from error
+    except CutOffError as error:
+        raise UserError(f"the table {file} is cut off after record {count}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the table {file} is no text: {error.reason}") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"the table {file} is damaged after record {count}: {error}") from error
 
 
 class Block:
