@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boxwright.centerfusion.detector import CenterFusionDetector
     from boxwright.centerfusion.evaluation import FusionEvaluation
     from boxwright.centerfusion.export import CenterAgreement
+    from boxwright.centerfusion.weights import load_detector as load_fusion
     from boxwright.engine.callbacks import Callback
-    from boxwright.yolo.detector import Detector
+    from boxwright.yolo.detector import load as load
     from boxwright.yolo.evaluation import Evaluation
     from boxwright.yolo.export import YoloAgreement
     from boxwright.yolo.verbs.anchors import AnchorReport
@@ -44,58 +44,16 @@ __all__ = [
 ]
 
 
-def load(
-    weights: str | Path | Sequence[str | Path],
-    *,
-    device: str = "",
-    half: bool = False,
-    augment: bool = False,
-    classifier: str = "",
-    classifier_weights: str | Path = "",
-) -> "Detector":
-    """Load a checkpoint, ready to predict.
-
-    Args:
-        weights: a Boxwright checkpoint, a published YOLOv5 `.pt` or an exported file; several run as one network.
-        device: cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU.
-        half: compute in fp16 (GPU) or bf16 (CPU).
-        augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
-        classifier: name of a torchvision classifier as second stage: boxes that it takes for another class are dropped.
-        classifier_weights: its state dict; its classes are those of the detector, in the same order.
-
-    Raises:
-        UserError: missing, not a checkpoint, refused because it would run code, or several of different classes.
-    """
-    from boxwright.yolo.detector import load as load_detector
-
-    return load_detector(
-        weights,
-        device=device,
-        half=half,
-        augment=augment,
-        classifier=classifier,
-        classifier_weights=classifier_weights,
-    )
+_LAZY = {"load": "boxwright.yolo.detector:load", "load_fusion": "boxwright.centerfusion.weights:load_detector"}
 
 
-def load_fusion(
-    weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = ""
-) -> "CenterFusionDetector":
-    """Load a camera and radar checkpoint, ready to predict on images with their intrinsics and radar points.
+def __getattr__(name: str) -> Any:
+    """Import `load` and `load_fusion` where they are asked for, as they bring torch along."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from boxwright.systems import find_object
 
-    Args:
-        weights: a Boxwright checkpoint of `centerfusion-dla34`, or a published CenterFusion `.pth`.
-        device: cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU.
-        half: compute in fp16 (GPU) or bf16 (CPU).
-        no_radar: a published file is of the camera-only network.
-        compat: faithful, or fixed: without the known defects of the published system; empty: as it was trained.
-
-    Raises:
-        UserError: missing, damaged, of another model, or incomplete.
-    """
-    from boxwright.centerfusion.weights import load_detector
-
-    return load_detector(weights, device=device, half=half, no_radar=no_radar, compat=compat)
+    return find_object(_LAZY[name])
 
 
 def train(
@@ -131,10 +89,10 @@ def train(
     """
     named = [callback for callback in callbacks if isinstance(callback, str)]
     objects = [callback for callback in callbacks if not isinstance(callback, str)]
-    given = _given(settings, data=data, model=model, weights=weights, hyp=hyp, config=config, callbacks=named)
     if resume:
-        given["resume"] = "" if resume is True else str(resume)
-    return _call("train", given, callbacks=objects)
+        settings["resume"] = "" if resume is True else resume
+    of_train = {"data": data, "model": model, "weights": weights, "hyp": hyp, "config": config, "callbacks": named}
+    return _call("train", settings, **of_train, objects={"callbacks": objects})
 
 
 def val(
@@ -148,7 +106,7 @@ def val(
         config: yaml of settings of this verb.
         settings: any other setting of the verb.
     """
-    return _call("val", _given(settings, weights=weights, data=data, config=config))
+    return _call("val", settings, weights=weights, data=data, config=config)
 
 
 def predict(
@@ -165,7 +123,7 @@ def predict(
     Returns:
         the run folder.
     """
-    return _call("predict", _given(settings, weights=weights, source=source, config=config))
+    return _call("predict", settings, weights=weights, source=source, config=config)
 
 
 def export(
@@ -181,7 +139,7 @@ def export(
     Returns:
         each file with how well it agrees with PyTorch.
     """
-    return _call("export", _given(settings, weights=weights, config=config))
+    return _call("export", settings, weights=weights, config=config)
 
 
 def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings: Any) -> Path:
@@ -196,7 +154,7 @@ def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings
     Returns:
         the folder with evolve.csv, hyp_evolve.yaml, evolve.png and the trials.
     """
-    return _call("evolve", _given(settings, data=data, hyp=hyp, config=config))
+    return _call("evolve", settings, data=data, hyp=hyp, config=config)
 
 
 def anchors(data: str | Path, **settings: Any) -> "AnchorReport":
@@ -205,17 +163,17 @@ def anchors(data: str | Path, **settings: Any) -> "AnchorReport":
     Returns:
         the anchors found, how well they and those of the model fit, and the folder with `anchors.yaml` and a plot.
     """
-    return _call("anchors", _given(settings, data=data))
+    return _call("anchors", settings, data=data)
 
 
 def info(model: str = "", **settings: Any) -> Any:
     """Print and return the layers, parameters, strides and cost of a model, or the schedule of a run."""
-    return _call("info", _given(settings, model=model))
+    return _call("info", settings, model=model)
 
 
 def check(data: str | Path, **settings: Any) -> int:
     """List every problem of a data set; return 1 if training would leave something out, else 0."""
-    return _call("check", _given(settings, data=data))
+    return _call("check", settings, data=data)
 
 
 def demo(**settings: Any) -> Path:
@@ -225,22 +183,16 @@ def demo(**settings: Any) -> Path:
 
 def convert(kind: str, source: str | Path = "", target: str | Path = "", **settings: Any) -> Any:
     """Convert weights or data sets: kind is weights, data, split, nuscenes or synthetic."""
-    return _call(f"convert {kind}", _given(settings, source=source, target=target))
+    return _call(f"convert {kind}", settings, source=source, target=target)
 
 
 def bench(*ops: str, **settings: Any) -> int:
     """Measure what modules or a model cost; return 1 if one of them does not run, else 0."""
-    return _call("bench op", _given(settings, op=ops))
+    return _call("bench op", settings, op=ops)
 
 
-def _call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
+def _call(verb: str, settings: dict[str, Any], *, objects: Mapping[str, Any] | None = None, **named: Any) -> Any:
+    """Run a verb with the named settings that were given and with all others."""
     from boxwright.systems import call
 
-    return call(verb, given, **objects)
-
-
-def _given(settings: Mapping[str, Any], **named: str | Path | Sequence[str | Path]) -> dict[str, Any]:
-    """Join the named settings that were given with the others."""
-    given = {name: value for name, value in named.items() if value}
-    others = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-    return {n: str(v) if isinstance(v, str | Path) else [str(p) for p in v] for n, v in given.items()} | others
+    return call(verb, {name: value for name, value in named.items() if value} | settings, **(objects or {}))

@@ -32,7 +32,7 @@ class System(Protocol):
 
     @staticmethod
     def claims(what: str, value: str) -> bool:
-        """Say whether a value of `NAMED_BY` is surely of this system. Imports no torch and reads little of a file."""
+        """Return whether a value of `NAMED_BY` is surely of this system. Imports no torch, reads little of a file."""
         ...
 
     @staticmethod
@@ -64,21 +64,17 @@ def choose(verb: str, named: Iterable[tuple[str, str]]) -> System:
     """
     pairs = [(what, value) for what, value in named if value]
     if verb == "demo":
-        systems = [load_system(name) for name in SYSTEMS]
-        tasks = [system.CHOSEN_BY["task"] for system in systems if verb in system.VERBS]
+        tasks = [system.CHOSEN_BY["task"] for system in map(load_system, SYSTEMS) if verb in system.VERBS]
         for task in [value for what, value in pairs if what == "task" and value not in tasks]:
             raise UserError(f"demo has no task {task}: --task is {' or '.join(tasks)}")
     pairs = [pair for pair in pairs if pair[0] == "model"] or pairs
     default = next(iter(SYSTEMS))
     # In the order of SYSTEMS, so that a system that is not meant is not imported where an earlier one says yes.
     found = next((name for pair in pairs for name in SYSTEMS if load_system(name).claims(*pair)), default)
-    system = load_system(found)
-    if verb not in system.VERBS:
-        able = [name for name in SYSTEMS if verb in load_system(name).VERBS]
-        if found != default or not able:
-            raise UserError(f"{found} has no verb {verb}; it has {', '.join(system.VERBS)}")
-        system = load_system(able[0])
-    return system
+    able = [found] if verb in load_system(found).VERBS else [n for n in SYSTEMS if verb in load_system(n).VERBS]
+    if found not in (default, *able) or not able:
+        raise UserError(f"{found} has no verb {verb}; it has {', '.join(load_system(found).VERBS)}")
+    return load_system(able[0])
 
 
 def choosing_flag(system: System, verb: str) -> str:
@@ -89,22 +85,20 @@ def choosing_flag(system: System, verb: str) -> str:
 
 def subverbs(verb: str) -> dict[str, Verb]:
     """List the verbs of two words that begin with this one, of all systems; none if it is a verb by itself."""
-    found: dict[str, Verb] = {}
     if verb in load_system(next(iter(SYSTEMS))).VERBS:
-        return found
-    for name in SYSTEMS:
-        found |= {whole: entry for whole, entry in load_system(name).VERBS.items() if whole.startswith(f"{verb} ")}
-    return found
+        return {}
+    every = [entry for name in SYSTEMS for entry in load_system(name).VERBS.items()]
+    return {whole: entry for whole, entry in every if whole.startswith(f"{verb} ")}
 
 
 def owners_of_flag(verb: str, flag: str) -> str:
-    """Say which other systems, or which verbs of the same first word, have a flag; empty: none."""
+    """Name the other systems, or the verbs of the same first word, that have a flag; empty: none."""
     found: list[str] = []
     for name in SYSTEMS:
         system = load_system(name)
         for other, entry in system.VERBS.items():
-            names = {spelling for known in flags_of(entry.settings) for spelling in known.names}
-            if other.partition(" ")[0] == verb.partition(" ")[0] and flag in names:
+            same_word = other.partition(" ")[0] == verb.partition(" ")[0]
+            if same_word and any(flag in known.names for known in flags_of(entry.settings)):
                 chosen = choosing_flag(system, verb) if other == verb else ""
                 found.append((f"{verb} of {name}" if other == verb else other) + (f" ({chosen})" if chosen else ""))
     return f"{flag} belongs to {' and '.join(found)}, not to this {verb}" if found else ""
@@ -122,23 +116,28 @@ def call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
         UserError: lists every setting that is unknown or wrong, or says what else the user can mend.
     """
     settings = flatten(given)
-    named = [(what, _text(settings[what].value)) for what in NAMED_BY if what in settings]
+    named: list[tuple[str, str]] = []
+    for what in filter(settings.__contains__, NAMED_BY):
+        value = settings[what].value
+        several = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else (value,)
+        named += [(what, str(first)) for first in several[:1] if first is not None]  # several run as one network
     return run(choose(verb, named), verb, settings, **objects)
 
 
 def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: Any) -> Any:
     """Run a verb of a system; see `call`."""
     entry = system.VERBS[verb]
-    of_files = set(entry.files.model_fields) if entry.files else set[str]()
-    in_files = {name: setting for name, setting in settings.items() if name in of_files}
+    of_files = entry.files.model_fields if entry.files else ()
     others = {name: setting for name, setting in settings.items() if name not in of_files}
-    files = load(entry.files, in_files) if entry.files else Files()
+    files = load(entry.files or Files, {name: settings[name] for name in settings if name not in others})
     if isinstance(files, TrainingFiles) and files.resume is not None:
         return _resume(files.resume, settings, **objects)
     if files.config:
         files = files.model_copy(update={"config": system.find_config(files.config)})
-    loaded = find_object(entry.load)(entry.settings, others, files) if entry.load else None
-    config = loaded or load(entry.settings, others, config=files.config)
+    if entry.load:
+        config = find_object(entry.load)(entry.settings, others, files)
+    else:
+        config = load(entry.settings, others, config=files.config)
     needed = [flag for flag in flags_of(entry.settings) if flag.required and not getattr(config, flag.setting)]
     if needed:
         names = [flag.metavar if flag.position else f"{flag.names[0]} {flag.metavar}" for flag in needed]
@@ -146,25 +145,18 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
     return find_object(entry.function)(config, **objects)
 
 
-def _text(value: Any) -> str:
-    """Return what is named; of several the first."""
-    values = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else (value,)
-    return str(values[0]) if values and values[0] is not None else ""
-
-
 def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) -> Path:
-    """Go on with a stopped run, which keeps its settings."""
-    changeable = [flag for flag in flags_of(TrainingConfig) if flag.on_resume]
-    names = {flag.setting for flag in changeable}
-    refused = [s.origin or name for name, s in settings.items() if name not in names and name != "resume"]
+    """Resume a stopped run, which keeps its settings."""
+    changeable = {flag.setting: flag.names[0] for flag in flags_of(TrainingConfig) if flag.on_resume}
+    refused = [s.origin or name for name, s in settings.items() if name not in (*changeable, "resume")]
     if refused:
         raise UserError(
             f"{settings['resume'].origin or 'resume'} goes on with the run's own settings: leave out "
-            f"{', '.join(refused)} (only {', '.join(flag.names[0] for flag in changeable)} can be changed)"
+            f"{', '.join(refused)} (only {', '.join(changeable.values())} can be changed)"
         )
-    given = {name: setting for name, setting in settings.items() if name in names}
+    given = {name: settings[name] for name in settings if name in changeable}
     checked = load(TrainingConfig, given)
-    from boxwright.engine.run import resume
+    from boxwright.engine.run import resume  # brings torch along: a mistake is told before
 
     path = Path(checkpoint) if checkpoint else None
     return resume(path, {name: getattr(checked, name) for name in given}, training_of, **objects)

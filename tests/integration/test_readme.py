@@ -136,4 +136,4 @@ def test_the_flags_of_a_command_for_many_machines_are_known(command: str) -> Non
     """What it does there is tested by test_distributed.py and test_evolve.py."""
     words = shlex.split(command)
     _, verb, *flags = words[words.index("boxwright") :]
-    assert Parser(verb, system.VERBS[verb], system.ANSWERS).read(flags)
+    assert Parser(verb, system).read(flags)

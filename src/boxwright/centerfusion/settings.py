@@ -30,7 +30,7 @@ from boxwright.settings.base import (
     output,
     setting,
 )
-from boxwright.settings.load import read_yaml_settings
+from boxwright.settings.load import model_in
 
 FAMILY = "centerfusion"
 MODEL = f"{FAMILY}-dla34"
@@ -275,7 +275,4 @@ def find_preset(name: str) -> str:
 
 def model_of(config: str) -> str:
     """Return the model that a preset, a yaml of settings or a run folder names; empty: none, or no such file."""
-    path = Path(find_preset(config)).expanduser()
-    file = path / "config.yaml" if path.is_dir() else path
-    named = read_yaml_settings(file).get("model") if file.is_file() else None
-    return MODEL if find_preset(config) != config else "" if named is None else str(named.value)
+    return model_in(config) if find_preset(config) == config else MODEL

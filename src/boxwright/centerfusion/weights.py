@@ -98,11 +98,13 @@ def open_trained(
 def load_detector(
     weights: str | Path, *, device: str = "", half: bool = False, no_radar: bool = False, compat: str = ""
 ) -> CenterFusionDetector:
-    """Open a network to use from Python, see `open_trained`.
+    """Load a camera and radar checkpoint, ready to predict on images with their intrinsics and radar points.
 
     Args:
         device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
+
+    The other arguments and the errors are those of `open_trained`.
     """
     where = select_device(device)
     trained = open_trained(str(weights), no_radar=no_radar, compat=compat)

@@ -3,9 +3,10 @@
 import argparse
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from boxwright import systems
 from boxwright.errors import UserError
 from boxwright.settings.base import Verb
 from boxwright.settings.flags import Flag, flags_of, nearest
@@ -25,41 +26,22 @@ def verb_flags(verb: Verb) -> tuple[Flag, ...]:
 class Parser(argparse.ArgumentParser):
     """An argument parser of one verb whose complaints are UserErrors in one sentence."""
 
-    def __init__(
-        self,
-        name: str,
-        verb: Verb,
-        answers: Mapping[str, str],
-        epilog: str = "",
-        elsewhere: Callable[[str], str] = lambda word: "",
-    ) -> None:
-        """Make the options.
-
-        Args:
-            name: of the verb.
-            verb: its settings.
-            answers: what to do instead of flags that other tools have.
-            epilog: last lines of the help page.
-            elsewhere: says where a flag belongs that is not here; empty: nowhere.
-        """
-        self.flags = verb_flags(verb)
+    def __init__(self, name: str, system: systems.System, epilog: str = "") -> None:
+        """Make the options of a verb of a system; the epilog is the last lines of the help page."""
+        verb = system.VERBS[name]
+        self.name, self.flags, self.answers = name, verb_flags(verb), system.ANSWERS
+        self.spellings = {spelling: flag for flag in self.flags for spelling in flag.names}
         places = [flag for flag in self.flags if flag.position]
-        usage = "".join(f" {flag.metavar}" for flag in places)
         super().__init__(
             prog=f"boxwright {name}",
             description=verb.about,
-            usage=f"%(prog)s{usage} [flags]",
+            usage=f"%(prog)s{''.join(f' {flag.metavar}' for flag in places)} [flags]",
             formatter_class=_Help,
             allow_abbrev=False,
             epilog=epilog,
         )
-        self.answers = answers
-        self.elsewhere = elsewhere
-        self.spellings = {spelling: flag for flag in self.flags for spelling in flag.names}
         for flag in places:
-            self.add_argument(
-                _POSITION + flag.setting, metavar=flag.metavar, nargs="?", default=None, help=_escaped(flag.meaning)
-            )
+            self.add_argument(_POSITION + flag.setting, metavar=flag.metavar, nargs="?", help=_escaped(flag.meaning))
         groups = {title: self.add_argument_group(title) for title in dict.fromkeys(flag.group for flag in self.flags)}
         for flag in self.flags:
             options: dict[str, Any] = {"metavar": "" if flag.kind == "switch" else flag.metavar}
@@ -67,10 +49,9 @@ class Parser(argparse.ArgumentParser):
                 options |= {"nargs": "+", "action": "extend" if flag.repeats else "store"}
             elif flag.bare is not None:
                 options |= {"nargs": "?", "const": flag.bare}
-            text = f"the same as {flag.metavar}" if flag.position else _help_text(flag)
-            groups[flag.group].add_argument(
-                *flag.names, dest=flag.setting, default=argparse.SUPPRESS, help=_escaped(text), **options
-            )
+            text = _escaped(f"the same as {flag.metavar}" if flag.position else _help_text(flag))
+            group = groups[flag.group]
+            group.add_argument(*flag.names, dest=flag.setting, default=argparse.SUPPRESS, help=text, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse complains of."""
@@ -88,15 +69,13 @@ class Parser(argparse.ArgumentParser):
         values = vars(given)
         found: dict[str, Setting] = {}
         for flag in self.flags:
-            alone = values.get(_POSITION + flag.setting)
-            if alone is not None and flag.setting in values:
-                self.error(
-                    f"two values are named for {flag.metavar}: {alone} and {flag.names[0]} {values[flag.setting]}"
-                )
-            if alone is not None:
+            alone, spelling = values.get(_POSITION + flag.setting), flag.names[0]
+            if alone is None and flag.setting in values:
+                found[flag.setting] = Setting(values[flag.setting], spelling)
+            elif alone is not None and flag.setting in values:
+                self.error(f"two values are named for {flag.metavar}: {alone} and {spelling} {values[flag.setting]}")
+            elif alone is not None:
                 found[flag.setting] = Setting(alone, flag.metavar)
-            elif flag.setting in values:
-                found[flag.setting] = Setting(values[flag.setting], flag.names[0])
         return found
 
     def named(self, argv: Sequence[str], whats: Sequence[str]) -> list[tuple[str, str]]:
@@ -109,12 +88,11 @@ class Parser(argparse.ArgumentParser):
         Returns:
             pairs of such a name and a value.
         """
-        for what in whats:
-            if not any(flag.setting == what for flag in self.flags):
-                spellings = ("--model", "--cfg") if what == "model" else (f"--{what}",)
-                free = [spelling for spelling in spellings if spelling not in self.spellings]
-                if free:  # `anchors --weights` is a spelling of its model
-                    self.add_argument(*free, dest=what, default=argparse.SUPPRESS, nargs="?")
+        for what in set(whats) - {flag.setting for flag in self.flags}:
+            spellings = {"model": ("--model", "--cfg")}.get(what, (f"--{what}",))
+            free = [spelling for spelling in spellings if spelling not in self.spellings]
+            if free:  # `anchors --weights` is a spelling of its model
+                self.add_argument(*free, dest=what, default=argparse.SUPPRESS, nargs="?")
         try:
             words = [self.full_name(word) for word in argv if word not in ("-h", "--help")]
             given, unknown = self.parse_known_args(words)
@@ -124,8 +102,9 @@ class Parser(argparse.ArgumentParser):
         found = {what: values.get(what, values.get(_POSITION + what)) for what in whats}
         pairs = [(what, value[0] if isinstance(value, list) else value) for what, value in found.items() if value]
         # A word behind a flag that only another system has may have been taken for the data.
-        alone = [word for word in unknown if not word.startswith("-")]
-        return pairs + [("data", word) for word in alone if any(f.position and f.setting == "data" for f in self.flags)]
+        if f"{_POSITION}data" in values:
+            pairs += [("data", word) for word in unknown if not word.startswith("-")]
+        return pairs
 
     def full_name(self, word: str) -> str:
         """Complete the unambiguous beginning of a flag, as published parsers do; exact spellings win.
@@ -136,15 +115,12 @@ class Parser(argparse.ArgumentParser):
         typed, sign, value = word.partition("=")
         if not typed.startswith("--") or len(typed) < 3 or typed in self.spellings or typed in self.answers:
             return word
-        begun = {flag.setting: spelling for spelling, flag in self.spellings.items() if spelling.startswith(typed)}
-        if len(begun) > 1:
-            named = [self._spelling(setting) for setting in begun]
-            more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-            self.error(f"{typed} is ambiguous: it could be {', '.join(named[:_MOST_NAMED])}{more}")
-        return next(iter(begun.values())) + sign + value if begun else word
-
-    def _spelling(self, setting: str) -> str:
-        return next(flag.names[0] for flag in self.flags if flag.setting == setting)
+        begun = {flag.setting: flag for spelling, flag in self.spellings.items() if spelling.startswith(typed)}
+        spelled = [flag.names[0] for flag in begun.values()]
+        if len(spelled) > 1:
+            more = f" and {len(spelled) - _MOST_NAMED} more" if len(spelled) > _MOST_NAMED else ""
+            self.error(f"{typed} is ambiguous: it could be {', '.join(spelled[:_MOST_NAMED])}{more}")
+        return spelled[0] + sign + value if spelled else word
 
     def _explain(self, word: str) -> str:
         if not word.startswith("-"):
@@ -152,8 +128,8 @@ class Parser(argparse.ArgumentParser):
             return f"'{word}' stands alone: no flag before it takes it{out}"
         if word in self.answers:
             return f"there is no flag {word}: {self.answers[word]}"
-        if place := self.elsewhere(word):
-            return place
+        if owners := systems.owners_of_flag(self.name, word):
+            return owners
         tails = {_tail(name): name for name in reversed(self.spellings)}
         near = tails.get(nearest(_tail(word), tails))
         return f"there is no flag {word}" + (f"; did you mean {near}?" if near else "")
@@ -164,7 +140,7 @@ def _tail(name: str) -> str:
 
 
 def _help_text(flag: Flag) -> str:
-    """Meaning, limits where they say something, and default."""
+    """Join the meaning, the limits where they say something, and the default."""
     notes: list[str] = []
     if flag.limits and flag.limits.replace(", ", "|") != flag.metavar and not _SAYS_LITTLE.match(flag.limits):
         named = all(choice in flag.meaning for choice in flag.limits.split(", "))

@@ -6,6 +6,7 @@ mistakes are reported together, each with its file and line or its flag. Nothing
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,10 +47,33 @@ def load(
     Raises:
         UserError: lists every setting that is unknown or has a bad value, by dotted path.
     """
-    merged = dict(below or {})
-    if config:
-        merged |= read_yaml_settings(config_file(config))
-    return _build(kind, merged | flatten(settings or {}))
+    from_yaml = read_yaml_settings(config_file(config)) if config else {}
+    merged = {**(below or {}), **from_yaml, **flatten(settings or {})}
+    flags = flags_of(kind)
+    known = [flag.setting for flag in flags]
+    problems = {name: f"no such setting{suggest(name, flags)}" for name in merged if name not in known}
+    tree: dict[str, Any] = {}
+    for name in merged:
+        if name not in problems:
+            *groups, last = name.split(".")
+            reduce(lambda node, group: node.setdefault(group, {}), groups, tree)[last] = merged[name].value
+    try:
+        built = kind.model_validate(tree)
+        if not problems:
+            return built
+    except ValidationError as error:
+        for problem in error.errors():
+            path = ".".join(str(part) for part in problem["loc"])
+            # Items of a list and members of a union have paths below that of their setting.
+            name = next((k for k in known if path == k or path.startswith(f"{k}.")), path)
+            reason = problem["msg"].removeprefix("Input ").partition(", unable to parse")[0]
+            reason = reason.replace("Value should have", "should have").replace(" after validation", "")
+            problems.setdefault(name, f"{reason[0].lower()}{reason[1:]}, got {problem['input']!r}")
+    origins = {name: f" ({merged[name].origin})" for name in problems if name in merged and merged[name].origin}
+    lines = [f"{name}{origins.get(name, '')}: {reason}" for name, reason in problems.items()]
+    if len(lines) == 1:
+        raise UserError(f"wrong setting: {lines[0]}")
+    raise UserError("\n  ".join([f"{len(lines)} settings are wrong:", *lines]))
 
 
 def dump(config: Frozen) -> dict[str, Any]:
@@ -75,60 +99,25 @@ def config_file(config: str) -> Path:
     return file
 
 
+def model_in(config: str) -> str:
+    """Return the model that a yaml of settings or a run folder names; empty: none, or there is no such file."""
+    path = Path(config).expanduser()
+    file = path / "config.yaml" if path.is_dir() else path
+    named = read_yaml_settings(file).get("model") if file.is_file() else None
+    return "" if named is None else str(named.value)
+
+
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
     """Turn nested or dotted settings into one flat mapping; values that are no `Setting` get no origin."""
     flat: dict[str, Setting] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, Setting):
+            flat[prefix + key] = value
         else:
-            flat[prefix + key] = value if isinstance(value, Setting) else Setting(value, "")
+            flat[prefix + key] = Setting(str(value) if isinstance(value, Path) else value, "")
     return flat
-
-
-def _build(kind: type[C], settings: Mapping[str, Setting]) -> C:
-    flags = flags_of(kind)
-    known = [flag.setting for flag in flags]
-    problems: list[str] = []
-    tree: dict[str, Any] = {}
-    for name, setting in settings.items():
-        if name not in known:
-            problems.append(_line(name, setting.origin, f"no such setting{suggest(name, flags)}"))
-            continue
-        *groups, last = name.split(".")
-        node = tree
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[last] = setting.value
-    try:
-        built = kind.model_validate(tree)
-    except ValidationError as error:
-        built = None
-        for name, reason in _reasons(error, known):
-            problems.append(_line(name, settings[name].origin if name in settings else "", reason))
-    if len(problems) == 1:
-        raise UserError(f"wrong setting: {problems[0]}")
-    if problems:
-        raise UserError("\n  ".join([f"{len(problems)} settings are wrong:", *problems]))
-    assert built is not None
-    return built
-
-
-def _reasons(error: ValidationError, known: list[str]) -> Iterator[tuple[str, str]]:
-    """Each wrong setting once, with a sentence that says what would be right and what was given."""
-    seen: set[str] = set()
-    for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
-        name = next((k for k in known if path == k or path.startswith(f"{k}.")), path)
-        if name not in seen:
-            seen.add(name)
-            reason = problem["msg"].removeprefix("Input ").partition(", unable to parse")[0]
-            reason = reason.replace("Value should have", "should have").replace(" after validation", "")
-            yield name, f"{reason[0].lower()}{reason[1:]}, got {problem['input']!r}"
-
-
-def _line(name: str, origin: str, reason: str) -> str:
-    return f"{name} ({origin}): {reason}" if origin else f"{name}: {reason}"
 
 
 def read_yaml_settings(path: Path) -> dict[str, Setting]:

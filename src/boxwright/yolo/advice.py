@@ -9,7 +9,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from statistics import fmean
 
 from boxwright.data.index import Problem
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport
@@ -68,7 +68,7 @@ def loss_stays_high(losses: Sequence[float], warm_epochs: int, recall: float | N
     """
     if len(losses) < max(warm_epochs, 1) + _WINDOW or (recall is not None and recall >= _GOOD_RECALL):
         return None
-    now = _mean(losses[-_WINDOW:])
+    now = fmean(losses[-_WINDOW:])
     if now <= losses[0] * (1 - _MUST_FALL):
         return None
     measured = "" if recall is None else f", and recall is {recall:.3f}"
@@ -111,29 +111,24 @@ def recall_near_zero(recall: float | None, epochs_done: int, epochs: int, warm_e
     )
 
 
-@dataclass(frozen=True, slots=True)
-class EpochLosses:
-    """The losses of an epoch that was validated."""
+def learns_by_heart(epochs: Sequence[tuple[int, float, float]], warm_epochs: int) -> str | None:
+    """Warn of a validation loss that has risen by a tenth from its lowest while the training loss went on falling.
 
-    epoch: int  # from 0
-    train: float  # sum of the training losses
-    val: float  # sum of the validation losses
-
-
-def learns_by_heart(epochs: Sequence[EpochLosses], warm_epochs: int) -> str | None:
-    """Warn of a validation loss that has risen by a tenth from its lowest while the training loss went on falling."""
+    Args:
+        epochs: of each that was validated its number from 0, and the sums of its training and validation losses.
+        warm_epochs: epochs with steps of warm-up.
+    """
     # Means of five epochs: single validations of a small split go up and down by more than a tenth.
-    after = [one for one in epochs if one.epoch >= warm_epochs]
+    after = [row for row in epochs if row[0] >= warm_epochs]
     if len(after) < 2 * _WINDOW:
         return None
-    windows = [after[i : i + _WINDOW] for i in range(len(after) - _WINDOW + 1)]
-    now, best = windows[-1], min(windows, key=lambda window: _mean([one.val for one in window]))
-    val_now, val_best = (_mean([one.val for one in window]) for window in (now, best))
-    train_now, train_best = (_mean([one.train for one in window]) for window in (now, best))
+    windows = [tuple(zip(*after[i : i + _WINDOW], strict=True)) for i in range(len(after) - _WINDOW + 1)]
+    now, best = windows[-1], min(windows, key=lambda window: fmean(window[2]))
+    train_now, val_now, train_best, val_best = map(fmean, (*now[1:], *best[1:]))
     if val_now <= val_best * _RISE or train_now > train_best * (1 - _MUST_FALL):
         return None
     return (
-        f"the validation loss has risen from {val_best:.4g} (epochs {best[0].epoch + 1} to {best[-1].epoch + 1}) to "
+        f"the validation loss has risen from {val_best:.4g} (epochs {best[0][0] + 1} to {best[0][-1] + 1}) to "
         f"{val_now:.4g} while the training loss fell from {train_best:.4g} to {train_now:.4g}: images are learned by "
         "heart. More images, more augmentation (--hyp scratch-high) or fewer epochs help; best.pt is of the best epoch"
     )
@@ -158,37 +153,38 @@ class Advice(Callback):
         # What was said before the stop is not stored: the rows give rise to it again.
         for done in range(1, len(report.history) + 1):
             self._said |= self._found(report.history[:done]).keys()
-        if not report.steps_done:
-            for line in filter(None, self.at_start):
-                _log.warning("%s", line)
+        for line in filter(None, () if report.steps_done else self.at_start):
+            _log.warning("%s", line)
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
-        for name, line in self._found(report.history).items():
-            if name not in self._said:
-                self._said.add(name)
-                _log.warning("%s", line)
+        found = self._found(report.history)
+        for name in (name for name in found if name not in self._said):
+            _log.warning("%s", found[name])
+        self._said |= found.keys()
 
     def _found(self, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
         """Collect the advice, by name, that the rows of results.csv give rise to."""
         warm, config, done = self._warm_epochs, self._config, len(history)
-        validated = [row for row in history if _sum(row, "val/")]
-        newest = validated[-1].get("metrics/recall") if validated else None
-        losses = [EpochLosses(int(row["epoch"]), _sum(row, "train/"), _sum(row, "val/")) for row in validated]
+        train, val = ([_sum(row, prefix) for row in history] for prefix in ("train/", "val/"))
+        # Epochs that were not validated have zeros in their row.
+        losses = [
+            (int(row["epoch"]), of_train, of_val)
+            for row, of_train, of_val in zip(history, train, val, strict=True)
+            if of_val
+        ]
+        newest = next(
+            (row.get("metrics/recall") for row, loss in zip(history[::-1], val[::-1], strict=True) if loss), None
+        )
         found = {
-            "loss": loss_stays_high([_sum(row, "train/") for row in history], warm, newest, config.optim.lr0),
-            "recall": recall_near_zero(newest if _sum(history[-1], "val/") else None, done, config.epochs, warm),
+            "loss": loss_stays_high(train, warm, newest, config.optim.lr0),
+            "recall": recall_near_zero(newest if val[-1] else None, done, config.epochs, warm),
             "overfitting": learns_by_heart(losses, warm),
-            "divergence": loss_explodes([_sum(row, "train/") for row in history], config.optim.lr0),
-            "validation": validation_not_finite(_sum(history[-1], "val/"), done),
+            "divergence": loss_explodes(train, config.optim.lr0),
+            "validation": validation_not_finite(val[-1], done),
         }
         return {name: line for name, line in found.items() if line}
 
 
 def _sum(row: Mapping[str, float], prefix: str) -> float:
-    """Sum of the columns of one kind; 0 of validation where there was none."""
+    """Sum the columns of one kind; 0 of validation where there was none."""
     return sum(value for name, value in row.items() if name.startswith(prefix))
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Average numbers."""
-    return sum(values) / len(values)

@@ -9,7 +9,7 @@ docs/spec/yolov3-spp.md, A5 to A8), held by the vectors that tests/parity reads.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from boxwright.engine.schedule import ScheduleRules
 from boxwright.errors import UserError
@@ -18,7 +18,7 @@ from boxwright.ops.boxes import IouKind
 from boxwright.ops.nms import NmsRules
 from boxwright.settings.base import Frozen
 from boxwright.yolo.hyp import read_hyp
-from boxwright.yolo.settings import RunConfig
+from boxwright.yolo.settings import ReleaseName, RunConfig
 
 CURRENT = "v7.0"
 V3 = "v3"  # YOLOv3-SPP
@@ -184,20 +184,9 @@ _V3 = Release(
     nms=NmsRules(class_offset=4096.0, side_limits=(2.0, 4096.0), limits_count=False),
     validation=ValidationRules(0.01, 0.6, max_detections=100, multi_label=False, rounded=True, metric="v6.1"),
 )
-RELEASES: dict[str, Release] = {
-    "v7.0": _V70,
-    "v6.2": _V62,
-    "v6.1": _V61,
-    "v6.0": _V60,
-    "v5.0": _V50,
-    "v4.0": _V40,
-    "v3.1": _V31,
-    "v3.0": _V30,
-    "v2.0": _V20,
-    "v1.0": _V10,
-    V3: _V3,
-}
-YOLOV5_RELEASES = tuple(reversed([name for name in RELEASES if name != V3]))  # oldest first
+_NEWEST_FIRST = (_V70, _V62, _V61, _V60, _V50, _V40, _V31, _V30, _V20, _V10, _V3)
+RELEASES: dict[str, Release] = dict(zip(filter(None, get_args(ReleaseName)), _NEWEST_FIRST, strict=True))
+YOLOV5_RELEASES = tuple(name for name in reversed(RELEASES) if name != V3)  # oldest first
 
 
 def layer_rules(name: str) -> LayerRules:

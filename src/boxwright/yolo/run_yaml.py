@@ -5,8 +5,7 @@ relative to the yaml. `train --run` and `predict --run` also prepare data and fo
 Source: docs/spec/yolov5.md, B13 (config-driven runs of the early YOLOv5 generation).
 """
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from boxwright.data.convert import read_annotated, write_yolo
 from boxwright.data.index import DataIndex
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
+from boxwright.settings.flags import nearest
 from boxwright.settings.load import Setting, load, read_yaml_settings
 from boxwright.yolo.hyp import load_run
 from boxwright.yolo.settings import PredictConfig, RunConfig
@@ -75,14 +75,9 @@ class RunYaml:
 
     def training(self) -> dict[str, Setting]:
         """Return settings of `RunConfig`; data and folders come from elsewhere."""
-        interval = self._value("eval_interval")
-        settings = self._common() | {
-            "epochs": self._value("epochs"),
-            "batch_size": self._value("batch_size"),
-            "val_period": interval,
-            "save_period": interval,
-            "save_name": Setting("epoch_", "the run yaml"),
-        }
+        settings = self._common() | {name: self._value(name) for name in ("epochs", "batch_size")}
+        settings |= dict.fromkeys(("val_period", "save_period"), self._value("eval_interval"))
+        settings["save_name"] = Setting("epoch_", "the run yaml")
         if "model" in self.values:
             model = self._value("model")
             beside = self._absolute(str(model.value))
@@ -103,30 +98,27 @@ class RunYaml:
         beside = self.path("hyp")
         return str(beside) if beside.is_file() else str(self.values["hyp"].value)
 
+    def origin(self, key: str) -> str:
+        """Return where a key is written; of one that is not there, the file."""
+        return self.values[key].origin if key in self.values else str(self.file)
+
     def _common(self) -> dict[str, Setting]:
-        settings = {"imgsz": self._imgsz(), "device": self._device()}
+        side, device = self._value("imgsz"), self._value("gpu_ids")
+        sides = cast(list[Any], side.value if isinstance(side.value, list) else [side.value])
+        if len(set(map(str, sides))) != 1:  # the early generation wrote [train, test]
+            raise UserError(f"{side.origin}: training and test size must be one number, not {sides}")
+        listed = "" if device.value is None else device.value  # 0 is a GPU
+        numbers = cast(list[Any], listed if isinstance(listed, list) else str(listed).split(","))
+        gpus = [word for word in (str(number).strip() for number in numbers) if word]
+        if len(gpus) > 1:
+            raise UserError(f"{device.origin}: this version runs on one GPU, not {len(gpus)}")
+        settings = {
+            "imgsz": Setting(sides[0], side.origin),
+            "device": Setting("cpu" if gpus == ["-1"] else "".join(gpus), device.origin),
+        }
         if "weights" in self.values:
             settings["weights"] = Setting(str(self.path("weights")), self._value("weights").origin)
         return settings
-
-    def _imgsz(self) -> Setting:
-        """Return one side; the early generation wrote [train, test]."""
-        setting = self._value("imgsz")
-        if not isinstance(setting.value, list):
-            return setting
-        sides = cast(list[Any], setting.value)
-        if not sides or len(set(map(str, sides))) > 1:
-            raise UserError(f"{setting.origin}: training and test size must be one number, not {sides}")
-        return Setting(sides[0], setting.origin)
-
-    def _device(self) -> Setting:
-        setting = self._value("gpu_ids")
-        value = setting.value
-        numbers = cast(list[Any], value) if isinstance(value, list) else str("" if value is None else value).split(",")
-        words = [str(number).strip() for number in numbers if str(number).strip()]
-        if len(words) > 1:
-            raise UserError(f"{setting.origin}: this version runs on one GPU, not {len(words)}")
-        return Setting("cpu" if words == ["-1"] else "".join(words), setting.origin)
 
     def _value(self, key: str) -> Setting:
         """Return a value whose origin names the key as well, since the setting has another name."""
@@ -153,39 +145,34 @@ def read_run_yaml(path: str | Path) -> RunYaml:
         if group == "names" and rest:
             numbered[rest] = setting
         elif key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"a run yaml has {', '.join(KEYS)}; flags set the rest"
+            near = nearest(key, KEYS)
+            hint = f"did you mean {near}?" if near else f"a run yaml has {', '.join(KEYS)}; flags set the rest"
             problems.append(f"{setting.origin}: {key} is no key of a run yaml; {hint}")
         elif setting.value is not None and setting.value != "":
             values[key] = setting
     if problems:
         raise UserError("\n  ".join(problems))
-    return RunYaml(file, values, _names(values.get("names"), numbered))
-
-
-def _names(listed: Setting | None, numbered: Mapping[str, Setting]) -> tuple[str, ...]:
-    """Read class names from a list, from one text, or from a mapping of class numbers."""
-    if numbered:
-        origin = next(iter(numbered.values())).origin
+    if numbered:  # names: {0: a, 1: b}
+        first = next(iter(numbered.values())).origin
         if sorted(numbered) != sorted(map(str, range(len(numbered)))):
-            raise UserError(f"{origin}: the keys of names run from 0 to {len(numbered) - 1} without a gap")
-        found: list[Any] = [numbered[str(i)].value for i in range(len(numbered))]
-    elif listed is None:
-        return ()
-    else:
-        origin = listed.origin
-        found = cast(list[Any], listed.value) if isinstance(listed.value, list) else [listed.value]
-    names = [str(name) for name in found if isinstance(name, str | int) and not isinstance(name, bool)]
-    if len(names) != len(found) or not names or len(set(names)) != len(names):
-        raise UserError(f"{origin}: names is a list of different class names, not {found}")
-    return tuple(names)
+            raise UserError(f"{first}: the keys of names run from 0 to {len(numbered) - 1} without a gap")
+        values["names"] = Setting([numbered[str(i)].value for i in range(len(numbered))], first)
+    if "names" not in values:
+        return RunYaml(file, values, ())
+    listed = values["names"].value
+    found = cast(list[Any], listed if isinstance(listed, list) else [listed])
+    are_names = all(isinstance(name, str | int) and not isinstance(name, bool) for name in found)
+    names = tuple(map(str, found))
+    if not are_names or not names or len(set(names)) != len(names):
+        raise UserError(f"{values['names'].origin}: names is a list of different class names, not {found}")
+    return RunYaml(file, values, names)
 
 
 # Set by the yaml alone: a flag beside it would leave results where nobody looks for them.
 _FIXED = {"data": "train_path and val_path", "project": "work_dir", "name": "task_name", "exist_ok": "work_dir"}
 
 
-def training_settings(file: str | Path, flags: Mapping[str, Setting] | None = None, *, hyp: str = "") -> RunConfig:
+def training_settings(file: str | Path, flags: Mapping[str, Setting], *, hyp: str = "") -> RunConfig:
     """Make the settings of the training that a run yaml describes, with its data and its run folder.
 
     Annotations of VOC or COCO are converted to labels below `convertor_path` first. The run folder is
@@ -202,19 +189,26 @@ def training_settings(file: str | Path, flags: Mapping[str, Setting] | None = No
     Raises:
         UserError: something in the yaml, the data or the weights is wrong; names the file and the key.
     """
-    run, flags = read_run_yaml(file), flags or {}
-    _refuse_fixed(flags, file)
+    run = _read(file, flags)
     run.need("train_path", "val_path", *(() if "model" in run.values or "model" in flags else ("weights",)))
-    hyp = hyp or run.hyp()
-    config = load_run(RunConfig, {**run.training(), **flags}, hyp=hyp)  # before anything is written
-    found = _read_data(run)
+    config = load_run(RunConfig, {**run.training(), **flags}, hyp=hyp or run.hyp())  # before anything is written
+    names, splits = _read_data(run)
     folder = _date_folder(run)
-    data = _write_data(run, found, folder)
-    named = {"data": str(data), "project": str(folder.parent), "name": folder.name, "exist_ok": True}
-    return config.model_copy(update=named)
+    target = run.path("convertor_path") if "convertor_path" in run.values else folder / "converted"
+    data: dict[str, list[str]] = {}
+    for split, paths in splits.items():
+        data[split] = []
+        for number, (path, index) in enumerate(paths, 1):
+            if index is not None:
+                path = write_yolo(index, names, target, split if number == 1 else f"{split}{number}")
+            data[split].append(str(path))
+    text = yaml.safe_dump(data | {"names": list(names)}, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    named = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
+    return config.model_copy(update=named | {"data": str(folder / "data.yaml")})
 
 
-def prediction_settings(file: str | Path, flags: Mapping[str, Setting] | None = None) -> PredictConfig:
+def prediction_settings(file: str | Path, flags: Mapping[str, Setting]) -> PredictConfig:
     """Make the settings of the prediction that a run yaml describes, with its folder.
 
     That is `output_pos`, or a date folder like those of training if the yaml names none.
@@ -226,25 +220,25 @@ def prediction_settings(file: str | Path, flags: Mapping[str, Setting] | None = 
     Returns:
         settings; their run folder is there.
     """
-    run, flags = read_run_yaml(file), flags or {}
-    _refuse_fixed(flags, file)
+    run = _read(file, flags)
     run.need(*(key for key in ("weights", "source") if key not in flags))
-    settings = run.prediction() if "source" in run.values else {}
-    config = load(PredictConfig, {**settings, **flags})
+    config = load(PredictConfig, {**(run.prediction() if "source" in run.values else {}), **flags})
     for weights in config.weights:
         if not Path(weights).exists():
-            raise UserError(f"{_origin(run, 'weights')}: there is no checkpoint {weights}")
+            raise UserError(f"{run.origin('weights')}: there is no checkpoint {weights}")
     folder = run.path("output_pos") if "output_pos" in run.values else _date_folder(run)
     folder = new_run_folder(folder.parent, folder.name, exist_ok=True)
-    return config.model_copy(
-        update={"project": str(folder.parent), "name": folder.name, "exist_ok": True, "save_log": True}
-    )
+    named = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
+    return config.model_copy(update=named | {"save_log": True})
 
 
-def _refuse_fixed(flags: Mapping[str, Setting], file: str | Path) -> None:
+def _read(file: str | Path, flags: Mapping[str, Setting]) -> RunYaml:
+    """Read a run yaml, and refuse flags for what it alone says."""
+    run = read_run_yaml(file)
     for name, key in _FIXED.items():
         if name in flags:
             raise UserError(f"{flags[name].origin} does not go with --run: {file} says it by {key}")
+    return run
 
 
 def _date_folder(run: RunYaml) -> Path:
@@ -252,58 +246,33 @@ def _date_folder(run: RunYaml) -> Path:
     now = datetime.now()
     task = run.values["task_name"].value if "task_name" in run.values else ""
     if not isinstance(task, str | int) or Path(str(task)).is_absolute() or ".." in Path(str(task)).parts:
-        raise UserError(f"{_origin(run, 'task_name')}: task_name is the name of a folder below work_dir, not {task!r}")
+        raise UserError(f"{run.origin('task_name')}: task_name is the name of a folder below work_dir, not {task!r}")
     work = run.path("work_dir", "work_dir") / str(task)
     return new_run_folder(work / f"{now:%Y-%m-%d}", f"{now:%Y-%m-%d_%H-%M-%S}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """What a run yaml says of data: class names, and for each split its paths, read where labels need converting."""
-
-    names: tuple[str, ...]
-    splits: Mapping[str, list[tuple[Path, DataIndex | None]]]
-
-
-def _read_data(run: RunYaml) -> _Data:
-    splits: dict[str, list[tuple[Path, DataIndex | None]]] = {}
-    names = run.names
-    for split, key in (("train", "train_path"), ("val", "val_path")):
-        splits[split] = []
+def _read_data(run: RunYaml) -> tuple[Sequence[str], dict[str, list[tuple[Path, DataIndex | None]]]]:
+    """Read class names, and the paths of each split, with their annotations where labels need converting."""
+    splits: dict[str, list[tuple[Path, DataIndex | None]]] = {"train": [], "val": []}
+    names: Sequence[str] = run.names
+    for split, paths in splits.items():
+        key = f"{split}_path"
         for path in run.paths(key):
             if not path.exists():
-                raise UserError(f"{_origin(run, key)}: {key} names {path}, which is not there")
+                raise UserError(f"{run.origin(key)}: {key} names {path}, which is not there")
             try:
                 index = read_annotated(path, split)
             except UserError as error:
-                raise UserError(f"{_origin(run, key)}: {key}: {error}") from error
-            missing = sorted(set(names) - set(index.names)) if index is not None and split == "train" else ()
-            if missing and index is not None:
+                raise UserError(f"{run.origin(key)}: {key}: {error}") from error
+            paths.append((path, index))
+            if index is None:
+                continue
+            # Validation may lack a class; training on one that has no labels is a misspelt name.
+            if split == "train" and (missing := sorted(set(names) - set(index.names))):
                 there = ", ".join(index.names)
-                raise UserError(f"{_origin(run, 'names')}: {path} has no class {missing[0]!r}; it has {there}")
-            names = names or (index.names if index is not None else ())
-            splits[split].append((path, index))
+                raise UserError(f"{run.origin('names')}: {path} has no class {missing[0]!r}; it has {there}")
+            names = names or index.names
     if not names:
         first = splits["train"][0][0]
         raise UserError(f"{run.file} lacks names (class names), which the labels of {first} do not hold")
-    return _Data(names, splits)
-
-
-def _write_data(run: RunYaml, data: _Data, folder: Path) -> Path:
-    """Write a data yaml into the run folder; its images have YOLO labels, converted where they were not."""
-    target = run.path("convertor_path") if "convertor_path" in run.values else folder / "converted"
-    sources: dict[str, Any] = {}
-    for split, paths in data.splits.items():
-        sources[split] = []
-        for number, (path, index) in enumerate(paths, 1):
-            if index is not None:
-                path = write_yolo(index, data.names, target, split if number == 1 else f"{split}{number}")
-            sources[split].append(str(path))
-    file = folder / "data.yaml"
-    text = yaml.safe_dump(sources | {"names": list(data.names)}, sort_keys=False, allow_unicode=True)
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-def _origin(run: RunYaml, key: str) -> str:
-    return run.values[key].origin if key in run.values else str(run.file)
+    return names, splits

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from boxwright.checkpoints.names import names_in_checkpoint
 from boxwright.settings.base import Verb
-from boxwright.settings.load import read_yaml_settings
+from boxwright.settings.load import model_in
 from boxwright.yolo import settings
 
 HINT = ""
@@ -35,9 +35,8 @@ def claims(what: str, value: str) -> bool:
     """Return whether a value is surely of a YOLO, see `boxwright.systems.System`."""
     path = Path(value).expanduser()
     if what == "config":
-        file = path / "config.yaml" if path.is_dir() else path
-        model = read_yaml_settings(file).get("model") if file.is_file() else None
-        return model is not None and claims("model", str(model.value))
+        model = model_in(value)
+        return bool(model) and claims("model", model)
     if what == "task":
         return value in (CHOSEN_BY["task"], "train", "val", "test", "speed")
     if path.suffix in _OWN_SUFFIXES or value.startswith("yolo"):

@@ -88,7 +88,7 @@ def test_what_chooses_the_system(tmp_path: Path) -> None:
 
 
 def words_of(argv: list[str]) -> list[tuple[str, str]]:
-    return Parser("train", yolo_system.VERBS["train"], {}).named(argv, NAMED_BY)
+    return Parser("train", yolo_system).named(argv, NAMED_BY)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from boxwright.yolo.settings import EvolveConfig, PredictConfig, RunConfig, ValC
 
 
 def parser(verb: str, name: str = "yolo") -> Parser:
-    return Parser(verb, load_system(name).VERBS[verb], system.ANSWERS)
+    return Parser(verb, load_system(name))
 
 
 def settings(*argv: str, kind: type[RunConfig] = RunConfig) -> Any:

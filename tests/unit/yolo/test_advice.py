@@ -13,7 +13,6 @@ from boxwright.engine.callbacks import EpochReport, StartReport
 from boxwright.engine.stopping import FiniteWatch, NotFinite
 from boxwright.yolo.advice import (
     Advice,
-    EpochLosses,
     anchors_do_not_fit,
     labels_out_of_range,
     learns_by_heart,
@@ -95,8 +94,8 @@ def test_recall(recall: float | None, done: int, epochs: int, warm: int, speaks:
         assert line.startswith(f"recall is {recall:.4f} after {done} of {epochs} epochs")
 
 
-def losses(train: Sequence[float], val: Sequence[float]) -> list[EpochLosses]:
-    return [EpochLosses(epoch, *pair) for epoch, pair in enumerate(zip(train, val, strict=True))]
+def losses(train: Sequence[float], val: Sequence[float]) -> list[tuple[int, float, float]]:
+    return [(epoch, *pair) for epoch, pair in enumerate(zip(train, val, strict=True))]
 
 
 def test_learning_by_heart() -> None:
