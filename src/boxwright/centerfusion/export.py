@@ -6,9 +6,10 @@ The deformable convolution becomes GridSample and Conv, the association standard
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from boxwright.centerfusion.frustum import FrustumOptions, associate
@@ -38,18 +39,9 @@ class CenterExportInfo(ExportInfo):
 
     system: ClassVar[str] = "CenterFusion"
 
-    spec: CenterFusionSpec  # the network
+    spec: Annotated[CenterFusionSpec, BeforeValidator(CenterFusionSpec.from_mapping)]  # the network
     frustum: FrustumOptions  # how the file associates radar
     num_peaks: int  # objects that it associates
-
-    @classmethod
-    def own_fields(cls, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """Read network, association and number of peaks."""
-        return {
-            "spec": CenterFusionSpec.from_mapping(fields["spec"], str(path)),
-            "frustum": FrustumOptions(**fields["frustum"]),
-            "num_peaks": int(fields["num_peaks"]),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +66,8 @@ class CenterOnnx:
     """An exported file, run by ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        opened = open_exported(path, torch.device("cpu"))
-        self.info = CenterExportInfo.from_json(opened.metadata, path)
-        self._run = opened.run
+        metadata, self._run = open_exported(path, torch.device("cpu"))
+        self.info = CenterExportInfo.from_json(metadata, path)
 
     def __call__(self, images: Tensor, radar: Tensor | None = None, calibs: Tensor | None = None) -> RawHeads:
         """Compute what `CenterFusion.forward` does, on the CPU."""

@@ -7,18 +7,18 @@ Nothing in a file is executed but the network's own operators.
 import importlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from boxwright.errors import UserError
@@ -45,36 +45,25 @@ class ExportInfo:
 
     @classmethod
     def from_json(cls, metadata: str, path: Path) -> Self:
-        """Read the metadata of a file.
+        """Read the metadata of a file, as far as the fields of the system go.
 
         Raises:
             UserError: the file was not exported by Boxwright, or is of another system.
         """
         try:
-            fields: dict[str, Any] = json.loads(metadata)
-            family = fields.get("family", cls.system.lower())  # files of older versions do not say it
-            if family != cls.system.lower():
-                raise ValueError(family)
-            size = fields["input_size"]
-            input_size = None if size is None else (int(size[0]), int(size[1]))
-            return cls(tuple(map(str, fields["names"])), input_size, **cls.own_fields(fields, path))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            fields = TypeAdapter(dict[str, Any]).validate_json(metadata)
+            if fields.get("family", cls.system.lower()) != cls.system.lower():  # files of older versions do not say it
+                raise ValueError(fields["family"])
+            return TypeAdapter(cls).validate_python(fields)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except ValueError as error:
             raise UserError(
                 f"{path} is not an exported {cls.system} network: it was not made by `boxwright export`"
             ) from error
 
-    @classmethod
-    def own_fields(cls, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """Read what the system adds; raise ValueError, KeyError or TypeError where it is not as `to_json` wrote it."""
-        raise NotImplementedError
 
-
-@dataclass(frozen=True, slots=True)
-class OpenedFile:
-    """An exported file, ready to run."""
-
-    metadata: str  # what `ExportInfo.to_json` wrote; empty where the file has none
-    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # inputs by name, in order; outputs by name
+Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # inputs by name, in order; to outputs by name
 
 
 def is_exported(path: str | Path) -> bool:
@@ -83,12 +72,15 @@ def is_exported(path: str | Path) -> bool:
     return path.suffix in (ONNX_SUFFIX, TORCHSCRIPT_SUFFIX, ".xml") or path.name.endswith(OPENVINO_SUFFIX)
 
 
-def open_exported(path: Path, device: torch.device) -> OpenedFile:
+def open_exported(path: Path, device: torch.device) -> tuple[str, Run]:
     """Open an exported file by its suffix.
 
     Args:
         path: `.onnx`, `.torchscript`, `.xml` or a folder `*_openvino_model`.
         device: where TorchScript runs; the other two run on the CPU.
+
+    Returns:
+        what `ExportInfo.to_json` wrote, empty where the file has none; and what runs the file.
 
     Raises:
         UserError: missing, unreadable, not for this device, or its library is not installed.
@@ -102,7 +94,7 @@ def open_exported(path: Path, device: torch.device) -> OpenedFile:
     return _open_onnx(path) if path.suffix == ONNX_SUFFIX else _open_openvino(path)
 
 
-def _open_onnx(path: Path) -> OpenedFile:
+def _open_onnx(path: Path) -> tuple[str, Run]:
     """Open a file with ONNX Runtime, on the CPU."""
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()
@@ -116,31 +108,29 @@ def _open_onnx(path: Path) -> OpenedFile:
     names: list[str] = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        arrays = {name: value.cpu().float().numpy() for name, value in inputs.items()}
-        return {name: torch.from_numpy(found) for name, found in zip(names, session.run(names, arrays), strict=True)}
+        return dict(zip(names, map(torch.from_numpy, session.run(names, _arrays(inputs))), strict=True))
 
-    return OpenedFile(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), run)
+    return session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), run
 
 
-def _open_torchscript(path: Path, device: torch.device) -> OpenedFile:
+def _open_torchscript(path: Path, device: torch.device) -> tuple[str, Run]:
     """Open a file with PyTorch; a tuple of outputs is numbered, as TorchScript keeps no names."""
     extra: dict[str, Any] = {METADATA_KEY: ""}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated: whoever has such a file knows
+        with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated: whoever has such a file knows
             script = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, OSError) as error:
         raise UserError(f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}") from error
-    metadata: str | bytes = extra[METADATA_KEY]
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found: Tensor | tuple[Tensor, ...] = script(*inputs.values())
         return {str(i): value for i, value in enumerate(found if isinstance(found, tuple) else (found,))}
 
-    return OpenedFile(metadata.decode() if isinstance(metadata, bytes) else metadata, run)
+    metadata: str | bytes = extra[METADATA_KEY]
+    return metadata.decode() if isinstance(metadata, bytes) else metadata, run
 
 
-def _open_openvino(path: Path) -> OpenedFile:
+def _open_openvino(path: Path) -> tuple[str, Run]:
     """Open an xml, or the folder it is in, with OpenVINO on the CPU."""
     openvino = require("openvino")
     file = path if path.suffix == ".xml" else next(iter(sorted(path.glob("*.xml"))), path / "model.xml")
@@ -156,11 +146,16 @@ def _open_openvino(path: Path) -> OpenedFile:
     compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = compiled({name: value.cpu().float().numpy() for name, value in inputs.items()})
+        found = compiled(_arrays(inputs))
         # Copied, because the next call writes into the same memory.
         return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
 
-    return OpenedFile(metadata, run)
+    return metadata, run
+
+
+def _arrays(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Convert the inputs of a runtime to float32 arrays."""
+    return {name: value.cpu().float().numpy() for name, value in inputs.items()}
 
 
 def write_onnx(
@@ -251,8 +246,8 @@ def quantise_onnx(
 
 def write_torchscript(module: nn.Module, path: Path, info: ExportInfo, inputs: Sequence[Tensor]) -> None:
     """Trace a network in eval mode with example inputs."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of branches on shapes, which are the same for every image of a network
+    # Warnings are of branches on shapes, which are the same for every image of a network.
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         script = torch.jit.trace(module, tuple(inputs), check_trace=False)
         torch.jit.save(script, str(path), _extra_files={METADATA_KEY: info.to_json().encode()})
 
@@ -279,9 +274,7 @@ class Agreement(Protocol):
     """How well an exported file agrees with its network, in the terms of a system; `str` gives it as a sentence."""
 
     @property
-    def fault(self) -> str:
-        """Return why the file must not be kept; empty where it may."""
-        ...
+    def fault(self) -> str: ...  # why the file must not be kept; empty where it may
 
 
 A = TypeVar("A", bound=Agreement)
@@ -308,9 +301,8 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
     start = time.perf_counter()
     try:
         # Beside the target: a file can be moved in one step only within one file system.
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            temporary = folder / target.name
+        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True) as folder:
+            temporary = Path(folder, target.name)
             agreement = write(temporary)
             if agreement.fault:
                 raise UserError(f"{target} is not kept: {agreement.fault}")
@@ -318,9 +310,7 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
             megabytes = sum(file.stat().st_size for file in files) / 1e6
             if target.is_dir():
                 shutil.rmtree(target)  # a folder that is not empty cannot be replaced in one step
-            os.replace(temporary, target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            temporary.replace(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     print(f"{target}: {megabytes:.1f} MB in {time.perf_counter() - start:.1f} s; {agreement}")
@@ -343,14 +333,10 @@ def require(library: str) -> Any:
 @contextmanager
 def _quiet() -> Generator[None]:
     """Suppress warnings of exporters: they concern their own code; what concerns the user is found by comparing."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

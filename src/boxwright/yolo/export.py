@@ -4,7 +4,7 @@ Every file gives rows, (B, R, 5 + classes) as `Network.decode` gives them, or wi
 image number, cxcywh in input pixels, score, class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,15 +34,13 @@ class YoloInfo(ExportInfo):
 
     strides: tuple[int, ...]  # input pixels per cell of each level
     output: str  # "rows" or "detections"
-    release: str = CURRENT  # whose letterbox, NMS and validation predict and val take
+    release: str = (
+        CURRENT  # whose letterbox, NMS and validation predict and val take; files of older versions have none
+    )
 
-    @classmethod
-    def own_fields(cls, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """Read strides, the kind of output, and the release, which files of older versions do not say."""
-        release = fields.get("release", CURRENT)
-        if release not in RELEASES:
-            raise ValueError(release)
-        return {"strides": tuple(map(int, fields["strides"])), "output": str(fields["output"]), "release": release}
+    def __post_init__(self) -> None:
+        if self.release not in RELEASES:
+            raise ValueError(self.release)
 
 
 class ExportedNetwork(Network):
@@ -58,11 +56,10 @@ class ExportedNetwork(Network):
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         super().__init__()
-        opened = open_exported(Path(path), device)
-        self.info = YoloInfo.from_json(opened.metadata, Path(path))
+        metadata, self._run = open_exported(Path(path), device)
+        self.info = YoloInfo.from_json(metadata, Path(path))
         self.names, self.input_size, self.release = self.info.names, self.info.input_size, self.info.release
         self.strides = self.info.strides
-        self._run = opened.run
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.input_size is not None and tuple(images.shape[2:]) != self.input_size:
