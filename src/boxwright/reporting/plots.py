@@ -5,7 +5,6 @@ Matplotlib is used through Figure objects only: no pyplot, no global state, no d
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -198,46 +197,38 @@ def plot_curve(
     save_figure(figure, path)
 
 
-@dataclass(frozen=True)
-class DrawnSchedule:
-    """A schedule sampled at some of its steps."""
-
-    title: str  # over the picture
-    epochs: Floats  # (S,) where each of the steps is, in epochs from 0
-    settings: Sequence[StepSettings]  # (S) of each of the steps
-    warmup_end: float  # epoch at which the warm-up is over, or the rate highest; 0: there is none
-
-
-def plot_schedule(drawn: DrawnSchedule, path: Path) -> None:
-    """Draw rates of biases and of the other groups, momentum, and batches per optimizer step.
+def plot_schedule(title: str, epochs: Floats, settings: Sequence[StepSettings], warmup_end: float, path: Path) -> None:
+    """Draw rates of biases and of the other groups, momentum, and batches per optimizer step into an image file.
 
     Args:
-        drawn: the schedule.
+        title: over the picture.
+        epochs: (S,) where each of the sampled steps is, in epochs from 0.
+        settings: (S) of each of the steps.
+        warmup_end: epoch at which the warm-up is over, or the rate highest; 0: there is none.
         path: the image file to write.
     """
     figure = Figure(figsize=(9, 7.5), layout="constrained")
-    figure.suptitle(drawn.title)
+    figure.suptitle(title)
     rates, momentum, accumulate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.3, 1))
-    other = np.array([s.lr_other for s in drawn.settings])
-    bias = np.array([s.lr_bias for s in drawn.settings])
+    other, bias = np.array([(s.lr_other, s.lr_bias) for s in settings]).T
     # The axis is logarithmic and the warm-up begins at 0: the axis ends at half the lowest rate after the warm-up.
-    lowest = 0.5 * float(other[drawn.epochs >= min(drawn.warmup_end, drawn.epochs[-1])].min())
-    both = bool(np.array_equal(bias, other))
+    lowest = 0.5 * float(other[epochs >= min(warmup_end, epochs[-1])].min())
+    both = np.array_equal(bias, other)
     if not both:
-        rates.plot(drawn.epochs, np.maximum(bias, lowest), color="#ff7f0e", label="biases")
+        rates.plot(epochs, np.maximum(bias, lowest), color="#ff7f0e", label="biases")
     label = "all parameter groups" if both else "weights, normalisation weights"
-    rates.plot(drawn.epochs, np.maximum(other, lowest), color="#1f77b4", label=label)
+    rates.plot(epochs, np.maximum(other, lowest), color="#1f77b4", label=label)
     rates.set(yscale="log", ylabel="learning rate")
     rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     rates.yaxis.set_minor_formatter(NullFormatter())
     rates.legend(loc="best", fontsize=9)
-    momentum.plot(drawn.epochs, [s.momentum for s in drawn.settings], color="#2ca02c")
+    momentum.plot(epochs, [s.momentum for s in settings], color="#2ca02c")
     momentum.set(ylabel="momentum")
-    accumulate.step(drawn.epochs, [s.accumulate for s in drawn.settings], where="post", color="#9467bd")
-    accumulate.set(ylabel="batches per step", xlabel="epoch", xlim=(0, float(drawn.epochs[-1]) or 1), ylim=(0, None))
+    accumulate.step(epochs, [s.accumulate for s in settings], where="post", color="#9467bd")
+    accumulate.set(ylabel="batches per step", xlabel="epoch", xlim=(0, float(epochs[-1]) or 1), ylim=(0, None))
     accumulate.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (rates, momentum, accumulate):
         axes.grid(alpha=0.3)
-        if drawn.warmup_end:
-            axes.axvline(drawn.warmup_end, color="black", linestyle=":", linewidth=1)
+        if warmup_end:
+            axes.axvline(warmup_end, color="black", linestyle=":", linewidth=1)
     save_figure(figure, path)

@@ -4,6 +4,8 @@ Source: names of the files and order of the columns as published with YOLOv5 (do
 follow them here.
 """
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,13 +58,13 @@ def best_of(trials: Sequence[FinishedTrial]) -> FinishedTrial | None:
 def csv_text(trials: Sequence[FinishedTrial], metrics: Sequence[str]) -> str:
     """Format one line per trial: metrics, hyper-parameters, trial, fitness, state; numbers with all their digits."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.hyps))
-    lines = [",".join((*metrics, *keys, "trial", "fitness", "state"))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*metrics, *keys, "trial", "fitness", "state"))
     for trial in trials:
         values = [trial.metrics.get(name, 0.0) for name in metrics] + [trial.hyps.get(key, "") for key in keys]
-        cells = [f'"{value}"' if isinstance(value, list) else str(value) for value in values]
-        cells += [str(trial.number), str(trial.fitness), "pruned" if trial.pruned else "complete"]
-        lines.append(",".join(cells))
-    return "\n".join(lines) + "\n"
+        writer.writerow((*values, trial.number, trial.fitness, "pruned" if trial.pruned else "complete"))
+    return text.getvalue()
 
 
 def plot_search(trials: Sequence[FinishedTrial], names: Sequence[str], best: FinishedTrial) -> "Figure":
@@ -83,10 +85,9 @@ def plot_search(trials: Sequence[FinishedTrial], names: Sequence[str], best: Fin
     figure.suptitle(f"{len(trials)} {noun}; the best is trial {best.number} with fitness {best.fitness:.4g}")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     numbers, fitness = [trial.number for trial in trials], [trial.fitness for trial in trials]
-    points = None
     for panel, name in zip(panels.flat, names, strict=False):
         values = [float(trial.hyps.get(name, math.nan)) for trial in trials]
-        points = panel.scatter(values, fitness, c=numbers, cmap="viridis", s=16, alpha=0.75, linewidths=0)
+        panel.scatter(values, fitness, c=numbers, cmap="viridis", s=16, alpha=0.75, linewidths=0)
         chosen = float(best.hyps.get(name, math.nan))
         panel.plot(chosen, best.fitness, "+", color=_BEST_COLOR, markersize=13, markeredgewidth=2)
         panel.set_title(f"{name} = {chosen:.4g}", fontsize=9)
@@ -97,7 +98,6 @@ def plot_search(trials: Sequence[FinishedTrial], names: Sequence[str], best: Fin
         panel.set_visible(False)
     for panel in panels[:, 0]:
         panel.set_ylabel("fitness", fontsize=8)
-    if points is not None:
-        ticks = MaxNLocator(6, integer=True)
-        figure.colorbar(points, ax=panels, label="trial", fraction=0.02, pad=0.01, aspect=40, ticks=ticks)
+    points, ticks = panels[0, 0].collections[0], MaxNLocator(6, integer=True)
+    figure.colorbar(points, ax=panels, label="trial", fraction=0.02, pad=0.01, aspect=40, ticks=ticks)
     return figure

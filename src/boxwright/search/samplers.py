@@ -19,7 +19,6 @@ from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from boxwright.errors import UserError
 from boxwright.search.space import Range, Space
 
 Kind = Literal["published", "tpe", "cmaes"]
@@ -111,15 +110,14 @@ class SearchSampler(BaseSampler):
         self._drawing: tuple[int, BaseSampler] | None = None  # trial number and its sampler
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        if self._is_drawn_here(study, trial):
-            return dict(distributions(self.space))
-        return self._sampler(study, trial).infer_relative_search_space(study, trial)
+        sampler = self._sampler(study, trial)
+        return sampler.infer_relative_search_space(study, trial) if sampler else dict(distributions(self.space))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if not self._is_drawn_here(study, trial):
-            return self._sampler(study, trial).sample_relative(study, trial, search_space)
+        if sampler := self._sampler(study, trial):
+            return sampler.sample_relative(study, trial, search_space)
         trials = study.get_trials(deepcopy=False)
         before = _trials_before(trial, trials)
         if not before:
@@ -137,30 +135,23 @@ class SearchSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._sampler(study, trial).sample_independent(study, trial, param_name, param_distribution)
+        sampler = self._sampler(study, trial)
+        assert sampler is not None, "a trial that is drawn here has all its values at once"
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
-    def _is_drawn_here(self, study: Study, trial: FrozenTrial) -> bool:
-        return self.kind == "published" or not _trials_before(trial, study.get_trials(deepcopy=False))
-
-    def _sampler(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+    def _sampler(self, study: Study, trial: FrozenTrial) -> BaseSampler | None:
+        """Return Optuna's sampler of a trial; None: its values are drawn here."""
+        trials = study.get_trials(deepcopy=False)
+        if self.kind == "published" or not _trials_before(trial, trials):
+            return None
         if self._drawing is None or self._drawing[0] != trial.number:
-            generation = generation_of(trial, study.get_trials(deepcopy=False))
-            seed = int(np.random.SeedSequence([self.seed, generation]).generate_state(1)[0])
+            seed = int(np.random.SeedSequence([self.seed, generation_of(trial, trials)]).generate_state(1)[0])
             if self.kind == "tpe":
-                sampler: BaseSampler = TPESampler(seed=seed)
+                self._drawing = trial.number, TPESampler(seed=seed)
             else:
-                sampler = CmaEsSampler(x0=dict(self.start), seed=seed, warn_independent_sampling=False)
-            self._drawing = trial.number, sampler
+                x0 = dict(self.start)
+                self._drawing = trial.number, CmaEsSampler(x0=x0, seed=seed, warn_independent_sampling=False)
         return self._drawing[1]
-
-
-def check_sampler(kind: Kind) -> None:
-    """Raise a UserError if the sampler needs a package that is not installed."""
-    if kind == "cmaes":
-        try:
-            import cmaes  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        except ImportError:
-            raise UserError("--sampler cmaes needs the package cmaes: pip install 'boxwright[tune]'") from None
 
 
 def _trials_before(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -9,7 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,9 @@ _TIMEOUT_NAMES = {"sqlite": "timeout", "psycopg2": "connect_timeout", "psycopg":
     ("pymysql", "mysqldb"), "connect_timeout"
 )
 _SQLITE_REASONS = {
-    "database is locked": "is locked: another process has kept it for more than {seconds} seconds; end it, or wait",
+    "database is locked": (
+        f"is locked: another process has kept it for more than {LOCK_SECONDS:g} seconds; end it, or wait"
+    ),
     "unable to open database file": "cannot be opened: is its folder there, and may it be written to?",
     "readonly": "cannot be written: the file or its folder is read-only",
     "not a database": "cannot be read: the file is not an SQLite database",
@@ -155,17 +157,10 @@ def database_errors(location: StudyLocation) -> Generator[None]:
             )
         # SQLite says what is wrong in words only.
         reason = next((said for sign, said in _SQLITE_REASONS.items() if sign in words), reason)
-        raise UserError(
-            f"the study in {shown_url(location.url)} {reason.replace('{seconds}', f'{LOCK_SECONDS:g}')}"
-        ) from error
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without its password; a malformed one unchanged."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return url
+        shown = location.url
+        with suppress(SQLAlchemyError):  # a malformed one is shown as it is
+            shown = make_url(shown).render_as_string(hide_password=True)
+        raise UserError(f"the study in {shown} {reason}") from error
 
 
 def make_pruner(kind: Literal["", "median", "percentile"]) -> BasePruner:

@@ -168,6 +168,8 @@ def _check(config: EvolveConfig) -> None:
     """Raise a UserError for what can be seen without opening anything."""
     if importlib.util.find_spec("optuna") is None:
         raise UserError("boxwright evolve needs the package optuna: pip install 'boxwright[tune]'")
+    if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise UserError("--sampler cmaes needs the package cmaes: pip install 'boxwright[tune]'")
     if not config.study and not config.data:
         raise UserError("evolve needs --data, as train does, or --study of a search to go on with")
     if config.nproc > 1 or "," in config.device or "TORCHELASTIC_RUN_ID" in os.environ:
@@ -188,12 +190,11 @@ def _check(config: EvolveConfig) -> None:
 
 
 def _work(config: EvolveConfig, space: Space, location: "StudyLocation") -> None:
-    from boxwright.search.samplers import SearchSampler, check_sampler
+    from boxwright.search.samplers import SearchSampler
     from boxwright.search.study import database_errors, make_pruner, open_study, quiet_optuna
     from boxwright.search.worker import run_search
 
     with quiet_optuna():
-        check_sampler(config.sampler)
         try:  # SQLite makes its file, but not the folder
             location.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -299,12 +299,11 @@ class ScheduleReport:
         """
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"--schedule {path}: the picture is a file that ends in {', '.join(_PICTURES)}")
-        from boxwright.reporting.plots import DrawnSchedule, plot_schedule
+        from boxwright.reporting.plots import plot_schedule
 
         warm = min(self.warmup_steps / self.steps_per_epoch, float(self.config.epochs))
-        drawn = DrawnSchedule(self.title, self.steps / self.steps_per_epoch, self.settings, warm)
         try:
-            plot_schedule(drawn, path)
+            plot_schedule(self.title, self.steps / self.steps_per_epoch, self.settings, warm, path)
         except OSError as error:
             raise UserError(f"--schedule {path} cannot be written: {error.strerror}") from error
 
