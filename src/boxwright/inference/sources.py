@@ -1,11 +1,11 @@
 """The images of a prediction: from a file, a folder, a glob, a list file, a video or a camera.
 
-A `Source` yields `Frame`s. An image that cannot be read is reported in one sentence and left out.
+A source yields `Frame`s. An image that cannot be read is reported in one sentence and left out.
 """
 
 import glob
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,58 +34,8 @@ class Frame:
     position: str  # "image 3/10" or "video 1/2, frame 7/300"
 
 
-@dataclass(frozen=True)
-class Source:
-    """The files, or the camera, of a prediction in order. Iterating reads them."""
-
-    files: tuple[Path, ...]
-    camera: int | None = None  # its number
-    video_stride: int = 1  # take every n-th frame
-
-    def __iter__(self) -> Iterator[Frame]:
-        if self.camera is not None:
-            yield from self._video(Path(f"camera{self.camera}"), self.camera, "camera")
-        for i, path in enumerate(self.files, 1):
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                yield from self._video(path, str(path), f"video {i}/{len(self.files)}")
-                continue
-            try:
-                image = read_image(path)
-            except UserError as error:
-                logger.warning("%s (left out)", error)
-            else:
-                yield Frame(image, path, None, DEFAULT_FPS, f"image {i}/{len(self.files)}")
-
-    def _video(self, path: Path, source: str | int, position: str) -> Iterator[Frame]:
-        """Yield the frames of a video file or a camera."""
-        capture = cv2.VideoCapture(source)
-        try:
-            if not capture.isOpened():
-                if self.camera is not None:
-                    raise UserError(f"camera {self.camera} cannot be opened")
-                logger.warning("%s cannot be opened as a video; it is left out", path)
-                return
-            total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-            fps = (capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS) / self.video_stride
-            number = 0
-            while capture.grab():  # decodes only the frames that are wanted
-                number += 1
-                if number % self.video_stride:
-                    continue
-                decoded, image = capture.retrieve()
-                if decoded:
-                    count = f"/{total}" if total > 0 else ""
-                    yield Frame(
-                        image.astype(np.uint8, copy=False), path, number, fps, f"{position}, frame {number}{count}"
-                    )
-            if number == 0:
-                logger.warning("%s holds no frame; it is left out", path)
-        finally:
-            capture.release()
-
-
-def open_source(source: str | Path, *, video_stride: int = 1) -> Source:
-    """Find what a source means.
+def open_source(source: str | Path, *, video_stride: int = 1) -> Iterator[Frame]:
+    """Find what a source means; iterating reads it.
 
     Args:
         source: image, video, folder, glob, .txt list of files (relative to the list, or to the working directory), or
@@ -101,20 +51,60 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Source:
         files = sorted(p for p in path.iterdir() if _is_media(p))
         if not files:
             raise UserError(f"no images and no videos in the folder {path}")
+    elif path.is_file() and path.suffix.lower() == ".txt":
+        files = _read_list(path)
     elif path.is_file():
-        files = _read_list(path) if path.suffix.lower() == ".txt" else [path]
-        if not _is_media(files[0]) and files == [path]:
+        files = [path]
+        if not _is_media(path):
             raise UserError(f"{path} is neither an image nor a video nor a .txt list of files (by its suffix)")
     elif text.isdecimal():
-        return Source((), camera=int(text), video_stride=video_stride)
+        return _read_video(Path(f"camera{text}"), int(text), video_stride, "camera")
     else:
-        found = glob.glob(text, recursive=True) if glob.has_magic(text) else []
-        files = sorted(p for p in map(Path, found) if _is_media(p))
+        files = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if _is_media(p))
         if not files:
             raise UserError(
                 f"nothing to predict on at {text}: no such file or folder, and as a pattern it fits no image"
             )
-    return Source(tuple(files), video_stride=video_stride)
+    return _read(files, video_stride)
+
+
+def _read(files: Sequence[Path], video_stride: int) -> Iterator[Frame]:
+    """Yield the frames of images and videos; what cannot be read is left out."""
+    for i, path in enumerate(files, 1):
+        try:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                yield from _read_video(path, str(path), video_stride, f"video {i}/{len(files)}")
+            else:
+                yield Frame(read_image(path), path, None, DEFAULT_FPS, f"image {i}/{len(files)}")
+        except UserError as error:
+            logger.warning("%s (left out)", error)
+
+
+def _read_video(path: Path, source: str | int, stride: int, position: str) -> Iterator[Frame]:
+    """Yield every n-th frame of a video file or a camera."""
+    capture = cv2.VideoCapture(source)
+    try:
+        if not capture.isOpened():
+            raise UserError(
+                f"{path} cannot be opened as a video"
+                if isinstance(source, str)
+                else f"camera {source} cannot be opened"
+            )
+        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        fps = (capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS) / stride
+        number = 0
+        while capture.grab():  # decodes only the frames that are wanted
+            number += 1
+            if number % stride:
+                continue
+            decoded, image = capture.retrieve()
+            if decoded:
+                where = f"{position}, frame {number}" + (f"/{total}" if total > 0 else "")
+                yield Frame(image.astype(np.uint8, copy=False), path, number, fps, where)
+        if number == 0:
+            logger.warning("%s holds no frame; it is left out", path)
+    finally:
+        capture.release()
 
 
 def _is_media(path: Path) -> bool:

@@ -113,15 +113,13 @@ class Table:
 def read_results(csv_path: Path) -> dict[str, Floats]:
     """Read results.csv into one array per column; blanks and words become nan."""
     with csv_path.open(newline="", encoding="utf-8") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    columns: dict[str, Floats] = {}
-    for position, name in enumerate(rows[0] if rows else []):
-        values = np.full(len(rows) - 1, np.nan)
-        for i, row in enumerate(rows[1:]):
-            # A run that was killed may leave a short last row.
-            with suppress(IndexError, ValueError):
-                values[i] = float(row[position])
-        columns[name] = values
+        reader = csv.DictReader(file, skipinitialspace=True, restval="")  # a killed run may leave a short last row
+        names, rows = [name.strip() for name in reader.fieldnames or ()], list(reader)
+    columns = {name: np.full(len(rows), np.nan) for name in names}
+    for i, row in enumerate(rows):
+        for values, cell in zip(columns.values(), row.values(), strict=False):
+            with suppress(ValueError):
+                values[i] = float(cell)
     return columns
 
 

@@ -1,7 +1,7 @@
 """The search space: which values are searched, between which limits, as a table or a yaml of the user."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -63,17 +63,15 @@ def read_space(path: Path, setting_of: Callable[[str], str], check: Callable[[st
 
 
 def _range(name: str, setting: Setting) -> Range:
-    wanted = f"{setting.origin}: {name} takes [gain, low, high] or [low, high]"
-    if not isinstance(setting.value, list) or len(cast(Sequence[Any], setting.value)) not in (2, 3):
-        raise UserError(f"{wanted}, got {setting.value!r}")
-    values = cast("list[Any]", setting.value)
+    values = cast("list[Any]", setting.value) if isinstance(setting.value, list) else []
     try:  # yaml takes 1e-5, without a point, for a word
         numbers = [float(number) for number in values if not isinstance(number, bool)]
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
-        raise UserError(f"{wanted}, all of them numbers, got {values!r}")
-    gain, low, high = numbers if len(numbers) == 3 else (1.0, *numbers)
-    if not low < high or gain < 0:
-        raise UserError(f"{wanted}, low below high and no gain below 0, got {values!r}")
+    gain, low, high = numbers if len(numbers) == 3 else (1.0, *numbers) if len(numbers) == 2 else (math.nan,) * 3
+    if len(numbers) != len(values) or not (0 <= gain < math.inf and -math.inf < low < high < math.inf):
+        raise UserError(
+            f"{setting.origin}: {name} takes [gain, low, high] or [low, high], all of them numbers, low below high and "
+            f"no gain below 0, got {setting.value!r}"
+        )
     return Range(gain, low, high)

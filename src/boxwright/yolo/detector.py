@@ -277,7 +277,7 @@ def _is_one(item: str | Path | Image) -> bool:
 
 
 def _frames(item: str | Path | Image) -> Iterator[Frame]:
-    """Yield what a `Source` would; an image that was asked for by itself must be readable."""
+    """Yield what `open_source` would; an image that was asked for by itself must be readable."""
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
             raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {item.shape} {item.dtype}")

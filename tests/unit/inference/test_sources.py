@@ -82,9 +82,10 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_a_number_is_a_camera_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert open_source("0").camera == 0
-    put(tmp_path / "7" / "a.png")
-    assert open_source("7").camera is None
+    put(tmp_path / "97" / "a.png")
+    assert [frame.position for frame in open_source("97")] == ["image 1/1"]
+    with pytest.raises(UserError, match="camera 98 cannot be opened"):
+        list(open_source("98"))
 
 
 def test_camera_that_is_not_there() -> None:

@@ -76,15 +76,16 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
         space_of(tmp_path, text)
     _, *lines = str(caught.value).split("\n")
     file = tmp_path / "space.yaml"
+    wanted = "[gain, low, high] or [low, high], all of them numbers, low below high and no gain below 0"
     says = [
         "optim.lr is no hyper-parameter; did you mean optim.lr0?",
         "loss.boxx is no hyper-parameter; did you mean loss.box?",
         "epochs is no hyper-parameter; did you mean optim.warmup_epochs?",
-        "augment.mosaic takes [gain, low, high] or [low, high], got 3",
+        f"augment.mosaic takes {wanted}, got 3",
         "augment.scale",
-        "loss.cls takes [gain, low, high] or [low, high], low below high",
-        "loss.obj takes [gain, low, high] or [low, high], low below high",
-        "augment.mixup takes [gain, low, high] or [low, high], all of them numbers",
+        f"loss.cls takes {wanted}, got [2, 1]",
+        f"loss.obj takes {wanted}, got [-1, 1, 2]",
+        f"augment.mixup takes {wanted}, got ['a', 'b']",
     ]
     assert len(lines) == len(says)
     for number, (line, said) in enumerate(zip(lines, says, strict=True), 1):
