@@ -1,16 +1,16 @@
 """Keep an index on disk, so that the next run starts at once and all ranks and workers share the same pages.
 
-One file a split: a first line, a JSON header (what is no array), then the arrays, which are mapped into memory.
+One safetensors file a split: the arrays, which are mapped into memory, and as metadata what is no array.
 It is taken if what shaped the index (settings, list of images, content of all labels) has the same digest, and every
 file that it names has the same size and time of change. So any edit is noticed, also one that keeps size and time of a
 label. Files are written under another name and renamed. A cache that cannot be read or written costs time, never
 the run.
 """
 
+import functools
 import hashlib
 import json
 import logging
-import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.torch
+import torch
 
 from boxwright.data.files import in_threads, write_atomically
 from boxwright.data.index import ARRAYS, DataIndex, Problem
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array
 
-_MAGIC = b"boxwright data index 3\n"
-_ALIGN = 64  # bytes; arrays start at a multiple of it
+_FORMAT = "boxwright data index 4"  # another name for each change of what is kept: files of before are made again
 _log = logging.getLogger("boxwright.data")
 
 
@@ -89,64 +91,47 @@ def _state(index: DataIndex) -> str:
     return total.hexdigest()
 
 
+def _checksum(arrays: Iterable[Array]) -> int:
+    return functools.reduce(lambda value, array: zlib.crc32(array.data, value), arrays, 0)
+
+
 def _load(file: Path, key: str) -> DataIndex | None:
     try:
-        with file.open("rb") as stream:
-            if stream.readline(len(_MAGIC)) != _MAGIC:
-                raise ValueError("another version, or no index")
-            header = json.loads(stream.readline())
-            if header["key"] != key:
+        with safetensors.safe_open(file, "pt") as stored:
+            about = json.loads(stored.metadata()[_FORMAT])
+            if about["key"] != key:
                 return None
-            pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        if zlib.crc32(memoryview(pages)[header["start"] :]) != header["checksum"]:
+            arrays: dict[str, Any] = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
+        if _checksum(arrays.values()) != about["checksum"]:
             raise ValueError("damaged")
-        index = _index_of(header, pages)
+        index = DataIndex(
+            names=tuple(about["names"]),
+            category_ids=tuple(about["category_ids"]),
+            annotations=Path(about["annotations"]) if about["annotations"] else None,
+            problems=tuple(Problem(kind, Path(path), *rest) for kind, path, *rest in about["problems"]),
+            **arrays,
+        )
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         _log.info("the index cache %s cannot be used (%s) and is made again", file, error)
         return None
-    return index if _state(index) == header["state"] else None
-
-
-def _index_of(header: dict[str, Any], pages: mmap.mmap) -> DataIndex:
-    arrays: dict[str, Any] = {}
-    for name, dtype, shape, offset in header["arrays"]:
-        count = int(np.prod(shape))
-        arrays[name] = np.frombuffer(pages, dtype, count, header["start"] + offset).reshape(shape)
-    return DataIndex(
-        names=tuple(header["names"]),
-        category_ids=tuple(header["category_ids"]),
-        annotations=Path(header["annotations"]) if header["annotations"] else None,
-        problems=tuple(Problem(kind, Path(path), *rest) for kind, path, *rest in header["problems"]),
-        **arrays,
-    )
+    return index if _state(index) == about["state"] else None
 
 
 def _save(index: DataIndex, key: str, file: Path) -> None:
-    parts: list[Array] = [np.ascontiguousarray(getattr(index, name)) for name in ARRAYS]
-    layout: list[tuple[str, str, tuple[int, ...], int]] = []
-    payload = bytearray()
-    for name, part in zip(ARRAYS, parts, strict=True):
-        layout.append((name, part.dtype.str, part.shape, len(payload)))
-        payload += part.tobytes()
-        payload += bytes(-len(payload) % _ALIGN)
-    payload += bytes(_ALIGN)  # never empty, and an array of length zero has a place
-    header = {
+    arrays = {name: np.array(getattr(index, name)) for name in ARRAYS}  # copies: torch takes none that is read-only
+    about = {
         "key": key,
         "state": _state(index),
-        "checksum": zlib.crc32(payload),
+        "checksum": _checksum(arrays.values()),
         "names": index.names,
         "category_ids": index.category_ids,
         "annotations": os.fspath(index.annotations) if index.annotations else None,
         "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
-        "arrays": layout,
     }
-    # The first lines are padded so that the arrays start at an aligned place, which the header names.
-    room = len(_MAGIC) + len(json.dumps(header)) + 64  # enough for the number and the padding
-    start = -(-room // _ALIGN) * _ALIGN
-    head = _MAGIC + json.dumps(header | {"start": start}).encode().ljust(start - len(_MAGIC) - 1) + b"\n"
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
-        write_atomically(file, head + payload, make_folder=True)
+        write_atomically(file, safetensors.torch.save(tensors, {_FORMAT: json.dumps(about)}), make_folder=True)
     except UserError as error:  # without a cache the next run only starts later
         _log.info("the index is not kept: %s", error)

@@ -95,6 +95,10 @@ class DataIndex:
     annotations: Path | None = None  # COCO ground truth to evaluate against, if there is one
     problems: tuple[Problem, ...] = field(default=(), repr=False)  # what was found while reading
 
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            getattr(self, name).flags.writeable = False
+
     def __len__(self) -> int:
         return len(self.sizes)
 
@@ -148,7 +152,7 @@ class DataIndex:
         encoded = [os.fsencode(record.path) for record in records]
         none = (np.zeros((0, 2), np.float32),)
         polygons = [polygon for record in records for polygon in record.polygons or none * len(record.classes)]
-        index = cls(
+        return cls(
             names=tuple(names),
             path_bytes=np.frombuffer(b"".join(encoded), dtype=np.uint8),
             path_offsets=_offsets([len(path) for path in encoded]),
@@ -163,9 +167,6 @@ class DataIndex:
             annotations=annotations,
             problems=tuple(problems),
         )
-        for name in ARRAYS:
-            getattr(index, name).flags.writeable = False
-        return index
 
 
 # What the cache maps from its file, in this order.
