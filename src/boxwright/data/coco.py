@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from boxwright.data.files import read_text
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
@@ -26,10 +27,8 @@ def read_json(file: Path) -> dict[str, Any]:
         UserError: not readable, not json, or a key is missing.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the COCO file {file}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        content = json.loads(read_text(file))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{file} is not valid json: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: a COCO file is an object with images, annotations and categories")

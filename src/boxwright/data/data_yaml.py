@@ -10,22 +10,30 @@ Source: the published formats (docs/spec/yolov3-spp.md, A1).
 import difflib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import yaml
 
+from boxwright.data.files import read_text
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.errors import UserError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_SPLIT_OF_KEY: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}
+_UNREAD_KEYS = ("backup", "eval", "results", "top", "labels", "map")  # of Darknet's own training and evaluation
+_log = logging.getLogger("boxwright.data")
 
 
 def list_images(sources: Sequence[str], root: Path, named_in: Path) -> list[Path]:
     """List the image files of all sources, sorted by path, each once.
 
     Args:
-        sources: folders (searched with their sub-folders) or `.txt` list files with one image a line.
+        sources: folders (searched with their sub-folders) or `.txt` list files with one image a line. A line is
+            relative to the folder of its file (always for `./`) or to the root.
         root: what relative sources are relative to.
         named_in: the file that names the sources, for messages.
 
@@ -35,7 +43,13 @@ def list_images(sources: Sequence[str], root: Path, named_in: Path) -> list[Path
     found: set[str] = set()
     for source in sources:
         place = find_source(source, root, named_in)
-        found.update(_in_folder(place) if place.is_dir() else _in_list(place, root))
+        if place.is_dir():
+            found.update(_in_folder(place))
+            continue
+        for entry in filter(None, read_lines(place)):
+            path, beside_root = os.path.join(place.parent, entry.removeprefix("./")), os.path.join(root, entry)
+            is_below_root = not entry.startswith("./") and not os.path.exists(path) and os.path.exists(beside_root)
+            found.add(beside_root if is_below_root else path)
     return [Path(path) for path in sorted(found)]
 
 
@@ -48,12 +62,16 @@ def find_source(source: str, root: Path, named_in: Path) -> Path:
     places = [root / source, named_in.parent / source]
     if source.startswith("../"):
         places.append(root / source.removeprefix("../"))
-    places = [Path(os.path.normpath(place)) for place in dict.fromkeys(places)]
-    for place in places:
-        if place.exists():
-            return place
-    looked = " and ".join(dict.fromkeys(str(place) for place in places))
-    raise UserError(f"{named_in} names {source!r}, which is not there; looked at {looked}")
+    return _first_there(places, f"{named_in} names {source!r}")
+
+
+def _first_there(places: Iterable[Path], named: str) -> Path:
+    """Return the first place that exists; `named` begins the message of the UserError if there is none."""
+    tried = list(dict.fromkeys(os.path.normpath(place) for place in places))
+    for place in tried:
+        if os.path.exists(place):
+            return Path(place)
+    raise UserError(f"{named}, which is not there; looked at {' and '.join(tried)}")
 
 
 def _in_folder(folder: Path) -> list[str]:
@@ -76,37 +94,8 @@ def _in_folder(folder: Path) -> list[str]:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Read the lines of a text file without blanks around them, and without the mark that some editors put first.
-
-    Raises:
-        UserError: it is not UTF-8.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no list of files: it is not UTF-8 text") from error
-    return [line.strip() for line in text.splitlines()]
-
-
-def _in_list(file: Path, root: Path) -> list[str]:
-    """Read a list file: its lines are absolute or relative to its folder (always for `./`) or to the data's root."""
-    try:
-        lines = read_lines(file)
-    except OSError as error:
-        raise UserError(f"cannot read the image list {file}: {error}") from error
-    found: list[str] = []
-    for entry in filter(None, lines):
-        path = os.path.join(file.parent, entry.removeprefix("./"))
-        beside_root = os.path.join(root, entry)
-        if not entry.startswith("./") and not os.path.exists(path) and os.path.exists(beside_root):
-            path = beside_root
-        found.append(path)
-    return found
-
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-_log = logging.getLogger("boxwright.data")
+    """Read the lines of a text file without blanks around them."""
+    return [line.strip() for line in read_text(file).splitlines()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +116,8 @@ def read_data_yaml(file: Path) -> DataYaml:
         UserError: not readable, not a mapping, no names, or names that do not fit `nc`.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the data yaml {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
         raise UserError(f"{file} is not valid yaml: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: a data yaml is a mapping with train, val and names")
@@ -153,21 +140,19 @@ def read_data_yaml(file: Path) -> DataYaml:
 
 def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     names, count = entries.get("names"), entries.get("nc")
+    if names is None and isinstance(count, int) and count > 0:
+        names = _numbered(count)
     if isinstance(names, dict):
-        table = cast("dict[Any, Any]", names)
         try:
-            by_index = {int(key): str(name) for key, name in table.items()}
+            by_index = {int(key): name for key, name in cast("dict[Any, Any]", names).items()}
         except (TypeError, ValueError):
             raise UserError(f"{file}: the keys of names are class numbers 0, 1, 2, ...") from None
         if sorted(by_index) != list(range(len(by_index))):
             raise UserError(f"{file}: the keys of names must run from 0 to {len(by_index) - 1} without a gap")
-        found = tuple(by_index[i] for i in range(len(by_index)))
-    elif isinstance(names, list):
-        found = tuple(str(name) for name in cast("list[Any]", names))
-    elif names is None and isinstance(count, int) and count > 0:
-        found = tuple(f"class{i}" for i in range(count))
-    else:
+        names = [name for _, name in sorted(by_index.items())]
+    if not isinstance(names, list | tuple):
         raise UserError(f"{file}: names is missing; it is a list of class names or a map from class number to name")
+    found = tuple(str(name) for name in cast("list[Any]", names))
     if not found:
         raise UserError(f"{file}: names is empty; a data set has at least one class")
     if isinstance(count, int) and count != len(found):
@@ -175,14 +160,8 @@ def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     return found
 
 
-_SPLIT_OF_KEY: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}
-_OTHER_KEYS = ("classes", "names")
-_UNREAD_KEYS = ("backup", "eval", "results", "top", "labels", "map")  # of Darknet's own training and evaluation
-
-
-class _Entry(NamedTuple):
-    value: str
-    place: str  # file and line
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"class{i}" for i in range(count))
 
 
 def read_darknet_data(file: Path) -> DataYaml:
@@ -192,17 +171,50 @@ def read_darknet_data(file: Path) -> DataYaml:
         UserError: unreadable, a line that is no `key=value`, an unknown key, something named that is not there, or
             classes that do not fit the names; with file and line.
     """
-    entries = _entries(file)
+    entries: dict[str, tuple[str, str]] = {}  # key -> value, and its file and line
+    known = (*_SPLIT_OF_KEY, "classes", "names", *_UNREAD_KEYS)
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        where = f"{file}:{number}"
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not value:
+            raise UserError(f"{where}: a line is key=value, not {line!r}")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f" (known are {', '.join(known)})"
+            raise UserError(f"{where}: a .data file has no key {key}{hint}")
+        if key in entries:
+            raise UserError(f"{where}: {key} is set a second time (first at {entries[key][1]})")
+        entries[key] = value, where
     if not any(key in entries for key in _SPLIT_OF_KEY):
         raise UserError(f"{file}: it names no images: train= and valid= are files with one image a line")
-    roots: list[Path] = []
-    splits: dict[Split, tuple[str, ...]] = {}
-    for key, split in _SPLIT_OF_KEY.items():
-        if key in entries:
-            found, root = _find(file, key, entries[key])
-            splits[split] = (str(found),)
-            roots.append(root)
-    return DataYaml(file, roots[0], splits, _darknet_names(file, entries))
+    roots = (file.parent, file.parent.parent, Path.cwd())
+
+    def find(key: str) -> Path:
+        value, where = entries[key]
+        return _first_there((root / Path(value).expanduser() for root in roots), f"{where}: {key} names {value!r}")
+
+    splits: dict[Split, tuple[str, ...]] = {
+        split: (str(find(key)),) for key, split in _SPLIT_OF_KEY.items() if key in entries
+    }
+    # Images in the lists are named from the folder from which the first list is.
+    value = next(entries[key][0] for key in _SPLIT_OF_KEY if key in entries)
+    root = next(root for root in roots if (root / Path(value).expanduser()).exists())
+    count, place = entries.get("classes", ("", ""))
+    if count and not (count.isdecimal() and int(count) > 0):
+        raise UserError(f"{place}: classes is the number of classes, not {count!r}")
+    if "names" in entries:
+        path = find("names")
+        names = read_names_file(path)
+        if count and int(count) != len(names):
+            raise UserError(f"{place}: classes is {count} but {path} has {len(names)} names")
+    elif count:
+        names = _numbered(int(count))
+    else:
+        raise UserError(f"{file}: names= (a file with one class a line) or classes= is missing")
+    return DataYaml(file, root, splits, names)
 
 
 def read_names_file(file: Path) -> tuple[str, ...]:
@@ -211,7 +223,7 @@ def read_names_file(file: Path) -> tuple[str, ...]:
     Raises:
         UserError: unreadable, empty, or a blank line or a name twice; with the line.
     """
-    lines = [line.strip() for line in _text(file).rstrip().splitlines()]
+    lines = [line.strip() for line in read_text(file).rstrip().splitlines()]
     if not lines:
         raise UserError(f"{file}: a .names file has one class a line, this one is empty")
     for number, name in enumerate(lines, 1):
@@ -220,59 +232,3 @@ def read_names_file(file: Path) -> tuple[str, ...]:
         if lines.index(name) < number - 1:
             raise UserError(f"{file}:{number}: the class {name} stands in line {lines.index(name) + 1} already")
     return tuple(lines)
-
-
-def _entries(file: Path) -> dict[str, _Entry]:
-    entries: dict[str, _Entry] = {}
-    known = (*_SPLIT_OF_KEY, *_OTHER_KEYS, *_UNREAD_KEYS)
-    for number, line in enumerate(_text(file).splitlines(), 1):
-        place = f"{file}:{number}"
-        line = line.partition("#")[0].strip()
-        if not line:
-            continue
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not value:
-            raise UserError(f"{place}: a line is key=value, not {line!r}")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f" (known are {', '.join(known)})"
-            raise UserError(f"{place}: a .data file has no key {key}{hint}")
-        if key in entries:
-            raise UserError(f"{place}: {key} is set a second time (first at {entries[key].place})")
-        entries[key] = _Entry(value, place)
-    return entries
-
-
-def _find(file: Path, key: str, entry: _Entry) -> tuple[Path, Path]:
-    """Return the file that an entry names, and the folder from which it is named."""
-    roots = list(dict.fromkeys((file.parent, file.parent.parent, Path.cwd())))
-    places = [Path(os.path.normpath(root / Path(entry.value).expanduser())) for root in roots]
-    for place, root in zip(places, roots, strict=True):
-        if place.exists():
-            return place, root
-    looked = " and ".join(dict.fromkeys(map(str, places)))
-    raise UserError(f"{entry.place}: {key} names {entry.value!r}, which is not there; looked at {looked}")
-
-
-def _darknet_names(file: Path, entries: Mapping[str, _Entry]) -> tuple[str, ...]:
-    classes = entries.get("classes")
-    if classes is not None and not (classes.value.isdecimal() and int(classes.value) > 0):
-        raise UserError(f"{classes.place}: classes is the number of classes, not {classes.value!r}")
-    if "names" in entries:
-        path, _ = _find(file, "names", entries["names"])
-        names = read_names_file(path)
-        if classes is not None and int(classes.value) != len(names):
-            raise UserError(f"{classes.place}: classes is {classes.value} but {path} has {len(names)} names")
-        return names
-    if classes is None:
-        raise UserError(f"{file}: names= (a file with one class a line) or classes= is missing")
-    return tuple(f"class{i}" for i in range(int(classes.value)))
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {file}: not UTF-8 text") from error

@@ -6,9 +6,8 @@ itself.
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from boxwright.data.cache import cached_index, digest
 from boxwright.data.coco import read_coco, read_coco_names, with_annotations
@@ -22,7 +21,7 @@ from boxwright.data.data_yaml import (
     read_data_yaml,
 )
 from boxwright.data.index import DataIndex
-from boxwright.data.voc import annotation_files, classes_file, is_voc_root, read_voc, read_voc_names, split_file
+from boxwright.data.voc import CLASSES_FILE, annotation_files, is_voc_root, read_voc, read_voc_names, split_file
 from boxwright.data.yolo_txt import label_file, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat
@@ -63,16 +62,13 @@ def open_dataset(
 
 def read_names(data: str | Path) -> tuple[str, ...]:
     """Read the class names of a data set."""
-    path = _located(data)
-    if is_voc_root(path):
-        return read_voc_names(path)
-    if path.suffix == ".json":
-        return read_coco_names(path)
-    data_yaml = _described(path)
-    if data_yaml.names:
-        return data_yaml.names
-    file = next(source for sources in data_yaml.splits.values() for source in sources if source.endswith(".json"))
-    return read_coco_names(find_source(file, data_yaml.root, path))
+    described = _described(_located(data))
+    if is_voc_root(described.file):
+        return read_voc_names(described.file)
+    if described.names:
+        return described.names
+    file = next(source for sources in described.splits.values() for source in sources if source.endswith(".json"))
+    return read_coco_names(find_source(file, described.root, described.file))
 
 
 def labelled_images(data: str | Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -81,21 +77,16 @@ def labelled_images(data: str | Path) -> tuple[list[Path], tuple[str, ...]]:
     Raises:
         UserError: the labels do not lie beside the images, as those of VOC and COCO do not.
     """
-    path = _located(data)
-    data_yaml = None if is_voc_root(path) or path.suffix == ".json" else _described(path)
-    sources = [source for named in data_yaml.splits.values() for source in named] if data_yaml else []
-    if data_yaml is None or any(source.endswith(".json") for source in sources):
+    described = _described(_located(data))
+    sources = [source for named in described.splits.values() for source in named]
+    if is_voc_root(described.file) or any(source.endswith(".json") for source in sources):
         raise UserError(f"{data} has no YOLO labels; write them by `boxwright convert data {data} FOLDER --to yolo`")
-    return list_images(sources, data_yaml.root, data_yaml.file), data_yaml.names
+    return list_images(sources, described.root, described.file), described.names
 
 
 def splits_of(data: str | Path) -> tuple[Split, ...]:
     """Return the splits that a data set names. A COCO json by itself is one set of images, here called train."""
-    path = _located(data)
-    if is_voc_root(path):
-        lists = path / "ImageSets" / "Main"
-        return tuple(split for split in SPLITS if (lists / f"{split}.txt").is_file())
-    return ("train",) if path.suffix == ".json" else tuple(_described(path).splits)
+    return tuple(_described(_located(data)).splits)
 
 
 def read_split(
@@ -112,55 +103,41 @@ def read_split(
         decode: decode every image to find damage (`boxwright check`); the cache is passed over.
     """
     path = _located(data)
-    source = _source(path, split, compat)
-    if decode:
-        return source.read(True)
-    return cached_index(f"{path} {split} {compat}", source.digest, lambda: source.read(False), cache_dir)
-
-
-class _Source(NamedTuple):
-    """A split of one format."""
-
-    digest: Callable[[], str]  # of all that shapes its index but the image files
-    read: Callable[[bool], DataIndex]  # whether to decode every image
-
-
-def _source(path: Path, split: Split, compat: Compat) -> _Source:
+    described = _described(path)
+    sources: tuple[str, ...] = described.splits.get(split, ())
+    # What shapes the index but the image files, and how it is read.
     if is_voc_root(path):
         # The names come from all annotations, so that any edit of one may renumber the classes.
-        contents = [split_file(path, split), classes_file(path), *annotation_files(path)]
-        return _Source(
-            lambda: digest(["voc", split], [], contents), lambda decode: read_voc(path, split, decode=decode)
-        )
-    if path.suffix == ".json":
-        return _coco_source(path, (), None)
-    data_yaml = _described(path)
-    sources = data_yaml.splits.get(split)
-    if sources is None:
-        raise UserError(f"{path} names no {split} split; it has {', '.join(data_yaml.splits) or 'none at all'}")
-    if not any(source.endswith(".json") for source in sources):
-        images, names = list_images(sources, data_yaml.root, data_yaml.file), data_yaml.names
-        if not images:
-            raise UserError(f"the {split} split of {data_yaml.file} ({', '.join(sources)}) holds no image")
-        labels = [*map(label_file, images)]
-        return _Source(
-            lambda: digest(["yolo", names, compat], images, labels),
-            lambda decode: read_yolo(images, names, compat=compat, decode=decode),
-        )
-    if len(sources) != 1:
-        raise UserError(f"{path}: a split is one COCO json, not several files")
-    folder = find_source(data_yaml.images, data_yaml.root, path) if data_yaml.images else None
-    return _coco_source(find_source(sources[0], data_yaml.root, path), data_yaml.names, folder)
-
-
-def _coco_source(file: Path, names: tuple[str, ...], images: Path | None) -> _Source:
-    return _Source(
-        lambda: digest(["coco", names, str(images)], [], [file]),
-        lambda decode: read_coco(file, names=names, images=images, decode=decode),
-    )
+        contents = [split_file(path, split), path / CLASSES_FILE, *annotation_files(path)]
+        shaped_by, read = partial(digest, ["voc", split], [], contents), partial(read_voc, path, split)
+    elif path.suffix == ".json" or any(source.endswith(".json") for source in sources):
+        if len(sources) > 1:
+            raise UserError(f"{path}: a split is one COCO json, not several files")
+        file = path if path.suffix == ".json" else find_source(sources[0], described.root, path)
+        images = find_source(described.images, described.root, path) if described.images else None
+        shaped_by = partial(digest, ["coco", described.names, str(images)], [], [file])
+        read = partial(read_coco, file, names=described.names, images=images)
+    else:
+        if not sources:
+            raise UserError(f"{path} names no {split} split; it has {', '.join(described.splits) or 'none at all'}")
+        listed = list_images(sources, described.root, path)
+        if not listed:
+            raise UserError(f"the {split} split of {path} ({', '.join(sources)}) holds no image")
+        shaped_by = partial(digest, ["yolo", described.names, compat], listed, [*map(label_file, listed)])
+        read = partial(read_yolo, listed, described.names, compat=compat)
+    return read(decode=True) if decode else cached_index(f"{path} {split} {compat}", shaped_by, read, cache_dir)
 
 
 def _described(path: Path) -> DataYaml:
+    """Return what a data yaml would say of a data set; that of VOC and of a json has no names."""
+    if is_voc_root(path):
+        lists = path / "ImageSets" / "Main"
+        splits: dict[Split, tuple[str, ...]] = {
+            split: (f"{lists / split}.txt",) for split in SPLITS if (lists / f"{split}.txt").is_file()
+        }
+        return DataYaml(path, path, splits, ())
+    if path.suffix == ".json":
+        return DataYaml(path, path.parent, {"train": (path.name,)}, ())
     return read_darknet_data(path) if path.suffix == ".data" else read_data_yaml(path)
 
 

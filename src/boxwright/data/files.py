@@ -31,6 +31,19 @@ def file_errors(action: str, path: Path, advice: str = "") -> Generator[None]:
         raise UserError(f"cannot {action} {path}: {reason(error)}{advice}") from error
 
 
+def read_text(file: Path) -> str:
+    """Read a UTF-8 text file, without the mark that some editors put first.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with file_errors("read", file):
+            return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {file}: not UTF-8 text") from error
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, *, sync: bool = False, make_folder: bool = False, advice: str = "") -> Generator[Path]:
     """Write a file so that readers see all of it or what was there before.

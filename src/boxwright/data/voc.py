@@ -20,7 +20,7 @@ from boxwright.errors import UserError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SET_LISTS = Path("ImageSets", "Main")
-CLASSES_FILE = "classes.txt"
+CLASSES_FILE = "classes.txt"  # may hold the order of the classes
 
 
 def is_voc_root(path: Path) -> bool:
@@ -44,7 +44,8 @@ def annotation_files(root: Path) -> list[Path]:
 
 def read_voc_names(root: Path) -> tuple[str, ...]:
     """Read names in the order of `classes.txt`, then the sorted names of other classes in the annotations."""
-    listed = [*dict.fromkeys(filter(None, read_lines(classes_file(root))))] if classes_file(root).is_file() else []
+    file = root / CLASSES_FILE
+    listed = [*dict.fromkeys(filter(None, read_lines(file)))] if file.is_file() else []
     names: set[str] = set()
     for file in annotation_files(root):
         try:
@@ -55,11 +56,6 @@ def read_voc_names(root: Path) -> tuple[str, ...]:
     if not names and not listed:
         raise UserError(f"{root / 'Annotations'} holds no object of any class")
     return (*listed, *sorted(names.difference(listed)))
-
-
-def classes_file(root: Path) -> Path:
-    """Return the file that may hold the order of the classes."""
-    return root / CLASSES_FILE
 
 
 def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
