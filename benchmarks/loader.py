@@ -49,7 +49,7 @@ from boxwright.data.source_images import SourceImages, open_source_images
 from boxwright.yolo.augmentation import NUM_TILES
 from boxwright.yolo.loader import make_train_loader, weights_of_images
 from boxwright.yolo.samples import TrainingSamples
-from boxwright.yolo.settings import AugmentConfig
+from boxwright.yolo.settings import AugmentConfig, RunConfig
 
 STRIDE, BATCH = 32, 16
 SECONDS_TO_REST = 20
@@ -174,25 +174,13 @@ def epoch_maker(
     size: int,
     cache: str,
     *,
-    augment: AugmentConfig = AugmentConfig(),  # noqa: B008  # immutable
-    rect: bool = False,
-    quad: bool = False,
     weighted: bool = False,
     single: bool = False,
+    **settings: Any,
 ) -> Callable[[int], None]:
     data = single_index if single else index
-    loader = make_train_loader(
-        data,
-        imgsz=size,
-        batch_size=BATCH,
-        augment=augment,
-        seed=0,
-        stride=STRIDE,
-        workers=0,
-        rect=rect,
-        quad=quad,
-        cache=cache,
-    )
+    config = RunConfig(batch_size=BATCH, workers=0, cache=cache, **settings)
+    loader = make_train_loader(data, config, imgsz=size, stride=STRIDE)
 
     def make(epoch: int) -> None:
         weights = weights_of_images(data, [0.5] * data.num_classes) if weighted else None
@@ -242,9 +230,8 @@ def measure_memory(data: Path, folder: Path, workers: int, queue: Any) -> None:
     os.cpu_count = lambda: max(cores() or 1, workers)  # else there are no more workers than cores
     warnings.simplefilter("ignore")  # which torch minds
     index = open_dataset(data, "train", cache_dir=folder)
-    loader = make_train_loader(
-        index, imgsz=640, batch_size=BATCH, augment=AugmentConfig(), seed=0, stride=STRIDE, workers=workers, cache="ram"
-    )
+    config = RunConfig(batch_size=BATCH, workers=workers, cache="ram")
+    loader = make_train_loader(index, config, imgsz=640, stride=STRIDE)
     for epoch in range(3):
         for _ in loader.batches(epoch):
             pass
@@ -259,16 +246,8 @@ def measure_memory(data: Path, folder: Path, workers: int, queue: Any) -> None:
 
 def report_epochs(index: DataIndex, size: int, cache: str, workers: int, epochs: int) -> None:
     """Run whole epochs through the loader; print speed, and memory after each."""
-    loader = make_train_loader(
-        index,
-        imgsz=size,
-        batch_size=BATCH,
-        augment=AugmentConfig(),
-        seed=0,
-        stride=STRIDE,
-        workers=workers,
-        cache=cache,
-    )
+    config = RunConfig(batch_size=BATCH, workers=workers, cache=cache)
+    loader = make_train_loader(index, config, imgsz=size, stride=STRIDE)
     memory: list[float] = []
     rates: list[float] = []
     cpu = 0.0

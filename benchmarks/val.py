@@ -33,6 +33,7 @@ from boxwright.metrics.matching import ConfusionEvaluator
 from boxwright.yolo.evaluation import evaluate
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.metric import YoloEvaluator
+from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.weights import fuse, load_model
 
 SHARED = Path(os.environ.get("BOXWRIGHT_SHARED", "../shared"))
@@ -49,7 +50,9 @@ def whole_pass(options: argparse.Namespace) -> None:
     )
     rounds: list[Speeds] = []
     for _ in range(options.rounds):
-        found = evaluate(model, loader, index, device=device, autocast=policy.autocast, coco_truth=truth_for(index))
+        found = evaluate(
+            model, loader, index, ValConfig(), device=device, autocast=policy.autocast, coco_truth=truth_for(index)
+        )
         rounds.append(found.speeds)
     loader.close()
     costs = {stage: median(getattr(speeds, stage) for speeds in rounds) for stage in STAGES}

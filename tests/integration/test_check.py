@@ -9,6 +9,7 @@ import pytest
 
 from boxwright.cli.main import main
 from boxwright.errors import UserError
+from boxwright.yolo.settings import CheckConfig
 from boxwright.yolo.verbs.check import check
 from tests.unit.data.small_sets import write_image, write_yolo
 
@@ -25,7 +26,7 @@ def test_a_clean_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "labels/val").mkdir(parents=True)
     (tmp_path / "labels/val/b.txt").write_text("1 .5 .5 .2 .2\n")
     yaml.write_text("train: images/train\nval: images/val\nnames: [a, b]\n")
-    assert check(str(yaml)) == 0
+    assert check(CheckConfig(data=str(yaml))) == 0
     assert "problems: none" in capsys.readouterr().out
 
 
@@ -51,7 +52,7 @@ def test_every_kind_of_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str
     shutil.copy(images / "good.jpg", tmp_path / "images/val/copy.jpg")
     (tmp_path / "val.txt").write_text("images/val/copy.jpg\nimages/val/gone.jpg\n")
     yaml.write_text("train: images/train\nval: val.txt\nnames: [a, b]\n")
-    assert check(str(yaml)) == 1
+    assert check(CheckConfig(data=str(yaml))) == 1
     out = capsys.readouterr().out
     for place, text in [
         ("twice.txt:2", "before"),
@@ -74,7 +75,7 @@ def test_label_files_without_an_image(tmp_path: Path, capsys: pytest.CaptureFixt
     yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n", "rejected": "cat\n"})
     for name in ("lost.txt", "classes.txt"):
         (tmp_path / "labels/train" / name).write_text("0 .5 .5 .2 .2\n")
-    assert check(str(yaml)) == 1
+    assert check(CheckConfig(data=str(yaml))) == 1
     out = capsys.readouterr().out
     assert "lost.txt: there is no image for this label file" in out
     assert "1 label without image" in out
@@ -83,19 +84,19 @@ def test_label_files_without_an_image(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_split_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n", "b": "0 .5\n"})
     yaml.write_text("train: images/train\nval: gone\nnames: [a, b]\n")
-    assert check(str(yaml)) == 1
+    assert check(CheckConfig(data=str(yaml))) == 1
     out = capsys.readouterr().out
     assert "looked at" in out
     assert "b.txt:1" in out  # the other split is still checked
     yaml.write_text("train: gone\nval: gone\nnames: [a, b]\n")
     with pytest.raises(UserError, match="looked at"):
-        check(str(yaml))
+        check(CheckConfig(data=str(yaml)))
 
 
 def test_a_split_whose_images_are_all_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n"})
     (tmp_path / "images/train/a.jpg").write_bytes(b"no image")
-    assert check(str(yaml)) == 1
+    assert check(CheckConfig(data=str(yaml))) == 1
     assert "2 corrupt image" in capsys.readouterr().out  # in train and in val
 
 
@@ -106,12 +107,12 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_coco_json(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(str(shared / "data/coco_val164/instances.json")) == 0
+    assert check(CheckConfig(data=str(shared / "data/coco_val164/instances.json"))) == 0
     assert "17 crowd regions" in capsys.readouterr().out
 
 
 def test_warnings_alone_pass(tmp_path: Path) -> None:
-    assert check(str(write_yolo(tmp_path, {"a": None, "b": ""}))) == 0
+    assert check(CheckConfig(data=str(write_yolo(tmp_path, {"a": None, "b": ""})))) == 0
 
 
 def test_classes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,5 +138,5 @@ def test_classes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_bccd(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(str(shared / "data/bccd")) == 1
+    assert check(CheckConfig(data=str(shared / "data/bccd"))) == 1
     assert "2 degenerate box" in capsys.readouterr().out

@@ -17,10 +17,11 @@ from boxwright.data.index import DataIndex
 from boxwright.data.loader import BatchPool, TrainLoader
 from boxwright.data.source_images import RamCache, SourceImages
 from boxwright.data.structures import Batch
+from boxwright.engine.distributed import World
 from boxwright.errors import UserError
 from boxwright.yolo.loader import make_train_loader, make_val_loader
 from boxwright.yolo.samples import TrainingSamples
-from boxwright.yolo.settings import AugmentConfig
+from boxwright.yolo.settings import AugmentConfig, RunConfig
 from tests.unit.data.scenes import write_scenes
 
 SIZES = [(96, 72), (60, 96), (200, 300), (50, 50), (400, 210), (33, 97), (64, 64)] * 3
@@ -31,10 +32,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> DataIndex:
     return write_scenes(tmp_path_factory.mktemp("data") / "s mezerou – 画像", SIZES, polygons=True, suffix=".jpg")
 
 
-def open_loader(index: DataIndex, workers: int = 0, **options) -> TrainLoader:
+def open_loader(index: DataIndex, workers: int = 0, world: World = World(), **settings) -> TrainLoader:  # noqa: B008
     augment = AugmentConfig(mixup=0.3, copy_paste=0.5, degrees=3.0, flipud=0.2)
-    settings = {"imgsz": 64, "batch_size": 4, "augment": augment, "seed": 3, "stride": 32} | options
-    return make_train_loader(index, workers=workers, **settings)
+    config = RunConfig(**({"batch_size": 4, "augment": augment, "seed": 3, "workers": workers} | settings))
+    return make_train_loader(index, config, imgsz=64, stride=32, world=world)
 
 
 def assert_same(first: Batch, second: Batch) -> None:
@@ -60,8 +61,10 @@ def test_batches_are_the_same_for_any_number_of_workers(index: DataIndex, option
         loader.close()
 
 
-def test_the_disk_cache_changes_no_batch(index: DataIndex, tmp_path: Path) -> None:
-    loader = open_loader(index, cache="disk", cache_folder=tmp_path)
+def test_the_disk_cache_changes_no_batch(index: DataIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    loader = open_loader(index, cache="disk")
+    assert [*tmp_path.iterdir()]
     for _ in range(2):
         for first, second in zip(open_loader(index).batches(0), loader.batches(0), strict=True):
             assert_same(first, second)
@@ -90,7 +93,7 @@ def test_weights_reach_workers_that_live_on(index: DataIndex) -> None:
 @pytest.mark.parametrize("rect", [False, True])
 def test_two_ranks_together_have_the_batches_of_one(index: DataIndex, rect: bool) -> None:
     single = open_loader(index, rect=rect)
-    ranks = [open_loader(index, rank=rank, num_ranks=2, rect=rect) for rank in (0, 1)]
+    ranks = [open_loader(index, world=World(rank, 2), rect=rect) for rank in (0, 1)]
     for batch, *shares in zip(single.batches(1), *(rank.batches(1) for rank in ranks), strict=True):
         assert len(batch) == sum(map(len, shares))
         for row in range(len(batch)):
@@ -196,7 +199,7 @@ def test_rows_are_rgb(tmp_path: Path) -> None:
     index.path(0).write_bytes(cv2.imencode(".png", red)[1].tobytes())
     plain = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0, mosaic=0, scale=0, translate=0)
     for loader in (
-        make_train_loader(index, imgsz=64, batch_size=1, augment=plain, seed=0, stride=32, workers=0).batches(0),
+        open_loader(index, batch_size=1, augment=plain, seed=0).batches(0),
         make_val_loader(index, imgsz=64, batch_size=1, stride=32, workers=0, rect=False),
     ):
         assert next(iter(loader)).images[0, :, 32, 32].tolist() == [200, 0, 0]
@@ -265,7 +268,7 @@ def check_labels(batch: Batch, index: DataIndex) -> None:
 def test_validation_ranks_share_the_images(index: DataIndex) -> None:
     shares = [
         [b.indices.tolist() for b in make_val_loader(
-            index, imgsz=64, batch_size=4, stride=32, workers=0, rank=rank, num_ranks=2)]
+            index, imgsz=64, batch_size=4, stride=32, workers=0, world=World(rank, 2))]
         for rank in (0, 1)
     ]  # fmt: skip
     seen = [image for share in shares for batch in share for image in batch]
@@ -277,7 +280,7 @@ def test_real_images_load(shared: Path) -> None:
     from boxwright.data.dataset import open_dataset
 
     index = open_dataset(shared / "data" / "coco128" / "coco128.yaml", "train")
-    loader = make_train_loader(index, imgsz=320, batch_size=16, augment=AugmentConfig(), seed=0, stride=32, workers=0)
+    loader = make_train_loader(index, RunConfig(workers=0), imgsz=320, stride=32)
     batch = next(loader.batches(0))
     assert batch.images.shape == (16, 3, 320, 320)
     assert int(batch.targets.valid.sum()) > 16

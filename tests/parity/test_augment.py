@@ -20,7 +20,7 @@ from boxwright.yolo.augmentation import (
     hsv_table,
     mixup,
     paste_mirrored,
-    place_tile,
+    place_four,
     render,
     warp_image,
 )
@@ -168,7 +168,7 @@ def _check_mosaic(item: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     parts: list[Shapes] = []
     tiles: list[Tile] = []
     for position, (tile_hw, expected) in enumerate(zip(item["tile_sizes_hw"], item["placement"], strict=True)):
-        placement = place_tile(position, tuple(item["centre_xy"]), tuple(tile_hw), side)
+        placement = place_four(tuple(item["centre_xy"]), [tuple(tile_hw)] * 4, side)[position]
         assert list(placement.large) == expected["large_x1y1x2y2"]
         assert list(placement.small) == expected["small_x1y1x2y2"]
         assert list(placement.offset_xy) == expected["pad_wh"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright.yolo.loader import class_weights, image_weights, weights_by_maps
+from boxwright.yolo.loader import class_weights, image_weights
 from tests.golden import golden_cases, read_case
 
 
@@ -21,7 +21,7 @@ def test_weights_equal_the_published_ones(case: Path) -> None:
         weights = class_weights(classes, count)
         np.testing.assert_allclose(weights, found["out_class_weights"], rtol=1e-5)
         np.testing.assert_allclose(weights * count, found["out_class_weights_times_nc"], rtol=1e-5)
-        by_maps = weights_by_maps(weights, found["maps"])
+        by_maps = class_weights(classes, count, found["maps"])
         np.testing.assert_allclose(by_maps, found["out_epoch_class_weights"], rtol=1e-5)
         for chosen, key in ((by_maps, "out_image_weights"), (np.ones(count), "out_image_weights_unit")):
             result = image_weights(classes, images, entry["images"], chosen)

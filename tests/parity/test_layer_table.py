@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from boxwright.yolo.verbs.info import describe, show_arguments
+from boxwright.yolo.verbs.info import describe, layers_as_written, show_arguments
 from tests.golden import golden_cases
 
 GENERATION_6 = ("v6.0", "v6.1", "v7.0")
@@ -35,7 +35,7 @@ def test_rows_are_the_published_ones(file: Path) -> None:
             "params": layer.num_parameters,
             "args": show_arguments(layer.args[:-2]) if layer.block == "Detect" else show_arguments(layer.args),
         }
-        for layer in summary.layers
+        for layer in layers_as_written(summary.network)
     ]
     published = [row | {"args": show_arguments(shown(row))} for row in facts["layers"]]
     assert rows == published

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -85,7 +84,7 @@ def test_curve_smoothing_and_fitness(file: Path) -> None:
         smoothed = smooth(arrays["smooth|y"], float(key.removeprefix("smooth|out_f")))
         np.testing.assert_allclose(smoothed, arrays[key], **TOLERANCE)
     for row, expected in zip(arrays.get("fitness|x", ()), arrays.get("fitness|out", ()), strict=True):
-        got = fitness(SimpleNamespace(map50=float(row[2]), map=float(row[3])))
+        got = fitness(float(row[2]), float(row[3]))
         np.testing.assert_allclose(got, expected, **TOLERANCE)
 
 

@@ -94,7 +94,7 @@ def test_weights_give_the_stored_detections_and_numbers(
 
     model = fuse(load_model(shared / "weights" / "yolov5n.pt")).to(memory_format=torch.channels_last)
     loader = make_val_loader(ordered, imgsz=640, batch_size=32, stride=32, workers=0)
-    evaluation = evaluate(model, loader, ordered, device=torch.device("cpu"), watch=ValWatch(after=keep))
+    evaluation = evaluate(model, loader, ordered, ValConfig(), device=torch.device("cpu"), watch=ValWatch(after=keep))
     got = (evaluation.precision, evaluation.recall, evaluation.map50, evaluation.map)
     np.testing.assert_allclose(got, [0.526, 0.458, 0.488, 0.298], atol=ROUNDED)
     np.testing.assert_allclose(coco.evaluate().stats, COCO_KNOWN, atol=ROUNDED)

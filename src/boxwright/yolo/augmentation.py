@@ -20,7 +20,7 @@ Sources, in the form that YOLOv5 6.x published (docs/spec/yolov5.md, B7; tests/p
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import cv2
@@ -46,7 +46,7 @@ class Tile:
 
     def then(self, matrix: Matrix) -> "Tile":
         """Return the same tile with one more transform behind."""
-        return Tile(self.image, matrix @ self.matrix, self.window)
+        return replace(self, matrix=matrix @ self.matrix)
 
 
 def resize_matrix(source_hw: tuple[float, float], out_hw: tuple[int, int]) -> Matrix:
@@ -129,25 +129,18 @@ def _render_warped(out: Image, tile: Tile, load: LoadImage) -> None:
     low_x, low_y, high_x, high_y = int(x1), int(y1), math.ceil(x2), math.ceil(y2)
     crop = load(tile.image)[low_y:high_y, low_x:high_x]
     size = (int(bottom - top), int(right - left))
-    crop, matrix = _shrunk(crop, translation(-left, -top) @ tile.matrix @ translation(low_x, low_y))
+    matrix = translation(-left, -top) @ tile.matrix @ translation(low_x, low_y)
+    # Reduced by halves, averaging, as long as linear sampling would leave out pixels. The root of the determinant is
+    # output pixels per source pixel, the geometric mean of both axes, where perspective is nil.
+    while abs(float(np.linalg.det(matrix[:2, :2]))) ** 0.5 < _ALIASING_BELOW and min(crop.shape[:2]) > 1:
+        whole, half = crop.shape[:2], (-(-crop.shape[0] // 2), -(-crop.shape[1] // 2))
+        crop = cast("Image", cv2.resize(crop, half[::-1], interpolation=cv2.INTER_AREA))
+        matrix = matrix @ np.linalg.inv(resize_matrix(whole, half))
     warped = warp_image(crop, matrix, size, cv2.BORDER_REPLICATE)
     mask = np.zeros(size, dtype=np.uint8)
     outline = np.round((mapped - (left, top)) * 16).astype(np.int32)
     cv2.fillConvexPoly(mask, outline, 255, lineType=cv2.LINE_8, shift=4)
     cv2.copyTo(warped, mask, out[top:bottom, left:right])
-
-
-def _shrunk(image: Image, matrix: Matrix) -> tuple[Image, Matrix]:
-    """Reduce an image by halves, averaging, as long as linear sampling would leave out pixels of it."""
-    height, width = image.shape[:2]
-    # The root of the determinant is output pixels per source pixel, the geometric mean of both axes, where perspective
-    # is nil.
-    while abs(float(np.linalg.det(matrix[:2, :2]))) ** 0.5 < _ALIASING_BELOW and min(height, width) > 1:
-        half = (-(-height // 2), -(-width // 2))
-        image = cast("Image", cv2.resize(image, half[::-1], interpolation=cv2.INTER_AREA))
-        matrix = matrix @ np.linalg.inv(resize_matrix((height, width), half))
-        height, width = half
-    return image, matrix
 
 
 NUM_TILES = 4
@@ -172,52 +165,37 @@ class Placement:
         return x1 == x2 or y1 == y2
 
 
-@dataclass(frozen=True, slots=True)
-class MosaicDraw:
-    """Images of the four tiles (top left, top right, bottom left, bottom right) and the centre where they meet."""
-
-    images: Ints
-    centre_xy: tuple[int, int]
+Draw = tuple[Ints, tuple[int, int]]  # images of the tiles in the order they are placed in, and a point on the canvas
 
 
-def draw_mosaic(rng: np.random.Generator, image: int, num_images: int, side: int) -> MosaicDraw:
+def draw_four(rng: np.random.Generator, image: int, num_images: int, side: int) -> Draw:
     """Draw the centre from the middle half of the canvas, three more images with replacement, and their order."""
     x, y = rng.uniform(side / 2, side * 3 / 2, 2)
     others = rng.integers(num_images, size=NUM_TILES - 1)
-    return MosaicDraw(rng.permutation(np.array([image, *others])), (int(x), int(y)))
+    return rng.permutation(np.array([image, *others])), (int(x), int(y))
 
 
-def place_tile(position: int, centre_xy: tuple[int, int], tile_hw: tuple[int, int], side: int) -> Placement:
-    """Put a tile with one corner at the centre and cut off what leaves the canvas.
+def place_four(centre_xy: tuple[int, int], tiles_hw: Sequence[tuple[int, int]], side: int) -> list[Placement]:
+    """Put four tiles (top left, top right, bottom left, bottom right) with one corner at the centre; see `place_nine`.
 
     Args:
-        position: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
-        centre_xy: the centre on the canvas.
-        tile_hw: size of the tile in canvas pixels.
+        centre_xy: where the tiles meet on the canvas.
+        tiles_hw: four sizes in canvas pixels.
         side: half of the canvas' side.
     """
-    height, width = tile_hw
-    left = centre_xy[0] if position % 2 else centre_xy[0] - width
-    top = centre_xy[1] if position // 2 else centre_xy[1] - height
-    return _cut_off((left, top), tile_hw, side)
+    x, y = centre_xy
+    corners = [(x - (k % 2 == 0) * width, y - (k < 2) * height) for k, (height, width) in enumerate(tiles_hw)]
+    return [_cut_off(corner, hw, side) for corner, hw in zip(corners, tiles_hw, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class NineDraw:
-    """Images of the nine tiles in the order of `place_nine`, and where the middle one's corner lies on the canvas."""
-
-    images: Ints
-    corner_xy: tuple[int, int]
-
-
-def draw_nine(rng: np.random.Generator, image: int, num_images: int, side: int) -> NineDraw:
+def draw_nine(rng: np.random.Generator, image: int, num_images: int, side: int) -> Draw:
     """Draw the middle tile's corner from the upper left quarter of the canvas, and eight more images.
 
     The image itself is in the middle: outer tiles may lie outside of the canvas as a whole.
     """
     x, y = rng.uniform(0.0, side, 2)
     others = rng.integers(num_images, size=NUM_NINE - 1)
-    return NineDraw(np.array([image, *others]), (int(x), int(y)))
+    return np.array([image, *others]), (int(x), int(y))
 
 
 def place_nine(corner_xy: tuple[int, int], tiles_hw: Sequence[tuple[int, int]], side: int) -> list[Placement]:

@@ -144,6 +144,10 @@ class DetectionModel(Network):
         if len(self.names) != spec.num_classes:
             raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
 
+    def describe(self) -> dict[str, Any]:
+        """Return plain values from which the network can be built again, as a checkpoint holds them."""
+        return {"spec": self.spec.to_mapping(), "names": list(self.names), "strides": list(self.strides)}
+
     def wire(self, sources: Sequence[tuple[int, ...]], outputs: Sequence[int] = ()) -> None:
         """Say which layers feed each layer, -1 the one before, and which give one raw map each; else the last all."""
         self._sources, self._outputs = tuple(sources), tuple(outputs)

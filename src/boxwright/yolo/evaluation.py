@@ -21,9 +21,10 @@ from boxwright.ops.boxes import xyxy_from_cxcywh
 from boxwright.settings.base import Compat
 from boxwright.yolo.detection import Network
 from boxwright.yolo.loss import LossOutput
-from boxwright.yolo.metric import Curves, YoloEvaluator, YoloMetrics
+from boxwright.yolo.metric import YoloEvaluator, YoloMetrics
 from boxwright.yolo.postprocess import YoloPostprocess
-from boxwright.yolo.published import CURRENT, RELEASES, Release
+from boxwright.yolo.published import RELEASES
+from boxwright.yolo.settings import RunConfig, ValConfig
 
 Criterion = Callable[[list[Tensor], Targets], LossOutput]
 Raw = tuple[list[Tensor], Tensor]  # raw maps, and rows of boxes
@@ -31,7 +32,7 @@ Raw = tuple[list[Tensor], Tensor]  # raw maps, and rows of boxes
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """What is known about one class that has labels; `coco_ap` is None where the COCO metric was not taken."""
+    """What is known about one class that has labels, or about all of them."""
 
     name: str
     num_images: int
@@ -40,42 +41,23 @@ class ClassRow:
     recall: float
     map50: float
     map: float
-    coco_ap: float | None
+    coco_ap: float | None  # of one class; None where the COCO metric was not taken
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Everything measured in one pass. Numbers are finite also when nothing was found or nothing is labelled."""
+class Evaluation(ClassRow):
+    """Everything measured in one pass, as a row the mean of all classes.
+
+    Numbers are finite also when nothing was found or nothing is labelled.
+    """
 
     names: tuple[str, ...]  # class names of the data set
-    num_images: int  # images seen
-    num_labels: int  # labels of those
     yolo: YoloMetrics  # the published metric, its curves and counts
     coco_metrics: CocoMetrics | None  # if they were asked for
     confusion: Ints  # (C + 1, C + 1) counts; row: predicted, column: true, last: background
     per_class: tuple[ClassRow, ...]  # of the classes that have labels
     losses: tuple[float, ...] | None = None  # mean box, objectness and class loss, if a criterion was given
     speeds: Speeds = NO_SPEEDS
-
-    @property
-    def precision(self) -> float:
-        return self.yolo.mean_precision
-
-    @property
-    def recall(self) -> float:
-        return self.yolo.mean_recall
-
-    @property
-    def map50(self) -> float:
-        return self.yolo.map50
-
-    @property
-    def map(self) -> float:
-        return self.yolo.map
-
-    @property
-    def curves(self) -> Curves:
-        return self.yolo.curves
 
     @property
     def coco(self) -> Floats | None:
@@ -87,19 +69,13 @@ def evaluate(
     model: Network,
     loader: Iterable[Batch],
     index: DataIndex,
+    config: RunConfig | ValConfig,
     *,
     device: torch.device,
-    score_threshold: float = 0.001,
-    iou_threshold: float = 0.6,
-    max_detections: int = 300,
     autocast: Autocast = nullcontext,
-    single_cls: bool = False,
-    compat: Compat = "faithful",
     coco_truth: CocoTruth | None = None,
     criterion: Criterion | None = None,
     gather: Gather | None = None,
-    release: Release = RELEASES[CURRENT],
-    generation: Generation | None = None,
     watch: ValWatch[Batch, Detections] | None = None,
     on_unlabelled: Callable[[Batch, list[Detections]], None] | None = None,
 ) -> Evaluation:
@@ -108,34 +84,33 @@ def evaluate(
     Args:
         model: on `device`; it is in eval mode during the pass and left as it was.
         loader: batches of letterboxed images, every image of the index at most once.
-        index: the labels, and what the classes are called.
+        index: the labels, and what the classes are called; with `single_cls` as one class.
+        config: thresholds of NMS; `single_cls`, where every detection is of the one class; and the release that the
+            rules are of: NMS, whether a box may have several classes, whether boxes are rounded. Without one they are
+            the model's, and the published metric is that of v6.1. With compat "fixed" it is that of v7.0 in any case
+            (see `matching`), and all false positives count in the confusion matrix.
         device: where the network runs. Metrics run on the host.
-        score_threshold, iou_threshold, max_detections: of NMS.
         autocast: makes the context of the forward pass; float32 without.
-        single_cls: every detection and label is of the one class.
-        compat: "faithful" takes the published metric as of v6.1; "fixed" takes it as of v7.0 (see `matching`) and
-            counts all false positives in the confusion matrix.
         coco_truth: what the COCO metric is measured against; without it that metric is left out.
         criterion: gives losses of the raw maps, which are float32.
         gather: where several processes share the batches (image i of a batch goes to process i % n): hands what each of
             them found to one, which measures it as one process would; the others get an empty evaluation.
-        release: whose NMS it is, whether a box may have several classes, and whether boxes are rounded.
-        generation: of the published metric, whatever compat says; None: as compat says.
         watch: called before and after each batch.
         on_unlabelled: called with the detections that remain when the labels take part in NMS, see `suppress_labelled`.
     """
-    index = index.as_single_class() if single_cls else index
-    metrics = _Metrics(index, compat, coco_truth, generation or ("v6.1" if compat == "faithful" else "v7.0"))
-    rules = release.validation
+    release = RELEASES[config.release or model.release]
+    faithful = RELEASES[config.release].validation.metric if config.release else "v6.1"
+    metrics = _Metrics(index, config.compat, coco_truth, faithful if config.compat == "faithful" else "v7.0")
+    rules, single = release.validation, config.single_cls
     postprocess = YoloPostprocess(
-        score_threshold,
-        iou_threshold,
-        max_detections,
+        score_threshold=config.conf_thres,
+        iou_threshold=config.iou_thres,
+        max_detections=config.max_det,
         multi_label=rules.multi_label,
-        agnostic=single_cls,
+        agnostic=single,
         rules=release.nms,
     )
-    in_pixels = partial(to_original, single_cls=single_cls, rounded=rules.rounded)
+    in_pixels = partial(to_original, single_cls=single, rounded=rules.rounded)
 
     def prepare(batch: Batch) -> Batch:
         ready = batch.to(device)
@@ -152,16 +127,11 @@ def evaluate(
             on_unlabelled(batch, in_pixels(suppress_labelled(postprocess, raw[1], batch), batch))
         return in_pixels(postprocess(raw[1]), batch)
 
-    def losses(raw: Raw, batch: Batch) -> Tensor:
-        assert criterion is not None
-        return criterion(raw[0], batch.targets).items
-
+    losses = None if criterion is None else lambda raw, batch: criterion(raw[0], batch.targets).items
     # The loss divides by counts over all ranks, so that each rank computes it in each step, images or not.
-    stages = Stages(prepare, forward, detect, losses if criterion is not None else None, takes_empty=True)
-    result, mean_losses, speeds = loop.evaluate(
-        model, loader, stages, metrics, device=device, gather=gather, watch=watch
-    )
-    return replace(result, losses=mean_losses, speeds=speeds)
+    stages = Stages(prepare, forward, detect, losses, takes_empty=True)
+    result, means, speeds = loop.evaluate(model, loader, stages, metrics, device=device, gather=gather, watch=watch)
+    return replace(result, losses=means, speeds=speeds)
 
 
 class _Metrics:
@@ -175,7 +145,6 @@ class _Metrics:
         self.seen: list[int] = []
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
-        """Hand the detections to every evaluator."""
         for evaluator in (self.yolo, self.confusion, self.coco):
             if evaluator is not None:
                 evaluator.process(detections, indices)
@@ -183,15 +152,40 @@ class _Metrics:
 
     def evaluate(self) -> Evaluation:
         """Reduce all metrics; losses and speeds are not known here."""
-        yolo, coco = self.yolo.evaluate(), None if self.coco is None else self.coco.evaluate()
+        index, metrics = self.index, self.yolo.evaluate()
+        coco = None if self.coco is None else self.coco.evaluate()
+        # An image with three cars counts once for cars: unique pairs of class and image.
+        owner = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
+        mine = np.isin(owner, self.seen)
+        pairs = np.unique(np.stack((index.classes[mine].astype(np.int64), owner[mine])), axis=1)
+        num_images = np.bincount(pairs[0], minlength=index.num_classes)
+        rows = tuple(
+            ClassRow(
+                name=index.names[class_id],
+                num_images=int(num_images[class_id]),
+                num_labels=int(metrics.num_labels[row]),
+                precision=float(metrics.precision[row]),
+                recall=float(metrics.recall[row]),
+                map50=float(metrics.ap[row, 0]),
+                map=float(metrics.ap[row].mean()),
+                coco_ap=None if coco is None else float(coco.ap_per_class[class_id]),
+            )
+            for row, class_id in enumerate(metrics.class_ids.tolist())
+        )
         return Evaluation(
-            names=self.index.names,
+            name="all",
             num_images=len(self.seen),
-            num_labels=int(yolo.num_labels.sum()),
-            yolo=yolo,
+            num_labels=int(metrics.num_labels.sum()),
+            precision=metrics.mean_precision,
+            recall=metrics.mean_recall,
+            map50=metrics.map50,
+            map=metrics.map,
+            coco_ap=None,
+            names=index.names,
+            yolo=metrics,
             coco_metrics=coco,
             confusion=self.confusion.evaluate(),
-            per_class=class_rows(self.index, self.seen, yolo, coco),
+            per_class=rows,
         )
 
 
@@ -219,30 +213,6 @@ def to_original(
     return [Detections(*part) for part in parts]
 
 
-def class_rows(
-    index: DataIndex, images: Sequence[int], metrics: YoloMetrics, coco: CocoMetrics | None
-) -> tuple[ClassRow, ...]:
-    """Make the table of classes that have labels in the images seen."""
-    # An image with three cars counts once for cars: unique pairs of class and image.
-    owner = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
-    mine = np.isin(owner, images)
-    pairs = np.unique(np.stack((index.classes[mine].astype(np.int64), owner[mine])), axis=1)
-    num_images = np.bincount(pairs[0], minlength=index.num_classes)
-    return tuple(
-        ClassRow(
-            name=index.names[class_id],
-            num_images=int(num_images[class_id]),
-            num_labels=int(metrics.num_labels[row]),
-            precision=float(metrics.precision[row]),
-            recall=float(metrics.recall[row]),
-            map50=float(metrics.ap[row, 0]),
-            map=float(metrics.ap[row].mean()),
-            coco_ap=None if coco is None else float(coco.ap_per_class[class_id]),
-        )
-        for row, class_id in enumerate(metrics.class_ids.tolist())
-    )
-
-
 _SAME = 0.01  # pixels: a label comes back from NMS with rounded corners
 
 
@@ -258,10 +228,11 @@ def suppress_labelled(postprocess: YoloPostprocess, decoded: Tensor, batch: Batc
         batch: images and labels, on the same device.
     """
     side = decoded.new_tensor((batch.images.shape[3], batch.images.shape[2])).repeat(2)
-    known: list[Tensor] = []  # (n, 5) class, cxcywh in pixels, of each image
     targets = batch.targets
-    for boxes, labels, valid in zip(targets.boxes_cxcywh, targets.labels, targets.valid, strict=True):
-        known.append(torch.cat((labels[valid, None].to(boxes.dtype), boxes[valid] * side), dim=1))
+    known = [  # (n, 5) class, cxcywh in pixels, of each image
+        torch.cat((labels[valid, None].to(boxes.dtype), boxes[valid] * side), dim=1)
+        for boxes, labels, valid in zip(targets.boxes_cxcywh, targets.labels, targets.valid, strict=True)
+    ]
     kept: list[Detections] = []
     for found, own in zip(postprocess(decoded, known), known, strict=True):
         # The labels come back as detections with a score of 1; all that is known of them is where they lie.

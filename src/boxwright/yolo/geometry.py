@@ -20,6 +20,7 @@ Matrix = NDArray[np.float64]  # (3, 3)
 Floats = NDArray[np.floating]
 
 POLYGON_POINTS = 1000  # points a polygon is resampled to before it is warped, as published
+_EPS = 1e-16  # published: keeps denominators from zero
 MIN_AREA_RATIO_POLYGONS = 0.01  # smallest share of a box's area that must remain where boxes come from polygons
 
 
@@ -136,38 +137,10 @@ def clip_boxes(boxes: Floats, out_hw: tuple[int, int]) -> Floats:
     return np.clip(boxes, 0.0, np.array([width, height, width, height], dtype=boxes.dtype))
 
 
-def is_candidate(
-    before: Floats,
-    after: Floats,
-    *,
-    min_side: float = 2.0,
-    max_aspect: float = 100.0,
-    min_area_ratio: float = 0.10,
-    eps: float = 1e-16,
-) -> Bools:
-    """Decide which boxes are worth keeping after a warp.
-
-    Args:
-        before: (n, 4) xyxy before, already multiplied by the magnification of the warp.
-        after: (n, 4) xyxy after, clipped.
-        min_side: width and height must exceed this, in pixels.
-        max_aspect: the longer over the shorter side must be below this (20 up to v6.0).
-        min_area_ratio: the area left must exceed this share.
-
-    Returns:
-        (n,) bool.
-    """
-    width_before, height_before = before[:, 2] - before[:, 0], before[:, 3] - before[:, 1]
-    width, height = after[:, 2] - after[:, 0], after[:, 3] - after[:, 1]
-    aspect = np.maximum(width / (height + eps), height / (width + eps))
-    ratio = width * height / (width_before * height_before + eps)
-    return (width > min_side) & (height > min_side) & (ratio > min_area_ratio) & (aspect < max_aspect)
-
-
 def kept_boxes(
     boxes: Floats, warped: Floats, scale: float, rules: WarpRules = WarpRules(), *, polygons: bool = False
 ) -> Bools:
-    """Apply `is_candidate` with the rules of a release.
+    """Decide which boxes are worth keeping after a warp, by their sides, their proportion and the share of area left.
 
     Args:
         boxes: (n, 4) xyxy before the warp.
@@ -175,15 +148,18 @@ def kept_boxes(
         scale: magnification that the warp was drawn with.
         rules: of a release.
         polygons: warped boxes come from polygons.
+
+    Returns:
+        (n,) bool.
     """
-    growth = scale ** (rules.area_grows_with / 2)  # of a side
-    return is_candidate(
-        boxes * growth,
-        warped,
-        min_side=rules.min_side,
-        max_aspect=rules.max_aspect,
-        min_area_ratio=MIN_AREA_RATIO_POLYGONS if polygons else rules.min_area_ratio,
-    )
+    before = boxes * scale ** (rules.area_grows_with / 2)  # the exponent is that of a side
+    width_before, height_before = before[:, 2] - before[:, 0], before[:, 3] - before[:, 1]
+    width, height = warped[:, 2] - warped[:, 0], warped[:, 3] - warped[:, 1]
+    aspect = np.maximum(width / (height + _EPS), height / (width + _EPS))
+    ratio = width * height / (width_before * height_before + _EPS)
+    is_large = (width > rules.min_side) & (height > rules.min_side)
+    min_ratio = MIN_AREA_RATIO_POLYGONS if polygons else rules.min_area_ratio
+    return is_large & (ratio > min_ratio) & (aspect < rules.max_aspect)
 
 
 _EDGE = 1e-3  # published: normalised boxes end this many pixels before the far edges

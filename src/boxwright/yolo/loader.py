@@ -6,13 +6,13 @@ Legend: B images, M labels of the image that has most. Source: quad images and i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from boxwright.data.images import loaded_size, read_indexed_image, resize_for_validation
 from boxwright.data.index import DataIndex
@@ -21,13 +21,15 @@ from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, imag
 from boxwright.data.sampler import QUAD, BatchPlan, Share, plan_rect, sample_generator
 from boxwright.data.source_images import open_source_images
 from boxwright.data.structures import Batch, Targets
+from boxwright.engine.distributed import World
 from boxwright.ops.arrays import Floats, Image, Ints
 from boxwright.yolo.geometry import Labels, shapes_of
 from boxwright.yolo.samples import TrainingSamples
-from boxwright.yolo.settings import AugmentConfig
+from boxwright.yolo.settings import RunConfig
 
 QUAD_SIZE: Final = 4  # samples in one image
 _SIDE: Final = 2  # of them along each side
+_VAL_PAD = 0.5  # strides: the published border of rectangular batches in validation
 _COUNT_STEP = 16  # M is rounded up to this, so that a compiled step sees few different shapes
 
 
@@ -72,15 +74,16 @@ def write_quad(write: WriteSample, out: Image, *, enlarged: bool) -> Labels:
     return Labels(np.concatenate([part.classes for part in parts]), np.concatenate([part.boxes for part in parts]))
 
 
-def class_weights(classes: NDArray[np.integer], num_classes: int) -> Floats:
-    """Return (C,) inverse frequencies of classes among labels (N,), their sum 1; a class without labels has one."""
+def class_weights(classes: NDArray[np.integer], num_classes: int, maps: Floats | float = 0.0) -> Floats:
+    """Return (C,) inverse frequencies of classes among labels (N,), times (1 - mAP)^2; a class without labels has one.
+
+    Args:
+        classes: (N,) class of each label.
+        num_classes: C.
+        maps: (C,) mAP of each class in 0..1. Without them the weights sum to 1.
+    """
     inverse = 1 / np.maximum(np.bincount(classes, minlength=num_classes), 1)
-    return inverse / inverse.sum()
-
-
-def weights_by_maps(weights: Floats, maps: NDArray[np.floating]) -> Floats:
-    """Return (C,) class weights that grow where a class is rare and its mAP (C,) in 0..1 is low."""
-    return weights * (1 - maps) ** 2
+    return inverse / inverse.sum() * (1 - maps) ** 2
 
 
 def image_weights(
@@ -104,8 +107,7 @@ def weights_of_images(index: DataIndex, maps: Sequence[float]) -> Floats:
         index: the data set.
         maps: mAP of each class in the last validation; empty before the first, when every class counts as not found.
     """
-    found = np.array(maps) if len(maps) else np.zeros(index.num_classes)
-    weights = weights_by_maps(class_weights(index.classes, index.num_classes), found)
+    weights = class_weights(index.classes, index.num_classes, np.array(maps) if len(maps) else 0.0)
     images = np.repeat(np.arange(len(index)), np.diff(index.box_offsets))
     return image_weights(index.classes, images, len(index), weights)
 
@@ -123,6 +125,21 @@ def pad_labels(labels: Sequence[Labels]) -> Targets:
     return Targets(torch.from_numpy(boxes), torch.from_numpy(classes), torch.from_numpy(valid))
 
 
+def make_batch(
+    index: DataIndex, images: Ints, pixels: Tensor, labels: Sequence[Labels], scales: Floats, pads: Floats
+) -> Batch:
+    """Join pixels (B, 3, H, W) and labels of B images of a data set; (B, 2) scales and pads are of y, x."""
+    return Batch(
+        images=pixels,
+        targets=pad_labels(labels),
+        indices=torch.from_numpy(images),
+        original_sizes=torch.from_numpy(index.sizes[images].astype(np.int64)),
+        scales=torch.from_numpy(scales.astype(np.float32)),
+        pads=torch.from_numpy(pads.astype(np.float32)),
+        paths=tuple(index.path(image) for image in images.tolist()),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _TrainBatches:
     """Makes training batches from keys. An image of four samples goes by the name of the first."""
@@ -133,32 +150,24 @@ class _TrainBatches:
 
     def __call__(self, key: TrainKey) -> Batch:
         epoch, step, share = key
-        index = self.samples.source.index
-        height, width = self.shapes_hw[step % len(self.shapes_hw)].tolist()
-        if self.quad:
-            tensor, pixels = image_buffer(len(share) // QUAD_SIZE, (2 * height, 2 * width))
-            labels = [self._write_quad(epoch, share, row, out) for row, out in enumerate(pixels)]
-        else:
-            tensor, pixels = image_buffer(len(share), (height, width))
-            labels = [self._write(epoch, share, row, out) for row, out in enumerate(pixels)]
-        named = share.images[:: QUAD_SIZE if self.quad else 1]
-        return Batch(
-            images=tensor,
-            targets=pad_labels(labels),
-            indices=torch.from_numpy(named),
-            original_sizes=torch.from_numpy(index.sizes[named].astype(np.int64)),
-            scales=torch.ones((len(named), 2)),
-            pads=torch.zeros((len(named), 2)),
-            paths=tuple(index.path(image) for image in named.tolist()),
-        )
+        group, times = (QUAD_SIZE, _SIDE) if self.quad else (1, 1)
+        height, width = (self.shapes_hw[step % len(self.shapes_hw)] * times).tolist()
+        tensor, pixels = image_buffer(len(share) // group, (height, width))
+        labels = [self._write(epoch, share, group * row, out) for row, out in enumerate(pixels)]
+        named = share.images[::group]
+        unscaled = np.ones((len(named), 2))
+        return make_batch(self.samples.source.index, named, tensor, labels, unscaled, np.zeros_like(unscaled))
 
-    def _write(self, epoch: int, share: Share, row: int, out: NDArray[np.uint8]) -> Labels:
-        return self.samples.write(epoch, int(share.images[row]), out, int(share.repeats[row]))
+    def _write(self, epoch: int, share: Share, first: int, out: NDArray[np.uint8]) -> Labels:
+        """Write the sample at a place of the share, or the four from there on as one image."""
 
-    def _write_quad(self, epoch: int, share: Share, row: int, out: NDArray[np.uint8]) -> Labels:
-        first = row * QUAD_SIZE
+        def write(k: int, out: NDArray[np.uint8]) -> Labels:
+            return self.samples.write(epoch, int(share.images[first + k]), out, int(share.repeats[first + k]))
+
+        if not self.quad:
+            return write(0, out)
         enlarged = draw_enlarged(self.samples.seed, epoch, int(share.images[first]), int(share.repeats[first]))
-        return write_quad(lambda k, sample: self._write(epoch, share, first + k, sample), out, enlarged=enlarged)
+        return write_quad(write, out, enlarged=enlarged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +185,11 @@ class _ValBatches:
         tensor, pixels = image_buffer(len(images), (height, width))
         pixels[:] = FILL
         labels: list[Labels] = []
-        scales, pads = np.zeros((len(images), 2), np.float32), np.zeros((len(images), 2), np.float32)
+        scales, pads = np.zeros((2, len(images), 2))
         for row, image in enumerate(images.tolist()):
-            scale, pad, boxes = self._write(image, pixels[row])
-            scales[row], pads[row] = scale, pad
+            scales[row], pads[row], boxes = self._write(image, pixels[row])
             labels.append(boxes)
-        return Batch(
-            images=tensor,
-            targets=pad_labels(labels),
-            indices=torch.from_numpy(images),
-            original_sizes=torch.from_numpy(self.index.sizes[images].astype(np.int64)),
-            scales=torch.from_numpy(scales),
-            pads=torch.from_numpy(pads),
-            paths=tuple(self.index.path(image) for image in images.tolist()),
-        )
+        return make_batch(self.index, images, tensor, labels, scales, pads)
 
     def _write(self, image: int, out: NDArray[np.uint8]) -> tuple[tuple[float, float], tuple[float, float], Labels]:
         """Write one image into its place, RGB; return its scale and pad (y, x) and its normalised labels."""
@@ -207,52 +207,35 @@ class _ValBatches:
 
 def make_train_loader(
     index: DataIndex,
+    config: RunConfig,
     *,
     imgsz: int,
-    batch_size: int,
-    augment: AugmentConfig,
-    seed: int,
     stride: int,
-    workers: int,
-    rect: bool = False,
-    quad: bool = False,
-    cache: str = "",
-    cache_folder: Path | None = None,
-    reduce: bool = True,
-    rank: int = 0,
-    num_ranks: int = 1,
-    local_ranks: int = 1,
+    world: World = World(),  # noqa: B008  # immutable
     pin_memory: bool = False,
 ) -> TrainLoader[Batch]:
     """Open the training batches of a data set.
 
     Args:
         index: the data set.
-        imgsz: side of the network input, a multiple of `stride`.
-        batch_size: images a step over all ranks; the last batch of an epoch may be smaller.
-        augment: random changes.
-        seed: seed of order and of changes.
+        config: the run; its batch size counts the images of a step over all ranks. `rect` gives batches of like
+            proportions, without mosaic and shuffling. `quad` makes four samples one image of twice the side, so that a
+            batch has a quarter of its images; the batch size is then a multiple of four times the ranks.
+        imgsz: side of a sample, a multiple of `stride`.
         stride: largest stride of the network.
-        workers: processes, at most the number of cores.
-        rect: batches of like proportions: no mosaic, no shuffling.
-        quad: four samples become one image of twice the side, so that a batch has a quarter of its images; batch_size
-            is a multiple of four times the ranks.
-        cache: keep decoded images: "" (no), "ram" or "disk".
-        cache_folder: folder of the disk cache; by default in the user's cache folder.
-        reduce: decode JPEG files at reduced scale where the input is at most half their size.
-        rank, num_ranks: share of this process in a distributed run; a last batch may have no image for it.
-        local_ranks: how many of those are on this machine.
+        world: the ranks that share each batch; a last batch may be smaller and have no image for one of them.
         pin_memory: see `BatchPool`.
 
     Raises:
         UserError: no images, or the cache does not fit.
     """
-    source = open_source_images(index, imgsz, cache, cache_folder=cache_folder, reduce=reduce, copies=local_ranks)
-    samples = TrainingSamples(source, imgsz, stride, augment, seed, mosaic=not rect)
-    order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=0.0)
-    group = QUAD_SIZE if quad else 1
-    plan = BatchPlan(order, batch_size, None if rect else seed, rank, num_ranks, group)
-    return TrainLoader(_TrainBatches(samples, shapes, quad), plan, workers, pin_memory=pin_memory)
+    source = open_source_images(index, imgsz, config.cache, copies=world.local_size)
+    samples = TrainingSamples(source, imgsz, stride, config.augment, config.seed, mosaic=not config.rect)
+    order, shapes = _order_and_shapes(index, imgsz, config.batch_size, stride, rect=config.rect, pad=0.0)
+    group, seed = QUAD_SIZE if config.quad else 1, None if config.rect else config.seed
+    plan = BatchPlan(order, config.batch_size, seed, world.rank, world.size, group)
+    workers = world.loader_workers(config.workers)
+    return TrainLoader(_TrainBatches(samples, shapes, config.quad), plan, workers, pin_memory=pin_memory)
 
 
 def make_val_loader(
@@ -263,9 +246,7 @@ def make_val_loader(
     stride: int,
     workers: int,
     rect: bool = True,
-    pad: float = 0.5,
-    rank: int = 0,
-    num_ranks: int = 1,
+    world: World = World(),  # noqa: B008  # immutable
     pin_memory: bool = False,
 ) -> ValLoader[Batch]:
     """Open the validation batches of a data set; nothing random, every image once.
@@ -277,16 +258,16 @@ def make_val_loader(
         stride: largest stride of the network; shapes are multiples of it.
         workers: processes, at most the number of cores.
         rect: sort by proportion and give each batch its own shape; else squares.
-        pad: border of rectangular batches, in strides.
-        rank, num_ranks: share of this process in a distributed run.
+        world: the ranks that share each batch.
         pin_memory: see `BatchPool`.
 
     Raises:
         UserError: no images.
     """
-    order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=pad)
-    plan = BatchPlan(order, batch_size, None, rank, num_ranks)
-    return ValLoader(_ValBatches(index, imgsz, stride, shapes), plan, workers, pin_memory=pin_memory)
+    order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=_VAL_PAD)
+    plan = BatchPlan(order, batch_size, None, world.rank, world.size)
+    make = _ValBatches(index, imgsz, stride, shapes)
+    return ValLoader(make, plan, world.loader_workers(workers), pin_memory=pin_memory)
 
 
 def _order_and_shapes(

@@ -9,15 +9,13 @@ Legend: N detections, K classes that have labels, T IoU thresholds, X confidence
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
 from boxwright.metrics.matching import IOU_THRESHOLDS, Generation, flatten, match, truth_of
-from boxwright.ops.arrays import Array, Bools, Floats, Ints
+from boxwright.ops.arrays import Array, Floats, Ints
 
 _EPS = 1e-16
 _CURVE_POINTS = 1000
@@ -29,12 +27,10 @@ _F1_SMOOTHING = 0.1  # width of the box filter as a fraction of the curve
 class Curves:
     """Curves of the K classes that have labels, at IoU 0.5."""
 
-    class_ids: Ints  # (K,)
-    confidence: Floats  # (X,) abscissa of precision, recall and f1, 0..1
+    axis: Floats  # (X,) abscissa, 0..1: the confidence of precision, recall and f1, the recall of precision_at_recall
     precision: Floats  # (K, X)
     recall: Floats  # (K, X)
     f1: Floats  # (K, X)
-    recall_axis: Floats  # (X,) abscissa of precision_at_recall, 0..1
     precision_at_recall: Floats  # (K, X) the monotone envelope
 
 
@@ -82,22 +78,21 @@ class YoloEvaluator:
     def __init__(self, index: DataIndex, generation: Generation) -> None:
         self.index = index
         self.generation: Generation = generation
-        self._correct: list[Bools] = [np.zeros((0, len(IOU_THRESHOLDS)), np.bool_)]
-        self._scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
-        self._labels: list[Ints] = [np.zeros(0, np.int64)]
-        self._truth: list[Ints] = [np.zeros(0, np.int64)]
+        none = np.zeros(0, np.int64)
+        # Marks, scores and labels of detections, and labels of the truth; the first part gives them their types.
+        self._parts: list[tuple[Array, ...]] = [
+            (np.zeros((0, len(IOU_THRESHOLDS)), np.bool_), np.zeros(0, np.float32), none, none)
+        ]
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
         """Mark the detections of some images, which lie on the host, best first."""
         found, truth = flatten(detections, indices), truth_of(self.index, indices)
-        self._correct.append(match(found, truth, generation=self.generation))
-        self._scores.append(found.scores)
-        self._labels.append(found.labels)
-        self._truth.append(truth.labels)
+        correct = match(found, truth, generation=self.generation)
+        self._parts.append((correct, found.scores, found.labels, truth.labels))
 
     def evaluate(self) -> YoloMetrics:
         """Reduce what was gathered."""
-        correct, scores, labels, truth = map(np.concatenate, (self._correct, self._scores, self._labels, self._truth))
+        correct, scores, labels, truth = map(np.concatenate, zip(*self._parts, strict=True))
         return average_precision_per_class(correct, scores, labels, truth, generation=self.generation)
 
 
@@ -142,7 +137,6 @@ def average_precision_per_class(
                 at_recall[row] = np.interp(axis, recall_axis, envelope)
 
     f1 = 2 * precision * recall / (precision + recall + _EPS)
-    curves = Curves(class_ids, axis, precision, recall, f1, axis, at_recall)
     mean_f1 = f1.mean(axis=0) if len(f1) else np.zeros(_CURVE_POINTS)
     # One confidence for all classes: the one where the mean F1 is largest.
     best = int((smooth(mean_f1, _F1_SMOOTHING) if generation == "v7.0" else mean_f1).argmax())
@@ -158,7 +152,7 @@ def average_precision_per_class(
         true_positives=true_positives,
         false_positives=(true_positives / (precision[:, best] + _EPS) - true_positives).round(),
         confidence=float(axis[best]),
-        curves=curves,
+        curves=Curves(axis, precision, recall, f1, at_recall),
     )
 
 
@@ -186,18 +180,9 @@ def smooth(values: Floats, fraction: float) -> Floats:
     return np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
 
 
-class HasMap(Protocol):
-    """What fitness is made of: an evaluation, or the metric alone."""
-
-    @property
-    def map50(self) -> float: ...
-    @property
-    def map(self) -> float: ...
-
-
-def fitness(metrics: HasMap) -> float:
+def fitness(map50: float, map_all: float) -> float:
     """Compute the number that picks the best checkpoint: 0.1 mAP50 + 0.9 mAP50-95."""
-    return 0.1 * metrics.map50 + 0.9 * metrics.map
+    return 0.1 * map50 + 0.9 * map_all
 
 
 def _mean(values: Floats) -> float:

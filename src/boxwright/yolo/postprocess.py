@@ -21,9 +21,9 @@ from boxwright.yolo.detection import DetectionModel, Network
 from boxwright.yolo.published import RELEASES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class YoloPostprocess:
-    """Settings of the filter; the defaults are those of `boxwright predict`."""
+    """Settings of the filter, named as those of `batched_nms`; the defaults are those of `boxwright predict`."""
 
     score_threshold: float = 0.25  # lowest objectness times class score
     iou_threshold: float = 0.45  # overlap above which the weaker box goes
@@ -31,24 +31,14 @@ class YoloPostprocess:
     multi_label: bool = False  # one row may count for several classes (validation does so)
     agnostic: bool = False  # boxes of different classes suppress each other
     classes: tuple[int, ...] | None = None  # keep only these class indices; None keeps all
-    merge: bool = False  # kept boxes become the mean of those that they stand for, see `batched_nms`
     rules: NmsRules = CURRENT_RULES
 
     def __call__(self, decoded: Tensor, known: Sequence[Tensor] | None = None) -> list[Detections]:
         """Find the detections of each image, in pixels of the network input; arguments as of `batched_nms`."""
-        found = batched_nms(
-            decoded,
-            score_threshold=self.score_threshold,
-            iou_threshold=self.iou_threshold,
-            max_detections=self.max_detections,
-            multi_label=self.multi_label,
-            agnostic=self.agnostic,
-            classes=self.classes,
-            merge=self.merge,
-            known=known,
-            rules=self.rules,
-        )
-        return [Detections(rows[:, :4], rows[:, 4], rows[:, 5].long()) for rows in found]
+        return [
+            Detections(rows[:, :4], rows[:, 4], rows[:, 5].long())
+            for rows in batched_nms(decoded, known=known, **vars(self))
+        ]
 
 
 MEAN_GREY = 0.447  # of ImageNet: 0.485, 0.456, 0.406 averaged; the published border

@@ -101,6 +101,15 @@ class ValidationRules:
     rounded: bool = False  # boxes are rounded to whole pixels of the original image
     metric: Generation = "v7.0"  # which generation of the published metric
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the thresholds by the names of their settings."""
+        return {
+            "conf_thres": self.score_threshold,
+            "iou_thres": self.iou_threshold,
+            "max_det": self.max_detections,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -216,12 +225,7 @@ def with_release(config: RunConfig, model_release: str, *, has_backbone: bool) -
         model_release: the release that the network is of.
         has_backbone: it is known which layers are its backbone.
     """
-    validation = RELEASES[config.release or model_release].validation
-    defaults: dict[str, Any] = {
-        "conf_thres": validation.score_threshold,
-        "iou_thres": validation.iou_threshold,
-        "max_det": validation.max_detections,
-    }
+    defaults = RELEASES[config.release or model_release].validation.settings
     if loss_release(config, model_release) == V3:
         # The numbers published with YOLOv3-SPP (docs/spec/yolov3-spp.md, A6).
         defaults |= {name: setting.value for name, setting in read_hyp("yolov3-spp").items()}
@@ -236,8 +240,8 @@ def with_release(config: RunConfig, model_release: str, *, has_backbone: bool) -
     # Last: an explicit release also moves the schedule and warp that the loss of YOLOv3-SPP has brought along.
     if config.release:
         defaults |= dict.fromkeys(("loss.recipe", "optim.release", "augment.release"), config.release)
-    groups = {name: _filled(getattr(config, name), defaults, f"{name}.") for name in ("loss", "optim", "augment")}
-    return _filled(config, defaults, "").model_copy(update=groups)
+    groups = {name: fill(getattr(config, name), defaults, f"{name}.") for name in ("loss", "optim", "augment")}
+    return fill(config, defaults).model_copy(update=groups)
 
 
 def loss_release(config: RunConfig, model_release: str) -> str:
@@ -245,7 +249,7 @@ def loss_release(config: RunConfig, model_release: str) -> str:
     return config.loss.recipe or config.release or model_release
 
 
-def _filled(group: G, defaults: Mapping[str, Any], prefix: str) -> G:
+def fill(group: G, defaults: Mapping[str, Any], prefix: str = "") -> G:
     """Fill the defaults below `prefix` into a group of settings wherever nothing was set."""
     mine = {name.removeprefix(prefix): value for name, value in defaults.items() if name.startswith(prefix)}
     unset = {name: value for name, value in mine.items() if "." not in name and name not in group.model_fields_set}

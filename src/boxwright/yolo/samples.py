@@ -16,21 +16,19 @@ from boxwright.data.source_images import SourceImages
 from boxwright.ops.arrays import Image
 from boxwright.yolo.augmentation import (
     CANVAS,
-    NineDraw,
-    Placement,
     Tile,
     choose_pastes,
+    draw_four,
     draw_hsv_multipliers,
     draw_mixup_ratio,
-    draw_mosaic,
     draw_nine,
     draw_paste_order,
     finish_colors,
     hsv_table,
     mixup,
     paste_mirrored,
+    place_four,
     place_nine,
-    place_tile,
     render,
     resize_matrix,
     warp_image,
@@ -101,21 +99,21 @@ class TrainingSamples:
         side = self.imgsz
         out_hw, canvas_hw = (side, side), (CANVAS * side, CANVAS * side)
         nine = self.config.mosaic9 > 0 and rng.random() < self.config.mosaic9
-        draw = (draw_nine if nine else draw_mosaic)(rng, image, len(self.source.index), side)
-        members: list[int] = draw.images.tolist()
+        draw, place = (draw_nine, place_nine) if nine else (draw_four, place_four)
+        images, point = draw(rng, image, len(self.source.index), side)
+        members: list[int] = images.tolist()
         sizes = [loaded_size(self._original_size(member), side) for member in members]
-        if isinstance(draw, NineDraw):
-            placements = place_nine(draw.corner_xy, sizes, side)
-        else:
-            placements = [place_tile(k, draw.centre_xy, size, side) for k, size in enumerate(sizes)]
         tiles: list[Tile] = []
         parts: list[Shapes] = []
-        for member, placement in zip(members, placements, strict=True):
+        for member, tile_hw, placement in zip(members, sizes, place(point, sizes, side), strict=True):
             if placement.is_empty:
                 continue
-            tile, shapes = self._place(member, placement)
-            tiles.append(tile)
-            parts.append(shapes)
+            source_hw, (left, top) = self.source.extent(member), placement.offset_xy
+            canvas_from_source = translation(left, top) @ resize_matrix(source_hw, tile_hw)
+            per_x, per_y = source_hw[1] / tile_hw[1], source_hw[0] / tile_hw[0]
+            x1, y1, x2, y2 = placement.small
+            tiles.append(Tile(member, canvas_from_source, (x1 * per_x, y1 * per_y, x2 * per_x, y2 * per_y)))
+            parts.append(shapes_of(self.source.index, member, tile_hw, (top, left)))
         shapes = concatenate(parts).clipped(*canvas_hw)
         order = draw_paste_order(rng, shapes, self.config.copy_paste)
         pasted, shapes_after = choose_pastes(shapes, order, canvas_hw[1])
@@ -130,20 +128,6 @@ class TrainingSamples:
         canvas = render(tiles, self._buffer(canvas_hw, role), self.source.load)
         paste_mirrored(canvas, shapes, pasted)
         return warp_image(canvas, matrix, out_hw), labels
-
-    def _place(self, image: int, placement: Placement) -> tuple[Tile, Shapes]:
-        """Return one tile of a mosaic: canvas_from_source with what is seen of it, and its objects on the canvas."""
-        original, source_hw = self._original_size(image), self.source.extent(image)
-        tile_hw = loaded_size(original, self.imgsz)
-        left, top = placement.offset_xy
-        per_x, per_y = source_hw[1] / tile_hw[1], source_hw[0] / tile_hw[0]
-        x1, y1, x2, y2 = placement.small
-        tile = Tile(
-            image,
-            translation(left, top) @ resize_matrix(source_hw, tile_hw),
-            (x1 * per_x, y1 * per_y, x2 * per_x, y2 * per_y),
-        )
-        return tile, shapes_of(self.source.index, image, tile_hw, (top, left))
 
     def _letterboxed(self, image: int, out_hw: tuple[int, int], rng: np.random.Generator) -> tuple[Image, Labels]:
         """Render one image, letterboxed and warped; BGR."""

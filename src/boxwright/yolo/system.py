@@ -59,7 +59,7 @@ VERBS = {
     "predict": Verb(settings.PredictConfig, "boxwright.yolo.verbs.predict:predict", settings.PredictFiles, _FILES),
     "export": Verb(settings.ExportConfig, "boxwright.yolo.verbs.export:export"),
     "evolve": Verb(settings.EvolveConfig, "boxwright.yolo.verbs.evolve:evolve", settings.EvolveFiles, _FILES),
-    "check": Verb(settings.CheckConfig, "boxwright.yolo.verbs.check:check_data", None),
+    "check": Verb(settings.CheckConfig, "boxwright.yolo.verbs.check:check", None),
     "anchors": Verb(settings.AnchorsConfig, "boxwright.yolo.verbs.anchors:anchors", None),
     "info": Verb(settings.InfoConfig, "boxwright.yolo.verbs.info:info", None),
     "bench op": Verb(settings.BenchConfig, "boxwright.yolo.verbs.bench:bench_op", None),

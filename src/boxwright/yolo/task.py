@@ -21,7 +21,7 @@ from boxwright.yolo.evaluation import evaluate
 from boxwright.yolo.loader import QUAD_SIZE, make_train_loader, make_val_loader, weights_of_images
 from boxwright.yolo.loss import make_criterion
 from boxwright.yolo.metric import fitness
-from boxwright.yolo.published import RELEASES, V3, schedule_rules
+from boxwright.yolo.published import V3, schedule_rules
 from boxwright.yolo.settings import RunConfig
 
 COCO_COLUMNS = tuple(f"COCO_{name}" for name in STAT_NAMES)
@@ -89,43 +89,25 @@ class Detect2d(LoaderTask):
         self.criterion: nn.Module = make_criterion(model, config.loss, config.imgsz, world.sum).to(device)
         network = distribute(model, world, device)
         self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(network) if config.compile else network)
-        workers = world.loader_workers(config.workers)
-        pin = device.type == "cuda"
         # YOLOv3-SPP validates with the 12 COCO numbers.
         self._is_v3 = config.optim.release == V3
         self.schedule_rules = schedule_rules(config.optim.release)
-        self._sides = v3_sides(config.imgsz, self.stride)
         self._coco_truth = truth_for(val) if val is not None and self._is_v3 else None
         if self._is_v3:
             self.metric_names = (*self.metric_names, *COCO_COLUMNS)
+        self.train, self.val, self.val_loader = train, val, None
+        pin, side = device.type == "cuda", loaded_side(config, self.stride)
         self.train_loader = make_train_loader(
-            train,
-            imgsz=loaded_side(config, self.stride),
-            batch_size=config.batch_size,
-            augment=config.augment,
-            seed=config.seed,
-            stride=self.stride,
-            workers=workers,
-            rect=config.rect,
-            quad=config.quad,
-            cache=config.cache,
-            rank=world.rank,
-            num_ranks=world.size,
-            local_ranks=world.local_size,
-            pin_memory=pin,
+            train, config, imgsz=side, stride=self.stride, world=world, pin_memory=pin
         )
-        self.train = train
-        self.val = val
-        self.val_loader = None
         if val is not None:
             self.val_loader = make_val_loader(
                 val,
                 imgsz=config.imgsz,
                 batch_size=config.batch_size * 2,  # as published: no gradients, half the memory
                 stride=self.stride,
-                workers=workers,
-                rank=world.rank,
-                num_ranks=world.size,
+                workers=config.workers,
+                world=world,
                 pin_memory=pin,
             )
 
@@ -162,19 +144,11 @@ class Detect2d(LoaderTask):
             model,
             self.val_loader,
             self.val,
+            self.config,
             device=self.device,
-            score_threshold=self.config.conf_thres,
-            iou_threshold=self.config.iou_thres,
-            max_detections=self.config.max_det,
             autocast=autocast,
-            single_cls=self.config.single_cls,
-            compat=self.config.compat,
             coco_truth=self._coco_truth,
             criterion=self.criterion,
-            release=RELEASES[self.config.release or model.release],
-            generation=RELEASES[self.config.release].validation.metric
-            if self.config.release and self.config.compat == "faithful"
-            else None,
             gather=self.world.at_first if self.world.size > 1 else None,
             watch=watch,
         )
@@ -184,17 +158,13 @@ class Detect2d(LoaderTask):
         losses = found.losses or (0.0,) * len(self.loss_names)
         maps = found.yolo.class_maps(len(self.names))
         if found.coco is None:
-            return Score(fitness(found), metrics, losses, found, class_maps=maps)
+            return Score(fitness(found.map50, found.map), metrics, losses, found, class_maps=maps)
         coco = dict(zip(COCO_COLUMNS, found.coco.tolist(), strict=True))
         return Score(max(float(found.coco[0]), 0.0), metrics, losses, found, coco, maps)
 
     def describe_model(self) -> dict[str, Any]:
         assert isinstance(self.model, DetectionModel)
-        return {
-            "spec": self.model.spec.to_mapping(),
-            "names": list(self.model.names),
-            "strides": list(self.model.strides),
-        }
+        return self.model.describe()
 
     def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
         """Resize images as published multi-scale does, by a draw from (seed, epoch, step).
@@ -205,7 +175,7 @@ class Detect2d(LoaderTask):
         if self._is_v3:
             block = max(round(self.config.optim.nominal_batch_size / self.config.batch_size), 1)
             generator = sample_generator(self.config.seed, epoch, step // block, MULTI_SCALE_STREAM)
-            low, high = self._sides
+            low, high = v3_sides(imgsz, stride)
             side = int(generator.integers(low // stride, high // stride + 1)) * stride
         else:
             generator = sample_generator(self.config.seed, epoch, step, MULTI_SCALE_STREAM)

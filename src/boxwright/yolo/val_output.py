@@ -16,8 +16,9 @@ from boxwright.engine.evaluate import Speeds
 from boxwright.metrics.coco import STAT_NAMES, as_json
 from boxwright.ops.arrays import Floats
 from boxwright.reporting.report import RunLayout, Table
-from boxwright.settings.base import Compat
-from boxwright.yolo.evaluation import Evaluation
+from boxwright.yolo.evaluation import ClassRow, Evaluation
+from boxwright.yolo.published import RELEASES
+from boxwright.yolo.settings import ValConfig
 
 LAYOUT = RunLayout(
     fitness={"metrics/mAP_0.5": 0.1, "metrics/mAP_0.5:0.95": 0.9},  # as published
@@ -39,40 +40,28 @@ LAYOUT = RunLayout(
     },
 )
 _NAME_WIDTH = 24  # of the first column of a printed table
-_PUBLISHED = {
-    "precision": "precision",
-    "recall": "recall",
-    "mAP_0.5": "map50",
-    "mAP_0.5:0.95": "map",
-}  # name, attribute
+_PUBLISHED = {"precision": "precision", "recall": "recall", "mAP_0.5": "map50", "mAP_0.5:0.95": "map"}  # attribute
 
 
-def format_metrics(
-    evaluation: Evaluation, annotations: Path | None, compat: Compat, metric: str | None = None, *, verbose: bool
-) -> str:
-    """Format both metrics as text.
+def format_metrics(evaluation: Evaluation, annotations: Path | None, config: ValConfig) -> str:
+    """Format both metrics as text, if verbose with a line for each class that has labels.
 
     Args:
         evaluation: what was measured.
         annotations: the COCO ground truth it was measured against; None: the labels.
-        compat: says which generation of the published metric it is.
-        metric: the generation that --release asks for; None: as compat says.
-        verbose: add one line for each class that has labels.
+        config: says which generation of the published metric it is.
     """
-    generation = "v6.1; --compat fixed: v7.0" if compat == "faithful" else "v7.0; --compat faithful: v6.1"
-    if metric and compat == "faithful":
-        generation = f"{metric}, by --release"
+    generation = "v6.1; --compat fixed: v7.0" if config.compat == "faithful" else "v7.0; --compat faithful: v6.1"
+    if config.release and config.compat == "faithful":
+        generation = f"{RELEASES[config.release].validation.metric}, by --release"
+    last = "COCO AP" if config.verbose else ""
     lines = [
         f"YOLOv5 metric (as of {generation})",
-        _row("class", "images", "labels", "P", "R", "mAP50", "mAP50-95", "COCO AP" if verbose else ""),
+        _row("class", "images", "labels", "P", "R", "mAP50", "mAP50-95", last),
     ]
-    overall = (evaluation.precision, evaluation.recall, evaluation.map50, evaluation.map)
-    lines.append(_row("all", evaluation.num_images, evaluation.num_labels, *overall))
-    if verbose:
-        lines += [
-            _row(c.name, c.num_images, c.num_labels, c.precision, c.recall, c.map50, c.map, c.coco_ap)
-            for c in evaluation.per_class
-        ]
+    for row in (evaluation, *(evaluation.per_class if config.verbose else ())):
+        numbers = (row.precision, row.recall, row.map50, row.map, row.coco_ap)
+        lines.append(_row(row.name, row.num_images, row.num_labels, *numbers))
     if evaluation.coco is not None:
         lines += ["", f"COCO metric (against {annotations or 'the labels'})"]
         stats = [f"{value:.3f}" for value in evaluation.coco.tolist()]
@@ -81,11 +70,12 @@ def format_metrics(
     return "\n".join(lines)
 
 
-def format_speeds(speeds: Speeds, imgsz: int, batch_size: int) -> str:
+def format_speeds(speeds: Speeds, config: ValConfig) -> str:
     """Format milliseconds per image of each stage as one line."""
     return (
         f"Speed: {speeds.load:.1f} ms loading, {speeds.preprocess:.1f} ms pre-process, {speeds.inference:.1f} ms "
-        f"inference, {speeds.nms:.1f} ms NMS, {speeds.metrics:.1f} ms metrics per image at {imgsz}, batch {batch_size}"
+        f"inference, {speeds.nms:.1f} ms NMS, {speeds.metrics:.1f} ms metrics per image at {config.imgsz}, "
+        f"batch {config.batch_size}"
     )
 
 
@@ -142,19 +132,19 @@ def write_metrics(evaluation: Evaluation, path: Path) -> None:
     def finite(value: float | None) -> float | None:
         return value if value is not None and math.isfinite(value) else None  # json has no nan and no infinity
 
-    def published(row: object) -> dict[str, float | None]:
+    def published(row: ClassRow) -> dict[str, float | None]:
         return {name: finite(getattr(row, attribute)) for name, attribute in _PUBLISHED.items()}
+
+    def counts(row: ClassRow) -> dict[str, int]:
+        return {"images": row.num_images, "labels": row.num_labels}
 
     coco = evaluation.coco
     content = {
-        "images": evaluation.num_images,
-        "labels": evaluation.num_labels,
+        **counts(evaluation),
         "yolov5": published(evaluation),
         "coco": None if coco is None else dict(zip(STAT_NAMES, map(finite, coco.tolist()), strict=True)),
         "classes": [
-            {"name": row.name, "images": row.num_images, "labels": row.num_labels}
-            | published(row)
-            | {"coco_AP": finite(row.coco_ap)}
+            {"name": row.name, **counts(row), **published(row), "coco_AP": finite(row.coco_ap)}
             for row in evaluation.per_class
         ],
     }
@@ -190,26 +180,20 @@ def plot_curves(evaluation: Evaluation, folder: Path) -> None:
     """Write PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into a folder."""
     from boxwright.reporting.plots import plot_curve  # loads matplotlib, which a run without plots does not need
 
-    curves = evaluation.curves
-    names = [evaluation.names[i] for i in curves.class_ids]
-    summary = f"all classes {evaluation.map50:.3f} mAP@0.5"
-    plot_curve(
-        folder / "PR_curve.png",
-        curves.recall_axis,
-        curves.precision_at_recall,
-        names,
-        x_name="recall",
-        y_name="precision",
-        summary=summary,
-    )
+    curves = evaluation.yolo.curves
+    names = [evaluation.names[i] for i in evaluation.yolo.class_ids]
     for prefix, y_name, values in (
+        ("PR", "precision", curves.precision_at_recall),
         ("F1", "F1", curves.f1),
         ("P", "precision", curves.precision),
         ("R", "recall", curves.recall),
     ):
         path, summary = folder / f"{prefix}_curve.png", "all classes"
-        if len(values):
+        x_name = "recall" if prefix == "PR" else "confidence"
+        if prefix == "PR":
+            summary = f"all classes {evaluation.map50:.3f} mAP@0.5"
+        elif len(values):
             mean = np.mean(values, 0)
             best = int(np.argmax(mean))
-            summary = f"all classes, best {mean[best]:.2f} at {curves.confidence[best]:.3f}"
-        plot_curve(path, curves.confidence, values, names, x_name="confidence", y_name=y_name, summary=summary)
+            summary = f"all classes, best {mean[best]:.2f} at {curves.axis[best]:.3f}"
+        plot_curve(path, curves.axis, values, names, x_name=x_name, y_name=y_name, summary=summary)

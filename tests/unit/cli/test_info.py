@@ -10,7 +10,7 @@ import yaml
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
-from boxwright.yolo.verbs.info import count_parameters, describe, find_modules, parameter_rows
+from boxwright.yolo.verbs.info import describe, list_modules, parameter_rows
 from boxwright.yolo.zoo import build_model, load_spec
 
 
@@ -26,7 +26,7 @@ def test_published_figures(model: str, parameters: int, fused: int, gflops: floa
     summary = describe(model)
     assert (summary.num_parameters, summary.num_parameters_fused) == (parameters, fused)
     assert summary.gflops == pytest.approx(gflops, abs=0.005)
-    assert summary.strides == (8, 16, 32)
+    assert summary.network.strides == (8, 16, 32)
 
 
 def test_cost_grows_with_the_area() -> None:
@@ -43,7 +43,7 @@ def test_a_model_yaml_and_a_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "best.pt", content)
     from_yaml, from_weights = describe(str(own)), describe(str(tmp_path / "best.pt"))
     assert from_yaml.num_parameters == from_weights.num_parameters == sum(p.numel() for p in model.parameters())
-    assert from_weights.names == ("a", "b", "c")
+    assert from_weights.network.names == ("a", "b", "c")
 
 
 def test_the_table_has_a_line_a_layer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,9 +68,13 @@ def test_verbose_lists_each_parameter() -> None:
 
 def test_modules_are_found_by_class_and_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     network = build_model(load_spec("yolov5n"))
-    assert len([*find_modules(network, "BatchNorm2d")]) == 57
-    assert [name for name, _ in find_modules(network, "*Pool*")] == ["model.9.m"]
-    assert [name for name, _ in find_modules(network, "model.9.cv?")] == ["model.9.cv1", "model.9.cv2"]
+
+    def found(pattern: str) -> list[str]:
+        return [line.split()[0] for line in list_modules(network, pattern).splitlines()[1:-1]]
+
+    assert len(found("BatchNorm2d")) == 57
+    assert found("*Pool*") == ["model.9.m"]
+    assert found("model.9.cv?") == ["model.9.cv1", "model.9.cv2"]
     assert main(["info", "yolov5n", "--find", "SPPF"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["model.9", "SPPF", "164,608"]
     assert main(["info", "yolov5n", "--find", "Nothing"]) == 2
@@ -80,7 +84,6 @@ def test_modules_are_found_by_class_and_by_name(capsys: pytest.CaptureFixture[st
 def test_frozen_parameters_have_no_gradient() -> None:
     network = build_model(load_spec("yolov5n"))
     network.requires_grad_(False)
-    assert count_parameters(network, only_trained=True) == 0
     assert not any(row.trained for row in parameter_rows(network))
 
 

@@ -11,7 +11,7 @@ import pytest
 import boxwright as bw
 from boxwright.cli.main import main
 from boxwright.systems import training_of
-from boxwright.yolo.settings import PredictConfig, RunConfig, ValConfig
+from boxwright.yolo.settings import CheckConfig, PredictConfig, RunConfig, ValConfig
 
 
 class Recorder:
@@ -75,7 +75,7 @@ def test_val_predict_and_check(jobs: SimpleNamespace) -> None:
     assert main(["predict", "--source", "0", "--classes", "1,2"]) == 0
     assert jobs.predict.calls == [(PredictConfig(source="0", classes=(1, 2)),)]
     assert main(["check", "d.yaml"]) == 1
-    assert jobs.check.calls == [("d.yaml", "")]
+    assert jobs.check.calls == [(CheckConfig(data="d.yaml"),)]
 
 
 def test_python_does_the_same(jobs: SimpleNamespace) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from boxwright.errors import UserError
-from boxwright.yolo.verbs.convert import convert_weights, with_conv6_stem
+from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.settings import WeightsConfig
+from boxwright.yolo.verbs.convert import weights, with_conv6_stem
 from boxwright.yolo.weights import load_model
 from boxwright.yolo.zoo import build_model, load_spec
 
@@ -20,7 +22,8 @@ def test_same_numbers(name: str, tmp_path: Path) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean)  # type: ignore[arg-type]
-    convert_weights(_saved(model, tmp_path / "focus.safetensors"), tmp_path / "conv6.pt", conv6_stem=True)
+    source = _saved(model, tmp_path / "focus.safetensors")
+    weights(WeightsConfig(source=str(source), target=str(tmp_path / "conv6.pt"), stem="conv6"))
     made = load_model(tmp_path / "conv6.pt").eval()
     assert made.layers[0].block == "Conv"
     assert made.names == model.names
@@ -31,11 +34,10 @@ def test_same_numbers(name: str, tmp_path: Path) -> None:
     assert sum(p.numel() for p in made.parameters()) == sum(p.numel() for p in model.parameters())
 
 
-def _saved(model: torch.nn.Module, path: Path) -> Path:
+def _saved(model: DetectionModel, path: Path) -> Path:
     from boxwright.checkpoints.safetensors_file import write_safetensors
 
-    about = {"spec": model.spec.to_mapping(), "names": list(model.names), "strides": list(model.strides)}
-    write_safetensors(path, model.state_dict(), about)
+    write_safetensors(path, model.state_dict(), model.describe())
     return path
 
 

@@ -17,6 +17,7 @@ from boxwright.metrics.coco import CocoTruth
 from boxwright.metrics.matching import truth_of
 from boxwright.yolo.evaluation import Evaluation, evaluate, to_original
 from boxwright.yolo.loss import LossOutput
+from boxwright.yolo.settings import ValConfig
 from tests.unit.metrics.scenes import HEIGHT, WIDTH, random_scene, record
 
 SCALE, PAD_TOP, PAD_LEFT = 2.0, 8.0, 16.0
@@ -25,6 +26,8 @@ SIDE = 384  # network input: 2 * 160 + 2 * 16 wide
 
 class Oracle(nn.Module):
     """Finds what it is told: raw maps are its answers, one row a box, already decoded."""
+
+    release = "v7.0"
 
     def __init__(self, index: DataIndex, *, confidence: float = 0.9) -> None:
         super().__init__()
@@ -71,10 +74,15 @@ class Batches:
             )
 
 
-def run(index: DataIndex, model: nn.Module | None = None, **settings: object) -> Evaluation:
+def run(
+    index: DataIndex,
+    model: nn.Module | None = None,
+    config: ValConfig = ValConfig(),  # noqa: B008  # immutable
+    **options: object,
+) -> Evaluation:
     oracle: nn.Module = model or Oracle(index)
-    given = {"device": torch.device("cpu"), "coco_truth": CocoTruth.from_index(index)} | settings
-    return evaluate(oracle, Batches(index), index, **given)  # type: ignore[arg-type]  # a stand-in
+    given = {"device": torch.device("cpu"), "coco_truth": CocoTruth.from_index(index)} | options
+    return evaluate(oracle, Batches(index), index, config, **given)  # type: ignore[arg-type]  # a stand-in
 
 
 def test_an_oracle_is_perfect_by_every_metric() -> None:
@@ -152,7 +160,7 @@ def test_mode_is_restored_when_a_batch_fails() -> None:
 
 def test_single_class() -> None:
     index, _ = random_scene(1)
-    found = run(index, single_cls=True, coco_truth=CocoTruth.from_index(index.as_single_class()))
+    found = run(index.as_single_class(), Oracle(index), ValConfig(single_cls=True))
     assert found.names == ("item",)
     assert found.confusion.shape == (2, 2)
     assert found.yolo.class_ids.tolist() == [0]
@@ -165,7 +173,7 @@ def test_corner_cases_give_finite_numbers(case: str, compat: str) -> None:
     boxes, classes = ([], []) if case == "no labels" else ([[10, 10, 60, 60]], [1])
     records = [] if case == "no images" else [record(boxes, classes)]
     index = DataIndex.from_records(records, ["a", "b"])
-    found = run(index, Oracle(index, confidence=0 if case == "nothing found" else 0.9), compat=compat)
+    found = run(index, Oracle(index, confidence=0 if case == "nothing found" else 0.9), ValConfig(compat=compat))
     expected = 0.995 if case == "one image" else 0.0
     assert found.map == pytest.approx(expected)
     assert found.coco is not None
@@ -175,7 +183,7 @@ def test_corner_cases_give_finite_numbers(case: str, compat: str) -> None:
 
 
 def vars_of(found: Evaluation) -> tuple[object, ...]:
-    curves, speeds = found.curves, found.speeds
+    curves, speeds = found.yolo.curves, found.speeds
     return curves.precision, curves.recall, curves.f1, curves.precision_at_recall, speeds.inference, speeds.metrics
 
 

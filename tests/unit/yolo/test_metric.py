@@ -79,7 +79,13 @@ def test_empty_is_zero_and_finite(what: str, generation: Generation) -> None:
         evaluator = YoloEvaluator(index, generation)
         evaluator.process(found[:images], range(images))
         empty = evaluator.evaluate()
-    assert (empty.mean_precision, empty.mean_recall, empty.map50, empty.map, fitness(empty)) == (0, 0, 0, 0, 0)
+    assert (empty.mean_precision, empty.mean_recall, empty.map50, empty.map, fitness(empty.map50, empty.map)) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
     for values in (empty.ap, empty.curves.f1, empty.curves.precision_at_recall, empty.false_positives):
         assert np.isfinite(values).all()
 
@@ -135,13 +141,13 @@ def test_smoothing_keeps_length_and_range(values: np.ndarray, fraction: float) -
 def test_fitness_is_mostly_the_strict_map() -> None:
     index, found = random_scene(2)
     metrics = measure(index, found)
-    assert fitness(metrics) == pytest.approx(0.1 * metrics.map50 + 0.9 * metrics.map)
+    assert fitness(metrics.map50, metrics.map) == pytest.approx(0.1 * metrics.map50 + 0.9 * metrics.map)
 
 
 def test_beyond_the_highest_score_precision_is_one_and_recall_zero() -> None:
     correct, scores = np.zeros((1, 10), bool), np.array([0.1])
     curves = average_precision_per_class(correct, scores, np.zeros(1), np.zeros(1), generation="v7.0").curves
-    beyond = curves.confidence > 0.1
+    beyond = curves.axis > 0.1
     assert (curves.precision[0][beyond] == 1).all()
     assert (curves.precision[0][~beyond] == 0).all()
     assert not curves.recall.any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def files(folder: Path) -> list[str]:
 
 
 def write(folder: Path, frames: list[Frame], found: Result | None = None, **settings: Any) -> list[str]:
-    with PredictionWriter(folder, PredictConfig(**settings)) as writer:
+    with closing(PredictionWriter(folder, PredictConfig(**settings))) as writer:
         for one in frames:
             writer.save(one, result() if found is None else found)
     return files(folder)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from boxwright.engine.distributed import World
 from boxwright.ops.arrays import Image
 from boxwright.yolo.geometry import Labels
 from boxwright.yolo.loader import draw_enlarged, make_train_loader, write_quad
-from boxwright.yolo.settings import AugmentConfig
+from boxwright.yolo.settings import AugmentConfig, RunConfig
 from tests.unit.data.scenes import write_scenes
 
 
@@ -51,12 +52,12 @@ def test_half_of_them_are_enlarged() -> None:
 def test_a_batch_has_a_quarter_of_the_images_and_all_labels(tmp_path: Path) -> None:
     index = write_scenes(tmp_path, [(64, 64)] * 10, boxes=1)
     plain = AugmentConfig(mosaic=0, scale=0, translate=0)
-    options = {"imgsz": 64, "batch_size": 8, "augment": plain, "seed": 0, "stride": 32, "workers": 0}
-    loader = make_train_loader(index, quad=True, **options)
+    config = RunConfig(batch_size=8, augment=plain, workers=0, quad=True)
+    loader = make_train_loader(index, config, imgsz=64, stride=32)
     batches = list(loader.batches(0))
     assert [tuple(batch.images.shape) for batch in batches] == [(2, 3, 128, 128), (1, 3, 128, 128)]
     counts = torch.cat([batch.targets.valid.sum(1) for batch in batches]).tolist()
     assert set(counts) <= {1, 4}
-    ranks = [make_train_loader(index, quad=True, rank=rank, num_ranks=2, **options) for rank in (0, 1)]
+    ranks = [make_train_loader(index, config, imgsz=64, stride=32, world=World(rank, 2)) for rank in (0, 1)]
     for rank, part in enumerate(ranks):
         assert torch.equal(next(part.batches(0)).images[0], batches[0].images[rank])

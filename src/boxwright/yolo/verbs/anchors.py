@@ -15,8 +15,7 @@ from boxwright.yolo.settings import AnchorsConfig
 from boxwright.yolo.verbs.info import open_network
 from boxwright.yolo.zoo import load_spec
 
-_PUBLISHED = "yolov5n"  # the anchors of all published networks of three levels
-_LEVELS = 3  # of a model that is not named
+_PUBLISHED = "yolov5n"  # its anchors are those of all published networks of three levels
 _log = logging.getLogger("boxwright.anchors")
 
 
@@ -30,21 +29,8 @@ class AnchorReport:
     current: AnchorFit | None  # how well those of the model fit; None if it has none yet
 
 
-@dataclass(frozen=True)
-class _Current:
-    """Anchors that are there already; `sizes` is None where a model only says how many there are."""
-
-    name: str
-    sizes: Sizes | None
-    count: int
-    levels: int
-
-
 def anchors(config: AnchorsConfig) -> AnchorReport:
     """Compare the anchors of a model with those that a search finds for the labels of the train split.
-
-    Args:
-        config: settings of the verb.
 
     Raises:
         UserError: there are no labels, or the anchors do not fit the model's levels.
@@ -52,9 +38,15 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
     if not config.data:
         raise UserError("name a data set: DATA or --data DATA")
     data, imgsz, anchor_t = config.data, config.imgsz, config.anchor_t
-    current = _current(config.model)
-    count = config.num_anchors or current.count
-    levels = current.levels if config.model or count % current.levels == 0 else 1
+    if config.model:
+        network = open_network(config.model)
+        name, spec, current = config.model, network.spec, anchors_of(network)
+    else:
+        name, spec = "published", load_spec(_PUBLISHED)
+        current = np.array(spec.anchors, np.float32).reshape(-1, 2)
+    count, levels = config.num_anchors or len(current), len(spec.anchors)
+    if not config.model and count % levels:
+        levels = 1
     in_levels(np.zeros((count, 2), np.float32), levels)  # before the labels are read
     index = open_dataset(data, "train", single_cls=False, compat="faithful")
     if not len(index.boxes):
@@ -64,33 +56,21 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
         _log.warning("%d anchors for %d boxes: some will fit none that others do not fit as well", count, len(sizes))
     found = search(sizes, num_anchors=count, anchor_t=anchor_t, generations=config.generations, seed=config.seed)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
-    then = fit(sizes, found, anchor_t)
-    now = None if current.sizes is None else fit(sizes, current.sizes, anchor_t)
-    report = AnchorReport(folder, in_levels(found, levels), then, now)
+    now = None if spec.anchors_to_find else fit(sizes, current, anchor_t)
+    report = AnchorReport(folder, in_levels(found, levels), fit(sizes, found, anchor_t), now)
     about = f"{len(sizes)} boxes of {data} at {imgsz} pixels, side ratio up to {anchor_t:g}"
     rows = [f"  - [{', '.join(f'{side:g}' for side in level)}]\n" for level in report.anchors]
     how = f"{config.generations} generations, seed {config.seed}"
     comment = f"# {' '.join(about.split())}; {how}\n# {_in_words(report.found)}\n"
     write_atomically(folder / "anchors.yaml", f"{comment}anchors:\n" + "".join(rows))
-    _say(report, sizes, current.name, about)
+    _say(report, sizes, name, about)
     if not config.noplots:
         from boxwright.yolo.anchor_plot import DrawnAnchors, plot_anchors  # matplotlib is slow to import
 
-        own = None
-        if current.sizes is not None:
-            own = DrawnAnchors(Path(current.name).name, current.sizes, measure(sizes, current.sizes).max(axis=1))
+        own = DrawnAnchors(Path(name).name, current, measure(sizes, current).max(axis=1))
         best = DrawnAnchors("found", found, measure(sizes, found).max(axis=1))
-        plot_anchors(sizes, best, own, anchor_t, folder / "anchors.png")
+        plot_anchors(sizes, best, own if now else None, anchor_t, folder / "anchors.png")
     return report
-
-
-def _current(model: str) -> _Current:
-    if not model:
-        sizes = np.array(load_spec(_PUBLISHED).anchors, np.float32).reshape(-1, 2)
-        return _Current("published", sizes, len(sizes), _LEVELS)
-    network = open_network(model)
-    sizes = anchors_of(network)
-    return _Current(model, None if network.spec.anchors_to_find else sizes, len(sizes), len(network.strides))
 
 
 def _say(report: AnchorReport, sizes: Sizes, name: str, about: str) -> None:

@@ -32,15 +32,19 @@ def build_module(text: str) -> nn.Module:
         raise UserError(f"cannot read the module '{text}': write it like Conv2d(64, 128, 3, padding=1)") from error
     if not isinstance(tree, ast.Call):
         raise UserError(f"'{text}' is no module with arguments; write it like Conv2d(64, 128, 3, padding=1)")
-    return build_call(tree, text)
+    return build_value(tree, text)
 
 
-def build_call(call: ast.Call, text: str) -> nn.Module:
-    """Build the module of one call; its arguments may be calls themselves.
-
-    Raises:
-        UserError: as `build_module`.
-    """
+def build_value(call: ast.expr, text: str) -> Any:
+    """Build the module of a call, whose arguments may be calls themselves, or read a plain value."""
+    if not isinstance(call, ast.Call):
+        try:
+            return ast.literal_eval(call)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+            shown = ast.unparse(call)
+            raise UserError(
+                f"'{text}': {shown} is no plain value (numbers, texts, lists, True, False, None)"
+            ) from error
     name = ast.unparse(call.func).removeprefix("torch.").removeprefix("nn.")
     if not name.isidentifier():
         raise UserError(f"'{text}': {name} is no name of a module")
@@ -52,8 +56,8 @@ def build_call(call: ast.Call, text: str) -> nn.Module:
         raise UserError(f"neither torch.nn nor Boxwright has a module {name}{hint}")
     if any(isinstance(arg, ast.Starred) for arg in call.args) or any(k.arg is None for k in call.keywords):
         raise UserError(f"'{text}': arguments are written out, not unpacked with a star")
-    args = [_value(arg, text) for arg in call.args]
-    named = {keyword.arg: _value(keyword.value, text) for keyword in call.keywords if keyword.arg}
+    args = [build_value(arg, text) for arg in call.args]
+    named = {keyword.arg: build_value(keyword.value, text) for keyword in call.keywords if keyword.arg}
     if kind.__module__ == layers.__name__ and "activation" in inspect.signature(kind).parameters:
         named.setdefault("activation", nn.SiLU())
     try:
@@ -62,26 +66,14 @@ def build_call(call: ast.Call, text: str) -> nn.Module:
         raise UserError(f"'{text}' cannot be built: {str(error).splitlines()[0] or type(error).__name__}") from error
 
 
-def _value(node: ast.expr, text: str) -> object:
-    if isinstance(node, ast.Call):
-        return build_call(node, text)
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise UserError(
-            f"'{text}': {ast.unparse(node)} is no plain value (numbers, texts, lists, True, False, None)"
-        ) from error
-
-
 _WARM_UP = 2  # passes before the clock counts: memory is allocated and kernels are chosen in them
-_COLUMNS = ("parameters", "GFLOPs", "MiB", "forward ms", "backward ms", "input", "output")
+_COLUMNS = ("parameters", "GFLOPs", "MiB", "forward ms", "backward ms")
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What one module took."""
 
-    name: str  # as it was asked for
     num_parameters: int
     gflops: float  # of the forward pass, see `count_gflops`
     memory: int  # bytes; on a GPU the peak of both passes, on the CPU what the forward keeps for the backward pass
@@ -98,44 +90,36 @@ class Cost:
         return f"{cells}  {into} -> {', '.join(out)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A module that does not run on this input, and why."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"  does not run: {self.reason}"
-
-
 def bench_op(config: BenchConfig) -> int:
     """Measure modules and print one line each, then the model if one is named; 1 if one does not run, else 0.
 
     Raises:
         UserError: nothing to measure, a text that describes no module, or no such device.
     """
-    ops, model, repeats, in_shape = config.op, config.model, config.repeats, config.shape
-    if not ops and not model:
+    if not config.op and not config.model:
         raise UserError('bench op needs --op "Conv2d(64, 128, 3, padding=1)" or --model yolov5n')
     place = select_device(config.device)
-    modules: list[tuple[str, nn.Module]] = [(op, build_module(op)) for op in ops]
-    modules += [(model, open_network(model))] if model else []
+    modules: list[tuple[str, nn.Module]] = [(op, build_module(op)) for op in config.op]
+    modules += [(config.model, open_network(config.model))] if config.model else []
     wide = max(len(name) for name, _ in modules) + 2
-    print(f"{place}, {repeats} repeats")
-    print(f"{'':<{wide}}" + "".join(f"{title:>14}" for title in _COLUMNS[:5]) + f"  {_COLUMNS[5]} -> {_COLUMNS[6]}")
-    failed = 0
+    print(f"{place}, {config.repeats} repeats")
+    print(f"{'':<{wide}}" + "".join(f"{title:>14}" for title in _COLUMNS) + "  input -> output")
+    code = 0
     for name, module in modules:
-        row = measure(name, module.to(place), in_shape, place, repeats)
-        failed += isinstance(row, Failure)
+        try:
+            row = str(measure(module.to(place), config.shape, place, config.repeats))
+        except UserError as error:
+            code, row = 1, f"  {error}"
         print(f"{name:<{wide}}{row}", flush=True)
-    return int(failed > 0)
+    return code
 
 
-def measure(
-    name: str, module: nn.Module, shape: Sequence[int], device: torch.device, repeats: int = 10
-) -> Cost | Failure:
-    """Run a module, on the device, forward and backward on random numbers of this shape, in training mode."""
+def measure(module: nn.Module, shape: Sequence[int], device: torch.device, repeats: int) -> Cost:
+    """Run a module, on the device, forward and backward on random numbers of this shape, in training mode.
+
+    Raises:
+        UserError: it does not run on this input.
+    """
     module.train()
     images = torch.randn(*shape, device=device, requires_grad=True)
     try:
@@ -143,9 +127,9 @@ def measure(
         forward, backward = time_passes(module, images, repeats)
         gflops = count_gflops(module, shape)
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
-        return Failure(name, " ".join(str(error).split())[:200])
+        raise UserError(f"does not run: {' '.join(str(error).split())[:200]}") from error
     shapes = tuple(tuple(output.shape) for output in outputs)
-    return Cost(name, count_parameters(module), gflops, memory, forward, backward, tuple(shape), shapes)
+    return Cost(count_parameters(module), gflops, memory, forward, backward, tuple(shape), shapes)
 
 
 def time_passes(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, float | None]:

@@ -17,17 +17,8 @@ from boxwright.errors import UserError
 from boxwright.yolo.settings import CheckConfig
 
 
-def check_data(config: CheckConfig) -> int:
-    """Check the data set of the settings, see `check`."""
-    return check(config.data, config.plots)
-
-
-def check(data: str, plots: str | Path = "") -> int:
+def check(config: CheckConfig) -> int:
     """Check every image and label of a data set, list what is wrong, summarise what is there.
-
-    Args:
-        data: data yaml, VOC root or COCO json.
-        plots: folder for `labels_SPLIT.png`, which show classes, places and sizes of the boxes; empty: none.
 
     Returns:
         1 if training would leave something out or a split cannot be opened, else 0.
@@ -35,6 +26,7 @@ def check(data: str, plots: str | Path = "") -> int:
     Raises:
         UserError: the data set, or every split of it, cannot be opened at all, or a plot cannot be written.
     """
+    data = config.data
     indices: dict[str, DataIndex] = {}
     found: dict[str, list[Problem]] = {}
     errors: list[UserError] = []
@@ -56,10 +48,10 @@ def check(data: str, plots: str | Path = "") -> int:
         for problem in problems:
             console.print(f"{split}: {problem}", markup=False)
     _summary(console, indices, found)
-    if str(plots):
+    if config.plots:
         from boxwright.reporting.plots import plot_labels  # matplotlib is slow to import
 
-        folder = Path(plots).expanduser()
+        folder = Path(config.plots).expanduser()
         with file_errors("write plots into", folder):
             folder.mkdir(parents=True, exist_ok=True)
             for split, index in indices.items():
@@ -77,19 +69,15 @@ def _summary(console: Console, indices: Mapping[str, DataIndex], found: Mapping[
         cells = (len(index), empty, len(index.boxes), len(found[split]), len(images), rows)
         table.add_row(split, *(str(cell) for cell in cells))
     console.print(table)
-    console.print(_class_table(indices))
-    kinds = Counter(problem.kind for problems in found.values() for problem in problems)
-    console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))
-
-
-def _class_table(indices: Mapping[str, DataIndex]) -> Table:
-    """Return per class and split: images that have it, boxes, and their median side, the root of the area."""
+    # Per class and split: images that have it, boxes, and their median side, the root of the area.
     table = Table("class", *(f"{split}: images / boxes / median side" for split in indices))
     columns = [class_statistics(index) for index in indices.values()]
     for number, name in enumerate(next(iter(indices.values())).names):
-        cells: list[str] = []
+        texts: list[str] = []
         for images, boxes, sides in columns:
             there = number < len(boxes) and boxes[number]
-            cells.append(f"{images[number]} / {boxes[number]} / {sides[number]:.0f} px" if there else "0")
-        table.add_row(escape(f"{number} {name}"), *cells)
-    return table
+            texts.append(f"{images[number]} / {boxes[number]} / {sides[number]:.0f} px" if there else "0")
+        table.add_row(escape(f"{number} {name}"), *texts)
+    console.print(table)
+    kinds = Counter(problem.kind for problems in found.values() for problem in problems)
+    console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))

@@ -53,25 +53,17 @@ def with_conv6_stem(model: DetectionModel) -> DetectionModel:
 TARGETS = {".pt": "Boxwright checkpoint", ".safetensors": "safetensors", ".weights": "Darknet"}
 
 
-def convert_weights(
-    source: str | Path, target: str | Path, *, model: str = "", conv6_stem: bool = False
-) -> DetectionModel:
+def weights(config: WeightsConfig) -> DetectionModel:
     """Read any weight file and write its network as another kind, chosen by the suffix of the target.
 
     A Darknet file does not say its network nor its classes: they are written beside it as `.cfg` and `.names`, where no
     such files are yet.
 
-    Args:
-        source: a published `.pt`, our own `.pt` or safetensors, or a Darknet `.weights`.
-        target: `.pt`, `.safetensors` or `.weights`.
-        model: what a Darknet source belongs to: a cfg or a published name.
-        conv6_stem: turn the Focus of early releases into a 6x6 convolution that gives the same numbers.
-
     Raises:
         UserError: the source cannot be read, the target's kind is not known or cannot hold this network, or the target
             is the source.
     """
-    source, target = Path(source), Path(target)
+    source, target = Path(config.source), Path(config.target)
     suffix = target.suffix.lower()
     if suffix not in TARGETS:
         kinds = ", ".join(f"{ending} ({kind})" for ending, kind in TARGETS.items())
@@ -80,8 +72,8 @@ def convert_weights(
         raise UserError(f"{target} is the source itself; name another file")
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: there is no folder {target.parent}")
-    network = load_model(source, model)
-    if conv6_stem:
+    network = load_model(source, config.model)
+    if config.stem:
         network = with_conv6_stem(network)
     if suffix == ".weights":
         if not isinstance(network, DarknetModel):
@@ -98,18 +90,10 @@ def convert_weights(
         for file, text in beside.items():
             if not file.exists():
                 file.write_text(text, encoding="utf-8")
-        return network
-    about = {"spec": network.spec.to_mapping(), "names": list(network.names), "strides": list(network.strides)}
-    if suffix == ".pt":
-        save_checkpoint(target, {"model": about, "state_dict": network.state_dict(), "ema": None})
+    elif suffix == ".pt":
+        save_checkpoint(target, {"model": network.describe(), "state_dict": network.state_dict(), "ema": None})
     else:
-        write_safetensors(target, network.state_dict(), about)
-    return network
-
-
-def weights(config: WeightsConfig) -> DetectionModel:
-    """Convert a weight file, print what it holds, and return its network."""
-    network = convert_weights(config.source, config.target, model=config.model, conv6_stem=bool(config.stem))
+        write_safetensors(target, network.state_dict(), network.describe())
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f"{config.target}: {count:,} parameters, {len(network.names)} classes, from {config.source}")
     return network

@@ -38,17 +38,8 @@ class DemoSettings:
     num_predictions: int = 2  # further scenes that are predicted on and shown, six images each
 
 
-def demo(config: YoloDemoConfig, settings: DemoSettings | None = None) -> Path:
-    """Make a data set of drives, train yolov5n on it, validate, predict, and write a report.
-
-    Args:
-        config: settings of the verb.
-        settings: how much is done; the default ends within five minutes on two cores.
-
-    Returns:
-        the run folder.
-    """
-    settings = settings or DemoSettings()
+def demo(config: YoloDemoConfig, settings: DemoSettings = DemoSettings()) -> Path:
+    """Make a data set of drives, train yolov5n on it, validate, predict, and write a report; return the run folder."""
     start = time.perf_counter()
     folder = new_run_folder(config.project, "exp").absolute()
     drives = replace(settings.drives, seed=config.seed)
@@ -83,7 +74,11 @@ def demo(config: YoloDemoConfig, settings: DemoSettings | None = None) -> Path:
     pictures = sorted(predict(predicting).glob("*.jpg"))
     cells = [fit(read_image(path), (_CELL_SIDE, _CELL_SIDE)) for path in pictures]
     write_image(folder / "predictions.jpg", tile(cells, _SHEET_COLUMNS), JPEG_QUALITY)
-    commands = next_commands(folder)
+    commands = (
+        "boxwright check my_data.yaml",
+        "boxwright train --model yolov5s --data my_data.yaml --imgsz 640 --epochs 100",
+        f"boxwright predict --weights {shlex.quote(predicting.weights[0])} --imgsz 320 --source my_photos/",
+    )
     title, tables = "Boxwright demo: synthetic drives", metric_tables(folder)
     page = write_report(folder, LAYOUT, tables=tables, title=title, predictions=pictures, commands=commands)
     _say(start, "done")
@@ -93,7 +88,6 @@ def demo(config: YoloDemoConfig, settings: DemoSettings | None = None) -> Path:
 
 def training_settings(folder: Path, data: Path, config: YoloDemoConfig, settings: DemoSettings) -> RunConfig:
     """Return the recipe of the demo as settings of `boxwright train`."""
-    num_classes = len(NAMES)
     return RunConfig(
         model="yolov5n",
         data=str(data),
@@ -111,7 +105,7 @@ def training_settings(folder: Path, data: Path, config: YoloDemoConfig, settings
         # Shifts and zooms must stay: without grey borders in training, those of validation would be all new.
         augment=AugmentConfig(hsv_h=0.01, hsv_s=0.3, hsv_v=0.3, mosaic=0.0, scale=0.2, translate=0.1),
         # Gains are scaled by classes / 80 and (imgsz / 640)^2; these undo it. Boxes count twice as much as published.
-        loss=LossConfig(box=0.1, cls=0.5 * 80 / num_classes, obj=(640 / settings.imgsz) ** 2),
+        loss=LossConfig(box=0.1, cls=0.5 * 80 / len(NAMES), obj=(640 / settings.imgsz) ** 2),
         optim=YoloOptimConfig(
             lr0=0.02,
             cos_lr=True,
@@ -121,16 +115,6 @@ def training_settings(folder: Path, data: Path, config: YoloDemoConfig, settings
             ema_decay=0.99,
             ema_tau=50.0,
         ),
-    )
-
-
-def next_commands(folder: Path) -> tuple[str, ...]:
-    """Return three commands for the user's own data, starting from what the demo has made."""
-    best = shlex.quote(str(folder / "weights" / "best.pt"))
-    return (
-        "boxwright check my_data.yaml",
-        "boxwright train --model yolov5s --data my_data.yaml --imgsz 640 --epochs 100",
-        f"boxwright predict --weights {best} --imgsz 320 --source my_photos/",
     )
 
 

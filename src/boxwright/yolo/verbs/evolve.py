@@ -6,11 +6,11 @@ Source of the search space and of the files' names: hyper-parameter evolution as
 
 import importlib.util
 import logging
-import math
 import os
 import shlex
 import shutil
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,10 +157,10 @@ def start_values(config: RunConfig, space: Space) -> dict[str, float]:
     """Return the values of the searched settings, within their limits: where a search begins."""
     values: dict[str, float] = {}
     for name, limits in space.items():
-        value = _get(config, name)
-        if name == "anchors" and not value:
-            value = PUBLISHED_ANCHORS
-        values[name] = min(max(float(value), limits.low), limits.high)
+        value = float(attrgetter(name)(config) or (PUBLISHED_ANCHORS if name == "anchors" else 0))
+        values[name] = min(max(value, limits.low), limits.high)
+        if values[name] != value:
+            _log.warning("%s begins at %g, its limit, not at %g; --space sets others", name, values[name], value)
     return values
 
 
@@ -207,12 +207,7 @@ def _work(config: EvolveConfig, space: Space, location: "StudyLocation") -> None
             # Where the settings are silent, the first trial takes the values that its network is published with.
             network = open_network(config.model or config.weights)
             full = with_release(config, network.release, has_backbone=network.num_backbone_layers > 0)
-            start, unlimited = start_values(full, space), {name: Range(1, -math.inf, math.inf) for name in space}
-            for name, wanted in start_values(full, unlimited).items():
-                if wanted != start[name]:
-                    _log.warning(
-                        "%s begins at %g, its limit, not at %g; --space sets others", name, start[name], wanted
-                    )
+            start = start_values(full, space)
             study.sampler = SearchSampler(config.sampler, space, start, config.parents, config.seed)
             study.pruner = make_pruner(config.prune)
             print(f"searching {len(space)} hyper-parameters in {location.folder}; another worker joins with:")
@@ -246,13 +241,12 @@ def agree(study: "Study", config: EvolveConfig, space: Space, *, is_new: bool) -
     theirs = {name: Range(*values) for name, values in kept["space"].items()}
     before, now = flatten(dump(begun)), flatten(dump(merged))
     names = [name for name in setting_names(EvolveConfig) if name not in (*OF_A_WORKER, "space", "noplots")]
-    different = [
-        f"{name} {before[name].value}, not {now[name].value}" for name in names if before[name].value != now[name].value
-    ]
+    pairs = ((name, before[name].value, now[name].value) for name in names)
+    different = "; ".join(f"{name} {old}, not {new}" for name, old, new in pairs if old != new)
     if different:
         raise UserError(
-            f"this study was begun with other settings: {'; '.join(different)}. Leave them out to go on with it, or "
-            "begin a new one with another --study"
+            f"this study was begun with other settings: {different}. Leave them out to go on with it, or begin a new "
+            "one with another --study"
         )
     if config.space and dict(space) != theirs:
         raise UserError(f"--space {config.space} is not the search space that this study was begun with: leave it out")
@@ -278,8 +272,7 @@ class Trials:
         """Train one trial, or go on with one that was stopped."""
         from boxwright.search.worker import Outcome, has_checkpoint
 
-        wanted = self._settings(trial.folder, trial.values)
-        saved = has_checkpoint(trial.folder)
+        config, saved = self._settings(trial.folder, trial.values), has_checkpoint(trial.folder)
         goes_on = " goes on" if saved else ""
         print(f"trial {trial.number} of {self.config.generations}{goes_on}: {trial.folder}", flush=True)
         pruning = Pruning(trial.trial, self.location)
@@ -288,13 +281,12 @@ class Trials:
             if saved:
                 resume(trial.folder, {name: getattr(self.config, name) for name in ("workers", "device")}, callbacks)
             else:
-                train(wanted, callbacks)
+                train(config, callbacks)
             fitness, metrics, config = _result(trial.folder)
         except DivergedError as error:
             print(f"trial {trial.number} counts as fitness 0: {error}", flush=True)
-            fitness, metrics, config = 0.0, {}, wanted
-        attributes = {"metrics": metrics, "hyps": hyps_of(config)}
-        return Outcome(fitness, bool(pruning.stop_training), attributes)
+            fitness, metrics = 0.0, {}
+        return Outcome(fitness, bool(pruning.stop_training), {"metrics": metrics, "hyps": hyps_of(config)})
 
     def report(self, finished: "list[FinishedTrial]") -> None:
         """Write evolve.csv, hyp_evolve.yaml and evolve.png anew; drop the weights of trials that are not the best.
@@ -319,22 +311,28 @@ class Trials:
             print(f"trial {trial.number} {how} with fitness {trial.fitness:.5g}{also}", flush=True)
         if best is None:
             return
-        text = self._hyp_text(best, folder / "hyp_evolve.yaml")
-        write_atomically(folder / "hyp_evolve.yaml", text, advice=_TRIALS_KEPT)
+        # All digits; the comments hold the command that repeats the trial.
+        file = folder / "hyp_evolve.yaml"
+        metrics = ", ".join(f"{name.partition('/')[2]} {best.metrics.get(name, 0.0):.4f}" for name in METRICS)
+        flags = as_flags(self._settings(Path("trials"), {}))
+        text = (
+            f"# Hyper-parameters of the best of {len(finished)} trials: trial {best.number}, "
+            f"fitness {best.fitness!r}.\n# {metrics}\n# The same run again, to the last digit on the same device:\n"
+            f"#   boxwright train --hyp {shlex.quote(str(file))} {flags}\n"
+        )
+        write_atomically(file, text + yaml.safe_dump(dict(best.hyps), sort_keys=False), advice=_TRIALS_KEPT)
         save_figure(plot_search(finished, [KEY_OF_SETTING[name] for name in self.space], best), folder / "evolve.png")
         if self.config.nosave:
             # Hundreds of trials would fill a disk. A trial that is not the best now will not be the best later.
-            for trial in finished:
-                if trial.number != best.number:
-                    for file in trial_folder(folder, trial.number).glob("weights/*.pt"):
-                        file.unlink(missing_ok=True)
+            others = (trial_folder(folder, trial.number) for trial in finished if trial.number != best.number)
+            for weights in (file for other in others for file in other.glob("weights/*.pt")):
+                weights.unlink(missing_ok=True)
 
     def _settings(self, folder: Path, values: Mapping[str, float]) -> RunConfig:
         """Return the settings of a normal run in the folder of a trial; what nobody has set stays unset."""
         config = self.config
-        given = config.model_dump(mode="json", exclude_unset=True)
-        given = {name: value for name, value in given.items() if name not in OF_THE_SEARCH}
-        own: dict[str, Any] = {
+        given = config.model_dump(mode="json", exclude_unset=True, exclude=set(OF_THE_SEARCH))
+        own = {
             "project": str(folder.parent),
             "name": folder.name,
             "exist_ok": True,
@@ -342,21 +340,7 @@ class Trials:
             "noval": not config.validates,
             "noplots": config.noplots,
         }
-        return load(RunConfig, {**given, **own, **values})
-
-    def _hyp_text(self, best: "FinishedTrial", path: Path) -> str:
-        """Format a hyp file with all digits; its comments hold the command that repeats the trial."""
-        metrics = ", ".join(f"{name.partition('/')[2]} {best.metrics.get(name, 0.0):.4f}" for name in METRICS)
-        flags = as_flags(self._settings(Path("trials"), {}))
-        lines = [
-            f"# Hyper-parameters of the best of {len(self.finished)} trials: trial {best.number}, "
-            f"fitness {best.fitness!r}.",
-            f"# {metrics}",
-            "# The same run again, to the last digit on the same device:",
-            f"#   boxwright train --hyp {shlex.quote(str(path))} {flags}",
-            "",
-        ]
-        return "\n".join(lines) + yaml.safe_dump(dict(best.hyps), sort_keys=False)
+        return load(RunConfig, given | own | dict(values))
 
 
 class Pruning(Callback):
@@ -381,7 +365,7 @@ def hyps_of(config: RunConfig) -> dict[str, Any]:
     """Return all hyper-parameters of a run, by their names in a hyp file."""
     values: dict[str, Any] = {}
     for name, key in KEY_OF_SETTING.items():
-        value = _get(config, name)
+        value = attrgetter(name)(config)
         if name != "anchors" or value:  # 0 anchors: those of the model
             values[key] = [list(level) for level in value] if isinstance(value, tuple) else value
     return values
@@ -391,8 +375,8 @@ def as_flags(config: RunConfig) -> str:
     """Return the flags of `train` for settings that are no hyper-parameters and not the default; the seed always."""
     default, words = RunConfig(), list[str]()
     for name in setting_names(RunConfig):
-        value = _get(config, name)
-        if name in KEY_OF_SETTING or name in _NO_EFFECT or (value == _get(default, name) and name != "seed"):
+        value = attrgetter(name)(config)
+        if name in KEY_OF_SETTING or name in _NO_EFFECT or (value == attrgetter(name)(default) and name != "seed"):
             continue
         flag = f"--{name}" if "." in name else f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -418,13 +402,6 @@ def _absolute(config: EvolveConfig) -> EvolveConfig:
     paths = {name: getattr(config, name) for name in ("data", "weights", "model")}
     there = {name: str(Path(p).expanduser().absolute()) for name, p in paths.items() if p and Path(p).exists()}
     return config.model_copy(update=there)
-
-
-def _get(config: RunConfig, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _command(config: EvolveConfig, location: "StudyLocation") -> str:

@@ -1,7 +1,7 @@
 """The export verb: a checkpoint to ONNX, TorchScript or OpenVINO, each checked against PyTorch before it is kept."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,7 @@ _CPU = torch.device("cpu")
 
 
 def export(config: ExportConfig) -> Mapping[Path, YoloAgreement]:
-    """Write a network as files of other runtimes, beside its checkpoint.
-
-    Args:
-        config: settings of the verb.
-
-    Returns:
-        each file with how well it agrees with PyTorch.
+    """Write a network as files of other runtimes, beside its checkpoint; return how each agrees with PyTorch.
 
     Raises:
         UserError: settings that do not go together, no such weights, or a library is missing. Nothing is left behind.
@@ -63,10 +57,9 @@ def export(config: ExportConfig) -> Mapping[Path, YoloAgreement]:
     if not images:
         raise UserError(f"no image of {config.source} could be read")
     postprocess = YoloPostprocess(config.conf_thres, config.iou_thres, config.max_det)
-    writer = _Writer(config, model, size if config.static else None, images)
 
     def write(path: Path) -> YoloAgreement:
-        writer.write(path)
+        write_network(path, config, model, size, images)
         return compare(model, ExportedNetwork(path, _CPU), images[:_NUM_CHECKED], postprocess, rows=not config.nms)
 
     weights = Path(config.weights)
@@ -87,12 +80,10 @@ def _check(config: ExportConfig) -> None:
         raise UserError("export needs --weights")
     if exported.is_exported(config.weights):
         raise UserError(f"{config.weights} is an exported file already; export starts from a checkpoint")
-    if config.half and config.int8:
-        raise UserError("--half and --int8 do not go together: choose one")
+    if config.int8 and (config.half or config.nms):
+        raise UserError(f"--{'half' if config.half else 'nms'} and --int8 do not go together: choose one")
     if "torchscript" in config.include and (config.nms or config.int8):
         raise UserError(f"--{'nms' if config.nms else 'int8'} is for ONNX and OpenVINO only: leave out torchscript")
-    if config.int8 and config.nms:
-        raise UserError("--nms and --int8 do not go together: choose one")
     if config.int8 and not config.source:
         raise UserError("--int8 needs --source: images like those it will see, to measure the range of activations")
     if len(config.imgsz) > 2:
@@ -121,50 +112,45 @@ def _images(config: ExportConfig, size: tuple[int, int], stride: int) -> Iterato
         yield torch.from_numpy(pixels)[None].float().div_(255)
 
 
-class _Writer:
-    """Writes the files of one run; OpenVINO files are made of an ONNX file."""
+def write_network(
+    target: Path, config: ExportConfig, model: DetectionModel, size: tuple[int, int], images: Sequence[Tensor]
+) -> None:
+    """Write the file that the suffix of a path names, with NMS or in int8 as the settings say.
 
-    def __init__(
-        self, config: ExportConfig, model: DetectionModel, size: tuple[int, int] | None, images: list[Tensor]
-    ) -> None:
-        self.config = config
-        self.images = images
-        self.info = YoloInfo(model.names, size, model.strides, DETECTIONS if config.nms else ROWS, model.release)
-        self.float_layers = [f"network.{prefix}" for prefix in model.predictor_prefixes]
-        self.rows = ExportRows(copy.deepcopy(model))
-        if config.half:
-            self.rows.network.half()
-        stride = max(model.strides)
-        height, width = size or (8 * stride, 10 * stride)  # two different sides: a free one must not be taken for fixed
-        self.example = torch.zeros(2, 3, height, width)
-        self.dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=exported.LARGEST)}
-        if size is None:
-            for axis, name in ((2, "height"), (3, "width")):
-                self.dynamic[axis] = stride * torch.export.Dim(name, min=1, max=exported.LARGEST)
-
-    def write(self, target: Path) -> None:
-        """Write the file that the suffix of a path names."""
-        if target.suffix == TORCHSCRIPT_SUFFIX:
-            exported.write_torchscript(self.rows, target, self.info, [self.example])
-        elif target.suffix == ONNX_SUFFIX:
-            self._write_onnx(target)
-        else:
-            target.mkdir()
-            onnx = target / "model.onnx"
-            self._write_onnx(onnx)
-            exported.write_openvino(onnx, target, self.info, half=self.config.half)
-            onnx.unlink()
-
-    def _write_onnx(self, target: Path) -> None:
-        """Write an ONNX file, with NMS or in int8 as the settings say."""
-        config = self.config
-        exported.write_onnx(self.rows, target, self.info, {"images": self.example}, {"images": self.dynamic}, [ROWS])
-        if config.nms:
-            thresholds = {"score_threshold": config.conf_thres, "iou_threshold": config.iou_thres}
-            append_nms(target, self.info, **thresholds, max_detections=config.max_det)
-        if config.int8:
-            full = target.with_name(f"float_{target.name}")
-            target.rename(full)
-            batches = ({"images": images} for images in self.images)
-            exported.quantise_onnx(full, target, self.info, batches, self.float_layers)
-            full.unlink()
+    Args:
+        target: of the file, or of the folder of OpenVINO's, which are made of an ONNX file.
+        config: settings of the verb.
+        model: stays as it is.
+        size: height, width of a static file.
+        images: (1, 3, H, W) each, to calibrate int8 on.
+    """
+    fixed, stride = size if config.static else None, max(model.strides)
+    info = YoloInfo(model.names, fixed, model.strides, DETECTIONS if config.nms else ROWS, model.release)
+    rows = ExportRows(copy.deepcopy(model))
+    if config.half:
+        rows.network.half()
+    height, width = fixed or (8 * stride, 10 * stride)  # two different sides: a free one must not be taken for fixed
+    example = torch.zeros(2, 3, height, width)
+    if target.suffix == TORCHSCRIPT_SUFFIX:
+        exported.write_torchscript(rows, target, info, [example])
+        return
+    dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=exported.LARGEST)}
+    if fixed is None:
+        for axis, name in ((2, "height"), (3, "width")):
+            dynamic[axis] = stride * torch.export.Dim(name, min=1, max=exported.LARGEST)
+    onnx = target
+    if target.suffix == OPENVINO_SUFFIX:
+        target.mkdir()
+        onnx = target / "model.onnx"
+    exported.write_onnx(rows, onnx, info, {"images": example}, {"images": dynamic}, [ROWS])
+    if config.nms:
+        thresholds = {"score_threshold": config.conf_thres, "iou_threshold": config.iou_thres}
+        append_nms(onnx, info, **thresholds, max_detections=config.max_det)
+    if config.int8:
+        full = onnx.rename(onnx.with_name(f"float_{onnx.name}"))
+        float_layers = [f"network.{prefix}" for prefix in model.predictor_prefixes]
+        exported.quantise_onnx(full, onnx, info, ({"images": one} for one in images), float_layers)
+        full.unlink()
+    if onnx != target:
+        exported.write_openvino(onnx, target, info, half=config.half)
+        onnx.unlink()

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -52,9 +52,9 @@ def parameter_rows(network: nn.Module) -> list[ParameterRow]:
     return rows
 
 
-def count_parameters(network: nn.Module, *, only_trained: bool = False) -> int:
+def count_parameters(network: nn.Module) -> int:
     """Count the numbers in all parameters, each shared one counted once."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad or not only_trained)
+    return sum(p.numel() for p in network.parameters())
 
 
 def count_gflops(network: nn.Module, shape: Sequence[int]) -> float:
@@ -66,54 +66,46 @@ def count_gflops(network: nn.Module, shape: Sequence[int]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def find_modules(network: nn.Module, pattern: str) -> Iterator[tuple[str, nn.Module]]:
-    """Return modules whose class or dotted name fits a pattern such as `BatchNorm2d`, `*Pool*` or `model.9.*`."""
-    for name, module in network.named_modules():
-        if name and (fnmatchcase(type(module).__name__, pattern) or fnmatchcase(name, pattern)):
-            yield name, module
-
-
 @dataclass(frozen=True)
 class ModelSummary:
     """Figures of one network."""
 
     name: str  # as it was asked for
-    names: tuple[str, ...]  # one a class
-    layers: tuple[LayerInfo, ...]  # arguments as far as they are written in the model yaml
-    parameters: tuple[ParameterRow, ...]
-    num_modules: int  # the network and everything in it, as published summaries count layers
-    num_parameters: int  # before batch norms are folded
-    num_gradients: int  # those of them that are trained
+    network: DetectionModel
+    parameters: Sequence[ParameterRow]  # before batch norms are folded
     num_parameters_fused: int  # after batch norms are folded
-    strides: tuple[int, ...]  # input pixels per cell of each level
     imgsz: tuple[int, int]  # height, width that `gflops` is for
     gflops: float  # 10^9 operations of the convolutions, two a multiply-add, for one image
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(row.count for row in self.parameters)
+
     def text(self, verbose: bool = False) -> str:
         """Format for the terminal: one line a layer, one line a parameter if verbose, then the summary."""
+        network, (height, width) = self.network, self.imgsz
         lines = [f"{'':>4}{'from':>16}{'n':>4}{'parameters':>13}  {'module':<16}arguments"]
-        for layer in self.layers:
+        for layer in layers_as_written(network):
             sources = str(layer.sources[0]) if len(layer.sources) == 1 else str(list(layer.sources))
             cells = f"{layer.index:>4}{sources:>16}{layer.repeats:>4}{layer.num_parameters:>13,}"
             lines.append(f"{cells}  {layer.block:<16}{show_arguments(layer.args)}")
         if verbose:
             wide = max((len(row.name) for row in self.parameters), default=0) + 2
-            title = (
-                f"{'layer':>5}  {'name':<{wide}}{'gradient':>8}{'parameters':>13}{'shape':>22}{'mean':>12}{'std':>12}"
-            )
-            lines += ["", title]
+            title = f"{'name':<{wide}}{'gradient':>8}{'parameters':>13}{'shape':>22}{'mean':>12}{'std':>12}"
+            lines += ["", f"{'layer':>5}  {title}"]
             lines += [
                 f"{row.index:>5}  {row.name:<{wide}}{'yes' if row.trained else 'no':>8}{row.count:>13,}"
                 f"{list(row.shape)!s:>22}{row.mean:>12.3g}{row.std:>12.3g}"
                 for row in self.parameters
             ]
-        height, width = self.imgsz
-        classes = "1 class" if len(self.names) == 1 else f"{len(self.names)} classes"
+        classes = "1 class" if network.num_classes == 1 else f"{network.num_classes} classes"
+        num_modules = sum(1 for _ in network.modules())  # with the network itself, as published summaries count layers
+        num_gradients = sum(row.count for row in self.parameters if row.trained)
         lines += [
             "",
-            f"{self.name}: {len(self.layers)} layers ({self.num_modules} modules), {self.num_parameters:,} parameters "
-            f"({self.num_parameters_fused:,} fused), {self.num_gradients:,} gradients, {classes}",
-            f"strides {', '.join(str(stride) for stride in self.strides)}; "
+            f"{self.name}: {len(network.layers)} layers ({num_modules} modules), {self.num_parameters:,} parameters "
+            f"({self.num_parameters_fused:,} fused), {num_gradients:,} gradients, {classes}",
+            f"strides {', '.join(map(str, network.strides))}; "
             f"{self.gflops:.2f} GFLOPs for one image of {width} x {height} (convolutions)",
         ]
         return "\n".join(lines)
@@ -166,23 +158,12 @@ def describe(
     name = model or weights
     height, width = (imgsz, imgsz) if isinstance(imgsz, int) else (imgsz[0], imgsz[-1])
     largest = max(network.strides)
-    if min(height, width) < largest or height % largest or width % largest:
+    if height % largest or width % largest:
         given = height if height == width else f"{height} {width}"
         raise UserError(f"--imgsz {given}: the largest stride of {name} is {largest}, the side must be a multiple")
     fused = fuse(network)
-    return ModelSummary(
-        name=name,
-        names=network.names,
-        layers=layers_as_written(network),
-        parameters=tuple(parameter_rows(network)),
-        num_modules=sum(1 for _ in network.modules()),
-        num_parameters=count_parameters(network),
-        num_gradients=count_parameters(network, only_trained=True),
-        num_parameters_fused=count_parameters(fused),
-        strides=network.strides,
-        imgsz=(height, width),
-        gflops=count_gflops(fused, (1, network.spec.input_channels, height, width)),
-    )
+    gflops = count_gflops(fused, (1, network.spec.input_channels, height, width))
+    return ModelSummary(name, network, parameter_rows(network), count_parameters(fused), (height, width), gflops)
 
 
 def open_network(model: str = "", *, weights: str = "", num_classes: int | None = None) -> DetectionModel:
@@ -204,12 +185,14 @@ def open_network(model: str = "", *, weights: str = "", num_classes: int | None 
 
 
 def list_modules(network: DetectionModel, pattern: str) -> str:
-    """List for the terminal: name, class and parameters of the modules that fit a pattern (see `find_modules`).
+    """List for the terminal: name, class and parameters of modules whose class or dotted name fits, as `*Pool*`.
 
     Raises:
         UserError: none fits.
     """
-    rows = [(name, type(module).__name__, count_parameters(module)) for name, module in find_modules(network, pattern)]
+    named = ((name, type(module).__name__, module) for name, module in network.named_modules() if name)
+    fits = (row for row in named if fnmatchcase(row[1], pattern) or fnmatchcase(row[0], pattern))
+    rows = [(name, kind, count_parameters(module)) for name, kind, module in fits]
     if not rows:
         raise UserError(f"no module of the network has a class or name like '{pattern}' (such as *Conv* or model.9.*)")
     wide = max(len(name) for name, _, _ in rows) + 2
@@ -229,7 +212,7 @@ def show_arguments(args: Iterable[Any]) -> str:
     return f"[{', '.join(shown)}]"
 
 
-def layers_as_written(network: DetectionModel) -> tuple[LayerInfo, ...]:
+def layers_as_written(network: DetectionModel) -> Sequence[LayerInfo]:
     """Return the layers with the arguments that their rows name; what a row leaves to its default is not shown."""
     if not isinstance(network.spec, ModelSpec):
         return network.layers
@@ -238,7 +221,7 @@ def layers_as_written(network: DetectionModel) -> tuple[LayerInfo, ...]:
         num_possible = len(inspect.signature(BLOCKS[row.block]).parameters) - 1  # without the site
         args = layer.args[: len(layer.args) - (num_possible - len(row.args))]
         shown.append(replace(layer, args=args))
-    return tuple(shown)
+    return shown
 
 
 _MOST_POINTS = 4000  # steps that are looked at, besides the first and the last of each epoch
@@ -253,7 +236,7 @@ class ScheduleReport:
     config: RunConfig  # with what the recipe of the model makes of it
     steps_per_epoch: int
     steps: Ints  # (S,) steps looked at, counted over the run
-    settings: tuple[StepSettings, ...]  # of each of these steps
+    settings: Sequence[StepSettings]  # of each of these steps
     warmup_steps: int  # until the rate is at its height
 
     @property
@@ -275,28 +258,18 @@ class ScheduleReport:
         if self.warmup_steps:
             what = "rises" if self.config.optim.schedule == "one-cycle" else "warm-up"
             lines.append(
-                f"{what}: until step {self.warmup_steps} (epoch {self._epoch(self.warmup_steps)}), biases from "
-                f"{first.lr_bias:.3g}, others from {first.lr_other:.3g}, momentum from {first.momentum:.3g}"
+                f"{what}: until step {self.warmup_steps} (epoch {self.warmup_steps / self.steps_per_epoch:.4g}), "
+                f"biases from {first.lr_bias:.3g}, others from {first.lr_other:.3g}, momentum from {first.momentum:.3g}"
             )
-        lines.append(
-            f"highest rate: {self.settings[peak].lr_other:.4g} at step {self.steps[peak]} "
-            f"(epoch {self._epoch(int(self.steps[peak]))})"
-        )
-        lines.append(f"last rate: {last.lr_other:.4g}, momentum {last.momentum:.3g}")
-        total = self.config.epochs * self.steps_per_epoch
+        step, total = self.steps[peak], self.config.epochs * self.steps_per_epoch
+        highest = f"{self.settings[peak].lr_other:.4g} at step {step} (epoch {step / self.steps_per_epoch:.4g})"
+        lines += [f"highest rate: {highest}", f"last rate: {last.lr_other:.4g}, momentum {last.momentum:.3g}"]
         if self.warmup_steps >= total:
             lines.append(f"the run ends in its warm-up: it has {total} steps, the warm-up {self.warmup_steps}")
         return "\n".join(lines)
 
-    def _epoch(self, step: int) -> str:
-        return f"{step / self.steps_per_epoch:.4g}"
-
     def draw(self, path: Path) -> None:
-        """Draw it.
-
-        Raises:
-            UserError: the file cannot be written, or is no picture by its suffix.
-        """
+        """Draw it; raise a UserError if the file cannot be written, or is no picture by its suffix."""
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"--schedule {path}: the picture is a file that ends in {', '.join(_PICTURES)}")
         from boxwright.reporting.plots import plot_schedule
@@ -338,10 +311,8 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
     spread = np.linspace(0, total - 1, min(_MOST_POINTS, total)).astype(np.int64)
     steps = np.unique(np.concatenate((starts, starts + per_epoch - 1, spread)))
     # A plateau schedule asks for the fitness of past epochs: one that never changes shows when it would fall.
-    is_plateau = config.optim.schedule == "plateau"
-    settings = tuple(
-        schedule.at(int(step), [_ANY_FITNESS] * (step // per_epoch if is_plateau else 0)) for step in steps
-    )
+    known = np.where(config.optim.schedule == "plateau", steps // per_epoch, 0)
+    settings = [schedule.at(int(step), [_ANY_FITNESS] * past) for step, past in zip(steps, known, strict=True)]
     if config.optim.optimizer != "SGD":  # its beta1 stays
-        settings = tuple(replace(one, momentum=config.optim.momentum) for one in settings)
+        settings = [replace(one, momentum=config.optim.momentum) for one in settings]
     return ScheduleReport(config, per_epoch, steps, settings, schedule.warmup_steps)

@@ -8,10 +8,9 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -22,8 +21,7 @@ from boxwright.drawing.canvas import VideoFile, write_image
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.inference.sources import Frame, open_source
-from boxwright.yolo.detector import Detector, Result, Speed, load
-from boxwright.yolo.postprocess import YoloPostprocess
+from boxwright.yolo.detector import Result, Speed, load
 from boxwright.yolo.settings import PredictConfig
 
 WRITABLE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # others are saved as .jpg
@@ -31,13 +29,7 @@ CROP_GAIN, CROP_PAD = 1.02, 10  # a crop is this much larger than its box, plus 
 
 
 def predict(config: PredictConfig) -> Path:
-    """Find objects in everything that a source holds; print what was found and how long it took.
-
-    Args:
-        config: settings of the verb.
-
-    Returns:
-        the run folder.
+    """Find objects in everything that a source holds, print what was found and how long it took; return the run folder.
 
     Raises:
         UserError: weights or source are missing, or no image could be read.
@@ -59,11 +51,27 @@ def predict(config: PredictConfig) -> Path:
     )
     postprocess = detector.postprocess(config)  # refuses a wrong class before there is a folder
     folder = new_run_folder(config.project, config.name, config.exist_ok)
+    speeds: list[Speed] = []
+    num_boxes, input_size = 0, (0, 0)
     with contextlib.ExitStack() as stack:
         if config.save_log:
             log = stack.enter_context((folder / "log.log").open("a", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, log)))
-        _predict(config, source, detector, postprocess, folder)
+        with contextlib.closing(PredictionWriter(folder, config)) as writer:
+            try:
+                for frame in source:
+                    result = detector.run(frame, config.imgsz, postprocess)
+                    writer.save(frame, result)
+                    speeds.append(result.speed)
+                    num_boxes, input_size = num_boxes + len(result), result.input_size
+                    print(f"{frame.position} {frame.path}: {describe(result)}", flush=True)
+            except KeyboardInterrupt:  # the usual end of a camera; what was written stays and is closed
+                print("stopped")
+        if not speeds:
+            raise UserError(f"no image of {config.source} could be read")
+        print(summary(speeds, input_size))
+        boxes, images = f"box{'' if num_boxes == 1 else 'es'}", f"image{'' if len(speeds) == 1 else 's'}"
+        print(f"{num_boxes} {boxes} in {len(speeds)} {images}; results are in {folder}")
     return folder
 
 
@@ -74,36 +82,11 @@ class _Tee(io.TextIOBase):
         self._streams = streams
 
     def write(self, text: str, /) -> int:
-        """Write to both."""
         return max(stream.write(text) for stream in self._streams)
 
     def flush(self) -> None:
-        """Flush both."""
         for stream in self._streams:
             stream.flush()
-
-
-def _predict(
-    config: PredictConfig, source: Iterable[Frame], detector: Detector, postprocess: YoloPostprocess, folder: Path
-) -> None:
-    """Run the detector on each frame, write and print what was found."""
-    speeds: list[Speed] = []
-    num_boxes, input_size = 0, (0, 0)
-    with PredictionWriter(folder, config) as writer:
-        try:
-            for frame in source:
-                result = detector.run(frame, config.imgsz, postprocess)
-                writer.save(frame, result)
-                speeds.append(result.speed)
-                num_boxes, input_size = num_boxes + len(result), result.input_size
-                print(f"{frame.position} {frame.path}: {describe(result)}", flush=True)
-        except KeyboardInterrupt:  # the usual end of a camera; what was written stays and is closed
-            print("stopped")
-    if not speeds:
-        raise UserError(f"no image of {config.source} could be read")
-    print(summary(speeds, input_size))
-    boxes, images = f"box{'' if num_boxes == 1 else 'es'}", f"image{'' if len(speeds) == 1 else 's'}"
-    print(f"{num_boxes} {boxes} in {len(speeds)} {images}; results are in {folder}")
 
 
 def describe(result: Result) -> str:
@@ -115,8 +98,7 @@ def describe(result: Result) -> str:
 
 def summary(speeds: Sequence[Speed], input_size: tuple[int, int]) -> str:
     """Format the mean time of each stage as one line."""
-    means = np.mean([(s.preprocess, s.inference, s.nms, s.classify) for s in speeds], axis=0).tolist()
-    pre, infer, nms, classify = means
+    pre, infer, nms, classify = np.mean([(s.preprocess, s.inference, s.nms, s.classify) for s in speeds], axis=0)
     second = f", {classify:.1f} ms classifier" if classify >= 0.05 else ""
     height, width = input_size
     return (
@@ -126,7 +108,7 @@ def summary(speeds: Sequence[Speed], input_size: tuple[int, int]) -> str:
 
 
 class PredictionWriter:
-    """Writes what the settings ask for; use it as a context, which closes videos and writes the json.
+    """Writes what the settings ask for; `close` finishes videos and writes the json.
 
     Args:
         folder: the run folder.
@@ -141,12 +123,7 @@ class PredictionWriter:
         self._rows: list[dict[str, Any]] = []
         self._free_names = FreeNames()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._close_video()
         if self.config.save_json:
             text = json.dumps(self._rows, indent=1, ensure_ascii=False)
@@ -161,46 +138,47 @@ class PredictionWriter:
         if config.save_txt:
             height, width = result.image_size
             lines: list[str] = []
-            for (left, top, right, bottom), score, label in zip(
-                result.boxes, result.scores, result.labels, strict=True
-            ):
+            found = zip(result.boxes, result.scores, result.labels, strict=True)
+            for (left, top, right, bottom), score, label in found:
                 x, y = (left + right) / 2 / width, (top + bottom) / 2 / height
                 numbers = (x, y, (right - left) / width, (bottom - top) / height, score)
                 lines.append(label_row(int(label), numbers if config.save_conf else numbers[:4], ".6g"))
-            path = self.folder / "labels" / f"{stem}.txt"
-            path.parent.mkdir(exist_ok=True)
+            (self.folder / "labels").mkdir(exist_ok=True)
             if lines:  # as published, an image without boxes has no file
-                write_atomically(path, "".join(lines))
+                write_atomically(self.folder / "labels" / f"{stem}.txt", "".join(lines))
         if config.save_crop:
             self._save_crops(frame, stem, result)
         if config.save_json:
             # COCO results form, box as left, top, width, height; file and name of the class stand beside it.
             image_id = frame.path.stem if frame.path else ""
-            source: dict[str, Any] = {
-                "image_id": int(image_id) if image_id.isdecimal() else image_id,
-                "file": str(frame.path),
-            }
-            if frame.number is not None:
-                source["frame"] = frame.number
+            number = {} if frame.number is None else {"frame": frame.number}
             for box, score, label in zip(result.boxes, result.scores, result.labels, strict=True):
-                row: dict[str, Any] = {"category_id": int(label), "category": result.names[int(label)]}
-                row["bbox"] = [round(float(n), 3) for n in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
-                self._rows.append(source | row | {"score": round(float(score), 5)})
-        if not config.nosave:
-            captions = result.captions(names=not config.hide_labels, scores=not config.hide_conf)
-            thickness = config.line_thickness
-            drawn = draw_boxes(frame.image, result.boxes, captions, result.labels, line_thickness=thickness)
-            if frame.number is None:
-                suffix = frame.path.suffix.lower() if frame.path else ""
-                write_image(self.folder / f"{stem}{suffix if suffix in WRITABLE_SUFFIXES else '.jpg'}", drawn)
-            else:
-                # A stream that changes its size begins a new file: a video has frames of one size.
-                if self._video is None or self._video_of != frame.path or self._video.size != drawn.shape[:2]:
-                    self._close_video()
-                    self._video_of = frame.path
-                    advice = "; --nosave predicts without it"
-                    self._video = VideoFile(self.folder / f"{name}.mp4", frame.fps, advice)
-                self._video.add(drawn)
+                bbox = [round(float(n), 3) for n in (*box[:2], *(box[2:] - box[:2]))]
+                row = {
+                    "image_id": int(image_id) if image_id.isdecimal() else image_id,
+                    "file": str(frame.path),
+                    **number,
+                    "category_id": int(label),
+                    "category": result.names[int(label)],
+                    "bbox": bbox,
+                    "score": round(float(score), 5),
+                }
+                self._rows.append(row)
+        if config.nosave:
+            return
+        captions = result.captions(names=not config.hide_labels, scores=not config.hide_conf)
+        thickness = config.line_thickness
+        drawn = draw_boxes(frame.image, result.boxes, captions, result.labels, line_thickness=thickness)
+        if frame.number is None:
+            suffix = frame.path.suffix.lower() if frame.path else ""
+            write_image(self.folder / f"{stem}{suffix if suffix in WRITABLE_SUFFIXES else '.jpg'}", drawn)
+            return
+        # A stream that changes its size begins a new file: a video has frames of one size.
+        if self._video is None or self._video_of != frame.path or self._video.size != drawn.shape[:2]:
+            self._close_video()
+            self._video_of = frame.path
+            self._video = VideoFile(self.folder / f"{name}.mp4", frame.fps, "; --nosave predicts without it")
+        self._video.add(drawn)
 
     def _save_crops(self, frame: Frame, stem: str, result: Result) -> None:
         """Write the part of the image around each box."""

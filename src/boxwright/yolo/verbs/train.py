@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,7 +28,7 @@ from boxwright.yolo.published import V3, loss_release, with_release
 from boxwright.yolo.settings import Freeze, RunConfig, ValConfig
 from boxwright.yolo.task import Detect2d, batch_unit, loaded_side
 from boxwright.yolo.verbs.val import val
-from boxwright.yolo.weights import Weights, read_weights, transfer
+from boxwright.yolo.weights import read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec, read_spec
 
 _log = logging.getLogger("boxwright.train")
@@ -44,16 +45,15 @@ def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequen
     return run.resume(path, overrides, YoloRun.of, callbacks)
 
 
+@dataclass
 class YoloRun:
     """A training run of a YOLO, see `engine.run.PreparedRun`."""
 
     settings: ClassVar[type[TrainingConfig]] = RunConfig
-
-    def __init__(self, config: RunConfig, model: DetectionModel, train: DataIndex, val: DataIndex) -> None:
-        self.config = config
-        self.model = model
-        self.train_index = train
-        self.val_index = val
+    config: RunConfig
+    model: DetectionModel
+    train_index: DataIndex
+    val_index: DataIndex
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> type[Self]:
@@ -70,7 +70,6 @@ class YoloRun:
     @classmethod
     def begin(cls, config: RunConfig, policy: Policy, world: World) -> Self:
         """Prepare a new run. User errors, also a cache that does not fit, come before there is a folder."""
-        check_loading(config, world)
         train_index, val_index = _open(config, world)
         config, model = _agreed_network(config, train_index, world)
         config = with_fitting_batch(config, model, len(train_index), policy, world)
@@ -81,7 +80,6 @@ class YoloRun:
     @classmethod
     def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> Self:
         """Prepare the run of a checkpoint."""
-        check_loading(config, world)
         train_index, val_index = _open(config, world)
         names = tuple(content["model"]["names"])
         if train_index.names != names:
@@ -121,10 +119,9 @@ class YoloRun:
             f"{len(self.train_index)} images to train on, {len(self.val_index)} to validate on; "
             f"{policy.device}, {policy.name}; {folder}"
         )
-        if config.batch_size > len(self.train_index):
-            _log.warning(
-                "--batch-size %d is larger than the data set of %d images", config.batch_size, len(self.train_index)
-            )
+        batch_size, images = config.batch_size, len(self.train_index)
+        if batch_size > images:
+            _log.warning("--batch-size %d is larger than the data set of %d images", batch_size, images)
         if config.image_weights and config.noval:
             _log.warning("--image-weights without validation goes by the number of labels alone, not by mAP (--noval)")
 
@@ -182,7 +179,8 @@ def check_loading(config: RunConfig, world: World) -> None:
 
 
 def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
-    """Open both splits; refuse data that differ from rank to rank, or have no box to train on."""
+    """Open both splits; refuse settings that do not fit, data that differ between ranks, or have no box to train on."""
+    check_loading(config, world)
     with world.first_of_each_machine_first():  # it writes the index that the others read
         train_index = open_dataset(config.data, "train", single_cls=config.single_cls, compat=config.compat)
         val_index = open_dataset(config.data, "val", single_cls=config.single_cls, compat=config.compat)
@@ -201,7 +199,7 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
 
 def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
     """Build the network for the classes of the data and give it what fits of the weights."""
-    weights: Weights | None = read_weights(config.weights) if config.weights else None
+    weights = read_weights(config.weights) if config.weights else None
     if config.model:
         spec = load_spec(config.model, data.num_classes)
     elif weights is not None:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ from boxwright.settings.flags import flags_of
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
 from boxwright.yolo.loader import make_val_loader
-from boxwright.yolo.published import RELEASES, V3
+from boxwright.yolo.published import RELEASES, V3, fill
 from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_metrics, write_predictions
 from boxwright.yolo.weights import open_networks
 
 _log = logging.getLogger("boxwright.val")
 _NUM_BATCH_SHEETS = 3
-_SPEED_SCORE, _SPEED_IOU = 0.25, 0.45  # thresholds of daily use, at which speed is published
+_SPEED_THRESHOLDS = {"conf_thres": 0.25, "iou_thres": 0.45}  # of daily use, at which speed is published
 
 
 def val_or_results(config: ValConfig) -> Any:
@@ -37,17 +36,14 @@ def val_or_results(config: ValConfig) -> Any:
     Raises:
         UserError: settings of the one stand beside the other; see also `val` and `val_results`.
     """
-    of_results = {"json_file", "annotations", "iou_type"}
-    names = {flag.setting: flag.names[0] for flag in flags_of(ValConfig)}
-    given = [setting for setting in names if setting in config.model_fields_set]
+    given = {flag.setting: flag.names[0] for flag in flags_of(ValConfig) if flag.setting in config.model_fields_set}
+    of_results = [given.pop(setting) for setting in ("json_file", "annotations", "iou_type") if setting in given]
     if config.json_file:
-        refused = [names[setting] for setting in given if setting not in of_results]
-        if refused:
-            raise UserError(f"val --json measures a file and runs no network: leave out {', '.join(refused)}")
+        if given:
+            raise UserError(f"val --json measures a file and runs no network: leave out {', '.join(given.values())}")
         return val_results(config.json_file, config.annotations, config.iou_type)
-    stray = [names[setting] for setting in given if setting in of_results]
-    if stray:
-        raise UserError(f"{stray[0]} goes with --json: a file of COCO results")
+    if of_results:
+        raise UserError(f"{of_results[0]} goes with --json: a file of COCO results")
     return val(config)
 
 
@@ -87,76 +83,56 @@ def val(config: ValConfig) -> Evaluation:
         pin_memory=device.type == "cuda",
     )
     outputs = _Outputs(config, index, folder)
-    name = config.release or network.release
-    release, metric = RELEASES[name], RELEASES[config.release].validation.metric if config.release else None
-    thresholds = {
-        "conf_thres": release.validation.score_threshold,
-        "iou_thres": release.validation.iou_threshold,
-        "max_det": release.validation.max_detections,
-    }
+    release = RELEASES[config.release or network.release]
     # A threshold that the user set stays, also where it equals the default of the settings.
-    config = config.model_copy(update={k: v for k, v in thresholds.items() if k not in config.model_fields_set})
+    config = fill(config, release.validation.settings)
+    if only_speed:
+        config = config.model_copy(update=_SPEED_THRESHOLDS)
     if release.nms != CURRENT_RULES or release.validation.rounded:
+        name = config.release or network.release
         print(f"validating by the rules of {'YOLOv3-SPP' if name == V3 else f'YOLOv5 {name}'}")
     try:
         evaluation = evaluate(
             network,
             with_progress(loader),
             index,
+            config,
             device=device,
-            score_threshold=_SPEED_SCORE if only_speed else config.conf_thres,
-            iou_threshold=_SPEED_IOU if only_speed else config.iou_thres,
-            max_detections=config.max_det,
             autocast=policy.autocast,
-            single_cls=config.single_cls,
-            compat=config.compat,
             coco_truth=None if only_speed else truth_for(index),
-            release=release,
-            generation=metric if config.compat == "faithful" else None,
             watch=ValWatch(after=outputs.take),
-            on_unlabelled=None if only_speed or not config.save_hybrid else outputs.take_unlabelled,
+            on_unlabelled=None if only_speed or not config.save_hybrid else outputs.labels.write,
         )
     finally:
         loader.close()
     if not only_speed:
-        print(format_metrics(evaluation, index.annotations, config.compat, metric, verbose=config.verbose))
-    print(format_speeds(evaluation.speeds, config.imgsz, config.batch_size))
+        print(format_metrics(evaluation, index.annotations, config))
+    print(format_speeds(evaluation.speeds, config))
     outputs.finish(evaluation)
     return evaluation
 
 
-@dataclass(slots=True)
 class _Outputs:
     """What goes into the run folder, as the settings ask; nothing where there is no folder."""
 
-    config: ValConfig
-    index: DataIndex
-    folder: Path | None
-    num_batches: int = 0
-    labels: LabelWriter | None = None
+    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None) -> None:
+        self.config, self.index, self.folder = config, index, folder
+        # Hybrid files hold the labels, and the boxes that match none of them.
+        known = index if config.save_hybrid else None
+        self.labels = LabelWriter((folder or Path()) / "labels", with_scores=config.save_conf, labels=known)
+        self.num_batches = 0
 
     def take(self, batch: Batch, detections: Sequence[Detections]) -> None:
         """Draw the first batches, write label files."""
         if self.folder is None:
             return
         if self.config.save_txt and not self.config.save_hybrid:
-            self._label_writer(None).write(batch, detections)
+            self.labels.write(batch, detections)
         if not self.config.noplots and self.num_batches < _NUM_BATCH_SHEETS:
             from boxwright.drawing.sheets import plot_val_batch
 
             plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
         self.num_batches += 1
-
-    def take_unlabelled(self, batch: Batch, detections: list[Detections]) -> None:
-        """Write hybrid label files: the labels, and the boxes that match none of them."""
-        self._label_writer(self.index).write(batch, detections)
-
-    def _label_writer(self, labels: DataIndex | None) -> LabelWriter:
-        """Make the writer at the first batch."""
-        if self.labels is None:
-            assert self.folder is not None
-            self.labels = LabelWriter(self.folder / "labels", with_scores=self.config.save_conf, labels=labels)
-        return self.labels
 
     def finish(self, evaluation: Evaluation) -> None:
         """Write metrics.json and predictions.json, draw curves and confusion matrix, say where everything is."""
@@ -182,13 +158,12 @@ def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
                 f"{_listed(config)} predicts {model.num_classes} classes but {config.data} names {index.num_classes}; "
                 "measure it on data with the same classes, or add --single-cls to find objects of any class"
             )
-        pairs = list(enumerate(zip(model.names, index.names, strict=True)))
-        different = [(i, ours, theirs) for i, (ours, theirs) in pairs if ours != theirs]
-        if different and model.names != tuple(str(i) for i in range(model.num_classes)):
-            i, ours, theirs = different[0]
+        different = [i for i, name in enumerate(model.names) if name != index.names[i]]
+        if different and model.names != tuple(map(str, range(model.num_classes))):
+            first = different[0]
             _log.warning(
                 "%d class names differ: class %d is %r in %s but %r in %s; classes are compared by number",
-                *(len(different), i, ours, _listed(config), theirs, config.data),
+                *(len(different), first, model.names[first], _listed(config), index.names[first], config.data),
             )
     if not len(index.boxes):
         _log.warning(
