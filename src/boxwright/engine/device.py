@@ -70,28 +70,23 @@ def device_of_rank(device: str, world: World) -> torch.device:
     Raises:
         UserError: there is no GPU for each process.
     """
-    names = device.split(",")
-    wanted = device.strip().lower()
-    if len(names) > 1:
-        if len(names) != world.local_size:
-            raise UserError(
-                f"--device {device} names {len(names)} GPUs, but there are {world.local_size} processes on this machine"
-            )
-        return _made_current(select_device(names[world.local_rank]))
-    if world.local_size == 1 or wanted == "cpu" or (not wanted and not torch.cuda.is_available()):
-        return select_device(device)
-    if wanted not in ("", "cuda"):
+    names, wanted = device.split(","), device.strip().lower()
+    if len(names) > 1 and len(names) != world.local_size:
         raise UserError(
-            f"--device {device} is one GPU for {world.local_size} processes on this machine; name one for each, as in "
-            "--device 0,1, or leave it out"
+            f"--device {device} names {len(names)} GPUs, but there are {world.local_size} processes on this machine"
         )
-    return _made_current(select_device(str(world.local_rank)))
-
-
-def _made_current(device: torch.device) -> torch.device:
-    """Make a GPU the current one of this process: objects are gathered through the current GPU."""
-    torch.cuda.set_device(device)
-    return device
+    if len(names) == 1:
+        if world.local_size == 1 or wanted == "cpu" or (not wanted and not torch.cuda.is_available()):
+            return select_device(device)
+        if wanted not in ("", "cuda"):
+            raise UserError(
+                f"--device {device} is one GPU for {world.local_size} processes on this machine; name one for each, as "
+                "in --device 0,1, or leave it out"
+            )
+        names = list(map(str, range(world.local_size)))
+    own = select_device(names[world.local_rank])
+    torch.cuda.set_device(own)  # objects are gathered through the current GPU
+    return own
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +132,10 @@ def resolve(precision: Precision, device: torch.device) -> Policy:
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
     try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
+        flags = re.search(r"^flags.*", cpuinfo.read_text(errors="replace"), re.MULTILINE)
     except OSError:  # not Linux
         return False
-    flags = next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set[str]())
-    return not flags.isdisjoint({"avx512_bf16", "amx_bf16"})
+    return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[0].split())
 
 
 @contextmanager

@@ -175,11 +175,9 @@ class World:
 
 def read_world() -> World:
     """Read who this process is from the environment that torchrun, or another launcher of its kind, has set."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return World()
-    rank, size, local_rank, local_size = (os.environ.get(name) for name in names)
-    return World(int(rank or 0), int(size or 1), int(local_rank or 0), int(local_size or 1))
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    world = World(*(int(os.environ.get(name) or default) for name, default in names.items()))
+    return world if "RANK" in os.environ and world.size > 1 else World()
 
 
 @contextmanager

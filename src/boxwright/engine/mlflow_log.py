@@ -47,9 +47,10 @@ class MlflowLog(Callback):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = self._make_client(tracking_uri=uri)
         key = report.folder / _KEY
-        self._run = self._found(key, uri) if report.steps_done else ""
-        if self._run:
-            self._client.update_run(self._run, status="RUNNING")
+        known_uri, _, run = key.read_text(encoding="utf-8").strip().partition("\n") if key.exists() else ("", "", "")
+        if report.steps_done and known_uri == uri and self._goes_on(run):
+            self._run = run
+            self._client.update_run(run, status="RUNNING")
         else:
             self._run = self._created(report.folder, report.config)
             key.write_text(f"{uri}\n{self._run}\n", encoding="utf-8")
@@ -69,22 +70,19 @@ class MlflowLog(Callback):
         if self._run:
             self._client.set_terminated(self._run, self._status)
 
-    def _found(self, key: Path, uri: str) -> str:
-        """Find the MLflow run that this run began with, if it is of this server and still there."""
+    def _goes_on(self, run: str) -> bool:
+        """Whether the MLflow run that this run began with is still there; count the epochs that it has."""
         from mlflow.exceptions import MlflowException
 
-        known_uri, _, run = key.read_text(encoding="utf-8").strip().partition("\n") if key.exists() else ("", "", "")
-        if known_uri != uri:
-            return ""
         try:
             metrics = self._client.get_run(run).data.metrics
         except MlflowException:
-            return ""
+            return False
         # An epoch after which the process was killed before it was saved is trained again, to the same numbers.
         losses = [name for name in metrics if name.startswith("train/")]
         steps = [entry.step for entry in self._client.get_metric_history(run, losses[0])] if losses else []
         self._epochs_logged = max(steps, default=-1) + 1
-        return run
+        return True
 
     def _created(self, folder: Path, config: TrainingConfig) -> str:
         """Create an MLflow run with the settings as params; return its id."""
@@ -94,7 +92,7 @@ class MlflowLog(Callback):
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment is not None else self._client.create_experiment(name)
         run = self._client.create_run(number, run_name=folder.name).info.run_id
-        params = [Param(key, str(value)) for key, value in _flat(dump(config))]
+        params = [Param(key, str(value)) for key, value in _flat(dump(config)).items()]
         for start in range(0, len(params), 100):  # the most that MLflow takes at once
             self._client.log_batch(run, params=params[start : start + 100])
         return run
@@ -110,9 +108,9 @@ class MlflowLog(Callback):
         self._epochs_logged = max(self._epochs_logged, len(history))
 
 
-def _flat(settings: Mapping[str, Any], group: str = "") -> list[tuple[str, Any]]:
-    """List settings by dotted names."""
-    found: list[tuple[str, Any]] = []
+def _flat(settings: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Name settings by dotted paths."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
-        found += _flat(value, f"{group}{name}.") if isinstance(value, Mapping) else [(f"{group}{name}", value)]
+        found |= _flat(value, f"{group}{name}.") if isinstance(value, Mapping) else {f"{group}{name}": value}
     return found

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import shutil
@@ -27,10 +28,8 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
     Raises:
         UserError: the folder cannot be made or written to.
     """
-    project = Path(project)
-    number = 1
-    while True:
-        folder = project / (name if number == 1 else f"{name}{number}")
+    for number in itertools.count(1):
+        folder = Path(project, name if number == 1 else f"{name}{number}")
         try:
             folder.mkdir(parents=True, exist_ok=exist_ok)
             probe = folder / ".boxwright_can_write"
@@ -39,13 +38,13 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
         except FileExistsError:
             if exist_ok:  # a plain file is in the way
                 raise UserError(f"run folder {folder} cannot be made: a file of that name is there") from None
-            number += 1
         except OSError as error:
             raise UserError(
                 f"run folder {folder} cannot be written ({error.strerror}); choose another place with --project"
             ) from error
         else:
             return folder
+    raise AssertionError  # numbers do not end
 
 
 def drop_checkpoints(folder: Path) -> None:

@@ -22,10 +22,6 @@ class EarlyStopping:
     best_fitness: float = 0.0
     best_epoch: int = 0
 
-    @property
-    def limit(self) -> float:
-        return self.patience or math.inf
-
     def update(self, epoch: int, fitness: float) -> bool:
         """Take in the fitness of an epoch; return whether it is the best so far."""
         improved = fitness >= self.best_fitness
@@ -35,16 +31,14 @@ class EarlyStopping:
 
     def exhausted(self, epoch: int) -> bool:
         """Whether the run should stop after this epoch."""
-        return epoch - self.best_epoch >= self.limit
+        return epoch - self.best_epoch >= (self.patience or math.inf)
 
     def may_stop_next(self, epoch: int) -> bool:
         """Whether the next epoch could be the last, so that it must be validated."""
-        return epoch - self.best_epoch >= self.limit - 1
+        return self.exhausted(epoch + 1)
 
 
 _NEVER = -1.0
-# A scale starts at 2**16, and each step that is left out halves it: it gets here when some 26 more were than were not.
-_LEAST_SCALE = 2.0**-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +54,6 @@ class NotFinite:
         if self.what == "loss":
             return "Try a lower --optim.lr0, --precision fp32, or look at these images and their labels"
         return "Try a lower --optim.lr0 or --optim.weight_decay, --precision fp32, or look at these images"
-
-
-def scale_is_gone(scale: float) -> str | None:
-    """Return an error message if the GradScaler's scale has collapsed.
-
-    In fp16, steps whose gradients are not finite are left out, and each of them halves the scale.
-    """
-    if scale >= _LEAST_SCALE:
-        return None
-    return (
-        f"the gradients are not finite step after step, so the loss scale of fp16 has fallen to {scale:.2g}. "
-        "Try --precision bf16 or fp32, a lower --optim.lr0 or --optim.weight_decay"
-    )
 
 
 class FiniteWatch:

@@ -31,12 +31,14 @@ from boxwright.engine.distributed import World
 from boxwright.engine.meters import WINDOW, StepClock
 from boxwright.engine.optim import ModelEma, apply_settings, clip_gradients, make_optimizer
 from boxwright.engine.schedule import Schedule
-from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, Interrupt, scale_is_gone
+from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, Interrupt
 from boxwright.engine.task import AnyBatch, Score, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
 from boxwright.settings.base import TrainingConfig
 
 _errors = logging.getLogger("boxwright.user_errors")  # for log.log alone, see there
+# A scale starts at 2**16, and each step that is left out halves it: it gets here when some 26 more were than were not.
+_LEAST_SCALE = 2.0**-10
 LOG_STEPS = 20  # the device is waited for once in so many steps
 
 
@@ -292,10 +294,15 @@ class Trainer:
         Raises:
             DivergedError: names the value, the step and its images.
         """
-        gone = scale_is_gone(self.scaler.get_scale()) if self.scaler.is_enabled() else None
-        if gone is not None:
-            _errors.info("%s", gone)
-            raise DivergedError(gone)
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _LEAST_SCALE:
+            # In fp16, steps whose gradients are not finite are left out, and each of them halves the scale.
+            text = (
+                "the gradients are not finite step after step, so the loss scale of fp16 has fallen to "
+                f"{self.scaler.get_scale():.2g}. "
+                "Try --precision bf16 or fp32, a lower --optim.lr0 or --optim.weight_decay"
+            )
+            _errors.info("%s", text)
+            raise DivergedError(text)
         bad = self._finite.first()
         if bad is None:
             return

@@ -239,8 +239,7 @@ _KEYPOINT_LINES = (
     SummaryLine("ARm", "recall", area="medium"),
     SummaryLine("ARl", "recall", area="large"),
 )
-# What a record of the ground truth needs besides its id, by kind. Masks are rendered at the size of their image.
-_IMAGE_KEYS: dict[IouType, tuple[str, ...]] = {"bbox": (), "segm": ("height", "width"), "keypoints": ()}
+# What an annotation needs besides its ids, by kind.
 _TRUTH_KEYS: dict[IouType, tuple[str, ...]] = {
     "bbox": ("bbox",),
     "segm": ("segmentation", "area"),
@@ -341,7 +340,7 @@ def _read_truth(path: Path, iou_type: IouType) -> dict[str, Any]:
         raise UserError(f"{path} is no COCO ground truth: it is a list or a value, not images, annotations, categories")
     truth: dict[str, Any] = {}
     needed = {
-        "images": ("id", *_IMAGE_KEYS[iou_type]),
+        "images": ("id", "height", "width") if iou_type == "segm" else ("id",),  # masks are rendered at that size
         "annotations": ("id", "image_id", "category_id", *_TRUTH_KEYS[iou_type]),
         "categories": ("id",),
     }
