@@ -12,7 +12,7 @@ import yaml
 
 import boxwright as bw
 from boxwright.cli.main import main
-from boxwright.engine.checkpointing import load_run
+from boxwright.engine.trainer import load_run
 from boxwright.errors import UserError
 from boxwright.yolo import anchors as auto_anchor
 from boxwright.yolo.anchors import anchors_of

@@ -236,7 +236,7 @@ def _call(callback: Callback, hook: str, *args: object, **kwargs: object) -> Non
 
 
 GROUP = "boxwright.callbacks"
-MLFLOW = EntryPoint("mlflow", "boxwright.engine.mlflow_log:MlflowLog", GROUP)
+MLFLOW = EntryPoint("mlflow", "boxwright.engine.loggers:MlflowLog", GROUP)
 
 
 def named_callbacks(names: Sequence[str]) -> list[Callback]:

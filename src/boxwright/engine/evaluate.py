@@ -30,7 +30,6 @@ class Evaluator(Protocol[DetectionsIn, ResultOut]):
 
     def process(self, detections: Sequence[DetectionsIn], indices: Sequence[int]) -> None:
         """Take the detections of images, on the host, and the positions of these images in their data set."""
-        ...
 
     def evaluate(self) -> ResultOut:
         """Reduce what was gathered; finite numbers even if that is nothing."""

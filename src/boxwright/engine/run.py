@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
-from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.device import Policy, count_processes, device_of_rank, one_core_left, resolve
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
 from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
 from boxwright.engine.schedule import check_schedule
 from boxwright.engine.task import Task
-from boxwright.engine.trainer import Trainer
+from boxwright.engine.trainer import Trainer, load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import Frozen, TrainingConfig
 from boxwright.settings.load import dump_yaml, load
@@ -70,15 +69,12 @@ class PreparedRun(Protocol[C]):
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what."""
-        ...
 
     def plot_data(self, task: Any, folder: Path) -> None:
         """Draw the training data."""
-        ...
 
     def finish(self, folder: Path, policy: Policy) -> None:
         """Measure the best weights and write what belongs to a finished run."""
-        ...
 
 
 AnyRun = type[PreparedRun[Any]]
@@ -141,7 +137,7 @@ def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequenc
     # torchrun starts all processes anew when one dies; what they had saved by then is gone on with.
     before = world.from_first(folder_before_restart() if world.is_first else None)
     if before is not None and world.from_first((before / "weights" / "last.pt").is_file()):
-        return _go_on(world, before / "weights" / "last.pt", {}, lambda _: run, callbacks)
+        return _resume(world, before, {}, lambda _: run, callbacks)
     policy, callbacks = _begin_process(config, world, callbacks)
     prepared = run.begin(config, policy, world)
     folder = before or Path()
@@ -167,13 +163,6 @@ def _resume(
 ) -> Path:
     """Resume in one process; only the first one looks for the checkpoint, which others may not see."""
     checkpoint = world.from_first(_find_checkpoint(path) if world.is_first else Path())
-    return _go_on(world, checkpoint, overrides, find_run, callbacks)
-
-
-def _go_on(
-    world: World, checkpoint: Path, overrides: Mapping[str, object], find_run: FindRun, callbacks: Sequence[Callback]
-) -> Path:
-    """Lock the folder of a checkpoint and train on from it."""
     folder = checkpoint.parent.parent
     with only_run_in(folder) if world.is_first else nullcontext():
         # Read once the folder is ours: another process may have been writing it until then.
@@ -228,7 +217,7 @@ def _fit(
             trainer = Trainer(task, config, folder, policy, hooks, world)
             prepared.log_summary(policy, folder)
             if content is not None:
-                restore(trainer, content)
+                trainer.restore(content)
             elif world.is_first and not config.noplots:
                 prepared.plot_data(task, folder)
             hooks.notify(Callback.on_pretrain_routine_end, trainer.start_report)

@@ -112,4 +112,3 @@ class Task(Protocol[B, D]):
 
     def close(self) -> None:
         """End the loader processes."""
-        ...

@@ -1,4 +1,9 @@
-"""The training loop: epochs, steps, optimizer, averaging, validation, saving. It knows a Task and no model."""
+"""The training loop: epochs, steps, optimizer, averaging, validation, saving. It knows a Task and no model.
+
+The state of a run goes to and from one file, from which it resumes as if it had never stopped: `last.pt` holds all of
+it, `best.pt` only averaged weights. best.pt is written before last.pt: a run killed between the two resumes from the
+older last.pt and writes the same best.pt again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import logging
 import math
 import sys
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -14,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boxwright.checkpoints.native import load_checkpoint, save_checkpoint
 from boxwright.engine.callbacks import (
     Callback,
     CallbackError,
@@ -25,7 +31,6 @@ from boxwright.engine.callbacks import (
     StartReport,
     StepReport,
 )
-from boxwright.engine.checkpointing import RunState, save_last, save_weights
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.meters import WINDOW, StepClock
@@ -35,11 +40,37 @@ from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, In
 from boxwright.engine.task import AnyBatch, Score, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
 from boxwright.settings.base import TrainingConfig
+from boxwright.settings.load import dump
 
 _errors = logging.getLogger("boxwright.user_errors")  # for log.log alone, see there
 # A scale starts at 2**16, and each step that is left out halves it: it gets here when some 26 more were than were not.
 _LEAST_SCALE = 2.0**-10
 LOG_STEPS = 20  # the device is waited for once in so many steps
+
+
+@dataclass(slots=True)
+class RunState:
+    """The state of a run that is not weights: where it stands and what it has measured."""
+
+    epoch: int = 0  # the running epoch
+    step: int = 0  # batches of it that are done
+    last_update: int = -1  # global step of the newest optimizer step; -1 before the first
+    loss_sum: Tensor | None = None  # of the loss items over the running epoch, on the device; None at its start
+    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])  # rows of results.csv
+    class_maps: list[float] = field(default_factory=list[float])  # of the last validation; weigh images
+    fitness: list[float] = field(default_factory=list[float])  # of all validations, in their order
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that a run can resume from.
+
+    Raises:
+        UserError: missing, damaged, or a file of weights only.
+    """
+    content = load_checkpoint(path)
+    if "engine" not in content:
+        raise UserError(f"{path} holds weights only; a run goes on from its last.pt (start a new one with --weights)")
+    return content
 
 
 class Trainer:
@@ -200,12 +231,12 @@ class Trainer:
         report = EpochReport(state.epoch, config.epochs, self._history(), score, improved)
         epoch = state.epoch
         state.epoch, state.step, state.loss_sum = epoch + 1, 0, None
-        saved = self._save_weights(epoch, improved=improved)  # before last.pt, see checkpointing
+        saved = self._save_weights(epoch, improved=improved)  # before last.pt, see above
         self.hooks.notify(Callback.on_fit_epoch_end, report)
         self._stopped = self.world.from_first(self.hooks.stop_reason)
         if self.world.is_first and (self.finished or not config.nosave):
             saved.append(self.weights_folder / "last.pt")
-            save_last(self, saved[-1])
+            self.save_last(saved[-1])
         if saved:
             self.hooks.notify(Callback.on_model_save, SaveReport(epoch, saved))
         if self._stopped:
@@ -238,9 +269,54 @@ class Trainer:
         regular = self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0
         if regular or epoch + 1 in self.config.save_epochs:
             paths.append(self.weights_folder / f"{self.config.save_name}{epoch + 1}.pt")
-        for path in paths:
-            save_weights(self, path)
+        for path in paths:  # averaged weights only, for use and for fine-tuning
+            row = dict(self.state.history[-1])
+            save_checkpoint(path, self._description() | {"state_dict": self.ema.module.state_dict(), "metrics": row})
         return paths
+
+    def _description(self) -> dict[str, Any]:
+        """Describe model and run, as every checkpoint does."""
+        return {"model": self.task.describe_model(), "config": dump(self.config), "epoch": self.state.epoch}
+
+    def save_last(self, path: Path) -> None:
+        """Write the whole state of the run."""
+        state, model = self.state, self.task.model
+        # Plain values only: the closed reader of checkpoints knows no class of this package.
+        run = {one.name: getattr(state, one.name) for one in fields(state)}
+        run["loss_sum"] = None if state.loss_sum is None else state.loss_sum.detach().cpu()
+        content = self._description() | {
+            "state_dict": model.state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "engine": {
+                "run": run,
+                "ema_updates": self.ema.updates,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "best_fitness": self.stopping.best_fitness,
+                "best_epoch": self.stopping.best_epoch,
+                "criterion": self.task.criterion.state_dict(),
+                # What was gathered since the last optimizer step; nothing right after one.
+                "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
+            },
+        }
+        save_checkpoint(path, content)
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Restore the state that `save_last` wrote."""
+        engine, model = content["engine"], self.task.model
+        model.load_state_dict(content["state_dict"])
+        self.ema.module.load_state_dict(content["ema"])
+        self.ema.updates = engine["ema_updates"]
+        self.optimizer.load_state_dict(engine["optimizer"])
+        self.scaler.load_state_dict(engine["scaler"])
+        self.task.criterion.load_state_dict(engine["criterion"])
+        self.stopping.best_fitness, self.stopping.best_epoch = engine["best_fitness"], engine["best_epoch"]
+        self.state = RunState(**engine["run"])
+        if self.state.loss_sum is not None:
+            self.state.loss_sum = self.state.loss_sum.to(self.device)
+        parameters = dict(model.named_parameters())
+        for name, gradient in engine["gradients"].items():
+            parameters[name].grad = gradient.to(parameters[name])
 
     def _history(self) -> list[dict[str, float]]:
         """Copy the rows for callbacks, which may do with them what they like."""
@@ -281,7 +357,7 @@ class Trainer:
         path = self.weights_folder / "last.pt"
         if self._between_steps and self._finite.first() is None:
             try:
-                save_last(self, path)
+                self.save_last(path)
             except UserError as error:  # as on a full disk, which may be what the callback has found
                 return str(error)
         elif not path.exists():
@@ -327,7 +403,7 @@ class Trainer:
         self.check_finite()
         if self.world.is_first:
             path = self.weights_folder / "last.pt"
-            save_last(self, path)
+            self.save_last(path)
             print(f"stopped by {signal.name}; go on with: boxwright train --resume '{path}'", file=sys.stderr)
         self.world.wait()  # a launcher ends all when one ends
         raise SystemExit(EXIT_CODES[signal])

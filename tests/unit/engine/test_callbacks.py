@@ -18,8 +18,8 @@ from boxwright.engine.callbacks import (
     checked_callbacks,
     named_callbacks,
 )
-from boxwright.engine.checkpointing import load_run, restore
 from boxwright.engine.loggers import TextLog
+from boxwright.engine.trainer import load_run
 from boxwright.errors import UserError
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
@@ -153,7 +153,7 @@ def test_a_callback_that_raises_leaves_a_run_that_goes_on_exactly(tmp_path: Path
 
 def _resume(folder: Path) -> None:
     trainer = make_trainer(folder)
-    restore(trainer, load_run(folder / "weights" / "last.pt"))
+    trainer.restore(load_run(folder / "weights" / "last.pt"))
     trainer.fit()
 
 
@@ -204,7 +204,7 @@ def test_best_weights_of_an_epoch_are_there_whatever_a_callback_does_after_it(tm
     with pytest.raises(UserError, match="on_fit_epoch_end"):
         make_trainer(tmp_path, LineTask(fitness=[0.9]), callbacks=[Faulty("on_fit_epoch_end")]).fit()
     resumed = make_trainer(tmp_path, LineTask(fitness=[0.5]))
-    restore(resumed, load_run(tmp_path / "weights" / "last.pt"))
+    resumed.restore(load_run(tmp_path / "weights" / "last.pt"))
     resumed.fit()
     assert torch.load(tmp_path / "weights" / "best.pt", weights_only=True)["metrics"]["epoch"] == 0
 

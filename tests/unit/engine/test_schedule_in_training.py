@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.engine.checkpointing import RunState, load_run, restore
+from boxwright.engine.trainer import RunState, load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
@@ -44,7 +44,7 @@ def test_plateau_is_the_same_after_a_resume(tmp_path: Path) -> None:
     make_trainer(tmp_path / "whole", LineTask(FITNESS), epochs=30, optim=PLATEAU).fit()
     make_trainer(tmp_path / "parts", LineTask(FITNESS), epochs=22, optim=PLATEAU).fit()
     resumed = make_trainer(tmp_path / "parts", LineTask(FITNESS[22:]), epochs=30, optim=PLATEAU)
-    restore(resumed, load_run(tmp_path / "parts/weights/last.pt"))
+    resumed.restore(load_run(tmp_path / "parts/weights/last.pt"))
     assert resumed.state.fitness == FITNESS[:22]
     resumed.fit()
     ours, theirs = (torch.load(tmp_path / name / "weights/last.pt", weights_only=True) for name in ("parts", "whole"))

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from boxwright.engine.callbacks import Callback, Progress
-from boxwright.engine.checkpointing import load_run, restore, save_last
 from boxwright.engine.loggers import EventsJsonl
 from boxwright.engine.stopping import Interrupt
+from boxwright.engine.trainer import load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.yolo.verbs.train import freeze_layers
@@ -96,7 +96,7 @@ def test_resume_between_two_batches_of_one_optimizer_step(tmp_path: Path, stop_a
         count += 1
         if count == stop_after:
             stopped.state.step += 1
-            save_last(stopped, stopped.weights_folder / "last.pt")
+            stopped.save_last(stopped.weights_folder / "last.pt")
             raise StoppedError
 
     stopped._finite.note_loss = note_and_stop  # type: ignore[method-assign]
@@ -104,7 +104,7 @@ def test_resume_between_two_batches_of_one_optimizer_step(tmp_path: Path, stop_a
         stopped.fit()
     resumed = make_trainer(tmp_path / "stopped", **settings)
     resumed.schedule = _gathering_three(resumed.schedule)
-    restore(resumed, load_run(tmp_path / "stopped" / "weights" / "last.pt"))
+    resumed.restore(load_run(tmp_path / "stopped" / "weights" / "last.pt"))
     resumed.fit()
     ours, theirs = last(tmp_path / "stopped"), last(tmp_path / "whole")
     assert_same(ours, theirs)
@@ -115,7 +115,7 @@ def test_resume_remembers_the_best_epoch(tmp_path: Path) -> None:
     first = make_trainer(tmp_path, LineTask(fitness=[0.6, 0.2]), epochs=2)
     first.fit()
     resumed = make_trainer(tmp_path, LineTask(fitness=[0.5]), epochs=3)
-    restore(resumed, load_run(tmp_path / "weights" / "last.pt"))
+    resumed.restore(load_run(tmp_path / "weights" / "last.pt"))
     resumed.fit()
     best = torch.load(tmp_path / "weights" / "best.pt", weights_only=True)
     assert best["metrics"]["epoch"] == 0
@@ -258,7 +258,7 @@ def test_a_signal_during_validation_ends_the_run_there(tmp_path: Path) -> None:
         make_trainer(tmp_path / "stopped", task, [Stop()]).fit()
     assert task.num_evaluations == 1
     again = make_trainer(tmp_path / "stopped")
-    restore(again, load_run(tmp_path / "stopped" / "weights" / "last.pt"))
+    again.restore(load_run(tmp_path / "stopped" / "weights" / "last.pt"))
     assert (again.state.epoch, again.state.step) == (1, STEPS)
     again.fit()
     for part in ("state_dict", "ema", "engine"):

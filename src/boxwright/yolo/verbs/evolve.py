@@ -18,9 +18,9 @@ import yaml
 
 from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EpochReport
-from boxwright.engine.checkpointing import load_run
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.schedule import check_schedule
+from boxwright.engine.trainer import load_run
 from boxwright.errors import DivergedError, UserError
 from boxwright.search.space import Range, Space, read_space, searched
 from boxwright.settings.flags import flags_of, setting_names, suggest
