@@ -7,8 +7,8 @@ import boxwright as bw
     result.boxes, result.scores, result.labels
 
 The other functions are the verbs of the command line and take the same settings (docs/settings.md), nested groups as
-mappings: `bw.train("coco128.yaml", model="yolov5n", epochs=10, optim={"lr0": 0.02})`. Importing this module loads no
-torch.
+mappings: `bw.train("coco128.yaml", model="yolov5n", epochs=10, optim={"lr0": 0.02})`. A `config` is a yaml of
+settings of the verb, `**settings` are any others. Importing this module loads no torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,6 @@ def train(
         resume: checkpoint or folder of a stopped run to go on with; True: the newest run.
         callbacks: objects of subclasses of `engine.callbacks.Callback`, and names of those that installed packages
             offer. A resumed run has kept the names, not the objects.
-        settings: any other setting of the system.
 
     Returns:
         the run folder.
@@ -103,8 +102,6 @@ def val(
     Args:
         weights: checkpoint or exported file to measure; several run as one network.
         data: data yaml, VOC root or COCO json; nuScenes root, which is measured by the nuScenes metric.
-        config: yaml of settings of this verb.
-        settings: any other setting of the verb.
     """
     return _call("val", settings, weights=weights, data=data, config=config)
 
@@ -117,8 +114,6 @@ def predict(
     Args:
         weights: checkpoint or exported file to run; several run as one network.
         source: image, folder, glob, list file, video or camera number; camera and radar take `data` instead.
-        config: yaml of settings of this verb.
-        settings: any other setting of the verb.
 
     Returns:
         the run folder.
@@ -133,8 +128,7 @@ def export(
 
     Args:
         weights: checkpoint to export.
-        config: yaml of settings of this verb.
-        settings: any other setting of the verb: `include=["onnx", "openvino"]`.
+        settings: such as `include=["onnx", "openvino"]`.
 
     Returns:
         each file with how well it agrees with PyTorch.
@@ -149,7 +143,7 @@ def evolve(data: str | Path = "", *, hyp: str = "", config: str = "", **settings
         data: data yaml, VOC root or COCO json; empty: that of the study that is gone on with.
         hyp: preset or hyper-parameter file to begin with.
         config: yaml of settings, or a run folder.
-        settings: any other setting of the verb: `generations=300, study="search", epochs=10`.
+        settings: such as `generations=300, study="search", epochs=10`.
 
     Returns:
         the folder with evolve.csv, hyp_evolve.yaml, evolve.png and the trials.

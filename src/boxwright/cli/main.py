@@ -12,6 +12,7 @@ from boxwright.errors import UserError
 if TYPE_CHECKING:
     from boxwright.settings.base import Verb
 
+# Here and not with the systems: the help page of the tool imports nothing.
 VERBS = {
     "demo": "make a small data set, train, validate and predict on it",
     "train": "train a detector, or go on with a run that was stopped",

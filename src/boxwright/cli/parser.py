@@ -1,7 +1,6 @@
 """Flags from settings classes: how a setting becomes an argparse option, and what a wrong flag is answered."""
 
 import argparse
-import re
 import shutil
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -14,7 +13,6 @@ from boxwright.settings.load import Setting
 
 _MOST_NAMED = 8  # flags that an ambiguous beginning is answered with
 _NARROWEST, _WIDEST = 60, 120  # columns of a help page
-_SAYS_LITTLE = re.compile(r"from -?\d$")  # limits that nobody meets by accident
 _POSITION = "@"  # begins the destination of a setting that is given without a flag
 
 
@@ -37,11 +35,12 @@ class Parser(argparse.ArgumentParser):
             description=verb.about,
             usage=f"%(prog)s{''.join(f' {flag.metavar}' for flag in places)} [flags]",
             formatter_class=_Help,
-            allow_abbrev=False,
+            allow_abbrev=False,  # `full_name` completes beginnings, and says which there are
             epilog=epilog,
         )
         for flag in places:
             self.add_argument(_POSITION + flag.setting, metavar=flag.metavar, nargs="?", help=_escaped(flag.meaning))
+        # What is not given leaves no value: a default would beat the settings files.
         groups = {title: self.add_argument_group(title) for title in dict.fromkeys(flag.group for flag in self.flags)}
         for flag in self.flags:
             options: dict[str, Any] = {"metavar": "" if flag.kind == "switch" else flag.metavar}
@@ -49,7 +48,7 @@ class Parser(argparse.ArgumentParser):
                 options |= {"nargs": "+", "action": "extend" if flag.repeats else "store"}
             elif flag.bare is not None:
                 options |= {"nargs": "?", "const": flag.bare}
-            text = _escaped(f"the same as {flag.metavar}" if flag.position else _help_text(flag))
+            text = _escaped(f"the same as {flag.metavar}" if flag.position else flag.help)
             group = groups[flag.group]
             group.add_argument(*flag.names, dest=flag.setting, default=argparse.SUPPRESS, help=text, **options)
 
@@ -65,7 +64,17 @@ class Parser(argparse.ArgumentParser):
         """
         given, unknown = self.parse_known_args([self.full_name(word) for word in argv])
         if unknown:
-            self.error(self._explain(unknown[0].partition("=")[0]))
+            word = unknown[0].partition("=")[0]
+            if not word.startswith("-"):
+                out = "; write --out for the folder to write" if "--out" in self.spellings else ""
+                self.error(f"'{word}' stands alone: no flag before it takes it{out}")
+            if word in self.answers:
+                self.error(f"there is no flag {word}: {self.answers[word]}")
+            # Dots and underscores are what people forget: --momentum is --optim.momentum.
+            tails = {_tail(name): name for name in reversed(self.spellings)}
+            near = tails.get(nearest(_tail(word), tails))
+            hint = f"; did you mean {near}?" if near else ""
+            self.error(systems.owners_of_flag(self.name, word) or f"there is no flag {word}{hint}")
         values = vars(given)
         found: dict[str, Setting] = {}
         for flag in self.flags:
@@ -122,32 +131,9 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{typed} is ambiguous: it could be {', '.join(spelled[:_MOST_NAMED])}{more}")
         return spelled[0] + sign + value if spelled else word
 
-    def _explain(self, word: str) -> str:
-        if not word.startswith("-"):
-            out = "; write --out for the folder to write" if "--out" in self.spellings else ""
-            return f"'{word}' stands alone: no flag before it takes it{out}"
-        if word in self.answers:
-            return f"there is no flag {word}: {self.answers[word]}"
-        if owners := systems.owners_of_flag(self.name, word):
-            return owners
-        tails = {_tail(name): name for name in reversed(self.spellings)}
-        near = tails.get(nearest(_tail(word), tails))
-        return f"there is no flag {word}" + (f"; did you mean {near}?" if near else "")
-
 
 def _tail(name: str) -> str:
     return name.rpartition(".")[2].lstrip("-").replace("_", "-")
-
-
-def _help_text(flag: Flag) -> str:
-    """Join the meaning, the limits where they say something, and the default."""
-    notes: list[str] = []
-    if flag.limits and flag.limits.replace(", ", "|") != flag.metavar and not _SAYS_LITTLE.match(flag.limits):
-        named = all(choice in flag.meaning for choice in flag.limits.split(", "))
-        notes += [] if named else [flag.limits]
-    if flag.shown_default and not (flag.kind == "switch" and flag.default is False):
-        notes.append(f"default {flag.shown_default}")
-    return f"{flag.meaning} ({'; '.join(notes)})" if notes else flag.meaning
 
 
 def _escaped(text: str) -> str:

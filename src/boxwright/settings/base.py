@@ -30,7 +30,6 @@ class Shown(TypedDict, total=False):
     metavar: str  # placeholder of the value
     bare: str  # value of a flag that stands alone; absent: it needs a value
     group: str  # title in help texts; absent: that of the nested group, or "the run"
-    hyp: str  # keys of published hyper-parameter files that set it
     position: bool  # may be given without a flag, in the order of the class
     repeats: bool  # a flag that is given again adds to a list instead of replacing it
     required: bool  # the verb does nothing without it
@@ -38,7 +37,7 @@ class Shown(TypedDict, total=False):
 
 
 def setting(default: Any, meaning: str, **shown: Unpack[Shown]) -> Any:
-    """Declare a setting, or a group of settings, beside its type.
+    """Make a setting, or a group of settings, beside its type.
 
     Args:
         default: its value if nothing is given; of a group, its class.
@@ -57,7 +56,7 @@ folder_of_runs = partial(output, meaning="folder of runs")  # verbs differ in th
 
 def as_list(value: Any) -> Any:
     """Read `10`, `"0,1,2"`, `"a, b"` and `["0", "1,2"]` as lists, as flags and yaml files write them."""
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # an int for Python, but no number that anybody means
         return value
     if isinstance(value, int | float):
         return (value,)
@@ -104,8 +103,8 @@ class OptimConfig(Frozen):
     """Optimizer, learning rate, averaging."""
 
     optimizer: Literal["SGD", "Adam", "AdamW"] = setting("SGD", "optimizer", flags="--optimizer --optim.optimizer")
-    lr0: Positive = setting(0.01, "initial learning rate", hyp="lr0")
-    lrf: Positive = setting(0.01, "final rate as a fraction of lr0", hyp="lrf")
+    lr0: Positive = setting(0.01, "initial learning rate")
+    lrf: Positive = setting(0.01, "final rate as a fraction of lr0")
     cos_lr: bool = setting(False, "cosine instead of linear decay", flags="--cos-lr --optim.cos_lr")
     schedule: Schedule = setting("", "how the rate falls; empty: as --cos-lr and the system say")
     milestones: Milestones = setting((), "multi-step: the rate falls where these epochs begin, counted from 0")
@@ -120,15 +119,11 @@ class OptimConfig(Frozen):
     one_cycle_rise: Annotated[float, Field(gt=0.0, lt=1.0)] = setting(
         0.3, "one-cycle: share of the run in which the rate rises"
     )
-    momentum: Fraction = setting(0.937, "SGD momentum, Adam beta1", hyp="momentum")
-    weight_decay: NotNegative = setting(
-        0.0005, "weight decay at the nominal batch size; scaled to the real one", hyp="weight_decay"
-    )
-    warmup_epochs: NotNegative = setting(3.0, "epochs of warm-up", hyp="warmup_epochs")
-    warmup_momentum: Fraction = setting(
-        0.8, "momentum where the warm-up begins; one-cycle: where the rate is highest", hyp="warmup_momentum"
-    )
-    warmup_bias_lr: NotNegative = setting(0.1, "learning rate of biases where the warm-up begins", hyp="warmup_bias_lr")
+    momentum: Fraction = setting(0.937, "SGD momentum, Adam beta1")
+    weight_decay: NotNegative = setting(0.0005, "weight decay at the nominal batch size; scaled to the real one")
+    warmup_epochs: NotNegative = setting(3.0, "epochs of warm-up")
+    warmup_momentum: Fraction = setting(0.8, "momentum where the warm-up begins; one-cycle: where the rate is highest")
+    warmup_bias_lr: NotNegative = setting(0.1, "learning rate of biases where the warm-up begins")
     nominal_batch_size: Count = setting(64, "gradients are accumulated over this many images")
     clip_norm: NotNegative = setting(10.0, "largest norm of the gradient; 0: no limit")
     ema_decay: Fraction = setting(0.9999, "decay of the averaged weights after its ramp")
@@ -220,5 +215,5 @@ class Verb:
 
     @property
     def about(self) -> str:
-        """Say what it does, for its help page."""
+        """Return what it does, for its help page."""
         return " ".join((self.settings.__doc__ or "").split())

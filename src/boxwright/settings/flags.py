@@ -1,6 +1,7 @@
 """Every setting of a class as one flat list: dotted path, spellings, kind of value, default, limits, meaning."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +29,9 @@ _NAMES_OF_METAVAR = {  # of texts; that of any other text is its own name
     "FILE": "classifier_weights",
 }
 _METAVARS = {name: metavar for metavar, names in _NAMES_OF_METAVAR.items() for name in names.split()}
+OLD_NAMES = {"giou": "box"}  # in hyper-parameter files up to v3.0
 _MOST_CHOICES = 24  # characters of a metavar that lists the choices
+_SAYS_LITTLE = re.compile(r"from -?\d$")  # limits that nobody meets by accident
 _LIMITS = (("ge", "from {:g}"), ("gt", "above {:g}"), ("le", "to {:g}"), ("lt", "below {:g}"))
 
 
@@ -45,7 +48,6 @@ class Flag:
     metavar: str
     group: str
     bare: str | None  # value of a flag that stands alone
-    hyp: tuple[str, ...]  # keys of published hyper-parameter files
     position: bool
     repeats: bool
     required: bool
@@ -58,8 +60,19 @@ class Flag:
             return " ".join(map(str, cast("tuple[Any, ...]", self.default)))
         return "" if self.default is None else str(self.default).lower() if self.kind == "switch" else str(self.default)
 
+    @property
+    def help(self) -> str:
+        """Return the meaning, the limits where they say something, and the default."""
+        notes: list[str] = []
+        says_little = self.limits.replace(", ", "|") == self.metavar or _SAYS_LITTLE.match(self.limits)
+        if not says_little and not all(choice in self.meaning for choice in self.limits.split(", ")):
+            notes.append(self.limits)
+        if self.shown_default and not (self.kind == "switch" and self.default is False):
+            notes.append(f"default {self.shown_default}")
+        return f"{self.meaning} ({'; '.join(notes)})" if notes else self.meaning
 
-@cache
+
+@cache  # asked by the parser, the loader and the check of required settings
 def flags_of(kind: type[Frozen]) -> tuple[Flag, ...]:
     """List every setting of a class and of its groups, in the order of the class."""
     return tuple(_flags(kind, "", ""))
@@ -77,7 +90,9 @@ def _flags(kind: type[Frozen], prefix: str, title: str) -> Iterable[Flag]:
             continue
         shown = cast(Shown, field.json_schema_extra or {})
         # A union of a number and a list is typed as one value; of a list and a word as several.
-        types = _members(field.annotation)
+        is_union = get_origin(field.annotation) in (Union, UnionType)
+        members = get_args(field.annotation) if is_union else (field.annotation,)
+        types = [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
         is_list = any(get_origin(part) is tuple for part in types) and int not in types
         is_switch = field.annotation is bool
         choices = ", ".join(choice for choice in _choices(field.annotation) if choice)
@@ -99,18 +114,11 @@ def _flags(kind: type[Frozen], prefix: str, title: str) -> Iterable[Flag]:
             metavar=shown.get("metavar", metavar),
             group=shown.get("group") or title or DEFAULT_GROUP,
             bare=shown.get("bare", "true" if is_switch else None),
-            hyp=tuple(shown.get("hyp", "").split()),
             position=shown.get("position", False),
             repeats=shown.get("repeats", False),
             required=shown.get("required", False),
             on_resume=shown.get("on_resume", False),
         )
-
-
-def _members(annotation: Any) -> list[Any]:
-    """List the types of a union, or the one type, without their limits."""
-    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
 
 
 def _choices(annotation: Any) -> list[str]:
@@ -126,18 +134,25 @@ def suggest(name: str, flags: Sequence[Flag]) -> str:
     if inside:
         return f"; it is a group of settings, such as {inside[0]}"
     last = name.rpartition(".")[2]
+    last = OLD_NAMES.get(last, last)
     tails = {flag.setting.rpartition(".")[2]: flag.setting for flag in reversed(flags)}
     # In this order: another name of a setting, the beginning of one, and what is spelled much like one.
     found = [
         flag.setting
         for flag in flags
-        if last in (flag.setting.rpartition(".")[2], *flag.hyp)
+        if last == flag.setting.rpartition(".")[2]
         or last in (word.lstrip("-").replace("-", "_") for word in flag.names)
     ]
     found += [tails[tail] for tail in reversed(tails) if len(last) > 1 and tail.startswith(last)]
     found = found or [nearest(name, tails.values())]
     best = found[0] or tails.get(nearest(last, tails, cutoff=0.7 if "." in name else 0.6), "")
     return f"; did you mean {best}?" if best else ""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the known word that is most like this one, or an empty text."""
+    near = nearest(word, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -47,6 +47,7 @@ def load(
     Raises:
         UserError: lists every setting that is unknown or has a bad value, by dotted path.
     """
+    # Later layers win.
     from_yaml = read_yaml_settings(config_file(config)) if config else {}
     merged = {**(below or {}), **from_yaml, **flatten(settings or {})}
     flags = flags_of(kind)
@@ -127,12 +128,7 @@ def read_yaml_settings(path: Path) -> dict[str, Setting]:
         UserError: the file cannot be read, is no yaml mapping, has a tag other than plain values, or names a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"cannot read the settings file {path}: {reason}") from error
-    try:
-        loader = yaml.SafeLoader(text)
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
         if root is None:
             return {}
@@ -144,6 +140,9 @@ def read_yaml_settings(path: Path) -> dict[str, Setting]:
                 raise UserError(f"{path}:{line}: {key} is set a second time (first at {found[key].origin})")
             found[key] = Setting(value, f"{path}:{line}")
         return found
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"cannot read the settings file {path}: {reason}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -10,12 +10,18 @@ from typing import Any, TypeVar, cast
 
 from boxwright.errors import UserError
 from boxwright.settings.base import Files, Frozen
-from boxwright.settings.flags import flags_of, nearest
+from boxwright.settings.flags import OLD_NAMES, did_you_mean, flags_of
 from boxwright.settings.load import Setting, load, read_yaml_settings
 from boxwright.yolo.settings import RunConfig
 
 C = TypeVar("C", bound=Frozen)
-SETTING_OF_KEY = {key: flag.setting for flag in flags_of(RunConfig) for key in flag.hyp}
+_KEYS = """
+    lr0 lrf momentum weight_decay warmup_epochs warmup_momentum warmup_bias_lr box cls cls_pw obj obj_pw anchor_t iou_t
+    fl_gamma label_smoothing anchors hsv_h hsv_s hsv_v degrees translate scale shear perspective flipud fliplr mosaic
+    mosaic9 mixup copy_paste
+""".split()
+_SETTING_OF_NAME = {flag.setting.rpartition(".")[2]: flag.setting for flag in flags_of(RunConfig)}
+SETTING_OF_KEY = {key: _SETTING_OF_NAME[OLD_NAMES.get(key, key)] for key in (*_KEYS, *OLD_NAMES)}
 
 
 def load_run(kind: type[C], settings: Mapping[str, Any] | None = None, *, hyp: str = "", config: str = "") -> C:
@@ -61,11 +67,8 @@ def find_hyp(name: str) -> Path:
     preset = name.removeprefix("hyp.").removesuffix(".yaml")
     if preset in presets:
         return Path(str(resources.files("boxwright.yolo") / "presets" / f"hyp.{preset}.yaml"))
-    near = nearest(preset, presets)
-    hint = f"; did you mean {near}?" if near else ""
-    raise UserError(
-        f"no hyper-parameters {name}: not a file ({path.absolute()}), nor a preset ({', '.join(presets)}){hint}"
-    )
+    known = f"not a file ({path.absolute()}), nor a preset ({', '.join(presets)})"
+    raise UserError(f"no hyper-parameters {name}: {known}{did_you_mean(preset, presets)}")
 
 
 def read_hyp(name: str) -> dict[str, Setting]:
@@ -79,8 +82,7 @@ def read_hyp(name: str) -> dict[str, Setting]:
     problems: list[str] = []
     for key, setting in read_yaml_settings(path).items():
         if key not in SETTING_OF_KEY:
-            near = nearest(key.rpartition(".")[2], SETTING_OF_KEY)
-            hint = f"; did you mean {near}?" if near else ""
+            hint = did_you_mean(key.rpartition(".")[2], SETTING_OF_KEY)
             problems.append(f"{setting.origin}: {key} is not a hyper-parameter{hint}")
             continue
         target = SETTING_OF_KEY[key]

@@ -193,6 +193,7 @@ _V3 = Release(
     nms=NmsRules(class_offset=4096.0, side_limits=(2.0, 4096.0), limits_count=False),
     validation=ValidationRules(0.01, 0.6, max_detections=100, multi_label=False, rounded=True, metric="v6.1"),
 )
+# The names stand in settings.py, from which flags are made without importing torch or these tables.
 _NEWEST_FIRST = (_V70, _V62, _V61, _V60, _V50, _V40, _V31, _V30, _V20, _V10, _V3)
 RELEASES: dict[str, Release] = dict(zip(filter(None, get_args(ReleaseName)), _NEWEST_FIRST, strict=True))
 YOLOV5_RELEASES = tuple(name for name in reversed(RELEASES) if name != V3)  # oldest first

@@ -5,6 +5,7 @@ Defaults are those of the published 6.x system (hyp.scratch-low).
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field
@@ -42,6 +43,8 @@ ReleaseName = Literal["", "v7.0", "v6.2", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1"
 Release = Annotated[ReleaseName, BeforeValidator(lambda name: _RELEASE_SPELLINGS.get(str(name), name))]
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 
+_DATA = "data yaml, Darknet .data, VOC root or COCO json"
+of_data = partial(setting, group="data")
 FREEZE_WORDS = ("backbone", "all-but-predictors")
 
 
@@ -80,22 +83,20 @@ Anchors = Annotated[int | tuple[tuple[float, ...], ...], BeforeValidator(_anchor
 class AugmentConfig(Frozen):
     """Random changes of training images."""
 
-    hsv_h: Fraction = setting(0.015, "hue gain: the hue is multiplied by 1 +- this", hyp="hsv_h")
-    hsv_s: Fraction = setting(0.7, "saturation gain", hyp="hsv_s")
-    hsv_v: Fraction = setting(0.4, "value gain", hyp="hsv_v")
-    degrees: Annotated[float, Field(ge=0.0, le=180.0)] = setting(0.0, "rotation in +- degrees", hyp="degrees")
-    translate: Fraction = setting(0.1, "shift in +- fraction of the image side", hyp="translate")
-    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(0.5, "zoom in 1 +- scale", hyp="scale")
-    shear: Annotated[float, Field(ge=0.0, lt=90.0)] = setting(0.0, "shear in +- degrees", hyp="shear")
-    perspective: Annotated[float, Field(ge=0.0, le=0.001)] = setting(
-        0.0, "perspective in +- this, per pixel", hyp="perspective"
-    )
-    flipud: Fraction = setting(0.0, "probability of an up-down flip", hyp="flipud")
-    fliplr: Fraction = setting(0.5, "probability of a left-right flip", hyp="fliplr")
-    mosaic: Fraction = setting(1.0, "probability of a mosaic", hyp="mosaic")
-    mosaic9: Fraction = setting(0.0, "share of the mosaics that are made of nine images, not four", hyp="mosaic9")
-    mixup: Fraction = setting(0.0, "probability that a mosaic is blended with another", hyp="mixup")
-    copy_paste: Fraction = setting(0.0, "share of polygon objects pasted mirrored", hyp="copy_paste")
+    hsv_h: Fraction = setting(0.015, "hue gain: the hue is multiplied by 1 +- this")
+    hsv_s: Fraction = setting(0.7, "saturation gain")
+    hsv_v: Fraction = setting(0.4, "value gain")
+    degrees: Annotated[float, Field(ge=0.0, le=180.0)] = setting(0.0, "rotation in +- degrees")
+    translate: Fraction = setting(0.1, "shift in +- fraction of the image side")
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = setting(0.5, "zoom in 1 +- scale")
+    shear: Annotated[float, Field(ge=0.0, lt=90.0)] = setting(0.0, "shear in +- degrees")
+    perspective: Annotated[float, Field(ge=0.0, le=0.001)] = setting(0.0, "perspective in +- this, per pixel")
+    flipud: Fraction = setting(0.0, "probability of an up-down flip")
+    fliplr: Fraction = setting(0.5, "probability of a left-right flip")
+    mosaic: Fraction = setting(1.0, "probability of a mosaic")
+    mosaic9: Fraction = setting(0.0, "share of the mosaics that are made of nine images, not four")
+    mixup: Fraction = setting(0.0, "probability that a mosaic is blended with another")
+    copy_paste: Fraction = setting(0.0, "share of polygon objects pasted mirrored")
     release: Release = setting("", "release whose warp and box filter are taken; empty: v7.0")
 
 
@@ -103,23 +104,18 @@ class LossConfig(Frozen):
     """Gains and options of the detection loss."""
 
     recipe: Release = setting("", "release whose loss is taken; empty: as --release, else that of the model")
-    box: NotNegative = setting(0.05, "gain of the box term", hyp="box giou")  # giou: in files up to v3.0
-    cls: NotNegative = setting(0.5, "gain of the class term, before scaling by classes and layers", hyp="cls")
-    cls_pw: Positive = setting(1.0, "weight of positives in the class term", hyp="cls_pw")
-    obj: NotNegative = setting(1.0, "gain of the objectness term, before scaling by size and layers", hyp="obj")
-    obj_pw: Positive = setting(1.0, "weight of positives in the objectness term", hyp="obj_pw")
-    anchor_t: Annotated[float, Field(gt=1.0)] = setting(
-        4.0, "largest side ratio of label and anchor that matches", hyp="anchor_t"
-    )
+    box: NotNegative = setting(0.05, "gain of the box term")
+    cls: NotNegative = setting(0.5, "gain of the class term, before scaling by classes and layers")
+    cls_pw: Positive = setting(1.0, "weight of positives in the class term")
+    obj: NotNegative = setting(1.0, "gain of the objectness term, before scaling by size and layers")
+    obj_pw: Positive = setting(1.0, "weight of positives in the objectness term")
+    anchor_t: Annotated[float, Field(gt=1.0)] = setting(4.0, "largest side ratio of label and anchor that matches")
     # iou_t stands in every published file; only YOLOv3-SPP reads it.
-    iou_t: Fraction = setting(0.2, "recipe v3: overlap of label and anchor sides above which they match", hyp="iou_t")
+    iou_t: Fraction = setting(0.2, "recipe v3: overlap of label and anchor sides above which they match")
     iou_kind: Literal["", "iou", "giou", "diou", "ciou"] = setting("", "overlap in the box term; empty: as published")
-    fl_gamma: NotNegative = setting(0.0, "focal loss gamma; 0: plain cross-entropy", hyp="fl_gamma")
+    fl_gamma: NotNegative = setting(0.0, "focal loss gamma; 0: plain cross-entropy")
     label_smoothing: Fraction = setting(
-        0.0,
-        "class targets become 1 - this / 2 and this / 2",
-        flags="--label-smoothing --loss.label_smoothing",
-        hyp="label_smoothing",
+        0.0, "class targets become 1 - this / 2 and this / 2", flags="--label-smoothing --loss.label_smoothing"
     )
     autobalance: bool = setting(False, "let the weights of the levels follow their losses")
     gr: Fraction = setting(1.0, "share of the overlap in the objectness target")
@@ -129,9 +125,7 @@ class LossConfig(Frozen):
 class YoloOptimConfig(OptimConfig):
     """Optimizer, learning rate, averaging, by the rules of a release."""
 
-    warmup_epochs: NotNegative = setting(
-        3.0, "epochs of warm-up; release v3: 0 is none, anything else the first epoch", hyp="warmup_epochs"
-    )
+    warmup_epochs: NotNegative = setting(3.0, "epochs of warm-up; release v3: 0 is none, anything else the first epoch")
     release: Release = setting("", "release whose schedule is used; empty: v7.0")
 
 
@@ -145,29 +139,22 @@ class RunConfig(TrainingConfig):
     release: Release = setting(
         "", "take loss, schedule, warp, NMS and metric of this release; empty: loss and NMS of the model"
     )
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json")
+    data: str = setting("", _DATA)
     imgsz: Count = setting(640, "network input side; rounded up to a multiple of the largest stride")
     compile: bool = setting(False, "compile the training step with torch.compile")
     freeze: Freeze = setting(
         (0,), "backbone, all-but-predictors, none; one number N: the first N layers; several: just these"
     )
-    cache: Literal["", "ram", "disk"] = setting(
-        "", "keep decoded images in memory or on disk", bare="ram", group="data"
+    cache: Literal["", "ram", "disk"] = of_data("", "keep decoded images in memory or on disk", bare="ram")
+    anchors: Anchors = of_data(
+        0, "find this many anchors per level before training; 0: those of the model, if they fit"
     )
-    anchors: Anchors = setting(
-        0,
-        "find this many anchors per level before training; 0: those of the model, if they fit",
-        hyp="anchors",
-        group="data",
-    )
-    noautoanchor: bool = setting(False, "keep the anchors even if they do not fit", group="data")
-    rect: bool = setting(False, "rectangular batches: no mosaic, no shuffle", group="data")
-    quad: bool = setting(False, "four images become one of twice the side", group="data")
-    image_weights: bool = setting(False, "draw images of classes with a low mAP more often", group="data")
-    single_cls: bool = setting(False, "train all classes as one", group="data")
-    multi_scale: bool = setting(
-        False, "vary the input side by +-50 % (release v3: from 1/1.5 to 1/0.667)", group="data"
-    )
+    noautoanchor: bool = of_data(False, "keep the anchors even if they do not fit")
+    rect: bool = of_data(False, "rectangular batches: no mosaic, no shuffle")
+    quad: bool = of_data(False, "four images become one of twice the side")
+    image_weights: bool = of_data(False, "draw images of classes with a low mAP more often")
+    single_cls: bool = of_data(False, "train all classes as one")
+    multi_scale: bool = of_data(False, "vary the input side by +-50 % (release v3: from 1/1.5 to 1/0.667)")
     conf_thres: Fraction = output(0.001, "validation: lowest score")
     iou_thres: Fraction = output(0.6, "validation: NMS overlap")
     max_det: Count = output(300, "validation: most boxes per image")
@@ -199,7 +186,7 @@ class PredictFiles(Files):
 
 
 _AUGMENT = "test-time augmentation: three sizes, one of them mirrored"
-_RESULTS = "a file of results"
+of_results = partial(setting, group="a file of results")
 
 
 class ValConfig(InferenceConfig):
@@ -209,7 +196,7 @@ class ValConfig(InferenceConfig):
     release: Release = setting(
         "", "take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's"
     )
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json")
+    data: str = setting("", _DATA)
     task: Literal["train", "val", "test", "speed"] = setting("val", "split to measure on; speed: time only")
     batch_size: Count = setting(32, "images per batch")
     imgsz: Count = setting(640, "network input side in pixels")
@@ -227,9 +214,9 @@ class ValConfig(InferenceConfig):
     save_json: bool = output(False, "write boxes as COCO json")
     noplots: bool = output(False, "draw nothing")
     project: str = folder_of_runs("runs/val")
-    json_file: str = setting("", "COCO results to measure, without a network", flags="--json", group=_RESULTS)
-    annotations: str = setting("", "COCO ground truth of these results", group=_RESULTS)
-    iou_type: Literal["bbox", "segm", "keypoints"] = setting("bbox", "kind of overlap that is measured", group=_RESULTS)
+    json_file: str = of_results("", "COCO results to measure, without a network", flags="--json")
+    annotations: str = of_results("", "COCO ground truth of these results")
+    iou_type: Literal["bbox", "segm", "keypoints"] = of_results("bbox", "kind of overlap that is measured")
 
 
 class PredictConfig(InferenceConfig):
@@ -276,7 +263,7 @@ class ExportConfig(Frozen):
     max_det: Count = setting(1000, "most boxes of a class in an image")
 
 
-_SEARCH = "the search"
+of_search = partial(setting, group="the search")
 # Workers of one study may differ in these: where files lie and what computes. All others are the study's own.
 OF_A_WORKER = (
     *("project", "name", "exist_ok", "study", "generations"),
@@ -290,21 +277,19 @@ class EvolveConfig(RunConfig):
     processes and machines at once."""
 
     # As published, a trial is validated at its end and draws nothing.
-    generations: Count = setting(300, "finished trials at which the search ends", group=_SEARCH)
-    study: str = setting(
-        "",
-        "join, continue or begin this study: NAME below --project, or a database URL; empty: a new one",
-        group=_SEARCH,
+    generations: Count = of_search(300, "finished trials at which the search ends")
+    study: str = of_search(
+        "", "join, continue or begin this study: NAME below --project, or a database URL; empty: a new one"
     )
-    sampler: Literal["published", "tpe", "cmaes"] = setting(
-        "published", "how the next hyper-parameters are chosen; published: mutated children of the best", group=_SEARCH
+    sampler: Literal["published", "tpe", "cmaes"] = of_search(
+        "published", "how the next hyper-parameters are chosen; published: mutated children of the best"
     )
-    parents: Literal["single", "weighted"] = setting(
-        "single", "published sampler: one of the best by weight, or their weighted mean", group=_SEARCH
+    parents: Literal["single", "weighted"] = of_search(
+        "single", "published sampler: one of the best by weight, or their weighted mean"
     )
-    space: str = setting("", "yaml: settings path to [gain, low, high]; empty: as published", group=_SEARCH)
-    prune: Literal["", "median", "percentile"] = setting(
-        "", "end hopeless trials early: below the median, or the best quarter", bare="median", group=_SEARCH
+    space: str = of_search("", "yaml: settings path to [gain, low, high]; empty: as published")
+    prune: Literal["", "median", "percentile"] = of_search(
+        "", "end hopeless trials early: below the median, or the best quarter", bare="median"
     )
     noval: bool = output(True, "validate trials only after their last epoch")
     noplots: bool = output(True, "draw nothing in the folders of trials")
@@ -313,7 +298,7 @@ class EvolveConfig(RunConfig):
 
     @property
     def validates(self) -> bool:
-        """Trials are validated after every epoch: as asked for, or because something looks at the result."""
+        """Return whether trials are validated after every epoch: as asked for, or as something reads the result."""
         asked = "noval" in self.model_fields_set
         needed = bool(self.prune) or self.image_weights or self.optim.schedule == "plateau"
         return not self.noval or (needed and not asked)
@@ -322,7 +307,7 @@ class EvolveConfig(RunConfig):
 class AnchorsConfig(RunFolder):
     """Say how well anchors fit the labels of a data set, and find better ones."""
 
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", position=True)
+    data: str = setting("", _DATA, position=True)
     num_anchors: Annotated[int, Field(ge=1, le=100)] | None = setting(
         None, "anchors of all levels together; empty: as the model has, or 9", flags="--n"
     )
@@ -357,7 +342,7 @@ class BenchConfig(Frozen):
 class CheckConfig(Frozen):
     """List every problem of a data set, with file and line. Exit code 1 if training would drop something."""
 
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", position=True, required=True)
+    data: str = setting("", _DATA, position=True, required=True)
     plots: str = setting("", "draw classes, positions and sizes of the boxes into this folder", metavar="DIR")
 
 
@@ -367,8 +352,8 @@ class YoloDemoConfig(DemoConfig):
     task: Literal["detect2d"] = setting("detect2d", "detect2d: yolov5n on images of drives")
 
 
-_SCHEDULE = "the schedule of a run"
-_RUN = "settings of that run, as of train"
+of_schedule = partial(setting, group="the schedule of a run")
+of_run = partial(setting, group="settings of that run, as of train")
 
 
 class InfoConfig(Frozen):
@@ -382,20 +367,16 @@ class InfoConfig(Frozen):
     )
     verbose: bool = setting(False, "print one line per parameter, with mean and standard deviation")
     find: str = setting("", "list the modules of this class or name, as *Conv*", metavar="PATTERN")
-    schedule: str = setting(
-        "",
-        "draw rates and momentum of a training run into this file",
-        metavar="PNG",
-        bare="schedule.png",
-        group=_SCHEDULE,
+    schedule: str = of_schedule(
+        "", "draw rates and momentum of a training run into this file", metavar="PNG", bare="schedule.png"
     )
-    images: Count | None = setting(None, "training images; empty: as --data has", group=_SCHEDULE)
-    hyp: str = setting("", "preset or hyper-parameter yaml, as of train", group=_SCHEDULE)
-    config: str = setting("", "yaml of settings, or a run folder, as of train", group=_SCHEDULE)
-    data: str = setting("", "data yaml, Darknet .data, VOC root or COCO json", group=_RUN)
-    epochs: Count = setting(100, "passes over the training images", group=_RUN)
-    batch_size: TrainBatch = setting(16, "images per step", group=_RUN)
-    optim: YoloOptimConfig = setting(YoloOptimConfig, _RUN)
+    images: Count | None = of_schedule(None, "training images; empty: as --data has")
+    hyp: str = of_schedule("", "preset or hyper-parameter yaml, as of train")
+    config: str = of_schedule("", "yaml of settings, or a run folder, as of train")
+    data: str = of_run("", _DATA)
+    epochs: Count = of_run(100, "passes over the training images")
+    batch_size: TrainBatch = of_run(16, "images per step")
+    optim: YoloOptimConfig = setting(YoloOptimConfig, "settings of that run, as of train")
 
 
 class WeightsConfig(Frozen):
@@ -412,9 +393,7 @@ class WeightsConfig(Frozen):
 class ConvertDataConfig(Frozen):
     """Write a data set in another format."""
 
-    source: str = setting(
-        "", "data yaml, Darknet .data, VOC root or COCO json", metavar="IN", position=True, required=True
-    )
+    source: str = setting("", _DATA, metavar="IN", position=True, required=True)
     target: str = setting("", "a new folder", position=True, required=True)
     to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write", required=True)
     copy_images: bool = setting(False, "copy images; otherwise they are linked", flags="--copy")

@@ -28,6 +28,7 @@ ANSWERS = {  # flags of published YOLOv5 releases that are spelled differently h
     "--update": "nothing is downloaded here",
     "--dnn": "this version does not have it",
 }
+# Of files that no other system reads; those that several read are looked into.
 _OWN_SUFFIXES = (".yaml", ".yml", ".data", ".json", ".cfg", ".weights", ".onnx", ".torchscript")
 
 

@@ -143,7 +143,7 @@ def read_hyp_space(path: Path) -> Space:
     def setting_of(name: str) -> str:
         target = SETTING_OF_KEY.get(name, name)
         if target not in KEY_OF_SETTING:
-            hint = suggest(name, [flag for flag in flags_of(RunConfig) if flag.hyp])
+            hint = suggest(name, [flag for flag in flags_of(RunConfig) if flag.setting in SETTING_OF_KEY.values()])
             raise ValueError(hint or "; it is one that a hyper-parameter file can hold, such as optim.lr0 or loss.box")
         return target
 
