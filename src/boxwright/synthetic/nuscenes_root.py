@@ -9,10 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats, Ints
 from boxwright.synthetic.catalog import ATTRIBUTES, CATEGORIES, KINDS, VISIBILITY, make_rig
-from boxwright.synthetic.radar import measure, write_pcd
+from boxwright.synthetic.radar import UNAMBIGUOUS, measure, write_pcd
 from boxwright.synthetic.render import render_view
 from boxwright.synthetic.world import KEY_FRAME_SECONDS, SWEEP_SECONDS, WorldSettings, make_scene
 
@@ -42,27 +40,7 @@ _LIDAR_POINTS = 4000.0  # returns of 1 m2 that is 1 m away
 _UNSEEN = 0.02  # objects of which a smaller share is visible, and which return nothing, are not annotated
 _FIRST_NAME = 9001  # of a scene; official ones end at scene-1110
 
-
-class Tables:
-    """Writes all tables side by side, so that no table is ever held whole."""
-
-    def __init__(self, folder: Path, files: ExitStack) -> None:
-        self._files: dict[str, TextIOWrapper] = {}
-        self._begun: set[str] = set()
-        for name in TABLES:
-            file = (folder / f"{name}.json").open("w", encoding="utf-8", newline="\n")
-            self._files[name] = files.enter_context(file)
-
-    def add(self, table: str, record: Mapping[str, Any]) -> None:
-        """Write a record at the end of a table."""
-        self._files[table].write(",\n" if table in self._begun else "[\n")
-        self._begun.add(table)
-        self._files[table].write(json.dumps(record, ensure_ascii=False))
-
-    def finish(self) -> None:
-        """Close the lists."""
-        for name, file in self._files.items():
-            file.write("\n]\n" if name in self._begun else "[]\n")
+Tables = dict[str, list[dict[str, Any]]]  # records by the name of their table
 
 
 def token(*parts: str | int) -> str:
@@ -112,10 +90,6 @@ class SceneWriter:
 
     def write(self) -> None:
         """Write everything."""
-        for stream in (*self._cameras, *self._radars, self._lidar):
-            (self._root / "samples" / stream.channel).mkdir(parents=True, exist_ok=True)
-        for stream in self._radars if self._settings.sweeps else ():
-            (self._root / "sweeps" / stream.channel).mkdir(parents=True, exist_ok=True)
         self._write_scene()
         for frame in range(self._settings.key_frames):
             # How much of each object is visible, over all cameras, decides whether a radar sees it.
@@ -128,8 +102,7 @@ class SceneWriter:
                 view = render_view(self._scene, camera, self._time(stamp))
                 areas[view.numbers] += view.areas
                 free[view.numbers] += view.free
-                bgr = np.asarray(cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), np.uint8)
-                write_image(path, bgr, _JPEG_QUALITY)
+                write_image(path, view.image[..., ::-1].copy(), _JPEG_QUALITY)
             visible = np.where(areas > 0, free / np.maximum(areas, 1e-12), 1.0)
             # The sweeps before a key frame come first; only returns of the key frame itself are counted.
             radar_points = np.zeros(len(visible), np.int64)
@@ -139,10 +112,11 @@ class SceneWriter:
                     before = (each - 1 - number) * SWEEP_SECONDS * 1e6
                     stamp = self._stamp(frame, stream.late - before)
                     path = self._record(stream, frame, stamp, frame * each + number, each * (last + 1) - 1)
-                    found = measure(self._scene, mount, self._time(stamp), visible, self._rng)
-                    write_pcd(path, found.points)
+                    points, owners = measure(self._scene, mount, self._time(stamp), visible, self._rng)
+                    write_pcd(path, points)
                     if number == each - 1:
-                        radar_points += found.trusted_returns(len(visible))
+                        sure = (points["ambig_state"] == UNAMBIGUOUS) & (points["invalid_state"] == 0)
+                        radar_points += np.bincount(owners[sure & (owners >= 0)], minlength=len(visible))
             # A ring of ground points: readers ask for the record and its pose, nothing here for the points.
             path = self._record(self._lidar, frame, self._stamp(frame), frame, last)
             angles = np.arange(16) * np.pi / 8
@@ -163,9 +137,8 @@ class SceneWriter:
                 "first_annotation_token": chain[0]["token"],
                 "last_annotation_token": chain[-1]["token"],
             }
-            self._tables.add("instance", instance)
-            for record in chain:
-                self._tables.add("sample_annotation", record)
+            self._tables["instance"].append(instance)
+            self._tables["sample_annotation"] += chain
 
     def _write_scene(self) -> None:
         """Write the records of the log, the scene, its key frames and its calibrations."""
@@ -177,7 +150,7 @@ class SceneWriter:
             "date_captured": "2018-06-26",
             "location": "boston-seaport",
         }
-        self._tables.add("log", log)
+        self._tables["log"].append(log)
         scene = {
             "token": self._token("scene"),
             "log_token": log["token"],
@@ -187,7 +160,7 @@ class SceneWriter:
             "name": self._name,
             "description": "Synthetic: a curved road with traffic",
         }
-        self._tables.add("scene", scene)
+        self._tables["scene"].append(scene)
         for frame in range(count):
             sample = {
                 "token": self._token("sample", frame),
@@ -196,7 +169,7 @@ class SceneWriter:
                 "next": self._token("sample", frame + 1) if frame + 1 < count else "",
                 "scene_token": scene["token"],
             }
-            self._tables.add("sample", sample)
+            self._tables["sample"].append(sample)
         sensors = [(camera.name, camera.ego_from_camera, camera.intrinsics.tolist()) for camera in self._rig.cameras]
         sensors += [(mount.name, mount.ego_from_sensor, []) for mount in (*self._rig.radars, self._rig.lidar)]
         for channel, ego_from_sensor, intrinsics in sensors:
@@ -207,7 +180,7 @@ class SceneWriter:
                 "rotation": quaternion(ego_from_sensor[:3, :3]),
                 "camera_intrinsic": intrinsics,
             }
-            self._tables.add("calibrated_sensor", record)
+            self._tables["calibrated_sensor"].append(record)
 
     def _stamp(self, frame: int, late: float = 0.0) -> int:
         """Return the time in microseconds of a moment `late` microseconds after a key frame."""
@@ -230,7 +203,7 @@ class SceneWriter:
             "rotation": yaw_quaternion(float(np.arctan2(pose[1, 0], pose[0, 0]))),
             "translation": pose[:3, 3].tolist(),
         }
-        self._tables.add("ego_pose", ego_pose)
+        self._tables["ego_pose"].append(ego_pose)
         record = {
             "token": self._token("sample_data", stream.channel, number),
             "sample_token": self._token("sample", frame),
@@ -245,8 +218,10 @@ class SceneWriter:
             "prev": self._token("sample_data", stream.channel, number - 1) if number else "",
             "next": self._token("sample_data", stream.channel, number + 1) if number < last else "",
         }
-        self._tables.add("sample_data", record)
-        return self._root / filename
+        self._tables["sample_data"].append(record)
+        path = self._root / filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _annotate(self, frame: int, visible: Floats, radar_points: Ints) -> None:
         """Keep the annotations of a key frame until their neighbours in time are known."""
@@ -302,8 +277,37 @@ def write_nuscenes(
         beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.absolute().parent))
     except OSError as error:
         raise UserError(f"{root}: the folder cannot be made: {error.strerror}") from error
+    tables: Tables = {name: [] for name in TABLES}
+    for table, entries in (("category", CATEGORIES), ("attribute", ATTRIBUTES)):
+        tables[table] = [{"token": token(table, e), "name": e, "description": f"Synthetic {e}"} for e in entries]
+    for number, level, _ in VISIBILITY:
+        record = {"token": number, "level": level, "description": f"visibility is {level} percent"}
+        tables["visibility"].append(record)
+    rig = make_rig(np.random.default_rng(0), settings.width, settings.height)
+    sensors = [(camera.name, "camera") for camera in rig.cameras] + [(mount.name, "radar") for mount in rig.radars]
+    for channel, modality in (*sensors, (rig.lidar.name, "lidar")):
+        tables["sensor"].append({"token": token("sensor", channel), "channel": channel, "modality": modality})
+    # An empty map that all drives share.
+    filename, logs = f"maps/{token('map')}.png", [token(settings.seed, "log", i) for i in range(settings.scenes)]
+    record = {"category": "semantic_prior", "token": token("map"), "filename": filename, "log_tokens": logs}
+    tables["map"].append(record)
+    names = [f"scene-{_FIRST_NAME + index}" for index in range(settings.scenes)]
+    split = settings.scenes - settings.num_val
+    splits = json.dumps({"train": names[:split], "val": names[split:]}, indent=1)
+    cv2.setNumThreads(1)  # polygons are small: more threads only wait for each other
     try:
-        _write_root(beside, settings, on_progress)
+        for index, name in enumerate(names):
+            SceneWriter(beside, settings, tables, index, name).write()
+            if on_progress:
+                on_progress(index + 1, settings.scenes)
+        for folder in (beside / "maps", beside / settings.version):
+            folder.mkdir()
+        write_image(beside / filename, np.full((64, 64), 255, np.uint8))
+        for table, records in tables.items():
+            rows = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+            file = beside / settings.version / f"{table}.json"
+            file.write_text(f"[\n{rows}\n]\n" if rows else "[]\n", encoding="utf-8", newline="\n")
+        (beside / settings.version / "splits.json").write_text(splits + "\n", encoding="utf-8")
         beside.chmod(0o755)
         if root.exists():
             root.rmdir()
@@ -313,36 +317,3 @@ def write_nuscenes(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return root
-
-
-def _write_root(root: Path, settings: WorldSettings, on_progress: Callable[[int, int], None] | None) -> None:
-    """Write all files of a root into an empty folder."""
-    cv2.setNumThreads(1)  # polygons are small: more threads only wait for each other
-    folder = root / settings.version
-    folder.mkdir()
-    names = [f"scene-{_FIRST_NAME + index}" for index in range(settings.scenes)]
-    with ExitStack() as files:
-        tables = Tables(folder, files)
-        for table, entries in (("category", CATEGORIES), ("attribute", ATTRIBUTES)):
-            for name in entries:
-                tables.add(table, {"token": token(table, name), "name": name, "description": f"Synthetic {name}"})
-        for number, level, _ in VISIBILITY:
-            tables.add("visibility", {"token": number, "level": level, "description": f"visibility is {level} percent"})
-        rig = make_rig(np.random.default_rng(0), settings.width, settings.height)
-        sensors = [(camera.name, "camera") for camera in rig.cameras] + [(mount.name, "radar") for mount in rig.radars]
-        for channel, modality in (*sensors, (rig.lidar.name, "lidar")):
-            tables.add("sensor", {"token": token("sensor", channel), "channel": channel, "modality": modality})
-        for index, name in enumerate(names):
-            SceneWriter(root, settings, tables, index, name).write()
-            if on_progress:
-                on_progress(index + 1, settings.scenes)
-        # An empty map that all drives share.
-        filename, logs = f"maps/{token('map')}.png", [token(settings.seed, "log", i) for i in range(settings.scenes)]
-        (root / "maps").mkdir()
-        write_image(root / filename, np.full((64, 64), 255, np.uint8))
-        record = {"category": "semantic_prior", "token": token("map"), "filename": filename, "log_tokens": logs}
-        tables.add("map", record)
-        tables.finish()
-    split = settings.scenes - settings.num_val
-    text = json.dumps({"train": names[:split], "val": names[split:]}, indent=1)
-    (folder / "splits.json").write_text(text + "\n", encoding="utf-8")

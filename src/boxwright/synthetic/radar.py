@@ -7,29 +7,21 @@ motion taken out. So a car that crosses the ray shows no velocity. That is how t
 Source of fields and header: the binary .pcd radar files of nuScenes (Caesar et al., CVPR 2020, arXiv 1903.11027).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.nuscenes.structures import RADAR_FIELDS
 from boxwright.ops.arrays import Floats, Ints
-from boxwright.synthetic.camera import transform
+from boxwright.synthetic.camera import transform, turned
 from boxwright.synthetic.catalog import KINDS, Mount
 from boxwright.synthetic.world import STILL, Objects, Scene
 
 Echoes = tuple[Floats, Ints, Floats]  # points (P, 2), owners (P,), velocity over ground (P, 2); sensor frame
 
-RADAR_DTYPE = np.dtype(
-    [
-        *((name, "<f4") for name in ("x", "y", "z")),
-        ("dyn_prop", "i1"),
-        ("id", "<i2"),
-        *((name, "<f4") for name in ("rcs", "vx", "vy", "vx_comp", "vy_comp")),
-        *((name, "i1") for name in ("is_quality_valid", "ambig_state", "x_rms", "y_rms", "invalid_state", "pdh0")),
-        *((name, "i1") for name in ("vx_rms", "vy_rms")),
-    ]
-)
+_TYPES = {"id": "<i2"} | dict.fromkeys(("x", "y", "z", "rcs", "vx", "vy", "vx_comp", "vy_comp"), "<f4")
+RADAR_DTYPE = np.dtype([(name, _TYPES.get(name, "i1")) for name in RADAR_FIELDS])
 _HALF_FIELD = np.deg2rad(60.0)
 _RANGE = (1.2, 90.0)  # metres
 _POSITION_NOISE, _SPEED_NOISE = 0.2, 0.1  # standard deviations, m and m/s
@@ -44,24 +36,17 @@ _SURROUNDINGS = 14  # returns of kerbs, poles and walls in 120 m of road
 _FALSE = 2.0  # mean number of returns that the radar itself marks as doubtful
 _GHOSTS = 0.3  # mean number of false returns that it does not mark
 _DYNAMICS = {"moving": 0, "stationary": 1, "oncoming": 2, "crossing": 6}
-_UNAMBIGUOUS = 3
+UNAMBIGUOUS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One file of one radar."""
+def measure(
+    scene: Scene, mount: Mount, time: float, visible: Floats, rng: np.random.Generator
+) -> tuple[NDArray[np.void], Ints]:
+    """Measure once; `visible` (N,) is the share of each object of the scene that nothing hides.
 
-    points: NDArray[np.void]  # (P,) of `RADAR_DTYPE`, sensor frame
-    owners: Ints  # (P,) number of the object that returned a point; -1 none
-
-    def trusted_returns(self, count: int) -> Ints:
-        """Return how many points that the radar does not doubt each of `count` objects returned."""
-        trusted = (self.points["ambig_state"] == _UNAMBIGUOUS) & (self.points["invalid_state"] == 0)
-        return np.bincount(self.owners[trusted & (self.owners >= 0)], minlength=count)
-
-
-def measure(scene: Scene, mount: Mount, time: float, visible: Floats, rng: np.random.Generator) -> Measurement:
-    """Measure once; `visible` (N,) is the share of each object of the scene that nothing hides."""
+    Returns:
+        (P,) points of `RADAR_DTYPE`, sensor frame, and (P,) number of the object that returned each; -1 none.
+    """
     ego = scene.ego_at(time)
     sensor_from_global: Floats = np.asarray(np.linalg.inv(ego.global_from_ego @ mount.ego_from_sensor), np.float64)
     seen = scene.seen(time)
@@ -102,26 +87,24 @@ def measure(scene: Scene, mount: Mount, time: float, visible: Floats, rng: np.ra
     points["vx_comp"], points["vy_comp"] = (over_ground[:, None] * rays).T
     points["is_quality_valid"] = 1
     # A doubtful return says so in one of two fields: its velocity is ambiguous, or its state is invalid.
-    points["ambig_state"] = np.where(trusted | (rng.random(count) < 0.5), _UNAMBIGUOUS, rng.integers(0, 3, count))
-    invalid = points["ambig_state"] == _UNAMBIGUOUS
+    points["ambig_state"] = np.where(trusted | (rng.random(count) < 0.5), UNAMBIGUOUS, rng.integers(0, 3, count))
+    invalid = points["ambig_state"] == UNAMBIGUOUS
     points["invalid_state"] = np.where(~trusted & invalid, rng.integers(1, 8, count), 0)
     points["x_rms"], points["y_rms"] = 19, 19
     points["pdh0"] = np.where(trusted, 1, 4)
     points["vx_rms"], points["vy_rms"] = 3, 3
-    return Measurement(points, owners[kept])
+    return points, owners[kept]
 
 
 def write_pcd(path: Path, points: NDArray[np.void]) -> None:
     """Write one measurement as a binary .pcd file."""
-    kinds = {"f": "F", "i": "I"}
-    names = RADAR_DTYPE.names or ()
     header = (
         "# .PCD v0.7 - Point Cloud Data file format",
         "VERSION 0.7",
-        f"FIELDS {' '.join(names)}",
-        f"SIZE {' '.join(str(RADAR_DTYPE[name].itemsize) for name in names)}",
-        f"TYPE {' '.join(kinds[RADAR_DTYPE[name].kind] for name in names)}",
-        f"COUNT {' '.join('1' for _ in names)}",
+        f"FIELDS {' '.join(RADAR_FIELDS)}",
+        f"SIZE {' '.join(str(RADAR_DTYPE[name].itemsize) for name in RADAR_FIELDS)}",
+        f"TYPE {' '.join(RADAR_DTYPE[name].kind.upper() for name in RADAR_FIELDS)}",
+        f"COUNT {' '.join('1' for _ in RADAR_FIELDS)}",
         f"WIDTH {len(points)}",
         "HEIGHT 1",
         "VIEWPOINT 0 0 0 1 0 0 0",
@@ -137,12 +120,11 @@ def _object_echoes(objects: Objects, sensor_from_global: Floats, rng: np.random.
     bounds = np.array([_RETURNS.get(kind.name, _VEHICLE_RETURNS) for kind in KINDS])[objects.kinds]
     counts = rng.integers(bounds[:, 0], bounds[:, 1] + 1) if len(objects) else np.zeros(0, np.int64)
     rows = np.repeat(np.arange(len(objects)), counts)
-    centers = transform(sensor_from_global, objects.centers)[rows, :2]
+    centers = transform(sensor_from_global, objects.centers)[rows]
     turn = np.arctan2(sensor_from_global[1, 0], sensor_from_global[0, 0])
     yaws = (objects.yaws + turn)[rows]
     half = objects.sizes[rows, :2] / 2
-    c, s = np.cos(yaws), np.sin(yaws)
-    towards = -np.stack([centers[:, 0] * c + centers[:, 1] * s, centers[:, 1] * c - centers[:, 0] * s], 1)
+    towards = -turned(centers, -yaws)[:, :2]
     unit = towards / np.maximum(np.linalg.norm(towards, axis=1, keepdims=True), 1e-9)
     # How wide the end and the flank look from the sensor decides which of them returns a point.
     end = half[:, 1] * np.abs(unit[:, 0])
@@ -151,7 +133,7 @@ def _object_echoes(objects: Objects, sensor_from_global: Floats, rng: np.random.
     along = rng.uniform(-0.9, 0.9, (len(rows), 2)) * half
     facing = np.sign(towards) * half * 0.9
     local = np.where(np.stack([on_end, ~on_end], 1), facing, along)
-    where = centers + np.stack([local[:, 0] * c - local[:, 1] * s, local[:, 0] * s + local[:, 1] * c], 1)
+    where = centers[:, :2] + turned(np.pad(local, ((0, 0), (0, 1))), yaws)[:, :2]
     where += rng.normal(0, _POSITION_NOISE, where.shape)
     velocities = objects.velocities[rows] @ sensor_from_global[:3, :3].T
     return where, objects.numbers[rows], velocities[:, :2]

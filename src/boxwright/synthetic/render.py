@@ -76,7 +76,33 @@ def render_view(scene: Scene, camera: Camera, time: float) -> View:
     drawn = replace(objects, sizes=objects.sizes * low, centers=objects.centers * low)
     if len(drawn):
         _paint_objects(image, scene, painter, camera_from_global, drawn)
-    return View(image, *_measure_visibility(camera, camera_from_global, objects))
+    # A share needs no full resolution: at 240 pixels a large image costs as little as a small one.
+    small = drawing_camera(camera, min(1.0, _MASK_WIDTH / camera.width))
+    size = np.array([small.width, small.height])
+    corners = transform(camera_from_global, cuboid_corners(objects.centers, objects.sizes, objects.yaws))
+    # Each object writes its number over those behind it; what is left of it at the end is visible.
+    owners = np.zeros((small.height, small.width), np.uint16)
+    areas, boxes = np.zeros(len(objects)), np.zeros((len(objects), 4))
+    racks = objects.kinds == KIND_OF["bicycle_rack"]  # flat in the picture: they hide nothing
+    for row, cuboid in enumerate(corners):
+        pixels = visible_corners(small, cuboid)
+        if len(pixels) < 3:
+            continue
+        low, high = pixels.min(0), pixels.max(0)
+        if (high <= 0).any() or (low >= size).any():
+            continue
+        mask = owners.copy() if racks[row] else owners
+        cv2.fillConvexPoly(mask, cv2.convexHull(_fixed_point(pixels)), row + 1, cv2.LINE_8, _SHIFT)
+        x0, y0 = np.maximum(np.floor(low) - 1, 0).astype(int)
+        x1, y1 = np.ceil(high).astype(int) + 1
+        areas[row] = np.count_nonzero(mask[y0:y1, x0:x1] == row + 1)
+        boxes[row] = *np.clip(low, 0, size), *np.clip(high, 0, size)
+    free = np.bincount(owners.ravel(), minlength=len(objects) + 1)[1:].astype(np.float64)
+    free[racks] = areas[racks]
+    touching = np.flatnonzero(areas)
+    boxes *= np.tile((camera.width, camera.height) / size, 2)
+    whole = small.width * small.height
+    return View(image, objects.numbers[touching], boxes[touching], areas[touching] / whole, free[touching] / whole)
 
 
 def _paint_surroundings(scene: Scene, camera: Camera, camera_from_global: Floats, time: float) -> Image:
@@ -204,36 +230,3 @@ def _fixed_point(pixels: Floats) -> NDArray[np.int32]:
     """Convert pixel coordinates (..., 2) to OpenCV's fixed point, where pixel centres are whole numbers."""
     scaled = (np.clip(pixels, -4000, 8000) - 0.5) * (1 << _SHIFT)
     return np.rint(scaled).astype(np.int32)
-
-
-def _measure_visibility(
-    camera: Camera, camera_from_global: Floats, objects: Objects
-) -> tuple[Ints, Floats, Floats, Floats]:
-    """Return numbers, boxes, covered and free shares of the image, of the objects that touch it, far to near."""
-    # A share needs no full resolution: at 240 pixels a large image costs as little as a small one.
-    small = drawing_camera(camera, min(1.0, _MASK_WIDTH / camera.width))
-    size = np.array([small.width, small.height])
-    corners = transform(camera_from_global, cuboid_corners(objects.centers, objects.sizes, objects.yaws))
-    # Each object writes its number over those behind it; what is left of it at the end is visible.
-    owners = np.zeros((small.height, small.width), np.uint16)
-    areas, boxes = np.zeros(len(objects)), np.zeros((len(objects), 4))
-    racks = objects.kinds == KIND_OF["bicycle_rack"]  # flat in the picture: they hide nothing
-    for row, cuboid in enumerate(corners):
-        pixels = visible_corners(small, cuboid)
-        if len(pixels) < 3:
-            continue
-        low, high = pixels.min(0), pixels.max(0)
-        if (high <= 0).any() or (low >= size).any():
-            continue
-        mask = owners.copy() if racks[row] else owners
-        cv2.fillConvexPoly(mask, cv2.convexHull(_fixed_point(pixels)), row + 1, cv2.LINE_8, _SHIFT)
-        x0, y0 = np.maximum(np.floor(low) - 1, 0).astype(int)
-        x1, y1 = np.ceil(high).astype(int) + 1
-        areas[row] = np.count_nonzero(mask[y0:y1, x0:x1] == row + 1)
-        boxes[row] = *np.clip(low, 0, size), *np.clip(high, 0, size)
-    free = np.bincount(owners.ravel(), minlength=len(objects) + 1)[1:].astype(np.float64)
-    free[racks] = areas[racks]
-    touching = np.flatnonzero(areas)
-    boxes *= np.tile((camera.width, camera.height) / size, 2)
-    whole = small.width * small.height
-    return objects.numbers[touching], boxes[touching], areas[touching] / whole, free[touching] / whole

@@ -12,6 +12,7 @@ import numpy as np
 
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Bools, Floats, Ints
+from boxwright.synthetic.camera import rotation_z, turned
 from boxwright.synthetic.catalog import BARE_HEIGHT, KIND_OF, KINDS
 
 Span = tuple[float, float]  # first and last second
@@ -115,10 +116,7 @@ class Motion:
         curvature = np.interp(along, road.along, road.curvature)
         speed_along, speed_across = (self.pace * rate[:, None]).T
         speed_along = speed_along * (1 - curvature * across)  # the centre line is longer than its inner side
-        c, s = np.cos(heading), np.sin(heading)
-        velocities = np.stack(
-            [speed_along * c - speed_across * s, speed_along * s + speed_across * c, np.zeros_like(c)], 1
-        )
+        velocities = turned(np.stack([speed_along, speed_across, np.zeros_like(x)], 1), heading)
         return np.stack([x, y, np.zeros_like(x)], 1), heading, velocities
 
     def _driven(self, time: float) -> tuple[Floats, Floats]:
@@ -218,9 +216,8 @@ class Scene:
         # A central difference, since brakes and bends both change the yaw rate; 0.01 s is half a stored step.
         step = 0.01
         turn = self.ego.state(self.road, time + step)[1] - self.ego.state(self.road, time - step)[1]
-        yaw = float(yaws[0])
         pose = np.eye(4)
-        pose[:2, :2] = (np.cos(yaw), -np.sin(yaw)), (np.sin(yaw), np.cos(yaw))
+        pose[:3, :3] = rotation_z(float(yaws[0]))
         pose[:3, 3] = centers[0]
         return EgoState(pose, velocities[0], float(turn[0]) / (2 * step))
 
@@ -290,6 +287,18 @@ def make_scene(settings: WorldSettings, index: int) -> Scene:
 
 
 @dataclass(frozen=True, slots=True)
+class _Candidate:
+    """An object that asks for a place."""
+
+    kind: int
+    size: tuple[float, float, float]
+    across: float
+    facing: float
+    pace: tuple[float, float] = (0.0, 0.0)
+    driven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     """A strip along the road."""
 
@@ -299,6 +308,33 @@ class _Row:
     direction: int = 0  # +1 along the road, -1 against it, 0 where nothing drives
     both: bool = False
     crossing: bool = False  # who walks here crosses the road
+
+    def draw(self, rng: np.random.Generator) -> _Candidate:
+        """Draw an object for the strip."""
+        steps = np.cumsum(list(self.kinds.values()))
+        name = list(self.kinds)[int(np.searchsorted(steps, rng.random() * steps[-1]))]
+        side = -1.0 if self.both and rng.random() < 0.5 else 1.0
+        across = side * float(rng.uniform(*self.across)) + float(rng.normal(0, 0.15))
+        low, high = _SPEEDS.get(name, _DRIVING)
+        speed = float(rng.uniform(low, high))
+        facing = 0.0 if side * (self.direction or -1) > 0 else np.pi  # parked on the side one drives on
+        pace = (0.0, 0.0)
+        if self.direction:
+            facing = 0.0 if self.direction > 0 else np.pi
+            pace = (self.direction * speed, 0.0)
+        elif name in _STANDING:
+            along_road = np.pi * float(rng.integers(0, 2))
+            facing = (along_road + np.pi / 2 if self.crossing else along_road) + float(rng.normal(0, 0.2))
+            if self.crossing or rng.random() >= _STANDING[name]:
+                pace = (float(speed * np.cos(facing)), float(speed * np.sin(facing)))
+            else:
+                facing = float(rng.uniform(-np.pi, np.pi))
+        elif name in ("barrier", "traffic_cone", "debris"):
+            facing = np.pi / 2 * float(rng.integers(0, 4)) + float(rng.normal(0, 0.15))
+        else:
+            facing += np.pi * float(rng.random() < 0.2) + float(rng.normal(0, 0.06))
+        driven = bool(self.direction)
+        return _Candidate(KIND_OF[name], _draw_size(rng, name, ridden=driven), across, facing, pace, driven)
 
 
 _VEHICLES: tuple[str, ...] = ("car", "truck", "bus", "trailer", "construction_vehicle", "motorcycle", "bicycle")
@@ -320,18 +356,6 @@ _RACK_ACROSS = ASPHALT + 2.6
 _SPEEDS = {"pedestrian": (0.7, 1.8), "bicycle": (2.0, 5.5), "construction_vehicle": (1.5, 6.0), "animal": (0.5, 1.2)}
 _DRIVING = (2.0, 11.0)  # m/s, of all other kinds
 _STANDING = {"pedestrian": 0.35, "animal": 0.5}  # share that does not walk
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """An object that asks for a place."""
-
-    kind: int
-    size: tuple[float, float, float]
-    across: float
-    facing: float
-    pace: tuple[float, float] = (0.0, 0.0)
-    driven: bool = False
 
 
 class _Traffic:
@@ -392,7 +416,7 @@ def place_traffic(rng: np.random.Generator, ego: Motion, span: Span, count: int)
         if len(traffic.taken) >= count:
             break
         row = _ROWS[int(np.searchsorted(shares, rng.random() * shares[-1]))]
-        candidate = _candidate(rng, row)
+        candidate = row.draw(rng)
         time = float(rng.uniform(*span))
         along = float(ego.along(time)[0] + rng.uniform(-_NEAR, _NEAR))
         progress = _draw_profile(rng, span, 0.3 if candidate.driven else 0.0)
@@ -408,34 +432,6 @@ def place_traffic(rng: np.random.Generator, ego: Motion, span: Span, count: int)
         np.array([candidate.driven for candidate in taken], np.bool_),
         rng.integers(0, 2**31, len(taken)),
     )
-
-
-def _candidate(rng: np.random.Generator, row: _Row) -> _Candidate:
-    """Draw an object for a row."""
-    steps = np.cumsum(list(row.kinds.values()))
-    name = list(row.kinds)[int(np.searchsorted(steps, rng.random() * steps[-1]))]
-    side = -1.0 if row.both and rng.random() < 0.5 else 1.0
-    across = side * float(rng.uniform(*row.across)) + float(rng.normal(0, 0.15))
-    low, high = _SPEEDS.get(name, _DRIVING)
-    speed = float(rng.uniform(low, high))
-    facing = 0.0 if side * (row.direction or -1) > 0 else np.pi  # parked on the side one drives on
-    pace = (0.0, 0.0)
-    if row.direction:
-        facing = 0.0 if row.direction > 0 else np.pi
-        pace = (row.direction * speed, 0.0)
-    elif name in _STANDING:
-        along_road = np.pi * float(rng.integers(0, 2))
-        facing = (along_road + np.pi / 2 if row.crossing else along_road) + float(rng.normal(0, 0.2))
-        if row.crossing or rng.random() >= _STANDING[name]:
-            pace = (float(speed * np.cos(facing)), float(speed * np.sin(facing)))
-        else:
-            facing = float(rng.uniform(-np.pi, np.pi))
-    elif name in ("barrier", "traffic_cone", "debris"):
-        facing = np.pi / 2 * float(rng.integers(0, 4)) + float(rng.normal(0, 0.15))
-    else:
-        facing += np.pi * float(rng.random() < 0.2) + float(rng.normal(0, 0.06))
-    driven = bool(row.direction)
-    return _Candidate(KIND_OF[name], _draw_size(rng, name, ridden=driven), across, facing, pace, driven)
 
 
 def _draw_size(rng: np.random.Generator, name: str, *, ridden: bool) -> tuple[float, float, float]:

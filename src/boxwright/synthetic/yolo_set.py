@@ -93,8 +93,7 @@ def write_scene(folder: Path, settings: YoloSetSettings, task: tuple[str, int]) 
         view = render_view(scene, camera, world.duration / 2)
         rows = select_labels(view, scene.placement.kinds, settings)
         name = f"{camera.name}_{index:05d}"  # neighbours in the file list are other scenes
-        bgr = np.asarray(cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR), np.uint8)
-        write_image(folder / "images" / split / f"{name}.jpg", bgr, _JPEG_QUALITY)
+        write_image(folder / "images" / split / f"{name}.jpg", view.image[..., ::-1].copy(), _JPEG_QUALITY)
         corners = view.boxes[rows].reshape(-1, 2, 2) / size
         boxes = np.concatenate([corners.mean(1), corners[:, 1] - corners[:, 0]], 1)
         labels = scene.placement.kinds[view.numbers[rows]]

@@ -224,9 +224,8 @@ def test_radar_returns_of_objects_show_their_radial_velocity(index: int) -> None
     objects, ego = scene.at(time), scene.ego_at(time)
     errors: list[NDArray[np.float64]] = []
     for mount in rig.radars:
-        found = measure(scene, mount, time, np.ones(len(objects)), rng)
-        owned = found.owners >= 0
-        points, owners = found.points[owned], found.owners[owned]
+        points, owners = measure(scene, mount, time, np.ones(len(objects)), rng)
+        points, owners = points[owners >= 0], owners[owners >= 0]
         pose = ego.global_from_ego @ mount.ego_from_sensor
         where = np.stack([points["x"], points["y"]], 1).astype(np.float64)
         rays = where / np.linalg.norm(where, axis=1, keepdims=True)
