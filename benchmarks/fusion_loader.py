@@ -28,6 +28,8 @@ from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -36,7 +38,7 @@ from boxwright.data.images import read_image
 from boxwright.data.sampler import sample_generator
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.structures import FusionSource, ImageAnnotations, ImageRecord
+from boxwright.nuscenes.structures import ImageAnnotations, ImageRecord
 
 IMAGE_HW = (900, 1600)
 SWEEPS = 3
@@ -64,7 +66,7 @@ def main() -> None:
             print("no real key frame is there: left out")
 
 
-def report(name: str, source: FusionSource, rounds: int) -> None:
+def report(name: str, source: Any, rounds: int) -> None:
     """Time each variant over all images of a source and print them as ratios to decoding."""
     settings = SampleSettings()
     variants: dict[str, Callable[[int, int], object]] = {
@@ -90,7 +92,7 @@ def report(name: str, source: FusionSource, rounds: int) -> None:
         print(f"{variant:12}{median(values) * 1e3:9.2f}{share:13.2f}")
 
 
-def sampler(source: FusionSource, settings: SampleSettings, *, training: bool) -> Callable[[int, int], object]:
+def sampler(source: Any, settings: SampleSettings, *, training: bool) -> Callable[[int, int], object]:
     """Makes samples into arrays of its own, as a loader does into those of a batch."""
     maker, room = SampleMaker(source, settings), allocate(settings, 1)[1].row(0)
 

@@ -1,4 +1,4 @@
-"""Records of the published converted format as a FusionSource; test images."""
+"""Records of the published converted format, as a split gives them; test images."""
 
 from __future__ import annotations
 

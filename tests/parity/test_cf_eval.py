@@ -68,4 +68,4 @@ def test_as_many_boxes_count(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", SUBMISSIONS)
 def test_ranges_hold_every_annotation(file: Path, tmp_path: Path) -> None:
     _, metrics, _ = measure(file, tmp_path)
-    np.testing.assert_array_equal(metrics.by_range.num_truth.sum(axis=1), metrics.num_truth)
+    np.testing.assert_array_equal(metrics.range_truth.sum(axis=1), metrics.num_truth)

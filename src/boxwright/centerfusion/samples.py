@@ -31,7 +31,8 @@ from boxwright.centerfusion.targets import mirror_annotations, room_for_targets,
 from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, batch_block
 from boxwright.data.sampler import BatchPlan, Share, sample_generator
 from boxwright.errors import UserError
-from boxwright.nuscenes.structures import FusionSource, ImageRecord
+from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.structures import ImageRecord
 from boxwright.ops.arrays import Array, Image
 
 
@@ -101,16 +102,16 @@ class SampleMaker:
         settings: what shapes the samples.
     """
 
-    def __init__(self, source: FusionSource, settings: SampleSettings) -> None:
+    def __init__(self, source: NuscenesSplit, settings: SampleSettings) -> None:
         self.source = source
         self.settings = settings
         # Made for the first image and kept: fresh memory of this size costs more in page faults than the colours.
         self._buffers: tuple[Image, npt.NDArray[np.float32]] | None = None
 
-    def __getstate__(self) -> tuple[FusionSource, SampleSettings]:
+    def __getstate__(self) -> tuple[NuscenesSplit, SampleSettings]:
         return self.source, self.settings
 
-    def __setstate__(self, state: tuple[FusionSource, SampleSettings]) -> None:
+    def __setstate__(self, state: tuple[NuscenesSplit, SampleSettings]) -> None:
         self.__init__(*state)
 
     def draw(self, record: ImageRecord, rng: Draws) -> Augmentation:
@@ -174,7 +175,7 @@ class SampleMaker:
 
 
 def make_train_loader(
-    source: FusionSource,
+    source: NuscenesSplit,
     settings: SampleSettings,
     *,
     batch_size: int,
@@ -207,7 +208,7 @@ def make_train_loader(
 
 
 def make_val_loader(
-    source: FusionSource,
+    source: NuscenesSplit,
     settings: SampleSettings,
     *,
     batch_size: int,

@@ -28,43 +28,27 @@ MAX_BOXES_PER_SAMPLE = 500
 CLASS_RANGES = dict(zip(CLASS_NAMES, (50, 50, 50, 50, 50, 40, 40, 40, 30, 30), strict=True))
 """Metres from the ego vehicle in which boxes of a class count, by name."""
 _PARKED_IN_RACKS = ("motorcycle", "bicycle")
-_BLOCK = 1 << 18  # boxes looked at together: keeps temporaries at a few megabytes
-
-
-def positions_by_class(boxes: GlobalBoxes) -> list[Ints]:
-    """List the positions of the boxes of each class, in order."""
-    labels = boxes.labels.astype(np.uint8)  # one byte: numpy sorts it by counting
-    order = labels.argsort(kind="stable")
-    bounds = np.searchsorted(labels, np.arange(len(CLASS_NAMES) + 1), sorter=order)
-    return [order[first:last] for first, last in pairwise(bounds)]
 
 
 def keep_counted(
-    boxes: GlobalBoxes, positions: Ints, label: int, ego_positions: Floats, racks: GlobalBoxes | None
+    boxes: GlobalBoxes, label: int, ego_positions: Floats, racks: GlobalBoxes | None
 ) -> tuple[Ints, Floats]:
     """Select the boxes of one class that count.
 
     Args:
-        positions: (N,) where the boxes of the class are in `boxes`.
         ego_positions: (S, 2) or (S, 3) where the vehicle is.
         racks: motorcycles and bicycles whose centre is inside of one do not count.
 
     Returns:
         (K,) positions, in order, and (K,) horizontal distance to the vehicle; strictly less than the class's range.
     """
-    name = CLASS_NAMES[label]
-    kept: list[Ints] = [np.zeros(0, np.int64)]
-    distances: list[Floats] = [np.zeros(0)]
-    for first in range(0, len(positions), _BLOCK):
-        part = positions[first : first + _BLOCK]
-        offsets = boxes.centers.take(part, axis=0)[:, :2] - ego_positions.take(boxes.samples[part], axis=0)[:, :2]
-        distance = np.sqrt(offsets[:, 0] ** 2 + offsets[:, 1] ** 2)
-        counted = (distance < CLASS_RANGES[name]) & (boxes.num_points[part] != 0)
-        if name in _PARKED_IN_RACKS and racks is not None:
-            counted &= ~inside_racks(boxes.samples[part], boxes.centers[part], racks)
-        kept.append(part[counted])
-        distances.append(distance[counted])
-    return np.concatenate(kept), np.concatenate(distances)
+    own, name = (boxes.labels == label).nonzero()[0], CLASS_NAMES[label]
+    offsets = boxes.centers.take(own, axis=0)[:, :2] - ego_positions.take(boxes.samples[own], axis=0)[:, :2]
+    distances = np.sqrt(offsets[:, 0] ** 2 + offsets[:, 1] ** 2)
+    counted = (distances < CLASS_RANGES[name]) & (boxes.num_points[own] != 0)
+    if name in _PARKED_IN_RACKS and racks is not None:
+        counted &= ~inside_racks(boxes.samples[own], boxes.centers[own], racks)
+    return own[counted], distances[counted]
 
 
 def inside_racks(samples: Ints, centers: Floats, racks: GlobalBoxes) -> Bools:

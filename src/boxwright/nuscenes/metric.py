@@ -26,7 +26,6 @@ from boxwright.nuscenes.match import (
     check_boxes,
     keep_counted,
     match,
-    positions_by_class,
     ranking,
 )
 from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes, sensors_used
@@ -136,15 +135,6 @@ _DETAIL_ORDER = ("trans_err", "vel_err", "scale_err", "orient_err", "attr_err") 
 
 
 @dataclass(frozen=True, slots=True)
-class RangeTable:
-    """The metric by distance to the vehicle; NaN where a class has no annotations in a range."""
-
-    num_truth: Ints  # (C, R) annotations
-    ap: Floats  # (C, R) mean over the matching distances
-    errors: Floats  # (C, R, E) at `ERROR_DISTANCE`; NaN too where an error is not defined for a class
-
-
-@dataclass(frozen=True, slots=True)
 class NuscenesMetrics:
     """What the nuScenes metric says of the predictions of a split; classes in the order of `CLASS_NAMES`."""
 
@@ -153,7 +143,10 @@ class NuscenesMetrics:
     num_truth: Ints  # (C,) annotations that count
     num_predictions: Ints  # (C,) predictions that count
     curves: tuple[tuple[Curve, ...], ...]  # (C, T) what the numbers were read from
-    by_range: RangeTable  # the same by distance to the vehicle
+    # The same by distance to the vehicle; NaN where a class has no annotations in a range.
+    range_truth: Ints  # (C, R) annotations
+    range_aps: Floats  # (C, R) mean over the matching distances
+    range_errors: Floats  # (C, R, E) at `ERROR_DISTANCE`; NaN too where an error is not defined for a class
     eval_time: float  # seconds it took
 
     @property
@@ -259,14 +252,13 @@ def evaluate(
     start = time.perf_counter()
     check_boxes(annotations, len(ego_positions), "annotation", predicted=False)
     check_boxes(predictions, len(ego_positions), "prediction", predicted=True)
-    truth_positions, found_positions = positions_by_class(annotations), positions_by_class(predictions)
     counts = np.zeros((2, len(CLASS_NAMES)), np.int64)
     curves: list[list[Curve]] = []  # by class, then by matching distance
     range_truth = np.zeros((len(CLASS_NAMES), len(RANGE_EDGES) - 1), np.int64)
     range_curves: list[list[list[Curve]]] = []  # and then by range
     for label in range(len(CLASS_NAMES)):
-        truth_at, truth_distances = keep_counted(annotations, truth_positions[label], label, ego_positions, bike_racks)
-        found_at, found_distances = keep_counted(predictions, found_positions[label], label, ego_positions, bike_racks)
+        truth_at, truth_distances = keep_counted(annotations, label, ego_positions, bike_racks)
+        found_at, found_distances = keep_counted(predictions, label, ego_positions, bike_racks)
         turns = ranking(predictions.scores[found_at])
         best_first = found_at[turns]
         scores = predictions.scores[best_first]
@@ -304,11 +296,9 @@ def evaluate(
         num_truth=counts[0],
         num_predictions=counts[1],
         curves=tuple(map(tuple, curves)),
-        by_range=RangeTable(
-            range_truth,
-            np.mean(range_aps, axis=1) + nothing_there,
-            np.array(range_errors) + nothing_there[..., None] + np.array(undefined)[:, None],
-        ),
+        range_truth=range_truth,
+        range_aps=np.mean(range_aps, axis=1) + nothing_there,
+        range_errors=np.array(range_errors) + nothing_there[..., None] + np.array(undefined)[:, None],
         eval_time=time.perf_counter() - start,
     )
 

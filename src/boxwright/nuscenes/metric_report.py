@@ -54,14 +54,13 @@ def format_metrics(metrics: NuscenesMetrics, *, verbose: bool = True) -> str:
     for row, name in enumerate(CLASS_NAMES):
         counts = int(metrics.num_truth[row]), int(metrics.num_predictions[row])
         lines.append(_line(name, (*counts, float(metrics.class_aps[row]), *metrics.errors[row].tolist())))
-    table = metrics.by_range
     ranges = [f"{near}-{far} m" for near, far in pairwise(RANGE_EDGES)]
     lines += ["", _line("AP by distance", ranges)]
-    lines += [_line(name, row.tolist()) for name, row in zip(CLASS_NAMES, table.ap, strict=True)]
-    lines += [_line("mean", _mean(table.ap)), "", _line("mean error by distance", ranges)]
+    lines += [_line(name, row.tolist()) for name, row in zip(CLASS_NAMES, metrics.range_aps, strict=True)]
+    lines += [_line("mean", _mean(metrics.range_aps)), "", _line("mean error by distance", ranges)]
     for index, name in enumerate(ERROR_NAMES):
-        lines.append(_line(f"m{SHORT_ERRORS[name]}", _mean(table.errors[:, :, index])))
-    lines.append(_line("labels", table.num_truth.sum(axis=0).tolist()))
+        lines.append(_line(f"m{SHORT_ERRORS[name]}", _mean(metrics.range_errors[:, :, index])))
+    lines.append(_line("labels", metrics.range_truth.sum(axis=0).tolist()))
     return "\n".join(lines)
 
 

@@ -142,7 +142,7 @@ def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
 
 
 class NuscenesSplit:
-    """A split of a version; a FusionSource. Images stand by sample, and by sensor id within a sample.
+    """A split of a version. Images stand by sample, and by sensor id within a sample.
 
     Raises:
         UserError: the version has no scene of the split, or a file is not there and the index does not allow that.
@@ -274,7 +274,9 @@ class NuscenesSplit:
         )
 
     def radar(self, position: int) -> Floats:
-        """Read the (18, N) radar points of an image, gathered in the camera frame; see FusionSource.
+        """Read the (18, N) radar points of an image, gathered in the camera frame, see `RADAR_FIELDS`; N may be 0.
+
+        Rows 8 and 9 are the velocity along camera x and z.
 
         Raises:
             UserError: a sweep cannot be read, is cut off, or has other fields.

@@ -6,7 +6,7 @@ Order of classes, attributes, cameras and radar fields: nuScenes as the publishe
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from torch import Tensor
@@ -50,10 +50,7 @@ CLASS_OF_CATEGORY = {
     "vehicle.bus.rigid": 2,
     "vehicle.trailer": 3,
     "vehicle.construction": 4,
-    "human.pedestrian.adult": 5,
-    "human.pedestrian.child": 5,
-    "human.pedestrian.construction_worker": 5,
-    "human.pedestrian.police_officer": 5,
+    **{f"human.pedestrian.{who}": 5 for who in ("adult", "child", "construction_worker", "police_officer")},
     "vehicle.motorcycle": 6,
     "vehicle.bicycle": 7,
     "movable_object.trafficcone": 8,
@@ -128,21 +125,6 @@ class ImageRecord:
     calib: Floats  # (3, 4) camera matrix, [K | 0]
     global_from_cam: Floats  # (4, 4)
     annotations: ImageAnnotations  # what it shows; none in a test split
-
-
-class FusionSource(Protocol):
-    """The images of a split with their radar, by position."""
-
-    def __len__(self) -> int: ...
-
-    def record(self, position: int) -> ImageRecord:
-        """Return what is known of an image."""
-        ...
-
-    def radar(self, position: int) -> Floats:
-        """Read (18, N) accumulated radar points in the camera frame, see `RADAR_FIELDS`; rows 8 and 9 are
-        the velocity along camera x and z. (18, 0) where there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,18 @@ def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str
         bounds = np.searchsorted(boxes.samples[order], np.arange(len(sample_tokens) + 1))
         for sample, token in enumerate(map(json.dumps, sample_tokens)):
             own = boxes.take(order[bounds[sample] : bounds[sample + 1]])
-            file.write(f"{', ' if sample else ''}\n{token}: [{_text(own, token)}]")
+            names = [CLASS_NAMES[label] for label in own.labels.tolist()]
+            attributes = ["" if place < 0 else ATTRIBUTE_NAMES[place] for place in own.attributes.tolist()]
+            scores = own.scores.tolist()
+            camera = [f', "sensor_id": {one}' for one in own.sensors.tolist()] if isinstance(own, SeenBoxes) else None
+            # Numbers are read back to the bit. NaN and Infinity are the words that json and the devkit know.
+            lists = (
+                [text.replace("nan", "NaN").replace("inf", "Infinity") if "n" in text else text for text in texts]
+                for texts in (map(repr, getattr(own, name).tolist()) for name in _LISTS)
+            )
+            rows = zip(*lists, names, attributes, scores, names, scores, camera or [""] * len(own), strict=True)
+            text = ",\n ".join([f'{{"sample_token": {token}, {_ROW % row}}}' for row in rows])
+            file.write(f"{', ' if sample else ''}\n{token}: [{text}]")
         file.write("\n}}\n")
 
 
@@ -198,22 +209,7 @@ def _turned(global_from_cam: Floats, images: Ints, vectors: Floats) -> Floats:
     return turned
 
 
-def _text(boxes: GlobalBoxes, token: str) -> str:
-    """Format the boxes of one key frame; numbers are read back to the bit."""
-    names = [CLASS_NAMES[label] for label in boxes.labels.tolist()]
-    attributes = ["" if place < 0 else ATTRIBUTE_NAMES[place] for place in boxes.attributes.tolist()]
-    scores = boxes.scores.tolist()
-    camera = [f', "sensor_id": {sensor}' for sensor in boxes.sensors.tolist()] if isinstance(boxes, SeenBoxes) else None
-    columns = (boxes.centers, boxes.sizes, boxes.rotations, boxes.velocities)
-    # NaN and Infinity are the words that json and the devkit know.
-    lists = (
-        [text.replace("nan", "NaN").replace("inf", "Infinity") if "n" in text else text for text in map(repr, column)]
-        for column in (column.tolist() for column in columns)
-    )
-    rows = zip(*lists, names, attributes, scores, names, scores, camera or [""] * len(names), strict=True)
-    return ",\n ".join([f'{{"sample_token": {token}, {_ROW % row}}}' for row in rows])
-
-
+_LISTS = ("centers", "sizes", "rotations", "velocities")
 _ROW = (
     '"translation": %s, "size": %s, "rotation": %s, "velocity": %s, "detection_name": "%s", "attribute_name": "%s", '
     '"detection_score": %r, "tracking_name": "%s", "tracking_score": %r, "tracking_id": 1%s, "det_id": -1'

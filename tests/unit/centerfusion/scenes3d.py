@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from boxwright.centerfusion.augment import Draws
 from boxwright.centerfusion.samples import SampleArrays, SampleMaker, SampleSettings, allocate
-from boxwright.nuscenes.structures import FusionSource, ImageAnnotations, ImageRecord
+from boxwright.nuscenes.structures import ImageAnnotations, ImageRecord
 
 SMALL = SampleSettings(input_hw=(96, 160))
 
@@ -96,7 +97,7 @@ def empty_sample(settings: SampleSettings) -> SampleArrays:
     return allocate(settings, 1)[1].row(0)
 
 
-def make_sample(source: FusionSource, position: int, settings: SampleSettings, rng: Draws | None) -> SampleArrays:
+def make_sample(source: Any, position: int, settings: SampleSettings, rng: Draws | None) -> SampleArrays:
     """One sample by itself."""
     sample = empty_sample(settings)
     SampleMaker(source, settings).write(position, rng, sample)

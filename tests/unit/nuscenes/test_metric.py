@@ -40,13 +40,13 @@ def test_nothing_at_all() -> None:
     assert metrics.mean_ap == 0
     assert set(metrics.tp_errors.values()) == {1.0}
     assert metrics.nd_score == 0
-    assert np.isnan(metrics.by_range.ap).all()
+    assert np.isnan(metrics.range_aps).all()
 
 
 def test_no_predictions() -> None:
     metrics = measure(boxes(box()), boxes())
     assert metrics.mean_ap == 0
-    assert metrics.by_range.ap[CAR, 0] == 0
+    assert metrics.range_aps[CAR, 0] == 0
 
 
 def test_class_without_annotations_has_ap_0_and_errors_1() -> None:
@@ -179,10 +179,10 @@ def test_a_match_lost_to_a_better_one_goes_to_the_next_nearest() -> None:
 def test_a_match_belongs_to_the_range_of_its_annotation() -> None:
     truth = boxes(box(center=(10.1, 0, 0)), box(center=(25, 0, 0)))
     found = boxes(box(center=(9.9, 0, 0), score=0.9), box(center=(30, 0, 0), score=0.8))
-    table = measure(truth, found).by_range
-    np.testing.assert_array_equal(table.num_truth[CAR], [0, 1, 1, 0, 0])
-    np.testing.assert_allclose(table.ap[CAR], [math.nan, 1, 0, math.nan, math.nan])
-    np.testing.assert_allclose(table.errors[CAR, 1], [0.2, 0, 0, 0, 1], atol=1e-12)
+    metrics = measure(truth, found)
+    np.testing.assert_array_equal(metrics.range_truth[CAR], [0, 1, 1, 0, 0])
+    np.testing.assert_allclose(metrics.range_aps[CAR], [math.nan, 1, 0, math.nan, math.nan])
+    np.testing.assert_allclose(metrics.range_errors[CAR, 1], [0.2, 0, 0, 0, 1], atol=1e-12)
 
 
 def test_a_false_prediction_belongs_to_its_own_range() -> None:
@@ -191,7 +191,7 @@ def test_a_false_prediction_belongs_to_its_own_range() -> None:
         box(center=(0, 17, 0), score=0.9), box(center=(5, 0, 0), score=0.8), box(center=(15, 0, 0), score=0.8)
     )
     # In the second range precision climbs from 0 to 0.5: mean of max(recall / 2 - 0.1, 0) over 90 recalls, by 0.9.
-    np.testing.assert_allclose(measure(truth, found).by_range.ap[CAR, :2], [1, 16.2 / 90 / 0.9])
+    np.testing.assert_allclose(measure(truth, found).range_aps[CAR, :2], [1, 16.2 / 90 / 0.9])
 
 
 coordinates = st.integers(0, 8).map(lambda step: step / 2)  # a coarse grid has many ties
