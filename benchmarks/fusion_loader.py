@@ -25,10 +25,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from typing import Any
 
 import cv2
 import numpy as np

@@ -89,12 +89,7 @@ def metric_tables(folder: Path) -> list[Table]:
     errors, precisions = summary["tp_errors"], summary["label_aps"]
     header = ["NDS", "mAP", *(f"m{name}" for name in SHORT_ERRORS.values())]
     overall = [summary["nd_score"], summary["mean_ap"], *(errors[name] for name in SHORT_ERRORS)]
-    class_header = (
-        "class",
-        "AP",
-        *(f"AP at {distance} m" for distance in next(iter(precisions.values()))),
-        *SHORT_ERRORS.values(),
-    )
+    class_header = ("class", "AP", *(f"AP at {distance} m" for distance in DISTANCES), *SHORT_ERRORS.values())
 
     def words(values: Iterable[float]) -> list[str]:
         return ["" if np.isnan(value) else f"{value:.3f}" for value in values]

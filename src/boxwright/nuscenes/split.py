@@ -164,14 +164,13 @@ class NuscenesSplit:
         self.sample_rows = np.flatnonzero(np.isin(index.scenes, self.scene_names)[rows["scene"]])
         image_rows = np.flatnonzero(np.isin(images["sample"], self.sample_rows))
         self.image_rows = np.setdiff1d(image_rows, self._absent("images", image_rows))
-        found: list[Ints] = [np.zeros(0, np.int64)]
-        at = rows["radars"][self.sample_rows].reshape(-1)
+        sweeps, at = np.zeros(0, np.int64), rows["radars"][self.sample_rows]
         for _ in range(num_sweeps):
             at = at[at >= 0]
-            found.append(at.astype(np.int64))
+            sweeps = np.union1d(sweeps, at)
             at = radars["prev"][at]
         # A set, as a worker asks it for each sweep.
-        self._gone = frozenset(self._absent("radars", np.unique(np.concatenate(found))).tolist())
+        self._gone = frozenset(self._absent("radars", sweeps).tolist())
         self._position = np.full(len(rows), -1, np.int64)
         self._position[self.sample_rows] = np.arange(len(self.sample_rows))
 

@@ -76,9 +76,8 @@ def to_global(
     ordered = samples[order]
     best = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < max_boxes]  # rank within the key frame
     images, samples, scores, labels = images[best], samples[best], scores[best], labels[best]
-    locations, dims, rotation_y, velocity, logits = (
-        _column(detections, name)[best] for name in ("locations", "dims", "rotation_y", "velocity", "attributes")
-    )
+    names = ("locations", "dims", "rotation_y", "velocity", "attributes")
+    locations, dims, rotation_y, velocity, logits = (_column(detections, name)[best] for name in names)
     global_from_cam = np.array([record.global_from_cam for record in records], np.float64).reshape(-1, 4, 4)
     # Quaternions of the images, indexed by box: a Rotation of each box would be made of as many matrices. The published
     # ones take the camera's axes for those of the box, so that z of the box points forward.

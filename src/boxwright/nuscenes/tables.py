@@ -143,13 +143,12 @@ def version_folder(root: Path, version: str) -> Path:
     if version and folder.is_dir():
         return folder
     if not root.is_dir():
-        raise UserError(
-            f"{root} is not a folder; a nuScenes root holds samples, sweeps and a version such as v1.0-mini"
-        )
-    there = versions_of(root)
-    if not there:
-        raise UserError(f"{root} is no nuScenes root: no folder in it has a sample.json")
-    raise UserError(f"{root} has no version {version or '(none given)'}; there are {', '.join(there)}")
+        problem = "is not a folder; a nuScenes root holds samples, sweeps and a version such as v1.0-mini"
+    elif there := versions_of(root):
+        problem = f"has no version {version or '(none given)'}; there are {', '.join(there)}"
+    else:
+        problem = "is no nuScenes root: no folder in it has a sample.json"
+    raise UserError(f"{root} {problem}")
 
 
 def versions_of(root: Path) -> list[str]:

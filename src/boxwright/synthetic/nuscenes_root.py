@@ -234,7 +234,6 @@ class SceneWriter:
         length, width, height = objects.sizes.T
         shown = np.maximum(length, width) * height * visible[objects.numbers]
         lidar = self._rng.poisson(shown * _LIDAR_POINTS / np.maximum(distance, 2) ** 2)
-        rotations = [yaw_quaternion(float(yaw)) for yaw in objects.yaws]
         for row, number in enumerate(objects.numbers.tolist()):
             if visible[number] < _UNSEEN and radar_points[number] == 0:
                 continue
@@ -246,8 +245,8 @@ class SceneWriter:
                 "visibility_token": level,
                 "attribute_tokens": [token("attribute", attributes[row])] if attributes[row] else [],
                 "translation": objects.centers[row].tolist(),
-                "size": [float(width[row]), float(length[row]), float(height[row])],
-                "rotation": rotations[row],
+                "size": objects.sizes[row, [1, 0, 2]].tolist(),
+                "rotation": yaw_quaternion(float(objects.yaws[row])),
                 "prev": "",
                 "next": "",
                 "num_lidar_pts": int(lidar[row]),
