@@ -19,17 +19,17 @@ def test_rect_batches_equal_the_published_ones(case: Path) -> None:
     assert meta["cases"]
     for rect in meta["cases"]:
         sizes = np.array(rect["image_wh"], dtype=np.int32)[:, ::-1]
-        plan = plan_rect(
+        order, shapes = plan_rect(
             sizes,
             imgsz=rect["img_size"],
             batch_size=rect["batch_size"],
             stride=rect["stride"],
             pad=rect["pad"],
         )
-        assert plan.order.tolist() == rect["sorted_order"]
-        assert plan.shapes_hw.tolist() == rect["batch_shapes_hw"]
-        for position, image in enumerate(plan.order):
-            shape = plan.shapes_hw[rect["batch_index"][position]]
+        assert order.tolist() == rect["sorted_order"]
+        assert shapes.tolist() == rect["batch_shapes_hw"]
+        for position, image in enumerate(order):
+            shape = shapes[rect["batch_index"][position]]
             _check_loaded(rect, position, tuple(sizes[image].tolist()), (int(shape[0]), int(shape[1])))
 
 

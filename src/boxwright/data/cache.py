@@ -52,10 +52,26 @@ def cached_index(
     file = (cache_dir or user_cache_dir() / "index") / f"{name}.index"
     key = shaped_by()
     index = _load(file, key)
-    if index is None:
-        index = build()
-        if shaped_by() == key:  # else a label was edited just now: the next run reads it again
-            _save(index, key, file)
+    if index is not None:
+        return index
+    index = build()
+    if shaped_by() != key:  # a label was edited just now: the next run reads it again
+        return index
+    arrays = {name: np.array(getattr(index, name)) for name in ARRAYS}  # copies: torch takes none that is read-only
+    about = {
+        "key": key,
+        "state": _state(index),
+        "checksum": _checksum(arrays.values()),
+        "names": index.names,
+        "category_ids": index.category_ids,
+        "annotations": os.fspath(index.annotations) if index.annotations else None,
+        "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
+    }
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    try:
+        write_atomically(file, safetensors.torch.save(tensors, {_FORMAT: json.dumps(about)}), make_folder=True)
+    except UserError as error:  # without a cache the next run only starts later
+        _log.info("the index is not kept: %s", error)
     return index
 
 
@@ -86,8 +102,7 @@ def _state(index: DataIndex) -> str:
         return f"{status.st_size} {status.st_mtime_ns}\0".encode()
 
     total = hashlib.sha256()
-    images = [index.path(i) for i in range(len(index))]
-    total.update(b"".join(in_threads(state, [*images, *(problem.path for problem in index.problems)])))
+    total.update(b"".join(in_threads(state, [*index.paths, *(problem.path for problem in index.problems)])))
     return total.hexdigest()
 
 
@@ -117,21 +132,3 @@ def _load(file: Path, key: str) -> DataIndex | None:
         _log.info("the index cache %s cannot be used (%s) and is made again", file, error)
         return None
     return index if _state(index) == about["state"] else None
-
-
-def _save(index: DataIndex, key: str, file: Path) -> None:
-    arrays = {name: np.array(getattr(index, name)) for name in ARRAYS}  # copies: torch takes none that is read-only
-    about = {
-        "key": key,
-        "state": _state(index),
-        "checksum": _checksum(arrays.values()),
-        "names": index.names,
-        "category_ids": index.category_ids,
-        "annotations": os.fspath(index.annotations) if index.annotations else None,
-        "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
-    }
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    try:
-        write_atomically(file, safetensors.torch.save(tensors, {_FORMAT: json.dumps(about)}), make_folder=True)
-    except UserError as error:  # without a cache the next run only starts later
-        _log.info("the index is not kept: %s", error)

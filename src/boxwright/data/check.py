@@ -1,6 +1,5 @@
 """Find what no single file shows: images that two splits share, labels without an image, and statistics of classes."""
 
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,22 +17,11 @@ _NOT_LABELS = frozenset(("classes.txt", "README.txt"))  # what annotation tools 
 
 def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
     """Find the images of val whose content is in train as well, whatever their names."""
-    by_size: dict[int, list[Path]] = {}
-    # Only files of the same size are read: of photos these are few.
-    for i in range(len(train)):
-        path = train.path(i)
-        by_size.setdefault(path.stat().st_size, []).append(path)
-
-    @functools.cache
-    def content(path: Path) -> bytes:
-        return hashlib.sha256(path.read_bytes()).digest()
-
+    images = [*train.paths, *val.paths]
     problems: list[Problem] = []
-    for i in range(len(val)):
-        path = val.path(i)
-        candidates = by_size.get(path.stat().st_size, ())
-        twin = next((other for other in candidates if other == path or content(other) == content(path)), None)
-        if twin is not None:
+    for path, first in list(zip(images, content_groups(images), strict=True))[len(train) :]:
+        if first < len(train):
+            twin = images[first]
             text = "this image is in train and val" if twin == path else f"the same image is in train as {twin}"
             problems.append(Problem("shared image", path, 0, text))
     return problems
@@ -41,21 +29,21 @@ def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
 
 def content_groups(images: Sequence[Path]) -> list[int]:
     """Return for each image the position of the first one with the same content, which may be itself."""
+    sizes = {path: path.stat().st_size for path in images}
+    # Only files of the same size are read, each once: of photos these are few.
+    times = Counter(sizes.values())
+    keys = {
+        path: path if times[size] == 1 else hashlib.sha256(path.read_bytes()).digest() for path, size in sizes.items()
+    }
     first: dict[object, int] = {}
-    sizes = [path.stat().st_size for path in images]
-    times = Counter(sizes)
-    groups: list[int] = []
-    for i, (path, size) in enumerate(zip(images, sizes, strict=True)):
-        key = i if times[size] == 1 else hashlib.sha256(path.read_bytes()).digest()
-        groups.append(first.setdefault(key, i))
-    return groups
+    return [first.setdefault(keys[path], i) for i, path in enumerate(images)]
 
 
 def labels_without_image(indices: Mapping[str, DataIndex]) -> list[Problem]:
     """Find YOLO label files beside those of the data set that belong to no image of any split."""
     expected: set[Path] = set()
     for index in indices.values():
-        expected.update(label_file(index.path(i)) for i in range(len(index)))
+        expected.update(map(label_file, index.paths))
         # An image that is left out is named by its problem: by itself, or by its label file.
         expected.update(label_file(problem.path) for problem in index.problems if problem.drops == "image")
     folders = {file.parent for file in expected if file.is_file()}

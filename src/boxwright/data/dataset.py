@@ -104,7 +104,7 @@ def read_split(
     """
     path = _located(data)
     described = _described(path)
-    sources: tuple[str, ...] = described.splits.get(split, ())
+    sources = described.splits.get(split, ())
     # What shapes the index but the image files, and how it is read.
     if is_voc_root(path):
         # The names come from all annotations, so that any edit of one may renumber the classes.
@@ -113,7 +113,7 @@ def read_split(
     elif path.suffix == ".json" or any(source.endswith(".json") for source in sources):
         if len(sources) > 1:
             raise UserError(f"{path}: a split is one COCO json, not several files")
-        file = path if path.suffix == ".json" else find_source(sources[0], described.root, path)
+        file = path if path.suffix == ".json" else find_source(next(iter(sources)), described.root, path)
         images = find_source(described.images, described.root, path) if described.images else None
         shaped_by = partial(digest, ["coco", described.names, str(images)], [], [file])
         read = partial(read_coco, file, names=described.names, images=images)

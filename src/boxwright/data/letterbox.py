@@ -87,25 +87,21 @@ def letterbox(
     auto: bool,
     stride: int,
     scale_up: bool = True,
-    scale_fill: bool = False,
-    color: int = FILL,
 ) -> tuple[Image, tuple[float, float], tuple[float, float]]:
     """Resize and pad an image.
 
     Args:
-        image: (H, W, 3) uint8.
-        color: grey level of the border.
-        For the others see `fit_letterbox`.
+        image: (H, W, 3) uint8. For the others see `fit_letterbox`.
 
     Returns:
         The padded image, the scale in y and x, and half of the border in y and x:
         x_out = x_in * scale[1] + pad[1].
     """
     height, width = image.shape[:2]
-    fit = fit_letterbox((height, width), new_shape, auto=auto, stride=stride, scale_up=scale_up, scale_fill=scale_fill)
+    fit = fit_letterbox((height, width), new_shape, auto=auto, stride=stride, scale_up=scale_up)
     if fit.out_hw == (height, width):
         return image, fit.scale_yx, fit.pad_yx
-    out = np.full((*fit.out_hw, 3), color, dtype=np.uint8)
+    out = np.full((*fit.out_hw, 3), FILL, dtype=np.uint8)
     place(out, image, fit)
     return out, fit.scale_yx, fit.pad_yx
 

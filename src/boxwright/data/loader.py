@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import accumulate, chain, count
 from typing import Any, Generic, TypeVar, cast
 
@@ -67,31 +66,23 @@ TrainKey = tuple[int, int, Share]  # epoch, step, and what is loaded for it
 ValKey = tuple[int, Ints]  # step, and the images of it
 
 
-@dataclass(frozen=True, slots=True)
-class _Mistake:
-    """A user's mistake on its way from a worker."""
-
-    text: str
-
-
 class _Batches(Dataset[Any], Generic[K, B]):
     """Makes batches in a worker."""
 
     def __init__(self, make: Callable[[K], B]) -> None:
         self._make = make
 
-    def __getitem__(self, key: K) -> B | _Mistake:
+    def __getitem__(self, key: K) -> B | UserError:
         try:
             return self._make(key)
-        except UserError as error:
-            return _Mistake(str(error))
+        except UserError as error:  # raised here, it would come out with the traceback of the worker in its text
+            return UserError(str(error))
 
 
 class _Keys(Sampler[K]):
     """The keys that come next."""
 
-    def __init__(self) -> None:
-        self.keys: Iterable[K] = ()
+    keys: Iterable[K] = ()
 
     def __iter__(self) -> Iterator[K]:
         return iter(self.keys)
@@ -137,31 +128,25 @@ class BatchPool(Generic[K, B]):
             yield from map(self._make, keys)
             return
         self._keys.keys = keys
-        for item in self._items(self._loader):
-            if isinstance(item, _Mistake):
-                self.close()  # now: left to the garbage collector, workers would be waited for in vain
-                raise UserError(item.text)
-            yield item
-
-    def _items(self, loader: DataLoader[Any]) -> Iterator[B | _Mistake]:
-        """Yield what the workers send.
-
-        PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the
-        middle of writing a checkpoint. With the handler of before, a dead worker is found where it is waited for.
-        """
+        # PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the
+        # middle of writing a checkpoint. With the handler of before, a dead worker is found where it is waited for.
         handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-        items = cast("Iterator[B | _Mistake]", iter(loader))
+        items = cast("Iterator[B | UserError]", iter(self._loader))
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler)
         try:
-            yield from items
+            for item in items:
+                if isinstance(item, UserError):
+                    self.close()  # now: left to the garbage collector, workers would be waited for in vain
+                    raise item
+                yield item
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             self.close()
             raise UserError(
                 "a loader process died, perhaps ended by the system when memory ran out: take fewer --workers; "
-                "a training goes on with: boxwright train --resume"
+                "resume a training run with: boxwright train --resume"
             ) from error
 
     def close(self) -> None:

@@ -82,10 +82,6 @@ class BatchPlan:
             return len(self.order) // self.batch_size
         return -(-len(self.order) // self.batch_size)
 
-    def batch(self, epoch: int, step: int) -> Ints:
-        """Return image positions of this rank's share of a batch; none where a last batch has fewer than ranks."""
-        return self.epoch(epoch)(step).images
-
     def epoch(self, epoch: int, weights: Floats | None = None) -> Callable[[int], Share]:
         """Return the shares of this rank by step.
 
@@ -120,15 +116,9 @@ class BatchPlan:
         return share
 
 
-@dataclass(frozen=True, slots=True)
-class RectPlan:
-    """Batches of images of like proportions."""
-
-    order: Ints  # (N,) image positions by rising height / width
-    shapes_hw: Ints  # (batches, 2) network input of each batch
-
-
-def plan_rect(sizes_hw: NDArray[np.int32], *, imgsz: int, batch_size: int, stride: int, pad: float) -> RectPlan:
+def plan_rect(
+    sizes_hw: NDArray[np.int32], *, imgsz: int, batch_size: int, stride: int, pad: float
+) -> tuple[Ints, Ints]:
     """Sort images by proportion and give each batch the smallest shape that holds its images.
 
     Source: published YOLOv5 6.x behaviour (spec A7, golden dataset/rect). Sorting is stable, so that equal proportions
@@ -140,6 +130,9 @@ def plan_rect(sizes_hw: NDArray[np.int32], *, imgsz: int, batch_size: int, strid
         batch_size: images a batch.
         stride: shapes are multiples of this.
         pad: border added, in strides.
+
+    Returns:
+        (N,) image positions by rising height / width, and the (batches, 2) height, width of the network input.
     """
     aspect = sizes_hw[:, 0] / sizes_hw[:, 1]
     order = np.argsort(aspect, kind="stable")
@@ -153,4 +146,4 @@ def plan_rect(sizes_hw: NDArray[np.int32], *, imgsz: int, batch_size: int, strid
         else:
             shapes.append((1.0, 1.0))
     sides = np.array(shapes).reshape(-1, 2) * imgsz / stride + pad
-    return RectPlan(order, np.ceil(sides).astype(np.int64) * stride)
+    return order, np.ceil(sides).astype(np.int64) * stride

@@ -11,7 +11,6 @@ import mmap
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from boxwright.data.cache import user_cache_dir
-from boxwright.data.files import write_atomically
+from boxwright.data.files import file_errors, write_atomically
 from boxwright.data.images import read_indexed_image, reduced_size, reduction_for
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
@@ -44,37 +43,29 @@ class SourceImages:
         self._imgsz = imgsz
         self._reduce = reduce
 
-    def reduction(self, image: int) -> int:
+    def _full_size(self, image: int) -> tuple[int, int]:
         height, width = self.index.sizes[image].tolist()
-        return reduction_for((height, width), self._imgsz) if self._reduce else 1
+        return height, width
+
+    def reduction(self, image: int) -> int:
+        return reduction_for(self._full_size(image), self._imgsz) if self._reduce else 1
 
     def size(self, image: int) -> tuple[int, int]:
         """Return height and width of what `load` gives; reads no file."""
-        height, width = self.index.sizes[image].tolist()
-        return reduced_size((height, width), self.reduction(image))
+        return reduced_size(self._full_size(image), self.reduction(image))
 
     def extent(self, image: int) -> tuple[float, float]:
         """Return height and width of the image in pixels of `load`, of which the last may be covered in part."""
-        reduction = self.reduction(image)
-        height, width = self.index.sizes[image].tolist()
-        return height / reduction, width / reduction
+        height, width = self._full_size(image)
+        return height / self.reduction(image), width / self.reduction(image)
 
     def load(self, image: int) -> Image:
         """Read pixels (H, W, 3) uint8 BGR; not to be written to."""
-        height, width = self.index.sizes[image].tolist()
-        return read_indexed_image(self.index.path(image), (height, width), self.reduction(image))
+        return read_indexed_image(self.index.path(image), self._full_size(image), self.reduction(image))
 
 
 class RamCache(SourceImages):
-    """Keeps decoded images in one block of memory that all workers share; filled as images are first read.
-
-    Args:
-        index, imgsz, reduce: see `SourceImages`.
-        copies: processes of this machine that each have such a cache.
-
-    Raises:
-        UserError: the blocks do not fit in the memory that is free now.
-    """
+    """Keeps decoded images in one block of memory that all workers share; filled as images are first read."""
 
     def __init__(self, index: DataIndex, imgsz: int, *, reduce: bool = True, copies: int = 1) -> None:
         super().__init__(index, imgsz, reduce=reduce)
@@ -111,10 +102,8 @@ class DiskCache(SourceImages):
     def __init__(self, index: DataIndex, imgsz: int, folder: Path, *, reduce: bool = True) -> None:
         super().__init__(index, imgsz, reduce=reduce)
         self._folder = folder
-        try:
+        with file_errors("make the folder of --cache disk", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--cache disk: the folder {folder} cannot be made ({error.strerror or error})") from error
         counts, free = _num_bytes(self), free_disk(folder)
         if sum(counts) * _DISK_MARGIN <= free:
             return
@@ -144,10 +133,8 @@ class DiskCache(SourceImages):
 
     def _name(self, image: int) -> str:
         path = self.index.path(image)
-        try:
+        with file_errors("open", path):
             status = path.stat()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from error
         key = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{self.reduction(image)}"
         return hashlib.sha256(os.fsencode(key)).hexdigest()[:40] + ".npy"
 
@@ -164,22 +151,19 @@ def open_source_images(
     """Open source images with the wanted cache: "" (none), "ram" or "disk".
 
     Args:
-        index: the data set.
-        imgsz: side of the network input.
+        index, imgsz, reduce: see `SourceImages`.
         cache: which cache.
         cache_folder: where the disk cache lies; by default in the user's cache folder.
-        reduce: see `SourceImages`.
-        copies: see `RamCache`.
+        copies: processes of this machine that each have such a cache.
 
     Raises:
         UserError: memory or disk do not allow it.
     """
-    makers: dict[str, Callable[[], SourceImages]] = {
-        "": lambda: SourceImages(index, imgsz, reduce=reduce),
-        "ram": lambda: RamCache(index, imgsz, reduce=reduce, copies=copies),
-        "disk": lambda: DiskCache(index, imgsz, cache_folder or user_cache_dir() / "images", reduce=reduce),
-    }
-    return makers[cache]()
+    if cache == "ram":
+        return RamCache(index, imgsz, reduce=reduce, copies=copies)
+    if cache == "disk":
+        return DiskCache(index, imgsz, cache_folder or user_cache_dir() / "images", reduce=reduce)
+    return SourceImages(index, imgsz, reduce=reduce)
 
 
 def available_memory() -> int | None:

@@ -65,8 +65,15 @@ def split_data(
     require_free(folder)
     index = _read(source, compat)
     say_what_is_left_out(index, "all")
-    chosen = _choose(index, shares, seed)
-    images = [index.path(i) for i in range(len(index))]
+    images = index.paths
+    groups = np.array(content_groups(images), dtype=np.int64)
+    sizes = list_sizes(len(index), shares)
+    firsts, members, weights = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(firsts) < sum(size > 0 for size in sizes):
+        raise UserError(f"{len(firsts)} different image(s) are too few for {sum(size > 0 for size in sizes)} lists")
+    present = np.zeros((len(firsts), index.num_classes), dtype=np.bool_)
+    present[members.repeat(np.diff(index.box_offsets)), index.classes] = True
+    chosen = stratify(present, weights.astype(np.int64), sizes, seed)[members]  # number of the list of each image
     lists: dict[Split, list[Path]] = {}
     for number, split in enumerate(SPLITS):
         if shares[number] > 0:
@@ -99,18 +106,6 @@ def _read(source: Path, compat: Compat) -> DataIndex:
         raise UserError(f"{source}: no image has a label; that of images/x.jpg is labels/x.txt, that of x.jpg is x.txt")
     count = len(names) or int(index.classes.max()) + 1
     return replace(index, names=index.names[:count], category_ids=index.category_ids[:count])
-
-
-def _choose(index: DataIndex, shares: Sequence[float], seed: int) -> Ints:
-    """Choose the number of the list of each image."""
-    groups = np.array(content_groups([index.path(i) for i in range(len(index))]), dtype=np.int64)
-    sizes = list_sizes(len(index), shares)
-    firsts, members, weights = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(firsts) < sum(size > 0 for size in sizes):
-        raise UserError(f"{len(firsts)} different image(s) are too few for {sum(size > 0 for size in sizes)} lists")
-    present = np.zeros((len(firsts), index.num_classes), dtype=np.bool_)
-    present[members.repeat(np.diff(index.box_offsets)), index.classes] = True
-    return stratify(present, weights.astype(np.int64), sizes, seed)[members]
 
 
 def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:

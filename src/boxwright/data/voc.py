@@ -69,12 +69,21 @@ def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
     Raises:
         UserError: the list of the split is missing.
     """
+
+    def image_of(listed: str) -> Path:
+        # A line is the stem of an image, which a flag may follow (`000012  1` in the lists of a class).
+        stems = dict.fromkeys((listed, listed.split()[0]))
+        places = [
+            root / "JPEGImages" / f"{stem}{end}" for stem in stems for end in (".jpg", "", *sorted(IMAGE_SUFFIXES))
+        ]
+        return next((place for place in places if place.is_file()), places[0])
+
     list_file = split_file(root, split)
     lines = [*filter(None, read_lines(list_file))]
     names = read_voc_names(root)
     class_of = {name: i for i, name in enumerate(names)}
     difficult: list[int] = []
-    images = in_threads(lambda line: _image_of(root, line), lines)
+    images = in_threads(image_of, lines)
     records, problems = read_records(
         images, lambda i, size: _read_one(root, images[i], size, class_of, difficult), decode=decode
     )
@@ -82,16 +91,6 @@ def read_voc(root: Path, split: str, *, decode: bool = False) -> DataIndex:
         text = f"{sum(difficult)} objects marked difficult are not trained on or scored"
         problems.append(Problem("set aside", list_file, 0, text))
     return DataIndex.from_records(records, names, problems=problems)
-
-
-def _image_of(root: Path, listed: str) -> Path:
-    """Find the image of a line: its stem, which a flag may follow (`000012  1` in the lists of a class)."""
-    for stem in dict.fromkeys((listed, listed.split()[0])):
-        for suffix in (".jpg", "", *sorted(IMAGE_SUFFIXES)):
-            place = root / "JPEGImages" / f"{stem}{suffix}"
-            if place.is_file():
-                return place
-    return root / "JPEGImages" / f"{listed}.jpg"
 
 
 class _AnnotationError(Exception):

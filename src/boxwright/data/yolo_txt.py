@@ -157,36 +157,36 @@ def read_yolo(
         compat: "fixed" mends two defects of label reading, see yolo_txt.
         decode: decode every image to find damage.
     """
-    records, problems = read_records(
-        images, lambda i, size: _read_one(images[i], size, len(names), compat), decode=decode
-    )
+
+    def read(i: int, size: tuple[int, int]) -> tuple[Record | None, list[Problem]]:
+        file = label_file(images[i])
+        try:
+            labels = parse_labels(file.read_text(encoding="utf-8"), file, compat)
+        except FileNotFoundError:
+            text = "there is no label file; the image counts as background"
+            labels = LabelFile(_NO_ROWS, problems=(Problem("missing label", file, 0, text),))
+        except (OSError, UnicodeDecodeError) as error:
+            why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            return None, [
+                Problem("unreadable label", file, 0, f"cannot be read ({why}); the image is left out", "image")
+            ]
+        problems = sorted(labels.problems, key=lambda problem: problem.line)
+        if labels.rejected:
+            return None, problems
+        rows = labels.rows
+        known = rows[:, 0] < len(names)
+        solid = (rows[:, 3:5] > 0).all(axis=1)
+        for row in np.flatnonzero(~known):
+            text = (
+                f"class {rows[row, 0]:g} is beyond the {len(names)} names (0 to {len(names) - 1}); the row is left out"
+            )
+            problems.append(Problem("unknown class", file, labels.lines[row], text, "row"))
+        for row in np.flatnonzero(known & ~solid):
+            text = "the box has no width or height; the row is left out"
+            problems.append(Problem("degenerate box", file, labels.lines[row], text, "row"))
+        keep = known & solid
+        polygons = tuple(points for points, kept in zip(labels.polygons, keep, strict=False) if kept)
+        return Record(images[i], *size, rows[keep, 0].astype(np.int32), rows[keep, 1:5], polygons), problems
+
+    records, problems = read_records(images, read, decode=decode)
     return DataIndex.from_records(records, names, problems=problems)
-
-
-def _read_one(
-    image: Path, size: tuple[int, int], num_classes: int, compat: Compat
-) -> tuple[Record | None, list[Problem]]:
-    file = label_file(image)
-    try:
-        labels = parse_labels(file.read_text(encoding="utf-8"), file, compat)
-    except FileNotFoundError:
-        text = "there is no label file; the image counts as background"
-        labels = LabelFile(_NO_ROWS, problems=(Problem("missing label", file, 0, text),))
-    except (OSError, UnicodeDecodeError) as error:
-        why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        return None, [Problem("unreadable label", file, 0, f"cannot be read ({why}); the image is left out", "image")]
-    problems = sorted(labels.problems, key=lambda problem: problem.line)
-    if labels.rejected:
-        return None, problems
-    rows = labels.rows
-    known = rows[:, 0] < num_classes
-    solid = (rows[:, 3:5] > 0).all(axis=1)
-    for i in np.flatnonzero(~known):
-        text = f"class {rows[i, 0]:g} is beyond the {num_classes} names (0 to {num_classes - 1}); the row is left out"
-        problems.append(Problem("unknown class", file, labels.lines[i], text, "row"))
-    for i in np.flatnonzero(known & ~solid):
-        text = "the box has no width or height; the row is left out"
-        problems.append(Problem("degenerate box", file, labels.lines[i], text, "row"))
-    keep = known & solid
-    polygons = tuple(points for points, kept in zip(labels.polygons, keep, strict=False) if kept)
-    return Record(image, *size, rows[keep, 0].astype(np.int32), rows[keep, 1:5], polygons), problems

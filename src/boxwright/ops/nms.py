@@ -7,7 +7,6 @@ boxes of the rest of the batch. What other releases do differently is in `NmsRul
 Legend: B images, R rows (anchors of all levels), C classes, P rows above the threshold, N candidates (row and class).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,12 +29,6 @@ class NmsRules:
     limits_count: bool = True  # a side of exactly a limit still counts
     always_multi_label: bool = False  # a row may count for several classes whether asked or not
     empty_means_all: bool = False  # an empty list of wanted classes keeps all classes instead of none
-
-    def within_limits(self, sides: Tensor) -> Tensor:
-        """Tell which boxes (...) have sides (..., 2) within the limits."""
-        low, high = self.side_limits or (-math.inf, math.inf)
-        within = (sides >= low) & (sides <= high) if self.limits_count else (sides > low) & (sides < high)
-        return within.all(dim=-1)
 
 
 CURRENT_RULES = NmsRules()
@@ -146,7 +139,9 @@ def find_candidates(
     """Filter rows by objectness and sides, then (row, class) pairs by their product and by the wanted classes."""
     possible = predictions[..., 4] > score_threshold
     if rules.side_limits is not None:
-        possible &= rules.within_limits(predictions[..., 2:4])
+        (low, high), sides = rules.side_limits, predictions[..., 2:4]
+        within = (sides >= low) & (sides <= high) if rules.limits_count else (sides > low) & (sides < high)
+        possible &= within.all(dim=-1)
     # Nearly all rows fall here, before anything is multiplied or copied.
     (index,) = possible.flatten().nonzero(as_tuple=True)
     picked = predictions.flatten(0, 1).index_select(0, index).float()

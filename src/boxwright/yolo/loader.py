@@ -275,5 +275,4 @@ def _order_and_shapes(
 ) -> tuple[Ints, Ints]:
     if not rect:
         return np.arange(len(index), dtype=np.int64), np.array([[imgsz, imgsz]], dtype=np.int64)
-    plan = plan_rect(index.sizes, imgsz=imgsz, batch_size=batch_size, stride=stride, pad=pad)
-    return plan.order, plan.shapes_hw
+    return plan_rect(index.sizes, imgsz=imgsz, batch_size=batch_size, stride=stride, pad=pad)

@@ -21,7 +21,7 @@ def plan(count: int, batch_size: int, seed: int | None = 0, rank: int = 0, num_r
 @given(st.integers(1, 70), st.integers(1, 20), st.integers(-5, 5), st.integers(0, 3))
 def test_an_epoch_has_every_image_once(count: int, batch_size: int, seed: int, epoch: int) -> None:
     batches = plan(count, batch_size, seed)
-    images = np.concatenate([batches.batch(epoch, step) for step in range(len(batches))])
+    images = np.concatenate([batches.epoch(epoch)(step).images for step in range(len(batches))])
     assert sorted(images.tolist()) == list(range(count))
 
 
@@ -30,19 +30,19 @@ def test_ranks_together_have_the_batch_of_one(count: int, batch_size: int, num_r
     single = plan(count, batch_size)
     ranks = [plan(count, batch_size, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
     for step in range(len(single)):
-        whole = single.batch(2, step)
-        shares = [rank.batch(2, step) for rank in ranks]
+        whole = single.epoch(2)(step).images
+        shares = [rank.epoch(2)(step).images for rank in ranks]
         assert [share[0] for share in shares if len(share)] == whole[:num_ranks].tolist()
         assert sorted(np.concatenate(shares).tolist()) == sorted(whole.tolist())
 
 
 def test_order_changes_with_epoch_and_seed_and_does_not_depend_on_history() -> None:
     batches = plan(50, 50)
-    first, second = batches.batch(0, 0), batches.batch(1, 0)
+    first, second = batches.epoch(0)(0).images, batches.epoch(1)(0).images
     assert (first != second).any()
-    assert (plan(50, 50, seed=1).batch(0, 0) != first).any()
-    np.testing.assert_array_equal(batches.batch(0, 0), first)
-    np.testing.assert_array_equal(plan(50, 50).batch(1, 0), second)
+    assert (plan(50, 50, seed=1).epoch(0)(0).images != first).any()
+    np.testing.assert_array_equal(batches.epoch(0)(0).images, first)
+    np.testing.assert_array_equal(plan(50, 50).epoch(1)(0).images, second)
 
 
 def test_no_images_are_a_users_mistake() -> None:
@@ -74,11 +74,11 @@ def test_the_draws_of_a_sample_stay_as_they_are() -> None:
     st.sampled_from([0.0, 0.5]),
 )
 def test_rectangular_shapes_hold_their_images(sizes: list[tuple[int, int]], batch_size: int, pad: float) -> None:
-    rect = plan_rect(np.array(sizes, np.int32), imgsz=320, batch_size=batch_size, stride=32, pad=pad)
-    assert (rect.shapes_hw % 32 == 0).all()
-    for position, image in enumerate(rect.order):
+    order, shapes = plan_rect(np.array(sizes, np.int32), imgsz=320, batch_size=batch_size, stride=32, pad=pad)
+    assert (shapes % 32 == 0).all()
+    for position, image in enumerate(order):
         scale = 320 / max(sizes[image])
-        shape = rect.shapes_hw[position // batch_size]
+        shape = shapes[position // batch_size]
         assert (shape + 1 >= np.array(sizes[image]) * scale).all()
 
 
@@ -117,9 +117,9 @@ def test_groups_stay_together_and_every_image_comes(count: int, groups: int, num
     ranks = [BatchPlan(np.arange(count), size, 0, rank, num_ranks, group=4) for rank in range(num_ranks)]
     seen: list[int] = []
     for step in range(len(single)):
-        whole = single.batch(1, step).reshape(-1, 4)
+        whole = single.epoch(1)(step).images.reshape(-1, 4)
         for rank, share in enumerate(ranks):
-            np.testing.assert_array_equal(share.batch(1, step).reshape(-1, 4), whole[rank::num_ranks])
+            np.testing.assert_array_equal(share.epoch(1)(step).images.reshape(-1, 4), whole[rank::num_ranks])
         seen += whole.ravel().tolist()
     assert set(seen) == set(range(count))
     assert len(seen) == -(-count // 4) * 4
