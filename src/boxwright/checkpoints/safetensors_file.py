@@ -26,11 +26,7 @@ def is_safetensors(path: Path) -> bool:
         size = path.stat().st_size
     except OSError:
         return False
-    return (
-        len(start) == 10
-        and start[8:9] == b"{"
-        and int.from_bytes(start[:8], "little") <= min(size - 8, _LARGEST_HEADER)
-    )
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= min(size - 8, _LARGEST_HEADER)
 
 
 def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The sides of labels against anchors, and how close the best anchor comes to each label."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,45 +7,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from numpy.typing import NDArray
 
 from boxwright.reporting.plots import save_figure, short
-
-Sizes = NDArray[np.float32]
+from boxwright.yolo.anchors import Sizes, measure
 
 _MOST_POINTS = 20_000  # labels drawn: more only turn the panel into one blot
 _UNMATCHED = "#d62728"
 
 
-@dataclass(frozen=True)
-class DrawnAnchors:
-    """Anchors on the plot."""
-
-    name: str  # in the legend
-    anchors: Sizes  # (K, 2) width, height in pixels
-    best: NDArray[np.float32]  # (N,) measure of the best of them for each label, in 0..1
-
-
-def plot_anchors(sizes: Sizes, found: DrawnAnchors, current: DrawnAnchors | None, anchor_t: float, path: Path) -> None:
+def plot_anchors(sizes: Sizes, found: Sizes, current: tuple[str, Sizes] | None, anchor_t: float, path: Path) -> None:
     """Draw labels and anchors on logarithmic axes, where a label is matched inside a square around an anchor.
 
     Args:
         sizes: (N, 2) width, height of labels in pixels.
-        found: anchors whose reach is drawn.
-        current: those that they are compared with.
+        found: (K, 2) anchors whose reach is drawn.
+        current: name and anchors that they are compared with.
         anchor_t: largest side ratio that matches.
         path: of the picture; the suffix picks the format.
     """
     figure = Figure(figsize=(13, 6.6), layout="constrained")
-    figure.suptitle(f"{len(sizes)} boxes, {len(found.anchors)} anchors, side ratio up to {anchor_t:g}")
+    figure.suptitle(f"{len(sizes)} boxes, {len(found)} anchors, side ratio up to {anchor_t:g}")
     plane, histogram = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    _draw_plane(plane, sizes, found, current, anchor_t)
+    best = measure(sizes, found).max(axis=1)
+    _draw_plane(plane, sizes, found, best, current, anchor_t)
     bins = np.linspace(0, 1, 41).tolist()
     if current is not None:
-        label = f"{short(current.name)}: mean {current.best.mean():.3f}"
-        histogram.hist(current.best, bins=bins, histtype="step", color="black", linewidth=1.4, label=label)
-    label = f"{found.name}: mean {found.best.mean():.3f}"
-    histogram.hist(found.best, bins=bins, color="#ff7f0e", alpha=0.65, label=label)
+        now = measure(sizes, current[1]).max(axis=1)
+        label = f"{short(current[0])}: mean {now.mean():.3f}"
+        histogram.hist(now, bins=bins, histtype="step", color="black", linewidth=1.4, label=label)
+    label = f"found: mean {best.mean():.3f}"
+    histogram.hist(best, bins=bins, color="#ff7f0e", alpha=0.65, label=label)
     histogram.axvline(1 / anchor_t, color=_UNMATCHED, linestyle="--", label=f"no match below 1 / {anchor_t:g}")
     histogram.set(title="how close the best anchor comes", xlabel="smallest side ratio, 1 is equal", ylabel="boxes")
     histogram.set_xlim(0, 1)
@@ -54,10 +44,12 @@ def plot_anchors(sizes: Sizes, found: DrawnAnchors, current: DrawnAnchors | None
     save_figure(figure, path)
 
 
-def _draw_plane(axes: Axes, sizes: Sizes, found: DrawnAnchors, current: DrawnAnchors | None, anchor_t: float) -> None:
+def _draw_plane(
+    axes: Axes, sizes: Sizes, found: Sizes, best: Sizes, current: tuple[str, Sizes] | None, anchor_t: float
+) -> None:
     chosen = np.linspace(0, len(sizes) - 1, min(len(sizes), _MOST_POINTS)).astype(int)
-    drawn, best = sizes[chosen], found.best[chosen]
-    for width, height in found.anchors:
+    drawn, best = sizes[chosen], best[chosen]
+    for width, height in found:
         corner = (width / anchor_t, height / anchor_t)
         sides = (width * anchor_t - corner[0], height * anchor_t - corner[1])
         axes.add_patch(Rectangle(corner, *sides, facecolor="#1f77b4", alpha=0.05, linewidth=0))
@@ -67,12 +59,12 @@ def _draw_plane(axes: Axes, sizes: Sizes, found: DrawnAnchors, current: DrawnAnc
         axes.scatter(*drawn[~matched].T, s=14, c=_UNMATCHED, marker="x", linewidths=1, label="box without an anchor")
     if current is not None:
         style = {"s": 60, "marker": "D", "facecolors": "none", "edgecolors": "black", "linewidths": 1.2}
-        axes.scatter(*current.anchors.T, label=f"{short(current.name)} anchors", **style)
-    axes.scatter(*found.anchors.T, s=75, marker="s", c="#ff7f0e", edgecolors="black", label=f"{found.name} anchors")
+        axes.scatter(*current[1].T, label=f"{short(current[0])} anchors", **style)
+    axes.scatter(*found.T, s=75, marker="s", c="#ff7f0e", edgecolors="black", label="found anchors")
     axes.set(xscale="log", yscale="log", xlabel="width (pixels)", ylabel="height (pixels)", aspect="equal")
-    sides = np.concatenate([drawn, found.anchors, *([current.anchors] if current is not None else [])])
+    sides = np.concatenate([drawn, found, *([current[1]] if current is not None else [])])
     low, high = max(sides.min() / 1.3, 0.5), sides.max() * 1.3
-    axes.set(xlim=(low, high), ylim=(low, high), title=f"boxes and anchors; shaded: within reach of {found.name} ones")
+    axes.set(xlim=(low, high), ylim=(low, high), title="boxes and anchors; shaded: within reach of found ones")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))

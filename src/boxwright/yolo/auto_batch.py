@@ -9,8 +9,7 @@ What is not here: finding out by failing. A size that is too large is seen in th
 
 import copy
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -38,38 +37,34 @@ _COPIES: Final = 4  # of the weights, in float32: gradients, momentum or two mom
 _GIB: Final = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Memory that a training step took."""
-
-    batch: int  # images
-    num_bytes: int | None  # at its peak, weights and all; None: it did not fit
+# Bytes that a training step took at its peak, weights and all, by rising batch of images; None: it did not fit.
+Measured = dict[int, int | None]
 
 
-def published_batch(measured: Sequence[Measured], free: int) -> int:
+def published_batch(measured: Measured, free: int) -> int:
     """Compute the batch whose step takes FRACTION of the memory.
 
     Args:
-        measured: by rising batch, up to the first that did not fit.
+        measured: up to the first batch that did not fit.
         free: bytes that the process can have, those that it has already among them.
 
     Returns:
         1 to LARGEST; FALLBACK where the line leads elsewhere. Not beyond the last batch that fitted if one did not.
     """
-    fitted = [(m.batch, m.num_bytes) for m in measured if m.num_bytes is not None]
+    fitted = [(batch, taken) for batch, taken in measured.items() if taken is not None]
     if len(fitted) < 2:
         return fitted[0][0] if fitted and len(measured) > 1 else FALLBACK
     slope, intercept = np.polyfit(*zip(*fitted, strict=True), deg=1).tolist()
     batch = int((free * FRACTION - intercept) / slope) if slope > 0 else 0
-    failed = next((m.batch for m in measured if m.num_bytes is None), LARGEST + 1)
+    failed = next((batch for batch, taken in measured.items() if taken is None), LARGEST + 1)
     if batch >= failed:
         return fitted[-1][0]
     return batch if 1 <= batch <= LARGEST else FALLBACK
 
 
-def estimated_batch(measured: Sequence[Measured], free: int) -> int:
+def estimated_batch(measured: dict[int, int], free: int) -> int:
     """Compute the same from an estimate, which cannot fail: outside of 1 to LARGEST the nearer end is taken."""
-    (small, low), (large, high) = ((m.batch, m.num_bytes or 0) for m in (measured[0], measured[-1]))
+    (small, low), (large, high) = measured.items()
     slope = (high - low) / (large - small)
     room = free * FRACTION - (low - slope * small)
     return min(max(int(room / slope), 1), LARGEST) if slope > 0 else FALLBACK
@@ -118,22 +113,23 @@ def _measured_batch(config: RunConfig, model: DetectionModel, num_images: int, p
     # A copy in training mode: passes move the statistics of batch norms, and the run begins with untouched ones.
     network = copy.deepcopy(model).to(policy.device, memory_format=torch.channels_last).train()  # pyright: ignore
     side = largest_side(config, max(model.strides))
+    measured: Measured = {}
     if policy.device.type == "cuda":
         measured, free = measure_cuda(network, side, policy)
         one = published_batch(measured, free)
     else:
-        measured, free = measure_cpu(network, side, policy, loaded_ahead=2 * world.loader_workers(config.workers) + 1)
-        free //= world.local_size
-        one = estimated_batch(measured, free)
-    if measured[0].num_bytes is None:
+        estimated = measure_cpu(network, side, policy, loaded_ahead=2 * world.loader_workers(config.workers) + 1)
+        free = (available_memory() or _GIB) // world.local_size
+        one = estimated_batch(estimated, free)
+        measured |= estimated
+    if measured[1] is None:
         raise UserError(
             f"--batch-size -1: not even one image of {side} pixels fits in the {free / _GIB:.1f} GiB of memory; "
             "take a lower --imgsz or a smaller --model"
         )
     size = shared_batch(one, num_images, batch_unit(config, world.size), world.size)
-    taken = ", ".join(
-        f"{m.batch}: " + ("does not fit" if m.num_bytes is None else f"{m.num_bytes / _GIB:.2f}") for m in measured
-    )
+    words = {batch: "does not fit" if taken is None else f"{taken / _GIB:.2f}" for batch, taken in measured.items()}
+    taken = ", ".join(f"{batch}: {word}" for batch, word in words.items())
     shared = f", shared by {world.size} processes" if world.size > 1 else ""
     print(
         f"--batch-size -1: training steps at {side} pixels took these GiB by batch size: {taken}; "
@@ -144,10 +140,10 @@ def _measured_batch(config: RunConfig, model: DetectionModel, num_images: int, p
     return size
 
 
-def measure_cuda(network: nn.Module, side: int, policy: Policy) -> tuple[list[Measured], int]:
+def measure_cuda(network: nn.Module, side: int, policy: Policy) -> tuple[Measured, int]:
     """Measure the peak memory of steps on a GPU, up to the first batch that does not fit, and what there is."""
     device = policy.device
-    measured: list[Measured] = []
+    measured: Measured = {}
     # What the allocator of this process has set aside is free for it, though not for others.
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     for batch in GPU_BATCHES:
@@ -157,15 +153,15 @@ def measure_cuda(network: nn.Module, side: int, policy: Policy) -> tuple[list[Me
             for _ in range(_RUNS):
                 _step(network, batch, side, policy)
         except torch.cuda.OutOfMemoryError:
-            measured.append(Measured(batch, None))
+            measured[batch] = None
             break
-        measured.append(Measured(batch, torch.cuda.max_memory_reserved(device)))
+        measured[batch] = torch.cuda.max_memory_reserved(device)
     _empty(network)
     return measured, free
 
 
-def measure_cpu(network: nn.Module, side: int, policy: Policy, loaded_ahead: int) -> tuple[list[Measured], int]:
-    """Estimate the memory of steps on the CPU, and how much is free.
+def measure_cpu(network: nn.Module, side: int, policy: Policy, loaded_ahead: int) -> dict[int, int]:
+    """Estimate the bytes that steps of two batches take on the CPU.
 
     Args:
         network: in training mode.
@@ -174,13 +170,13 @@ def measure_cpu(network: nn.Module, side: int, policy: Policy, loaded_ahead: int
         loaded_ahead: batches that wait in loader processes, one byte a value.
     """
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    measured: list[Measured] = []
+    measured: dict[int, int] = {}
     for batch in CPU_BATCHES:
         kept = kept_bytes(lambda batch=batch: _step(network, batch, side, policy), exclude=network)
         _empty(network)
         waiting = batch * 3 * side * side * loaded_ahead
-        measured.append(Measured(batch, int(kept * _BACKWARD) + weights * _COPIES + waiting))
-    return measured, available_memory() or _GIB
+        measured[batch] = int(kept * _BACKWARD) + weights * _COPIES + waiting
+    return measured
 
 
 def kept_bytes(run: Callable[[], Any], exclude: nn.Module) -> int:
@@ -214,7 +210,7 @@ def _step(network: nn.Module, batch: int, side: int, policy: Policy) -> None:
 
 
 def _empty(network: nn.Module) -> None:
-    """Free gradients and cached memory, so that the next measurement starts at the bottom."""
+    """Release gradients and cached memory, so that the next measurement starts at the bottom."""
     network.zero_grad(set_to_none=True)
     gc.collect()
     if torch.cuda.is_available():

@@ -18,14 +18,8 @@ logger = logging.getLogger("boxwright.models")
 # What a section may say, and what each value is. `ints`: a list, one value is a list of one.
 _KEYS: dict[str, dict[str, str]] = {
     "convolutional": {
-        "batch_normalize": "int",
-        "filters": "int",
+        **dict.fromkeys(("batch_normalize", "filters", "stride", "stride_x", "stride_y", "pad", "groups"), "int"),
         "size": "ints",
-        "stride": "int",
-        "stride_x": "int",
-        "stride_y": "int",
-        "pad": "int",
-        "groups": "int",
         "activation": "word",
     },
     "maxpool": {"size": "int", "stride": "int"},
@@ -124,34 +118,26 @@ class DarknetSpec:
             if section.kind not in _KEYS:
                 raise UserError(f"{section.place}: [{section.kind}] stands once, at the beginning")
             check_section(i, section, layers)
-        if not any(section.kind == "yolo" for section in layers):
-            raise UserError(f"{where}: there is no [yolo] section, so nothing would be detected")
         yolo = [section for section in layers if section.kind == "yolo"]
+        if not yolo:
+            raise UserError(f"{where}: there is no [yolo] section, so nothing would be detected")
         if len({section.number("classes") for section in yolo}) > 1:
             raise UserError(f"{where}: the [yolo] sections differ in their number of classes")
         if len({len(section.get("mask")) for section in yolo}) > 1:
             raise UserError(f"{where}: the [yolo] sections differ in their number of anchors (mask=)")
         # The published anchors on other levels than the published weights had are most likely a slip.
-        masks = _PUBLISHED_MASKS.get(len(yolo), ())
         if yolo[0].get("anchors") == _PUBLISHED_ANCHORS.get(len(yolo)):
-            for section, mask in zip(yolo, masks, strict=True):
+            for section, mask in zip(yolo, _PUBLISHED_MASKS[len(yolo)], strict=True):
                 if section.get("mask") != mask:
-                    logger.warning(
-                        "%s: mask=%s, but the published weights were trained with mask=%s: boxes would get wrong sizes",
-                        section.place,
-                        _written(section.get("mask")),
-                        _written(mask),
+                    trained = (
+                        f"the published weights were trained with mask={_written(mask)}: boxes would get wrong sizes"
                     )
+                    logger.warning("%s: mask=%s, but %s", section.place, _written(section.get("mask")), trained)
         return cls(layers, channels)
 
     def with_classes(self, num_classes: int) -> Self:
         """Return the same network for another number of classes; the predictors before the yolo sections change too."""
-        sections = list(self.sections)
-        for i, section in enumerate(sections):
-            if section.kind == "yolo":
-                sections[i] = section.with_values(classes=num_classes)
-                sections[i - 1] = sections[i - 1].with_values(filters=len(section.get("mask")) * (num_classes + 5))
-        return replace(self, sections=tuple(sections))
+        return replace(self, sections=self._with_outputs([{"classes": num_classes}] * len(self.anchors)))
 
     def with_anchors(self, anchors: object, where: str = "cfg") -> Self:
         """Return the same network with other anchors; the predictors change where there are more or fewer a level.
@@ -166,14 +152,19 @@ class DarknetSpec:
             levels = levels[::-1]
         per_level = len(levels[0])
         sides = tuple(side for level in write_levels(levels) for side in level)
-        sections, number = list(self.sections), 0
+        masks = [tuple(range(first, first + per_level)) for first in range(0, len(sides) // 2, per_level)]
+        outputs: list[dict[str, Value]] = [{"mask": m, "anchors": sides, "num": len(sides) // 2} for m in masks]
+        return replace(self, sections=self._with_outputs(outputs), anchors_to_find=to_find)
+
+    def _with_outputs(self, outputs: list[dict[str, Value]]) -> tuple[Section, ...]:
+        """Return the sections with values of each yolo section replaced; the predictors before them follow."""
+        sections, values = list(self.sections), iter(outputs)
         for i, section in enumerate(sections):
             if section.kind == "yolo":
-                mask = tuple(range(number * per_level, (number + 1) * per_level))
-                sections[i] = section.with_values(mask=mask, anchors=sides, num=len(sides) // 2)
-                sections[i - 1] = sections[i - 1].with_values(filters=per_level * (self.num_classes + 5))
-                number += 1
-        return replace(self, sections=tuple(sections), anchors_to_find=to_find)
+                sections[i] = section.with_values(**next(values))
+                filters = len(sections[i].get("mask")) * (sections[i].number("classes") + 5)
+                sections[i - 1] = sections[i - 1].with_values(filters=filters)
+        return tuple(sections)
 
     def to_text(self) -> str:
         """Write as a cfg; `from_text` reads it back."""
@@ -252,12 +243,11 @@ def check_section(index: int, section: Section, layers: tuple[Section, ...]) -> 
             raise UserError(f"{place}: [{section.kind}] lacks {key}=")
     for key in ("filters", "size", "stride", "stride_x", "stride_y", "groups", "classes"):
         value = section.get(key)
-        least = min(value, default=0) if isinstance(value, tuple) else value
-        if least is not None and least < 1:
-            raise UserError(f"{place}: {key} must be at least 1, not {least}")
-        largest = max(value) if isinstance(value, tuple) else value or 0
-        if largest > _LARGEST:
-            raise UserError(f"{place}: {key} can be at most {_LARGEST}, not {largest}")
+        for number in value if isinstance(value, tuple) else () if value is None else (value,):
+            if number < 1:
+                raise UserError(f"{place}: {key} must be at least 1, not {number}")
+            if number > _LARGEST:
+                raise UserError(f"{place}: {key} can be at most {_LARGEST}, not {number}")
     if section.kind == "shortcut" and section.get("activation") not in (None, "linear"):
         raise UserError(f"{place}: a [shortcut] has activation=linear, not {section.get('activation')}")
     weights_type = section.get("weights_type")

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -178,20 +179,18 @@ class Detector:
     @torch.inference_mode()
     def run(self, frame: Frame, imgsz: int, postprocess: YoloPostprocess) -> Result:
         """Predict on one frame, see `predict`."""
-        start = self._clock()
+        times = [self._clock()]
         images, scale_yx, pad_yx = self._prepare(frame.image, imgsz)
-        prepared = self._clock()
-        raw = self.model(images)
-        decoded = self.model.decode(raw)
-        inferred = self._clock()
+        times.append(self._clock())
+        decoded = self.model.decode(self.model(images))
+        times.append(self._clock())
         found = postprocess(decoded)[0]
         height, width = frame.image.shape[:2]
-        boxes = scale_back(found.boxes, scale_yx, pad_yx, (height, width))
-        found = replace(found, boxes=boxes).cpu()
-        filtered = self._clock()
+        found = replace(found, boxes=scale_back(found.boxes, scale_yx, pad_yx, (height, width))).cpu()
+        times.append(self._clock())
         if self.classifier is not None:
             found = keep_agreed(self.classifier, frame.image, found, self.device)
-        done = self._clock()
+        times.append(self._clock())
         return Result(
             boxes=found.boxes.float().numpy(),
             scores=found.scores.float().numpy(),
@@ -200,12 +199,7 @@ class Detector:
             path=frame.path,
             image_size=(height, width),
             input_size=(images.shape[2], images.shape[3]),
-            speed=Speed(
-                (prepared - start) * 1e3,
-                (inferred - prepared) * 1e3,
-                (filtered - inferred) * 1e3,
-                (done - filtered) * 1e3,
-            ),
+            speed=Speed(*((end - start) * 1e3 for start, end in pairwise(times))),
         )
 
     def _prepare(self, image: Image, imgsz: int) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:

@@ -131,10 +131,8 @@ def append_nms(
     model = onnx.load(str(path))
     node, array = onnx.helper.make_node, onnx.numpy_helper.from_array
     constants: dict[str, Any] = {
-        "nms/from_0": np.array([0]),
-        "nms/from_4": np.array([4]),
-        "nms/from_5": np.array([5]),
-        "nms/end": np.array([2**31 - 1]),
+        "nms/parts": np.array([4, 1, len(info.names)]),
+        "nms/image": np.array([0]),
         "nms/last": np.array([-1]),
         "nms/image_and_box": np.array([0, 2]),
         "nms/class": np.array([1]),
@@ -145,9 +143,7 @@ def append_nms(
     }
     model.graph.initializer.extend(array(value, name) for name, value in constants.items())
     nodes = [
-        node("Slice", [ROWS, "nms/from_0", "nms/from_4", "nms/last"], ["nms/boxes"]),
-        node("Slice", [ROWS, "nms/from_4", "nms/from_5", "nms/last"], ["nms/objectness"]),
-        node("Slice", [ROWS, "nms/from_5", "nms/end", "nms/last"], ["nms/classes"]),
+        node("Split", [ROWS, "nms/parts"], ["nms/boxes", "nms/objectness", "nms/classes"], axis=2),
         node("Mul", ["nms/objectness", "nms/classes"], ["nms/scores"]),
         # The operator takes every class of a box by itself: scores of all but the best class become 0.
         node("ReduceMax", ["nms/scores", "nms/last"], ["nms/best"], keepdims=1),
@@ -164,7 +160,7 @@ def append_nms(
         node("Gather", ["nms/selected", "nms/image_and_box"], ["nms/places"], axis=1),
         node("GatherND", ["nms/boxes", "nms/places"], ["nms/kept_boxes"]),
         node("GatherND", ["nms/best", "nms/places"], ["nms/kept_scores"]),
-        node("Gather", ["nms/selected", "nms/from_0"], ["nms/images"], axis=1),
+        node("Gather", ["nms/selected", "nms/image"], ["nms/images"], axis=1),
         node("Gather", ["nms/selected", "nms/class"], ["nms/labels"], axis=1),
         node("Cast", ["nms/images"], ["nms/image_numbers"], to=onnx.TensorProto.FLOAT),
         node("Cast", ["nms/labels"], ["nms/class_numbers"], to=onnx.TensorProto.FLOAT),
@@ -240,7 +236,5 @@ def compare(
 
 def _num_matched(a: Detections, b: Detections) -> int:
     """Count the detections of a that have a partner in b."""
-    if not len(a) or not len(b):
-        return 0
     close = (pairwise_iou(a.boxes, b.boxes) >= _SAME_IOU) & (a.labels[:, None] == b.labels[None])
     return int(close.any(dim=1).sum())

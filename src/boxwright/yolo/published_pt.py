@@ -4,7 +4,7 @@ Source: published YOLOv5 behaviour (what a checkpoint of each release holds).
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,15 +35,6 @@ ACTIVATIONS = {
 }
 _DEEPEST, _MOST_MODULES = 50, 50_000  # far above any release: a network that contains itself ends here
 _LEAKY_SLOPE = 0.1  # of every release that has LeakyReLU
-
-
-@dataclass(frozen=True)
-class FoundRelease:
-    """What the modules say."""
-
-    # Of releases that give equal outputs the latest, since nothing in the file tells them apart.
-    generation: str
-    activation: str | None  # of every convolution, where it is not that of the generation
 
 
 def kind(module: StandIn) -> str:
@@ -88,8 +79,12 @@ def _items(module: StandIn, what: str) -> list[tuple[str, Any]]:
     return list(cast(dict[str, Any], found).items()) if isinstance(found, dict) else []
 
 
-def find_release(network: StandIn, where: str) -> FoundRelease:
+def find_release(network: StandIn, head: StandIn, where: str) -> tuple[str, str | None]:
     """Find the release of a network that ends in a Detect head, in the file `where`.
+
+    Returns:
+        the release: of those that give equal outputs the latest, since nothing in the file tells them apart; and the
+        activation of every convolution, where it is not that of the release.
 
     Raises:
         UserError: a module is of a class that no release has, or the activations are mixed as in no release.
@@ -101,7 +96,6 @@ def find_release(network: StandIn, where: str) -> FoundRelease:
                 f"{where}: {prefix.rstrip('.')} is of the class {module.class_name}, which no detection network known "
                 "here has; nothing was executed"
             )
-    head = next(module for _, module in reversed(modules) if module.class_name == HEAD)
     plain, joint = (common_activation(modules, block, where) for block in ("Conv", "BottleneckCSP"))
     if "anchor_grid" not in tensors(head):
         generation = "v6.0" if joint == RELEASES["v6.0"].layers.csp_activation else CURRENT
@@ -113,7 +107,7 @@ def find_release(network: StandIn, where: str) -> FoundRelease:
     facts = RELEASES[generation].layers
     if joint not in (None, facts.csp_activation):
         raise UserError(f"{where}: its BottleneckCSP blocks end in {joint}, as in no release with its layers")
-    return FoundRelease(generation, None if plain == facts.activation else plain)
+    return generation, None if plain == facts.activation else plain
 
 
 def common_activation(modules: list[tuple[str, StandIn]], block: str, where: str) -> str | None:
@@ -143,9 +137,8 @@ def read_published(content: object, path: Path) -> Weights:
         UserError: the file holds no detection network of this kind; a class that is not known is named.
     """
     where = str(path)
-    network = find_network(content, where)
-    release = find_release(network, where)
-    head = next(module for _, module in walk(network) if module.class_name == HEAD)
+    network, head = find_network(content, where)
+    generation, activation = find_release(network, head, where)
     mapping = read_model_yaml(network, where)
     count = mapping.get("nc")
     numbers = [str(i) for i in range(count)] if type(count) is int and count < _MOST_CLASSES else []
@@ -155,16 +148,10 @@ def read_published(content: object, path: Path) -> Weights:
     if not isinstance(listed, list) or not listed or not all(isinstance(n, str) for n in cast(list[Any], listed)):
         raise UserError(f"{where} holds no class names")
     names = tuple(cast(list[str], listed))
-    activation = {} if release.activation is None else {"activation": release.activation}
-    mapping |= {"nc": len(names), "generation": release.generation, **activation}
+    mapping |= {"nc": len(names), "generation": generation} | ({"activation": activation} if activation else {})
     spec = ModelSpec.from_mapping(mapping, f"the model yaml in {where}")
     stride = network.state.get("stride", head.state.get("stride"))
-    if (
-        not isinstance(stride, Tensor)
-        or stride.dim() != 1
-        or not len(stride)
-        or not ((stride >= 1) & (stride < 1e4)).all()
-    ):
+    if not isinstance(stride, Tensor) or stride.dim() != 1 or not len(stride) or not all(1 <= s < 1e4 for s in stride):
         raise UserError(f"{where} holds no strides")
     strides = tuple(int(pixels) for pixels in stride)
     state_dict = dict(network_entries(network, spec.layer_rules.batch_norm_eps))
@@ -184,15 +171,14 @@ def read_published(content: object, path: Path) -> Weights:
     spec = replace(spec, anchors_to_find=False)
     if written.shape != pixels.shape or not torch.allclose(written, pixels, rtol=_HALF):
         spec = replace(spec, anchors=tuple(tuple((w, h) for w, h in level) for level in pixels.tolist()))
-    hyp = network.state.get("hyp")
-    plain = cast(dict[str, Any], hyp).items() if isinstance(hyp, dict) else ()
-    plain = {name: value for name, value in plain if value is None or type(value) in (bool, int, float, str)}
-    hyp = plain if isinstance(hyp, dict) else None
-    return Weights(state_dict, spec, names, strides, hyp, "yolov5", path)
+    plain = (type(None), bool, int, float, str)
+    hyp = {name: value for name, value in _items(network, "hyp") if type(value) in plain}
+    has_hyp = isinstance(network.state.get("hyp"), dict)
+    return Weights(state_dict, spec, names, strides, hyp if has_hyp else None, "yolov5", path)
 
 
-def find_network(content: object, where: str) -> StandIn:
-    """Find the averaged network, else the trained one, out of its DataParallel wrapper.
+def find_network(content: object, where: str) -> tuple[StandIn, StandIn]:
+    """Find the averaged network, else the trained one, out of its DataParallel wrapper; and its head.
 
     Raises:
         UserError: there is none, or it ends in something else than a Detect head.
@@ -209,10 +195,10 @@ def find_network(content: object, where: str) -> StandIn:
     if not isinstance(network, StandIn) or not network.class_name.startswith("models."):
         raise UserError(f"{where} is a file of torch.save but holds no YOLOv5 network and no Boxwright checkpoint")
     layers = list(children(children(network).get("model", network)).values())
-    last = layers[-1].class_name if layers else "nothing"
-    if last != HEAD:
+    if not layers or layers[-1].class_name != HEAD:
+        last = layers[-1].class_name if layers else "nothing"
         raise UserError(f"{where} ends in {last}; only detection networks ({HEAD}) are read")
-    return network
+    return network, layers[-1]
 
 
 def network_entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[str, Tensor]]:

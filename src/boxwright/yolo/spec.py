@@ -127,8 +127,8 @@ def _read_rows(value: object, part: str, first_index: int, where: str) -> tuple[
     rows = items(value)
     if rows is None:
         raise UserError(f"{where}: {part} must be a list of rows [from, number, block, arguments]")
-    places = [f"{where}, {part} row {i + 1} (layer {first_index + i})" for i in range(len(rows))]
-    return tuple(read_row(row, first_index + i, place) for i, (row, place) in enumerate(zip(rows, places, strict=True)))
+    numbered = enumerate(rows, first_index)
+    return tuple(read_row(row, i, f"{where}, {part} row {i + 1 - first_index} (layer {i})") for i, row in numbered)
 
 
 def read_row(value: object, index: int, place: str) -> Row:

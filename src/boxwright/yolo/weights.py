@@ -28,21 +28,22 @@ from boxwright.yolo.published_pt import read_published
 from boxwright.yolo.zoo import DARKNET_NAMES, build_model, load_spec, read_spec
 
 
-def read_weights(path: str | Path, model: str = "") -> Weights:
+def read_weights(path: str | Path, model: str = "", *, strict: bool = False) -> Weights:
     """Read our own checkpoint or safetensors, a published YOLOv5 `.pt` or a Darknet `.weights`; nothing is executed.
 
     Args:
         path: the file.
         model: name or cfg of the network that a Darknet file was written for, as the file does not say; by default the
-            cfg of the same name beside it, or the published one of that name. The file may have other classes, or be
-            cut off after its backbone.
+            cfg of the same name beside it, or the published one of that name.
+        strict: a Darknet file must hold exactly that network; else it may have other classes, or be cut off after its
+            backbone.
 
     Raises:
         UserError: missing, not a checkpoint, damaged, or refused (the message names what the file asks for).
     """
     path = Path(path)
     if is_darknet(path):
-        return _read_darknet(path, model, strict=False)
+        return _read_darknet(path, model, strict=strict)
     if is_safetensors(path):
         return _described(*read_safetensors(path), path, "safetensors")
     content = read_archive(path)
@@ -69,8 +70,7 @@ def load_model(path: str | Path, model: str = "") -> DetectionModel:
     Raises:
         UserError: as `read_weights`, or weights and description of the file do not belong together.
     """
-    path = Path(path)
-    weights = _read_darknet(path, model, strict=True) if is_darknet(path) else read_weights(path)
+    weights = read_weights(path, model, strict=True)
     network = build_model(weights.spec, weights.names)
     own = network.state_dict()
     wrong = [k for k in own if k not in weights.state_dict or weights.state_dict[k].shape != own[k].shape]
@@ -187,8 +187,7 @@ def open_networks(
         UserError: one is missing or unreadable, its library is not installed, the classes differ, or half precision or
             augment is asked of an exported file.
     """
-    sources = [str(path) for path in paths]
-    if not sources:
+    if not paths:
         raise UserError("no weights are given")
     networks: list[Network] = []
     for path in paths:
@@ -203,7 +202,7 @@ def open_networks(
         else:
             network = ready(load_model(path), device)
             networks.append(AugmentedNetwork(network) if augment else network)
-    return networks[0] if len(networks) == 1 else Ensemble(networks, sources)
+    return networks[0] if len(networks) == 1 else Ensemble(networks, [*map(str, paths)])
 
 
 def ready(model: DetectionModel, device: torch.device) -> DetectionModel:

@@ -41,12 +41,12 @@ def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
     if path.is_file() and path.suffix == ".cfg":
         spec = read_cfg(path)
     elif path.is_file():
-        spec = ModelSpec.from_mapping(_read_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+        spec = _read_yaml(path.read_text(encoding="utf-8"), str(path))
     elif model.removesuffix(".cfg") in DARKNET_NAMES:
         file = f"{model.removesuffix('.cfg')}.cfg"
         spec = DarknetSpec.from_text(_own_text("cfg", file), file)
     elif model.removesuffix(".yaml") in DARKNET_NAMES:
-        spec = ModelSpec.from_mapping(_read_yaml(_own_text("yaml", model), model), model)
+        spec = _read_yaml(_own_text("yaml", model), model)
     else:
         spec = yolov5_spec(model)
     return spec if num_classes is None else spec.with_classes(num_classes)
@@ -70,7 +70,7 @@ def yolov5_spec(model: str) -> ModelSpec:
     if not file or (match[1] == "n" and release < _FIRST_WITH_NANO):
         raise UserError(f"no model {model!r}: release {release} had no {name}")
     depth, width = MULTIPLES[match[1]]
-    spec = ModelSpec.from_mapping(_read_yaml(_own_text("yaml", file), file), file)
+    spec = _read_yaml(_own_text("yaml", file), file)
     return replace(spec, depth_multiple=depth, width_multiple=width, generation=release)
 
 
@@ -78,14 +78,14 @@ def _own_text(folder: str, file: str) -> str:
     return resources.files("boxwright.yolo").joinpath(folder, file).read_text(encoding="utf-8")
 
 
-def _read_yaml(text: str, where: str) -> Mapping[str, Any]:
+def _read_yaml(text: str, where: str) -> ModelSpec:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid yaml: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{where}: a model yaml is a mapping with nc, anchors, backbone and head")
-    return cast(Mapping[str, Any], content)
+    return ModelSpec.from_mapping(cast(Mapping[str, Any], content), where)
 
 
 def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> DetectionModel:
@@ -96,8 +96,7 @@ def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> Dete
     """
     if isinstance(spec, DarknetSpec):
         return DarknetModel(spec, names)
-    assert isinstance(spec, ModelSpec)
-    return GraphModel(spec, names)
+    return GraphModel(cast(ModelSpec, spec), names)
 
 
 def read_spec(mapping: Mapping[str, Any], where: str) -> DetectionSpec:

@@ -11,7 +11,6 @@ from boxwright.engine.distributed import World
 from boxwright.errors import UserError
 from boxwright.yolo import auto_batch
 from boxwright.yolo.auto_batch import (
-    Measured,
     estimated_batch,
     kept_bytes,
     published_batch,
@@ -26,8 +25,8 @@ GIB = 2**30
 CPU = Policy("fp32", torch.device("cpu"))
 
 
-def on_a_line(slope: float, intercept: float, *batches: int, failed: int = 0) -> list[Measured]:
-    return [Measured(b, None if b == failed else round(slope * b + intercept)) for b in batches]
+def on_a_line(slope: float, intercept: float, *batches: int, failed: int = 0) -> dict[int, int | None]:
+    return {b: None if b == failed else round(slope * b + intercept) for b in batches}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def on_a_line(slope: float, intercept: float, *batches: int, failed: int = 0) ->
         pytest.param(on_a_line(0.5 * GIB, GIB, 1, 2, failed=2), 40 * GIB, 1, id="2 failed"),
     ],
 )
-def test_the_published_rule(measured: list[Measured], free: float, expected: int) -> None:
+def test_the_published_rule(measured: dict[int, int | None], free: float, expected: int) -> None:
     assert published_batch(measured, int(free)) == expected
 
 

@@ -10,7 +10,7 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.files import write_atomically
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
-from boxwright.yolo.anchors import TINY_SIDE, AnchorFit, Sizes, anchors_of, fit, in_levels, label_sizes, measure, search
+from boxwright.yolo.anchors import TINY_SIDE, AnchorFit, Sizes, anchors_of, fit, in_levels, label_sizes, search
 from boxwright.yolo.settings import AnchorsConfig
 from boxwright.yolo.verbs.info import open_network
 from boxwright.yolo.zoo import load_spec
@@ -65,11 +65,10 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
     write_atomically(folder / "anchors.yaml", f"{comment}anchors:\n" + "".join(rows))
     _say(report, sizes, name, about)
     if not config.noplots:
-        from boxwright.yolo.anchor_plot import DrawnAnchors, plot_anchors  # matplotlib is slow to import
+        from boxwright.yolo.anchor_plot import plot_anchors  # matplotlib is slow to import
 
-        own = DrawnAnchors(Path(name).name, current, measure(sizes, current).max(axis=1))
-        best = DrawnAnchors("found", found, measure(sizes, found).max(axis=1))
-        plot_anchors(sizes, best, own if now else None, anchor_t, folder / "anchors.png")
+        own = (Path(name).name, current) if now else None
+        plot_anchors(sizes, found, own, anchor_t, folder / "anchors.png")
     return report
 
 
