@@ -139,7 +139,7 @@ def write_network(
         for axis, name in ((2, "height"), (3, "width")):
             dynamic[axis] = stride * torch.export.Dim(name, min=1, max=exported.LARGEST)
     onnx = target
-    if target.suffix == OPENVINO_SUFFIX:
+    if target.suffix != ONNX_SUFFIX:
         target.mkdir()
         onnx = target / "model.onnx"
     exported.write_onnx(rows, onnx, info, {"images": example}, {"images": dynamic}, [ROWS])
