@@ -34,9 +34,7 @@ class YoloInfo(ExportInfo):
 
     strides: tuple[int, ...]  # input pixels per cell of each level
     output: str  # "rows" or "detections"
-    release: str = (
-        CURRENT  # whose letterbox, NMS and validation predict and val take; files of older versions have none
-    )
+    release: str = CURRENT  # whose letterbox, NMS and validation predict and val take; older files do not say it
 
     def __post_init__(self) -> None:
         if self.release not in RELEASES:
