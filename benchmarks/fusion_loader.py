@@ -22,7 +22,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +31,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from boxwright.centerfusion.samples import SampleMaker, SampleSettings, allocate
+from boxwright.centerfusion.augment import centered
+from boxwright.centerfusion.samples import SampleMaker, allocate
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.data.images import read_image
 from boxwright.data.sampler import sample_generator
 from boxwright.nuscenes.index import open_nuscenes
@@ -67,14 +68,15 @@ def main() -> None:
 
 def report(name: str, source: Any, rounds: int) -> None:
     """Time each variant over all images of a source and print them as ratios to decoding."""
-    settings = SampleSettings()
+    config = FusionConfig()
+    camera_only = FusionConfig(no_radar=True)
     variants: dict[str, Callable[[int, int], object]] = {
         "decode": lambda _, image: read_image(source.record(image).path),
         "decode 1/2": lambda _, image: read_image(source.record(image).path, 2),
-        "train": sampler(source, settings, training=True),
-        "no radar": sampler(source, replace(settings, use_radar=False), training=True),
-        "full scale": sampler(source, replace(settings, reduce=False), training=True),
-        "val": sampler(source, settings, training=False),
+        "train": sampler(source, config, training=True, reduce=True),
+        "no radar": sampler(source, camera_only, training=True, reduce=True),
+        "full scale": sampler(source, config, training=True, reduce=False),
+        "val": sampler(source, config, training=False, reduce=False),
     }
     times: dict[str, list[float]] = {variant: [] for variant in variants}
     for epoch in range(rounds):
@@ -91,12 +93,16 @@ def report(name: str, source: Any, rounds: int) -> None:
         print(f"{variant:12}{median(values) * 1e3:9.2f}{share:13.2f}")
 
 
-def sampler(source: Any, settings: SampleSettings, *, training: bool) -> Callable[[int, int], object]:
+def sampler(source: Any, config: FusionConfig, *, training: bool, reduce: bool) -> Callable[[int, int], object]:
     """Makes samples into arrays of its own, as a loader does into those of a batch."""
-    maker, room = SampleMaker(source, settings), allocate(settings, 1)[1].row(0)
+    maker, room = SampleMaker(source, config), allocate(config, 1)[1].row(0)
 
-    def run(epoch: int, image: int) -> object:
-        return maker.write(image, sample_generator(0, epoch, image) if training else None, room)
+    def run(epoch: int, image: int) -> None:
+        record = source.record(image)
+        drawn = centered((record.height, record.width)), None
+        if training:
+            drawn = maker.draw(record, sample_generator(0, epoch, image))
+        maker.write_placed(image, record, *drawn, room, reduce=reduce)
 
     return run
 

@@ -28,7 +28,7 @@ def golden_targets(arrays: Mapping[str, np.ndarray], prefix: str = "") -> Target
         "attributes": "nuscenes_att",
     }
     values: dict[str, Any] = {name: read(key) for name, key in pairs.items()}
-    marks = {f"{name.removesuffix('_offset')}_valid": read(f"{key}_mask") > 0 for name, key in pairs.items()}
+    marks = {f"{name}_valid": read(f"{pairs[name]}_mask") > 0 for name in ("depth", "velocity", "attributes")}
     images, most = read("ind").shape
     return Targets3d(
         heatmap=read("hm"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from boxwright.centerfusion.frustum import FrustumOptions, associate, associate_targets, depth_thresholds, found_objects
 from boxwright.centerfusion.heads import decode_rotation, peaks
 from tests.golden import golden_cases, read_case
+from tests.unit.centerfusion.scenes3d import annotated
 
 EXACT = 1e-5
 RELATIVE = 1e-4
@@ -76,7 +77,7 @@ def test_from_annotations(file: Path, case: str, dtype: torch.dtype) -> None:
     expected = arrays["dist_thresh__f64"][None].to(dtype)
     torch.testing.assert_close(thresholds, expected, atol=RELATIVE, rtol=RELATIVE)
     valid = torch.ones(depth.shape, dtype=torch.bool)
-    painted = associate_targets(boxes, valid, depth, dims, alpha, calib, arrays["pc_dep"][None], options)
+    painted = associate_targets(annotated(boxes, valid, depth, dims, alpha, calib, arrays["pc_dep"][None]), options)
     torch.testing.assert_close(painted[0], arrays["pc_hm"], atol=EXACT, rtol=0)
 
 

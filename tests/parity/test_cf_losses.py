@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from boxwright.centerfusion.heads import depth_from_raw
-from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS, CenterLoss
+from boxwright.centerfusion.losses import CenterLoss
+from boxwright.centerfusion.settings import FusionLossConfig
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_batches import golden_targets
 
@@ -21,8 +22,10 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 def test_losses_and_gradients(file: Path) -> None:
     arrays, meta = read_case(file)
     for name, case in meta["cases"].items():
-        heads = {head: torch.from_numpy(arrays[f"{name}/out/{head}"]).requires_grad_() for head in PUBLISHED_WEIGHTS}
-        loss = CenterLoss(case["weights"], radar=True)
+        weights = {head: weight for head, weight in case["weights"].items() if head in FusionLossConfig.model_fields}
+        loss = CenterLoss(FusionLossConfig(**weights), radar=True)
+        assert loss.weights == case["weights"]
+        heads = {head: torch.from_numpy(arrays[f"{name}/out/{head}"]).requires_grad_() for head in loss.weights}
         total, items = loss(heads, golden_targets(arrays, f"{name}/"))
         total.backward()
         expected = [case["losses"][key] for key in loss.loss_names]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.postprocess import CenterPeaks, decode, merge_flipped, to_detections, with_mirror
-from boxwright.centerfusion.samples import SampleArrays, SampleMaker, SampleSettings
+from boxwright.centerfusion.samples import SampleArrays, SampleMaker
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.nuscenes.structures import Detections3d
 from boxwright.nuscenes.submission import to_global, write_submission
@@ -63,8 +64,8 @@ def _source(file: Path, image_id: int) -> OneImage:
 @cache
 def _run(file: Path, image_id: int) -> tuple[SampleArrays, Tensor, RawHeads]:
     """The sample, the network's input with its mirror image, and the raw heads of both."""
-    sample = empty_sample(SampleSettings())
-    SampleMaker(_source(file, image_id), SampleSettings()).write(0, None, sample)
+    sample = empty_sample(FusionConfig())
+    SampleMaker(_source(file, image_id), FusionConfig()).write(0, None, sample)
     images = with_mirror(torch.from_numpy(sample.image).permute(2, 0, 1)[None].double())
     radar = with_mirror(torch.from_numpy(sample.radar)[None].double(), radar=True)
     calibs = torch.from_numpy(sample.calib)[None].double()

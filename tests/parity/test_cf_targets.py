@@ -14,11 +14,11 @@ import torch
 from boxwright.centerfusion.augment import Placement, affine_map, centered
 from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
 from boxwright.centerfusion.radar_map import RadarPoints, visible_points
-from boxwright.centerfusion.samples import Augmentation, SampleArrays, SampleMaker, SampleSettings
-from boxwright.centerfusion.settings import FusionAugmentConfig, RadarConfig
+from boxwright.centerfusion.samples import SampleArrays, SampleMaker
+from boxwright.centerfusion.settings import FusionAugmentConfig, FusionConfig, RadarConfig
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of, synthetic_image
-from tests.unit.centerfusion.scenes3d import empty_sample
+from tests.unit.centerfusion.scenes3d import annotated, empty_sample
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 EXACT = {
@@ -27,14 +27,11 @@ EXACT = {
     "mask": "valid",
     "rotbin": "rot_bins",
     "rot_mask": "rot_valid",
-    "reg_mask": "offset_valid",
-    "wh_mask": "size_valid",
     "dep_mask": "depth_valid",
-    "dim_mask": "dims_valid",
-    "amodel_offset_mask": "amodel_valid",
     "nuscenes_att_mask": "attributes_valid",
     "velocity_mask": "velocity_valid",
 }
+OF_EVERY_OBJECT = ("reg_mask", "wh_mask", "dim_mask", "amodel_offset_mask")  # what these mark is always known
 CLOSE = {
     "hm": "heatmap",
     "reg": "offset",
@@ -70,10 +67,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def _settings(case: dict[str, Any]) -> SampleSettings:
+def _settings(case: dict[str, Any]) -> FusionConfig:
     options = case["options"]
-    return SampleSettings(
-        input_hw=(options["input_h"], options["input_w"]),
+    return FusionConfig(
+        imgsz=(options["input_h"], options["input_w"]),
         radar=RadarConfig(
             max_depth=options["max_pc_dist"],
             pillar_dims=tuple(options["pillar_dims"]),
@@ -87,7 +84,6 @@ def _settings(case: dict[str, Any]) -> SampleSettings:
             rotate_prob=options["aug_rot"],
             color=False,
         ),
-        reduce=False,
     )
 
 
@@ -98,16 +94,17 @@ def _source(file: Path, case: dict[str, Any], folder: Path) -> OneImage:
     return OneImage(record_of(record["image"], record["annotations"], folder), points)
 
 
-def _augmentation(case: dict[str, Any]) -> Augmentation | None:
+def _placement(case: dict[str, Any], source: OneImage) -> Placement:
     if case["aug"] is None:
-        return None
+        return centered((source.item.height, source.item.width))
     aug = case["aug"]
-    return Augmentation(Placement(np.array(aug["c"]), aug["scale"], aug["rot"], bool(case["flipped"])))
+    return Placement(np.array(aug["c"]), aug["scale"], aug["rot"], bool(case["flipped"]))
 
 
-def _sample(source: OneImage, settings: SampleSettings, augmentation: Augmentation | None) -> SampleArrays:
+def _sample(source: OneImage, case: dict[str, Any]) -> SampleArrays:
+    settings = _settings(case)
     sample = empty_sample(settings)
-    SampleMaker(source, settings).write_augmented(0, source.item, augmentation, sample)
+    SampleMaker(source, settings).write_placed(0, source.item, _placement(case, source), None, sample, reduce=False)
     return sample
 
 
@@ -116,10 +113,14 @@ def test_targets(file: Path, name: str, folder: Path) -> None:
     arrays, meta = _read(file)
     case = meta["cases"][name]
     source = _source(file, case, folder)
-    sample = _sample(source, _settings(case), _augmentation(case))
+    sample = _sample(source, case)
     for theirs, ours in EXACT.items():
         if f"{name}/{theirs}" in arrays:
             assert np.array_equal(getattr(sample.targets, ours), arrays[f"{name}/{theirs}"]), theirs
+    for theirs in OF_EVERY_OBJECT:
+        if f"{name}/{theirs}" in arrays:
+            mask = arrays[f"{name}/{theirs}"]
+            assert np.array_equal(np.broadcast_to(sample.targets.valid[:, None], mask.shape), mask), theirs
     for theirs, ours in CLOSE.items():
         if f"{name}/{theirs}" in arrays:
             found = getattr(sample.targets, ours)
@@ -132,7 +133,7 @@ def test_targets(file: Path, name: str, folder: Path) -> None:
 def test_image(file: Path, name: str, folder: Path) -> None:
     arrays, meta = _read(file)
     case = meta["cases"][name]
-    sample = _sample(_source(file, case, folder), _settings(case), _augmentation(case))
+    sample = _sample(_source(file, case, folder), case)
     image = sample.image.transpose(2, 0, 1)[:, ::16, ::16]
     np.testing.assert_allclose(image, arrays[f"{name}/image_s16"], atol=0.02, rtol=0)
 
@@ -141,7 +142,7 @@ def test_image(file: Path, name: str, folder: Path) -> None:
 def test_radar_map(file: Path, name: str, folder: Path) -> None:
     arrays, meta = _read(file)
     case = meta["cases"][name]
-    sample = _sample(_source(file, case, folder), _settings(case), _augmentation(case))
+    sample = _sample(_source(file, case, folder), case)
     expected = arrays[f"{name}/pc_dep"]
     wrong = (np.abs(sample.radar - expected) > 1e-4 * (1 + np.abs(expected))).any(axis=0)
     assert wrong.mean() <= 1e-3
@@ -149,19 +150,17 @@ def test_radar_map(file: Path, name: str, folder: Path) -> None:
 
 def associated(sample: SampleArrays, options: FrustumOptions) -> np.ndarray:
     """(3, H, W) the radar that belongs to the sample's own targets, as training takes it."""
-    targets = {
-        name: torch.from_numpy(getattr(sample.targets, name))[None]
-        for name in ("boxes", "valid", "annotation_depth", "dims", "alpha")
-    }
+    names = ("boxes", "valid", "annotation_depth", "dims", "alpha")
+    targets = [torch.from_numpy(getattr(sample.targets, name))[None] for name in names]
     calib, radar = torch.from_numpy(sample.calib)[None], torch.from_numpy(sample.radar)[None]
-    return associate_targets(*targets.values(), calib, radar, options)[0].numpy()
+    return associate_targets(annotated(*targets, calib, radar), options)[0].numpy()
 
 
 @pytest.mark.parametrize(("file", "name"), _cases("pc_hm"))
 def test_associated_radar(file: Path, name: str, folder: Path) -> None:
     arrays, meta = _read(file)
     case = meta["cases"][name]
-    sample = _sample(_source(file, case, folder), _settings(case), _augmentation(case))
+    sample = _sample(_source(file, case, folder), case)
     options = FrustumOptions(
         normalize_depth=case["options"]["normalize_depth"],
         window_ratio=case["options"]["hm_to_box_ratio"],
@@ -176,28 +175,21 @@ def test_associated_radar(file: Path, name: str, folder: Path) -> None:
 def test_radar_points(file: Path, name: str, folder: Path) -> None:
     arrays, meta = _read(file)
     case = meta["cases"][name]
-    seen = _visible(_source(file, case, folder), _settings(case), _augmentation(case))
+    seen = _visible(_source(file, case, folder), case)
     assert seen.points.shape[1] == case["pc_N"]
     np.testing.assert_allclose(seen.pixels, arrays[f"{name}/pc_2d"], **TOLERANCE)
     if f"{name}/pc_3d" in arrays:
         np.testing.assert_allclose(seen.points, arrays[f"{name}/pc_3d"], **TOLERANCE)
 
 
-def _visible(source: OneImage, settings: SampleSettings, augmentation: Augmentation | None) -> RadarPoints:
-    record = source.item
-    placement = augmentation.placement if augmentation else centered((record.height, record.width))
+def _visible(source: OneImage, case: dict[str, Any]) -> RadarPoints:
+    record, settings, placement = source.item, _settings(case), _placement(case, source)
     grid = affine_map(
         placement.center, max(record.width, record.height) * placement.factor, placement.rotation, settings.grid_hw
     )
+    image_hw = (record.height, record.width)
     return visible_points(
-        source.points,
-        record.calib,
-        (record.height, record.width),
-        grid,
-        settings.grid_hw,
-        max_depth=settings.radar.max_depth,
-        z_offset=settings.radar.z_offset,
-        flip=placement.flip,
+        source.points, record.calib, image_hw, grid, settings.grid_hw, settings.radar, flip=placement.flip
     )
 
 
@@ -218,8 +210,8 @@ def test_affine_maps(file: Path, name: str) -> None:
 def test_draws(file: Path, name: str, folder: Path) -> None:
     case = _read(file)[1]["cases"][name]
     source = _source(file, case, folder)
-    drawn = SampleMaker(source, _settings(case)).draw(source.item, np.random.RandomState(case["rng_seed"]))
-    assert drawn.placement.center.tolist() == case["aug"]["c"]
-    assert drawn.placement.factor == pytest.approx(case["aug"]["scale"], abs=1e-12)
-    assert drawn.placement.rotation == case["aug"]["rot"]
-    assert drawn.placement.flip == bool(case["flipped"])
+    placement, _ = SampleMaker(source, _settings(case)).draw(source.item, np.random.RandomState(case["rng_seed"]))
+    assert placement.center.tolist() == case["aug"]["c"]
+    assert placement.factor == pytest.approx(case["aug"]["scale"], abs=1e-12)
+    assert placement.rotation == case["aug"]["rot"]
+    assert placement.flip == bool(case["flipped"])

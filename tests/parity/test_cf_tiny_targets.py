@@ -11,11 +11,11 @@ import pytest
 
 from boxwright.centerfusion.augment import Placement, centered
 from boxwright.centerfusion.frustum import FrustumOptions
-from boxwright.centerfusion.samples import Augmentation, SampleMaker, SampleSettings
-from boxwright.centerfusion.settings import RadarConfig
+from boxwright.centerfusion.samples import SampleMaker
+from boxwright.centerfusion.settings import FusionConfig, RadarConfig
 from tests.golden import golden_cases, read_case
 from tests.parity.cf_records import OneImage, record_of
-from tests.parity.test_cf_targets import CLOSE, EXACT, TOLERANCE, associated
+from tests.parity.test_cf_targets import CLOSE, EXACT, OF_EVERY_OBJECT, TOLERANCE, associated
 from tests.unit.centerfusion.scenes3d import empty_sample
 
 
@@ -46,16 +46,20 @@ def test_tiny_targets(file: Path, name: str) -> None:
     arrays, meta = _read(file)
     case = meta["cases"][name]
     source = _source(file, case["split"], case["image_id"])
-    settings = SampleSettings(radar=RadarConfig(pillar_dims=tuple(case["pillar_dims"])), reduce=False)
+    settings = FusionConfig(radar=RadarConfig(pillar_dims=tuple(case["pillar_dims"])))
     sample = empty_sample(settings)
     place = centered((source.item.height, source.item.width))
-    augmentation = Augmentation(Placement(place.center, flip=bool(case["flipped"])))
-    SampleMaker(source, settings).write_augmented(0, source.item, augmentation, sample)
+    placement = Placement(place.center, flip=bool(case["flipped"]))
+    SampleMaker(source, settings).write_placed(0, source.item, placement, None, sample, reduce=False)
 
     for theirs, ours in (EXACT | CLOSE).items():
         if f"{name}/{theirs}" in arrays:
             found = getattr(sample.targets, ours)
             np.testing.assert_allclose(found, arrays[f"{name}/{theirs}"], err_msg=theirs, **TOLERANCE)
+    for theirs in OF_EVERY_OBJECT:
+        if f"{name}/{theirs}" in arrays:
+            mask = arrays[f"{name}/{theirs}"]
+            assert np.array_equal(np.broadcast_to(sample.targets.valid[:, None], mask.shape), mask), theirs
     for key, found in (("pc_dep", sample.radar), ("pc_hm", associated(sample, FrustumOptions()))):
         expected = arrays[f"{name}/{key}"]
         wrong = (np.abs(found - expected) > 1e-4 * (1 + np.abs(expected))).any(axis=0)

@@ -9,7 +9,7 @@ that of CenterNet (Zhou et al., "Objects as Points", 2019, arXiv:1904.07850). Li
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
 import cv2
 import numpy as np
@@ -23,7 +23,6 @@ from boxwright.ops.arrays import Floats, Image
 _BORDER = 128  # pixels that a random centre keeps from the border of the image
 _FACTORS = np.arange(0.6, 1.4, 0.1)  # of a random crop
 _ROUNDING: Final = 1e-6  # a scale of one half may come out a little larger
-_LARGEST_REDUCTION: Final = 8  # that the decoder of JPEG offers
 MEAN: Final = np.array([0.40789654, 0.44719302, 0.47026115])  # blue, green, red of a unit image, published
 STD: Final = np.array([0.28863828, 0.27408164, 0.27809835])
 VARIATION: Final = 0.4  # brightness, contrast and saturation lie in 1 +- this
@@ -47,14 +46,7 @@ CONTRAST: Final = 1
 SATURATION: Final = 2
 
 
-class Draws(Protocol):
-    """What is asked of a random generator: a NumPy Generator or, for published numbers, a legacy RandomState."""
-
-    def random(self) -> float: ...
-    def uniform(self, low: float, high: float, size: int, /) -> Floats: ...
-    def standard_normal(self, size: Any = None, /) -> Any: ...
-    def choice(self, a: Any, /) -> Any: ...
-    def permutation(self, x: int, /) -> np.ndarray: ...
+Draws = np.random.Generator | np.random.RandomState  # the legacy one gives published numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +71,11 @@ class ColorChange:
 def centered(image_hw: tuple[int, int]) -> Placement:
     """Place the whole image, as validation sees it."""
     return Placement(np.array([image_hw[1] / 2.0, image_hw[0] / 2.0]))
+
+
+def base_scale(augment: FusionAugmentConfig, image_hw: tuple[int, int]) -> float:
+    """Return how many pixels of an image fill the input's width without augmentation."""
+    return float(max(image_hw) if augment.max_crop else image_hw[1])
 
 
 def draw_placement(rng: Draws, image_hw: tuple[int, int], base: float, augment: FusionAugmentConfig) -> Placement:
@@ -171,12 +168,12 @@ def map_points(points: Floats, matrix: Floats) -> Floats:
 
 
 def reduction_of(matrix: Floats) -> int:
-    """Find the largest 1, 2, 4 or 8 by which the source can be decoded smaller and still not be magnified by a map."""
+    """Find the largest 1, 2, 4 or 8 by which the source can be decoded smaller and still not be magnified by a map.
+
+    The decoder of JPEG offers no others.
+    """
     magnification = abs(float(np.linalg.det(matrix[:, :2]))) ** 0.5
-    reduction = 1
-    while reduction < _LARGEST_REDUCTION and magnification * 2 * reduction <= 1 + _ROUNDING:
-        reduction *= 2
-    return reduction
+    return next((reduction for reduction in (8, 4, 2) if magnification * reduction <= 1 + _ROUNDING), 1)
 
 
 def from_reduced(matrix: Floats, reduction: int) -> Floats:

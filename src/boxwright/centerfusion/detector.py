@@ -19,10 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from boxwright.centerfusion.augment import affine_map, centered, finish_colors, inverse
-from boxwright.centerfusion.postprocess import decode, run_network, to_detections
-from boxwright.centerfusion.radar_map import paint_pillars, visible_points
-from boxwright.centerfusion.samples import SampleSettings
+from boxwright.centerfusion.augment import affine_map, base_scale, centered, finish_colors, inverse
+from boxwright.centerfusion.postprocess import detect, run_network
+from boxwright.centerfusion.radar_map import paint_radar
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.data.images import read_image
 from boxwright.engine.device import resolve
 from boxwright.errors import UserError
@@ -37,8 +37,7 @@ class CenterFusionDetector:
 
     Args:
         model: in any mode and on any device, it is copied. Called as model(images, radar, calibs).
-        settings: what shapes its input: size, farthest radar, pillars, and whether it has a radar input; those it was
-            trained with.
+        config: settings that it was trained with, which shape its input; None: the published ones.
         device: where to run; None: the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
     """
@@ -46,12 +45,12 @@ class CenterFusionDetector:
     def __init__(
         self,
         model: nn.Module,
-        settings: SampleSettings | None = None,
+        config: FusionConfig | None = None,
         *,
         device: torch.device | None = None,
         half: bool = False,
     ) -> None:
-        self.settings = settings or SampleSettings()
+        self.config = config or FusionConfig()
         self.device = device or torch.device("cpu")
         self.model = copy.deepcopy(model).to(self.device).eval()
         self._precision = resolve(("bf16" if self.device.type == "cpu" else "fp16") if half else "fp32", self.device)
@@ -118,54 +117,40 @@ class CenterFusionDetector:
             torch.from_numpy(np.stack(part)) for part in zip(*prepared, strict=True)
         )
         network_input = pixels.to(self.device).permute(0, 3, 1, 2)  # in memory still HWC, which is channels_last
-        radar_maps = maps.to(self.device) if self.settings.use_radar else None
+        radar_maps = None if self.config.no_radar else maps.to(self.device)
         calibs = calibs.to(self.device)
         with self._precision.autocast():
             heads = run_network(self.model, network_input, radar_maps, calibs, flip_test=flip_test)
-        found = to_detections(
-            decode(heads, max_detections),
-            image_from_grid.to(self.device),
-            calibs,
-            score_threshold=score_threshold,
-            radar=self.settings.use_radar,
+        return detect(
+            heads, image_from_grid.to(self.device), calibs, max_detections, score_threshold, not self.config.no_radar
         )
-        return [one.cpu() for one in found]
 
     def _prepare(
         self, image: str | Path | Image, intrinsics: Array, radar: Array | None
     ) -> tuple[npt.NDArray[np.float32], ...]:
         """Prepare an image (h, w, 3), radar map (3, H, W), camera matrix (3, 4) and map of cells to pixels (2, 3).
 
-        They are what a sample of validation is, see `samples.SampleMaker.write_augmented`.
+        They are what a sample of validation is, see `samples.SampleMaker.write_placed`.
         """
-        settings = self.settings
+        config = self.config
         pixels = _read_pixels(image)
         calib = _read_camera_matrix(intrinsics)
         image_hw = (pixels.shape[0], pixels.shape[1])
-        center, scale = centered(image_hw).center, settings.base_scale(image_hw)
-        grid_from_image = affine_map(center, scale, 0.0, settings.grid_hw)
-        input_from_image = affine_map(center, scale, 0.0, settings.input_hw)
-        height, width = settings.input_hw
+        center, scale = centered(image_hw).center, base_scale(config.augment, image_hw)
+        grid_from_image = affine_map(center, scale, 0.0, config.grid_hw)
+        input_from_image = affine_map(center, scale, 0.0, config.input_hw)
+        height, width = config.input_hw
         warped = cv2.warpAffine(pixels, input_from_image, (width, height), flags=cv2.INTER_LINEAR)
         normalised = np.empty((height, width, 3), np.float32)
         finish_colors(cast("Image", warped), None, normalised, np.empty_like(normalised))
-        radar_map = np.zeros((3, *settings.grid_hw), np.float32)
+        radar_map = np.zeros((3, *config.grid_hw), np.float32)
         if radar is not None:
-            points = visible_points(
-                self._read_radar(radar),
-                calib,
-                image_hw,
-                grid_from_image,
-                settings.grid_hw,
-                max_depth=settings.radar.max_depth,
-                z_offset=settings.radar.z_offset,
-            )
-            paint_pillars(points, calib, grid_from_image, settings.radar.pillar_dims, radar_map)
+            paint_radar(self._read_radar(radar), calib, image_hw, grid_from_image, config.radar, radar_map)
         return normalised, radar_map, calib.astype(np.float32), inverse(grid_from_image).astype(np.float32)
 
     def _read_radar(self, radar: Array) -> Floats:
         """Check the radar points of a user; a NaN would be painted as the nearest return of all."""
-        if not self.settings.use_radar:
+        if self.config.no_radar:
             raise UserError("this network has no radar input: give no radar")
         points = _numbers(radar, "radar")
         if points.ndim != 2 or len(points) != len(RADAR_FIELDS):

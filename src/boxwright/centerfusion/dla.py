@@ -8,6 +8,7 @@ Source: Yu et al., "Deep Layer Aggregation", 2018 (arXiv:1707.06484), figure 3; 
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -58,11 +59,6 @@ class Root(nn.Module):
         return self.relu(self.bn(self.conv(torch.cat(children, dim=1))))
 
 
-def _project(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Make the 1x1 convolution that gives a residual its number of channels."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
-
-
 class Tree(nn.Module):
     """Two blocks and their root.
 
@@ -80,7 +76,9 @@ class Tree(nn.Module):
         self.tree2 = Block(out_channels, out_channels)
         self.root = Root(2 * out_channels + extra, out_channels)
         self.downsample = nn.MaxPool2d(stride, stride) if stride > 1 else nn.Identity()
-        self.project = _project(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+        # Gives the residual its number of channels, without a ReLU.
+        same = in_channels == out_channels
+        self.project = nn.Identity() if same else conv_norm_relu(in_channels, out_channels, 1)[:2]
         self.joins_bottom = joins_bottom
 
     def forward(self, x: Tensor, children: tuple[Tensor, ...] = ()) -> Tensor:
@@ -100,7 +98,7 @@ class DeepTree(nn.Module):
         self.downsample = nn.MaxPool2d(2, 2)
         # Each tree projects by itself, so nothing reads this one. It is here because published checkpoints have its
         # entries; no gradient ever reaches it.
-        self.project = _project(in_channels, out_channels).requires_grad_(False)
+        self.project = conv_norm_relu(in_channels, out_channels, 1)[:2].requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         bottom = self.downsample(x)
@@ -128,11 +126,6 @@ class Dla34(nn.Module):
         self.level3 = DeepTree(channels[2], channels[3])
         self.level4 = DeepTree(channels[3], channels[4])
         self.level5 = Tree(channels[4], channels[5], 2, joins_bottom=True)
-
-    @property
-    def unused_modules(self) -> tuple[str, ...]:
-        """Return the names of the parts that no gradient reaches."""
-        return tuple(f"{name}.project" for name, part in self.named_children() if isinstance(part, DeepTree))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         levels = [self.level0(self.base_layer(images))]
@@ -172,26 +165,17 @@ class DeformNode(nn.Module):
         return self.actf(self.conv(x))
 
 
-class PlainNode(nn.Module):
-    """1x1 convolution, batch norm, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = conv_norm_relu(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
-
-
-_NODES: dict[NodeKind, type[DeformNode | PlainNode]] = {"dcn": DeformNode, "conv": PlainNode}
+def make_node(kind: NodeKind, in_channels: int, out_channels: int) -> nn.Module:
+    """Make a node of an aggregation; both kinds name their convolution alike."""
+    if kind == "dcn":
+        return DeformNode(in_channels, out_channels)
+    return nn.Sequential(OrderedDict(conv=conv_norm_relu(in_channels, out_channels, 1)))
 
 
 class Upsampling(nn.ConvTranspose2d):
     """Each channel by itself to `factor` times the size; begins as bilinear interpolation."""
 
     def __init__(self, channels: int, factor: int) -> None:
-        if math.log2(factor) % 1:
-            raise ValueError(f"levels differ by powers of two, not {factor}")
         super().__init__(channels, channels, 2 * factor, factor, factor // 2, groups=channels, bias=False)
         # The kernel that interpolates linearly: a tent whose middle lies between the two middle weights.
         center = (2 * factor - 1 - factor % 2) / (2 * factor)
@@ -220,9 +204,9 @@ class IdaUp(nn.Module):
     def __init__(self, out_channels: int, in_channels: Sequence[int], factors: Sequence[int], node: NodeKind) -> None:
         super().__init__()
         for i in range(1, len(in_channels)):
-            self.add_module(f"proj_{i}", _NODES[node](in_channels[i], out_channels))
+            self.add_module(f"proj_{i}", make_node(node, in_channels[i], out_channels))
             self.add_module(f"up_{i}", Upsampling(out_channels, factors[i]))
-            self.add_module(f"node_{i}", _NODES[node](out_channels, out_channels))
+            self.add_module(f"node_{i}", make_node(node, out_channels, out_channels))
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         joined = [levels[0]]

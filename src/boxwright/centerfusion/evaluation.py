@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from boxwright.centerfusion.losses import CenterLoss
-from boxwright.centerfusion.postprocess import decode, run_network, to_detections
+from boxwright.centerfusion.postprocess import detect, run_network
 from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.engine.evaluate import NO_SPEEDS, Gather, Speeds, Stages, evaluate
 from boxwright.engine.task import Autocast, ValWatch
 from boxwright.nuscenes.metric import NuscenesMetrics
-from boxwright.nuscenes.metric import evaluate as measure
+from boxwright.nuscenes.metric import evaluate as evaluate_boxes
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import Detections3d, GlobalBoxes
 from boxwright.nuscenes.submission import to_global
@@ -41,48 +41,34 @@ class FusionEvaluation:
     speeds: Speeds = NO_SPEEDS
 
 
-def detect(heads: RawHeads, batch: Batch3d, settings: DecodeSettings) -> list[Detections3d]:
-    """Decode the detections of each image of a batch, on the host."""
-    found = to_detections(
-        decode(heads, settings.num_peaks),
-        batch.image_from_grid,
-        batch.calibs,
-        score_threshold=settings.score_threshold,
-        radar=settings.radar,
-    )
-    return [one.cpu() for one in found]
+def measure(split: NuscenesSplit, found: GlobalBoxes) -> NuscenesMetrics:
+    """Measure boxes by the annotations of a split."""
+    return evaluate_boxes(split.ground_truth(), found, split.ego_positions(), split.bike_racks())
 
 
+@dataclass(slots=True)
 class NuscenesEvaluator:
-    """Gathers detections of a split; `evaluate` gives them in the global frame, and the nuScenes metric.
+    """Gathers detections of a split; `evaluate` gives them in the global frame, and the nuScenes metric."""
 
-    `measures`: take the metric, if there are annotations; `shared`: only where detections were handed in.
-    """
-
-    def __init__(
-        self, split: NuscenesSplit, settings: DecodeSettings, *, measures: bool = True, shared: bool = False
-    ) -> None:
-        self.split = split
-        self.settings = settings
-        self.measures = measures and split.has_annotations
-        self.shared = shared
-        self._indices: list[int] = []
-        self._detections: list[Detections3d] = []
+    split: NuscenesSplit
+    settings: DecodeSettings
+    measures: bool = True  # take the metric, if there are annotations
+    shared: bool = False  # only where detections were handed in
+    indices: list[int] = field(default_factory=list[int])
+    detections: list[Detections3d] = field(default_factory=list[Detections3d])
 
     def process(self, detections: Sequence[Detections3d], indices: Sequence[int]) -> None:
         """Take the detections of images."""
-        self._indices += indices
-        self._detections += detections
+        self.indices += indices
+        self.detections += detections
 
     def evaluate(self) -> FusionEvaluation:
         """Merge the cameras of each key frame and measure."""
-        split, settings = self.split, self.settings
-        records = [split.record(position) for position in self._indices]
-        found = to_global(self._detections, records, fixed=settings.fixed, iou_thresh=settings.iou_threshold)
-        metrics = None
-        if self.measures and (self._indices or not self.shared):
-            metrics = measure(split.ground_truth(), found, split.ego_positions(), split.bike_racks())
-        return FusionEvaluation(metrics, found)
+        records = [self.split.record(position) for position in self.indices]
+        fixed, iou_threshold = self.settings.fixed, self.settings.iou_threshold
+        found = to_global(self.detections, records, fixed=fixed, iou_thresh=iou_threshold)
+        measures = self.measures and self.split.has_annotations and (self.indices or not self.shared)
+        return FusionEvaluation(measure(self.split, found) if measures else None, found)
 
 
 def evaluate_fusion(
@@ -98,18 +84,12 @@ def evaluate_fusion(
     watch: ValWatch[Batch3d, Detections3d] | None = None,
     measures: bool = True,
 ) -> FusionEvaluation:
-    """Detect on a split and measure it, see `engine.evaluate`.
+    """Detect on a split and measure it, see `engine.evaluate` for what is not named here.
 
     Args:
-        model: on `device`.
-        loader: batches of the split, every image at most once.
-        split: what the images show.
-        device: where the network runs. The metric runs on the host.
         settings: of decoding.
         autocast: makes the context of the forward pass; float32 without.
         criterion: gives losses.
-        gather: where several processes share the images: hands what each found to one, which measures.
-        watch: called before and after each batch.
         measures: take the metric; else only detect.
     """
 
@@ -119,16 +99,13 @@ def evaluate_fusion(
         with autocast():
             return run_network(model, batch.images, radar, batch.calibs, flip_test=settings.flip_test)
 
-    def losses(heads: RawHeads, batch: Batch3d) -> Tensor:
-        """Compute the losses of a batch."""
-        assert criterion is not None
-        return criterion(heads, batch.targets)[1]
-
     stages = Stages(
         prepare=lambda batch: batch.to(device),
         forward=forward,
-        detect=lambda heads, batch: detect(heads, batch, settings),
-        losses=losses if criterion is not None else None,
+        detect=lambda heads, batch: detect(
+            heads, batch.image_from_grid, batch.calibs, settings.num_peaks, settings.score_threshold, settings.radar
+        ),
+        losses=None if criterion is None else lambda heads, batch: criterion(heads, batch.targets)[1],
     )
     evaluator = NuscenesEvaluator(split, settings, measures=measures, shared=gather is not None)
     result, mean_losses, speeds = evaluate(model, loader, stages, evaluator, device=device, gather=gather, watch=watch)

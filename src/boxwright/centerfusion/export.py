@@ -6,15 +6,14 @@ The deformable convolution becomes GridSample and Conv, the association standard
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
-from boxwright.centerfusion.settings import COARSEST_STRIDE, STRIDE, FusionExportConfig
+from boxwright.centerfusion.settings import STRIDE, FusionExportConfig
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.centerfusion.weights import open_trained
 from boxwright.errors import UserError
@@ -39,7 +38,7 @@ class CenterExportInfo(ExportInfo):
 
     system: ClassVar[str] = "CenterFusion"
 
-    spec: Annotated[CenterFusionSpec, BeforeValidator(CenterFusionSpec.from_mapping)]  # the network
+    spec: CenterFusionSpec  # the network
     frustum: FrustumOptions  # how the file associates radar
     num_peaks: int  # objects that it associates
 
@@ -92,10 +91,10 @@ def fusion_export(config: FusionExportConfig) -> dict[Path, CenterAgreement]:
     """
     if not config.weights:
         raise UserError("export needs --weights")
-    trained = open_trained(config.weights)
-    given = config.imgsz or trained.config.imgsz
+    model, trained = open_trained(config.weights)
+    given = config.imgsz or trained.imgsz
     target = Path(config.weights).expanduser().with_suffix(".onnx")
-    return {target: write_verified(target, lambda path: export_center(trained.model, path, (given[0], given[-1])))}
+    return {target: write_verified(target, lambda path: export_center(model, path, (given[0], given[-1])))}
 
 
 def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) -> CenterAgreement:
@@ -110,11 +109,9 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
         input_size: height and width of images.
 
     Raises:
-        UserError: a side is no multiple of 32, or a library is not installed.
+        UserError: a library is not installed.
     """
     require("onnxruntime")
-    if any(side < COARSEST_STRIDE or side % COARSEST_STRIDE for side in input_size):
-        raise UserError(f"sides of the input must be multiples of {COARSEST_STRIDE}, not {input_size}")
     names = (
         CLASS_NAMES if model.spec.num_classes == len(CLASS_NAMES) else tuple(map(str, range(model.spec.num_classes)))
     )
@@ -139,20 +136,15 @@ def compare_center(model: CenterFusion, exported: CenterOnnx, inputs: Mapping[st
         exported: a file of it.
         inputs: by name, as the file takes them.
     """
-    found = exported(**inputs)
-    if not model.spec.radar:
-        return CenterAgreement(_differences(found, model(inputs["images"])), 0.0)
-    # Rounding may change the order of nearly equal peaks, and with it whole windows of the association. So that is
-    # compared for the first heads of the file, and the second heads for its association.
-    expected = associate(found, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
-    heads = model(inputs["images"], association=found["pc_hm"])
-    gap = largest_difference(found.pop("pc_hm"), expected)
-    return CenterAgreement(_differences(found, heads), gap)
-
-
-def _differences(found: RawHeads, heads: RawHeads) -> dict[str, float]:
-    """Return the largest relative difference of each head."""
-    return {name: largest_difference(found[name], heads[name], relative=True) for name in found}
+    found, gap = exported(**inputs), 0.0
+    association = found.pop("pc_hm", None)
+    if association is not None:
+        # Rounding may change the order of nearly equal peaks, and with it whole windows of the association. So that is
+        # compared for the first heads of the file, and the second heads for its association.
+        expected = associate(found, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
+        gap = largest_difference(association, expected)
+    heads = model(inputs["images"], association=association)
+    return CenterAgreement({name: largest_difference(found[name], heads[name], relative=True) for name in found}, gap)
 
 
 def _example_inputs(input_size: tuple[int, int], *, radar: bool) -> dict[str, Tensor]:

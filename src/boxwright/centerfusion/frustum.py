@@ -11,7 +11,7 @@ camera frame has x right, y down, z forward, dimensions are (height, width, leng
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from boxwright.centerfusion.heads import (
     rotation_from_alpha,
 )
 from boxwright.centerfusion.rectangles import first_inside, paint_in_turn
-from boxwright.centerfusion.settings import FrustumConfig
+from boxwright.centerfusion.settings import FrustumConfig, FusionConfig
+from boxwright.centerfusion.structures import Batch3d
 
 _NO_RETURN = int(np.array(np.inf, np.float32).view(np.int32)) << 32  # the key of a cell at infinity
 
@@ -39,6 +40,16 @@ class FrustumOptions(FrustumConfig):
     # instead of the half extent; boxes over the left or top border that wrap around; a window one column too wide; and,
     # when switched off, the first image divided by `max_depth` instead of the depth of all.
     fixed: bool = False
+
+    @classmethod
+    def of(cls, config: FusionConfig) -> Self:
+        """Collect how radar is associated with objects in a run.
+
+        Switched off, inference passes the radar map on as training does: the published code stops in training then, so
+        no weights need what it does at inference, where only the first image of a batch is divided, in all channels.
+        """
+        fixed = config.fixed or not config.frustum.enabled
+        return cls(**dict(config.frustum), max_depth=config.radar.max_depth, fixed=fixed)
 
 
 class FrustumObjects(NamedTuple):
@@ -67,34 +78,18 @@ def associate(
     return paint(found_objects(heads, calibs, options, k), radar, options)
 
 
-def associate_targets(
-    boxes: Tensor,
-    valid: Tensor,
-    depth: Tensor,
-    dims: Tensor,
-    alpha: Tensor,
-    calibs: Tensor,
-    radar: Tensor,
-    options: FrustumOptions,
-) -> Tensor:
-    """Paint the radar map (B, 3, H, W) of annotated objects, in the order of the annotations.
+def associate_targets(batch: Batch3d, options: FrustumOptions) -> Tensor:
+    """Paint the radar map (B, 3, H, W) of the annotated objects of a batch, in the order of the annotations.
 
     Each image has its own camera matrix, as published; switched off, the depth of every image is normalised (the
     published code stops there).
-
-    Args:
-        boxes: (B, M, 4) xyxy, grid cells, clipped to the grid.
-        valid: (B, M) bool; False marks padding.
-        depth: (B, M) metres as annotated.
-        dims: (B, M, 3) height, width, length in metres.
-        alpha: (B, M) rad.
-        calibs: (B, 3, 4) camera matrices of the original images.
-        radar: (B, 3, H, W) as in `associate`.
     """
     if not options.enabled:
-        return _pass_on(radar, options, fixed=True)
-    objects = FrustumObjects(boxes, depth, depth_thresholds(boxes, dims, alpha, calibs, options))
-    return paint(objects, radar, options, valid)
+        return _pass_on(batch.radar, options, fixed=True)
+    targets = batch.targets
+    thresholds = depth_thresholds(targets.boxes, targets.dims, targets.alpha, batch.calibs, options)
+    objects = FrustumObjects(targets.boxes, targets.annotation_depth, thresholds)
+    return paint(objects, batch.radar, options, targets.valid)
 
 
 def found_objects(heads: Mapping[str, Tensor], calibs: Tensor, options: FrustumOptions, k: int) -> FrustumObjects:

@@ -8,53 +8,35 @@ Source: Zhou et al. 2019, Objects as Points (arXiv:1904.07850) for the heat map 
 loss is the one since October 2022: slots without a label do not count.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from boxwright.centerfusion.heads import at_cells, at_least_float32, depth_from_raw
+from boxwright.centerfusion.settings import FusionLossConfig
 from boxwright.centerfusion.structures import RawHeads, Targets3d
 
-PUBLISHED_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {
-        "hm": 1.0,
-        "wh": 0.1,
-        "reg": 1.0,
-        "dep": 1.0,
-        "dep_sec": 1.0,
-        "dim": 1.0,
-        "rot": 1.0,
-        "rot_sec": 1.0,
-        "amodel_offset": 1.0,
-        "nuscenes_att": 1.0,
-        "velocity": 1.0,
-    }
-)
-"""Weight of each head in the total, in the order in which the published log names the losses."""
-SECOND_STAGE = ("dep_sec", "rot_sec")  # heads that only a radar model has
+_REFINED = ("dep", "rot")  # heads that a radar model has a second time, "dep_sec" and "rot_sec"
 _EPS = 1e-4  # clamp of the heat map and, in published code, also what is added to the number of labels
 _NUM_BINS = 2
 _BIN_CHANNELS = 4  # not in the bin, in the bin, sine, cosine
 
 
 class CenterLoss(nn.Module):
-    """Weighted sum of the losses of all heads.
+    """Weighted sum of the losses of all heads, in the order in which the published log names them.
 
     Args:
-        weights: of each head in the total; a head that is not named has its published weight.
-        radar: whether the model has second-stage depth and rotation.
+        config: weight of each head in the total; None: the published ones.
+        radar: whether the model has second-stage depth and rotation, which weigh as much as the first.
     """
 
-    def __init__(self, weights: Mapping[str, float] = PUBLISHED_WEIGHTS, *, radar: bool = True) -> None:
+    def __init__(self, config: FusionLossConfig | None = None, *, radar: bool = True) -> None:
         super().__init__()
-        unknown = sorted(set(weights) - set(PUBLISHED_WEIGHTS))
-        if unknown:
-            raise ValueError(f"no head is named {unknown[0]}; heads are {', '.join(PUBLISHED_WEIGHTS)}")
-        known = {**PUBLISHED_WEIGHTS, **weights}
-        self.weights = {name: weight for name, weight in known.items() if radar or name not in SECOND_STAGE}
+        self.weights: dict[str, float] = {}
+        for name, weight in config or FusionLossConfig():
+            self.weights[name] = weight
+            if radar and name in _REFINED:
+                self.weights[f"{name}_sec"] = weight
         self.loss_names = ("tot", *self.weights)
 
     def forward(self, heads: RawHeads, targets: Targets3d[Tensor]) -> tuple[Tensor, Tensor]:
@@ -63,32 +45,31 @@ class CenterLoss(nn.Module):
         Returns:
             The total, a scalar with gradient; and the total and the unweighted losses (len(loss_names),), detached.
         """
-        losses = {name: self._loss(name, at_least_float32(heads[name]), targets) for name in self.weights}
+        wanted = {
+            "wh": targets.size,
+            "reg": targets.offset,
+            "dim": targets.dims,
+            "amodel_offset": targets.amodel_offset,
+        }
+        losses: dict[str, Tensor] = {}
+        for name in self.weights:
+            head = at_least_float32(heads[name])
+            values = at_cells(head, targets.cell)
+            match name.removesuffix("_sec"):
+                case "hm":
+                    losses[name] = heatmap_loss(head, targets)
+                case "rot":
+                    losses[name] = rotation_loss(values, targets)
+                case "nuscenes_att":
+                    losses[name] = attribute_loss(values, targets.attributes, targets.attributes_valid)
+                case "dep":
+                    losses[name] = masked_l1(depth_from_raw(values), targets.depth, targets.depth_valid)
+                case "velocity":
+                    losses[name] = masked_l1(values, targets.velocity, targets.velocity_valid)
+                case _:
+                    losses[name] = masked_l1(values, wanted[name], targets.valid[..., None].expand_as(values))
         total = torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
         return total, torch.stack([total, *losses.values()]).detach()
-
-    def _loss(self, name: str, head: Tensor, targets: Targets3d[Tensor]) -> Tensor:
-        """Compute the loss of one head."""
-        if name == "hm":
-            return heatmap_loss(head, targets)
-        values = at_cells(head, targets.cell)
-        match name:
-            case "rot" | "rot_sec":
-                return rotation_loss(values, targets)
-            case "nuscenes_att":
-                return attribute_loss(values, targets.attributes, targets.attributes_valid)
-            case "dep" | "dep_sec":
-                return masked_l1(depth_from_raw(values), targets.depth, targets.depth_valid)
-            case "wh":
-                return masked_l1(values, targets.size, targets.size_valid)
-            case "reg":
-                return masked_l1(values, targets.offset, targets.offset_valid)
-            case "dim":
-                return masked_l1(values, targets.dims, targets.dims_valid)
-            case "amodel_offset":
-                return masked_l1(values, targets.amodel_offset, targets.amodel_valid)
-            case _:
-                return masked_l1(values, targets.velocity, targets.velocity_valid)
 
 
 def heatmap_loss(raw: Tensor, targets: Targets3d[Tensor]) -> Tensor:

@@ -6,18 +6,19 @@ Source: Nabati and Qi, "CenterFusion", 2020 (arXiv:2011.04841); published Center
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, cast, get_args
+from typing import Annotated, Any, Self, cast
 
 import torch
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from boxwright.centerfusion.dla import CHANNELS, Dla34, DlaUp, IdaUp, NodeKind
+from boxwright.centerfusion.dla import CHANNELS, DeepTree, Dla34, DlaUp, IdaUp, NodeKind
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.heads import raw_from_depth
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import CLASS_NAMES
+from boxwright.settings.base import Count, Frozen
 
 FIRST_HEADS = {"hm": 0, "reg": 2, "wh": 2, "dep": 1, "rot": 8, "dim": 3, "amodel_offset": 2}
 """Output channels by name, in published order; the heat map has one channel per class."""
@@ -34,47 +35,34 @@ _RADAR_CHANNELS = 3
 _CHANNEL_STEP = 4
 
 
-@dataclass(frozen=True, slots=True)
-class CenterFusionSpec:
+class CenterFusionSpec(Frozen):
     """What the network is made of; a checkpoint holds it."""
 
-    width: float = 1.0  # scales all numbers of channels, those of the heads included; they stay multiples of 4
+    model_config = ConfigDict(strict=True)  # a file that holds another type was not written by this tool
+
+    # scales all numbers of channels, those of the heads included; they stay multiples of 4
+    width: Annotated[float, Field(gt=0.0, le=8.0)] = 1.0
     radar: bool = True  # False, camera only: no second depth and rotation; velocity and attributes from the image
     dla_node: NodeKind = "dcn"  # convolutions of the up-sampling, deformable or ordinary 1x1 ones ("conv")
-    head_conv: int = 256  # hidden channels of a head at width 1
-    num_classes: int = len(CLASS_NAMES)  # channels of the heat map
-
-    def __post_init__(self) -> None:
-        if not 0 < self.width <= 8:
-            raise UserError(f"width must be above 0 and at most 8, not {self.width}")
-        if self.dla_node not in get_args(NodeKind):
-            raise UserError(f"dla_node must be one of {', '.join(get_args(NodeKind))}, not {self.dla_node!r}")
-        if self.head_conv < 1 or self.num_classes < 1:
-            raise UserError(f"head_conv and num_classes must be at least 1, not {self.head_conv}, {self.num_classes}")
+    head_conv: Count = 256  # hidden channels of a head at width 1
+    num_classes: Count = len(CLASS_NAMES)  # channels of the heat map
 
     def scaled(self, channels: int) -> int:
         """Scale a number of channels to this width."""
         return channels if self.width == 1 else max(_CHANNEL_STEP * round(channels * self.width / _CHANNEL_STEP), 4)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Convert to plain values for a checkpoint; `from_mapping` reads them back."""
-        return asdict(self)
-
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "model") -> Self:
-        """Check what `to_mapping` gave.
+        """Build a spec from its plain values.
 
         Raises:
             UserError: a key or value is not what it should be; `where` names the place.
         """
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        unknown = [str(key) for key in mapping if key not in kinds]
-        if unknown:
-            raise UserError(f"{where}: unknown key {', '.join(unknown)} (known are {', '.join(kinds)})")
-        for key, value in mapping.items():
-            if type(value) is not kinds[key] and not (kinds[key] is float and type(value) is int):
-                raise UserError(f"{where}: {key} must be of type {kinds[key].__name__}, not {value!r}")
-        return cls(**mapping)
+        try:
+            return cls(**mapping)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{where}: {first['loc'][0]}: {first['msg']}, not {first['input']!r}") from error
 
 
 class CenterFusion(nn.Module):
@@ -109,7 +97,7 @@ class CenterFusion(nn.Module):
     @property
     def unused_prefixes(self) -> tuple[str, ...]:
         """Return the prefixes of the parameters that no gradient reaches; they are published all the same."""
-        return tuple(f"base.{name}." for name in self.base.unused_modules)
+        return tuple(f"base.{name}.project." for name, part in self.base.named_children() if isinstance(part, DeepTree))
 
     def start_at_depth(self, depth: float) -> None:
         """Initialise the bias of the depth heads to a mean depth in metres; the published start is 1."""
@@ -146,7 +134,7 @@ class CenterFusion(nn.Module):
             ValueError: a network with radar gets neither radar and calibs nor an association.
         """
         features = self.features(images)
-        heads: RawHeads = {name: self._head(name, features) for name in self.first_heads}
+        heads: RawHeads = {name: self.get_submodule(name)(features) for name in self.first_heads}
         if not self.spec.radar:
             return heads
         if association is None:
@@ -157,10 +145,7 @@ class CenterFusion(nn.Module):
                 association = associate(heads, radar, calibs, self.frustum, self.num_peaks)
         heads["pc_hm"] = association
         both = torch.cat((features, association.to(features.dtype)), dim=1)
-        return heads | {name: self._head(name, both) for name in self.second_heads}
-
-    def _head(self, name: str, features: Tensor) -> Tensor:
-        return cast(nn.Module, getattr(self, name))(features)
+        return heads | {name: self.get_submodule(name)(both) for name in self.second_heads}
 
 
 def _make_head(name: str, in_channels: int, hidden: int, out_channels: int, *, second: bool) -> nn.Sequential:

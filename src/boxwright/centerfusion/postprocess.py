@@ -87,6 +87,15 @@ def decode(heads: RawHeads, k: int = 100) -> CenterPeaks:
     )
 
 
+def detect(
+    heads: RawHeads, image_from_grid: Tensor, calibs: Tensor, num_peaks: int, score_threshold: float, radar: bool
+) -> list[Detections3d]:
+    """Decode the detections of each image on the host, see `decode` and `to_detections`."""
+    best = decode(heads, num_peaks)
+    found = to_detections(best, image_from_grid, calibs, score_threshold=score_threshold, radar=radar)
+    return [one.cpu() for one in found]
+
+
 def with_mirror(maps: Tensor, *, radar: bool = False) -> Tensor:
     """Extend images or radar maps (B, C, H, W) by their mirror images: (2B, C, H, W), for `merge_flipped`.
 

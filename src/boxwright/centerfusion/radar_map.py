@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boxwright.centerfusion.augment import map_points
+from boxwright.centerfusion.settings import RadarConfig
 from boxwright.ops.arrays import Bools, Floats
 
 _VX, _VZ = 8, 9  # rows of accumulated radar: velocity along x and z of the camera
@@ -27,15 +28,30 @@ class RadarPoints:
     points: Floats  # (18, N), see `nuscenes.structures.RADAR_FIELDS`; x and velocity along it are mirrored
 
 
+def paint_radar(
+    radar: Floats,
+    calib: Floats,
+    image_hw: tuple[int, int],
+    grid_from_image: Floats,
+    config: RadarConfig,
+    out: npt.NDArray[np.float32],
+    *,
+    flip: bool = False,
+) -> None:
+    """Paint the radar map of an image, see `visible_points` and `paint_pillars`."""
+    grid_hw = (out.shape[1], out.shape[2])
+    points = visible_points(radar, calib, image_hw, grid_from_image, grid_hw, config, flip=flip)
+    paint_pillars(points, calib, grid_from_image, config.pillar_dims, out)
+
+
 def visible_points(
     radar: Floats,
     calib: Floats,
     image_hw: tuple[int, int],
     grid_from_image: Floats,
     grid_hw: tuple[int, int],
+    config: RadarConfig,
     *,
-    max_depth: float,
-    z_offset: float = 0.0,
     flip: bool = False,
 ) -> RadarPoints:
     """Project radar points and keep those that lie in the image and in the grid.
@@ -46,12 +62,11 @@ def visible_points(
         image_hw: height, width of the image.
         grid_from_image: (2, 3) map of the pixels (of the mirrored image where `flip`) to cells.
         grid_hw: height, width of the grid.
-        max_depth: metres; points farther away are left out.
-        z_offset: metres by which points are raised.
+        config: farthest depth, offset upwards.
         flip: mirror the points with the image.
     """
-    points = radar[:, radar[2] <= max_depth]  # a copy
-    points[1] -= z_offset
+    points = radar[:, radar[2] <= config.max_depth]  # a copy
+    points[1] -= config.z_offset
     points = points[:, points[2] > 0]
     pixels = _project(points[:3].T, calib).T
     inside = _inside(pixels, image_hw, _MARGIN)

@@ -4,7 +4,8 @@ A training sample is a function of (seed, epoch, index) alone; a training batch 
 validation comes in the order of the split. Workers, order and resuming are those of `data.loader`. Legend: B images.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from boxwright.centerfusion.augment import (
     Draws,
     Placement,
     affine_map,
+    base_scale,
     centered,
     draw_color_change,
     draw_placement,
@@ -24,53 +26,15 @@ from boxwright.centerfusion.augment import (
     mirrored,
     read_warped,
 )
-from boxwright.centerfusion.radar_map import paint_pillars, visible_points
-from boxwright.centerfusion.settings import COARSEST_STRIDE, STRIDE, FusionAugmentConfig, RadarConfig
+from boxwright.centerfusion.radar_map import paint_radar
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.centerfusion.structures import Batch3d, Targets3d
 from boxwright.centerfusion.targets import mirror_annotations, room_for_targets, write_targets
 from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, batch_block
-from boxwright.data.sampler import BatchPlan, Share, sample_generator
-from boxwright.errors import UserError
+from boxwright.data.sampler import BatchPlan, sample_generator
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import ImageRecord
-from boxwright.ops.arrays import Array, Image
-
-
-@dataclass(frozen=True, slots=True)
-class SampleSettings:
-    """What shapes samples: two groups of settings as they are, and what the rest of a run says of them."""
-
-    input_hw: tuple[int, int] = (448, 800)  # height, width of the network's input, multiples of 32
-    radar: RadarConfig = field(default_factory=RadarConfig)
-    augment: FusionAugmentConfig = field(default_factory=FusionAugmentConfig)
-    use_radar: bool = True  # False: radar maps are 0 and no radar is read
-    max_objects: int = 128  # slots for objects of an image; the first ones are taken
-    reduce: bool = True  # decode training images at reduced scale where the input is at most half their size
-    fixed: bool = False  # mirror the velocity targets of mirrored images (`compat: fixed`)
-
-    def __post_init__(self) -> None:
-        if any(side < COARSEST_STRIDE or side % COARSEST_STRIDE for side in self.input_hw):
-            height, width = self.input_hw
-            raise UserError(
-                f"the network input is {height} x {width} pixels, but both must be multiples of {COARSEST_STRIDE}"
-            )
-
-    @property
-    def grid_hw(self) -> tuple[int, int]:
-        """Return height, width of the output grid."""
-        return self.input_hw[0] // STRIDE, self.input_hw[1] // STRIDE
-
-    def base_scale(self, image_hw: tuple[int, int]) -> float:
-        """Return how many pixels of an image fill the input's width without augmentation."""
-        return float(max(image_hw) if self.augment.max_crop else image_hw[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """What is drawn for one training image."""
-
-    placement: Placement
-    color: ColorChange | None = None  # None leaves the colours alone
+from boxwright.ops.arrays import Array, Image, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +63,26 @@ class SampleMaker:
 
     Args:
         source: images, annotations, radar.
-        settings: what shapes the samples.
+        config: settings of the training run that the samples are for.
     """
 
-    def __init__(self, source: NuscenesSplit, settings: SampleSettings) -> None:
+    def __init__(self, source: NuscenesSplit, config: FusionConfig) -> None:
         self.source = source
-        self.settings = settings
+        self.config = config
         # Made for the first image and kept: fresh memory of this size costs more in page faults than the colours.
         self._buffers: tuple[Image, npt.NDArray[np.float32]] | None = None
 
-    def __getstate__(self) -> tuple[NuscenesSplit, SampleSettings]:
-        return self.source, self.settings
+    def __getstate__(self) -> tuple[NuscenesSplit, FusionConfig]:
+        return self.source, self.config
 
-    def __setstate__(self, state: tuple[NuscenesSplit, SampleSettings]) -> None:
+    def __setstate__(self, state: tuple[NuscenesSplit, FusionConfig]) -> None:
         self.__init__(*state)
 
-    def draw(self, record: ImageRecord, rng: Draws) -> Augmentation:
+    def draw(self, record: ImageRecord, rng: Draws) -> tuple[Placement, ColorChange | None]:
         """Draw what becomes of a training image: first its place, then its colours."""
-        image_hw, augment = (record.height, record.width), self.settings.augment
-        placement = draw_placement(rng, image_hw, self.settings.base_scale(image_hw), augment)
-        return Augmentation(placement, draw_color_change(rng) if augment.color else None)
+        image_hw, augment = (record.height, record.width), self.config.augment
+        placement = draw_placement(rng, image_hw, base_scale(augment, image_hw), augment)
+        return placement, draw_color_change(rng) if augment.color else None
 
     def write(self, position: int, rng: Draws | None, out: SampleArrays) -> ImageRecord:
         """Make one sample: augmented by what `rng` draws, or as validation sees it where that is None.
@@ -132,56 +96,56 @@ class SampleMaker:
             UserError: the image or its radar cannot be read.
         """
         record = self.source.record(position)
-        self.write_augmented(position, record, None if rng is None else self.draw(record, rng), out)
+        placement, color = self.draw(record, rng) if rng else (centered((record.height, record.width)), None)
+        # Validation samples at full scale, as published.
+        self.write_placed(position, record, placement, color, out, reduce=rng is not None)
         return record
 
-    def write_augmented(
-        self, position: int, record: ImageRecord, augmentation: Augmentation | None, out: SampleArrays
+    def write_placed(
+        self,
+        position: int,
+        record: ImageRecord,
+        placement: Placement,
+        color: ColorChange | None,
+        out: SampleArrays,
+        *,
+        reduce: bool,
     ) -> None:
-        """Make one sample with a given augmentation, see `write`."""
-        settings, image_hw = self.settings, (record.height, record.width)
-        placement = centered(image_hw) if augmentation is None else augmentation.placement
-        scale = settings.base_scale(image_hw) * placement.factor
-        input_from_image = affine_map(placement.center, scale, placement.rotation, settings.input_hw)
-        grid_from_image = affine_map(placement.center, scale, placement.rotation, settings.grid_hw)
+        """Make one sample of a given part of its image, see `write`.
+
+        Args:
+            color: None leaves the colours alone.
+            reduce: decode at reduced scale where the input is at most half the size of the image.
+        """
+        config, image_hw = self.config, (record.height, record.width)
+        scale = base_scale(config.augment, image_hw) * placement.factor
+        input_from_image = affine_map(placement.center, scale, placement.rotation, config.input_hw)
+        grid_from_image = affine_map(placement.center, scale, placement.rotation, config.grid_hw)
         annotations = record.annotations
         from_original = grid_from_image
         if placement.flip:
             # Annotations and radar are mirrored themselves, so their map stays that of the mirrored image.
             input_from_image = mirrored(input_from_image, record.width)
             from_original = mirrored(grid_from_image, record.width)
-            annotations = mirror_annotations(annotations, record.width, fixed=settings.fixed)
+            annotations = mirror_annotations(annotations, record.width, fixed=config.fixed)
         if self._buffers is None:
             self._buffers = np.empty(out.image.shape, np.uint8), np.empty(out.image.shape, np.float32)
         warped, unscaled = self._buffers
-        # Validation samples at full scale, as published.
-        read_warped(record, input_from_image, warped, reduce=settings.reduce and augmentation is not None)
-        finish_colors(warped, augmentation.color if augmentation else None, out.image, unscaled)
+        read_warped(record, input_from_image, warped, reduce=reduce)
+        finish_colors(warped, color, out.image, unscaled)
         out.calib[:] = record.calib
         out.image_from_grid[:] = inverse(from_original)
         write_targets(annotations, grid_from_image, placement.factor, out.targets)
-        if settings.use_radar:
-            points = visible_points(
-                self.source.radar(position),
-                record.calib,
-                image_hw,
-                grid_from_image,
-                settings.grid_hw,
-                max_depth=settings.radar.max_depth,
-                z_offset=settings.radar.z_offset,
-                flip=placement.flip,
-            )
-            paint_pillars(points, record.calib, grid_from_image, settings.radar.pillar_dims, out.radar)
+        if not config.no_radar:
+            radar = self.source.radar(position)
+            paint_radar(radar, record.calib, image_hw, grid_from_image, config.radar, out.radar, flip=placement.flip)
 
 
 def make_train_loader(
     source: NuscenesSplit,
-    settings: SampleSettings,
+    config: FusionConfig,
     *,
-    batch_size: int,
-    seed: int,
     workers: int,
-    shuffle: bool = True,
     rank: int = 0,
     num_ranks: int = 1,
     pin_memory: bool = False,
@@ -190,11 +154,8 @@ def make_train_loader(
 
     Args:
         source: images, annotations, radar.
-        settings: what shapes the samples.
-        batch_size: images per step over all ranks.
-        seed: seed of order and of augmentation.
+        config: settings of the run.
         workers: processes, at most the number of cores.
-        shuffle: a new order per epoch; else that of the source.
         rank, num_ranks: share of this process in a distributed run.
         pin_memory: see `data.loader.BatchPool`.
 
@@ -202,14 +163,13 @@ def make_train_loader(
         UserError: fewer images than a batch takes.
     """
     order = np.arange(len(source), dtype=np.int64)
-    plan = BatchPlan(order, batch_size, seed if shuffle else None, rank, num_ranks, drop_last=True)
-    make = partial(make_train_batch, SampleMaker(source, settings), seed)
-    return TrainLoader(make, plan, workers, pin_memory=pin_memory)
+    plan = BatchPlan(order, config.batch_size, config.seed, rank, num_ranks, drop_last=True)
+    return TrainLoader(partial(make_train_batch, SampleMaker(source, config)), plan, workers, pin_memory=pin_memory)
 
 
 def make_val_loader(
     source: NuscenesSplit,
-    settings: SampleSettings,
+    config: FusionConfig,
     *,
     batch_size: int,
     workers: int,
@@ -225,51 +185,51 @@ def make_val_loader(
         UserError: no images.
     """
     plan = BatchPlan(np.arange(len(source), dtype=np.int64), batch_size, None, rank, num_ranks)
-    return ValLoader(partial(make_val_batch, SampleMaker(source, settings)), plan, workers, pin_memory=pin_memory)
+    return ValLoader(partial(make_val_batch, SampleMaker(source, config)), plan, workers, pin_memory=pin_memory)
 
 
-def make_train_batch(maker: SampleMaker, seed: int, key: TrainKey) -> Batch3d:
+def make_train_batch(maker: SampleMaker, key: TrainKey) -> Batch3d:
     """Make a training batch from its key."""
     epoch, _, share = key
-    return _make_batch(maker, share, (seed, epoch))
+    images = zip(share.images.tolist(), share.repeats.tolist(), strict=True)
+    rngs = [sample_generator(maker.config.seed, epoch, image, repeat=repeat) for image, repeat in images]
+    return _make_batch(maker, share.images, rngs)
 
 
 def make_val_batch(maker: SampleMaker, key: ValKey) -> Batch3d:
     """Make a validation batch from its key."""
     _, images = key
-    return _make_batch(maker, Share(images, np.zeros_like(images)), None)
+    return _make_batch(maker, images, [None] * len(images))
 
 
-def _make_batch(maker: SampleMaker, share: Share, seed_and_epoch: tuple[int, int] | None) -> Batch3d:
-    """Make the samples of a batch side by side in one block; without a seed, as validation sees them."""
-    block, arrays = allocate(maker.settings, len(share))
-    records: list[ImageRecord] = []
-    for row, (image, repeat) in enumerate(zip(share.images.tolist(), share.repeats.tolist(), strict=True)):
-        rng = sample_generator(*seed_and_epoch, image, repeat=repeat) if seed_and_epoch else None
-        records.append(maker.write(image, rng, arrays.row(row)))
+def _make_batch(maker: SampleMaker, images: Ints, rngs: Sequence[Draws | None]) -> Batch3d:
+    """Make the samples of a batch side by side in one block; without a generator, as validation sees them."""
+    block, arrays = allocate(maker.config, len(images))
+    pairs = zip(images.tolist(), rngs, strict=True)
+    records = [maker.write(image, rng, arrays.row(row)) for row, (image, rng) in enumerate(pairs)]
     return Batch3d(
         images=block.pop("image").permute(0, 3, 1, 2),
         radar=block.pop("radar"),
         calibs=block.pop("calib"),
         image_from_grid=block.pop("image_from_grid"),
         targets=Targets3d(**block),
-        indices=torch.from_numpy(share.images),
+        indices=torch.from_numpy(images),
         paths=tuple(record.path for record in records),
     )
 
 
-def allocate(settings: SampleSettings, count: int) -> tuple[dict[str, torch.Tensor], SampleArrays]:
+def allocate(config: FusionConfig, count: int) -> tuple[dict[str, torch.Tensor], SampleArrays]:
     """Allocate a batch in one block of memory: its tensors by name, and the same memory as arrays to be written to.
 
     Its images are not set to anything, all else is 0.
     """
     images = {
-        "image": ((*settings.input_hw, 3), torch.float32),
-        "radar": ((3, *settings.grid_hw), torch.float32),
+        "image": ((*config.input_hw, 3), torch.float32),
+        "radar": ((3, *config.grid_hw), torch.float32),
         "calib": ((3, 4), torch.float32),
         "image_from_grid": ((2, 3), torch.float32),
     }
-    rooms = images | room_for_targets(settings.max_objects, settings.grid_hw)
+    rooms = images | room_for_targets(config.grid_hw)
     block = batch_block({name: ((count, *shape), kind) for name, (shape, kind) in rooms.items()})
     for name, tensor in block.items():
         if name != "image":  # of which every pixel is written

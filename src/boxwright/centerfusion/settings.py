@@ -20,7 +20,6 @@ from boxwright.settings.base import (
     InferenceConfig,
     Milestones,
     NotNegative,
-    Numbers,
     OptimConfig,
     Positive,
     Schedule,
@@ -38,7 +37,8 @@ STRIDE = 4  # of the output grid
 COARSEST_STRIDE = 32  # of the network's deepest level; the input is a multiple of it
 
 Sizes = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(as_list)]
-InputSize = Annotated[Numbers, Field(min_length=2, max_length=2)]
+Side = Annotated[int, Field(gt=0, multiple_of=COARSEST_STRIDE)]
+InputSides = Annotated[tuple[Side, ...], BeforeValidator(as_list), Field(max_length=2)]
 
 
 class NetworkConfig(Frozen):
@@ -87,11 +87,11 @@ class FusionAugmentConfig(Frozen):
 
 
 class FusionLossConfig(Frozen):
-    """Weights of the losses; dep and rot also weigh the refined depth and rotation."""
+    """Weights of the losses, in published order; dep and rot also weigh the refined depth and rotation."""
 
     hm: NotNegative = setting(1.0, "weight of the heatmap")
-    reg: NotNegative = setting(1.0, "weight of the centre within its cell")
     wh: NotNegative = setting(0.1, "weight of the 2-D size")
+    reg: NotNegative = setting(1.0, "weight of the centre within its cell")
     dep: NotNegative = setting(1.0, "weight of both depths")
     dim: NotNegative = setting(1.0, "weight of the dimensions")
     rot: NotNegative = setting(1.0, "weight of both rotations")
@@ -124,8 +124,6 @@ class FusionOptimConfig(OptimConfig):
 
 _VERSION = "folder of tables: v1.0-mini, v1.0-trainval, v1.0-test"
 _MISSING = "leave out images and radar sweeps that are not there"
-_COMPAT = "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
-_CAMERA_ONLY = "published weights of the camera-only network"
 Model = Annotated[str, Field(pattern=f"^{MODEL}$")]
 
 
@@ -144,7 +142,7 @@ class FusionConfig(TrainingConfig):
     allow_missing: bool = setting(False, _MISSING)
     epochs: Count = setting(60, "passes over the training images", on_resume=True)
     batch_size: Count = setting(32, "images per step, over all processes")
-    imgsz: InputSize = setting((448, 800), "height and width of the network input")
+    imgsz: Annotated[InputSides, Field(min_length=2)] = setting((448, 800), "height and width of the network input")
     no_radar: bool = setting(False, "camera only: no radar is read, no second heads")
     freeze_backbone: bool = setting(False, "train the heads alone; batch-norm statistics are still updated")
     patience: CountOrNone = setting(0, "epochs without a better NDS before the run stops; 0: never")
@@ -159,45 +157,63 @@ class FusionConfig(TrainingConfig):
         FusionOptimConfig, "optimizer"
     )
 
+    @property
+    def fixed(self) -> bool:
+        """Tell whether known defects of the published system are mended."""
+        return self.compat == "fixed"
 
-class FusionValConfig(InferenceConfig):
-    """Measure CenterFusion, or a submission, on a nuScenes root by its metric."""
+    @property
+    def num_sweeps(self) -> int:
+        """Return how many sweeps of each radar the network is given."""
+        return 0 if self.no_radar else self.radar.sweeps
 
-    model: Model = setting(MODEL, "model to measure")
-    weights: str = setting("", "checkpoint to measure, Boxwright's or published", metavar="FILE")
-    json_file: str = setting("", "measure this submission; no network is run", flags="--json")
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Return height, width of the network's input."""
+        return self.imgsz[0], self.imgsz[1]
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Return height, width of the output grid."""
+        return self.imgsz[0] // STRIDE, self.imgsz[1] // STRIDE
+
+
+class FusionInferenceConfig(InferenceConfig):
+    """What val and predict share: a checkpoint, a nuScenes root, and how the one is run on the other."""
+
+    model: Model = setting(MODEL, "model that is run")
+    weights: str = setting("", "checkpoint to run, Boxwright's or published", metavar="FILE")
     data: str = setting("", "nuScenes root", metavar="DIR")
     version: str = setting("v1.0-trainval", _VERSION)
-    split: str = setting("", "split to measure on; empty: mini_val, val or test, as the version has it")
     allow_missing: bool = setting(False, _MISSING)
     batch_size: Count = setting(16, "images per batch")
     max_det: Count = setting(100, "peaks per image")
+    flip_test: bool = setting(False, "run on each image and its mirror image")
+    no_radar: bool = setting(False, "published weights of the camera-only network")
+    compat: Compat | Literal[""] = setting(
+        "", "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
+    )
+
+
+class FusionValConfig(FusionInferenceConfig):
+    """Measure CenterFusion, or a submission, on a nuScenes root by its metric."""
+
+    json_file: str = setting("", "measure this submission; no network is run", flags="--json")
+    split: str = setting("", "split to measure on; empty: mini_val, val or test, as the version has it")
     conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(-1.0, "lowest score")
     iou_thres: Fraction = setting(0.0, "suppress boxes with a larger bird's-eye overlap; 0: none, as published")
-    flip_test: bool = setting(False, "run on each image and its mirror image")
-    no_radar: bool = setting(False, _CAMERA_ONLY)
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
-    compat: Compat | Literal[""] = setting("", _COMPAT)
     project: str = folder_of_runs("runs/val")
     plots: CountOrNone = output(0, "draw this many key frames")
     noplots: bool = output(False, "draw no curves")
 
 
-class FusionPredictConfig(InferenceConfig):
+class FusionPredictConfig(FusionInferenceConfig):
     """Draw what CenterFusion finds in a scene of a nuScenes root."""
 
-    model: Model = setting(MODEL, "model to run")
-    weights: str = setting("", "checkpoint to run, Boxwright's or published", metavar="FILE")
-    data: str = setting("", "nuScenes root", metavar="DIR")
-    version: str = setting("v1.0-trainval", _VERSION)
     scene: str = setting("", "name of the scene; empty: the first one")
-    allow_missing: bool = setting(False, _MISSING)
     batch_size: Count = setting(6, "images per batch")
-    max_det: Count = setting(100, "peaks per image")
     conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(0.3, "lowest score that is drawn")
-    flip_test: bool = setting(False, "run on each image and its mirror image")
-    no_radar: bool = setting(False, _CAMERA_ONLY)
-    compat: Compat | Literal[""] = setting("", _COMPAT)
     project: str = folder_of_runs("runs/predict")
     save_json: bool = output(False, "write a submission of the scene")
     # Key frames are half a second apart.
@@ -211,9 +227,7 @@ class FusionExportConfig(Frozen):
     model: Model = setting(MODEL, "model to export")
     weights: str = setting("", "checkpoint to export, Boxwright's or published", metavar="FILE")
     include: tuple[Literal["onnx"], ...] = setting(("onnx",), "kinds of files to write")
-    imgsz: Annotated[Numbers, Field(max_length=2)] = setting(
-        (), "side, or height and width, of the network input; empty: as it was trained"
-    )
+    imgsz: InputSides = setting((), "side, or height and width, of the network input; empty: as it was trained")
     static: bool = setting(False, "take images of that size only, as the file always does")
 
 
@@ -221,9 +235,7 @@ class FusionInfoConfig(Frozen):
     """Show the parts, parameters and outputs of CenterFusion."""
 
     model: str = setting(MODEL, "model or checkpoint to describe", position=True)
-    imgsz: Annotated[Numbers, Field(min_length=1, max_length=2)] = setting(
-        (448, 800), "side, or height and width, of the image"
-    )
+    imgsz: Annotated[InputSides, Field(min_length=1)] = setting((448, 800), "side, or height and width, of the image")
 
 
 class FusionDemoConfig(DemoConfig):

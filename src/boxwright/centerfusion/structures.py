@@ -23,7 +23,8 @@ T = TypeVar("T")  # tensors, or the NumPy arrays that workers write them through
 class Targets3d(Generic[T]):
     """What the heads shall say at the objects of a batch, padded to one count so that shapes are static.
 
-    A `*_valid` field is False where its quantity is padded or unknown. One image's share lacks the B.
+    A `*_valid` field is False where its quantity is padded or unknown; what has none is known of every object. One
+    image's share lacks the B.
     """
 
     heatmap: T  # (B, 10, H, W) float32 Gaussian of each class
@@ -32,15 +33,11 @@ class Targets3d(Generic[T]):
     valid: T  # (B, M) bool; False marks padding
     boxes: T  # (B, M, 4) float32 xyxy in grid cells, clipped to the grid
     offset: T  # (B, M, 2) centre of the clipped box less its cell
-    offset_valid: T  # (B, M, 2) bool
     size: T  # (B, M, 2) width, height of the clipped box in cells
-    size_valid: T  # (B, M, 2) bool
     depth: T  # (B, M, 1) metres, times the scale of the augmentation
     depth_valid: T  # (B, M, 1) bool
     dims: T  # (B, M, 3) metres
-    dims_valid: T  # (B, M, 3) bool
     amodel_offset: T  # (B, M, 2) projection of the 3-D centre less the cell
-    amodel_valid: T  # (B, M, 2) bool
     velocity: T  # (B, M, 3) m/s, camera frame; 0 where unknown
     velocity_valid: T  # (B, M, 3) bool
     attributes: T  # (B, M, 8) one-hot

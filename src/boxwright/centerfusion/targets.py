@@ -16,12 +16,13 @@ from boxwright.centerfusion.structures import Targets3d
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES, ImageAnnotations
 from boxwright.ops.arrays import Array, Floats, Ints
 
+_SLOTS: Final = 128  # for objects of an image; the first ones are taken
 _FAMILY_OF_ATTRIBUTE: Final = np.array([name.split(".")[0] for name in ATTRIBUTE_NAMES])
 
 
-def room_for_targets(slots: int, grid_hw: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def room_for_targets(grid_hw: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return shape and type of each array of one image, by name, see `Targets3d`."""
-    real, whole, flag = torch.float32, torch.int64, torch.bool
+    slots, real, whole, flag = _SLOTS, torch.float32, torch.int64, torch.bool
     return {
         "heatmap": ((len(CLASS_NAMES), *grid_hw), real),
         "cell": ((slots,), whole),
@@ -29,15 +30,11 @@ def room_for_targets(slots: int, grid_hw: tuple[int, int]) -> dict[str, tuple[tu
         "valid": ((slots,), flag),
         "boxes": ((slots, 4), real),
         "offset": ((slots, 2), real),
-        "offset_valid": ((slots, 2), flag),
         "size": ((slots, 2), real),
-        "size_valid": ((slots, 2), flag),
         "depth": ((slots, 1), real),
         "depth_valid": ((slots, 1), flag),
         "dims": ((slots, 3), real),
-        "dims_valid": ((slots, 3), flag),
         "amodel_offset": ((slots, 2), real),
-        "amodel_valid": ((slots, 2), flag),
         "velocity": ((slots, 3), real),
         "velocity_valid": ((slots, 3), flag),
         "attributes": ((slots, len(ATTRIBUTE_NAMES)), real),
@@ -113,15 +110,7 @@ def write_targets(
     out.amodel_offset[kept] = map_points(annotations.amodel_centers[kept], grid_from_image) - cells
     out.alpha[kept] = annotations.alpha[kept]
     out.rot_bins[kept], out.rot_residuals[kept] = rotation_bins(annotations.alpha[kept])
-    for flags in (
-        out.valid,
-        out.offset_valid,
-        out.size_valid,
-        out.depth_valid,
-        out.dims_valid,
-        out.amodel_valid,
-        out.rot_valid,
-    ):
+    for flags in (out.valid, out.depth_valid, out.rot_valid):
         flags[kept] = True
     velocities, attributes = annotations.velocity_cam[kept], annotations.attributes[kept]
     moves = ~np.isnan(velocities).any(axis=1)

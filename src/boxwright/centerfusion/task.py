@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
 from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion
-from boxwright.centerfusion.samples import SampleSettings, make_train_loader, make_val_loader
+from boxwright.centerfusion.samples import make_train_loader, make_val_loader
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.engine.distributed import World, distribute, synchronise_norms
@@ -22,37 +22,6 @@ from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
 
 _SHORT_NAMES = {name: f"m{short}" for name, short in SHORT_ERRORS.items()}
-
-
-def sample_settings(config: FusionConfig) -> SampleSettings:
-    """Collect what shapes the samples of a run, in training and after it."""
-    height, width = config.imgsz
-    return SampleSettings(
-        input_hw=(height, width),
-        radar=config.radar,
-        augment=config.augment,
-        use_radar=not config.no_radar,
-        fixed=config.compat == "fixed",
-    )
-
-
-def frustum_options(config: FusionConfig) -> FrustumOptions:
-    """Collect how radar is associated with objects.
-
-    Switched off, inference passes the radar map on as training does: the published code stops in training then, so no
-    weights need what it does at inference, where only the first image of a batch is divided, in all channels.
-    """
-    return FrustumOptions(
-        **dict(config.frustum),
-        max_depth=config.radar.max_depth,
-        fixed=config.compat == "fixed" or not config.frustum.enabled,
-    )
-
-
-def loss_weights(config: FusionConfig) -> dict[str, float]:
-    """Return the weight of each head; the refined depth and rotation have those of the first ones."""
-    weights = config.loss.model_dump()
-    return weights | {"dep_sec": weights["dep"], "rot_sec": weights["rot"]}
 
 
 class CenterFusionTask(LoaderTask):
@@ -84,28 +53,31 @@ class CenterFusionTask(LoaderTask):
             synchronise_norms(model, world, device)
         self.model: nn.Module = model
         self._radar = not config.no_radar
-        self._losses = CenterLoss(loss_weights(config), radar=self._radar)
+        self._losses = CenterLoss(config.loss, radar=self._radar)
         self.criterion: nn.Module = self._losses
         self.loss_names: Sequence[str] = self._losses.loss_names
         self.schedule_rules = ScheduleRules("plain" if config.optim.release == "centernet" else "v5")
-        self._frustum = frustum_options(config)
+        self._frustum = FrustumOptions.of(config)
         self._network = distribute(model, world, device)
         shared: dict[str, Any] = {
-            "batch_size": config.batch_size,
             "workers": world.loader_workers(config.workers),
             "rank": world.rank,
             "num_ranks": world.size,
             "pin_memory": device.type == "cuda",
         }
-        settings = sample_settings(config)
-        self.train_loader = make_train_loader(train, settings, seed=config.seed, **shared)
-        self.val_loader = make_val_loader(val, settings, **shared)
+        self.train_loader = make_train_loader(train, config, **shared)
+        self.val_loader = make_val_loader(val, config, batch_size=config.batch_size, **shared)
 
     def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch3d]:
         return self.train_loader.batches(epoch, start_step)
 
     def loss(self, batch: Batch3d, epoch: int, step: int) -> StepLoss:
-        heads = self._heads(batch)
+        if self._radar:  # the second heads are given the radar at the annotated objects
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                association = associate_targets(batch, self._frustum)
+            heads: RawHeads = self._network(batch.images, association=association)
+        else:
+            heads = self._network(batch.images)
         total, items = self._losses(heads, batch.targets)
         # Published: each GPU has its own total, and gradients are their mean.
         return StepLoss(total, self.world.sum(items) / self.world.size)
@@ -121,9 +93,7 @@ class CenterFusionTask(LoaderTask):
             self.val_loader,
             self.val,
             device=self.device,
-            settings=DecodeSettings(
-                num_peaks=self.config.max_det, radar=self._radar, fixed=self.config.compat == "fixed"
-            ),
+            settings=DecodeSettings(num_peaks=self.config.max_det, radar=self._radar, fixed=self.config.fixed),
             autocast=autocast,
             criterion=self._losses,
             gather=self.world.at_first if self.world.size > 1 else None,
@@ -142,22 +112,4 @@ class CenterFusionTask(LoaderTask):
 
     def describe_model(self) -> dict[str, Any]:
         assert isinstance(self.model, CenterFusion)
-        return {"family": FAMILY, "spec": self.model.spec.to_mapping(), "names": list(CLASS_NAMES)}
-
-    def _heads(self, batch: Batch3d) -> RawHeads:
-        """Compute the raw heads; the second ones are given the radar at the annotated objects."""
-        if not self._radar:
-            return self._network(batch.images)
-        targets = batch.targets
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            association = associate_targets(
-                targets.boxes,
-                targets.valid,
-                targets.annotation_depth,
-                targets.dims,
-                targets.alpha,
-                batch.calibs,
-                batch.radar,
-                self._frustum,
-            )
-        return cast(RawHeads, self._network(batch.images, association=association))
+        return {"family": FAMILY, "spec": dict(self.model.spec), "names": list(CLASS_NAMES)}

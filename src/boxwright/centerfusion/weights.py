@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.centerfusion.detector import CenterFusionDetector
+from boxwright.centerfusion.frustum import FrustumOptions
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FAMILY, MODEL, FusionConfig
-from boxwright.centerfusion.task import frustum_options, sample_settings
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native, load_checkpoint
 from boxwright.engine.device import select_device
@@ -46,17 +46,9 @@ class LoadReport:
         return ", ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedNetwork:
-    """A network to use, and how it was trained."""
-
-    model: CenterFusion  # in eval mode, on the CPU
-    config: FusionConfig  # settings it was trained with; the published ones for a published file
-
-
 def open_trained(
     weights: str, *, no_radar: bool = False, compat: str = "", num_peaks: int | None = None
-) -> TrainedNetwork:
+) -> tuple[CenterFusion, FusionConfig]:
     """Open a network to use, with the settings that shape its input.
 
     Args:
@@ -65,20 +57,23 @@ def open_trained(
         compat: how radar is associated and boxes are placed; empty: as it was trained, or as published.
         num_peaks: objects of an image that radar is associated with; None: as it was trained, or as published.
 
+    Returns:
+        the network in eval mode on the CPU, and the settings it was trained with, the published ones for a published
+        file.
+
     Raises:
         UserError: missing, damaged, of another model, or incomplete.
     """
     path = Path(weights).expanduser()
     chosen = {"compat": compat} if compat else {}
-    if is_native(read_archive(path)):
-        content = load_checkpoint(path)
-        _check_family(content, path)
+    content = _read_native(path)
+    if content is not None:
         config = load(FusionConfig, {**_part(content, "config", path), **chosen})
         if no_radar and not config.no_radar:
             raise UserError(f"{path} is a camera and radar network: leave out --no-radar")
         try:
             model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
-            model.load_state_dict(content["ema"] if "ema" in content else content["state_dict"])
+            model.load_state_dict(_state(content))
         except (KeyError, TypeError, RuntimeError) as error:  # a RuntimeError names hundreds of entries
             raise UserError(f"{path} is damaged: its weights are not those of the network that it describes") from error
     else:
@@ -91,8 +86,8 @@ def open_trained(
                 f"{path} lacks {len(report.missing)} entries of {MODEL}, such as {report.missing[0]}; a camera-only "
                 "checkpoint goes with --no-radar"
             )
-    model.frustum, model.num_peaks = frustum_options(config), num_peaks or config.max_det
-    return TrainedNetwork(model.eval(), config)
+    model.frustum, model.num_peaks = FrustumOptions.of(config), num_peaks or config.max_det
+    return model.eval(), config
 
 
 def load_detector(
@@ -107,8 +102,7 @@ def load_detector(
     The other arguments and the errors are those of `open_trained`.
     """
     where = select_device(device)
-    trained = open_trained(str(weights), no_radar=no_radar, compat=compat)
-    return CenterFusionDetector(trained.model, sample_settings(trained.config), device=where, half=half)
+    return CenterFusionDetector(*open_trained(str(weights), no_radar=no_radar, compat=compat), device=where, half=half)
 
 
 def load_into(model: CenterFusion, weights: str) -> str:
@@ -118,13 +112,8 @@ def load_into(model: CenterFusion, weights: str) -> str:
         what was done, to be printed.
     """
     path = Path(weights).expanduser()
-    if is_native(read_archive(path)):
-        content = load_checkpoint(path)
-        _check_family(content, path)
-        state = content["ema"] if "ema" in content else content["state_dict"]
-    else:
-        state = read_published(path)
-    report = load_published(model, cast("Mapping[str, Tensor]", state))
+    content = _read_native(path)
+    report = load_published(model, read_published(path) if content is None else _state(content))
     if not report.loaded:
         raise UserError(f"nothing of {path} fits {MODEL}")
     return f"{path}: {report}"
@@ -138,10 +127,19 @@ def _part(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any
     return cast("Mapping[str, Any]", part)
 
 
-def _check_family(content: Mapping[str, Any], path: Path) -> None:
-    """Raise a UserError for a checkpoint of another model."""
+def _read_native(path: Path) -> Mapping[str, Any] | None:
+    """Read a checkpoint of this tool; None for another file. Raise a UserError for a checkpoint of another model."""
+    if not is_native(read_archive(path)):
+        return None
+    content = load_checkpoint(path)
     if _part(content, "model", path).get("family") != FAMILY:
         raise UserError(f"{path} is not a checkpoint of {MODEL}")
+    return content
+
+
+def _state(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return the weights to use: the averaged ones where there are any."""
+    return content["ema"] if "ema" in content else content["state_dict"]
 
 
 def read_published(path: str | Path) -> Mapping[str, Tensor]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from boxwright.centerfusion.augment import Draws
-from boxwright.centerfusion.samples import SampleArrays, SampleMaker, SampleSettings, allocate
+from boxwright.centerfusion.samples import SampleArrays, SampleMaker, allocate
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.nuscenes.structures import ImageAnnotations, ImageRecord
 
-SMALL = SampleSettings(input_hw=(96, 160))
+SMALL = FusionConfig(imgsz=(96, 160))
 
 
 def objects(count: int, hw: tuple[int, int], seed: int = 0) -> ImageAnnotations:
@@ -92,13 +95,21 @@ def write_scenes(folder: Path, count: int, hw: tuple[int, int] = (180, 320), num
     return Scenes(records, [points(40, image) for image in range(count)])
 
 
-def empty_sample(settings: SampleSettings) -> SampleArrays:
+def empty_sample(settings: FusionConfig) -> SampleArrays:
     """Arrays of one image to be written to."""
     return allocate(settings, 1)[1].row(0)
 
 
-def make_sample(source: Any, position: int, settings: SampleSettings, rng: Draws | None) -> SampleArrays:
+def make_sample(source: Any, position: int, settings: FusionConfig, rng: Draws | None) -> SampleArrays:
     """One sample by itself."""
     sample = empty_sample(settings)
     SampleMaker(source, settings).write(position, rng, sample)
     return sample
+
+
+def annotated(
+    boxes: Tensor, valid: Tensor, depth: Tensor, dims: Tensor, alpha: Tensor, calibs: Tensor, radar: Tensor
+) -> Any:
+    """What the association reads of a batch."""
+    targets = SimpleNamespace(boxes=boxes, valid=valid, annotation_depth=depth, dims=dims, alpha=alpha)
+    return SimpleNamespace(targets=targets, calibs=calibs, radar=radar)

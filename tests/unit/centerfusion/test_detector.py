@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from boxwright.centerfusion.detector import CenterFusionDetector
 from boxwright.centerfusion.heads import raw_from_depth
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
-from boxwright.centerfusion.samples import SampleSettings
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
 from tests.unit.centerfusion.scenes3d import make_sample
 from tests.unit.drawing.scenes3d import CALIB, camera, radar
 
-SETTINGS = SampleSettings(input_hw=(128, 224))  # 32 x 56 cells, 7.14 pixels of the image each
+CONFIG = FusionConfig(imgsz=(128, 224))  # 32 x 56 cells, 7.14 pixels of the image each
 RNG = np.random.default_rng(5)
 IMAGE = RNG.integers(0, 255, (225, 400, 3), np.uint8)
 POINTS = radar((0.0, 1.0, 10.0, 3.0, -4.0), (2.0, 1.0, 25.0, 0, 0))
@@ -80,10 +80,10 @@ def test_network_gets_what_a_sample_of_validation_holds(tmp_path: Path) -> None:
     path = tmp_path / "é.png"
     path.write_bytes(cv2.imencode(".png", IMAGE)[1].tobytes())
     model = OneCar()
-    detector = CenterFusionDetector(model, SETTINGS)
+    detector = CenterFusionDetector(model, CONFIG)
     detector.predict(path, CALIB, POINTS)
     detector.predict(IMAGE[..., ::-1], CALIB[:, :3], POINTS)
-    sample = make_sample(Stored(path, POINTS), 0, SETTINGS, None)  # pyright: ignore[reportArgumentType]
+    sample = make_sample(Stored(path, POINTS), 0, CONFIG, None)  # pyright: ignore[reportArgumentType]
     for images, maps, calibs in model.given:
         assert maps is not None
         assert np.array_equal(images[0].permute(1, 2, 0).numpy(), sample.image)
@@ -93,7 +93,7 @@ def test_network_gets_what_a_sample_of_validation_holds(tmp_path: Path) -> None:
 
 
 def test_detection_is_in_the_frame_of_the_camera() -> None:
-    found = CenterFusionDetector(OneCar(), SETTINGS).predict(IMAGE, CALIB)
+    found = CenterFusionDetector(OneCar(), CONFIG).predict(IMAGE, CALIB)
     assert len(found) == 1
     assert found.labels.tolist() == [0]
     assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-5)
@@ -107,7 +107,7 @@ def test_detection_is_in_the_frame_of_the_camera() -> None:
 
 def test_radar_reaches_the_network() -> None:
     at_car = radar((0.116, 0.5, 13.0, 0, 0))  # the middle of column 28
-    detector = CenterFusionDetector(OneCar(), SETTINGS)
+    detector = CenterFusionDetector(OneCar(), CONFIG)
     assert detector.predict(IMAGE, CALIB, at_car).locations[0, 2] == pytest.approx(13.0, abs=1e-3)
     for nothing in (None, np.zeros((18, 0)), radar((0, 0.5, 61.0, 0, 0)), radar((0, 0.5, -13.0, 0, 0))):
         assert detector.predict(IMAGE, CALIB, nothing).locations[0, 2] == pytest.approx(20.0, abs=1e-3)
@@ -115,7 +115,7 @@ def test_radar_reaches_the_network() -> None:
 
 def test_several_images_of_different_sizes_run_at_once() -> None:
     model = OneCar()
-    detector = CenterFusionDetector(model, SETTINGS)
+    detector = CenterFusionDetector(model, CONFIG)
     large = np.repeat(np.repeat(IMAGE, 2, 0), 2, 1)
     double = np.diag((2.0, 2.0, 1.0)) @ CALIB
     near = radar((0.0625, 0.5, 7.0, 0, 0))
@@ -131,7 +131,7 @@ def test_several_images_of_different_sizes_run_at_once() -> None:
 
 def test_flip_test_looks_at_the_mirror_image_too() -> None:
     model = OneCar()
-    found = CenterFusionDetector(model, SETTINGS).predict(IMAGE, CALIB, POINTS, flip_test=True)
+    found = CenterFusionDetector(model, CONFIG).predict(IMAGE, CALIB, POINTS, flip_test=True)
     images, maps, calibs = model.given[0]
     assert maps is not None
     assert len(images) == len(maps) == len(calibs) == 2
@@ -143,14 +143,14 @@ def test_flip_test_looks_at_the_mirror_image_too() -> None:
 
 
 def test_threshold_and_number_of_detections() -> None:
-    detector = CenterFusionDetector(OneCar(), SETTINGS)
+    detector = CenterFusionDetector(OneCar(), CONFIG)
     assert len(detector.predict(IMAGE, CALIB, score_threshold=0.9)) == 0
     assert len(detector.predict(IMAGE, CALIB, score_threshold=-1.0, max_detections=7)) == 7
 
 
 def test_camera_only_network_gets_no_radar() -> None:
     model = OneCar()
-    detector = CenterFusionDetector(model, replace(SETTINGS, use_radar=False))
+    detector = CenterFusionDetector(model, CONFIG.model_copy(update={"no_radar": True}))
     assert len(detector.predict(IMAGE, CALIB)) == 1
     assert model.given[0][1] is None
     with pytest.raises(UserError, match="no radar input"):
@@ -172,12 +172,12 @@ def test_camera_only_network_gets_no_radar() -> None:
 )
 def test_wrong_input_is_told(image: object, calib: np.ndarray, points: np.ndarray | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        CenterFusionDetector(OneCar(), SETTINGS).predict(image, calib, points)  # pyright: ignore[reportArgumentType]
+        CenterFusionDetector(OneCar(), CONFIG).predict(image, calib, points)  # pyright: ignore[reportArgumentType]
 
 
 def test_numbers_of_images_intrinsics_and_radars_must_agree() -> None:
     with pytest.raises(UserError, match="2 images, 1 intrinsics"):
-        CenterFusionDetector(OneCar(), SETTINGS).predict_many([IMAGE, IMAGE], [CALIB])
+        CenterFusionDetector(OneCar(), CONFIG).predict_many([IMAGE, IMAGE], [CALIB])
 
 
 @pytest.mark.parametrize("with_radar", [True, False])
@@ -188,7 +188,7 @@ def test_real_network_sees_the_same_alone_and_among_others(with_radar: bool) -> 
         for name, parameter in model.named_parameters():
             if name.startswith("dim.") and parameter.shape == (3,):
                 parameter.fill_(2.0)  # an untrained network has objects of no size
-    detector = CenterFusionDetector(model, replace(SETTINGS, use_radar=with_radar))
+    detector = CenterFusionDetector(model, CONFIG.model_copy(update={"no_radar": not with_radar}))
     other = np.diag((0.8, 0.8, 1.0)) @ CALIB
     points = [radar((0.116, 0.5, 13.0, 2, 0)) if with_radar else None, None]
     together = detector.predict_many([IMAGE, IMAGE[::-1]], [CALIB, other], points, score_threshold=-1.0)

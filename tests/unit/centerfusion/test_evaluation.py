@@ -16,7 +16,8 @@ from boxwright.centerfusion.heads import raw_from_depth
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.postprocess import run_network
-from boxwright.centerfusion.samples import SampleSettings, make_val_loader
+from boxwright.centerfusion.samples import make_val_loader
+from boxwright.centerfusion.settings import FusionConfig
 from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.data.loader import ValLoader
 from boxwright.engine.evaluate import Found
@@ -27,7 +28,7 @@ from boxwright.nuscenes.structures import GlobalBoxes
 from tests.integration.fusion_runs import VERSION, write_root
 
 CPU = torch.device("cpu")
-SAMPLES = SampleSettings(input_hw=(64, 128))
+CONFIG = FusionConfig(imgsz=(64, 128))
 ALL = DecodeSettings(num_peaks=20)
 
 
@@ -50,11 +51,9 @@ def network() -> CenterFusion:
     return model.eval()
 
 
-def loader(
-    split: NuscenesSplit, batch_size: int, settings: SampleSettings = SAMPLES, rank: int = -1
-) -> ValLoader[Batch3d]:
+def loader(split: NuscenesSplit, batch_size: int, config: FusionConfig = CONFIG, rank: int = -1) -> ValLoader[Batch3d]:
     first, count = (0, 1) if rank < 0 else (rank, 2)
-    return make_val_loader(split, settings, batch_size=batch_size, workers=0, rank=first, num_ranks=count)
+    return make_val_loader(split, config, batch_size=batch_size, workers=0, rank=first, num_ranks=count)
 
 
 def some_of(split: NuscenesSplit, count: int) -> NuscenesSplit:
@@ -108,7 +107,7 @@ class Knows(nn.Module):
 
 def test_annotations_said_by_a_network_are_what_the_metric_wants(split: NuscenesSplit) -> None:
     """Targets, decoding, global frame and metric undo each other."""
-    large, knows = replace(SAMPLES, input_hw=(448, 800)), Knows()
+    large, knows = FusionConfig(imgsz=(448, 800)), Knows()
     found = evaluate_fusion(
         knows,
         knows.batches(loader(split, 6, large)),

@@ -23,6 +23,7 @@ from boxwright.centerfusion.frustum import (
     paint,
 )
 from tests.unit.centerfusion.association_loop import associated
+from tests.unit.centerfusion.scenes3d import annotated
 
 FAITHFUL, FIXED = FrustumOptions(), FrustumOptions(fixed=True)
 Reading = Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor, Tensor]]
@@ -77,7 +78,9 @@ def target(
     """The map (3, H, W) of one annotated box, seen along the axis."""
     calib = torch.tensor([[1e9, 0, 0, 0], [0, 1e9, 0, 0], [0, 0, 1, 0.0]])
     objects = (torch.tensor([[box]]), torch.ones(1, 1, dtype=torch.bool), torch.tensor([[depth]]))
-    return associate_targets(*objects, torch.tensor([[dims]]), torch.zeros(1, 1), calib[None], radar[None], options)[0]
+    return associate_targets(
+        annotated(*objects, torch.tensor([[dims]]), torch.zeros(1, 1), calib[None], radar[None]), options
+    )[0]
 
 
 def returns(*cells: tuple[int, int, float]) -> Tensor:
@@ -162,7 +165,7 @@ def test_annotations_take_their_own_calibration_in_either_mode() -> None:
     values = (torch.full((2, 1), 20.0), torch.tensor([1.5, 0.1, 12.0]).expand(2, 1, 3), torch.zeros(2, 1))
     radar = returns((8, 12, 22.0)).expand(2, 3, 20, 30)
     valid, calibs = torch.ones(2, 1, dtype=torch.bool), calibrations(1e6, 1.0)
-    painted = associate_targets(box, valid, *values, calibs, radar, FAITHFUL)
+    painted = associate_targets(annotated(box, valid, *values, calibs, radar), FAITHFUL)
     assert painted[:, 0].amax((1, 2)).gt(0).tolist() == [False, True]
 
 
@@ -205,7 +208,9 @@ def test_painting_is_the_same_under_autocast(kind: torch.dtype) -> None:
 
 def test_no_objects() -> None:
     empty = (torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.zeros(2, 0), torch.zeros(2, 0, 3))
-    painted = associate_targets(*empty, torch.zeros(2, 0), calibrations(9.0, 9.0), torch.ones(2, 3, 5, 6), FAITHFUL)
+    painted = associate_targets(
+        annotated(*empty, torch.zeros(2, 0), calibrations(9.0, 9.0), torch.ones(2, 3, 5, 6)), FAITHFUL
+    )
     assert painted.shape == (2, 3, 5, 6)
     assert not painted.any()
 
@@ -220,7 +225,7 @@ def test_switched_off_at_training() -> None:
     radar = scene(2, 2, 1, 5, 6)[1]
     off = FrustumOptions(enabled=False)
     empty = (torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.zeros(2, 0), torch.zeros(2, 0, 3))
-    painted = associate_targets(*empty, torch.zeros(2, 0), calibrations(9.0, 9.0), radar, off)
+    painted = associate_targets(annotated(*empty, torch.zeros(2, 0), calibrations(9.0, 9.0), radar), off)
     assert torch.equal(painted, radar / torch.tensor([60.0, 1, 1])[:, None, None])
     assert associate({}, radar, calibrations(9.0, 9.0), off.model_copy(update={"normalize_depth": False})) is radar
 

@@ -32,19 +32,19 @@ def images(batch: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:
 
 def test_spec_round_trip() -> None:
     spec = CenterFusionSpec(width=0.5, radar=False, dla_node="conv", head_conv=32)
-    assert CenterFusionSpec.from_mapping(spec.to_mapping()) == spec
+    assert CenterFusionSpec.from_mapping(dict(spec)) == spec
     assert CenterFusionSpec.from_mapping({"width": 1}) == CenterFusionSpec()
 
 
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"width": "wide"}, "ckpt: width must be of type float, not 'wide'"),
-        ({"radar": 1}, "radar must be of type bool"),
-        ({"depth": 34}, "unknown key depth"),
-        ({"dla_node": "gcn"}, "dla_node must be one of dcn, conv"),
-        ({"width": 0.0}, "width must be above 0"),
-        ({"head_conv": 0}, "head_conv and num_classes must be at least 1"),
+        ({"width": "wide"}, "ckpt: width: Input should be a valid number, not 'wide'"),
+        ({"radar": 1}, "radar: Input should be a valid boolean, not 1"),
+        ({"depth": 34}, "depth: Extra inputs are not permitted"),
+        ({"dla_node": "gcn"}, "dla_node: Input should be 'dcn' or 'conv'"),
+        ({"width": 0.0}, "width: Input should be greater than 0"),
+        ({"head_conv": 0}, "head_conv: Input should be greater than or equal to 1"),
     ],
 )
 def test_malformed_spec(mapping: dict[str, object], message: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from boxwright.centerfusion.augment import affine_map, map_points
 from boxwright.centerfusion.radar_map import RadarPoints, paint_pillars, pillar_sizes, visible_points
+from boxwright.centerfusion.settings import RadarConfig
 from tests.unit.centerfusion.scenes3d import points
 
 CALIB = np.array([[256.0, 0, 160, 0], [0, 256.0, 90, 0], [0, 0, 1, 0]])
@@ -16,7 +17,8 @@ DIMS = (1.5, 0.2, 0.2)
 
 
 def seen(radar: np.ndarray, max_depth: float = 60.0, z_offset: float = 0.0) -> RadarPoints:
-    return visible_points(radar, CALIB, (180, 320), GRID, GRID_HW, max_depth=max_depth, z_offset=z_offset)
+    config = RadarConfig(max_depth=max_depth, z_offset=z_offset)
+    return visible_points(radar, CALIB, (180, 320), GRID, GRID_HW, config)
 
 
 def painted(found: RadarPoints, dims: tuple[float, float, float] = DIMS) -> np.ndarray:

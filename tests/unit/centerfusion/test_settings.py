@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.centerfusion import system
-from boxwright.centerfusion.settings import MODEL, FusionConfig, find_preset
+from boxwright.centerfusion.settings import MODEL, FusionConfig, FusionExportConfig, find_preset
 from boxwright.centerfusion.verbs.train import with_milestones
 from boxwright.cli.parser import Parser
 from boxwright.errors import UserError
@@ -96,6 +96,8 @@ def words_of(argv: list[str]) -> list[tuple[str, str]]:
     [
         ({"imgsz": [448]}, "imgsz"),
         ({"imgsz": [448, 800, 3]}, "imgsz"),
+        ({"imgsz": [450, 800]}, "imgsz.*should be a multiple of 32, got 450"),
+        ({"imgsz": [448, 0]}, "imgsz"),
         ({"model": "centerfusion-dla60"}, "model"),
         ({"batch_size": -1}, "batch_size"),
         ({"radar.pillar_dims": [1.0, 0.0, 0.2]}, "radar.pillar_dims"),
@@ -105,3 +107,8 @@ def words_of(argv: list[str]) -> list[tuple[str, str]]:
 def test_wrong_settings_are_named(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         load(FusionConfig, settings)
+
+
+def test_a_network_is_exported_for_sides_that_it_takes() -> None:
+    with pytest.raises(UserError, match="imgsz: should be a multiple of 32, got 100"):
+        load(FusionExportConfig, {"imgsz": [64, 100]})

@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import BaseModel
 
-from boxwright.centerfusion.data import num_sweeps
-from boxwright.centerfusion.frustum import associate, associate_targets
-from boxwright.centerfusion.losses import PUBLISHED_WEIGHTS
+from boxwright.centerfusion.frustum import FrustumOptions, associate, associate_targets
+from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.settings import FusionConfig
-from boxwright.centerfusion.task import CenterFusionTask, frustum_options, loss_weights, sample_settings
+from boxwright.centerfusion.task import CenterFusionTask
 from boxwright.centerfusion.verbs.train import spec_of
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.settings.flags import setting_names
 from boxwright.settings.load import load
 from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
+from tests.unit.centerfusion.scenes3d import annotated
 
 OTHER_VALUES: dict[str, Any] = {
     "imgsz": [64, 96],
@@ -50,20 +49,14 @@ OTHER_VALUES: dict[str, Any] = {
 ELSEWHERE = {"network.first_depth"}  # what `FusionRun.begin` gives the network; test_fusion_training.py
 
 
-def _fields(settings: Any) -> tuple[str, ...]:
-    return tuple(type(settings).model_fields) if isinstance(settings, BaseModel) else settings.__slots__
-
-
 def made(config: FusionConfig) -> dict[str, Any]:
     """All that the settings become, by name."""
-    samples, frustum = sample_settings(config), frustum_options(config)
-    parts = {"samples": samples, "frustum": frustum, "network": spec_of(config)}
-    parts |= {"radar": samples.radar, "augment": samples.augment}
-    values = {f"{part}.{name}": getattr(of, name) for part, of in parts.items() for name in _fields(of)}
-    values |= {f"loss.{name}": weight for name, weight in loss_weights(config).items()}
-    for group in ("samples.radar", "samples.augment"):
-        values.pop(group)  # their fields are here one by one
-    return values | {"sweeps": num_sweeps(config)}
+    parts = {"frustum": FrustumOptions.of(config), "network": spec_of(config)}
+    parts |= {"radar": config.radar, "augment": config.augment}
+    values = {f"{part}.{name}": value for part, of in parts.items() for name, value in of}
+    values |= {f"loss.{name}": weight for name, weight in CenterLoss(config.loss).weights.items()}
+    values |= {"use_radar": not config.no_radar, "fixed": config.fixed, "input_hw": config.input_hw}
+    return values | {"sweeps": config.num_sweeps, "grid_hw": config.grid_hw}
 
 
 def changed(name: str) -> dict[str, Any]:
@@ -82,9 +75,9 @@ def test_every_setting_has_a_row_here() -> None:
 def test_a_setting_arrives_where_it_acts_and_nowhere_else(name: str) -> None:
     expected = OTHER_VALUES[name]
     several: dict[str, dict[str, Any]] = {
-        "imgsz": {"samples.input_hw": (64, 96)},
-        "compat": {"samples.fixed": True, "frustum.fixed": True},
-        "no_radar": {"samples.use_radar": False, "network.radar": False, "sweeps": 0},
+        "imgsz": {"input_hw": (64, 96), "grid_hw": (16, 24)},
+        "compat": {"fixed": True, "frustum.fixed": True},
+        "no_radar": {"use_radar": False, "network.radar": False, "sweeps": 0},
         "radar.sweeps": {"radar.sweeps": 6, "sweeps": 6},
         "radar.max_depth": {"radar.max_depth": 30.0, "frustum.max_depth": 30.0},
         "frustum.enabled": {"frustum.enabled": False, "frustum.fixed": True},
@@ -94,16 +87,12 @@ def test_a_setting_arrives_where_it_acts_and_nowhere_else(name: str) -> None:
     assert changed(name) == several.get(name, {name: tuple(expected) if isinstance(expected, list) else expected})
 
 
-def test_the_published_weights_are_the_default() -> None:
-    assert loss_weights(FusionConfig()) == dict(PUBLISHED_WEIGHTS)
-
-
 @pytest.mark.parametrize("compat", ["faithful", "fixed"])
 def test_without_association_inference_sees_the_map_that_training_saw(compat: str) -> None:
-    options = frustum_options(load(FusionConfig, {"frustum.enabled": False, "compat": compat}))
+    options = FrustumOptions.of(load(FusionConfig, {"frustum.enabled": False, "compat": compat}))
     radar, calibs = torch.rand(3, 3, 4, 5) * 50, torch.zeros(3, 3, 4)
     slots = (torch.zeros(3, 1, 4), torch.zeros(3, 1, dtype=torch.bool), torch.zeros(3, 1), torch.zeros(3, 1, 3))
-    trained = associate_targets(*slots, torch.zeros(3, 1), calibs, radar, options)
+    trained = associate_targets(annotated(*slots, torch.zeros(3, 1), calibs, radar), options)
     assert torch.equal(associate({}, radar, calibs, options), trained)
     assert torch.equal(trained[:, 0], radar[:, 0] / 60)
     assert torch.equal(trained[:, 1:], radar[:, 1:])
@@ -121,8 +110,6 @@ def test_training_gives_the_second_heads_the_radar_of_the_annotated_objects(tmp_
     batch = next(task.train_batches(0, 0))
     task.loss(batch, 0, 0)
     task.close()
-    targets = batch.targets
-    objects = (targets.boxes, targets.valid, targets.annotation_depth, targets.dims, targets.alpha)
-    expected = associate_targets(*objects, batch.calibs, batch.radar, frustum_options(config))
+    expected = associate_targets(batch, FrustumOptions.of(config))
     assert expected.any()
     assert torch.equal(seen[0], expected)

@@ -28,7 +28,7 @@ def written(path: Path, family: str = FAMILY) -> Path:
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "model": {"family": family, "spec": spec.to_mapping(), "names": list(CLASS_NAMES)},
+        "model": {"family": family, "spec": dict(spec), "names": list(CLASS_NAMES)},
         "config": config.model_dump(mode="json"),
         "state_dict": model.state_dict(),
     }
@@ -38,8 +38,8 @@ def written(path: Path, family: str = FAMILY) -> Path:
 
 def test_a_checkpoint_is_loaded_with_the_settings_it_was_trained_with(tmp_path: Path) -> None:
     detector = bw.load_fusion(written(tmp_path / "best.pt"), device="cpu")
-    assert detector.settings.input_hw == (64, 96)
-    assert detector.settings.radar.max_depth == 30.0
+    assert detector.config.imgsz == (64, 96)
+    assert detector.config.radar.max_depth == 30.0
     image = np.zeros((90, 160, 3), np.uint8)
     calib = np.array([(120.0, 0, 80), (0, 120.0, 45), (0, 0, 1)])
     found = detector.predict(image, calib, np.zeros((18, 0)), score_threshold=-1.0, max_detections=5)

@@ -105,7 +105,7 @@ def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
         (["info", "centerfusion-dla34", "--weights", "w.pt"], "--weights belongs to info of yolo"),
         (["info", "centerfusion-dla34", "--verbose"], "--verbose belongs to info of yolo"),
         (["info", "centerfusion-dla35"], "did you mean centerfusion-dla34"),
-        (["info", "centerfusion-dla34", "--imgsz", "100"], "multiples of 32"),
+        (["info", "centerfusion-dla34", "--imgsz", "100"], "multiple of 32"),
         (["train", "--model", "centerfusion-dla34", "--resume", "runs/exp"], "own settings: leave out --model"),
         (["predict", "--model", "centerfusion-dla34", "--fps", "1e9"], "fps"),
         (["val", "--model", "centerfusion-dla34", "--data", "d"], "either --weights or --json"),

@@ -1,9 +1,34 @@
-"""Verbs of nuScenes data: check a root, convert it to COCO style, make a synthetic one."""
+"""Verbs of nuScenes data: check a root, convert it to COCO style, make a synthetic one; what the others open."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from boxwright.centerfusion.settings import FusionCheckConfig, NuscenesConfig, SyntheticConfig
+from boxwright.centerfusion.settings import (
+    FusionCheckConfig,
+    FusionConfig,
+    FusionInferenceConfig,
+    NuscenesConfig,
+    SyntheticConfig,
+)
+from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
+from boxwright.nuscenes.split import splits_there
+
+
+def open_root(config: FusionConfig | FusionInferenceConfig) -> NuscenesIndex:
+    """Open the index of the version that settings name; make it first where there is none."""
+    return open_nuscenes(Path(config.data).expanduser(), config.version, allow_missing=config.allow_missing)
+
+
+def choose_split(index: NuscenesIndex, named: str, usual: Sequence[str]) -> str:
+    """Choose a split of a version: the named one, else the first usual one that is there.
+
+    Args:
+        usual: names in the order of preference; the first is that of mini versions alone.
+    """
+    usual = usual if index.folder.name.endswith("mini") else usual[1:]
+    there = splits_there(index.scenes, index.folder)
+    return named or next((name for name in usual if name in there), usual[0])
 
 
 def check(config: FusionCheckConfig) -> int:

@@ -29,6 +29,7 @@ from boxwright.reporting.report import write_report
 from boxwright.synthetic.nuscenes_root import write_nuscenes
 from boxwright.synthetic.world import WorldSettings
 
+_LR0 = 8e-3  # highest learning rate
 _MEAN_DEPTH = 17.0  # metres, of the objects of the synthetic drives
 
 
@@ -46,7 +47,6 @@ class FusionDemoSettings:
     width: float = 0.25  # channels of the network, as a share of the published ones
     epochs: int = 10  # passes over the training images
     batch_size: int = 8  # images per step
-    lr0: float = 8e-3  # highest learning rate
 
 
 def fusion_demo(config: FusionDemoConfig, settings: FusionDemoSettings | None = None) -> Path:
@@ -122,7 +122,7 @@ def training_settings(folder: Path, root: Path, config: FusionDemoConfig, settin
         # Without shifts a position in the image tells how far the road is there.
         augment=FusionAugmentConfig(shift=0.0),
         loss=FusionLossConfig(dep=0.1, dim=0.5),
-        optim=FusionOptimConfig(lr0=settings.lr0, schedule="one-cycle", one_cycle_start=0.1, clip_norm=10.0),
+        optim=FusionOptimConfig(lr0=_LR0, schedule="one-cycle", one_cycle_start=0.1, clip_norm=10.0),
     )
 
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from boxwright.centerfusion.data import num_sweeps, open_root, train_split_of, val_split_of
+from boxwright.centerfusion.frustum import FrustumOptions
 from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec
-from boxwright.centerfusion.settings import COARSEST_STRIDE, FusionConfig, FusionValConfig
-from boxwright.centerfusion.task import CenterFusionTask, frustum_options
+from boxwright.centerfusion.settings import FusionConfig, FusionValConfig, NetworkConfig
+from boxwright.centerfusion.task import CenterFusionTask
+from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.verbs.use import fusion_val
 from boxwright.centerfusion.weights import load_into
 from boxwright.engine import run
@@ -25,7 +26,6 @@ from boxwright.settings.base import TrainingConfig
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
-PUBLISHED_FIRST_DEPTH = 1.0
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
 LAYOUT = RunLayout(
     fitness={"metrics/NDS": 1.0},
@@ -58,7 +58,7 @@ class FusionRun:
         self.model = model
         self.train_split = train
         self.val_split = val
-        model.frustum, model.num_peaks = frustum_options(config), config.max_det
+        model.frustum, model.num_peaks = FrustumOptions.of(config), config.max_det
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> type[Self]:
@@ -81,7 +81,8 @@ class FusionRun:
         train, val = _open(config, world)
         torch.manual_seed(config.seed)
         model = CenterFusion(spec_of(config))
-        if config.network.first_depth != PUBLISHED_FIRST_DEPTH:  # of which the bias is 0 but for rounding
+        # Of the published depth the bias is 0 but for rounding.
+        if config.network.first_depth != NetworkConfig().first_depth:
             model.start_at_depth(config.network.first_depth)
         if config.weights and world.is_first:  # the others get theirs when the task is made
             print(load_into(model, config.weights))
@@ -161,11 +162,6 @@ def check_loading(config: FusionConfig, world: World) -> None:
             f"--batch-size {config.batch_size} cannot be shared evenly by {world.size} processes; take "
             f"{below or below + world.size}"
         )
-    wrong = [side for side in config.imgsz if side % COARSEST_STRIDE or side == 0]
-    if wrong:
-        raise UserError(
-            f"--imgsz {' '.join(map(str, config.imgsz))}: {wrong[0]} is not a multiple of {COARSEST_STRIDE}"
-        )
 
 
 def spec_of(config: FusionConfig) -> CenterFusionSpec:
@@ -179,10 +175,9 @@ def spec_of(config: FusionConfig) -> CenterFusionSpec:
 def _open(config: FusionConfig, world: World) -> tuple[NuscenesSplit, NuscenesSplit]:
     """Open both splits; refuse splits without annotations, or that differ from rank to rank."""
     with world.first_of_each_machine_first():  # it writes the index that the others read
-        index = open_root(config.data, config.version, allow_missing=config.allow_missing)
-        sweeps = num_sweeps(config)
-        train = NuscenesSplit(index, train_split_of(index, config.train_split), sweeps)
-        val = NuscenesSplit(index, val_split_of(index, config.val_split), sweeps)
+        index = open_root(config)
+        names = (config.train_split, ("mini_train", "train")), (config.val_split, ("mini_val", "val", "test"))
+        train, val = (NuscenesSplit(index, choose_split(index, *name), config.num_sweeps) for name in names)
     for split in (train, val):
         if not split.has_annotations:
             raise UserError(f"{config.data}, {config.version}, has no annotations of the split {split.split}")

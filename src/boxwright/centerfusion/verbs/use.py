@@ -4,32 +4,34 @@ Val measures a checkpoint, or a submission, by the nuScenes metric; predict draw
 and as a video.
 """
 
+import difflib
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from boxwright.centerfusion.data import num_sweeps, open_root, open_scene, val_split_of
-from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, evaluate_fusion
+from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, evaluate_fusion, measure
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.samples import make_val_loader
 from boxwright.centerfusion.settings import (
-    COARSEST_STRIDE,
     MODEL,
     STRIDE,
+    FusionConfig,
+    FusionInferenceConfig,
     FusionInfoConfig,
     FusionPredictConfig,
     FusionValConfig,
 )
-from boxwright.centerfusion.task import sample_settings
-from boxwright.centerfusion.weights import TrainedNetwork, open_trained
+from boxwright.centerfusion.verbs.data import choose_split, open_root
+from boxwright.centerfusion.weights import open_trained
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.evaluate import with_progress
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
-from boxwright.nuscenes.metric import evaluate
 from boxwright.nuscenes.metric_report import format_metrics
-from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.nuscenes.split import EVERYTHING, NuscenesSplit
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
 from boxwright.reporting.report import Table
 
@@ -57,29 +59,23 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         raise UserError(f"--json measures boxes as they are, no network is run: leave out {unused[0]}")
     if not config.data:
         raise UserError("val needs --data: a nuScenes root")
-    index = open_root(config.data, config.version, allow_missing=config.allow_missing)
-    name = val_split_of(index, config.split)
+    index = open_root(config)
+    name = choose_split(index, config.split, ("mini_val", "val", "test"))
     if config.json_file:
         split = NuscenesSplit(index, name, num_sweeps=0)
         path = Path(config.json_file).expanduser()
         predictions = read_submission(path, split.sample_tokens)
         if not split.has_annotations:
             raise UserError(f"{path} cannot be measured: the split {name} has no annotations")
-        metrics = evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks())
-        found = FusionEvaluation(metrics, predictions)
+        found = FusionEvaluation(measure(split, predictions), predictions)
         use_radar = says_radar(path)
     else:
-        trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
-        split = NuscenesSplit(index, name, num_sweeps(trained.config))
-        found = _evaluate_network(
-            config,
-            trained,
-            split,
-            workers=config.workers,
-            score_threshold=config.conf_thres,
-            iou_threshold=config.iou_thres,
+        model, trained = open_trained(
+            config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det
         )
-        use_radar = not trained.config.no_radar
+        split = NuscenesSplit(index, name, trained.num_sweeps)
+        found = _evaluate_network(config, model, trained, split)
+        use_radar = not trained.no_radar
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     if not config.json_file:
         path = folder / f"results_nuscenes_det_{name}.json"
@@ -119,19 +115,23 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
     for name in ("weights", "data"):
         if not getattr(config, name):
             raise UserError(f"predict on a nuScenes scene needs --{name}")
-    trained = open_trained(config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det)
-    index = open_root(config.data, config.version, allow_missing=config.allow_missing)
-    scene = open_scene(index, config.scene, num_sweeps(trained.config))
-    # All scores are decoded, and those of a submission are kept; the pictures alone leave out low ones.
-    found = _evaluate_network(config, trained, scene, workers=0, measures=False)
+    model, trained = open_trained(
+        config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det
+    )
+    index = open_root(config)
+    name = config.scene or index.scenes[0]
+    if name not in index.scenes:
+        near = difflib.get_close_matches(name, index.scenes, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(index.scenes[:10])}"
+        raise UserError(f"--scene {name}: {index.folder} has no such scene{hint}")
+    scene = NuscenesSplit(index, EVERYTHING, trained.num_sweeps, (name,))
+    found = _evaluate_network(config, model, trained, scene)
     predictions, speeds = found.predictions, found.speeds
     folder = new_run_folder(config.project, config.name, config.exist_ok)  # now that every image could be read
     samples = range(len(scene.sample_tokens))
     pictures = write_key_frames(scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps)
     if config.save_json:
-        write_submission(
-            folder / "results.json", predictions, scene.sample_tokens, use_radar=not trained.config.no_radar
-        )
+        write_submission(folder / "results.json", predictions, scene.sample_tokens, use_radar=not trained.no_radar)
     shown = int((predictions.scores >= config.conf_thres).sum())
     print(
         f"{shown} objects in {len(samples)} key frames of {scene.scene_names[0]}, {speeds.inference:.0f} ms inference "
@@ -141,45 +141,37 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
 
 
 def _evaluate_network(
-    config: FusionValConfig | FusionPredictConfig,
-    trained: TrainedNetwork,
-    split: NuscenesSplit,
-    *,
-    workers: int,
-    score_threshold: float = -1.0,
-    iou_threshold: float = 0.0,
-    measures: bool = True,
+    config: FusionInferenceConfig, model: CenterFusion, trained: FusionConfig, split: NuscenesSplit
 ) -> FusionEvaluation:
-    """Run a network over a split, and measure it if asked to."""
+    """Run a network over a split, and measure it for val.
+
+    Predict decodes all scores, and a submission keeps them; the pictures alone leave out low ones.
+    """
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
-    loader = make_val_loader(
-        split,
-        sample_settings(trained.config),
-        batch_size=config.batch_size,
-        workers=workers,
-        pin_memory=device.type == "cuda",
-    )
     settings = DecodeSettings(
         num_peaks=config.max_det,
-        score_threshold=score_threshold,
         flip_test=config.flip_test,
-        radar=not trained.config.no_radar,
-        iou_threshold=iou_threshold,
-        fixed=trained.config.compat == "fixed",
+        radar=not trained.no_radar,
+        fixed=trained.fixed,
     )
-    try:
+    workers = 0
+    if isinstance(config, FusionValConfig):
+        workers = config.workers
+        settings = replace(settings, score_threshold=config.conf_thres, iou_threshold=config.iou_thres)
+    loader = make_val_loader(
+        split, trained, batch_size=config.batch_size, workers=workers, pin_memory=device.type == "cuda"
+    )
+    with closing(loader):
         return evaluate_fusion(
-            trained.model.to(device, memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
-            with_progress(loader) if measures else loader,
+            model.to(device, memory_format=torch.channels_last),  # pyright: ignore[reportCallIssue]
+            with_progress(loader) if isinstance(config, FusionValConfig) else loader,
             split,
             device=device,
             settings=settings,
             autocast=policy.autocast,
-            measures=measures,
+            measures=isinstance(config, FusionValConfig),
         )
-    finally:
-        loader.close()
 
 
 def info(config: FusionInfoConfig) -> str:
@@ -191,9 +183,7 @@ def info(config: FusionInfoConfig) -> str:
     if config.model != MODEL and not Path(config.model).is_file():
         raise UserError(f"there is no model {config.model}; did you mean {MODEL}?")
     height, width = config.imgsz[0], config.imgsz[-1]
-    if height % COARSEST_STRIDE or width % COARSEST_STRIDE or min(height, width) < COARSEST_STRIDE:
-        raise UserError(f"--imgsz {height} {width}: both sides are multiples of {COARSEST_STRIDE}, as 448 800")
-    spec = CenterFusionSpec() if config.model == MODEL else open_trained(config.model).model.spec
+    spec = CenterFusionSpec() if config.model == MODEL else open_trained(config.model)[0].spec
     network = CenterFusion(spec).eval()
     # Shapes of the outputs without computing them.
     with torch.device("meta"), torch.no_grad():
