@@ -52,7 +52,7 @@ def scene(seed: int, batch: int, k: int, height: int, width: int) -> tuple[Frust
 
 
 @pytest.mark.usefixtures("either_way")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 10**6), st.integers(1, 3), st.integers(0, 140), st.integers(1, 30), st.integers(1, 40), st.booleans()
 )

@@ -25,7 +25,7 @@ def random_records(counts: list[list[int]], seed: int) -> list[Record]:
     return records
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=4), min_size=1, max_size=6), st.integers(0, 1000))
 def test_records_come_back(counts: list[list[int]], seed: int) -> None:
     records = random_records(counts, seed)

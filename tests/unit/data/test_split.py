@@ -68,7 +68,7 @@ def test_the_seed_decides() -> None:
     assert (first != other).any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(3, 40), st.integers(0, 5), st.integers(0, 1000))
 def test_everything_is_in_one_list(count: int, classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

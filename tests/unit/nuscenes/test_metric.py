@@ -198,7 +198,7 @@ coordinates = st.integers(0, 8).map(lambda step: step / 2)  # a coarse grid has 
 drawn = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["car", "bus"]), coordinates, coordinates), max_size=25)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(truth=drawn, found=drawn, scores=st.randoms(use_true_random=False), limit=st.sampled_from([1, 7, 1 << 20]))
 def test_equals_the_plain_loop(truth: list[Any], found: list[Any], scores: Any, limit: int) -> None:
     annotations = boxes(*(box(s, label, (x, y, 0)) for s, label, x, y in truth))

@@ -44,7 +44,7 @@ def published_list(boxes: torch.Tensor, valid: torch.Tensor, anchor_t: float) ->
     return found
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(label, min_size=4, max_size=4), st.integers(0, 3), st.sampled_from([2.0, 4.0]))
 def test_equals_a_plain_loop(labels: list[tuple[float, ...]], num_padded: int, anchor_t: float) -> None:
     boxes = torch.tensor(labels, dtype=torch.float32).view(2, 2, 4)
