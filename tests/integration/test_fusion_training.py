@@ -174,7 +174,7 @@ def test_predict_draws_a_scene(root: Path, whole: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"imgsz": [60, 128]}, "imgsz: should be a multiple of 32, got 60"),
+        ({"imgsz": [60, 128]}, "--imgsz): should be a multiple of 32, got '60'"),
         ({"version": "v1.0-big"}, "v1.0-mini"),
         ({"batch_size": 500}, "500"),
         ({"train_split": "middle"}, "no split middle"),
