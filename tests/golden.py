@@ -16,13 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = (ROOT / os.environ.get("BOXWRIGHT_SHARED", "../shared")).resolve()
 GOLDEN = (ROOT / os.environ.get("BOXWRIGHT_GOLDEN", "../shared/golden")).resolve()
 
+GOLDEN_HUB = (ROOT / os.environ.get("BOXWRIGHT_GOLDEN_HUB", SHARED / "golden_hub")).resolve()
+
 
 def golden_cases(area: str, pattern: str, family: str = "yolo") -> list[Any]:
     """One pytest parameter (the file) for each file of the area that fits the glob; a skipped one if there is none.
 
-    family: `yolo`, or `centerfusion`, whose files lie in no area ("").
+    family: `yolo`, `hub` (whose areas lie in a folder of their own), or `centerfusion`, whose files lie in no area ("").
     """
-    files = sorted((GOLDEN / family / area).glob(pattern))
+    files = sorted((GOLDEN_HUB if family == "hub" else GOLDEN / family).joinpath(area).glob(pattern))
     if not files:
         reason = f"no golden vectors {family}/{area}/{pattern} below {GOLDEN}"
         return [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]

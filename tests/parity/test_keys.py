@@ -28,14 +28,14 @@ EARLY_MARGIN = 0.99
 CASES = golden_cases("keys", "v*_*.json")
 
 
-def skeleton(spec: DetectionSpec) -> GraphModel:
-    """The network as `build_model` makes it, but quickly and small: nothing is drawn, strides are measured on 64 pixels
-    (one cell of the coarsest level), and in the end only the anchors have numbers, all else has shapes and types.
+def skeleton(spec: DetectionSpec, side: int = 64) -> GraphModel:
+    """The network as `build_model` makes it, but quickly and small: nothing is drawn, strides are measured on `side`
+    pixels (one cell of the coarsest level), and in the end only the anchors have numbers, all else shapes and types.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Conv2d, "reset_parameters", lambda self: None)
         for module in (detection, graph):
-            patch.setattr(module, "DRY_RUN_SIDE", 64)
+            patch.setattr(module, "DRY_RUN_SIDE", side)
         model = build_model(spec)
     assert isinstance(model, GraphModel)
     anchors = model.head.anchors

@@ -28,7 +28,7 @@ def read_levels(value: object, num_levels: int, where: str) -> tuple[Levels, boo
         UserError: they are of another form, or do not fit the levels.
     """
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        level = tuple((float(2 * i + 1), float(2 * i + 2)) for i in range(value))
+        level = tuple((float(2 * i), float(2 * i + 1)) for i in range(value))  # the published placeholder
         return (level,) * num_levels, True
     levels = items(value)
     if levels is None or len(levels) != num_levels:

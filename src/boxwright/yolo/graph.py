@@ -5,9 +5,10 @@ A block is called as (Site, *arguments of the row) -> Built. To add one, name it
 Source: the published YOLOv5 model yaml grammar.
 """
 
+import ast
+import functools
 import inspect
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,19 @@ from torch import Tensor, nn
 from boxwright.errors import UserError
 from boxwright.yolo.detection import DRY_RUN_SIDE, DetectionModel, LayerInfo
 from boxwright.yolo.head import DetectHead
+from boxwright.yolo.hub_layers import (
+    C3SPP,
+    C3TR,
+    C3Ghost,
+    C3x,
+    Contract,
+    CrossConv,
+    Expand,
+    GhostBottleneck,
+    GhostConv,
+    MixConv2d,
+    depthwise_conv,
+)
 from boxwright.yolo.layers import C3, SPP, SPPF, Bottleneck, BottleneckCSP, Concat, Conv, Focus
 from boxwright.yolo.spec import ModelSpec, Row
 
@@ -61,6 +75,7 @@ class Widening:
         own = inspect.signature(kind).parameters
         self.kind = kind
         self.repeats_inside = "repeats" in own
+        self.activated = "activation" in own
         self.joint = "joint_activation" in own
         site = inspect.Parameter("site", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         written = [p for name, p in own.items() if p.kind is site.kind and name not in ("in_channels", "repeats")]
@@ -72,7 +87,7 @@ class Widening:
         bound.apply_defaults()
         site, channels, *rest = bound.args
         out, c_in = site.widen(channels), site.in_channels[0]
-        acts = {"activation": site.activation}
+        acts = {"activation": site.activation} if self.activated else {}
         if self.joint:
             acts["joint_activation"] = _activation(site.spec.layer_rules.csp_activation)
         if self.repeats_inside:
@@ -86,6 +101,36 @@ def conv2d(site: Site, channels: int, kernel: int = 1, stride: int = 1, padding:
     out = site.widen(channels)
     module = site.chain(lambda c: nn.Conv2d(c, out, kernel, stride, padding), out)
     return Built(module, out, (site.in_channels[0], out, kernel, stride, padding))
+
+
+def transposed_conv(
+    site: Site, channels: int, kernel: int, stride: int = 1, padding: int = 0, output_padding: int = 0, groups: int = 1
+) -> Built:
+    """Build a transposed convolution with bias."""
+    out, rest = site.widen(channels), (kernel, stride, padding, output_padding, groups)
+    module = site.chain(lambda c: nn.ConvTranspose2d(c, out, *rest), out)
+    return Built(module, out, (site.in_channels[0], out, *rest))
+
+
+def depthwise_transposed_conv(
+    site: Site, channels: int, kernel: int = 1, stride: int = 1, padding: int = 0, output_padding: int = 0
+) -> Built:
+    """Build a transposed convolution of as many groups as divide both channel counts."""
+    out, rest = site.widen(channels), (kernel, stride, padding, output_padding)
+    module = site.chain(lambda c: nn.ConvTranspose2d(c, out, *rest, groups=math.gcd(c, out)), out)
+    return Built(module, out, (site.in_channels[0], out, *rest))
+
+
+def contract(site: Site, gain: int = 2) -> Built:
+    """Build space to depth."""
+    return Built(Contract(gain), site.in_channels[0] * gain**2, (gain,))
+
+
+def expand(site: Site, gain: int = 2) -> Built:
+    """Build depth to space."""
+    if site.in_channels[0] % gain**2:
+        raise ValueError(f"{site.in_channels[0]} channels cannot be divided by {gain**2}")
+    return Built(Expand(gain), site.in_channels[0] // gain**2, (gain,))
 
 
 def max_pool(site: Site, kernel: int, stride: int | None = None, padding: int = 0) -> Built:
@@ -107,6 +152,17 @@ def upsample(site: Site, size: int | None = None, scale: float | None = None, mo
     return Built(site.chain(lambda _: nn.Upsample(size, scale, mode), c_in), c_in, (size, scale, mode))
 
 
+def batch_norm(site: Site) -> Built:
+    """Build a batch norm of its own."""
+    c_in = site.in_channels[0]
+    return Built(site.chain(lambda c: nn.BatchNorm2d(c), c_in), c_in, (c_in,))
+
+
+def activation(name: str, site: Site, *args: float) -> Built:
+    """Build an activation of its own."""
+    return Built(site.chain(lambda _: ACTIVATIONS[name](*args), site.in_channels[0]), site.in_channels[0], args)
+
+
 def detect(site: Site, num_classes: int, anchors: Sequence[Sequence[Sequence[float]]]) -> Built:
     """Build the head; in v1.0 the predictors are rows of their own, and it only reads their maps."""
     channels = () if site.feeds_predictions else site.in_channels
@@ -114,31 +170,47 @@ def detect(site: Site, num_classes: int, anchors: Sequence[Sequence[Sequence[flo
     return Built(DetectHead(num_classes, anchors, channels), len(anchors[0]) * (num_classes + 5), shown)
 
 
+_ACTIVATIONS_AS_THEY_ARE = (
+    *("SiLU", "Hardswish", "Mish", "GELU", "ELU", "SELU", "CELU", "ReLU6", "Sigmoid", "LogSigmoid", "Hardsigmoid"),
+    *("Tanh", "Hardtanh", "Tanhshrink", "Softplus", "Softsign", "Identity"),
+)
+# All without state, since one module is shared by all convolutions. In place only where the backward reads the output:
+# the others would have to copy their input first.
+ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
+    "ReLU": lambda: nn.ReLU(inplace=True),
+    "LeakyReLU": lambda negative_slope=0.01: nn.LeakyReLU(negative_slope, inplace=True),
+} | {name: getattr(nn, name) for name in _ACTIVATIONS_AS_THEY_ARE}
 BLOCKS: dict[str, Callable[..., Built]] = {
     "Conv": Widening(Conv),
-    "Bottleneck": Widening(Bottleneck),
-    "C3": Widening(C3),
-    "BottleneckCSP": Widening(BottleneckCSP),
+    "DWConv": Widening(depthwise_conv),
+    "GhostConv": Widening(GhostConv),
+    "CrossConv": Widening(CrossConv),
+    "MixConv2d": Widening(MixConv2d),
     "Focus": Widening(Focus),
-    "nn.Conv2d": conv2d,
-    "nn.MaxPool2d": max_pool,
-    "nn.ZeroPad2d": zero_pad,
+    "Bottleneck": Widening(Bottleneck),
+    "GhostBottleneck": Widening(GhostBottleneck),
+    "BottleneckCSP": Widening(BottleneckCSP),
+    "C3": Widening(C3),
+    "C3Ghost": Widening(C3Ghost),
+    "C3TR": Widening(C3TR),
+    "C3SPP": Widening(C3SPP),
+    "C3x": Widening(C3x),
     "SPP": Widening(SPP),
     "SPPF": Widening(SPPF),
+    "DWConvTranspose2d": depthwise_transposed_conv,
+    "Contract": contract,
+    "Expand": expand,
+    "nn.Conv2d": conv2d,
+    "nn.ConvTranspose2d": transposed_conv,
+    "nn.BatchNorm2d": batch_norm,
+    "nn.MaxPool2d": max_pool,
+    "nn.ZeroPad2d": zero_pad,
     "nn.Upsample": upsample,
+    **{f"nn.{name}": functools.partial(activation, name) for name in ACTIVATIONS},
     "Concat": lambda site, dim=1: Built(Concat(dim), sum(site.in_channels), (dim,)),
     "Detect": detect,
 }
-REPEAT_INSIDE = ("C3", "BottleneckCSP")  # blocks whose repeats are their own matter
 JOINS = ("Concat", "Detect")  # blocks that take several feature maps
-# In place only where the backward reads the output: the others would have to copy their input first.
-ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
-    "SiLU": lambda: nn.SiLU(),
-    "ReLU": lambda: nn.ReLU(inplace=True),
-    "LeakyReLU": lambda slope=0.01: nn.LeakyReLU(slope, inplace=True),
-    "Hardswish": lambda: nn.Hardswish(),
-    "Mish": lambda: nn.Mish(),
-}
 
 
 class GraphModel(DetectionModel):
@@ -205,7 +277,8 @@ def assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...], l
         wiring.append(sources)
         channels.append(built.out_channels)
         num_parameters = sum(p.numel() for p in built.module.parameters())
-        shown = 1 if spec.layer_rules.early and row.block in REPEAT_INSIDE else repeats
+        block = BLOCKS[row.block]
+        shown = 1 if spec.layer_rules.early and isinstance(block, Widening) and block.repeats_inside else repeats
         infos.append(LayerInfo(i, row.sources, shown, row.block.removeprefix("nn."), num_parameters, built.args))
     return modules, tuple(infos), wiring
 
@@ -236,12 +309,12 @@ def build_row(row: Row, site: Site) -> Built:
 
 
 def _activation(text: str) -> nn.Module:
-    """Make the activation named in a yaml, such as "nn.LeakyReLU(0.1)". Read by pattern: nothing is evaluated."""
-    match = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)(?:\(\s*([\d.]*)\s*(?:,?\s*inplace=\w+)?\))?", text.strip())
-    make = ACTIVATIONS.get(match[1]) if match else None
+    """Make the activation named in a yaml, such as "nn.LeakyReLU(0.1)"; nothing is evaluated."""
     try:
-        if match and make:
-            return make(float(match[2])) if match[2] else make()
-    except (TypeError, ValueError):
-        pass
-    raise UserError(f"unknown activation {text!r} (known are {', '.join(f'nn.{name}()' for name in ACTIVATIONS)})")
+        call = ast.parse(text.strip(), mode="eval").body
+        name, args, keywords = (call.func, call.args, call.keywords) if isinstance(call, ast.Call) else (call, [], [])
+        options = {str(k.arg): ast.literal_eval(k.value) for k in keywords if k.arg != "inplace"}
+        return ACTIVATIONS[ast.unparse(name).split(".")[-1]](*map(ast.literal_eval, args), **options)
+    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError) as error:
+        known = ", ".join(f"nn.{name}()" for name in ACTIVATIONS)
+        raise UserError(f"unknown activation {text!r} (known are {known})") from error

@@ -45,16 +45,27 @@ class Conv(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel: int = 1,
-        stride: int = 1,
+        kernel: int | tuple[int, int] = 1,
+        stride: int | tuple[int, int] = 1,
         padding: int | None = None,
         groups: int = 1,
+        dilation: int = 1,
         *,
         activation: nn.Module,
     ) -> None:
         super().__init__()
-        padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        same = tuple((dilation * (side - 1) + 1) // 2 for side in sides)
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            same if padding is None else padding,
+            dilation,
+            groups,
+            bias=False,
+        )
         self.bn = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
         self.act = activation
 

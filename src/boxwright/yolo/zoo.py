@@ -22,7 +22,16 @@ from boxwright.yolo.spec import ModelSpec
 MULTIPLES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 _FIRST_WITH_NANO = "v6.0"
 DARKNET_NAMES = ("yolov3", "yolov3-spp", "yolov3-tiny")  # by cfg; with .yaml behind: the same as rows of a model yaml
-NAMES = (*(f"yolov5{size}" for size in MULTIPLES), *(f"yolov5{size}6" for size in MULTIPLES), *DARKNET_NAMES)
+HUB_NAMES = (
+    *("yolov5-p2", "yolov5-p34", "yolov5-p6", "yolov5-p7", "yolov5-bifpn", "yolov5-fpn", "yolov5-panet"),
+    *("yolov5s-ghost", "yolov5s-transformer", "yolov5s-LeakyReLU"),
+)
+NAMES = (
+    *(f"yolov5{size}" for size in MULTIPLES),
+    *(f"yolov5{size}6" for size in MULTIPLES),
+    *HUB_NAMES,
+    *DARKNET_NAMES,
+)
 
 
 def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
@@ -47,6 +56,10 @@ def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
         spec = DarknetSpec.from_text(_own_text("cfg", file), file)
     elif model.removesuffix(".yaml") in DARKNET_NAMES:
         spec = _read_yaml(_own_text("yaml", model), model)
+    elif (name := model.partition("@")[0].removesuffix(".yaml")) in HUB_NAMES:
+        if "@" in model and not model.endswith(f"@{CURRENT}"):
+            raise UserError(f"no model {model!r}: {name} is known here as release {CURRENT} has it")
+        spec = _read_yaml(_own_text("yaml/hub", f"{name}.yaml"), model)
     else:
         spec = yolov5_spec(model)
     return spec if num_classes is None else spec.with_classes(num_classes)
