@@ -22,7 +22,7 @@ GOLDEN_HUB = (ROOT / os.environ.get("BOXWRIGHT_GOLDEN_HUB", SHARED / "golden_hub
 def golden_cases(area: str, pattern: str, family: str = "yolo") -> list[Any]:
     """One pytest parameter (the file) for each file of the area that fits the glob; a skipped one if there is none.
 
-    family: `yolo`, `hub` (whose areas lie in a folder of their own), or `centerfusion`, whose files lie in no area ("").
+    family: `yolo`; `hub`, in a folder of its own; or `centerfusion`, whose files lie in no area ("").
     """
     files = sorted((GOLDEN_HUB if family == "hub" else GOLDEN / family).joinpath(area).glob(pattern))
     if not files:

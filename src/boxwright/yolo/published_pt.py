@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boxwright.checkpoints.inert import StandIn
 from boxwright.errors import UserError
+from boxwright.yolo import graph
 from boxwright.yolo.detection import Weights
 from boxwright.yolo.published import CURRENT, RELEASES
 from boxwright.yolo.spec import KNOWN_KEYS, ModelSpec
@@ -20,17 +21,18 @@ from boxwright.yolo.spec import KNOWN_KEYS, ModelSpec
 HEAD = "models.yolo.Detect"
 LAYERS = frozenset(
     "Model DetectionModel Detect Conv Focus Bottleneck BottleneckCSP C3 SPP SPPF Concat Sequential ModuleList Conv2d "
-    "BatchNorm2d MaxPool2d ZeroPad2d Upsample".split()
+    "BatchNorm2d MaxPool2d ZeroPad2d Upsample "
+    # of hub models
+    "DWConv GhostConv GhostBottleneck CrossConv MixConv2d C3Ghost C3TR C3SPP C3x Contract Expand TransformerBlock "
+    "TransformerLayer Linear MultiheadAttention NonDynamicallyQuantizableLinear "
+    "ConvTranspose2d DWConvTranspose2d".split()
 )
 # Classes of activations, of torch.nn or of the releases' own, as a model yaml writes them.
 ACTIVATIONS = {
-    "SiLU": "nn.SiLU()",
     "Swish": "nn.SiLU()",
     "MemoryEfficientSwish": "nn.SiLU()",
-    "Hardswish": "nn.Hardswish()",
-    "Mish": "nn.Mish()",
     "MemoryEfficientMish": "nn.Mish()",
-    "ReLU": "nn.ReLU()",
+    **{name: f"nn.{name}()" for name in graph.ACTIVATIONS},
     "LeakyReLU": "nn.LeakyReLU({})",
 }
 _DEEPEST, _MOST_MODULES = 50, 50_000  # far above any release: a network that contains itself ends here
@@ -118,6 +120,8 @@ def common_activation(modules: list[tuple[str, StandIn]], block: str, where: str
         for act in acts
         if act is not None
     }
+    if len(texts) > 1:  # of ghost bottlenecks some convolutions have none
+        texts.discard(ACTIVATIONS["Identity"])
     if len(texts) > 1:
         raise UserError(f"{where}: its {block} blocks have several activations: {', '.join(sorted(texts))}")
     return texts.pop() if texts else None
@@ -210,7 +214,7 @@ def network_entries(network: StandIn, batch_norm_eps: float) -> Iterator[tuple[s
     folded: set[str] = set()
     for prefix, module in walk(network):
         own = {name: t.float() if t.is_floating_point() else t for name, t in tensors(module).items()}
-        if kind(module) == "Conv" and "bn" not in children(module):
+        if kind(module) in ("Conv", "DWConv") and "bn" not in children(module):
             folded.add(f"{prefix}conv.")
         if kind(module) == "BatchNorm2d" and "running_var" in own:
             eps = module.state.get("eps", batch_norm_eps)

@@ -20,7 +20,10 @@ from torch import nn
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.weights import fold
 
-COMMON = ("Conv", "Focus", "Bottleneck", "BottleneckCSP", "C3", "SPP", "SPPF", "Concat", "Magic")
+COMMON = (
+    "Conv Focus Bottleneck BottleneckCSP C3 SPP SPPF Concat Magic DWConv GhostConv GhostBottleneck CrossConv MixConv2d "
+    "C3Ghost C3TR C3SPP C3x Contract Expand TransformerBlock TransformerLayer"
+).split()
 OURS = {"DetectHead": "models.yolo.Detect", "GraphModel": "models.yolo.Model"}
 # Release: activation of Conv, activation of the joint batch norm, epsilon of batch norms.
 FACTS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], float]] = {
@@ -44,7 +47,7 @@ def forward_fuse(self: nn.Module) -> None:
 def published(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Modules named as the published ones, for the time of a test."""
     contents = {
-        "models.common": COMMON,
+        "models.common": tuple(COMMON),
         "models.yolo": ("Model", "Detect", "DetectionModel"),
         "utils.activations": ("Hardswish",),
     }
@@ -67,10 +70,12 @@ def disguise(model: GraphModel, release: str, published: types.SimpleNamespace) 
     kept = set(nn.Module().__dict__)
     for module in list(network.modules()):
         name = type(module).__name__
-        if hasattr(module, "act"):
+        if hasattr(module, "act") and not isinstance(module.act, nn.Identity):
             module.act = joint() if name == "BottleneckCSP" else act()
         if isinstance(module, nn.BatchNorm2d):
             module.eps = eps
+        if name == "Conv" and module.conv.groups > 1:
+            name = "DWConv"
         ours = OURS.get(name, f"models.common.{name}")
         if ours.rpartition(".")[2] in vars(published) and name != "Magic":
             module.__class__ = getattr(published, ours.rpartition(".")[2])
@@ -85,7 +90,7 @@ def disguise(model: GraphModel, release: str, published: types.SimpleNamespace) 
 def fold_norms(network: nn.Module, published: types.SimpleNamespace, method: str) -> None:
     """Fold batch norms as the releases did before they saved: v1.0 kept an empty `bn`, later ones deleted it."""
     for module in network.modules():
-        if isinstance(module, published.Conv):
+        if isinstance(module, published.Conv | published.DWConv):
             module.conv = fold(module.conv, module.bn)
             if method == "fuseforward":
                 module.bn = None

@@ -16,7 +16,7 @@ from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.weights import load_model, read_weights
-from boxwright.yolo.zoo import build_model, load_spec
+from boxwright.yolo.zoo import HUB_NAMES, build_model, load_spec
 from tests.unit.checkpoints.published_classes import FACTS, disguise, fold_norms, published, save
 
 __all__ = ["published"]  # a fixture
@@ -25,10 +25,10 @@ __all__ = ["published"]  # a fixture
 TAKEN_FOR = {"v2.0": "v3.0", "v4.0": "v5.0", "v6.0": "v7.0", "v6.1": "v7.0"}
 
 
-def narrow(release: str) -> GraphModel:
+def narrow(release: str, name: str = "yolov5s") -> GraphModel:
     """The release's own rows with few channels; weights that half precision holds, lively statistics."""
     torch.manual_seed(5)
-    spec = load_spec(f"yolov5s@{release}", 2)
+    spec = load_spec(f"{name}@{release}", 2)
     model = build_model(replace(spec, width_multiple=0.125), ["red", "white"])  # type: ignore[type-var]
     assert isinstance(model, GraphModel)
     for name, tensor in model.state_dict().items():
@@ -41,10 +41,10 @@ def narrow(release: str) -> GraphModel:
     return model.eval()
 
 
-def outputs(model: GraphModel) -> Tensor:
+def outputs(model: GraphModel, size: tuple[int, int] = (64, 96)) -> Tensor:
     torch.manual_seed(6)
     with torch.no_grad():
-        return model.decode(model(torch.rand(1, 3, 64, 96)))
+        return model.decode(model(torch.rand(1, 3, *size)))
 
 
 @pytest.mark.parametrize("release", FACTS)
@@ -74,6 +74,25 @@ def test_folded_batch_norms_come_back(
     loaded = load_model(save(tmp_path / "a.pt", network))
     assert list(loaded.state_dict()) == list(model.state_dict())
     torch.testing.assert_close(outputs(loaded), outputs(model), rtol=1e-4, atol=1e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", HUB_NAMES)
+@pytest.mark.parametrize("folded", [False, True], ids=["as trained", "folded"])
+def test_hub_models(tmp_path: Path, published: types.SimpleNamespace, name: str, folded: bool) -> None:
+    model = narrow("v7.0", name)
+    for key, value in model.state_dict().items():
+        if key.endswith("running_var"):  # networks of size l would exceed float32 with the small ones
+            value.mul_(100)
+    network = disguise(model, "v7.0", published)
+    if name == "yolov5s-LeakyReLU":
+        for module in network.modules():
+            if isinstance(module, published.Conv):
+                module.act = nn.LeakyReLU(0.1)
+    if folded:
+        fold_norms(network, published, "forward_fuse")
+    loaded = load_model(save(tmp_path / "a.pt", network))
+    assert list(loaded.state_dict()) == list(model.state_dict())
+    torch.testing.assert_close(outputs(loaded, (128, 128)), outputs(model, (128, 128)), rtol=1e-4, atol=1e-3)  # type: ignore[arg-type]
 
 
 def test_hardswish_of_the_releases_own(tmp_path: Path, published: types.SimpleNamespace) -> None:
@@ -149,7 +168,7 @@ def strange_layer(network: nn.Module, published: types.SimpleNamespace) -> None:
 
 
 def strange_activation(network: nn.Module, published: types.SimpleNamespace) -> None:
-    network.model[1].act = nn.Softplus()
+    network.model[1].act = nn.Softmax2d()
 
 
 def mixed_activations(network: nn.Module, published: types.SimpleNamespace) -> None:
@@ -166,7 +185,7 @@ def joint_activation(network: nn.Module, published: types.SimpleNamespace) -> No
     ("change", "says"),
     [
         (strange_layer, "model.3 is of the class models.common.Magic"),
-        (strange_activation, "model.1.act is of the class torch.nn.modules.activation.Softplus"),
+        (strange_activation, "model.1.act is of the class torch.nn.modules.activation.Softmax2d"),
         (mixed_activations, "its Conv blocks have several activations: nn.LeakyReLU(0.1), nn.ReLU()"),
         (joint_activation, "its BottleneckCSP blocks end in nn.SiLU()"),
     ],
