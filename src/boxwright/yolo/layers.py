@@ -54,8 +54,8 @@ class Conv(nn.Module):
         activation: nn.Module,
     ) -> None:
         super().__init__()
-        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-        same = tuple((dilation * (side - 1) + 1) // 2 for side in sides)
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        same = (dilation * (height - 1) + 1) // 2, (dilation * (width - 1) + 1) // 2
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
