@@ -6,7 +6,7 @@ functions of this file; an object of a foreign class becomes a `StandIn`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,14 @@ CALLS: dict[str, Callable[..., Any]] = {
         ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
         lambda *_: StandIn("numpy.ndarray"),
     ),
-    **dict.fromkeys(("pathlib.PosixPath", "pathlib.WindowsPath"), lambda *parts: str(PurePosixPath(*parts))),
+    # Python 3.13 names the module pathlib._local; before and after it is pathlib.
+    **{
+        f"{module}.{name}": as_text
+        for module in ("pathlib", "pathlib._local")
+        for name, as_text in (
+            *dict.fromkeys(("Path", "PosixPath", "PurePosixPath"), lambda *parts: str(PurePosixPath(*parts))).items(),
+            *dict.fromkeys(("WindowsPath", "PureWindowsPath"), lambda *parts: str(PureWindowsPath(*parts))).items(),
+        )
+    },
 }
 DTYPES: dict[str, torch.dtype] = {str(dtype): dtype for dtype in STORAGES.values()}  # "torch.float16" and so on

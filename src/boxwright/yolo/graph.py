@@ -9,7 +9,7 @@ import ast
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,7 +176,7 @@ _ACTIVATIONS_AS_THEY_ARE = (
 )
 # All without state, since one module is shared by all convolutions. In place only where the backward reads the output:
 # the others would have to copy their input first.
-ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
+ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
     "ReLU": lambda: nn.ReLU(inplace=True),
     "LeakyReLU": lambda negative_slope=0.01: nn.LeakyReLU(negative_slope, inplace=True),
 } | {name: getattr(nn, name) for name in _ACTIVATIONS_AS_THEY_ARE}

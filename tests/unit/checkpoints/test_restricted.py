@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from boxwright.checkpoints.archive import read_archive
 from boxwright.errors import UserError
 from boxwright.yolo.weights import read_weights
 
@@ -262,3 +263,20 @@ def test_other_zip_files_and_missing_files(tmp_path: Path) -> None:
         read_weights(tmp_path / "missing.pt")
     with pytest.raises(UserError, match="holds no YOLOv5 network"):
         read_weights(archive(tmp_path / "plain.pt", HARMLESS))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "parts", "read"),
+    [
+        ("pathlib", "PosixPath", ("/", "a", "b.pt"), "/a/b.pt"),  # Python up to 3.12, and from 3.14 on
+        ("pathlib._local", "PosixPath", ("a", "b.pt"), "a/b.pt"),  # Python 3.13
+        ("pathlib._local", "WindowsPath", ("C:\\", "a", "b.pt"), "C:\\a\\b.pt"),
+        ("pathlib", "PurePosixPath", ("a",), "a"),
+        ("pathlib", "PureWindowsPath", ("a", "b"), "a\\b"),
+    ],
+)
+def test_paths_of_any_python_and_system_are_text(
+    tmp_path: Path, module: str, name: str, parts: tuple[str, ...], read: str
+) -> None:
+    path = archive(tmp_path / "a.pt", b"\x80\x02}" + text("weights") + calls(module, name, *parts) + b"s.")
+    assert read_archive(path) == {"weights": read}
