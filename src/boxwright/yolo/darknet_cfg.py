@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from boxwright.errors import UserError
-from boxwright.yolo.detection import Levels, growth, read_levels, write_levels
+from boxwright.yolo.detection import Levels, check_channels, growth, read_levels, write_levels
 
 logger = logging.getLogger("boxwright.models")
 
@@ -45,7 +45,6 @@ _REQUIRED = {
     "shortcut": ("from",),
     "yolo": ("mask", "anchors", "classes"),
 }
-_IMAGE_CHANNELS = 3
 _LARGEST = 65536  # far beyond any network; a slip of the finger must not ask for terabytes
 _WEIGHTS_TYPES = ("none", "per_feature", "per_layer")  # the last two are two names of one weight a layer
 # Masks of the published cfg files, coarse level first. yolov3-tiny was trained with these, yet a widespread cfg says
@@ -110,9 +109,7 @@ class DarknetSpec:
         sections = read_sections(text, where)
         if not sections or sections[0].kind not in ("net", "network"):
             raise UserError(f"{where}: a cfg begins with the section [net]")
-        channels = sections[0].number("channels", 3)
-        if channels != _IMAGE_CHANNELS:
-            raise UserError(f"{sections[0].place}: images have {_IMAGE_CHANNELS} channels here, not {channels}")
+        channels = check_channels(sections[0].number("channels", 3), sections[0].place)
         layers = tuple(sections[1:])
         for i, section in enumerate(layers):
             if section.kind not in _KEYS:

@@ -63,6 +63,20 @@ def items(value: object) -> list[Any] | None:
     return list(cast(Sequence[Any], value)) if isinstance(value, list | tuple) else None
 
 
+LUMINANCE = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601, as OpenCV and Pillow make grey images
+
+
+def check_channels(channels: int, where: str) -> int:
+    """Return the input channels of a network: 3 for RGB, 1 for grey.
+
+    Raises:
+        UserError: another number, as images are read as RGB; `where` names the place.
+    """
+    if channels not in (1, 3):
+        raise UserError(f"{where}: a network takes images of 3 channels (RGB) or 1 (grey) here, not {channels}")
+    return channels
+
+
 DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use
 BoxCoding = Literal["v3", "v5"]  # how raw boxes are meant: sigmoid and exponential, or sigmoids only
 
@@ -157,9 +171,12 @@ class DetectionModel(Network):
         """Compute raw maps, training or not: one (B, A, ny, nx, 5 + classes) a level, without activation.
 
         Args:
-            images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride.
+            images: (B, 3, H, W) RGB in 0..1, sides a multiple of the largest stride. A network of one channel takes
+                their luminance, or (B, 1, H, W).
         """
         x: Any = images
+        if self.spec.input_channels == 1 and images.shape[1] == 3:
+            x = (images * images.new_tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
         raw: list[Tensor] = []
         kept: dict[int, Tensor] = {}
         layers: Iterable[nn.Module] = getattr(self, self.layer_prefix)

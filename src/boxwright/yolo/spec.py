@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 from boxwright.errors import UserError
-from boxwright.yolo.detection import Levels, items, read_levels, write_levels
+from boxwright.yolo.detection import Levels, check_channels, items, read_levels, write_levels
 from boxwright.yolo.published import CURRENT, LayerRules, layer_rules
 
 REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
@@ -84,7 +84,7 @@ class ModelSpec:
             backbone=backbone,
             head=head,
             activation=None if activation is None else str(activation),
-            input_channels=_count(mapping.get("ch", 3), f"{where}: ch"),
+            input_channels=check_channels(_count(mapping.get("ch", 3), f"{where}: ch"), f"{where}: ch"),
             generation=generation,
             anchors_to_find=anchors_to_find,
         )

@@ -33,7 +33,7 @@ def test_a_small_network_with_a_mark_and_windows_lines(tmp_path: Path) -> None:
         ("[net]\nchannels=x\n" + STEM + HEAD, "cfg:2: channels must be a whole number, not 'x'"),
         (NET + STEM.replace("filters=8", "filters=99999999") + HEAD, "filters can be at most 65536"),
         (NET + STEM + "filters=9\n" + HEAD, "cfg:9: filters stands in this section already"),
-        ("[net]\nchannels=0\n" + STEM + HEAD, "images have 3 channels here, not 0"),
+        ("[net]\nchannels=0\n" + STEM + HEAD, r"images of 3 channels \(RGB\) or 1 \(grey\) here, not 0"),
         (NET + STEM.replace("size=3", "size=-3") + HEAD, "size must be at least 1, not -3"),
         (NET + STEM.replace("size=3", "size=0,3") + HEAD, "size must be at least 1, not 0"),
         (NET + STEM + HEAD.replace("16,30", "16,nan"), "pairs of width and height above 0"),

@@ -111,3 +111,21 @@ def test_hub_models_are_release_7(name: str) -> None:
     assert load_spec(f"{name}.yaml").to_mapping() == load_spec(f"{name}@v7.0").to_mapping()
     with pytest.raises(UserError, match=r"known here as release v7\.0"):
         load_spec(f"{name}@v3.0")
+
+
+def test_network_of_one_channel_takes_grey_images_and_the_luminance_of_rgb() -> None:
+    model = network(ROWS[:1], ch=1).eval()
+    assert model.model[0].conv.weight.shape == (16, 1, 3, 3)
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = model(grey)[0]
+        torch.testing.assert_close(model(grey.expand(-1, 3, -1, -1))[0], expected)
+        green = torch.zeros(2, 3, 64, 64)
+        green[:, 1] = 1
+        torch.testing.assert_close(model(green)[0], model(torch.full((2, 1, 64, 64), 0.587))[0])
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_channels_are_refused(channels: int) -> None:
+    with pytest.raises(UserError, match=r"model yaml: ch: a network takes images of 3 channels \(RGB\) or 1 \(grey\)"):
+        network(ROWS[:1], ch=channels)
