@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
 from boxwright.errors import UserError
+from boxwright.terminal import SayHandler, say, word_wrap
 
 if TYPE_CHECKING:
     from boxwright.settings.base import Verb
@@ -59,10 +60,10 @@ def main(argv: Sequence[str]) -> int:
         else:
             return _run_logged(name, words)
     except UserError as error:
-        print(f"boxwright: {error}", file=sys.stderr)
+        say(f"boxwright: {error}", to_stderr=True)
         return 2
     except KeyboardInterrupt:
-        print("boxwright: interrupted", file=sys.stderr)
+        say("boxwright: interrupted", to_stderr=True)
         return 130
     return 0
 
@@ -83,12 +84,12 @@ def _run_logged(name: str, argv: Sequence[str]) -> int:
 
         keep_large_buffers()  # before torch allocates
     logger = logging.getLogger("boxwright")
-    level, handler = logger.level, logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    level, handler = logger.level, SayHandler()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        return run(name, argv)
+        with word_wrap():
+            return run(name, argv)
     finally:  # who calls `main` from Python keeps an own logging
         logger.removeHandler(handler)
         logger.setLevel(level)

@@ -53,6 +53,7 @@ class StartReport(RunReport):
     history: Sequence[Mapping[str, float]]  # rows of results.csv of the epochs done before; empty at a first start
     steps_done: int  # done before, over all epochs
     steps: int  # steps per epoch
+    loss_names: Sequence[str] = ()  # what the losses of a step are, in their order
 
 
 @dataclass(frozen=True, slots=True)

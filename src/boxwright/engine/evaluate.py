@@ -163,12 +163,3 @@ def eval_mode(model: nn.Module) -> Generator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def with_progress(loader: Iterable[B]) -> Iterable[B]:
-    """Yield the batches of a loader with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(loader, "measuring", console=console, transient=True, disable=not console.is_terminal)

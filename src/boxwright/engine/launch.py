@@ -24,6 +24,7 @@ from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.distributed import World, joined, launcher_store, read_world
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import UserError
+from boxwright.terminal import SayHandler, say, word_wrap
 
 _FOLDER = "boxwright run folder"  # key in the store of the launcher, which outlives a restart
 _SECONDS = 3.0  # how long a user error of another process is waited for
@@ -174,12 +175,14 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
 def _work(job: Job, *arguments: Any) -> Path:
     """Run the job in one of the processes, as one that the command line has started."""
     keep_large_buffers()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("boxwright").setLevel(logging.INFO)
+    logger = logging.getLogger("boxwright")
+    logger.addHandler(SayHandler())
+    logger.setLevel(logging.INFO)
     try:
-        return run_job(job, 1, *arguments)
+        with word_wrap():
+            return run_job(job, 1, *arguments)
     except UserError as error:
-        print(f"boxwright: {error}", file=sys.stderr, flush=True)
+        say(f"boxwright: {error}", to_stderr=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

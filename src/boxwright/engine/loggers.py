@@ -1,4 +1,4 @@
-"""Training loggers: console, results.csv, events.jsonl, TensorBoard, log.log, MLflow."""
+"""Training loggers: results.csv, events.jsonl, TensorBoard, log.log, MLflow."""
 
 import json
 import logging
@@ -6,15 +6,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport, StepReport
+from boxwright.engine.console import ConsoleLog
 from boxwright.engine.meters import StepCost
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
@@ -105,69 +102,6 @@ class TensorBoard(Callback):
     def teardown(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-class ConsoleLog(Callback):
-    """Shows a progress bar over the run on a terminal, and prints one line per epoch."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
-        self._progress: Progress | None = None
-        self._start = self._mark = (0, 0.0)  # steps done and time: when the run went on, when the epoch did
-        self._newest: StepReport | None = None
-        self._images_per_second = 0.0
-
-    def on_train_start(self, report: StartReport) -> None:
-        if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[info]}"))
-            self._progress = Progress(*columns, console=self.console, transient=True)
-            self._progress.start()
-        self._start = self._mark = (report.steps_done, time.perf_counter())
-
-    def on_step_report(self, report: StepReport) -> None:
-        done = report.steps_done
-        steps, seconds = done - self._mark[0], time.perf_counter() - self._mark[1]
-        self._images_per_second = steps * report.batch_size / max(seconds, 1e-9)
-        self._newest = report
-        if self._progress is None:
-            return
-        if not self._progress.task_ids:
-            self._progress.add_task("", total=report.epochs * report.steps, info="")
-        losses = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in report.losses.items())
-        self._progress.update(
-            self._progress.task_ids[0],
-            completed=done,
-            description=f"epoch {report.epoch + 1}/{report.epochs}",
-            info=f"{losses}  {self._pace(report)}",
-        )
-
-    def on_fit_epoch_end(self, report: EpochReport) -> None:
-        row = report.history[-1]
-        values = [f"{name.split('/')[1]} {value:.4g}" for name, value in row.items() if name.startswith("train/")]
-        if report.score is not None:
-            values += [f"{name} {value:.4f}" for name, value in report.score.metrics.items()]
-        if self._newest is not None:
-            values.append(self._pace(self._newest))
-        if report.improved:
-            values.append("best")
-        line = f"epoch {report.epoch + 1}/{report.epochs}  {'  '.join(values)}"
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if self._newest is not None:
-            self._mark = ((report.epoch + 1) * self._newest.steps, time.perf_counter())
-
-    def teardown(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def _pace(self, report: StepReport) -> str:
-        """Format rate, speed of the epoch, time of a step, memory, and the time left at the pace of the run so far."""
-        done = report.steps_done
-        seconds = time.perf_counter() - self._start[1]
-        left = (report.epochs * report.steps - done) * seconds / max(done - self._start[0], 1)
-        speed = f"{self._images_per_second:.1f} img/s"
-        step = f"step {report.cost.seconds:.3g} s, {report.cost.wait_share:.0%} of it waiting for data"
-        memory = f"{report.cost.memory / 2**30:.1f} GiB"
-        return f"lr {report.rates[-1]:.2g}  {speed}  {step}  {memory}  left {timedelta(seconds=round(left))}"
 
 
 # Tracebacks of user errors, which are printed as one sentence: they go to log.log and to no other handler.
@@ -319,13 +253,15 @@ def _flat(settings: Mapping[str, Any], group: str = "") -> dict[str, Any]:
 
 
 def default_loggers(
-    folder: Path, tags: Callable[[Mapping[str, float]], Mapping[str, float]] = dict
+    folder: Path,
+    tags: Callable[[Mapping[str, float]], Mapping[str, float]] = dict,
+    titles: Mapping[str, str] | None = None,
 ) -> tuple[Callback, ...]:
-    """Make the loggers that every run has; `tags` of TensorBoard."""
+    """Make the loggers that every run has; `tags` of TensorBoard, `titles` of metrics on the console."""
     return (
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl"),
         TensorBoard(folder, tags),
         TextLog(folder / "log.log"),
-        ConsoleLog(),
+        ConsoleLog(titles),
     )

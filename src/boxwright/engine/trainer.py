@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections import deque
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -41,6 +40,7 @@ from boxwright.engine.task import AnyBatch, Score, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump
+from boxwright.terminal import counted, say
 
 _errors = logging.getLogger("boxwright.user_errors")  # for log.log alone, see there
 # A scale starts at 2**16, and each step that is left out halves it: it gets here when some 26 more were than were not.
@@ -135,8 +135,8 @@ class Trainer:
     @property
     def start_report(self) -> StartReport:
         progress = self.progress
-        done = progress.steps_done
-        return StartReport(self.folder, self.config, self.task.model, self._history(), done, progress.steps)
+        done, names = progress.steps_done, self.task.loss_names
+        return StartReport(self.folder, self.config, self.task.model, self._history(), done, progress.steps, names)
 
     def fit(self) -> None:
         """Train from where the state stands to the last epoch, or until it stops improving.
@@ -240,9 +240,10 @@ class Trainer:
         if saved:
             self.hooks.notify(Callback.on_model_save, SaveReport(epoch, saved))
         if self._stopped:
-            print(f"stopped after epoch {epoch + 1}: {self._stopped}")
+            say(f"stopped after epoch {epoch + 1}: {self._stopped}")
         elif self.finished and not last:
-            print(f"no better fitness for {config.patience} epochs; the best was epoch {self.stopping.best_epoch + 1}")
+            waited = counted(config.patience, "epoch")
+            say(f"no better fitness for {waited}; the best was epoch {self.stopping.best_epoch + 1}")
 
     def _evaluate(self, interrupt: Interrupt) -> Score:
         """Validate the averaged weights."""
@@ -404,6 +405,6 @@ class Trainer:
         if self.world.is_first:
             path = self.weights_folder / "last.pt"
             self.save_last(path)
-            print(f"stopped by {signal.name}; go on with: boxwright train --resume '{path}'", file=sys.stderr)
+            say(f"stopped by {signal.name}; go on with: boxwright train --resume '{path}'", to_stderr=True)
         self.world.wait()  # a launcher ends all when one ends
         raise SystemExit(EXIT_CODES[signal])

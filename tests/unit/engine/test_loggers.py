@@ -1,8 +1,7 @@
-"""What the console, results.csv, events.jsonl, TensorBoard, log.log and MLflow tell of a run, also of a resumed one."""
+"""What results.csv, events.jsonl, TensorBoard, log.log and MLflow tell of a run, also of a resumed one."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
@@ -10,39 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport, named_callbacks
-from boxwright.engine.loggers import ConsoleLog, EventsJsonl, MlflowLog, ResultsCsv, TensorBoard, TextLog
+from boxwright.engine.loggers import EventsJsonl, MlflowLog, ResultsCsv, TensorBoard, TextLog
 from boxwright.engine.trainer import load_run
 from boxwright.errors import UserError
 from boxwright.yolo.settings import RunConfig
 from tests.unit.engine.line_task import LineTask, make_trainer
-
-
-def lines_of(folder: Path, *, terminal: bool) -> str:
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=200)
-    make_trainer(folder, callbacks=[ConsoleLog(console)]).fit()
-    return text.getvalue()
-
-
-def test_one_plain_line_an_epoch(tmp_path: Path) -> None:
-    lines = lines_of(tmp_path, terminal=False).splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    for line in lines:
-        assert all(word in line for word in ("loss ", "error 0.5000", "lr ", "img/s", "GiB", "left 0:00:0", "best")), (
-            line
-        )
-        assert "\x1b" not in line
-
-
-def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
-    text = lines_of(tmp_path, terminal=True)
-    assert "\x1b" in text
-    assert "epoch 3/3" in text
 
 
 def test_events(tmp_path: Path) -> None:

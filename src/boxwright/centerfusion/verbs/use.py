@@ -26,8 +26,8 @@ from boxwright.centerfusion.settings import (
 )
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.weights import open_trained
+from boxwright.engine.console import with_progress
 from boxwright.engine.device import resolve, select_device
-from boxwright.engine.evaluate import with_progress
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.nuscenes.metric_report import format_metrics

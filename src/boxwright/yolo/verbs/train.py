@@ -33,6 +33,7 @@ from boxwright.yolo.zoo import build_model, load_spec, read_spec
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
+TITLES = {"precision": "P", "recall": "R", "mAP_0.5": "mAP50", "mAP_0.5:0.95": "mAP50-95"}  # of metrics on the console
 
 
 def train(config: RunConfig, callbacks: Sequence[Callback] = ()) -> Path:
@@ -108,7 +109,7 @@ class YoloRun:
         recall = None if is_v3 else recall_of_anchors(self.model, data, config)
         labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
         advice = Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
-        return (*default_loggers(folder, tags), advice)
+        return (*default_loggers(folder, tags, TITLES), advice)
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what; warn of settings that have no effect."""

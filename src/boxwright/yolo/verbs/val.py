@@ -9,8 +9,8 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch, Detections
+from boxwright.engine.console import with_progress
 from boxwright.engine.device import resolve, select_device
-from boxwright.engine.evaluate import with_progress
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError

@@ -1,0 +1,121 @@
+"""Lines for a terminal: broken between words, never inside a command; counts in correct English."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+import pytest
+
+from boxwright.terminal import SayHandler, counted, say, word_wrap, wrapped
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@contextmanager
+def terminal() -> Generator[Terminal]:
+    """Send both streams to one terminal."""
+    stream = Terminal()
+    with redirect_stdout(stream), redirect_stderr(stream):
+        yield stream
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+
+
+LONG = "the learning rate never gets where --optim.lr0 wants it"
+
+
+def test_words_stay_whole() -> None:
+    with terminal() as screen:
+        say(LONG)
+    lines = screen.getvalue().splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 30
+    assert [word for line in lines for word in line.split()] == LONG.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("go on with: boxwright train --resume 'runs/train/my run/weights/last.pt'", "boxwright train --resume '"),
+        ("say `boxwright check data.yaml --plots here` for all", "`boxwright check data.yaml --plots here`"),
+        ("Try next:\n  boxwright predict --weights best.pt --source photo.jpg", "boxwright predict --weights best.pt"),
+        (
+            "there is nothing at all below '/a folder/with a long name/and more'",
+            "'/a folder/with a long name/and more'",
+        ),
+    ],
+)
+def test_a_command_or_path_stays_on_one_line(text: str, command: str) -> None:
+    assert any(command in line for line in wrapped(text, 30).splitlines())
+
+
+def test_a_line_that_fits_is_kept() -> None:
+    assert wrapped("a   b\n\n  c", 30) == "a   b\n\n  c"
+
+
+def test_lines_that_go_on_are_indented() -> None:
+    assert wrapped("one two three\n  four five six", 9) == "one two\n  three\n  four\n    five\n    six"
+
+
+def test_a_pipe_gets_the_line_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with word_wrap():
+        print(LONG)
+        say(LONG)
+    assert capsys.readouterr().out == f"{LONG}\n{LONG}\n"
+
+
+def test_what_others_print_is_wrapped_too() -> None:
+    with terminal() as screen:
+        with word_wrap():
+            print(LONG)
+            print(LONG, file=sys.stderr)
+        assert max(map(len, screen.getvalue().splitlines())) <= 30
+        print(LONG)
+    assert screen.getvalue().splitlines()[-1] == LONG
+
+
+@pytest.mark.parametrize("text", [f"\x1b[1m{LONG}\x1b[0m", f"\r{LONG}"])
+def test_what_is_laid_out_already_is_left_alone(text: str) -> None:
+    with terminal() as screen, word_wrap():
+        print(text)
+        print("a", end="")
+        print(LONG)
+    assert screen.getvalue() == f"{text}\na{LONG}\n"
+
+
+def test_messages_go_to_what_is_the_standard_error_then() -> None:
+    with terminal() as before:
+        handler = SayHandler()
+    with terminal() as screen:
+        handler.emit(logging.LogRecord("boxwright", logging.INFO, "", 0, LONG, (), None))
+    assert not before.getvalue()
+    assert max(map(len, screen.getvalue().splitlines())) <= 30
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (0, "image", "0 images"),
+        (1, "box", "1 box"),
+        (2, "box", "2 boxes"),
+        (3, "class", "3 classes"),
+        (2, "epoch", "2 epochs"),
+        (2, "batch", "2 batches"),
+        (2, "entry", "2 entries"),
+        (2, "key", "2 keys"),
+        (2, "label without image", "2 labels without image"),
+        (1, "label without image", "1 label without image"),
+    ],
+)
+def test_counts(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text
