@@ -5,12 +5,14 @@ that has what `System` says; the core knows nothing else of it. A further system
 """
 
 import importlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from boxwright.checkpoints.names import missing_weights
 from boxwright.errors import UserError
-from boxwright.settings.base import Files, TrainingConfig, TrainingFiles, Verb
+from boxwright.settings.base import Files, Frozen, TrainingConfig, TrainingFiles, Verb
 from boxwright.settings.flags import flags_of
 from boxwright.settings.load import Setting, flatten, load
 
@@ -19,6 +21,9 @@ SYSTEMS = {  # name -> module, imported when it is asked for; the first one is t
     "centerfusion": "boxwright.centerfusion.system",
 }
 NAMED_BY = ("model", "config", "weights", "data", "task")  # what a user names that may say which system is meant
+
+
+_FILES_OF_WEIGHTS = {"weights", "classifier_weights"}  # settings
 
 
 class System(Protocol):
@@ -138,11 +143,31 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         config = find_object(entry.load)(entry.settings, others, files)
     else:
         config = load(entry.settings, others, config=files.config)
-    needed = [flag for flag in flags_of(entry.settings) if flag.required and not getattr(config, flag.setting)]
-    if needed:
-        names = [flag.metavar if flag.position else f"{flag.names[0]} {flag.metavar}" for flag in needed]
-        raise UserError(f"{verb} needs {' and '.join(names)} (`boxwright {verb} --help` lists all flags)")
+    if problems := _problems(verb, entry, config):
+        raise UserError("; ".join(problems))
     return find_object(entry.function)(config, **objects)
+
+
+def _problems(verb: str, entry: Verb, config: Frozen) -> list[str]:
+    """List what is missing or not there, all of it and before torch is loaded."""
+    flags = {flag.setting: flag for flag in flags_of(entry.settings)}
+
+    def spelled(need: str) -> str:
+        choices = [flags[name] for name in need.split(" or ")]
+        return " or ".join(flag.metavar if flag.position else f"{flag.names[0]} {flag.metavar}" for flag in choices)
+
+    lacking = [need for need in config.needs() if not any(getattr(config, name) for name in need.split(" or "))]
+    names = [spelled(need) for need in lacking]
+    listed = (", and " if any(" or " in name for name in names) else " and ").join(names)
+    problems = [f"{verb} needs {listed} (`boxwright {verb} --help` lists all flags)"] if lacking else []
+    if os.environ.get("RANK", "0") == "0":  # other processes of a run get the weights from the first one
+        for name in _FILES_OF_WEIGHTS & flags.keys():
+            value = getattr(config, name)
+            several = cast("Sequence[str]", value) if isinstance(value, tuple) else (value,)
+            problems += [missing_weights(path) for path in several if path and not Path(path).expanduser().exists()]
+        if entry.check:
+            problems += find_object(entry.check)(config)
+    return problems
 
 
 def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) -> Path:

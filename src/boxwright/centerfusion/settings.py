@@ -182,8 +182,8 @@ class FusionInferenceConfig(InferenceConfig):
     """What val and predict share: a checkpoint, a nuScenes root, and how the one is run on the other."""
 
     model: Model = setting(MODEL, "model that is run")
-    weights: str = setting("", "checkpoint to run, Boxwright's or published", metavar="FILE")
-    data: str = setting("", "nuScenes root", metavar="DIR")
+    weights: str = setting("", "checkpoint to run, Boxwright's or published", metavar="FILE", required=True)
+    data: str = setting("", "nuScenes root", metavar="DIR", required=True)
     version: str = setting("v1.0-trainval", _VERSION)
     allow_missing: bool = setting(False, _MISSING)
     batch_size: Count = setting(16, "images per batch")
@@ -207,6 +207,9 @@ class FusionValConfig(FusionInferenceConfig):
     plots: CountOrNone = output(0, "draw this many key frames")
     noplots: bool = output(False, "draw no curves")
 
+    def needs(self) -> tuple[str, ...]:
+        return ("data",) if self.json_file else ("weights", "data")
+
 
 class FusionPredictConfig(FusionInferenceConfig):
     """Draw what CenterFusion finds in a scene of a nuScenes root."""
@@ -225,7 +228,7 @@ class FusionExportConfig(Frozen):
 
     # The file computes in float32 and gives the heads as they are.
     model: Model = setting(MODEL, "model to export")
-    weights: str = setting("", "checkpoint to export, Boxwright's or published", metavar="FILE")
+    weights: str = setting("", "checkpoint to export, Boxwright's or published", metavar="FILE", required=True)
     include: tuple[Literal["onnx"], ...] = setting(("onnx",), "kinds of files to write")
     imgsz: InputSides = setting((), "side, or height and width, of the network input; empty: as it was trained")
     static: bool = setting(False, "take images of that size only, as the file always does")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints.inert import DamagedError, RefusedError
+from boxwright.checkpoints.names import missing_weights
 from boxwright.checkpoints.restricted import read_pickle
 from boxwright.errors import UserError
 
@@ -25,7 +26,7 @@ def read_archive(path: Path) -> object:
         UserError: no such file, not a checkpoint, damaged, or it asks for something that a checkpoint does not need.
     """
     if not path.is_file():
-        raise UserError(f"no weights at {path}")
+        raise UserError(missing_weights(path))
     try:
         with path.open("rb") as file:
             read = read_zip if zipfile.is_zipfile(file) else read_old

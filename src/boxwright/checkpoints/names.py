@@ -1,9 +1,14 @@
-"""What a checkpoint names, looked up without unpickling it and without torch: to tell systems apart."""
+"""What can be said of weights without torch and without unpickling: which entries they name, that they are missing."""
 
 import zipfile
 from pathlib import Path
 
 _HEAD_OF_OLD_FILE = 1 << 22  # bytes in which a checkpoint of before PyTorch 1.6 names its entries
+
+
+def missing_weights(path: str | Path) -> str:
+    """Say that there are no weights here, and where one gets them."""
+    return f"there are no weights at {path}: nothing is downloaded, docs/weights.md says where weights are published"
 
 
 def names_in_checkpoint(path: Path, name: bytes) -> bool:

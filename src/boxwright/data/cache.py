@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.torch
-import torch
 
 from boxwright.data.files import in_threads, write_atomically
 from boxwright.data.index import ARRAYS, DataIndex, Problem
@@ -67,6 +65,9 @@ def cached_index(
         "annotations": os.fspath(index.annotations) if index.annotations else None,
         "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
     }
+    import safetensors.torch  # brings torch along, of which other formats and readers of data know nothing
+    import torch
+
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
         write_atomically(file, safetensors.torch.save(tensors, {_FORMAT: json.dumps(about)}), make_folder=True)

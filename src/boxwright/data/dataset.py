@@ -19,6 +19,7 @@ from boxwright.data.data_yaml import (
     list_images,
     read_darknet_data,
     read_data_yaml,
+    read_lines,
 )
 from boxwright.data.index import DataIndex
 from boxwright.data.voc import CLASSES_FILE, annotation_files, is_voc_root, read_voc, read_voc_names, split_file
@@ -87,6 +88,20 @@ def labelled_images(data: str | Path) -> tuple[list[Path], tuple[str, ...]]:
 def splits_of(data: str | Path) -> tuple[Split, ...]:
     """Return the splits that a data set names. A COCO json by itself is one set of images, here called train."""
     return tuple(_described(_located(data)).splits)
+
+
+def count_images(data: str | Path, split: Split) -> int:
+    """Count the images that a split names, also broken ones, without reading a label file."""
+    path = _located(data)
+    described = _described(path)
+    sources = described.splits.get(split, ())
+    if is_voc_root(path):
+        return sum(len(list(read_lines(Path(file)))) for file in sources)
+    if path.suffix == ".json" or any(source.endswith(".json") for source in sources):
+        return sum(
+            len(read_coco(find_source(source, described.root, path), names=described.names)) for source in sources
+        )
+    return len(list_images(sources, described.root, path))
 
 
 def read_split(

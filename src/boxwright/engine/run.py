@@ -17,7 +17,7 @@ from boxwright.engine.device import Policy, count_processes, device_of_rank, one
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
 from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
-from boxwright.engine.schedule import check_schedule
+from boxwright.engine.schedule import check_schedule, warn_once
 from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer, load_run
 from boxwright.errors import UserError
@@ -218,8 +218,11 @@ def _fit(
             prepared.log_summary(policy, folder)
             if content is not None:
                 trainer.restore(content)
-            elif world.is_first and not config.noplots:
-                prepared.plot_data(task, folder)
+            elif world.is_first:
+                if note := trainer.schedule.ends_in_warmup():
+                    warn_once(note)
+                if not config.noplots:
+                    prepared.plot_data(task, folder)
             hooks.notify(Callback.on_pretrain_routine_end, trainer.start_report)
             if trainer.finished:  # perhaps killed during the last measurement, which is done again below
                 _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)

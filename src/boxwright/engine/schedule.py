@@ -9,15 +9,19 @@ torch.optim.lr_scheduler, of which no code is used: those remember where they ar
 One-cycle: Smith and Topin 2017, Super-Convergence (arXiv 1708.07120).
 """
 
+import logging
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
+from boxwright.terminal import counted
 
+_log = logging.getLogger("boxwright.train")
 _FALL = 0.1  # of step, multi-step and plateau where optim.gamma is 0, as in torch
 _NOTEWORTHY = 1e-4  # share by which a fitness must exceed the best one, as in torch
 
@@ -51,6 +55,12 @@ def check_schedule(config: OptimConfig, epochs: int, *, validates: bool = True) 
         )
     if config.schedule == "plateau" and not validates:
         raise UserError("--optim.schedule plateau looks at the fitness after each epoch: leave out --noval")
+
+
+@cache
+def warn_once(note: str) -> None:
+    """Warn of what is found out before a run is prepared, and again when more is known of it."""
+    _log.warning("%s", note)
 
 
 def lr_factor(epoch: float, epochs: float, lrf: float, *, cosine: bool) -> float:
@@ -182,6 +192,18 @@ class Schedule:
         if self.rules.form == "v3":
             return min(_LONGEST_V3_WARMUP, self.steps_per_epoch - 1) if config.warmup_epochs > 0 else 0
         return max(steps, self.rules.min_warmup_steps) if self.rules.form == "v5" else steps
+
+    def ends_in_warmup(self) -> str:
+        """Say that the warm-up is not over before the run is; empty: it is."""
+        epochs, steps, warmup = self.epochs, self.steps_per_epoch, self.warmup_steps
+        if self.config.schedule == "one-cycle" or warmup < epochs * steps:
+            return ""
+        shorter = "" if warmup > round(self.config.warmup_epochs * steps) else ", or lower --optim.warmup_epochs"
+        run = f"{epochs * steps} ({counted(epochs, 'epoch')} of {counted(steps, 'step')})"
+        return (
+            f"the run ends in its warm-up: that lasts {warmup} steps, the run {run}, so the rate does not get to "
+            f"--optim.lr0 {self.config.lr0:g}; train for more than {counted(-(-warmup // steps), 'epoch')}{shorter}"
+        )
 
     def factor(self, epoch: int, fitness: Sequence[float] = ()) -> float:
         """Compute the multiplier of lr0 at an epoch, from 0, of all schedules but one-cycle.

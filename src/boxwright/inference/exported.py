@@ -21,6 +21,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from boxwright.checkpoints.names import missing_weights
 from boxwright.errors import UserError
 
 METADATA_KEY = "boxwright"
@@ -86,7 +87,7 @@ def open_exported(path: Path, device: torch.device) -> tuple[str, Run]:
         UserError: missing, unreadable, not for this device, or its library is not installed.
     """
     if not path.exists():
-        raise UserError(f"no weights at {path}")
+        raise UserError(missing_weights(path))
     if path.suffix == TORCHSCRIPT_SUFFIX:
         return _open_torchscript(path, device)
     if device.type != "cpu":

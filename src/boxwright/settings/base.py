@@ -98,6 +98,14 @@ class Frozen(BaseModel):
         defer_build=True,  # of 30 classes a command needs one: .05 of the .25 s that `train --help` took
     )
 
+    def needs(self) -> tuple[str, ...]:
+        """Return the settings that must be given, as the others are; "a or b" is one of two."""
+        return tuple(
+            name
+            for name, field in type(self).model_fields.items()
+            if cast("Shown", field.json_schema_extra or {}).get("required", False)
+        )
+
 
 class OptimConfig(Frozen):
     """Optimizer, learning rate, averaging."""
@@ -172,6 +180,9 @@ class TrainingConfig(RunFolder):
     callbacks: Names = output((), "mlflow, and callbacks of installed packages by the name of their entry point")
     optim: OptimConfig = setting(OptimConfig, "optimizer")
 
+    def needs(self) -> tuple[str, ...]:
+        return ("data", "model or weights")
+
 
 class InferenceConfig(RunFolder):
     """What verbs that run a network on images have in common."""
@@ -212,6 +223,7 @@ class Verb:
     function: str  # "module:function" that takes the settings; imported when it is called
     files: type[Files] | None = Files  # kinds of settings files it reads; None: none
     load: str = ""  # "module:function" of (kind, given, files); empty: files are no more than --config
+    check: str = ""  # "module:function" of the settings: lists what is wrong, without torch, where that can be seen
 
     @property
     def about(self) -> str:

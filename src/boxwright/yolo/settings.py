@@ -218,12 +218,15 @@ class ValConfig(InferenceConfig):
     annotations: str = of_results("", "COCO ground truth of these results")
     iou_type: Literal["bbox", "segm", "keypoints"] = of_results("bbox", "kind of overlap that is measured")
 
+    def needs(self) -> tuple[str, ...]:
+        return () if self.json_file or self.annotations else ("weights", "data")
+
 
 class PredictConfig(InferenceConfig):
     """Find objects in images, videos or a camera."""
 
-    weights: Paths = setting((), "checkpoint or exported file to run; several run as one network")
-    source: str = setting("", "image, folder, glob, list file, video or camera number")
+    weights: Paths = setting((), "checkpoint or exported file to run; several run as one network", required=True)
+    source: str = setting("", "image, folder, glob, list file, video or camera number", required=True)
     release: Release = setting("", "take letterbox and NMS of this release; empty: of the model's")
     imgsz: Count = setting(640, "network input side in pixels")
     conf_thres: Fraction = setting(0.25, "lowest score")
@@ -250,7 +253,7 @@ class PredictConfig(InferenceConfig):
 class ExportConfig(Frozen):
     """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch."""
 
-    weights: str = setting("", "checkpoint to export")
+    weights: str = setting("", "checkpoint to export", required=True)
     include: tuple[ExportKind, ...] = setting(("onnx",), "kinds of files to write: onnx, torchscript, openvino")
     imgsz: Annotated[Numbers, Field(min_length=1)] = setting((640,), "input side, or height and width, in pixels")
     static: bool = setting(False, "take images of that size only")
@@ -296,6 +299,9 @@ class EvolveConfig(RunConfig):
     nosave: bool = output(True, "keep the weights of the best trial only")
     project: str = folder_of_runs("runs/evolve")
 
+    def needs(self) -> tuple[str, ...]:
+        return ("data or study",)  # a study has the rest of its own
+
     @property
     def validates(self) -> bool:
         """Return whether trials are validated after every epoch: as asked for, or as something reads the result."""
@@ -307,7 +313,7 @@ class EvolveConfig(RunConfig):
 class AnchorsConfig(RunFolder):
     """Say how well anchors fit the labels of a data set, and find better ones."""
 
-    data: str = setting("", _DATA, position=True)
+    data: str = setting("", _DATA, position=True, required=True)
     num_anchors: Annotated[int, Field(ge=1, le=100)] | None = setting(
         None, "anchors of all levels together; empty: as the model has, or 9", flags="--n"
     )
@@ -337,6 +343,9 @@ class BenchConfig(Frozen):
     shape: Sides = setting((1, 3, 640, 640), "sides of the input")
     repeats: Count = setting(10, "timed passes")
     device: str = setting("", DEVICE)
+
+    def needs(self) -> tuple[str, ...]:
+        return ("op or model",)
 
 
 class CheckConfig(Frozen):

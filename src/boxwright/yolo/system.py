@@ -53,10 +53,13 @@ def find_config(name: str) -> str:
 
 
 _FILES = "boxwright.yolo.hyp:load_with_files"
+_EARLY = "boxwright.yolo.verbs.early"
 VERBS = {
     "demo": Verb(settings.YoloDemoConfig, "boxwright.yolo.verbs.demo:demo", None),
-    "train": Verb(settings.RunConfig, "boxwright.yolo.verbs.train:train", settings.RunFiles, _FILES),
-    "val": Verb(settings.ValConfig, "boxwright.yolo.verbs.val:val_or_results"),
+    "train": Verb(
+        settings.RunConfig, "boxwright.yolo.verbs.train:train", settings.RunFiles, _FILES, f"{_EARLY}:training"
+    ),
+    "val": Verb(settings.ValConfig, "boxwright.yolo.verbs.val:val_or_results", check=f"{_EARLY}:data"),
     "predict": Verb(settings.PredictConfig, "boxwright.yolo.verbs.predict:predict", settings.PredictFiles, _FILES),
     "export": Verb(settings.ExportConfig, "boxwright.yolo.verbs.export:export"),
     "evolve": Verb(settings.EvolveConfig, "boxwright.yolo.verbs.evolve:evolve", settings.EvolveFiles, _FILES),

@@ -35,8 +35,6 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
     Raises:
         UserError: there are no labels, or the anchors do not fit the model's levels.
     """
-    if not config.data:
-        raise UserError("name a data set: DATA or --data DATA")
     data, imgsz, anchor_t = config.data, config.imgsz, config.anchor_t
     if config.model:
         network = open_network(config.model)

@@ -170,8 +170,6 @@ def _check(config: EvolveConfig) -> None:
         raise UserError("boxwright evolve needs the package optuna: pip install 'boxwright[tune]'")
     if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise UserError("--sampler cmaes needs the package cmaes: pip install 'boxwright[tune]'")
-    if not config.study and not config.data:
-        raise UserError("evolve needs --data, as train does, or --study of a search to go on with")
     if config.nproc > 1 or "," in config.device or "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError(
             "a trial runs in one process; start a worker for each GPU: boxwright evolve --study NAME --device 0, and "
