@@ -143,12 +143,12 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         config = find_object(entry.load)(entry.settings, others, files)
     else:
         config = load(entry.settings, others, config=files.config)
-    if problems := _problems(verb, entry, config):
+    if problems := find_problems(verb, entry, config):
         raise UserError("; ".join(problems))
     return find_object(entry.function)(config, **objects)
 
 
-def _problems(verb: str, entry: Verb, config: Frozen) -> list[str]:
+def find_problems(verb: str, entry: Verb, config: Frozen) -> list[str]:
     """List what is missing or not there, all of it and before torch is loaded."""
     flags = {flag.setting: flag for flag in flags_of(entry.settings)}
 
