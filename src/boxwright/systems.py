@@ -15,6 +15,7 @@ from boxwright.errors import UserError
 from boxwright.settings.base import Files, Frozen, TrainingConfig, TrainingFiles, Verb
 from boxwright.settings.flags import flags_of
 from boxwright.settings.load import Setting, flatten, load
+from boxwright.terminal import say
 
 SYSTEMS = {  # name -> module, imported when it is asked for; the first one is the default
     "yolo": "boxwright.yolo.system",
@@ -145,7 +146,18 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         config = load(entry.settings, others, config=files.config)
     if problems := find_problems(verb, entry, config):
         raise UserError("; ".join(problems))
+    if not getattr(config, "json_file", ""):  # it is measured without a network
+        _say_environment(config)
     return find_object(entry.function)(config, **objects)
+
+
+def _say_environment(config: Frozen) -> None:
+    """Print what a run computes with, if its settings name a device; once, of several processes."""
+    device = getattr(config, "device", None)
+    if device is not None and os.environ.get("RANK", "0") == "0":
+        from boxwright.engine.environment import environment_line  # brings torch along: a mistake is told before
+
+        say(environment_line(device))
 
 
 def find_problems(verb: str, entry: Verb, config: Frozen) -> list[str]:
@@ -181,6 +193,7 @@ def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) ->
         )
     given = {name: settings[name] for name in settings if name in changeable}
     checked = load(TrainingConfig, given)
+    _say_environment(checked)
     from boxwright.engine.run import resume  # brings torch along: a mistake is told before
 
     path = Path(checkpoint) if checkpoint else None

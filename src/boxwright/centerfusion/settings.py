@@ -208,7 +208,7 @@ class FusionValConfig(FusionInferenceConfig):
     noplots: bool = output(False, "draw no curves")
 
     def needs(self) -> tuple[str, ...]:
-        return ("data",) if self.json_file else ("weights", "data")
+        return ("weights or json_file", "data")
 
 
 class FusionPredictConfig(FusionInferenceConfig):

@@ -375,6 +375,7 @@ class InfoConfig(Frozen):
         (640,), "side, or height and width, of the image whose cost is counted"
     )
     verbose: bool = setting(False, "print one line per parameter, with mean and standard deviation")
+    env: bool = setting(False, "list versions, devices and memory")
     find: str = setting("", "list the modules of this class or name, as *Conv*", metavar="PATTERN")
     schedule: str = of_schedule(
         "", "draw rates and momentum of a training run into this file", metavar="PNG", bare="schedule.png"
@@ -386,6 +387,9 @@ class InfoConfig(Frozen):
     epochs: Count = of_run(100, "passes over the training images")
     batch_size: TrainBatch = of_run(16, "images per step")
     optim: YoloOptimConfig = setting(YoloOptimConfig, "settings of that run, as of train")
+
+    def needs(self) -> tuple[str, ...]:
+        return () if self.env or self.schedule else ("model or weights",)
 
 
 class WeightsConfig(Frozen):

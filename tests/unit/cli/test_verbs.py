@@ -109,7 +109,7 @@ def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
         (["info", "centerfusion-dla34", "--imgsz", "100"], "multiple of 32"),
         (["train", "--model", "centerfusion-dla34", "--resume", "runs/exp"], "own settings: leave out --model"),
         (["predict", "--model", "centerfusion-dla34", "--fps", "1e9"], "fps"),
-        (["val", "--model", "centerfusion-dla34", "--data", "d"], "either --weights or --json"),
+        (["val", "--model", "centerfusion-dla34", "--data", "d"], "needs --weights FILE or --json JSON"),
     ],
 )
 def test_what_camera_and_radar_refuse(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

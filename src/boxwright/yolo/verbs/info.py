@@ -117,6 +117,13 @@ def info(config: InfoConfig) -> Any:
     Raises:
         UserError: see `describe` and `describe_schedule`; or settings of a run stand there without `schedule`.
     """
+    if config.env:
+        from boxwright.engine.environment import environment_table
+
+        table = environment_table()
+        print(table)
+        if not (config.model or config.weights or config.schedule):
+            return table
     given = config.model_fields_set
     of_run = {name: getattr(config, name) for name in ("data", "epochs", "batch_size") if name in given}
     of_run |= {f"optim.{name}": getattr(config.optim, name) for name in config.optim.model_fields_set}
