@@ -39,6 +39,7 @@ def help_text() -> str:
         "usage: boxwright VERB [flags]\n\n"
         f"Train, evaluate and run object detectors.\n\nverbs:\n{verbs}\n\n"
         "`boxwright VERB --help` lists the flags of a verb. Begin with `boxwright demo`.\n"
+        'Tab completion of bash and zsh: eval "$(boxwright completion bash)"\n'
     )
 
 
@@ -54,6 +55,10 @@ def main(argv: Sequence[str]) -> int:
             print(help_text(), end="")
         elif name in ("-V", "--version"):
             print(f"boxwright {__version__}")
+        elif name == "completion":
+            from boxwright.cli.completion import USAGE, completion
+
+            print(USAGE if _HELP & set(words) else completion(" ".join(words), list(VERBS)), end="")
         elif not name:
             print(help_text(), end="", file=sys.stderr)
             return 2
