@@ -3,13 +3,13 @@
 import contextlib
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from boxwright import __version__
 from boxwright.data.source_images import available_memory
 from boxwright.engine.device import cpu_has_bf16, select_device
 from boxwright.errors import UserError
@@ -21,6 +21,7 @@ _PACKAGES = """
     onnx onnxscript onnxruntime onnxruntime-gpu openvino ncnn optuna mlflow-skinny
 """.split()
 _GIB = 2**30
+_VERSION = sys.modules["boxwright"].__version__  # importing it would count as one of all that it offers
 
 
 def environment_line(device: str) -> str:
@@ -32,7 +33,7 @@ def environment_line(device: str) -> str:
     places = " and ".join(dict.fromkeys(_place(torch.device("cuda", n) if n >= 0 else None) for n in _gpus(device)))
     free = available_memory()
     memory = f", {free / _GIB:.1f} GiB of memory free" if free is not None and "GiB" not in places else ""
-    return f"boxwright {__version__}, Python {platform.python_version()}, torch {torch.__version__}, {places}{memory}"
+    return f"boxwright {_VERSION}, Python {platform.python_version()}, torch {torch.__version__}, {places}{memory}"
 
 
 def environment_table() -> str:
@@ -43,7 +44,7 @@ def environment_table() -> str:
 
 
 def _rows() -> Iterator[tuple[str, str]]:
-    yield "boxwright", f"{__version__} in {Path(__file__).parents[1]}"
+    yield "boxwright", f"{_VERSION} in {Path(__file__).parents[1]}"
     yield "Python", f"{platform.python_version()}, {platform.platform()}"
     yield "torch", torch.__version__
     for package in _PACKAGES:
