@@ -1,7 +1,8 @@
 """From a Darknet cfg to a network. State-dict keys are the published ones (`module_list.0.Conv2d.weight`).
 
 Source: the published cfg layers and the YOLOv3-SPP system for PyTorch (docs/spec/yolov3-spp.md, A1 to
-A3); Redmon and Farhadi, "YOLOv3", 2018 (arXiv:1804.02767).
+A3); Redmon and Farhadi, "YOLOv3", 2018 (arXiv:1804.02767); Bochkovskiy et al., "YOLOv4", 2020 (arXiv:2004.10934);
+Darknet (public domain) for the order of a weight file, weighted shortcuts, the border of maxpool and new_coords.
 Legend: B images, L levels, A anchors a level, H W height and width of a level's grid.
 """
 
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.errors import UserError
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
-from boxwright.yolo.detection import DRY_RUN_SIDE, DetectionModel, LayerInfo, Weights
+from boxwright.yolo.detection import DRY_RUN_SIDE, BoxCoding, DetectionModel, LayerInfo, Weights
 from boxwright.yolo.head import add_prior, decode_level
-from boxwright.yolo.layers import Concat
+from boxwright.yolo.layers import Concat, join_channels
 from boxwright.yolo.published import RELEASES, V3
 
 LEAKY_SLOPE = 0.1
@@ -31,36 +32,76 @@ _RULES = RELEASES[V3].layers
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": nn.ReLU6,
     "swish": nn.SiLU,
     "mish": nn.Mish,
     "logistic": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+}
+_TINY_SUM = 1e-4  # what Darknet adds to the sum that weights of a shortcut are divided by
+
+
+def _share(weights: Tensor) -> Tensor:
+    return weights / (weights.sum(dim=0) + _TINY_SUM)
+
+
+# From learned weights of a shortcut, (inputs, ...), to the factors of its inputs.
+_NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda w: w,
+    "relu": lambda w: _share(w.relu()),
+    "softmax": lambda w: _share((w - w.amax(dim=0)).exp()),
 }
 
 
 class WeightedSum(nn.Module):
     """Add earlier outputs to the present one, each with its learned weight where the cfg asks for it.
 
-    Where the channels differ, those that both have are added.
+    Where the channels differ, those that both have are added. With `weights_type` alone the weights are those of the
+    published YOLOv3-SPP for PyTorch, `w`; with `weights_normalization` they are Darknet's, `weights`, and stand in its
+    files.
     """
 
-    def __init__(self, num_inputs: int, *, learned: bool) -> None:
+    def __init__(self, section: Section, channels: int) -> None:
         super().__init__()
-        self.w = nn.Parameter(torch.zeros(num_inputs)) if learned else None
+        num_inputs, kind = 1 + len(section.get("from")), section.get("weights_type") or "none"
+        self.normalise: Callable[[Tensor], Tensor] | None = None
+        if kind != "none" and (how := section.get("weights_normalization")):
+            shape = (num_inputs, channels if kind == "per_channel" else 1, 1, 1)
+            self.weights = nn.Parameter(torch.ones(shape))
+            self.normalise = _NORMALISATIONS[how.removeprefix("avg_")]
+        elif kind == "per_channel":
+            raise UserError(f"{section.place}: weights_type=per_channel needs weights_normalization=relu or softmax")
+        elif kind != "none":
+            # At the start w is 0 and the sigmoid one half: two inputs count once each, as in a plain sum.
+            self.w = nn.Parameter(torch.zeros(num_inputs))
+            self.normalise = lambda w: w.sigmoid() * (2 / num_inputs)
+        self.activation = activation(section)
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        inputs = [x, *others]
-        if self.w is not None:
-            # At the start w is 0 and the sigmoid one half: two inputs count once each, as in a plain sum.
-            weights = self.w.sigmoid() * (2 / len(inputs))
-            inputs = [value * weight for value, weight in zip(inputs, weights.unbind(), strict=True)]
-        total = inputs[0]
-        for other in inputs[1:]:
-            common = min(total.shape[1], other.shape[1])
-            if total.shape[1] == other.shape[1]:
-                total = total + other
-            else:
-                total = torch.cat((total[:, :common] + other[:, :common], total[:, common:]), dim=1)
-        return total
+        factors: Sequence[Tensor] | None = None
+        if self.normalise is not None:
+            factors = self.normalise(next(self.parameters(recurse=False))).unbind()
+            x = x * factors[0]
+        for i, other in enumerate(others, 1):
+            common = min(x.shape[1], other.shape[1])
+            part = other if common == other.shape[1] else other[:, :common]
+            if factors is not None:
+                part = part * (factors[i][:common] if factors[i].dim() else factors[i])
+            x = x + part if common == x.shape[1] else torch.cat((x[:, :common] + part, x[:, common:]), dim=1)
+        return x if self.activation is None else self.activation(x)
+
+
+class Group(nn.Module):
+    """Take one of several equal groups of channels of each input, and join them."""
+
+    def __init__(self, groups: int, number: int) -> None:
+        super().__init__()
+        self.groups, self.number = groups, number
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return join_channels([x.chunk(self.groups, dim=1)[self.number] for x in inputs])
 
 
 class YoloLayer(nn.Module):
@@ -68,8 +109,9 @@ class YoloLayer(nn.Module):
 
     anchors: Tensor  # (A, 2) width, height in input pixels
 
-    def __init__(self, anchors: Sequence[tuple[float, float]], num_classes: int) -> None:
+    def __init__(self, anchors: Sequence[tuple[float, float]], num_classes: int, coding: BoxCoding) -> None:
         super().__init__()
+        self.coding = coding
         self.num_anchors = len(anchors)
         self.num_outputs = num_classes + 5
         self.register_buffer("anchors", torch.tensor(anchors), persistent=False)  # not in published files
@@ -83,7 +125,6 @@ class DarknetModel(DetectionModel):
     """A network of the sections of a Darknet cfg."""
 
     spec: DarknetSpec  # pyright: ignore[reportIncompatibleVariableOverride], it is set once
-    box_coding = "v3"
     release = V3
     layer_prefix = "module_list"
 
@@ -118,10 +159,15 @@ class DarknetModel(DetectionModel):
         pixels = torch.stack([layer.anchors for layer in self._yolo_layers()])
         return pixels / torch.tensor(self.strides, device=pixels.device).view(-1, 1, 1)
 
+    @property
+    def box_codings(self) -> tuple[BoxCoding, ...]:
+        return tuple(layer.coding for layer in self._yolo_layers())
+
     @torch.no_grad()
     def decode(self, raw: list[Tensor]) -> Tensor:
         levels = zip(raw, self._yolo_layers(), self.strides, strict=True)
-        return torch.cat([decode_level(maps, layer.anchors, stride, "v3") for maps, layer, stride in levels], dim=1)
+        rows = [decode_level(maps, layer.anchors, stride, layer.coding) for maps, layer, stride in levels]
+        return torch.cat(rows, dim=1)
 
     def _yolo_layers(self) -> list[YoloLayer]:
         return [module for module in self.module_list if isinstance(module, YoloLayer)]
@@ -147,22 +193,29 @@ def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...],
         if section.kind == "convolutional":
             module, args = convolutional(section, out)
             out = section.number("filters")
+            # With new_coords the sigmoid of a predictor belongs to the decoding: the loss takes logits.
+            if i + 1 < len(spec.sections) and spec.sections[i + 1].number("new_coords"):
+                del module.activation
         elif section.kind == "maxpool":
-            size, stride = args = section.number("size"), section.number("stride")
-            module = nn.MaxPool2d(size, stride, padding=(size - 1) // 2)
-            if args == (2, 1):  # of yolov3-tiny: one column and one row of zeros keep the size
-                module = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), module)
+            module, args = max_pool(section), (section.number("size"), section.number("stride"))
         elif section.kind == "upsample":
             args = (section.number("stride"),)
             module = nn.Upsample(scale_factor=float(args[0]), mode="nearest")
         elif section.kind == "route":
+            groups, number = section.number("groups", 1), section.number("group_id")
             module = Concat() if len(sources) > 1 else nn.Identity()
-            out = sum(channels[source] for source in earlier)
+            if groups > 1:
+                module, args = Group(groups, number), (groups, number)
+            if any(channels[source] % groups for source in earlier):
+                counts = ", ".join(str(channels[source]) for source in earlier)
+                raise UserError(f"{section.place}: {counts} channels cannot be divided into groups={groups}")
+            out = sum(channels[source] for source in earlier) // groups
         elif section.kind == "shortcut":
-            module = WeightedSum(len(sources), learned=section.get("weights_type") not in (None, "none"))
+            module = WeightedSum(section, out)
         else:
-            anchors = next(levels)
-            module, args = YoloLayer(anchors, spec.num_classes), (spec.num_classes, anchors)
+            anchors, scale = next(levels), section.get("scale_x_y")
+            coding = BoxCoding(1.0 if scale is None else scale, bool(section.number("new_coords")))
+            module, args = YoloLayer(anchors, spec.num_classes, coding), (spec.num_classes, anchors)
         modules.append(module)
         wiring.append(sources)
         channels.append(out)
@@ -171,14 +224,41 @@ def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...],
     return modules, tuple(infos), wiring
 
 
-def convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple[Any, ...]]:
+def activation(section: Section) -> nn.Module | None:
+    """Make the activation of a section; None where it is linear.
+
+    Raises:
+        UserError: it is not known.
+    """
+    name = str(section.get("activation") or "linear")
+    if name != "linear" and name not in _ACTIVATIONS:
+        raise UserError(f"{section.place}: unknown activation {name} (known are linear, {', '.join(_ACTIVATIONS)})")
+    return None if name == "linear" else _ACTIVATIONS[name]()
+
+
+def max_pool(section: Section) -> nn.Module:
+    """Build a [maxpool]. Its border, size - 1 in all and the larger half behind, is never the largest."""
+    size, stride = section.number("size"), section.number("stride")
+    border = section.number("padding", size - 1)
+    if (size, stride, border) == (2, 1, 1):
+        # Of yolov3-tiny. Published PyTorch systems put zeros there, and so do our checkpoints of it.
+        return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(size, stride))
+    if (size, stride, border) == (2, 2, 1):  # sides are even, so that no window reaches the border
+        border = 0
+    before, behind = border // 2, border - border // 2
+    if before == behind and before <= size // 2:
+        return nn.MaxPool2d(size, stride, padding=before)
+    return nn.Sequential(nn.ConstantPad2d((before, behind, before, behind), -math.inf), nn.MaxPool2d(size, stride))
+
+
+def convolutional(section: Section, in_channels: int) -> tuple[nn.Sequential, tuple[Any, ...]]:
     """Build a [convolutional] with its batch norm and activation, and what the summary shows of it."""
     out = section.number("filters")
     sizes = section.get("size")
     kernel = (sizes[0], sizes[-1])
     stride = section.number("stride", 1)
     strides = (section.number("stride_y", stride), section.number("stride_x", stride))
-    padding = (kernel[0] // 2, kernel[1] // 2) if section.number("pad") else (0, 0)
+    padding = (kernel[0] // 2, kernel[1] // 2) if section.number("pad") else section.number("padding")
     groups = section.number("groups", 1)
     normalised = bool(section.number("batch_normalize"))
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -188,21 +268,18 @@ def convolutional(section: Section, in_channels: int) -> tuple[nn.Module, tuple[
         raise UserError(f"{section.place}: {error}") from error
     if normalised:
         parts["BatchNorm2d"] = nn.BatchNorm2d(out, eps=_RULES.batch_norm_eps)
-    name = str(section.get("activation") or "linear")
-    if name != "linear":
-        if name not in _ACTIVATIONS:
-            raise UserError(f"{section.place}: unknown activation {name} (known are linear, {', '.join(_ACTIVATIONS)})")
-        parts["activation"] = _ACTIVATIONS[name]()
+    if (act := activation(section)) is not None:
+        parts["activation"] = act
     return nn.Sequential(parts), (in_channels, out, kernel[0], strides[0])
 
 
 _FLOAT = np.dtype("<f4")
 _VERSION = (0, 2, 5)  # of the Darknet whose files are written
 _LARGEST_VERSION = 1000  # a number from here on is no version but text, or the marks of other formats
-# The numbers of a convolution in the order of the file: it has a batch norm or a bias.
+# The numbers of a layer in the order of the file: a convolution has a batch norm or a bias, a shortcut its weights.
 _ORDER = (
     *("Conv2d.bias", "BatchNorm2d.bias", "BatchNorm2d.weight"),
-    *("BatchNorm2d.running_mean", "BatchNorm2d.running_var", "Conv2d.weight"),
+    *("BatchNorm2d.running_mean", "BatchNorm2d.running_var", "Conv2d.weight", "weights"),
 )
 
 
@@ -273,14 +350,17 @@ def write_darknet(path: Path, model: DarknetModel) -> None:
         model: not folded: the format has a place for batch norm only.
 
     Raises:
-        UserError: it has learned shortcut weights, which the format has no place for, or cannot be written.
+        UserError: it cannot be written, or has shortcut weights that the format has no place for.
     """
     # Left out silently they would come back as 0, and the network would compute something else.
     learned = [name for name, _ in model.named_parameters() if name.endswith(".w")]
     if learned:
-        raise UserError(f"{path}: {learned[0]} is a learned shortcut weight, which a .weights file has no place for")
+        raise UserError(
+            f"{path}: {learned[0]} is a shortcut weight without weights_normalization, which a .weights file has no "
+            "place for"
+        )
     pieces = [np.array(_VERSION, "<i4").tobytes(), bytes(8)]  # no images seen
-    for entries in _by_convolution(model.state_dict()).values():
+    for entries in _by_layer(model.state_dict()).values():
         pieces += [value.detach().cpu().float().numpy().astype(_FLOAT).tobytes() for value in entries.values()]
     write_atomically(path, b"".join(pieces))
 
@@ -299,11 +379,11 @@ def _read_values(path: Path) -> NDArray[np.float32]:
     return np.frombuffer(content, _FLOAT, offset=begin)
 
 
-Layout = dict[int, dict[str, Tensor]]  # entries of each convolution by layer, in the order of the file
+Layout = dict[int, dict[str, Tensor]]  # entries of each layer that has weights, in the order of the file
 
 
-def _by_convolution(state_dict: Mapping[str, Tensor]) -> Layout:
-    layers = [int(key.split(".")[1]) for key in state_dict if key.endswith(".Conv2d.weight")]
+def _by_layer(state_dict: Mapping[str, Tensor]) -> Layout:
+    layers = [int(key.split(".")[1]) for key in state_dict if key.endswith((".Conv2d.weight", ".weights"))]
     named = {i: [f"module_list.{i}.{part}" for part in _ORDER] for i in layers}
     return {i: {name: state_dict[name] for name in names if name in state_dict} for i, names in named.items()}
 
@@ -312,7 +392,7 @@ def _layout(spec: DarknetSpec) -> tuple[DarknetModel, Layout]:
     """Return the network without memory for its numbers, only names and shapes, and its entries as in the file."""
     with torch.device("meta"):
         model = DarknetModel(spec)
-    return model, _by_convolution(model.state_dict())
+    return model, _by_layer(model.state_dict())
 
 
 def _num_values(layout: Layout) -> int:

@@ -17,26 +17,49 @@ logger = logging.getLogger("boxwright.models")
 
 # What a section may say, and what each value is. `ints`: a list, one value is a list of one.
 _KEYS: dict[str, dict[str, str]] = {
+    "net": dict.fromkeys(("channels", "width", "height"), "int"),
     "convolutional": {
-        **dict.fromkeys(("batch_normalize", "filters", "stride", "stride_x", "stride_y", "pad", "groups"), "int"),
+        **dict.fromkeys(("batch_normalize", "filters", "stride", "stride_x", "stride_y", "pad", "padding"), "int"),
+        "groups": "int",
         "size": "ints",
         "activation": "word",
     },
-    "maxpool": {"size": "int", "stride": "int"},
+    "maxpool": dict.fromkeys(("size", "stride", "padding"), "int"),
     "upsample": {"stride": "int"},
-    "route": {"layers": "ints"},
+    "route": {"layers": "ints", "groups": "int", "group_id": "int"},
     "shortcut": {"from": "ints", "activation": "word", "weights_type": "word", "weights_normalization": "word"},
     "yolo": {
         "mask": "ints",
         "anchors": "floats",
-        "classes": "int",
-        "num": "int",
-        # Of Darknet's own training and NMS; read, and of no effect here.
-        **dict.fromkeys(("jitter", "ignore_thresh", "truth_thresh", "random", "scale_x_y", "beta_nms"), "word"),
-        **dict.fromkeys(("nms_kind", "iou_loss", "iou_normalizer", "cls_normalizer", "obj_normalizer"), "word"),
-        **dict.fromkeys(("iou_thresh", "probability", "max_delta", "resize"), "word"),
+        **dict.fromkeys(("classes", "num", "new_coords"), "int"),
+        "scale_x_y": "float",
     },
 }
+_ALIASES = {"network": "net", "conv": "convolutional", "max": "maxpool"}
+# Keys that do not change what a network computes: those of Darknet's own training, NMS, tracking and GPU memory, and
+# two that OpenCV reads (thresh, nms_threshold). They are passed over.
+_PASSED_OVER: dict[str, frozenset[str]] = {
+    "net": frozenset(
+        "batch subdivisions momentum decay learning_rate learning_rate_min burn_in max_batches policy steps scales "
+        "step scale gamma power seq_scales sgdr_cycle sgdr_mult adam B1 B2 eps loss_scale ema_alpha label_smooth_eps "
+        "angle aspect saturation exposure hue flip blur gaussian_noise mixup cutmix mosaic mosaic_bound letter_box "
+        "max_crop min_crop random center ratio clip resize_step contrastive contrastive_jit_flip contrastive_color "
+        "unsupervised attention adversarial_lr max_chart_loss num_sigmas_reject_badlabels equidistant_point "
+        "badlabels_rejection_percentage weights_reject_freq try_fix_nan dynamic_minibatch optimized_memory "
+        "workspace_size_limit_MB use_cuda_graph show_receptive_field inputs time_steps track augment_speed "
+        "sequential_subdivisions".split()
+    ),
+    "route": frozenset(("stream", "wait_stream")),
+    "yolo": frozenset(
+        "jitter resize random ignore_thresh truth_thresh iou_thresh iou_thresh_kind iou_loss iou_normalizer "
+        "cls_normalizer obj_normalizer delta_normalizer max_delta nms_kind beta_nms label_smooth_eps max "
+        "objectness_smooth focal_loss counters_per_class show_details track_history_size sim_thresh dets_for_track "
+        "dets_for_show track_ciou_norm embedding_layer probability thresh nms_threshold".split()
+    ),
+}
+_PASSED_OVER_ANYWHERE = frozenset(
+    "onlyforward dont_update burnin_update stopbackward train_only_bn learning_rate clip assisted_excitation".split()
+)
 _REQUIRED = {
     "convolutional": ("filters", "size"),
     "maxpool": ("size", "stride"),
@@ -46,7 +69,11 @@ _REQUIRED = {
     "yolo": ("mask", "anchors", "classes"),
 }
 _LARGEST = 65536  # far beyond any network; a slip of the finger must not ask for terabytes
-_WEIGHTS_TYPES = ("none", "per_feature", "per_layer")  # the last two are two names of one weight a layer
+# What the words of a section may be. per_layer is another name of per_feature, avg_relu of relu.
+_WORDS = {
+    "weights_type": ("none", "per_feature", "per_layer", "per_channel"),
+    "weights_normalization": ("none", "relu", "avg_relu", "softmax"),
+}
 # Masks of the published cfg files, coarse level first. yolov3-tiny was trained with these, yet a widespread cfg says
 # 0,1,2 in its second yolo section.
 _PUBLISHED_MASKS = {3: ((6, 7, 8), (3, 4, 5), (0, 1, 2)), 2: ((3, 4, 5), (1, 2, 3))}
@@ -55,7 +82,7 @@ _PUBLISHED_ANCHORS = {
     2: (10, 14, 23, 27, 37, 58, 81, 82, 135, 169, 344, 319),
 }
 
-Value = int | str | tuple[int, ...] | tuple[float, ...]
+Value = int | float | str | tuple[int, ...] | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +110,7 @@ class DarknetSpec:
 
     sections: tuple[Section, ...]  # the layers, without `[net]`
     input_channels: int = 3
+    input_size: tuple[int, int] | None = field(default=None, compare=False)  # width, height in pixels that it names
     anchors_to_find: bool = False  # the anchors only say how many there are; training finds real ones
 
     @property
@@ -106,13 +134,14 @@ class DarknetSpec:
         Raises:
             UserError: an unknown section or key, a value of the wrong kind, a layer that is not there; with the line.
         """
-        sections = read_sections(text, where)
-        if not sections or sections[0].kind not in ("net", "network"):
+        net, *sections = read_sections(text, where) or [Section("", (), where)]
+        if net.kind != "net":
             raise UserError(f"{where}: a cfg begins with the section [net]")
-        channels = check_channels(sections[0].number("channels", 3), sections[0].place)
-        layers = tuple(sections[1:])
+        channels = check_channels(net.number("channels", 3), net.place)
+        width, height = net.number("width"), net.number("height")
+        layers = tuple(sections)
         for i, section in enumerate(layers):
-            if section.kind not in _KEYS:
+            if section.kind == "net":
                 raise UserError(f"{section.place}: [{section.kind}] stands once, at the beginning")
             check_section(i, section, layers)
         yolo = [section for section in layers if section.kind == "yolo"]
@@ -130,7 +159,7 @@ class DarknetSpec:
                         f"the published weights were trained with mask={_written(mask)}: boxes would get wrong sizes"
                     )
                     logger.warning("%s: mask=%s, but %s", section.place, _written(section.get("mask")), trained)
-        return cls(layers, channels)
+        return cls(layers, channels, (width, height) if width > 0 and height > 0 else None)
 
     def with_classes(self, num_classes: int) -> Self:
         """Return the same network for another number of classes; the predictors before the yolo sections change too."""
@@ -165,7 +194,8 @@ class DarknetSpec:
 
     def to_text(self) -> str:
         """Write as a cfg; `from_text` reads it back."""
-        blocks = [f"[net]\nchannels={self.input_channels}\n"]
+        size = "width={}\nheight={}\n".format(*self.input_size) if self.input_size else ""
+        blocks = [f"[net]\n{size}channels={self.input_channels}\n"]
         for section in self.sections:
             lines = [f"[{section.kind}]"]
             lines += [f"{key}={_written(value)}" for key, value in section.values]
@@ -199,36 +229,36 @@ def read_sections(text: str, where: str) -> list[Section]:
             continue
         if line.startswith("["):
             kind = line.strip("[] ")
-            if kind not in _KEYS and kind not in ("net", "network"):
+            kind = _ALIASES.get(kind, kind)
+            if kind not in _KEYS:
                 raise UserError(f"{place}: unknown section [{kind}] (known are {', '.join(_KEYS)})")
             sections.append(Section(kind, (), place))
             continue
         key, equals, value = (part.strip() for part in line.partition("="))
         if not equals or not sections:
             raise UserError(f"{place}: a line is [section] or key=value, not {line!r}")
-        # Of a key given twice one value would win silently. Of [net] only the channels are read.
-        if sections[-1].get(key) is not None and sections[-1].kind in _KEYS:
+        kind = sections[-1].kind
+        if key in _PASSED_OVER.get(kind, ()) or key in _PASSED_OVER_ANYWHERE:
+            continue
+        if sections[-1].get(key) is not None:  # one of the values would win silently
             raise UserError(f"{place}: {key} stands in this section already")
-        sections[-1] = sections[-1].with_values(**{key: read_value(sections[-1].kind, key, value, place)})
+        sections[-1] = sections[-1].with_values(**{key: read_value(kind, key, value, place)})
     return sections
 
 
 def read_value(kind: str, key: str, text: str, place: str) -> Value:
     """Read the value of a key as what `_KEYS` says that it is."""
-    if kind in ("net", "network"):
-        if key == "channels" and not text.isdigit():
-            raise UserError(f"{place}: channels must be a whole number, not {text!r}")
-        return int(text) if key == "channels" else text
     wanted = _KEYS[kind].get(key)
     if wanted is None:
         raise UserError(f"{place}: [{kind}] has no key {key} (it has {', '.join(_KEYS[kind])})")
     if wanted == "word":
         return text
     try:
-        parts = [part for part in text.split(",") if part.strip()]
-        return int(text) if wanted == "int" else tuple(map(int if wanted == "ints" else float, parts))
+        if wanted in ("int", "float"):
+            return int(text) if wanted == "int" else float(text)
+        return tuple(map(int if wanted == "ints" else float, filter(str.strip, text.split(","))))
     except ValueError:
-        kinds = {"int": "a whole number", "ints": "whole numbers", "floats": "numbers"}
+        kinds = {"int": "a whole number", "ints": "whole numbers", "float": "a number", "floats": "numbers"}
         raise UserError(f"{place}: {key} must be {kinds[wanted]}, not {text!r}") from None
 
 
@@ -238,18 +268,19 @@ def check_section(index: int, section: Section, layers: tuple[Section, ...]) -> 
     for key in _REQUIRED[section.kind]:
         if section.get(key) in (None, ()):
             raise UserError(f"{place}: [{section.kind}] lacks {key}=")
-    for key in ("filters", "size", "stride", "stride_x", "stride_y", "groups", "classes"):
+    for key in ("filters", "size", "stride", "stride_x", "stride_y", "padding", "groups", "classes"):
         value = section.get(key)
         for number in value if isinstance(value, tuple) else () if value is None else (value,):
-            if number < 1:
-                raise UserError(f"{place}: {key} must be at least 1, not {number}")
+            if number < (least := 0 if key == "padding" else 1):
+                raise UserError(f"{place}: {key} must be at least {least}, not {number}")
             if number > _LARGEST:
                 raise UserError(f"{place}: {key} can be at most {_LARGEST}, not {number}")
-    if section.kind == "shortcut" and section.get("activation") not in (None, "linear"):
-        raise UserError(f"{place}: a [shortcut] has activation=linear, not {section.get('activation')}")
-    weights_type = section.get("weights_type")
-    if weights_type not in (None, *_WEIGHTS_TYPES):
-        raise UserError(f"{place}: weights_type is one of {', '.join(_WEIGHTS_TYPES)}, not {weights_type}")
+    for key, words in _WORDS.items():
+        if section.get(key) not in (None, *words):
+            raise UserError(f"{place}: {key} is one of {', '.join(words)}, not {section.get(key)}")
+    if not 0 <= section.number("group_id") < section.number("groups", 1):
+        given = section.number("group_id")
+        raise UserError(f"{place}: group_id={given} names no group; there are groups={section.number('groups', 1)}")
     for source in section.get("layers") or section.get("from") or ():
         if not 0 <= (source if source >= 0 else index + source) < index:
             raise UserError(f"{place}: layer {index} takes from {source}, but before it are only 0 to {index - 1}")
@@ -270,6 +301,18 @@ def check_yolo(section: Section, before: Section | None) -> None:
         raise UserError(
             f"{place}: before a [yolo] of {section.number('classes')} classes stands a [convolutional] with "
             f"filters={filters}, not {found}"
+        )
+    if section.number("new_coords") not in (0, 1):
+        raise UserError(f"{place}: new_coords is 0 or 1, not {section.number('new_coords')}")
+    scale = section.get("scale_x_y")
+    if scale is not None and not 0 < scale < math.inf:
+        raise UserError(f"{place}: scale_x_y must be a number above 0, not {scale:g}")
+    # Otherwise scores would go through two sigmoids, or through none.
+    is_logistic = before.get("activation") == "logistic"
+    if is_logistic != bool(section.number("new_coords")):
+        raise UserError(
+            f"{place}: new_coords=1 and activation=logistic of the [convolutional] before go together: "
+            f"{'this [yolo]' if is_logistic else 'that [convolutional]'} lacks it"
         )
 
 

@@ -78,7 +78,21 @@ def check_channels(channels: int, where: str) -> int:
 
 
 DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use
-BoxCoding = Literal["v3", "v5"]  # how raw boxes are meant: sigmoid and exponential, or sigmoids only
+
+
+@dataclass(frozen=True, slots=True)
+class BoxCoding:
+    """How the raw numbers of a box are meant.
+
+    Its centre is (sigmoid(t) - 1/2) scale_xy + 1/2 cells behind the left top corner of its cell.
+    """
+
+    scale_xy: float
+    squared: bool  # sides are (2 sigmoid(t))^2 anchors; else exp(t) anchors
+
+
+YOLOV3_BOXES = BoxCoding(1.0, squared=False)
+YOLOV5_BOXES = BoxCoding(2.0, squared=True)  # and scaled YOLOv4: centres within -0.5..1.5 cells, sides 0..4 anchors
 
 
 class DetectionSpec(Protocol):
@@ -148,7 +162,6 @@ class DetectionModel(Network):
     layers: tuple[LayerInfo, ...]
     num_backbone_layers: int = 0  # how many of the first layers are the backbone; 0: it is not known
     predictor_prefixes: tuple[str, ...]  # what the names of the parameters of the last layers begin with
-    box_coding: ClassVar[BoxCoding] = "v5"
     layer_prefix: ClassVar[str]  # parameters of layer i are named `<layer_prefix>.<i>.`
 
     def __init__(self, spec: DetectionSpec, names: Sequence[str] | None) -> None:
@@ -209,6 +222,11 @@ class DetectionModel(Network):
     @abstractmethod
     def anchors(self) -> Tensor:
         """Return (L, A, 2) width, height in cells of each raw map."""
+
+    @property
+    def box_codings(self) -> tuple[BoxCoding, ...]:
+        """Return how the raw boxes of each level are meant."""
+        return (YOLOV5_BOXES,) * len(self.strides)
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,7 @@ class Detector:
 def load(
     weights: str | Path | Sequence[str | Path],
     *,
+    model: str = "",
     device: str = "",
     half: bool = False,
     augment: bool = False,
@@ -245,6 +246,8 @@ def load(
 
     Args:
         weights: the file; several run as one network: NMS goes over what all of them found.
+        model: cfg or name of the network that Darknet's `.weights` belong to; by default the cfg beside them, or the
+            published network of their name.
         device: "cpu", "0", "cuda:1"; empty: the first GPU, else the CPU.
         half: compute in fp16 (GPU) or bf16 (CPU).
         augment: test-time augmentation: look at each image at three sizes, one of them mirrored.
@@ -260,7 +263,7 @@ def load(
         raise UserError("a second stage needs both --classifier, a name, and --classifier-weights, a file")
     where = select_device(device)
     paths = [weights] if isinstance(weights, str | Path) else weights
-    network = open_networks(paths, where, half=half, augment=augment)
+    network = open_networks(paths, where, model, half=half, augment=augment)
     second = load_second_stage(classifier, len(network.names), classifier_weights) if classifier else None
     return Detector(network, device=where, half=half, classifier=second, release=release)
 

@@ -107,10 +107,9 @@ class ExportRows(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute (B, rows, 5 + classes) float32, cxcywh in input pixels and scores, from (B, 3, H, W) in 0..1."""
         dtype = next(self.network.parameters()).dtype
-        levels = zip(self.network(images.to(dtype)), self.anchors, self.network.strides, strict=True)
-        return torch.cat(
-            [decode_level(raw, own, stride, self.network.box_coding) for raw, own, stride in levels], dim=1
-        )
+        network = self.network
+        levels = zip(network(images.to(dtype)), self.anchors, network.strides, network.box_codings, strict=True)
+        return torch.cat([decode_level(*level) for level in levels], dim=1)
 
 
 def append_nms(

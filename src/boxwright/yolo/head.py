@@ -40,7 +40,7 @@ def decode_level(raw: Tensor, anchors: Tensor, stride: int, coding: BoxCoding) -
         raw: (B, A, H, W, 5 + classes).
         anchors: (A, 2) width, height in input pixels.
         stride: input pixels a cell.
-        coding: how raw boxes are meant.
+        coding: how its raw boxes are meant.
 
     Returns:
         (B, A * H * W, 5 + classes) float32: cxcywh in input pixels, scores in 0..1.
@@ -52,14 +52,10 @@ def decode_level(raw: Tensor, anchors: Tensor, stride: int, coding: BoxCoding) -
     columns = torch.arange(width, dtype=torch.float32, device=raw.device).view(1, 1, 1, width, 1)
     rows = torch.arange(height, dtype=torch.float32, device=raw.device).view(1, 1, height, 1, 1)
     scores = raw.sigmoid()
-    if coding == "v5":
-        x = (scores[..., 0:1] * 2 + (columns - 0.5)) * stride
-        y = (scores[..., 1:2] * 2 + (rows - 0.5)) * stride
-        sides = (scores[..., 2:4] * 2).square() * anchors
-    else:
-        x = (scores[..., 0:1] + columns) * stride
-        y = (scores[..., 1:2] + rows) * stride
-        sides = raw[..., 2:4].exp() * anchors
+    shift = (coding.scale_xy - 1) / 2
+    x = (scores[..., 0:1] * coding.scale_xy + (columns - shift)) * stride
+    y = (scores[..., 1:2] * coding.scale_xy + (rows - shift)) * stride
+    sides = ((scores[..., 2:4] * 2).square() if coding.squared else raw[..., 2:4].exp()) * anchors
     return torch.cat((x, y, sides, scores[..., 4:]), dim=-1).flatten(1, 3)
 
 

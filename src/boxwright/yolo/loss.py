@@ -26,7 +26,7 @@ from boxwright.data.structures import Targets
 from boxwright.errors import UserError
 from boxwright.ops.boxes import IouKind, elementwise_iou
 from boxwright.yolo.assignment import Assignment, assign, assign_wh_iou
-from boxwright.yolo.detection import BoxCoding, DetectionModel
+from boxwright.yolo.detection import YOLOV3_BOXES, YOLOV5_BOXES, BoxCoding, DetectionModel
 from boxwright.yolo.published import RELEASES, V3, LossRules
 from boxwright.yolo.settings import LossConfig
 
@@ -38,13 +38,12 @@ def decode_boxes(raw_boxes: Tensor, anchor_sizes: Tensor, coding: BoxCoding) -> 
     """Decode boxes (4, K) in cells, centre relative to the candidate's cell, from raw (4, K) and anchors (2, K).
 
     Args:
-        coding: "v3": sigmoid and exponential; "v5": both from a sigmoid, within -0.5..1.5 cells and 0..4 anchors.
+        coding: how the raw boxes of this level are meant.
     """
-    if coding == "v3":
-        sizes = raw_boxes[2:].clamp(max=_LARGEST_LOG_RATIO).exp() * anchor_sizes
-        return torch.cat((raw_boxes[:2].sigmoid(), sizes))
-    sigmoid = raw_boxes.sigmoid()
-    return torch.cat((sigmoid[:2] * 2 - 0.5, (sigmoid[2:] * 2).square() * anchor_sizes))
+    sigmoid = (raw_boxes if coding.squared else raw_boxes[:2]).sigmoid()
+    centres = sigmoid[:2] * coding.scale_xy - (coding.scale_xy - 1) / 2
+    ratios = (sigmoid[2:] * 2).square() if coding.squared else raw_boxes[2:].clamp(max=_LARGEST_LOG_RATIO).exp()
+    return torch.cat((centres, ratios * anchor_sizes))
 
 
 FOCAL_ALPHA = 0.25
@@ -178,12 +177,17 @@ class LevelTerms(nn.Module):
     iou_eps: float
 
     def __init__(
-        self, anchors: Tensor, num_classes: int, config: LossConfig, coding: BoxCoding, over_ranks: SumOverRanks
+        self,
+        anchors: Tensor,
+        num_classes: int,
+        config: LossConfig,
+        codings: Sequence[BoxCoding],
+        over_ranks: SumOverRanks,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes  # with one class there is no class term
         self.config = config
-        self.coding: BoxCoding = coding  # how the network's raw boxes are meant
+        self.codings = tuple(codings)  # how the network's raw boxes of each level are meant
         self.over_ranks = over_ranks  # sums over the processes that share a batch
         self.register_buffer("anchors", anchors.detach().clone().float(), persistent=False)
 
@@ -193,17 +197,17 @@ class LevelTerms(nn.Module):
         # What the means are taken over, in all processes that share the batch: one sum of a few numbers.
         everywhere = self.over_ranks(torch.stack((*counts, torch.full_like(counts[0], raw[0].shape[0]))))
         images, totals = everywhere[-1], everywhere[:-1].clamp(min=1).unbind()
-        levels = zip(raw, found, totals, strict=True)
-        return [torch.stack(self.level_terms(maps, one, total, images)) for maps, one, total in levels], images
+        levels = zip(raw, found, self.codings, totals, strict=True)
+        return [torch.stack(self.level_terms(*level, images)) for level in levels], images
 
     def level_terms(
-        self, maps: Tensor, found: Assignment, total: Tensor, images: Tensor
+        self, maps: Tensor, found: Assignment, coding: BoxCoding, total: Tensor, images: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute box, objectness and class term of one level with `total` positives in all `images`."""
         config = self.config
         boxes, class_logits, objectness_logits = pick(maps, found)
 
-        decoded = decode_boxes(boxes, found.anchor_sizes, self.coding)
+        decoded = decode_boxes(boxes, found.anchor_sizes, coding)
         iou = elementwise_iou(decoded.T, found.boxes, config.iou_kind or self.iou_kind, eps=self.iou_eps)
         box = ((1.0 - iou) * found.counts).sum() / total
 
@@ -236,7 +240,7 @@ class YoloLoss(LevelTerms):
         num_classes: int,
         config: LossConfig,
         imgsz: int | None = None,
-        coding: BoxCoding = "v5",
+        codings: Sequence[BoxCoding] = (),
         rules: LossRules = LossRules(),
         over_ranks: SumOverRanks = alone,
     ) -> None:
@@ -245,7 +249,8 @@ class YoloLoss(LevelTerms):
             config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz, rules=rules)
         gains = _by_level(config, rules.per_level_inside, num_layers)
         gains["obj"] *= rules.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
-        super().__init__(anchors, num_classes, config.model_copy(update=gains), coding, over_ranks)
+        codings = codings or (YOLOV5_BOXES,) * num_layers
+        super().__init__(anchors, num_classes, config.model_copy(update=gains), codings, over_ranks)
         self.rules, self.iou_kind, self.iou_eps = rules, rules.iou_kind, rules.iou_eps
         # The weights are listed finest level first, while a yaml may list its levels in either order.
         published = rules.balance_3 if num_layers == 3 else rules.balance_more[:num_layers]
@@ -320,12 +325,12 @@ class YoloV3Loss(LevelTerms):
         num_classes: int,
         config: LossConfig,
         imgsz: int | None = None,
-        coding: BoxCoding = "v3",
+        codings: Sequence[BoxCoding] = (),
         over_ranks: SumOverRanks = alone,
     ) -> None:
         if imgsz is not None:
             config = scale_gains_v3(config, num_classes=num_classes, imgsz=imgsz)
-        super().__init__(anchors, num_classes, config, coding, over_ranks)
+        super().__init__(anchors, num_classes, config, codings or (YOLOV3_BOXES,) * len(anchors), over_ranks)
 
     def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
         """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
@@ -366,8 +371,10 @@ def make_criterion(
     Args:
         imgsz: network input side for which the gains are scaled; None takes them as they are.
     """
-    # Boxes are read as the network means them, whatever the release: a cfg has exponentials, a model yaml sigmoids.
+    # Boxes are read as the network means them, whatever the release.
     rules = RELEASES[config.recipe or model.release].loss
     if rules is None:
-        return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_coding, over_ranks)
-    return YoloLoss(model.anchors, model.strides, model.num_classes, config, imgsz, model.box_coding, rules, over_ranks)
+        return YoloV3Loss(model.anchors, model.num_classes, config, imgsz, model.box_codings, over_ranks)
+    return YoloLoss(
+        model.anchors, model.strides, model.num_classes, config, imgsz, model.box_codings, rules, over_ranks
+    )

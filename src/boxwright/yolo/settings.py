@@ -43,6 +43,7 @@ ReleaseName = Literal["", "v7.0", "v6.2", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1"
 Release = Annotated[ReleaseName, BeforeValidator(lambda name: _RELEASE_SPELLINGS.get(str(name), name))]
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 
+_CFG = "Darknet cfg, or a name as yolov4, that .weights without a cfg beside them belong to"
 _DATA = "data yaml, Darknet .data, VOC root or COCO json"
 of_data = partial(setting, group="data")
 FREEZE_WORDS = ("backbone", "all-but-predictors")
@@ -193,6 +194,7 @@ class ValConfig(InferenceConfig):
     """Measure a detector: the published YOLOv5 metric and the COCO metric."""
 
     weights: Paths = setting((), "checkpoint or exported file to measure; several run as one network")
+    model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
     release: Release = setting(
         "", "take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's"
     )
@@ -226,6 +228,7 @@ class PredictConfig(InferenceConfig):
     """Find objects in images, videos or a camera."""
 
     weights: Paths = setting((), "checkpoint or exported file to run; several run as one network", required=True)
+    model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
     source: str = setting("", "image, folder, glob, list file, video or camera number", required=True)
     release: Release = setting("", "take letterbox and NMS of this release; empty: of the model's")
     imgsz: Count = setting(640, "network input side in pixels")
@@ -254,6 +257,7 @@ class ExportConfig(Frozen):
     """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch."""
 
     weights: str = setting("", "checkpoint to export", required=True)
+    model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
     include: tuple[ExportKind, ...] = setting(("onnx",), "kinds of files to write: onnx, torchscript, openvino")
     imgsz: Annotated[Numbers, Field(min_length=1)] = setting((640,), "input side, or height and width, in pixels")
     static: bool = setting(False, "take images of that size only")
@@ -399,7 +403,7 @@ class WeightsConfig(Frozen):
         "", "published .pt, Boxwright .pt, .safetensors or Darknet .weights", metavar="IN", position=True, required=True
     )
     target: str = setting("", "file to write: .pt, .safetensors or .weights (Darknet)", position=True, required=True)
-    model: str = setting("", "cfg or name that a Darknet IN belongs to", flags="--cfg --model", metavar="CFG")
+    model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
     stem: Literal["", "conv6"] = setting("", "conv6: the Focus of early releases as a 6x6 convolution")
 
 

@@ -28,13 +28,14 @@ from boxwright.yolo.published_pt import read_published
 from boxwright.yolo.zoo import DARKNET_NAMES, build_model, load_spec, read_spec
 
 
-def read_weights(path: str | Path, model: str = "", *, strict: bool = False) -> Weights:
+def read_weights(path: str | Path, model: str = "", *, fallback: str = "", strict: bool = False) -> Weights:
     """Read our own checkpoint or safetensors, a published YOLOv5 `.pt` or a Darknet `.weights`; nothing is executed.
 
     Args:
         path: the file.
         model: name or cfg of the network that a Darknet file was written for, as the file does not say; by default the
             cfg of the same name beside it, or the published one of that name.
+        fallback: the network taken where `model` is empty and neither of these is there.
         strict: a Darknet file must hold exactly that network; else it may have other classes, or be cut off after its
             backbone.
 
@@ -43,7 +44,9 @@ def read_weights(path: str | Path, model: str = "", *, strict: bool = False) -> 
     """
     path = Path(path)
     if is_darknet(path):
-        return _read_darknet(path, model, strict=strict)
+        return _read_darknet(path, model, fallback, strict=strict)
+    if model and path.exists():
+        raise UserError(f"--cfg {model} is for Darknet's .weights files; {path} says its network itself: leave it out")
     if is_safetensors(path):
         return _described(*read_safetensors(path), path, "safetensors")
     content = read_archive(path)
@@ -120,15 +123,16 @@ def _described(
     return Weights(float32, spec, names, strides, None, source, path)
 
 
-def _read_darknet(path: Path, model: str, *, strict: bool) -> Weights:
+def _read_darknet(path: Path, model: str, fallback: str, *, strict: bool) -> Weights:
     """Read a Darknet file for the network named, else for the cfg beside it, else for the published one of its name."""
-    beside = path.with_suffix(".cfg")
     if not model:
-        model = str(beside) if beside.is_file() else path.stem
-        if not beside.is_file() and path.stem not in DARKNET_NAMES:
+        beside = path.with_suffix(".cfg")
+        published = path.name.partition(".conv.")[0].removesuffix(".weights")  # yolov4.conv.137 is a backbone
+        model = str(beside) if beside.is_file() else published if published in DARKNET_NAMES else fallback
+        if not model:
             raise UserError(
-                f"{path} is a Darknet file, which does not say its network: put the cfg beside it as {beside.name} "
-                f"(train, info and convert take it by --model, too: a cfg or one of {', '.join(DARKNET_NAMES)})"
+                f"{path} is a Darknet file, which does not say its network: put the cfg beside it as {beside.name}, "
+                f"or name it by --cfg, a file or one of {', '.join(DARKNET_NAMES)}"
             )
     spec = load_spec(model)
     if not isinstance(spec, DarknetSpec):
@@ -170,7 +174,7 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def open_networks(
-    paths: Sequence[str | Path], device: torch.device, *, half: bool = False, augment: bool = False
+    paths: Sequence[str | Path], device: torch.device, model: str = "", *, half: bool = False, augment: bool = False
 ) -> Network:
     """Open checkpoints or exported files for inference, in eval mode on the device.
 
@@ -180,6 +184,7 @@ def open_networks(
     Args:
         paths: at least one.
         device: where to run.
+        model: what a Darknet file belongs to, see `read_weights`.
         half: it will compute in half precision.
         augment: look at each image at three sizes, one of them mirrored.
 
@@ -189,18 +194,19 @@ def open_networks(
     """
     if not paths:
         raise UserError("no weights are given")
+    of_darknet = [path for path in paths if is_darknet(Path(path))] or paths  # where there is none, it is refused
     networks: list[Network] = []
     for path in paths:
-        exported = is_exported(path)
+        exported, described_by = is_exported(path), model if path in of_darknet else ""
         if exported and half:
             raise UserError(f"the precision of {path} is fixed: leave out --half, or export with --half")
         if exported and augment:
             needs = "--augment needs the levels of a network, which exported files do not give"
             raise UserError(f"{needs}: leave out {path}")
-        if exported:
+        if exported and not described_by:
             networks.append(ExportedNetwork(path, device))
         else:
-            network = ready(load_model(path), device)
+            network = ready(load_model(path, described_by), device)
             networks.append(AugmentedNetwork(network) if augment else network)
     return networks[0] if len(networks) == 1 else Ensemble(networks, [*map(str, paths)])
 

@@ -21,7 +21,10 @@ from boxwright.yolo.spec import ModelSpec
 # size: depth multiple, width multiple
 MULTIPLES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 _FIRST_WITH_NANO = "v6.0"
-DARKNET_NAMES = ("yolov3", "yolov3-spp", "yolov3-tiny")  # by cfg; with .yaml behind: the same as rows of a model yaml
+DARKNET_NAMES = (  # by cfg; the first three also with .yaml behind: the same as rows of a model yaml
+    *("yolov3", "yolov3-spp", "yolov3-tiny"),
+    *("yolov4", "yolov4-tiny", "yolov4-tiny-3l", "yolov4-csp", "yolov4x-mish"),
+)
 HUB_NAMES = (
     *("yolov5-p2", "yolov5-p34", "yolov5-p6", "yolov5-p7", "yolov5-bifpn", "yolov5-fpn", "yolov5-panet"),
     *("yolov5s-ghost", "yolov5s-transformer", "yolov5s-LeakyReLU"),

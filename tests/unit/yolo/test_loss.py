@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from boxwright.data.structures import Targets
 from boxwright.yolo.darknet_cfg import DarknetSpec
+from boxwright.yolo.detection import YOLOV3_BOXES, YOLOV5_BOXES
 from boxwright.yolo.loss import (
     FOCAL_ALPHA,
     LossOutput,
@@ -323,11 +324,11 @@ def test_model_chooses_the_recipe_and_settings_override_it() -> None:
     yolov5 = build_model(load_spec("yolov5n", 2))
     assert isinstance(make_criterion(darknet, LossConfig()), YoloV3Loss)
     assert isinstance(make_criterion(yolov5, LossConfig()), YoloLoss)
-    for model, coding in ((darknet, "v3"), (yolov5, "v5")):
+    for model, coding in ((darknet, YOLOV3_BOXES), (yolov5, YOLOV5_BOXES)):
         for recipe in ("v3", "v5"):
             criterion = make_criterion(model, LossConfig(recipe=recipe), 64)
             assert isinstance(criterion, YoloV3Loss if recipe == "v3" else YoloLoss)
-            assert criterion.coding == coding
+            assert set(criterion.codings) == {coding}
             targets = Targets(torch.rand(1, 3, 4), torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3).bool())
             assert criterion(model(torch.rand(1, 3, 64, 64)), targets).total.isfinite()
 
@@ -340,13 +341,29 @@ def test_level_weights_follow_the_strides() -> None:
     assert criterion.balance.tolist() == [1.0, 4.0]
 
 
-@pytest.mark.parametrize("name", ["darknet", "yolov5n"])
+STRETCHED_CFG = SMALL_CFG.replace("[yolo]", "[yolo]\nscale_x_y=1.2")
+SQUARED_CFG = SMALL_CFG.replace("activation=linear\n[yolo]", "activation=logistic\n[yolo]\nnew_coords=1\nscale_x_y=1.5")
+
+
+@pytest.mark.parametrize("release", ["v3", "v3.0", "v7.0"])
+@pytest.mark.parametrize("cfg", [STRETCHED_CFG, SQUARED_CFG], ids=["scale_x_y", "new_coords"])
+def test_a_cfg_is_trained_with_the_loss_of_any_release(cfg: str, release: str) -> None:
+    model = build_model(DarknetSpec.from_text(cfg))
+    criterion = make_criterion(model, LossConfig(recipe=release), 64)
+    assert criterion.codings == model.box_codings
+    targets = Targets(torch.rand(1, 3, 4), torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3).bool())
+    criterion(model(torch.rand(1, 3, 64, 64)), targets).total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["darknet", "stretched", "squared", "yolov5n"])
 def test_loss_reads_boxes_as_the_network_decodes_them(name: str) -> None:
-    model = build_model(DarknetSpec.from_text(SMALL_CFG) if name == "darknet" else load_spec(name, 2))
+    cfgs = {"darknet": SMALL_CFG, "stretched": STRETCHED_CFG, "squared": SQUARED_CFG}
+    model = build_model(DarknetSpec.from_text(cfgs[name]) if name in cfgs else load_spec(name, 2))
     maps = [torch.randn_like(raw) for raw in model(torch.rand(1, 3, 64, 64))]
     level, anchor, row, column = 1, 2, 1, 3
     raw = maps[level][0, anchor, row, column]
-    inside = decode_boxes(raw[:4, None], model.anchors[level, anchor][:, None], model.box_coding)[:, 0]
+    inside = decode_boxes(raw[:4, None], model.anchors[level, anchor][:, None], model.box_codings[level])[:, 0]
     inside[:2] += torch.tensor([column, row])
     rows = model.decode(maps)[0].split([m[0, ..., 0].numel() for m in maps])[level]
     expected = rows.view(*maps[level].shape[1:])[anchor, row, column, :4]

@@ -47,7 +47,7 @@ def export(config: ExportConfig) -> Mapping[Path, YoloAgreement]:
         UserError: settings that do not go together, no such weights, or a library is missing. Nothing is left behind.
     """
     _check(config)
-    model = ready(load_model(config.weights), _CPU)
+    model = ready(load_model(config.weights, config.model), _CPU)
     stride = max(model.strides)
     size = config.imgsz[0], config.imgsz[-1]
     if any(side < stride or side % stride for side in size):

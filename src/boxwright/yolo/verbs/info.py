@@ -187,7 +187,7 @@ def open_network(model: str = "", *, weights: str = "", num_classes: int | None 
         return load_model(weights)
     network = build_model(load_spec(model, num_classes))
     if weights:
-        transfer(network, read_weights(weights))
+        transfer(network, read_weights(weights, fallback=model))
     return network
 
 

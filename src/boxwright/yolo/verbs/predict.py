@@ -42,6 +42,7 @@ def predict(config: PredictConfig) -> Path:
     source = open_source(config.source, video_stride=config.vid_stride)
     detector = load(
         config.weights,
+        model=config.model,
         device=config.device,
         half=config.half,
         augment=config.augment,

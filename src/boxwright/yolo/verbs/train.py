@@ -140,7 +140,8 @@ class YoloRun:
         config, best = self.config, folder / "weights" / "best.pt"
         if best.exists():
             # augment: in training it means another thing. Twice the batch: without gradients there is room for it.
-            own = {"batch_size": config.batch_size * 2, "augment": False}
+            # model: the checkpoint says it.
+            own = {"batch_size": config.batch_size * 2, "augment": False, "model": ""}
             val(run.settings_of_validation(ValConfig, config, folder, policy, **own))
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
@@ -200,7 +201,7 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
 
 def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
     """Build the network for the classes of the data and give it what fits of the weights."""
-    weights = read_weights(config.weights) if config.weights else None
+    weights = read_weights(config.weights, fallback=config.model) if config.weights else None
     if config.model:
         spec = load_spec(config.model, data.num_classes)
     elif weights is not None:

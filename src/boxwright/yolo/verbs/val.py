@@ -65,7 +65,7 @@ def val(config: ValConfig) -> Evaluation:
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     only_speed = config.task == "speed"
-    network = open_networks(config.weights, device, half=config.half, augment=config.augment)
+    network = open_networks(config.weights, device, config.model, half=config.half, augment=config.augment)
     split = "val" if config.task == "speed" else config.task
     index = open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
     _check_classes(config, network, index)
