@@ -1,26 +1,34 @@
 """Text by Pillow, and label boxes: text on a filled rectangle that keeps clear of other labels.
 
-Fonts are chosen and opened in `font_of` only. The font is DejaVu Sans as matplotlib ships it: nothing is fetched, and
-Latin, Greek, Cyrillic and more render as they are; other letters are shown as empty rectangles.
+Fonts are chosen here only, for the plots of matplotlib too. The first one is DejaVu Sans as matplotlib ships it, which
+has Latin, Greek, Cyrillic and more. Each letter that it lacks comes from a font of the system; nothing is fetched.
 """
 
-from collections.abc import Sequence
+import logging
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont, features
 
 from boxwright.drawing.canvas import letter_color
 from boxwright.ops.arrays import Color, Image
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom, half-open
 
+_log = logging.getLogger("boxwright.drawing")
+_PLAIN_STYLES = {"regular", "book", "normal", "roman", "medium"}
+_SPECIAL_FAMILIES = ("serif", "mono", "coding", "condensed", "math", "symbol", "emoji", "last resort", "unifont")
+_MOST_NAMED_LETTERS = 12  # in the note about letters that no font has
 _HEAD, _TAIL = 28, 11  # letters kept of a longer text: a name's beginning, and its score or the suffix of a file
 
 
@@ -33,16 +41,90 @@ class Label:
     color: Color  # BGR behind the letters
 
 
-@lru_cache(maxsize=64)
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Open the font; its size is that of an em, in pixels: a capital letter is .73 as high."""
+@lru_cache(maxsize=1)
+def first_font() -> Path:
+    """Locate DejaVu Sans."""
     # The package is located, not imported: importing matplotlib would cost a prediction .1 s.
     package = find_spec("matplotlib")
     assert package is not None
     assert package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-    # The basic layout gives the same pixels whether or not Pillow was built with libraqm.
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+    return Path(package.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@lru_cache(maxsize=1)
+def fonts_by_letter() -> Mapping[int, Path]:
+    """Map the code of every letter that some font has to the font that it is written in.
+
+    That is DejaVu Sans, else a font of the system that can be scaled: upright before slanted, plain before bold, and of
+    those the one with the most letters, so that the letters of a name come from one font.
+    """
+    from matplotlib.font_manager import findSystemFonts  # slow to import, and only needed for few texts
+    from matplotlib.ft2font import FT2Font
+
+    fonts: list[tuple[tuple[bool, bool, int, str], Path, Iterable[int]]] = []
+    for path in map(Path, findSystemFonts()):
+        with suppress(RuntimeError, OSError):  # not a font, or damaged
+            font = FT2Font(str(path))
+            letters = font.get_charmap().keys()
+            is_styled = font.style_name.lower() not in _PLAIN_STYLES
+            is_special = any(word in font.family_name.lower() for word in _SPECIAL_FAMILIES)
+            if font.scalable:  # others hold pictures of one size, such as colored emoji
+                fonts.append(((is_styled, is_special, -len(letters), str(path)), path, letters))
+    found = dict.fromkeys(FT2Font(str(first_font())).get_charmap(), first_font())
+    for _, path, letters in sorted(fonts, key=itemgetter(0)):
+        for letter in letters:
+            found.setdefault(letter, path)
+    return found
+
+
+def font_runs(text: str) -> list[tuple[Path, str]]:
+    """Split a line of text into runs of one font each; a letter that no font has is in the first font: an empty box."""
+    runs: list[tuple[Path, str]] = []
+    if _is_plain(text):  # no fonts are looked for
+        return [(first_font(), text)]
+    fonts = fonts_by_letter()
+    for letter in text:
+        font = fonts.get(ord(letter), first_font())
+        if runs and (font == runs[-1][0] or not _needs_glyph(letter)):  # an accent stays with its letter
+            runs[-1] = (runs[-1][0], runs[-1][1] + letter)
+        else:
+            runs.append((font, letter))
+    return runs
+
+
+def _is_plain(text: str) -> bool:
+    """Whether DejaVu Sans surely has all letters of a text, in Latin, Greek or Cyrillic."""
+    return max(text.replace("…", ""), default="") < "\u0500"
+
+
+def _needs_glyph(letter: str) -> bool:
+    """Whether a letter is more than an accent, a joiner or a space."""
+    return unicodedata.category(letter) not in {"Mn", "Mc", "Me", "Cf", "Zs"}
+
+
+@lru_cache(maxsize=16)
+def readable_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return class names as pictures can show them: one whose letters no font has is replaced by its number."""
+    unsure = {letter for letter in "".join(names) if not _is_plain(letter) and _needs_glyph(letter)}
+    missing = {letter for letter in unsure if ord(letter) not in fonts_by_letter()}
+    if missing:
+        some = " ".join(sorted(missing)[:_MOST_NAMED_LETTERS]) + (" ..." if len(missing) > _MOST_NAMED_LETTERS else "")
+        _log.warning(
+            "no font of this system has the letters %s: pictures show the number of a class in place of its name; "
+            "install a font that has them (on Debian and Ubuntu: fonts-noto-cjk for Chinese, Japanese and Korean, "
+            "fonts-noto for most other scripts)",
+            some,
+        )
+    return tuple(f"class {i}" if missing & set(name) else name for i, name in enumerate(names))
+
+
+@lru_cache(maxsize=64)
+def _open_font(path: Path, size: int, *, shaped: bool) -> ImageFont.FreeTypeFont:
+    """Open a font; its size is that of an em, in pixels: a capital letter is .73 as high."""
+    # The basic layout gives the same pixels whether or not Pillow was built with libraqm, which scripts need whose
+    # letters join or are written from right to left.
+    layout = ImageFont.Layout.RAQM if shaped and features.check("raqm") else ImageFont.Layout.BASIC
+    return ImageFont.truetype(str(path), size, layout_engine=layout)
 
 
 def letter_size(unit: float) -> int:
@@ -61,10 +143,12 @@ def text_mask(text: str, size: int) -> NDArray[np.float32]:
     if len(line) > _HEAD + 1 + _TAIL:
         line = f"{line[:_HEAD]}…{line[-_TAIL:]}"
     ascent, descent = round(size * 0.95), round(size * 0.28)
-    font = font_of(size)
-    canvas = PillowImage.new("L", (max(1, int(np.ceil(font.getlength(line))) + 1), ascent + descent))
+    runs = [(_open_font(path, size, shaped=not _is_plain(line)), run) for path, run in font_runs(line)]
+    starts = np.cumsum([0.0, *(font.getlength(run) for font, run in runs)])
+    canvas = PillowImage.new("L", (max(1, int(np.ceil(starts[-1])) + 1), ascent + descent))
     # Anchored left on the baseline: letters of all texts of a size stand at one height, whatever their accents.
-    ImageDraw.Draw(canvas).text((0, ascent), line, fill=255, font=font, anchor="ls")
+    for start, (font, run) in zip(starts.tolist(), runs, strict=False):
+        ImageDraw.Draw(canvas).text((start, ascent), run, fill=255, font=font, anchor="ls")
     return np.asarray(canvas, np.float32) / np.float32(255)
 
 
@@ -147,5 +231,5 @@ def draw_labels(canvas: Image, labels: Sequence[Label], size: int, *, drop_crowd
 
 
 def class_name(names: Sequence[str], label: int) -> str:
-    """Return the name of a class, or its number where it has none."""
-    return names[label] if 0 <= label < len(names) else str(label)
+    """Return the name of a class as pictures can show it, or its number where it has none."""
+    return readable_names(tuple(names))[label] if 0 <= label < len(names) else str(label)

@@ -3,8 +3,10 @@
 Matplotlib is used through Figure objects only: no pyplot, no global state, no display needed.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from boxwright.data.index import DataIndex
 from boxwright.drawing.canvas import class_color
+from boxwright.drawing.text import first_font, font_runs, readable_names
 from boxwright.engine.schedule import StepSettings
 from boxwright.ops.arrays import Array, Floats
 from boxwright.reporting.report import read_results
@@ -42,9 +47,23 @@ def short(name: str, length: int = 22) -> str:
 def save_figure(figure: Figure, path: Path) -> None:
     """Draw a figure into a file; the suffix picks the format."""
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        fonts = {font for font, _ in font_runs(text.get_text())} - {first_font()}
+        if fonts:
+            text.set_fontfamily([*text.get_fontfamily(), *map(_family, sorted(fonts))])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box, which is good enough
         figure.savefig(path, dpi=130)
+
+
+@lru_cache
+def _family(font: Path) -> str:
+    """Make a font file known to matplotlib; return the name of its family."""
+    fontManager.addfont(font)
+    # It warns where a family has no face of the weight asked for, as that of many fonts for Chinese.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    return get_font(font).family_name
 
 
 def plot_labels(index: DataIndex, path: Path) -> None:
@@ -60,7 +79,7 @@ def plot_labels(index: DataIndex, path: Path) -> None:
     counts.margins(x=0.01)
     if 0 < len(bars) <= _MAX_NAMED_BARS:
         size, turn = 9 if len(bars) <= 16 else 7, 90 if len(bars) > 5 else 0
-        counts.set_xticks(bars, [short(name) for name in index.names], rotation=turn, fontsize=size)
+        counts.set_xticks(bars, [short(name) for name in readable_names(index.names)], rotation=turn, fontsize=size)
     else:
         counts.set_xlabel("class index")
         counts.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -141,7 +160,7 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> None
         path: the image file to write.
     """
     counts = np.asarray(matrix, np.float64)
-    ticks = [*(short(name) for name in names), "background"]
+    ticks = [*(short(name) for name in readable_names(tuple(names))), "background"]
     share = counts / np.maximum(counts.sum(0, keepdims=True), 1)
     size = float(np.clip(3 + 0.45 * len(ticks), 5.5, 15))
     figure = Figure(figsize=(size * 1.12, size), layout="constrained")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.data.letterbox import fit_imgsz, letterbox
 from boxwright.drawing.boxes import draw_boxes
+from boxwright.drawing.text import class_name
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.classify import keep_agreed, load_second_stage
@@ -69,9 +70,9 @@ class Result:
         return {self.names[int(label)]: int(n) for label, n in zip(found, numbers, strict=True)}
 
     def captions(self, *, names: bool = True, scores: bool = True) -> list[str]:
-        """Write a label for each box."""
+        """Write a label for each box, as pictures can show it."""
         return [
-            f"{self.names[int(label)]}{f' {score:.2f}' if scores else ''}" if names else ""
+            f"{class_name(self.names, int(label))}{f' {score:.2f}' if scores else ''}" if names else ""
             for label, score in zip(self.labels, self.scores, strict=True)
         ]
 

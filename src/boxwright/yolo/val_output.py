@@ -12,6 +12,7 @@ from boxwright.data.files import FreeNames, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.data.yolo_txt import label_row
+from boxwright.drawing.text import class_name
 from boxwright.engine.evaluate import Speeds
 from boxwright.metrics.coco import STAT_NAMES, as_json
 from boxwright.ops.arrays import Floats
@@ -181,7 +182,7 @@ def plot_curves(evaluation: Evaluation, folder: Path) -> None:
     from boxwright.reporting.plots import plot_curve  # loads matplotlib, which a run without plots does not need
 
     curves = evaluation.yolo.curves
-    names = [evaluation.names[i] for i in evaluation.yolo.class_ids]
+    names = [class_name(evaluation.names, i) for i in evaluation.yolo.class_ids.tolist()]
     for prefix, y_name, values in (
         ("PR", "precision", curves.precision_at_recall),
         ("F1", "F1", curves.f1),

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from PIL import Image as PillowImage
+from PIL import features
 
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.canvas import class_color
-from boxwright.drawing.text import Label, draw_labels, draw_text, label_size, text_mask
+from boxwright.drawing.text import (
+    Label,
+    class_name,
+    draw_labels,
+    draw_text,
+    first_font,
+    font_runs,
+    fonts_by_letter,
+    label_size,
+    readable_names,
+    text_mask,
+)
+from boxwright.reporting.plots import save_figure
 
 
 def test_text_beyond_the_border_is_cut() -> None:
@@ -47,3 +70,85 @@ def test_a_crowded_label_is_left_out_on_request() -> None:
         assert (image == labels[0].color).all(-1).sum() > height * width * 0.6, "the first one lies on top"
         painted.append(sum((image == label.color).all(-1).any() for label in labels))
     assert 1 < painted[1] <= 5
+
+
+@pytest.fixture
+def han_font(tmp_path: Path) -> Path:
+    """Make a font whose only letter is 口, a full square."""
+    pen = TTGlyphPen(None)
+    for point in ((100, 0), (900, 0), (900, 800), (100, 800)):
+        (pen.lineTo if point != (100, 0) else pen.moveTo)(point)
+    pen.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "mouth"])
+    builder.setupCharacterMap({ord("口"): "mouth"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "mouth": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "mouth": (1000, 100)})
+    builder.setupHorizontalHeader(ascent=900, descent=-200)
+    builder.setupNameTable({"familyName": "Boxwright Test Han", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "han.ttf")
+    return tmp_path / "han.ttf"
+
+
+@pytest.fixture
+def system_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Pretend that the system has these fonts only; the test fills the list before anything is written."""
+    fonts: list[Path] = []
+    caches = (fonts_by_letter, readable_names, text_mask)
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(font) for font in fonts])
+    for cache in caches:
+        cache.cache_clear()
+    yield fonts
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_letters_that_the_first_font_lacks_come_from_the_system(system_fonts: list[Path], han_font: Path) -> None:
+    system_fonts.append(han_font)
+    assert font_runs("A口 1") == [(first_font(), "A"), (han_font, "口 "), (first_font(), "1")]
+    square = text_mask("口", 20)
+    assert square[5:18, 4:17].min() > 0.9, "an empty box has a hole"
+    assert text_mask("口0.87", 20).shape[1] == pytest.approx(square.shape[1] + text_mask("0.87", 20).shape[1], abs=2)
+
+
+def test_names_that_no_font_has_are_numbers_and_said_once(
+    system_fonts: list[Path], han_font: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    system_fonts.append(han_font)
+    names = ["口", "安全帽", "Fußgänger", "שלום"]
+    with caplog.at_level(logging.WARNING, "boxwright"):
+        assert [class_name(names, i) for i in (0, 1, 2, 3, 4)] == ["口", "class 1", "Fußgänger", "שלום", "4"]
+    assert len(caplog.records) == 1
+    assert "全 安 帽" in caplog.text
+    assert "口" not in caplog.text
+
+
+def test_latin_names_look_for_no_font(system_fonts: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: pytest.fail("looked for fonts"))
+    assert text_mask("Fußgänger автомобиль", 12).max() > 0.9
+    assert readable_names(("é", "ж")) == ("é", "ж")
+
+
+def test_letters_of_right_to_left_scripts_join(system_fonts: list[Path]) -> None:
+    if not features.check("raqm"):
+        pytest.skip("this Pillow was built without libraqm")
+    apart = sum(text_mask(letter, 40).shape[1] for letter in "قناع")
+    assert text_mask("قناع", 40).shape[1] < 0.95 * apart
+
+
+def test_plots_write_names_in_fonts_of_the_system(
+    system_fonts: list[Path], han_font: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
+    dark: list[int] = []
+    for fonts in ([], [han_font]):
+        system_fonts[:] = fonts
+        fonts_by_letter.cache_clear()
+        figure = Figure(figsize=(2, 2))
+        figure.text(0.2, 0.4, "口", fontsize=60)
+        save_figure(figure, tmp_path / "a.png")
+        image = PillowImage.open(tmp_path / "a.png").convert("L")
+        dark.append(int((np.asarray(image) < 60).sum()))
+    assert dark[1] > 3 * dark[0], "a full square in place of an empty box"
