@@ -108,7 +108,6 @@ class ToyTask:
 
     schedule_rules = ScheduleRules(min_warmup_steps=1)
     loss_names: Sequence[str] = ("loss",)
-    metric_names: Sequence[str] = ("accuracy",)
 
     def __init__(self, model: Quarters, data: ToyData, config: ToyConfig) -> None:
         self.model: nn.Module = model

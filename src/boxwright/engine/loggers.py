@@ -32,12 +32,10 @@ class ResultsCsv(Callback):
         self._write(report.history)
 
     def _write(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Replace the file; the first row names the columns."""
-        lines = [",".join(history[0])]
-        lines += [
-            ",".join(str(int(row[name])) if name == "epoch" else f"{row[name]:.6g}" for name in history[0])
-            for row in history
-        ]
+        """Replace the file. Rows of epochs that were not validated lack columns: these cells stay empty."""
+        columns = max(history, key=len)
+        lines = [",".join(columns)]
+        lines += [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in history]
         write_atomically(self.path, "\n".join(lines) + "\n")
 
 
@@ -53,7 +51,7 @@ class EventsJsonl(Callback):
         self._append("resume" if report.steps_done else "start", {"epochs_done": len(report.history)})
 
     def on_step_report(self, report: StepReport) -> None:
-        at = {"epoch": report.epoch, "step": report.step}
+        at = {"epoch": report.epoch + 1, "step": report.step}
         losses = {"losses": dict(report.losses), "recent": dict(report.recent), "rates": report.rates}
         self._append("step", at | losses | asdict(report.cost))
 
@@ -87,17 +85,19 @@ class TensorBoard(Callback):
     def on_train_start(self, report: StartReport) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._writer = SummaryWriter(str(self.folder), purge_step=len(report.history) if report.steps_done else None)
+        self._writer = SummaryWriter(
+            str(self.folder), purge_step=len(report.history) + 1 if report.steps_done else None
+        )
 
     def on_step_report(self, report: StepReport) -> None:
         self._cost = report.cost
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
         for name, value in (asdict(self._cost) if self._cost is not None else {}).items():
-            self._writer.add_scalar(f"cost/{name}", value, report.epoch)
+            self._writer.add_scalar(f"cost/{name}", value, report.epoch + 1)
         for name, value in self.tags(report.history[-1]).items():
             if name != "epoch":
-                self._writer.add_scalar(name, value, report.epoch)
+                self._writer.add_scalar(name, value, report.epoch + 1)
 
     def teardown(self) -> None:
         if self._writer is not None:
@@ -217,7 +217,7 @@ class MlflowLog(Callback):
         # An epoch after which the process was killed before it was saved is trained again, to the same numbers.
         losses = [name for name in metrics if name.startswith("train/")]
         steps = [entry.step for entry in self._client.get_metric_history(run, losses[0])] if losses else []
-        self._epochs_logged = max(steps, default=-1) + 1
+        self._epochs_logged = max(steps, default=0)
         return True
 
     def _created(self, folder: Path, config: TrainingConfig) -> str:
@@ -240,7 +240,7 @@ class MlflowLog(Callback):
         now = round(time.time() * 1000)
         for epoch in range(self._epochs_logged, len(history)):
             row = {name: value for name, value in history[epoch].items() if name != "epoch"}
-            self._client.log_batch(self._run, [Metric(name, value, now, epoch) for name, value in row.items()])
+            self._client.log_batch(self._run, [Metric(name, value, now, epoch + 1) for name, value in row.items()])
         self._epochs_logged = max(self._epochs_logged, len(history))
 
 

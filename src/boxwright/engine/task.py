@@ -86,7 +86,6 @@ class Task(Protocol[B, D]):
     criterion: nn.Module
     schedule_rules: ScheduleRules  # of the release that the settings name
     loss_names: Sequence[str]
-    metric_names: Sequence[str]
 
     @property
     def steps_per_epoch(self) -> int: ...

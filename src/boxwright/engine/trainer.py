@@ -313,6 +313,8 @@ class Trainer:
         self.task.criterion.load_state_dict(engine["criterion"])
         self.stopping.best_fitness, self.stopping.best_epoch = engine["best_fitness"], engine["best_epoch"]
         self.state = RunState(**engine["run"])
+        if self.state.history and self.state.history[0]["epoch"] == 0:  # rows of earlier versions count from 0
+            self.state.history = [row | {"epoch": row["epoch"] + 1} for row in self.state.history]
         if self.state.loss_sum is not None:
             self.state.loss_sum = self.state.loss_sum.to(self.device)
         parameters = dict(model.named_parameters())
@@ -324,16 +326,16 @@ class Trainer:
         return [dict(row) for row in self.state.history]
 
     def _row(self, score: Score | None) -> dict[str, float]:
-        """Make a row of results.csv, with the published columns."""
+        """Make a row of results.csv, with the published columns; without those of a validation where there was none."""
         task, state = self.task, self.state
         assert state.loss_sum is not None
         losses = (state.loss_sum / task.steps_per_epoch).tolist()
-        row = {"epoch": float(state.epoch)}
+        row = {"epoch": float(state.epoch + 1)}  # from 1, as everywhere that people look
         row |= {f"train/{name}": value for name, value in zip(task.loss_names, losses, strict=True)}
-        metrics = {**score.metrics, **score.more} if score else dict.fromkeys(task.metric_names, 0.0)
+        metrics = {**score.metrics, **score.more} if score else {}
         row |= {name if "/" in name else f"metrics/{name}": value for name, value in metrics.items()}
-        val_losses = score.losses if score else [0.0] * len(task.loss_names)
-        row |= {f"val/{name}": value for name, value in zip(task.loss_names, val_losses, strict=True)}
+        if score is not None:
+            row |= {f"val/{name}": value for name, value in zip(task.loss_names, score.losses, strict=True)}
         row |= {f"x/lr{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
         return row
 

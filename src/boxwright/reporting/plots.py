@@ -25,12 +25,13 @@ from boxwright.drawing.canvas import class_color
 from boxwright.drawing.text import first_font, font_runs, readable_names
 from boxwright.engine.schedule import StepSettings
 from boxwright.ops.arrays import Array, Floats
-from boxwright.reporting.report import read_results
+from boxwright.reporting.report import RunLayout, read_results
 
 _MAX_OUTLINES = 1000  # boxes drawn as outlines: more only turn the panel black
 _MAX_NAMED_BARS = 40  # more names overlap below the axis
-_MAX_NUMBERED_CELLS = 20  # more numbers do not fit into the cells
-_MAX_LEGEND = 20
+_MAX_NUMBERED_CELLS = 40  # more numbers do not fit into the cells
+_MAX_SHARES = 16  # below them
+_MAX_LEGEND = 40
 
 
 def rgb(label: int) -> Floats:
@@ -112,20 +113,16 @@ def _draw_density(axes: Axes, x: Floats, y: Floats, x_name: str, y_name: str, ti
         figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes", ticks=MaxNLocator(6, integer=True))
 
 
-def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]]) -> None:
-    """Draw losses and metrics of results.csv over epochs.
+def plot_results(csv_path: Path, path: Path, layout: RunLayout) -> None:
+    """Draw losses and metrics of results.csv over epochs, with a line at the best one.
 
     Args:
         csv_path: what is read.
         path: the image file to write.
-        panels: two rows of column names.
+        layout: the panels, and what makes an epoch the best.
     """
-    columns = read_results(csv_path)
-    # results.csv has zeros for epochs that were not validated, as published: they are no measurement.
-    found = [values != 0 for name, values in columns.items() if name.startswith(("val/", "metrics/"))]
-    measured = np.any(found, axis=0) if found else np.zeros(0, bool)
-    if not measured.any():
-        measured = np.ones(max(map(len, columns.values()), default=0), bool)
+    columns, best = read_results(csv_path), layout.best_epoch(csv_path)
+    panels = layout.panels
     figure = Figure(figsize=(3 * len(panels[0]), 6), layout="constrained")
     axes = np.asarray(figure.subplots(2, len(panels[0]), sharex=True))
     for row, names in enumerate(panels):
@@ -134,25 +131,36 @@ def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]]) ->
             panel.set_title(name, fontsize=11)
             panel.grid(alpha=0.3)
             values = columns.get(name, np.zeros(0))
-            epochs = columns.get("epoch", np.arange(len(values), dtype=np.float64))
-            shown = np.ones(len(values), bool) if name.startswith("train/") else measured[: len(values)]
+            epochs = columns.get("epoch", np.arange(1.0, len(values) + 1))[: len(values)]
+            measured = np.isfinite(values)  # cells of epochs that were not validated are empty
             marker = "o" if len(values) < 40 else None
-            panel.plot(epochs[: len(values)][shown], values[shown], marker=marker, markersize=3.5)
+            panel.plot(epochs[measured], values[measured], marker=marker, markersize=3.5)
+            if best:
+                label = f"best: epoch {best['epoch']:.0f}"
+                panel.axvline(best["epoch"], color="#d62728", linewidth=1, linestyle="--", zorder=0, label=label)
             if len(values):
                 panel.set_xlim(np.nanmin(epochs) - 0.5, np.nanmax(epochs) + 0.5)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            top = float(np.nanmax(values[measured], initial=0.0))
             if name.startswith("metrics/") and np.all(~(values > 1)):
                 panel.set_ylim(0, 1)
-            else:
-                top = float(np.nanmax(values[shown], initial=0.0))
-                panel.set_ylim(0, 1.05 * top if top > 0 else None)
+            elif top > 0:
+                panel.set_ylim(0, 1.05 * top)
+            elif measured.any():  # as the class loss of a single class
+                panel.text(0.5, 0.5, "0 in every epoch", ha="center", va="center", transform=panel.transAxes)
+                panel.set_ylim(0, 1)
             if row == 1:
                 panel.set_xlabel("epoch")
+    if best:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", fontsize=10)
     save_figure(figure, path)
 
 
 def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Draw a confusion matrix, each true class (column) scaled to one.
+    """Draw a confusion matrix: counts, on the color of their share.
+
+    A column is shared out between what its true class was taken for. The last column holds false alarms, which are no
+    share of anything: they are colored by their number per true object of the class that they were taken for.
 
     Args:
         matrix: (C + 1, C + 1) counts; row: predicted class, column: true class, last: background.
@@ -161,20 +169,29 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> None
     """
     counts = np.asarray(matrix, np.float64)
     ticks = [*(short(name) for name in readable_names(tuple(names))), "background"]
-    share = counts / np.maximum(counts.sum(0, keepdims=True), 1)
+    objects = np.maximum(counts.sum(0), 1)
+    share = counts / objects
+    share[:-1, -1] = np.minimum(counts[:-1, -1] / objects[:-1], 1)
     size = float(np.clip(3 + 0.45 * len(ticks), 5.5, 15))
     figure = Figure(figsize=(size * 1.12, size), layout="constrained")
     axes = figure.subplots()
-    picture = axes.imshow(np.ma.masked_less(share, 0.005), cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the true class")
-    font = 9 if len(ticks) <= 30 else 6
+    picture = axes.imshow(np.ma.masked_where(counts == 0, share), cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.8)
+    bar.set_label("share of the true class; last column: false alarms per true object", fontsize=8)
+    font = 9 if len(ticks) <= 30 else 8 if len(ticks) <= _MAX_NUMBERED_CELLS else 6
     axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=font)
     axes.set_yticks(range(len(ticks)), ticks, fontsize=font)
-    axes.set(xlabel="true", ylabel="predicted", title="confusion matrix (columns sum to one)")
+    axes.set(xlabel="true", ylabel="predicted", title="confusion matrix: number of objects")
+    axes.axvline(len(ticks) - 1.5, color="0.75", linewidth=0.8)
+    axes.axhline(len(ticks) - 1.5, color="0.75", linewidth=0.8)
     if len(ticks) <= _MAX_NUMBERED_CELLS:
-        for row, column in np.argwhere(share >= 0.005):
+        with_share = len(ticks) <= _MAX_SHARES
+        for row, column in np.argwhere(counts > 0).tolist():
+            text = f"{counts[row, column]:.0f}"
+            if with_share and column < len(names):
+                text += f"\n{share[row, column]:.0%}"
             color = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{share[row, column]:.2f}", ha="center", va="center", fontsize=8, color=color)
+            axes.text(column, row, text, ha="center", va="center", fontsize=0.85 * font, color=color)
     save_figure(figure, path)
 
 
@@ -188,27 +205,29 @@ def plot_curve(
     y_name: str,
     summary: str,
 ) -> None:
-    """Draw one line per class and their mean.
+    """Draw one line per class and their mean; the line of a single class is that mean.
 
     Args:
         path: the image file to write.
         x: (P,) abscissa in 0..1.
         curves: (K, P) one row per class in `names`; may have no rows.
-        names: K class names.
+        names: (K) what the legend says of each class, where there are several.
         x_name: what x is.
         y_name: what the curves are.
-        summary: legend of the mean line.
+        summary: what it says of the mean line.
     """
     figure = Figure(figsize=(8.6, 5.6), layout="constrained")
     axes = figure.subplots()
     named = len(curves) <= _MAX_LEGEND
-    for row, curve in enumerate(curves):
-        color = rgb(row)
-        label = short(names[row]) if named else None
-        axes.plot(x, curve, linewidth=1.1 if named else 0.5, color=color, alpha=0.85 if named else 0.4, label=label)
+    for row, curve in enumerate(curves if len(curves) > 1 else ()):
+        label = names[row] if named else None
+        axes.plot(x, curve, linewidth=1.1 if named else 0.5, color=rgb(row), alpha=0.85 if named else 0.4, label=label)
     if len(curves):
         axes.plot(x, np.mean(curves, 0), linewidth=3, color="black", label=summary)
-        figure.legend(loc="outside right upper", fontsize=8)
+        crowded = named and len(curves) > _MAX_LEGEND // 2
+        # Above the axes where it is one line: beside them a long name would take half of the picture.
+        place = "outside right upper" if len(curves) > 1 else "outside upper center"
+        figure.legend(loc=place, fontsize=6.5 if crowded else 8, labelspacing=0.25 if crowded else 0.5)
     else:
         axes.text(0.5, 0.5, "no labels", ha="center", va="center")
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=x_name, ylabel=y_name, title=f"{y_name} over {x_name}")

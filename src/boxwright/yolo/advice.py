@@ -166,9 +166,8 @@ class Advice(Callback):
         """Collect the advice, by name, that the rows of results.csv give rise to."""
         warm, config, done = self._warm_epochs, self._config, len(history)
         train, val = ([_sum(row, prefix) for row in history] for prefix in ("train/", "val/"))
-        # Epochs that were not validated have zeros in their row.
         losses = [
-            (int(row["epoch"]), of_train, of_val)
+            (int(row["epoch"]) - 1, of_train, of_val)
             for row, of_train, of_val in zip(history, train, val, strict=True)
             if of_val
         ]

@@ -179,22 +179,24 @@ def metric_tables(folder: Path) -> list[Table]:
 
 def plot_curves(evaluation: Evaluation, folder: Path) -> None:
     """Write PR_curve.png, F1_curve.png, P_curve.png and R_curve.png into a folder."""
-    from boxwright.reporting.plots import plot_curve  # loads matplotlib, which a run without plots does not need
+    from boxwright.reporting.plots import plot_curve, short  # loads matplotlib, which a run without plots does not need
 
     curves = evaluation.yolo.curves
-    names = [class_name(evaluation.names, i) for i in evaluation.yolo.class_ids.tolist()]
+    names = [short(class_name(evaluation.names, i)) for i in evaluation.yolo.class_ids.tolist()]
+    with_ap = [f"{name} {ap:.3f}" for name, ap in zip(names, evaluation.yolo.ap[:, 0], strict=True)]
     for prefix, y_name, values in (
         ("PR", "precision", curves.precision_at_recall),
         ("F1", "F1", curves.f1),
         ("P", "precision", curves.precision),
         ("R", "recall", curves.recall),
     ):
-        path, summary = folder / f"{prefix}_curve.png", "all classes"
+        path, summary = folder / f"{prefix}_curve.png", names[0] if len(names) == 1 else "all classes"
         x_name = "recall" if prefix == "PR" else "confidence"
         if prefix == "PR":
-            summary = f"all classes {evaluation.map50:.3f} mAP@0.5"
+            summary += f" {evaluation.map50:.3f} mAP@0.5"
         elif len(values):
             mean = np.mean(values, 0)
             best = int(np.argmax(mean))
-            summary = f"all classes, best {mean[best]:.2f} at {curves.axis[best]:.3f}"
-        plot_curve(path, curves.axis, values, names, x_name=x_name, y_name=y_name, summary=summary)
+            summary += f", best {mean[best]:.2f} at {curves.axis[best]:.3f}"
+        legend = with_ap if prefix == "PR" else names
+        plot_curve(path, curves.axis, values, legend, x_name=x_name, y_name=y_name, summary=summary)

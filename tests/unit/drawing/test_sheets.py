@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -81,3 +82,28 @@ def test_tiles_hold_images_of_different_size() -> None:
     cells = [fit(np.full((h, w, 3), 9, np.uint8), (100, 100)) for h, w in ((50, 100), (100, 50), (7, 300))]
     sheet = tile(cells, 2)
     assert (sheet == 9).all(-1).sum() == sum(cell.shape[0] * cell.shape[1] for cell in cells)
+
+
+def test_each_row_and_column_is_as_large_as_its_images() -> None:
+    cells = [np.full((h, w, 3), 9, np.uint8) for h, w in ((50, 100), (50, 40), (80, 100), (20, 40), (30, 60))]
+    assert tile(cells, 2).shape == (4 + 54 + 84 + 34, 4 + 104 + 44, 3)
+
+
+def test_borders_of_a_letterbox_are_cut_off(tmp_path: Path) -> None:
+    """A wide image in a square batch: its sheet shows no border, and boxes where they are."""
+    batch = make_batch(1, 1, 96, 96)
+    batch.images[:, :, :24] = batch.images[:, :, 72:] = 114
+    batch = replace(
+        batch,
+        original_sizes=torch.tensor([[96, 192]]),
+        pads=torch.tensor([[24.0, 0.0]]),
+        scales=torch.full((1, 2), 0.5),
+    )
+    found = Detections(torch.tensor([[48.0, 24.0, 144.0, 72.0]]), torch.tensor([0.9]), torch.tensor([1]))
+    plot_val_batch(batch, [found], NAMES, tmp_path / "val.png")
+    image = read(tmp_path / "val.png")
+    assert image.shape == (240 + 8, 2 * 480 + 12, 3)
+    assert near(image, (114, 114, 114)).mean() < 0.02  # soft edges of letters
+    rows = np.flatnonzero(near(image[:, 488:], class_color(1)).sum(1) > 200)  # horizontal lines of the detection
+    assert rows[0] == pytest.approx(4 + 60, abs=20)  # its label stands above it
+    assert rows[-1] == pytest.approx(4 + 180, abs=3)

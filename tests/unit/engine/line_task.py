@@ -31,7 +31,6 @@ class LineTask:
 
     schedule_rules = ScheduleRules()
     loss_names: Sequence[str] = ("loss",)
-    metric_names: Sequence[str] = ("error",)
     steps_per_epoch = STEPS
 
     def __init__(

@@ -206,7 +206,7 @@ def test_best_weights_of_an_epoch_are_there_whatever_a_callback_does_after_it(tm
     resumed = make_trainer(tmp_path, LineTask(fitness=[0.5]))
     resumed.restore(load_run(tmp_path / "weights" / "last.pt"))
     resumed.fit()
-    assert torch.load(tmp_path / "weights" / "best.pt", weights_only=True)["metrics"]["epoch"] == 0
+    assert torch.load(tmp_path / "weights" / "best.pt", weights_only=True)["metrics"]["epoch"] == 1
 
 
 def test_what_is_told_belongs_to_the_callback(tmp_path: Path) -> None:

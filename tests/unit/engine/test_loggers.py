@@ -35,10 +35,10 @@ def test_events(tmp_path: Path) -> None:
 def test_results_are_rewritten_from_the_history(tmp_path: Path) -> None:
     """Rows of epochs that a killed run did not save are gone after the resume."""
     path = tmp_path / "results.csv"
-    path.write_text("epoch,train/loss\n0,1\n1,0.5\n2,0.25\n")
-    history = [{"epoch": 0.0, "train/loss": 1 / 3}]
+    path.write_text("epoch,train/loss\n1,1\n2,0.5\n3,0.25\n")
+    history = [{"epoch": 1.0, "train/loss": 1 / 3}]
     ResultsCsv(path).on_train_start(StartReport(tmp_path, RunConfig(), nn.Identity(), history, 5, 5))
-    assert path.read_text() == "epoch,train/loss\n0,0.333333\n"
+    assert path.read_text() == "epoch,train/loss\n1,0.333333\n"
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
@@ -49,7 +49,7 @@ def test_tensorboard_has_the_columns_of_the_results(tmp_path: Path) -> None:
     header = (tmp_path / "results.csv").read_text().splitlines()[0].split(",")
     costs = ["seconds", "mean_seconds", "wait_seconds", "mean_wait_seconds", "memory"]
     assert sorted(events.Tags()["scalars"]) == sorted([*header[1:], *(f"cost/{name}" for name in costs)])
-    assert [event.step for event in events.Scalars("metrics/error")] == [0, 1, 2]
+    assert [event.step for event in events.Scalars("metrics/error")] == [1, 2, 3]
 
 
 def test_a_run_in_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +123,7 @@ def test_a_run_in_mlflow(tmp_path: Path, client: Any) -> None:
     assert (run.info.run_name, run.info.status) == ("exp", "FINISHED")
     assert run.data.params["optim.nominal_batch_size"] == "4"
     assert run.data.params["epochs"] == "3"
-    assert points(client, run, "metrics/error") == [(0, 0.2), (1, 0.6), (2, 0.4)]
+    assert points(client, run, "metrics/error") == [(1, 0.2), (2, 0.6), (3, 0.4)]
     assert sorted(file.path for file in client.list_artifacts(run.info.run_id)) == ["best.pt", "results.csv"]
 
 
@@ -145,7 +145,7 @@ def test_a_resumed_run_goes_on_in_the_same_one(tmp_path: Path, client: Any, epoc
     fit(folder, resumed=True)
     run = only_run(client)
     assert run.info.status == "FINISHED"
-    assert points(client, run, "metrics/error") == [(0, 0.2), (1, 0.6), (2, 0.4)]
+    assert points(client, run, "metrics/error") == [(1, 0.2), (2, 0.6), (3, 0.4)]
 
 
 def test_an_epoch_that_was_told_but_not_saved_is_not_there_twice(tmp_path: Path, client: Any) -> None:
@@ -163,7 +163,7 @@ def test_an_epoch_that_was_told_but_not_saved_is_not_there_twice(tmp_path: Path,
         fit(folder, Keep())
     last.write_bytes(kept)  # as if killed before it was saved
     fit(folder, resumed=True)
-    assert points(client, only_run(client), "metrics/error") == [(0, 0.2), (1, 0.6), (2, 0.4)]
+    assert points(client, only_run(client), "metrics/error") == [(1, 0.2), (2, 0.6), (3, 0.4)]
 
 
 def test_a_run_whose_store_is_gone_begins_a_new_one(tmp_path: Path, client: Any, monkeypatch: Any) -> None:
@@ -174,7 +174,7 @@ def test_a_run_whose_store_is_gone_begins_a_new_one(tmp_path: Path, client: Any,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     fit(folder, resumed=True)
     elsewhere = type(client)(tracking_uri=other)
-    assert points(elsewhere, only_run(elsewhere), "metrics/error") == [(0, 0.2), (1, 0.6), (2, 0.4)]
+    assert points(elsewhere, only_run(elsewhere), "metrics/error") == [(1, 0.2), (2, 0.6), (3, 0.4)]
 
 
 def test_a_run_that_goes_on_in_another_working_folder_stays_in_its_store(
@@ -186,7 +186,7 @@ def test_a_run_that_goes_on_in_another_working_folder_stays_in_its_store(
         fit(Path("runs ü/exp"), Faulty(1))
     monkeypatch.chdir(tmp_path / "other")
     fit(Path("../runs ü/exp"), resumed=True)
-    assert points(client, only_run(client), "metrics/error") == [(0, 0.2), (1, 0.6), (2, 0.4)]
+    assert points(client, only_run(client), "metrics/error") == [(1, 0.2), (2, 0.6), (3, 0.4)]
     assert not list((tmp_path / "other").iterdir())
 
 

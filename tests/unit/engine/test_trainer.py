@@ -33,13 +33,13 @@ def test_best_is_the_epoch_of_the_best_fitness(tmp_path: Path) -> None:
     task = LineTask(fitness=[0.2, 0.6, 0.4])
     make_trainer(tmp_path, task, save_period=2).fit()
     best = torch.load(tmp_path / "weights" / "best.pt", weights_only=True)
-    assert best["metrics"]["epoch"] == 1
+    assert best["metrics"]["epoch"] == best["epoch"] == 2
     assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["best.pt", "epoch2.pt", "last.pt"]
     assert last(tmp_path)["engine"]["best_epoch"] == 1
     assert task.closed
     header, *rows = (tmp_path / "results.csv").read_text().splitlines()
     assert header == "epoch,train/loss,metrics/error,val/loss,x/lr0,x/lr1,x/lr2"
-    assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
+    assert [row.split(",")[0] for row in rows] == ["1", "2", "3"]
     assert [row.split(",")[2] for row in rows] == ["0.2", "0.6", "0.4"]
 
 
@@ -56,7 +56,7 @@ def test_validation_every_few_epochs(tmp_path: Path) -> None:
     names = sorted(p.name for p in (tmp_path / "weights").iterdir())
     assert names == ["best.pt", "epoch_3.pt", "epoch_6.pt", "last.pt"]
     rows = (tmp_path / "results.csv").read_text().splitlines()[1:]
-    assert [float(row.split(",")[2]) for row in rows] == [0, 0, 0.2, 0, 0, 0.6, 0.4]
+    assert [row.split(",")[2] for row in rows] == ["", "", "0.2", "", "", "0.6", "0.4"]
 
 
 def test_noval_and_nosave_act_only_at_the_end(tmp_path: Path) -> None:
@@ -118,8 +118,19 @@ def test_resume_remembers_the_best_epoch(tmp_path: Path) -> None:
     resumed.restore(load_run(tmp_path / "weights" / "last.pt"))
     resumed.fit()
     best = torch.load(tmp_path / "weights" / "best.pt", weights_only=True)
-    assert best["metrics"]["epoch"] == 0
+    assert best["metrics"]["epoch"] == 1
     assert last(tmp_path)["engine"]["best_fitness"] == 0.6
+
+
+def test_rows_of_a_run_that_counted_from_zero_go_on_from_one(tmp_path: Path) -> None:
+    make_trainer(tmp_path, LineTask(fitness=[0.6, 0.2]), epochs=2).fit()
+    content = load_run(tmp_path / "weights" / "last.pt")
+    for row in content["engine"]["run"]["history"]:
+        row["epoch"] -= 1
+    resumed = make_trainer(tmp_path, LineTask(fitness=[0.5]), epochs=3)
+    resumed.restore(content)
+    resumed.fit()
+    assert [row["epoch"] for row in resumed.state.history] == [1, 2, 3]
 
 
 def _gathering_three(schedule: Any) -> Any:
@@ -240,7 +251,7 @@ def test_a_validation_that_gives_no_numbers_is_not_the_best(tmp_path: Path, bad:
     task = LineTask(fitness=[0.0, 0.3, 0.0], val_losses=[bad, 0.25, bad])
     make_trainer(tmp_path, task).fit()
     best = torch.load(tmp_path / "weights" / "best.pt", weights_only=True)
-    assert best["metrics"]["epoch"] == 1
+    assert best["metrics"]["epoch"] == 2
     assert last(tmp_path)["engine"]["best_epoch"] == 1
 
 

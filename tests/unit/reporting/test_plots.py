@@ -34,7 +34,7 @@ def test_results(tmp_path: Path, epochs: int) -> None:
     rows = [",".join([str(e), *(f"{0.1 * k:.4f}" for k in range(13))]) for e in range(epochs)]
     path = tmp_path / "results.csv"
     path.write_text("\n".join([COLUMNS, *rows]) + "\n", encoding="utf-8")
-    plot_results(path, tmp_path / "results.png", LAYOUT.panels)
+    plot_results(path, tmp_path / "results.png", LAYOUT)
     assert read(tmp_path / "results.png").size
     columns = read_results(path)
     assert "train/box_loss" in columns
@@ -44,7 +44,7 @@ def test_results(tmp_path: Path, epochs: int) -> None:
 def test_results_with_holes(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text(f"{COLUMNS}\n0, 0.1, nan, , word\n", encoding="utf-8")
-    plot_results(path, tmp_path / "results.png", LAYOUT.panels)
+    plot_results(path, tmp_path / "results.png", LAYOUT)
     columns = read_results(path)
     assert columns["train/box_loss"][0] == 0.1
     assert np.isnan(columns["metrics/precision"][0])

@@ -140,7 +140,7 @@ class FusionRun:
             from boxwright.nuscenes.metric_report import metric_tables
             from boxwright.reporting.plots import plot_results
 
-            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels)
+            plot_results(folder / "results.csv", folder / "results.png", LAYOUT)
             write_report(folder, LAYOUT, tables=metric_tables(folder))
 
 

@@ -148,7 +148,7 @@ class YoloRun:
             from boxwright.reporting.report import write_report
             from boxwright.yolo.val_output import LAYOUT, metric_tables
 
-            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels)
+            plot_results(folder / "results.csv", folder / "results.png", LAYOUT)
             write_report(folder, LAYOUT, tables=metric_tables(folder))
 
 
@@ -156,14 +156,9 @@ def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
     """Name the columns of results.csv as YOLOv3-SPP published them in TensorBoard (docs/spec/yolov3-spp.md, A1)."""
     columns = (("giou", "box"), ("obj", "obj"), ("cls", "cls"))  # its box loss is GIoU
     losses = {f"train/{name}_loss": row[f"train/{column}_loss"] for name, column in columns}
-    return {
-        **losses,
-        "train/loss": sum(losses.values()),
-        "learning_rate": row["x/lr0"],
-        "mAP@[IoU=0.50:0.95]": row["metrics/COCO_AP"],
-        "mAP@[IoU=0.5]": row["metrics/COCO_AP50"],
-        "mAR@[IoU=0.50:0.95]": row["metrics/COCO_AR100"],
-    }
+    names = {"mAP@[IoU=0.50:0.95]": "AP", "mAP@[IoU=0.5]": "AP50", "mAR@[IoU=0.50:0.95]": "AR100"}
+    metrics = {tag: row[f"metrics/COCO_{name}"] for tag, name in names.items() if f"metrics/COCO_{name}" in row}
+    return {**losses, "train/loss": sum(losses.values()), "learning_rate": row["x/lr0"], **metrics}
 
 
 def check_loading(config: RunConfig, world: World) -> None:
