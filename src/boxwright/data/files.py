@@ -31,6 +31,15 @@ def file_errors(action: str, path: Path, advice: str = "") -> Generator[None]:
         raise UserError(f"cannot {action} {path}: {reason(error)}{advice}") from error
 
 
+def absolute_path(path: str | Path) -> Path:
+    """Make a path absolute, for people: without `..` where that is the same file."""
+    path = Path(path).expanduser().absolute()
+    short = Path(os.path.normpath(path))
+    with contextlib.suppress(OSError):  # behind a link, `..` may be the parent of another folder
+        return short if short.samefile(path) else path
+    return path
+
+
 def read_text(file: Path) -> str:
     """Read a UTF-8 text file, without the mark that some editors put first.
 

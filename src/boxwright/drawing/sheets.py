@@ -34,17 +34,31 @@ def plot_val_batch(batch: Batch, detections: Sequence[Detections], names: Sequen
     columns = 2 if count < 2 else 4
     cells: list[Image] = []
     for row in range(count):
-        content = _content(batch, row)
-        cells.append(_cell(batch, row, columns, names, f"labels: {batch.paths[row].name}", content))
-        cells.append(_cell(batch, row, columns, names, "predictions", content, detections[row].cpu()))
+        title = f"labels: {batch.paths[row].name}"
+        cells += labels_and_predictions(batch, row, columns, names, detections[row].cpu(), title)
     write_image(path, tile(cells, columns), JPEG_QUALITY)
 
 
-def _content(batch: Batch, row: int) -> tuple[slice, slice]:
-    """Return the rows and columns of a letterboxed image that are no border."""
+def labels_and_predictions(
+    batch: Batch, row: int, columns: int, names: Sequence[str], found: Detections, title: str
+) -> list[Image]:
+    """Paint an image of a letterboxed batch twice, without its border: with labels, and with detections.
+
+    Args:
+        batch: images and labels.
+        row: of the image in the batch.
+        columns: of the sheet, which set the size.
+        names: of classes.
+        found: detections in ORIGINAL pixels; those of a low score are not drawn.
+        title: of the first one.
+    """
     pads, sizes = batch.pads[row], batch.original_sizes[row] * batch.scales[row]
     top, left, bottom, right = torch.cat((pads, pads + sizes)).round().int().tolist()
-    return slice(top, bottom), slice(left, right)
+    content = slice(top, bottom), slice(left, right)
+    return [
+        _cell(batch, row, columns, names, title, content),
+        _cell(batch, row, columns, names, "predictions", content, found),
+    ]
 
 
 def _cell(

@@ -9,10 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport, StepReport
 from boxwright.engine.console import ConsoleLog
+from boxwright.engine.device import describe_device, describe_software, resolve
 from boxwright.engine.meters import StepCost
+from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump
@@ -40,15 +44,25 @@ class ResultsCsv(Callback):
 
 
 class EventsJsonl(Callback):
-    """Appends one JSON object per line: what happened when."""
+    """Appends one JSON object per line: what happened when.
 
-    def __init__(self, path: Path) -> None:
+    `about`: what the run is, by name, for people.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self.about = about or {}
         self._begun = False
 
     def on_train_start(self, report: StartReport) -> None:
         self._begun = True
-        self._append("resume" if report.steps_done else "start", {"epochs_done": len(report.history)})
+        device = next((parameter.device for parameter in report.model.parameters()), torch.device("cpu"))
+        machine = {
+            "device": describe_device(resolve(report.config.precision, device)),
+            "software": describe_software(),
+        }
+        begun = {"epochs_done": len(report.history), "command": typed_command(), "about": {**self.about, **machine}}
+        self._append("resume" if report.steps_done else "start", begun)
 
     def on_step_report(self, report: StepReport) -> None:
         at = {"epoch": report.epoch + 1, "step": report.step}
@@ -256,11 +270,12 @@ def default_loggers(
     folder: Path,
     tags: Callable[[Mapping[str, float]], Mapping[str, float]] = dict,
     titles: Mapping[str, str] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> tuple[Callback, ...]:
-    """Make the loggers that every run has; `tags` of TensorBoard, `titles` of metrics on the console."""
+    """Make the loggers that every run has; `tags` of TensorBoard, `titles` of metrics on the console, `about` of events."""
     return (
         ResultsCsv(folder / "results.csv"),
-        EventsJsonl(folder / "events.jsonl"),
+        EventsJsonl(folder / "events.jsonl", about),
         TensorBoard(folder, tags),
         TextLog(folder / "log.log"),
         ConsoleLog(titles),

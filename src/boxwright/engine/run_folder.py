@@ -5,8 +5,10 @@ import fcntl
 import itertools
 import logging
 import os
+import shlex
 import shutil
 import socket
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,13 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
         else:
             return folder
     raise AssertionError  # numbers do not end
+
+
+def typed_command() -> str:
+    """Return the command line that this process was started by; empty where it is not one of Boxwright."""
+    program = Path(sys.argv[0])
+    ours = program.name == "boxwright" or program.parts[-2:] == ("boxwright", "__main__.py")
+    return shlex.join(["boxwright", *sys.argv[1:]]) if ours else ""
 
 
 def drop_checkpoints(folder: Path) -> None:

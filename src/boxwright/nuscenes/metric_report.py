@@ -26,7 +26,7 @@ from boxwright.nuscenes.metric import (
 from boxwright.nuscenes.structures import CLASS_NAMES
 from boxwright.ops.arrays import Floats
 from boxwright.reporting.plots import rgb, save_figure
-from boxwright.reporting.report import Table
+from boxwright.reporting.report import Measured, Table
 
 _NAME_WIDTH = 22
 _ERROR_TITLES = {
@@ -76,15 +76,11 @@ def _line(name: str, cells: Iterable[float | int | str]) -> str:
     return (f"{name:<{_NAME_WIDTH}}" + "".join(f"{word:>10}" for word in words)).rstrip()
 
 
-def metric_tables(folder: Path) -> list[Table]:
-    """Read metrics_summary.json of a run folder: overall scores, and a row per class with AP and errors.
-
-    Returns:
-        the tables of the report; none where nothing was measured.
-    """
+def read_measured(folder: Path) -> Measured:
+    """Read metrics_summary.json of a run folder: overall scores, and a row per class with AP and errors."""
     path = folder / "metrics_summary.json"
     if not path.is_file():
-        return []
+        return Measured()
     summary = json.loads(path.read_text(encoding="utf-8"))
     errors, precisions = summary["tp_errors"], summary["label_aps"]
     header = ["NDS", "mAP", *(f"m{name}" for name in SHORT_ERRORS.values())]
@@ -98,10 +94,11 @@ def metric_tables(folder: Path) -> list[Table]:
     for name, aps in precisions.items():
         class_errors = [summary["label_tp_errors"][name][error] for error in SHORT_ERRORS]
         rows.append([name, *words([summary["mean_dist_aps"][name], *aps.values(), *class_errors])])
-    return [
+    tables = [
         Table("nuScenes metric", header, [words(overall)]),
-        Table("by class; errors in m, 1 - IoU, rad, m/s, 1 - accuracy", class_header, rows),
+        Table("By class; errors in m, 1 - IoU, rad, m/s, 1 - accuracy", class_header, rows),
     ]
+    return Measured({f"metrics/{name}": value for name, value in zip(header, overall, strict=True)}, tables)
 
 
 def plot_nuscenes_curves(metrics: NuscenesMetrics, folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from boxwright.drawing.canvas import class_color
 from boxwright.drawing.text import first_font, font_runs, readable_names
 from boxwright.engine.schedule import StepSettings
 from boxwright.ops.arrays import Array, Floats
-from boxwright.reporting.report import RunLayout, read_results
+from boxwright.reporting.report import read_results
 
 _MAX_OUTLINES = 1000  # boxes drawn as outlines: more only turn the panel black
 _MAX_NAMED_BARS = 40  # more names overlap below the axis
@@ -113,16 +113,16 @@ def _draw_density(axes: Axes, x: Floats, y: Floats, x_name: str, y_name: str, ti
         figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes", ticks=MaxNLocator(6, integer=True))
 
 
-def plot_results(csv_path: Path, path: Path, layout: RunLayout) -> None:
+def plot_results(csv_path: Path, path: Path, panels: Sequence[Sequence[str]], best_epoch: int = 0) -> None:
     """Draw losses and metrics of results.csv over epochs, with a line at the best one.
 
     Args:
         csv_path: what is read.
         path: the image file to write.
-        layout: the panels, and what makes an epoch the best.
+        panels: two rows of column names.
+        best_epoch: from 1; 0: there is none.
     """
-    columns, best = read_results(csv_path), layout.best_epoch(csv_path)
-    panels = layout.panels
+    columns = read_results(csv_path)
     figure = Figure(figsize=(3 * len(panels[0]), 6), layout="constrained")
     axes = np.asarray(figure.subplots(2, len(panels[0]), sharex=True))
     for row, names in enumerate(panels):
@@ -135,9 +135,9 @@ def plot_results(csv_path: Path, path: Path, layout: RunLayout) -> None:
             measured = np.isfinite(values)  # cells of epochs that were not validated are empty
             marker = "o" if len(values) < 40 else None
             panel.plot(epochs[measured], values[measured], marker=marker, markersize=3.5)
-            if best:
-                label = f"best: epoch {best['epoch']:.0f}"
-                panel.axvline(best["epoch"], color="#d62728", linewidth=1, linestyle="--", zorder=0, label=label)
+            if best_epoch:
+                label = f"best: epoch {best_epoch}"
+                panel.axvline(best_epoch, color="#d62728", linewidth=1, linestyle="--", zorder=0, label=label)
             if len(values):
                 panel.set_xlim(np.nanmin(epochs) - 0.5, np.nanmax(epochs) + 0.5)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -151,7 +151,7 @@ def plot_results(csv_path: Path, path: Path, layout: RunLayout) -> None:
                 panel.set_ylim(0, 1)
             if row == 1:
                 panel.set_xlabel("epoch")
-    if best:
+    if best_epoch:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", fontsize=10)
     save_figure(figure, path)
 

@@ -1,48 +1,92 @@
-"""report.html: one page about a run folder, readable without network.
+"""report.html: one page about a run folder, in one file that needs no network and no other file.
 
-The page shows what lies in the folder (config.yaml, results.csv, metrics.json, plots, weights) and what the caller adds
-(sample predictions, commands). Images are linked by relative paths: the folder can be moved or zipped as a whole.
+The page shows what lies in the folder (config.yaml, results.csv, events.jsonl, metrics, plots, weights) and what the
+caller adds (sample predictions, commands). Pictures are inside, so that it can be mailed.
 """
 
+import base64
 import csv
 import html
-import os
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import math
+import mimetypes
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
+import cv2
 import numpy as np
 
+from boxwright.checkpoints.native import load_checkpoint
+from boxwright.drawing.canvas import fit
+from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
 
+_LARGE_BYTES, _LARGE_SIDE = 400_000, 1600  # a larger picture is put in as a JPEG of at most so many pixels a side
+_MOST_COLUMNS = 8  # of a table that a phone shows as one
 _STYLE = """
-:root { --ink: #1c2430; --soft: #5d6b7c; --line: #dde3ea; --panel: #f6f8fa; --accent: #1f6feb; }
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6b7c; --line: #dde3ea; --panel: #f6f8fa; --page: #fff;
+  --accent: #1f6feb; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6eaf0; --soft: #9aa7b6; --line: #323b46; --panel: #1a2129; --page: #11161c; --accent: #6ea8fe; }
+  img { filter: brightness(.88); }
+}
 * { box-sizing: border-box; }
-body { margin: 0; font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); }
+body { margin: 0; font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink);
+  background: var(--page); overflow-wrap: anywhere; }
 main { max-width: 1180px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; overflow-wrap: anywhere; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }
 h2 { font-size: 19px; margin: 40px 0 12px; padding-bottom: 6px; border-bottom: 1px solid var(--line); }
 p.sub { color: var(--soft); margin: 0 0 24px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+p.note { color: var(--soft); max-width: 75ch; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(150px, 100%), 1fr)); gap: 12px; }
 .card { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
 .card b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
 .card span { color: var(--soft); font-size: 13px; }
-.scroll { overflow-x: auto; margin-bottom: 20px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 6px 20px; margin: 0; }
+dt { color: var(--soft); }
+dd { margin: 0; }
+.word { display: inline-block; max-width: 100%; vertical-align: top; white-space: pre-wrap; }
+code, pre { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 13px; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin-bottom: 20px; max-width: 100%; }
 caption { text-align: left; color: var(--soft); padding: 4px 0; }
-th, td { padding: 4px 14px 4px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: 4px 14px 4px 0; text-align: left; border-bottom: 1px solid var(--line); }
+.number { text-align: right; }
 th { color: var(--soft); font-weight: 600; }
-figure { margin: 0 0 24px; }
-figure img { max-width: 100%; border: 1px solid var(--line); border-radius: 6px; }
+figure { margin: 0 0 24px; min-width: 0; }
+figure img { display: block; max-width: 100%; border: 1px solid var(--line); border-radius: 6px; cursor: zoom-in; }
 figcaption { color: var(--soft); font-size: 13px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)); gap: 16px; }
+label input { position: absolute; opacity: 0; pointer-events: none; }
+label input:focus-visible + img { outline: 3px solid var(--accent); }
+label input:checked + img { position: fixed; inset: 0; z-index: 9; width: 100%; height: 100%; object-fit: contain;
+  background: var(--page); border: 0; cursor: zoom-out; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); gap: 16px; }
 .grid img { width: 100%; }
 .single { max-width: 800px; }
-pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 14px; overflow: auto;
-  font-size: 13px; max-height: 480px; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 14px; margin: 8px 0;
+  overflow: auto; white-space: pre-wrap; }
+summary { cursor: pointer; color: var(--accent); }
+@media (max-width: 640px) {
+  main { padding: 20px 16px 48px; }
+  h1 { font-size: 22px; }
+  dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
+  dd { margin-bottom: 8px; }
+  table { font-size: 11px; }
+  th, td { padding: 4px 0 4px 5px; }
+  td:first-child { hyphens: auto; }
+  th:first-child, td:first-child { padding-left: 0; }
+  th { font-size: 10px; }
+  th, td:not(:first-child) { overflow-wrap: normal; }
+  table.wide, .wide tbody, .wide caption { display: block; }
+  .wide tr:has(th) { display: none; }
+  .wide tr { display: grid; grid-template-columns: repeat(5, 1fr); border-bottom: 1px solid var(--line); }
+  .wide td { border: 0; text-align: left; }
+  .wide td:first-child:not(:last-child) { grid-column: 1 / -1; font-weight: 600; padding: 4px; }
+  .wide td:not(:first-child)::before { content: attr(data-name); display: block; font-size: 10px; color: var(--soft); }
+}
 """
 
 _PAGE = """<!doctype html>
@@ -63,27 +107,6 @@ _PAGE = """<!doctype html>
 
 
 @dataclass(frozen=True, slots=True)
-class RunLayout:
-    """What the runs of a system leave behind; columns are those of results.csv."""
-
-    fitness: Mapping[str, float]  # weight of each column in the number by which an epoch is the best
-    cards: Mapping[str, str]  # column -> what the card with its value in the best epoch is called
-    panels: Sequence[Sequence[str]]  # columns that results.png shows, in two rows
-    pictures: Mapping[str, Sequence[str]]  # heading -> files of the run folder as patterns, in the order of the page
-
-    def best_epoch(self, csv_path: Path) -> dict[str, float]:
-        """Return the row of results.csv with the largest fitness, and the number of "epochs"; empty: there is none."""
-        columns = read_results(csv_path) if csv_path.is_file() else {}
-        if not self.fitness or any(name not in columns or not len(columns[name]) for name in self.fitness):
-            return {}
-        weighted = [weight * columns[name] for name, weight in self.fitness.items()]
-        fitness: list[float] = np.sum(weighted, axis=0).tolist()
-        # nan compares false with everything: an epoch without a number must never win.
-        row = max(range(len(fitness)), key=lambda i: (fitness[i] == fitness[i], fitness[i]))
-        return {name: float(values[row]) for name, values in columns.items()} | {"epochs": float(len(fitness))}
-
-
-@dataclass(frozen=True, slots=True)
 class Table:
     """A table of the report."""
 
@@ -101,13 +124,51 @@ class Table:
         return "\n".join([self.title, *lines, ""])
 
     def as_html(self) -> str:
-        """Format as an HTML table, which scrolls in its own frame: the page itself stays as wide as the window."""
+        """Format as an HTML table, columns of numbers aligned to the right."""
+        columns = [[row[i] for row in self.rows] for i in range(len(self.header))]
+        kinds = ["" if any(map(_is_word, column)) else ' class="number"' for column in columns]
 
         def row(cells: Iterable[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            named = zip(map(html.escape, self.header), map(html.escape, cells), kinds, strict=True)
+            words = "".join(f'<{tag}{kind} data-name="{name}">{cell}</{tag}>' for name, cell, kind in named)
+            return f"<tr>{words}</tr>"
 
         rows = "\n".join([row(self.header, "th"), *(row(cells, "td") for cells in self.rows)])
-        return f'<div class="scroll"><table><caption>{html.escape(self.title)}</caption>{rows}</table></div>'
+        kind = ' class="wide"' if len(self.header) > _MOST_COLUMNS else ""
+        return f"<table{kind}><caption>{html.escape(self.title)}</caption>{rows}</table>"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured with the weights that a page is about."""
+
+    columns: Mapping[str, float] = field(default_factory=dict[str, float])  # by the names of results.csv
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """What the runs of a system leave behind; columns are those of results.csv."""
+
+    cards: Mapping[str, str]  # column -> what the card with its value is called
+    panels: Sequence[Sequence[str]]  # columns that results.png shows, in two rows
+    pictures: Mapping[str, Sequence[str]]  # heading -> files of the run folder as patterns, in the order of the page
+    measured: Callable[[Path], Measured]  # reads what val has left in a run folder
+
+
+def _is_word(cell: str) -> bool:
+    """Whether a cell of a table is no number."""
+    try:
+        return not math.isfinite(float(cell or 0))
+    except ValueError:
+        return True
+
+
+def best_epoch(folder: Path) -> int:
+    """Return the epoch of a run, from 1, that its best.pt is of; 0: there is none."""
+    with suppress(UserError):
+        return int(load_checkpoint(folder / "weights" / "best.pt")["epoch"])
+    return 0
 
 
 def read_results(csv_path: Path) -> dict[str, Floats]:
@@ -123,12 +184,53 @@ def read_results(csv_path: Path) -> dict[str, Floats]:
     return columns
 
 
+def training_facts(folder: Path) -> dict[str, str]:
+    """Read from events.jsonl when, how long, where and by which commands a run was trained."""
+    events: list[dict[str, Any]] = []
+    path = folder / "events.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(ValueError):  # a killed run may leave a short last line
+            event = json.loads(line)
+            if event["event"] == "start":  # another run may have been in this folder before
+                events.clear()
+            events.append(event)
+    starts = [i for i, event in enumerate(events) if event["event"] in ("start", "resume")]
+    if not starts:
+        return {}
+    # From each start or resume to the last event before the next one: a run that was killed has not written its end.
+    ends = [*(i - 1 for i in starts[1:]), len(events) - 1]
+    seconds = sum(events[end]["time"] - events[start]["time"] for start, end in zip(starts, ends, strict=True))
+    sessions = "" if len(starts) == 1 else f", in {len(starts)} parts"
+    commands = [events[i].get("command", "") for i in starts]
+    return {
+        "date": describe_time(events[0]["time"]),
+        "training time": f"{format_duration(seconds)}{sessions}",
+        **{name: str(value) for name, value in events[starts[-1]].get("about", {}).items()},
+        "command": "\n".join(filter(None, commands)),
+    }
+
+
+def describe_time(seconds: float) -> str:
+    """Format seconds since 1970 as date and time of this machine."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
+def format_duration(seconds: float) -> str:
+    """Format a time with its two largest units: 2 h 5 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def write_report(
     folder: Path,
     layout: RunLayout,
     *,
-    tables: Sequence[Table] = (),
     title: str = "",
+    facts: Mapping[str, str] | None = None,
+    settings: str = "",
     predictions: Sequence[Path] = (),
     commands: Sequence[str] = (),
 ) -> Path:
@@ -137,53 +239,99 @@ def write_report(
     Args:
         folder: the run folder; whatever of the known files it holds is shown.
         layout: what the system's runs leave behind.
-        tables: metrics of the best weights.
         title: headline; the folder's name if empty.
+        facts: what the run was, by name; None: those of a training.
+        settings: all settings as yaml; empty: those of config.yaml.
         predictions: annotated images to show.
-        commands: what to type next.
+        commands: what to type next; lines that begin with # explain those below them.
 
     Returns:
         The page.
     """
     title = html.escape(title or folder.name)
-    best = layout.best_epoch(folder / "results.csv")
-    words = [f"{best['epochs']:.0f} epoch{'' if best['epochs'] == 1 else 's'}"] if best else []
-    words += [f"best: epoch {best.get('epoch', 0):.0f}"] if best else []
-    weights = sorted(path.name for path in (folder / "weights").glob("*.pt"))
-    words += [f"weights: {', '.join(weights)}"] if weights else []
+    measured = layout.measured(folder)
+    facts = training_facts(folder) if facts is None else facts
+    results = folder / "results.csv"
+    epochs, best = read_results(results) if results.is_file() else {}, best_epoch(folder)
+    row = next((i for i, epoch in enumerate(epochs.get("epoch", ())) if epoch == best), None)
+    during = {} if row is None else {name: float(values[row]) for name, values in epochs.items()}
+    words = [f"{len(epochs['epoch'])} epoch{'' if len(epochs['epoch']) == 1 else 's'}"] if "epoch" in epochs else []
+    words += [f"best: epoch {best}"] if best else []
+    words += [facts[name] for name in ("date", "training time", "time", "device", "computed") if name in facts]
     parts = [f"<h1>{title}</h1>", f'<p class="sub">{html.escape(" · ".join(words))}</p>']
+    values = during | dict(measured.columns)
     cards = [
-        f'<div class="card"><b>{best[column]:.3f}</b><span>{html.escape(label)}, best epoch</span></div>'
+        f'<div class="card"><b>{values[column]:.3f}</b><span>{html.escape(label)}</span></div>'
         for column, label in layout.cards.items()
-        if column in best
+        if np.isfinite(values.get(column, np.nan))
     ]
-    if cards:
-        parts.append(f'<div class="cards">{"".join(cards)}</div>')
-    if tables:
-        parts += ["<h2>Metrics of the best weights</h2>", *(table.as_html() for table in tables)]
-    results = folder / "results.png"
-    parts += ["<h2>Results over epochs</h2>", _figure(folder, results)] if results.is_file() else []
+    parts += [f'<div class="cards">{"".join(cards)}</div>'] if cards else []
+    parts += [f'<p class="note">{html.escape(_explain_numbers(layout, measured, during))}</p>'] if during else []
+    shown = {name: text for name, text in facts.items() if text}
+    if shown:
+        parts += ["<h2>The run</h2>", f"<dl>{''.join(map(_fact, shown.items()))}</dl>"]
+    if text := "\n".join(commands):
+        parts += ["<h2>What to do next</h2>", f"<pre>{_as_words(text)}</pre>"]
+    over_epochs = folder / "results.png"
+    parts += ["<h2>Results over epochs</h2>", _figure(folder, over_epochs)] if over_epochs.is_file() else []
+    if measured.tables:
+        parts += ["<h2>Metrics</h2>", *(table.as_html() for table in measured.tables)]
     if predictions:
         parts += ["<h2>Predictions</h2>", _gallery(folder, predictions)]
     for heading, patterns in layout.pictures.items():
         if paths := [path for pattern in patterns for path in sorted(folder.glob(pattern))]:
             parts += [f"<h2>{html.escape(heading)}</h2>", _gallery(folder, paths)]
-    if commands:
-        parts += ["<h2>What to try next</h2>", _preformatted("\n".join(commands))]
-    settings = folder / "config.yaml"
-    if settings.is_file():
-        parts += ["<h2>Settings</h2>", _preformatted(settings.read_text(encoding="utf-8"))]
+    config = folder / "config.yaml"
+    if not settings and config.is_file():
+        settings = config.read_text(encoding="utf-8")
+    if settings:
+        text = f"<pre>{html.escape(settings)}</pre>"
+        parts += ["<h2>Settings</h2>", f"<details><summary>all settings of the run</summary>{text}</details>"]
     page = folder / "report.html"
     page.write_text(_PAGE.format(title=title, style=_STYLE, body="\n".join(parts)), encoding="utf-8")
     return page
 
 
-def _figure(folder: Path, path: Path) -> str:
-    """Return a picture as HTML, linked relative to the folder."""
-    link = quote(Path(os.path.relpath(path, folder)).as_posix())
-    name = html.escape(path.name)
+def _explain_numbers(layout: RunLayout, measured: Measured, during: Mapping[str, float]) -> str:
+    """Say which epoch the numbers of the page are of, and why those of results.csv may differ."""
+    epoch = f"epoch {during['epoch']:.0f}, whose weights are best.pt"
+    if not measured.columns:
+        return f"Measured during training after {epoch}."
+    other = {
+        label: during[column]
+        for column, label in layout.cards.items()
+        if column in during and f"{during[column]:.3f}" != f"{measured.columns.get(column, np.nan):.3f}"
+    }
+    text = f"The numbers of this page are of {epoch}, measured once more after training in full precision (fp32)."
+    if not other:
+        return f"{text} They are those of this epoch in results.csv and in the plots over epochs."
+    listed = ", ".join(f"{label} {value:.3f}" for label, value in other.items())
     return (
-        f'<figure><a href="{link}"><img src="{link}" alt="{name}" loading="lazy"></a>'
+        f"{text} results.csv and the plots over epochs hold what was measured during training, in the precision of the "
+        f"training: {listed} after this epoch."
+    )
+
+
+def _fact(fact: tuple[str, str]) -> str:
+    """Return a name and what it stands for as HTML."""
+    name, text = fact
+    words = f"<code>{_as_words(text)}</code>" if name == "command" else html.escape(text)
+    return f"<dt>{html.escape(name)}</dt><dd>{words}</dd>"
+
+
+def _figure(folder: Path, path: Path) -> str:
+    """Return a picture as HTML, with its bytes inside; a click shows it as large as the window."""
+    data, kind = path.read_bytes(), mimetypes.guess_type(path.name)[0] or "image/png"
+    if len(data) > _LARGE_BYTES:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if image is not None:
+            side = min(_LARGE_SIDE, max(image.shape[:2]))
+            small = fit(np.asarray(image, np.uint8), (side, side))
+            data, kind = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(), "image/jpeg"
+    name = html.escape(path.relative_to(folder).as_posix())
+    return (
+        f'<figure><label><input type="checkbox" aria-label="enlarge {name}">'
+        f'<img src="data:{kind};base64,{base64.b64encode(data).decode()}" alt="{name}"></label>'
         f"<figcaption>{name}</figcaption></figure>"
     )
 
@@ -194,6 +342,7 @@ def _gallery(folder: Path, paths: Sequence[Path]) -> str:
     return f'<div class="{kind}">{"".join(_figure(folder, path) for path in paths)}</div>'
 
 
-def _preformatted(text: str) -> str:
-    """Return text as HTML that keeps its lines."""
-    return f"<pre>{html.escape(text)}</pre>"
+def _as_words(text: str) -> str:
+    """Return commands as HTML whose lines are broken between words only, not at the hyphens of a flag."""
+    lines = (line.split(" ") for line in text.splitlines())
+    return "\n".join(" ".join(f'<span class="word">{html.escape(word)}</span>' for word in line) for line in lines)

@@ -12,17 +12,74 @@ from boxwright.data.files import FreeNames, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.data.yolo_txt import label_row
+from boxwright.drawing.canvas import write_image
+from boxwright.drawing.sheets import JPEG_QUALITY, LOWEST_SCORE, labels_and_predictions, tile
 from boxwright.drawing.text import class_name
 from boxwright.engine.evaluate import Speeds
 from boxwright.metrics.coco import STAT_NAMES, as_json
-from boxwright.ops.arrays import Floats
-from boxwright.reporting.report import RunLayout, Table
+from boxwright.metrics.matching import IOU_THRESHOLDS, flatten, match, truth_of
+from boxwright.ops.arrays import Floats, Image
+from boxwright.reporting.report import Measured, RunLayout, Table
 from boxwright.yolo.evaluation import ClassRow, Evaluation
 from boxwright.yolo.published import RELEASES
 from boxwright.yolo.settings import ValConfig
 
+_PUBLISHED = {"precision": "precision", "recall": "recall", "mAP_0.5": "map50", "mAP_0.5:0.95": "map"}  # attribute
+_COCO = dict(
+    zip(
+        STAT_NAMES,
+        (
+            "AP at IoU 0.5 to 0.95",
+            "AP at IoU 0.5",
+            "AP at IoU 0.75",
+            "AP of small objects, below 32 x 32 pixels",
+            "AP of medium objects",
+            "AP of large objects, from 96 x 96 pixels",
+            "recall, 1 detection per image",
+            "recall, 10 detections per image",
+            "recall, 100 detections per image",
+            "recall of small objects",
+            "recall of medium objects",
+            "recall of large objects",
+        ),
+        strict=True,
+    )
+)
+
+
+def read_measured(folder: Path) -> Measured:
+    """Read metrics.json of a run folder: classes by the published metric, and the twelve COCO numbers."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        return Measured()
+    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+
+    def words(row: Mapping[str, float | None], names: Sequence[str]) -> list[str]:
+        return ["" if row[name] is None else f"{row[name]:.3f}" for name in names]
+
+    columns, coco = tuple(_PUBLISHED), metrics["coco"]
+    whole = metrics["yolov5"]
+    rows = [
+        [
+            "all",
+            str(metrics["images"]),
+            str(metrics["labels"]),
+            *words(whole, columns),
+            *words(coco or {"AP": None}, ("AP",)),
+        ]
+    ]
+    for row in metrics["classes"]:
+        rows.append([row["name"], str(row["images"]), str(row["labels"]), *words(row, (*columns, "coco_AP"))])
+    header = ("class", "images", "labels", "P", "R", "mAP50", "mAP50-95", "COCO AP")
+    title = "By class: precision, recall and mAP as YOLOv5 measures them, and AP as COCO does"
+    tables = [Table(title, header, rows)]
+    if coco:
+        meanings = [[name, words(coco, (name,))[0], _COCO.get(name, "")] for name in coco]
+        tables.append(Table("COCO metric", ("number", "value", "meaning"), meanings))
+    return Measured({f"metrics/{name}": whole[name] for name in columns if whole[name] is not None}, tables)
+
+
 LAYOUT = RunLayout(
-    fitness={"metrics/mAP_0.5": 0.1, "metrics/mAP_0.5:0.95": 0.9},  # as published
     cards={
         "metrics/mAP_0.5": "mAP@0.5",
         "metrics/mAP_0.5:0.95": "mAP@0.5:0.95",
@@ -34,14 +91,16 @@ LAYOUT = RunLayout(
         ("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
     ),
     pictures={
+        "Images with the most errors": ("worst_images.jpg",),
         "Labels beside predictions": ("val_batch*.jpg",),
         "Curves": ("PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"),
         "Confusion": ("confusion_matrix.png",),
         "Training data": ("labels.jpg", "train_batch*.jpg"),
     },
+    measured=read_measured,
 )
 _NAME_WIDTH = 24  # of the first column of a printed table
-_PUBLISHED = {"precision": "precision", "recall": "recall", "mAP_0.5": "map50", "mAP_0.5:0.95": "map"}  # attribute
+_NUM_WORST = 8  # images
 
 
 def format_metrics(evaluation: Evaluation, annotations: Path | None, config: ValConfig) -> str:
@@ -121,6 +180,51 @@ class LabelWriter:
             write_atomically(self.folder / f"{name}.txt", text, make_folder=True)
 
 
+class WorstImages:
+    """Keeps pictures of the images with the most errors: objects that were missed, and false alarms.
+
+    Detections count from the least score that is drawn on; they are matched at IoU 0.5.
+    """
+
+    def __init__(self, index: DataIndex) -> None:
+        self.index = index
+        self._worst: list[tuple[int, list[Image]]] = []  # number of errors, labels and predictions; worst first
+
+    def take(self, batch: Batch, detections: Sequence[Detections]) -> None:
+        """Take the detections, in original pixels, of one batch."""
+        keep = [found.scores >= LOWEST_SCORE for found in detections]
+        shown = [
+            Detections(found.boxes[rows], found.scores[rows], found.labels[rows])
+            for found, rows in zip(detections, keep, strict=True)
+        ]
+        images = batch.indices.tolist()
+        found, truth = flatten(shown, images), truth_of(self.index, images)
+        correct = match(found, truth, IOU_THRESHOLDS[:1], generation="v7.0")[:, 0]
+        for row, image in enumerate(images):
+            hits = int(correct[found.images == image].sum())
+            missed, false = int((truth.images == image).sum()) - hits, len(shown[row]) - hits
+            errors = missed + false
+            if errors and (len(self._worst) < _NUM_WORST or errors > self._worst[-1][0]):
+                title = f"{missed} missed, {false} false: {batch.paths[row].name}"
+                pair = labels_and_predictions(batch, row, 4, self.index.names, shown[row], title)
+                self._worst = sorted([*self._worst, (errors, pair)], key=lambda kept: -kept[0])[:_NUM_WORST]
+
+    def write(self, path: Path) -> None:
+        """Write a contact sheet; none where there was no error."""
+        if self._worst:
+            write_image(path, tile([cell for _, pair in self._worst for cell in pair], 4), JPEG_QUALITY)
+
+
+def next_commands(weights: str) -> list[str]:
+    """List what to do with weights that were measured, each command below its reason."""
+    return [
+        "# find objects in your own photos, videos or a camera",
+        f"boxwright predict --weights {weights} --source my_photos/",
+        "# write the network for ONNX Runtime and other runtimes",
+        f"boxwright export --weights {weights} --include onnx",
+    ]
+
+
 def write_predictions(predictions: Floats, path: Path) -> None:
     """Write detections in COCO results form, one a line."""
     rows = ",\n".join(json.dumps(row) for row in as_json(predictions))
@@ -150,31 +254,6 @@ def write_metrics(evaluation: Evaluation, path: Path) -> None:
         ],
     }
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", make_folder=True)
-
-
-def metric_tables(folder: Path) -> list[Table]:
-    """Read metrics.json of a run folder: classes by the published metric, and the twelve COCO numbers.
-
-    Returns:
-        the tables of the report; none where nothing was measured.
-    """
-    path = folder / "metrics.json"
-    if not path.is_file():
-        return []
-    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-
-    def words(row: Mapping[str, float | None], names: Sequence[str]) -> list[str]:
-        return ["" if row[name] is None else f"{row[name]:.3f}" for name in names]
-
-    columns = tuple(_PUBLISHED)
-    rows = [["all", str(metrics["images"]), str(metrics["labels"]), *words(metrics["yolov5"], columns), ""]]
-    for row in metrics["classes"]:
-        rows.append([row["name"], str(row["images"]), str(row["labels"]), *words(row, (*columns, "coco_AP"))])
-    header = ("class", "images", "labels", *columns, "COCO AP")
-    tables = [Table("YOLOv5 metric, as published; the last column is the COCO metric", header, rows)]
-    if coco := metrics["coco"]:
-        tables.append(Table("COCO metric", list(coco), [words(coco, list(coco))]))
-    return tables
 
 
 def plot_curves(evaluation: Evaluation, folder: Path) -> None:

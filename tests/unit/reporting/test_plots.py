@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from boxwright.reporting.plots import plot_confusion, plot_curve, plot_results
 from boxwright.reporting.report import read_results
@@ -34,7 +36,7 @@ def test_results(tmp_path: Path, epochs: int) -> None:
     rows = [",".join([str(e), *(f"{0.1 * k:.4f}" for k in range(13))]) for e in range(epochs)]
     path = tmp_path / "results.csv"
     path.write_text("\n".join([COLUMNS, *rows]) + "\n", encoding="utf-8")
-    plot_results(path, tmp_path / "results.png", LAYOUT)
+    plot_results(path, tmp_path / "results.png", LAYOUT.panels, 1)
     assert read(tmp_path / "results.png").size
     columns = read_results(path)
     assert "train/box_loss" in columns
@@ -44,7 +46,7 @@ def test_results(tmp_path: Path, epochs: int) -> None:
 def test_results_with_holes(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text(f"{COLUMNS}\n0, 0.1, nan, , word\n", encoding="utf-8")
-    plot_results(path, tmp_path / "results.png", LAYOUT)
+    plot_results(path, tmp_path / "results.png", LAYOUT.panels, 1)
     columns = read_results(path)
     assert columns["train/box_loss"][0] == 0.1
     assert np.isnan(columns["metrics/precision"][0])
@@ -69,3 +71,51 @@ def test_curve(tmp_path: Path, num_classes: int) -> None:
     names = (NAMES * 20)[:num_classes]
     plot_curve(tmp_path / "PR_curve.png", x, curves, names, x_name="recall", y_name="precision", summary="all")
     assert read(tmp_path / "PR_curve.png").size
+
+
+def test_the_best_epoch_is_marked(tmp_path: Path) -> None:
+    """A red line in each panel; none where nothing is the best."""
+    rows = [",".join([str(e), *(f"{0.1 * k:.4f}" for k in range(13))]) for e in range(1, 6)]
+    (tmp_path / "results.csv").write_text("\n".join([COLUMNS, *rows]) + "\n", encoding="utf-8")
+    red: list[np.ndarray] = []
+    for best in (0, 2, 4):
+        plot_results(tmp_path / "results.csv", tmp_path / "results.png", LAYOUT.panels, best)
+        red.append(np.flatnonzero(near(read(tmp_path / "results.png")[200:], (214, 39, 40)).any(0)))
+    assert len(red[0]) == 0
+    assert len(red[1]) >= 5
+    assert red[1][0] < red[2][0]
+
+
+def test_counts_stand_in_the_confusion_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few false alarms of a class with many objects are not as dark as what is always found."""
+    texts: list[str] = []
+    drawn = Axes.text
+
+    def note(self: Axes, x: float, y: float, s: str, **more: Any) -> Any:
+        texts.append(s)
+        return drawn(self, x, y, s, **more)
+
+    monkeypatch.setattr(Axes, "text", note)
+    plot_confusion(np.array([[30, 0, 3], [10, 20, 0], [0, 0, 0]]), ["a", "b"], tmp_path / "a.png")
+    assert texts == ["30\n75%", "3", "10\n25%", "20\n100%"]
+    # A single class: what was never a false alarm is no dark square, three of them among thirty objects neither.
+    plot_confusion(np.array([[30, 3], [0, 0]]), ["a"], tmp_path / "one.png")
+    dark = near(read(tmp_path / "one.png"), (8, 48, 107))
+    columns = np.flatnonzero(dark.sum(0) > 100)
+    assert columns.max() < dark.shape[1] * 0.6
+
+
+def test_a_single_class_is_one_line_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[Any] = []
+    drawn = Axes.plot
+
+    def note(self: Axes, *values: Any, **more: Any) -> Any:
+        labels.append(more.get("label"))
+        return drawn(self, *values, **more)
+
+    monkeypatch.setattr(Axes, "plot", note)
+    x = np.linspace(0, 1, 50)
+    axes = {"x_name": "recall", "y_name": "precision"}
+    plot_curve(tmp_path / "one.png", x, x[None], ["car 0.5"], summary="car 0.5 mAP@0.5", **axes)
+    plot_curve(tmp_path / "two.png", x, np.stack((x, x)), ["car 0.5", "bus 0.6"], summary="all 0.55", **axes)
+    assert labels == ["car 0.5 mAP@0.5", "car 0.5", "bus 0.6", "all 0.55"]

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from boxwright.reporting.report import Measured
 from boxwright.yolo.evaluation import ClassRow, Evaluation
-from boxwright.yolo.val_output import metric_tables, write_metrics
+from boxwright.yolo.val_output import read_measured, write_metrics
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -28,10 +29,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert list(content["coco"].values()) == coco.tolist()
     assert [row["name"] for row in content["classes"]] == ["Fußgänger", "car"]
     assert content["classes"][1]["coco_AP"] is None
-    header, (overall, first, second) = metric_tables(tmp_path)[0].header, metric_tables(tmp_path)[0].rows
-    assert dict(zip(header, overall, strict=True))["mAP_0.5"] == "0.850"
+    (table, *_) = read_measured(tmp_path).tables
+    header, (overall, first, second) = table.header, table.rows
+    assert dict(zip(header, overall, strict=True))["mAP50"] == "0.850"
     assert (first[0], first[-2], second[-1]) == ("Fußgänger", "0.400", "")
 
 
 def test_no_file_is_no_metrics(tmp_path: Path) -> None:
-    assert metric_tables(tmp_path) == []
+    assert read_measured(tmp_path) == Measured()

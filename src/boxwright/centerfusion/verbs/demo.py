@@ -24,7 +24,6 @@ from boxwright.centerfusion.settings import (
 from boxwright.centerfusion.verbs.train import LAYOUT, train
 from boxwright.centerfusion.verbs.use import fusion_predict
 from boxwright.engine.run_folder import new_run_folder
-from boxwright.nuscenes.metric_report import metric_tables
 from boxwright.reporting.report import write_report
 from boxwright.synthetic.nuscenes_root import write_nuscenes
 from boxwright.synthetic.world import WorldSettings
@@ -88,7 +87,6 @@ def fusion_demo(config: FusionDemoConfig, settings: FusionDemoSettings | None = 
     page = write_report(
         folder,
         LAYOUT,
-        tables=metric_tables(folder),
         title="Boxwright demo: cameras and radars",
         predictions=sheets,
         commands=commands,

@@ -14,6 +14,7 @@ from boxwright.centerfusion.task import CenterFusionTask
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.verbs.use import fusion_val
 from boxwright.centerfusion.weights import load_into
+from boxwright.data.files import absolute_path
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
 from boxwright.engine.device import Policy
@@ -21,20 +22,32 @@ from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.reporting.report import RunLayout, write_report
+from boxwright.reporting.report import Measured, RunLayout, best_epoch, write_report
 from boxwright.settings.base import TrainingConfig
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
+
+
+def read_measured(folder: Path) -> Measured:
+    """Read what val has left in a run folder."""
+    from boxwright.nuscenes.metric_report import read_measured  # loads matplotlib
+
+    return read_measured(folder)
+
+
 LAYOUT = RunLayout(
-    fitness={"metrics/NDS": 1.0},
     cards={"metrics/NDS": "NDS", "metrics/mAP": "mAP", "metrics/mAVE": "velocity error, m/s"},
     panels=(
         ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
         ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
     ),
-    pictures={"Curves": ("curves/PR_curves.png", "curves/TP_errors.png")},
+    pictures={
+        "Curves": ("curves/PR_curves.png", "curves/TP_errors.png"),
+        "Training data": ("train_batch*.jpg",),
+    },
+    measured=read_measured,
 )
 
 
@@ -76,7 +89,7 @@ class FusionRun:
     def begin(cls, config: FusionConfig, policy: Policy, world: World) -> Self:
         """Prepare a new run."""
         check_loading(config, world)
-        place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
+        place = str(absolute_path(config.data))  # a resume may start in another folder
         config = config.model_copy(update={"data": place})
         train, val = _open(config, world)
         torch.manual_seed(config.seed)
@@ -110,7 +123,18 @@ class FusionRun:
 
     def logs(self, folder: Path) -> Sequence[Callback]:
         """Make the loggers of every run."""
-        return default_loggers(folder)
+        config = self.config
+        parameters = sum(p.numel() for p in self.model.parameters())
+        images = f"{len(self.train_split)} images to train on, {len(self.val_split)} to validate on"
+        width, height = config.imgsz[1], config.imgsz[0]
+        about = {
+            "model": f"{config.model}, {parameters:,} parameters",
+            "sensors": "camera" if config.no_radar else f"camera and radar, {config.radar.sweeps} sweeps",
+            "started from": config.weights or "random weights",
+            "data": f"{config.data}, {config.version}: {images}",
+            "settings": f"{config.epochs} epochs, batches of {config.batch_size}, {width} x {height} pixels",
+        }
+        return default_loggers(folder, about=about)
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what."""
@@ -137,11 +161,10 @@ class FusionRun:
             own = {"split": config.val_split, "no_radar": False}
             fusion_val(run.settings_of_validation(FusionValConfig, config, folder, policy, **own))
         if not config.noplots:
-            from boxwright.nuscenes.metric_report import metric_tables
             from boxwright.reporting.plots import plot_results
 
-            plot_results(folder / "results.csv", folder / "results.png", LAYOUT)
-            write_report(folder, LAYOUT, tables=metric_tables(folder))
+            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, best_epoch(folder))
+            write_report(folder, LAYOUT)
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:

@@ -19,7 +19,7 @@ from boxwright.reporting.report import write_report
 from boxwright.synthetic.catalog import NAMES
 from boxwright.synthetic.yolo_set import YoloSetSettings, write_yolo_set
 from boxwright.yolo.settings import AugmentConfig, LossConfig, PredictConfig, RunConfig, YoloDemoConfig, YoloOptimConfig
-from boxwright.yolo.val_output import LAYOUT, metric_tables
+from boxwright.yolo.val_output import LAYOUT
 from boxwright.yolo.verbs.predict import predict
 from boxwright.yolo.verbs.train import train
 
@@ -79,8 +79,8 @@ def demo(config: YoloDemoConfig, settings: DemoSettings = DemoSettings()) -> Pat
         "boxwright train --model yolov5s --data my_data.yaml --imgsz 640 --epochs 100",
         f"boxwright predict --weights {shlex.quote(predicting.weights[0])} --imgsz 320 --source my_photos/",
     )
-    title, tables = "Boxwright demo: synthetic drives", metric_tables(folder)
-    page = write_report(folder, LAYOUT, tables=tables, title=title, predictions=pictures, commands=commands)
+    title = "Boxwright demo: synthetic drives"
+    page = write_report(folder, LAYOUT, title=title, predictions=pictures, commands=commands)
     _say(start, "done")
     print(f"\nrun folder: {folder}\nreport: {page}\n\nTry next, on your own data:\n  " + "\n  ".join(commands))
     return folder

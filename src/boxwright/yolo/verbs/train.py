@@ -1,6 +1,7 @@
 """The train verb of YOLO: what a training run is made of, its settings filled in, its data, network and plots."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from boxwright.data.dataset import open_dataset
+from boxwright.data.files import absolute_path
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.source_images import open_source_images
@@ -109,7 +111,20 @@ class YoloRun:
         recall = None if is_v3 else recall_of_anchors(self.model, data, config)
         labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
         advice = Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
-        return (*default_loggers(folder, tags, TITLES), advice)
+        return (*default_loggers(folder, tags, TITLES, self._about()), advice)
+
+    def _about(self) -> dict[str, str]:
+        """Say what the run is, for its report."""
+        config = self.config
+        parameters = sum(p.numel() for p in self.model.parameters())
+        images = f"{len(self.train_index)} images to train on, {len(self.val_index)} to validate on"
+        rate = f"{config.optim.optimizer} from a rate of {config.optim.lr0:g}"
+        return {
+            "model": f"{config.model or f'that of {Path(config.weights).name}'}, {parameters:,} parameters",
+            "started from": config.weights or "random weights",
+            "data": f"{config.data}: {images}, {self.model.num_classes} classes",
+            "settings": f"{config.epochs} epochs, batches of {config.batch_size}, {config.imgsz} pixels, {rate}",
+        }
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what; warn of settings that have no effect."""
@@ -145,11 +160,27 @@ class YoloRun:
             val(run.settings_of_validation(ValConfig, config, folder, policy, **own))
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
-            from boxwright.reporting.report import write_report
-            from boxwright.yolo.val_output import LAYOUT, metric_tables
+            from boxwright.reporting.report import best_epoch, write_report
+            from boxwright.yolo.val_output import LAYOUT, next_commands
 
-            plot_results(folder / "results.csv", folder / "results.png", LAYOUT)
-            write_report(folder, LAYOUT, tables=metric_tables(folder))
+            number = best_epoch(folder)
+            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, number)
+            weights, again = shlex.quote(str(best)), shlex.quote(str(folder))
+            commands = [
+                *(next_commands(weights) if best.exists() else ()),
+                *(
+                    (
+                        f"# the best epoch, {number}, was one of the last: train longer",
+                        f"boxwright train --resume {again} --epochs {2 * config.epochs}",
+                    )
+                    if number > 0.9 * config.epochs
+                    else ()
+                ),
+                "# train once more with these settings",
+                f"boxwright train --config {again}",
+            ]
+            page = write_report(folder, LAYOUT, title=f"Training run {folder.name}", commands=commands)
+            print(f"report: {page}")
 
 
 def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
@@ -227,7 +258,7 @@ def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[R
         config = with_release(config, model.release, has_backbone=model.num_backbone_layers > 0)
         check_criterion(model, config.loss)
         fitting = fit_imgsz(config.imgsz, max(model.strides), least=2)
-        place = str(Path(config.data).expanduser().absolute())  # a resume may start in another folder
+        place = str(absolute_path(config.data))  # a resume may start in another folder
         config = config.model_copy(update={"imgsz": fitting, "data": place})
         model = with_fitting_anchors(model, data, config)
     config, spec = world.from_first((config, model and model.spec.to_mapping()))

@@ -1,28 +1,39 @@
 """The val verb: a checkpoint measured on a split, by the published YOLOv5 metric and by the COCO metric."""
 
 import logging
+import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from boxwright.data.dataset import open_dataset
+from boxwright.data.files import absolute_path
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.console import with_progress
-from boxwright.engine.device import resolve, select_device
-from boxwright.engine.run_folder import new_run_folder
+from boxwright.engine.device import describe_device, describe_software, resolve, select_device
+from boxwright.engine.run_folder import new_run_folder, typed_command
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import truth_for, val_results
 from boxwright.ops.nms import CURRENT_RULES
 from boxwright.settings.flags import flags_of
+from boxwright.settings.load import dump_yaml
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.published import RELEASES, V3, fill
 from boxwright.yolo.settings import ValConfig
-from boxwright.yolo.val_output import LabelWriter, format_metrics, format_speeds, write_metrics, write_predictions
+from boxwright.yolo.val_output import (
+    LabelWriter,
+    WorstImages,
+    format_metrics,
+    format_speeds,
+    write_metrics,
+    write_predictions,
+)
 from boxwright.yolo.weights import open_networks
 
 _log = logging.getLogger("boxwright.val")
@@ -73,16 +84,17 @@ def val(config: ValConfig) -> Evaluation:
     stride, fixed = max(network.strides), network.input_size
     if fixed is not None and fixed[0] != fixed[1]:
         raise UserError(f"{_listed(config)} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
+    loader_side = fit_imgsz(config.imgsz, stride) if fixed is None else fixed[0]
     loader = make_val_loader(
         index,
-        imgsz=fit_imgsz(config.imgsz, stride) if fixed is None else fixed[0],
+        imgsz=loader_side,
         batch_size=config.batch_size,
         stride=stride,
         workers=config.workers,
         rect=fixed is None,
         pin_memory=device.type == "cuda",
     )
-    outputs = _Outputs(config, index, folder)
+    outputs = _Outputs(config, index, folder, f"{describe_device(policy)}, {loader_side} pixels")
     release = RELEASES[config.release or network.release]
     # A threshold that the user set stays, also where it equals the default of the settings.
     config = fill(config, release.validation.settings)
@@ -115,8 +127,11 @@ def val(config: ValConfig) -> Evaluation:
 class _Outputs:
     """What goes into the run folder, as the settings ask; nothing where there is no folder."""
 
-    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None) -> None:
+    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None, computed: str) -> None:
         self.config, self.index, self.folder = config, index, folder
+        self.computed = computed  # with which device, precision and image size
+        self.start = time.time()
+        self.worst = WorstImages(index)
         # Hybrid files hold the labels, and the boxes that match none of them.
         known = index if config.save_hybrid else None
         self.labels = LabelWriter((folder or Path()) / "labels", with_scores=config.save_conf, labels=known)
@@ -132,6 +147,8 @@ class _Outputs:
             from boxwright.drawing.sheets import plot_val_batch
 
             plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
+        if not self.config.noplots:
+            self.worst.take(batch, detections)
         self.num_batches += 1
 
     def finish(self, evaluation: Evaluation) -> None:
@@ -147,7 +164,37 @@ class _Outputs:
 
             plot_curves(evaluation, self.folder)
             plot_confusion(evaluation.confusion, evaluation.names, self.folder / "confusion_matrix.png")
+            self.worst.write(self.folder / "worst_images.jpg")
+            if not (self.folder / "events.jsonl").exists():  # a run that was trained gets the page of its training
+                self._write_report(self.folder)
         print(f"results in {self.folder}")
+
+    def _write_report(self, folder: Path) -> None:
+        """Write the page of a measurement."""
+        from boxwright.reporting.report import describe_time, format_duration, write_report
+        from boxwright.yolo.val_output import LAYOUT, next_commands
+
+        config, index = self.config, self.index
+        facts = {
+            "date": describe_time(self.start),
+            "time": f"{format_duration(time.time() - self.start)} to measure",
+            "weights": ", ".join(str(absolute_path(path)) for path in config.weights),
+            "data": f"{absolute_path(config.data)}: {config.task}, {len(index)} images, {index.num_classes} classes",
+            "settings": f"scores from {config.conf_thres:g}, NMS overlap {config.iou_thres:g}",
+            "computed": self.computed,
+            "software": describe_software(),
+            "command": typed_command(),
+        }
+        weights = shlex.join(config.weights)
+        page = write_report(
+            folder,
+            LAYOUT,
+            title=f"{', '.join(Path(path).name for path in config.weights)} measured on {Path(config.data).name}",
+            facts=facts,
+            settings=dump_yaml(config),
+            commands=next_commands(weights),
+        )
+        print(f"report: {page}")
 
 
 def _check_classes(config: ValConfig, model: Network, index: DataIndex) -> None:
