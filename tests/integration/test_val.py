@@ -23,6 +23,7 @@ from boxwright.yolo.zoo import build_model, load_spec
 NAMES = ("cell", "Größe", "猫")
 METRICS = "metrics.json"
 PLOTS = {"PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png", "confusion_matrix.png", "val_batch0.jpg"}
+PLOTS |= {"worst_images.jpg", "report.html"}
 
 
 def save_weights(path: Path, names: tuple[str, ...]) -> Path:
@@ -72,6 +73,10 @@ def test_everything_written(weights: Path, data: Path, tmp_path: Path, capsys: p
     assert found.num_images == 4
     assert found.num_labels == 6
 
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for word in ("bést.pt measured on data.yaml", "mes données 猫", "val, 4 images, 3 classes", "CPU with", "Größe"):
+        assert word in page
+    assert page.count("data:image/") >= 8
     results = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     assert len(results) == 20
     assert {tuple(sorted(row)) for row in results} == {("bbox", "category_id", "image_id", "score")}

@@ -49,7 +49,7 @@ p.note { color: var(--soft); max-width: 75ch; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 6px 20px; margin: 0; }
 dt { color: var(--soft); }
 dd { margin: 0; }
-.word { display: inline-block; max-width: 100%; vertical-align: top; white-space: pre-wrap; }
+code { white-space: pre-wrap; }
 code, pre { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 13px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin-bottom: 20px; max-width: 100%; }
 caption { text-align: left; color: var(--soft); padding: 4px 0; }
@@ -271,7 +271,7 @@ def write_report(
     if shown:
         parts += ["<h2>The run</h2>", f"<dl>{''.join(map(_fact, shown.items()))}</dl>"]
     if text := "\n".join(commands):
-        parts += ["<h2>What to do next</h2>", f"<pre>{_as_words(text)}</pre>"]
+        parts += ["<h2>What to do next</h2>", f"<pre>{html.escape(text)}</pre>"]
     over_epochs = folder / "results.png"
     parts += ["<h2>Results over epochs</h2>", _figure(folder, over_epochs)] if over_epochs.is_file() else []
     if measured.tables:
@@ -315,7 +315,7 @@ def _explain_numbers(layout: RunLayout, measured: Measured, during: Mapping[str,
 def _fact(fact: tuple[str, str]) -> str:
     """Return a name and what it stands for as HTML."""
     name, text = fact
-    words = f"<code>{_as_words(text)}</code>" if name == "command" else html.escape(text)
+    words = f"<code>{html.escape(text)}</code>" if name == "command" else html.escape(text)
     return f"<dt>{html.escape(name)}</dt><dd>{words}</dd>"
 
 
@@ -340,9 +340,3 @@ def _gallery(folder: Path, paths: Sequence[Path]) -> str:
     """Return pictures as HTML, side by side; one alone stays as small as it would be in a row."""
     kind = "single" if len(paths) == 1 else "grid"
     return f'<div class="{kind}">{"".join(_figure(folder, path) for path in paths)}</div>'
-
-
-def _as_words(text: str) -> str:
-    """Return commands as HTML whose lines are broken between words only, not at the hyphens of a flag."""
-    lines = (line.split(" ") for line in text.splitlines())
-    return "\n".join(" ".join(f'<span class="word">{html.escape(word)}</span>' for word in line) for line in lines)
