@@ -1,7 +1,6 @@
 """Where and how a run computes: device, precision and threads."""
 
 import os
-import platform
 import re
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +10,6 @@ from typing import Literal
 
 import torch
 
-from boxwright import __version__
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
 from boxwright.settings.base import Precision
@@ -107,20 +105,6 @@ class Policy:
     def make_scaler(self) -> torch.amp.GradScaler:
         """Scale the loss in fp16, whose small gradients would underflow; elsewhere a scaler that does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
-
-
-def describe_device(policy: Policy) -> str:
-    """Name the device and the precision that a run computes with."""
-    if policy.device.type == "cuda":
-        return f"{torch.cuda.get_device_name(policy.device)} ({policy.device}), {policy.name}"
-    threads = torch.get_num_threads()
-    return f"CPU with {threads} thread{'' if threads == 1 else 's'}, {policy.name}"
-
-
-def describe_software() -> str:
-    """Name the versions of Boxwright and of what it runs on."""
-    python = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    return f"Boxwright {__version__}, PyTorch {torch.__version__}, {python}"
 
 
 def resolve(precision: Precision, device: torch.device) -> Policy:

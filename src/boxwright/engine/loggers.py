@@ -14,7 +14,8 @@ import torch
 from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport, StepReport
 from boxwright.engine.console import ConsoleLog
-from boxwright.engine.device import describe_device, describe_software, resolve
+from boxwright.engine.device import resolve
+from boxwright.engine.environment import environment_line
 from boxwright.engine.meters import StepCost
 from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
@@ -57,10 +58,8 @@ class EventsJsonl(Callback):
     def on_train_start(self, report: StartReport) -> None:
         self._begun = True
         device = next((parameter.device for parameter in report.model.parameters()), torch.device("cpu"))
-        machine = {
-            "device": describe_device(resolve(report.config.precision, device)),
-            "software": describe_software(),
-        }
+        precision = resolve(report.config.precision, device).name
+        machine = {"device": f"{environment_line(str(device))}; {precision}"}
         begun = {"epochs_done": len(report.history), "command": typed_command(), "about": {**self.about, **machine}}
         self._append("resume" if report.steps_done else "start", begun)
 
@@ -272,7 +271,14 @@ def default_loggers(
     titles: Mapping[str, str] | None = None,
     about: Mapping[str, str] | None = None,
 ) -> tuple[Callback, ...]:
-    """Make the loggers that every run has; `tags` of TensorBoard, `titles` of metrics on the console, `about` of events."""
+    """Make the loggers that every run has.
+
+    Args:
+        folder: of the run.
+        tags: of TensorBoard.
+        titles: of metrics on the console.
+        about: what the run is, for events.jsonl.
+    """
     return (
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl", about),

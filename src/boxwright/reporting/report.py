@@ -257,7 +257,7 @@ def write_report(
     during = {} if row is None else {name: float(values[row]) for name, values in epochs.items()}
     words = [f"{len(epochs['epoch'])} epoch{'' if len(epochs['epoch']) == 1 else 's'}"] if "epoch" in epochs else []
     words += [f"best: epoch {best}"] if best else []
-    words += [facts[name] for name in ("date", "training time", "time", "device", "computed") if name in facts]
+    words += [facts[name] for name in ("date", "training time", "time") if name in facts]
     parts = [f"<h1>{title}</h1>", f'<p class="sub">{html.escape(" · ".join(words))}</p>']
     values = during | dict(measured.columns)
     cards = [

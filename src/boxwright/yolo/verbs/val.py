@@ -13,7 +13,8 @@ from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.console import with_progress
-from boxwright.engine.device import describe_device, describe_software, resolve, select_device
+from boxwright.engine.device import resolve, select_device
+from boxwright.engine.environment import environment_line
 from boxwright.engine.run_folder import new_run_folder, typed_command
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
@@ -84,17 +85,17 @@ def val(config: ValConfig) -> Evaluation:
     stride, fixed = max(network.strides), network.input_size
     if fixed is not None and fixed[0] != fixed[1]:
         raise UserError(f"{_listed(config)} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
-    loader_side = fit_imgsz(config.imgsz, stride) if fixed is None else fixed[0]
+    side = fit_imgsz(config.imgsz, stride) if fixed is None else fixed[0]
     loader = make_val_loader(
         index,
-        imgsz=loader_side,
+        imgsz=side,
         batch_size=config.batch_size,
         stride=stride,
         workers=config.workers,
         rect=fixed is None,
         pin_memory=device.type == "cuda",
     )
-    outputs = _Outputs(config, index, folder, f"{describe_device(policy)}, {loader_side} pixels")
+    outputs = _Outputs(config, index, folder, side, f"{environment_line(str(device))}; {policy.name}")
     release = RELEASES[config.release or network.release]
     # A threshold that the user set stays, also where it equals the default of the settings.
     config = fill(config, release.validation.settings)
@@ -127,9 +128,9 @@ def val(config: ValConfig) -> Evaluation:
 class _Outputs:
     """What goes into the run folder, as the settings ask; nothing where there is no folder."""
 
-    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None, computed: str) -> None:
+    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None, imgsz: int, device: str) -> None:
         self.config, self.index, self.folder = config, index, folder
-        self.computed = computed  # with which device, precision and image size
+        self.imgsz, self.device = imgsz, device  # that were used
         self.start = time.time()
         self.worst = WorstImages(index)
         # Hybrid files hold the labels, and the boxes that match none of them.
@@ -180,9 +181,8 @@ class _Outputs:
             "time": f"{format_duration(time.time() - self.start)} to measure",
             "weights": ", ".join(str(absolute_path(path)) for path in config.weights),
             "data": f"{absolute_path(config.data)}: {config.task}, {len(index)} images, {index.num_classes} classes",
-            "settings": f"scores from {config.conf_thres:g}, NMS overlap {config.iou_thres:g}",
-            "computed": self.computed,
-            "software": describe_software(),
+            "settings": f"{self.imgsz} pixels, scores from {config.conf_thres:g}, NMS overlap {config.iou_thres:g}",
+            "device": self.device,
             "command": typed_command(),
         }
         weights = shlex.join(config.weights)
