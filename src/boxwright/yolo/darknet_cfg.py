@@ -151,9 +151,12 @@ class DarknetSpec:
             raise UserError(f"{where}: the [yolo] sections differ in their number of classes")
         if len({len(section.get("mask")) for section in yolo}) > 1:
             raise UserError(f"{where}: the [yolo] sections differ in their number of anchors (mask=)")
-        # The published anchors on other levels than the published weights had are most likely a slip.
-        if yolo[0].get("anchors") == _PUBLISHED_ANCHORS.get(len(yolo)):
-            for section, mask in zip(yolo, _PUBLISHED_MASKS[len(yolo)], strict=True):
+        # The published anchors on other levels than the published weights had are most likely a slip. Networks that end
+        # in a path from fine to coarse, as YOLOv4, have the same levels in the other order.
+        masks = tuple(section.get("mask") for section in yolo)
+        published = _PUBLISHED_MASKS.get(len(yolo), ())
+        if yolo[0].get("anchors") == _PUBLISHED_ANCHORS.get(len(yolo)) and masks != published[::-1]:
+            for section, mask in zip(yolo, published, strict=True):
                 if section.get("mask") != mask:
                     trained = (
                         f"the published weights were trained with mask={_written(mask)}: boxes would get wrong sizes"

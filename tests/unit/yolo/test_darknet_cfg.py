@@ -39,6 +39,18 @@ def test_keys_of_training_alone_are_passed_over() -> None:
     assert DarknetSpec.from_text(written).input_size == (96, 64)
 
 
+def test_published_anchors_from_fine_to_coarse_are_no_slip(caplog: pytest.LogCaptureFixture) -> None:
+    """As networks that end in a path from fine to coarse have them; other masks of these anchors are warned of."""
+    anchors = "10,13, 16,30, 33,23, 30,61, 62,45, 59,119, 116,90, 156,198, 373,326"
+    head = (
+        "[convolutional]\nfilters=18\nsize=1\nactivation=linear\n[yolo]\nmask={}\nclasses=1\nanchors=" + anchors + "\n"
+    )
+    for masks, warned in ((("0,1,2", "3,4,5", "6,7,8"), 0), (("0,1,2", "6,7,8", "3,4,5"), 3)):
+        caplog.clear()
+        DarknetSpec.from_text(NET + STEM + "".join(head.format(mask) for mask in masks))
+        assert len(caplog.records) == warned
+
+
 def test_short_names_of_sections() -> None:
     text = (NET + STEM + HEAD).replace("[net]", "[network]").replace("[convolutional]", "[conv]")
     assert DarknetSpec.from_text(text) == DarknetSpec.from_text(NET + STEM + HEAD)
