@@ -10,6 +10,7 @@ import html
 import json
 import math
 import mimetypes
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ import numpy as np
 
 from boxwright.checkpoints.native import load_checkpoint
 from boxwright.drawing.canvas import fit
+from boxwright.engine.environment import environment_line
+from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
 
@@ -207,6 +210,16 @@ def training_facts(folder: Path) -> dict[str, str]:
         "training time": f"{format_duration(seconds)}{sessions}",
         **{name: str(value) for name, value in events[starts[-1]].get("about", {}).items()},
         "command": "\n".join(filter(None, commands)),
+    }
+
+
+def measuring_facts(start: float, device: str, precision: str) -> dict[str, str]:
+    """Say when, how long, where and by which command something was measured; `start`: seconds since 1970."""
+    return {
+        "date": describe_time(start),
+        "time": f"{format_duration(time.time() - start)} to measure",
+        "device": f"{environment_line(device)}; {precision}",
+        "command": typed_command(),
     }
 
 

@@ -21,8 +21,8 @@ from boxwright.centerfusion.settings import (
     FusionPredictConfig,
     NetworkConfig,
 )
-from boxwright.centerfusion.verbs.train import LAYOUT, train
-from boxwright.centerfusion.verbs.use import fusion_predict
+from boxwright.centerfusion.verbs.train import train
+from boxwright.centerfusion.verbs.use import LAYOUT, fusion_predict
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.reporting.report import write_report
 from boxwright.synthetic.nuscenes_root import write_nuscenes

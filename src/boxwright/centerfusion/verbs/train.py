@@ -12,7 +12,7 @@ from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionS
 from boxwright.centerfusion.settings import FusionConfig, FusionValConfig, NetworkConfig
 from boxwright.centerfusion.task import CenterFusionTask
 from boxwright.centerfusion.verbs.data import choose_split, open_root
-from boxwright.centerfusion.verbs.use import fusion_val
+from boxwright.centerfusion.verbs.use import LAYOUT, fusion_val
 from boxwright.centerfusion.weights import load_into
 from boxwright.data.files import absolute_path
 from boxwright.engine import run
@@ -22,33 +22,12 @@ from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.reporting.report import Measured, RunLayout, best_epoch, write_report
+from boxwright.reporting.report import best_epoch, write_report
 from boxwright.settings.base import TrainingConfig
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
-
-
-def read_measured(folder: Path) -> Measured:
-    """Read what val has left in a run folder."""
-    from boxwright.nuscenes.metric_report import read_measured  # loads matplotlib
-
-    return read_measured(folder)
-
-
-LAYOUT = RunLayout(
-    cards={"metrics/NDS": "NDS", "metrics/mAP": "mAP", "metrics/mAVE": "velocity error, m/s"},
-    panels=(
-        ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
-        ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
-    ),
-    pictures={
-        "Curves": ("curves/PR_curves.png", "curves/TP_errors.png"),
-        "Training data": ("train_batch*.jpg",),
-    },
-    measured=read_measured,
-)
 
 
 def train(config: FusionConfig, callbacks: Sequence[Callback] = ()) -> Path:
@@ -164,7 +143,7 @@ class FusionRun:
             from boxwright.reporting.plots import plot_results
 
             plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, best_epoch(folder))
-            write_report(folder, LAYOUT)
+            print(f"report: {write_report(folder, LAYOUT, title=f'Training run {folder.name}')}")
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:

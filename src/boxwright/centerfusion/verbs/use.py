@@ -5,6 +5,7 @@ and as a video.
 """
 
 import difflib
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,17 +27,31 @@ from boxwright.centerfusion.settings import (
 )
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.weights import open_trained
+from boxwright.data.files import absolute_path
 from boxwright.engine.console import with_progress
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
-from boxwright.nuscenes.metric_report import format_metrics
+from boxwright.nuscenes.metric_report import format_metrics, read_measured
 from boxwright.nuscenes.split import EVERYTHING, NuscenesSplit
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
-from boxwright.reporting.report import Table
+from boxwright.reporting.report import RunLayout, Table, measuring_facts, write_report
+from boxwright.settings.load import dump_yaml
 
 _OF_NETWORK = ("max_det", "conf_thres", "iou_thres", "flip_test", "no_radar", "half", "compat")
 """Settings that change what a network finds."""
+LAYOUT = RunLayout(
+    cards={"metrics/NDS": "NDS", "metrics/mAP": "mAP", "metrics/mAVE": "velocity error, m/s"},
+    panels=(
+        ("train/tot", "train/hm", "train/dep_sec", "train/velocity", "metrics/mAP", "metrics/NDS"),
+        ("val/tot", "val/hm", "metrics/mATE", "metrics/mASE", "metrics/mAOE", "metrics/mAVE"),
+    ),
+    pictures={
+        "Curves": ("curves/PR_curves.png", "curves/TP_errors.png"),
+        "Training data": ("train_batch*.jpg",),
+    },
+    measured=read_measured,
+)
 
 
 def fusion_val(config: FusionValConfig) -> FusionEvaluation:
@@ -59,6 +74,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         raise UserError(f"--json measures boxes as they are, no network is run: leave out {unused[0]}")
     if not config.data:
         raise UserError("val needs --data: a nuScenes root")
+    start = time.time()
     index = open_root(config)
     name = choose_split(index, config.split, ("mini_val", "val", "test"))
     if config.json_file:
@@ -92,6 +108,13 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
             from boxwright.nuscenes.metric_report import plot_nuscenes_curves
 
             plot_nuscenes_curves(found.metrics, folder / "curves")
+            if not (folder / "events.jsonl").exists():  # a run that was trained gets the page of its training
+                what = config.weights or config.json_file
+                facts = {"weights" if config.weights else "submission": str(absolute_path(what))}
+                facts["data"] = f"{absolute_path(config.data)}, {config.version}: {name}, {len(split)} images"
+                facts |= measuring_facts(start, config.device, "bf16 or fp16" if config.half else "fp32")
+                title = f"{Path(what).name} measured on {name}"
+                write_report(folder, LAYOUT, title=title, facts=facts, settings=dump_yaml(config))
     else:
         print(f"{config.data} has no annotations of {name}: the submission is written, nothing is measured")
     if config.plots:

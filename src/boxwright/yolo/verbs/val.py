@@ -13,9 +13,8 @@ from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.console import with_progress
-from boxwright.engine.device import resolve, select_device
-from boxwright.engine.environment import environment_line
-from boxwright.engine.run_folder import new_run_folder, typed_command
+from boxwright.engine.device import Policy, resolve, select_device
+from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
 from boxwright.metrics.coco import truth_for, val_results
@@ -95,7 +94,7 @@ def val(config: ValConfig) -> Evaluation:
         rect=fixed is None,
         pin_memory=device.type == "cuda",
     )
-    outputs = _Outputs(config, index, folder, side, f"{environment_line(str(device))}; {policy.name}")
+    outputs = _Outputs(config, index, folder, side, policy)
     release = RELEASES[config.release or network.release]
     # A threshold that the user set stays, also where it equals the default of the settings.
     config = fill(config, release.validation.settings)
@@ -128,9 +127,9 @@ def val(config: ValConfig) -> Evaluation:
 class _Outputs:
     """What goes into the run folder, as the settings ask; nothing where there is no folder."""
 
-    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None, imgsz: int, device: str) -> None:
+    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None, imgsz: int, policy: Policy) -> None:
         self.config, self.index, self.folder = config, index, folder
-        self.imgsz, self.device = imgsz, device  # that were used
+        self.imgsz, self.policy = imgsz, policy  # that were used
         self.start = time.time()
         self.worst = WorstImages(index)
         # Hybrid files hold the labels, and the boxes that match none of them.
@@ -172,18 +171,15 @@ class _Outputs:
 
     def _write_report(self, folder: Path) -> None:
         """Write the page of a measurement."""
-        from boxwright.reporting.report import describe_time, format_duration, write_report
+        from boxwright.reporting.report import measuring_facts, write_report
         from boxwright.yolo.val_output import LAYOUT, next_commands
 
         config, index = self.config, self.index
         facts = {
-            "date": describe_time(self.start),
-            "time": f"{format_duration(time.time() - self.start)} to measure",
             "weights": ", ".join(str(absolute_path(path)) for path in config.weights),
             "data": f"{absolute_path(config.data)}: {config.task}, {len(index)} images, {index.num_classes} classes",
             "settings": f"{self.imgsz} pixels, scores from {config.conf_thres:g}, NMS overlap {config.iou_thres:g}",
-            "device": self.device,
-            "command": typed_command(),
+            **measuring_facts(self.start, str(self.policy.device), self.policy.name),
         }
         weights = shlex.join(config.weights)
         page = write_report(
