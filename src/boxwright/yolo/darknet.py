@@ -82,7 +82,9 @@ class WeightedSum(nn.Module):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         factors: Sequence[Tensor] | None = None
         if self.normalise is not None:
-            factors = self.normalise(next(self.parameters(recurse=False))).unbind()
+            learned = self.normalise(next(self.parameters(recurse=False)))
+            # Numbers alone leave the precision of a map as it is, vectors would raise it to theirs.
+            factors = (learned if learned.dim() == 1 else learned.to(x.dtype)).unbind()
             x = x * factors[0]
         for i, other in enumerate(others, 1):
             common = min(x.shape[1], other.shape[1])

@@ -108,6 +108,8 @@ def test_weighted_shortcuts(kind: str, how: str, tmp_path: Path) -> None:
     inputs = [torch.rand(1, channels, 5, 5) for channels in (4, 6, 6)]
     expected = naive_sum(kind, how, weights.flatten(1).numpy(), [one[0].numpy() for one in inputs])
     np.testing.assert_allclose(layer(*inputs)[0].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    half = [one.bfloat16() for one in inputs]
+    assert layer(*half).dtype == torch.bfloat16
     # In a file they stand between the convolutions, one input after the other.
     write_darknet(tmp_path / "net.weights", model)
     numbers = np.frombuffer((tmp_path / "net.weights").read_bytes()[20:], "<f4")
