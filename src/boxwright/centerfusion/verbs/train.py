@@ -1,6 +1,7 @@
 """The train verb of CenterFusion: what a run is made of, its settings filled in, its data, network and plots."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -143,7 +144,17 @@ class FusionRun:
             from boxwright.reporting.plots import plot_results
 
             plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, best_epoch(folder))
-            print(f"report: {write_report(folder, LAYOUT, title=f'Training run {folder.name}')}")
+            given = shlex.join(["--weights", str(best), "--data", config.data, "--version", config.version])
+            commands = (
+                "# draw a drive",
+                f"boxwright predict --model {config.model} {given}",
+                "# measure with mirrored images too",
+                f"boxwright val --model {config.model} {given} --flip-test",
+                "# train once more with these settings",
+                shlex.join(["boxwright", "train", "--config", str(folder)]),
+            )
+            page = write_report(folder, LAYOUT, title=f"Training run {folder.name}", commands=commands)
+            print(f"report: {page}")
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:
