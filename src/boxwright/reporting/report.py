@@ -170,7 +170,7 @@ def _is_word(cell: str) -> bool:
 def best_epoch(folder: Path) -> int:
     """Return the epoch of a run, from 1, that its best.pt is of; 0: there is none."""
     with suppress(UserError):
-        return int(load_checkpoint(folder / "weights" / "best.pt")["epoch"])
+        return int(load_checkpoint(folder / "weights" / "best.pt").get("epoch", 0))  # only those of training have it
     return 0
 
 
