@@ -115,8 +115,9 @@ def test_text_is_escaped(folder: Path) -> None:
 
 def test_the_page_and_the_checkpoint_name_one_epoch(folder: Path) -> None:
     assert best_epoch(folder) == 2
-    save_checkpoint(folder / "weights" / "other" / "weights" / "best.pt", {})
-    assert best_epoch(folder / "weights" / "other") == 0
+    (folder / "weights" / "weights").mkdir()
+    save_checkpoint(folder / "weights" / "weights" / "best.pt", {})
+    assert best_epoch(folder / "weights") == 0
     text = Page(write_report(folder, LAYOUT)).text
     assert "best: epoch 2" in text
     assert "0.710" in text
