@@ -25,6 +25,7 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.reporting.report import best_epoch, write_report
 from boxwright.settings.base import TrainingConfig
+from boxwright.terminal import counted
 
 _log = logging.getLogger("boxwright.train")
 _NUM_BATCH_SHEETS = 3
@@ -112,7 +113,7 @@ class FusionRun:
             "sensors": "camera" if config.no_radar else f"camera and radar, {config.radar.sweeps} sweeps",
             "started from": config.weights or "random weights",
             "data": f"{config.data}, {config.version}: {images}",
-            "settings": f"{config.epochs} epochs, batches of {config.batch_size}, {width} x {height} pixels",
+            "settings": f"{counted(config.epochs, 'epoch')}, batches of {config.batch_size}, {width} x {height} pixels",
         }
         return default_loggers(folder, about=about)
 

@@ -21,6 +21,7 @@ from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
+from boxwright.terminal import counted
 from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
@@ -123,7 +124,7 @@ class YoloRun:
             "model": f"{config.model or f'that of {Path(config.weights).name}'}, {parameters:,} parameters",
             "started from": config.weights or "random weights",
             "data": f"{config.data}: {images}, {self.model.num_classes} classes",
-            "settings": f"{config.epochs} epochs, batches of {config.batch_size}, {config.imgsz} pixels, {rate}",
+            "settings": f"{counted(config.epochs, 'epoch')}, batches of {config.batch_size}, {config.imgsz} pixels, {rate}",
         }
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
