@@ -119,12 +119,13 @@ class YoloRun:
         config = self.config
         parameters = sum(p.numel() for p in self.model.parameters())
         images = f"{len(self.train_index)} images to train on, {len(self.val_index)} to validate on"
+        epochs = counted(config.epochs, "epoch")
         rate = f"{config.optim.optimizer} from a rate of {config.optim.lr0:g}"
         return {
             "model": f"{config.model or f'that of {Path(config.weights).name}'}, {parameters:,} parameters",
             "started from": config.weights or "random weights",
             "data": f"{config.data}: {images}, {self.model.num_classes} classes",
-            "settings": f"{counted(config.epochs, 'epoch')}, batches of {config.batch_size}, {config.imgsz} pixels, {rate}",
+            "settings": f"{epochs}, batches of {config.batch_size}, {config.imgsz} pixels, {rate}",
         }
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
