@@ -135,7 +135,7 @@ def test_workers_live_as_long_as_the_loader(index: DataIndex) -> None:
 
 
 def test_what_a_worker_caches_in_memory_is_there_for_all(index: DataIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = RamCache(index, 64)
+    source = RamCache(SourceImages(index, 64))
     samples = TrainingSamples(source, 64, 32, AugmentConfig(), seed=0)
     pool = BatchPool(_FillCache(samples), 1)
     next(pool.batches([(0, 0)]))
@@ -200,7 +200,7 @@ def test_rows_are_rgb(tmp_path: Path) -> None:
     plain = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0, mosaic=0, scale=0, translate=0)
     for loader in (
         open_loader(index, batch_size=1, augment=plain, seed=0).batches(0),
-        make_val_loader(index, imgsz=64, batch_size=1, stride=32, workers=0, rect=False),
+        make_val_loader(index, imgsz=(64, 64), batch_size=1, stride=32, workers=0),
     ):
         assert next(iter(loader)).images[0, :, 32, 32].tolist() == [200, 0, 0]
 
@@ -230,16 +230,18 @@ def test_an_image_that_broke_after_indexing_is_named(tmp_path: Path, workers: in
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("rect", [True, False])
-def test_validation_shows_every_image_once_where_it_says(index: DataIndex, workers: int, rect: bool) -> None:
-    loader = make_val_loader(index, imgsz=96, batch_size=5, stride=32, workers=workers, rect=rect)
+@pytest.mark.parametrize("imgsz", [96, (96, 96), (64, 128)])
+def test_validation_shows_every_image_once_where_it_says(
+    index: DataIndex, workers: int, imgsz: int | tuple[int, int]
+) -> None:
+    loader = make_val_loader(index, imgsz=imgsz, batch_size=5, stride=32, workers=workers)
     assert len(loader) == 5
     for _ in range(2):
         seen: list[int] = []
         for batch in loader:
             seen += batch.indices.tolist()
             assert batch.images.shape[2] % 32 == batch.images.shape[3] % 32 == 0
-            assert rect or batch.images.shape[2:] == (96, 96)
+            assert isinstance(imgsz, int) or batch.images.shape[2:] == imgsz
             check_labels(batch, index)
         assert sorted(seen) == list(range(len(index)))
     loader.close()

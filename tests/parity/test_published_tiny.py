@@ -49,7 +49,7 @@ def test_published_accuracy(weights: Path, shared: Path, tmp_path: Path) -> None
     model = load_model(weights)
     postprocess = YoloPostprocess(0.001, 0.5, 300, multi_label=False)
     evaluator = CocoEvaluator(index, truth_for(index))
-    loader = make_val_loader(index, imgsz=416, batch_size=16, stride=32, workers=0, rect=False)
+    loader = make_val_loader(index, imgsz=(416, 416), batch_size=16, stride=32, workers=0)
     with torch.inference_mode():
         for batch in loader:
             decoded = model.decode(model(batch.images.float() / 255))

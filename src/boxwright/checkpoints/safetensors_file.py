@@ -1,6 +1,6 @@
 """Networks as safetensors: the numbers in the published form of that format, the description as json in its metadata.
 
-Any safetensors reader can take the tensors; the entries `spec`, `names` and `strides` of the metadata are ours.
+Any safetensors reader can take the tensors; the entries `spec`, `names`, `strides`, `imgsz` of the metadata are ours.
 """
 
 import json
@@ -34,7 +34,7 @@ def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str
 
     Args:
         path: where to; the folder must exist.
-        model: spec, names and strides in plain values.
+        model: spec, names, strides and imgsz in plain values.
 
     Raises:
         UserError: it cannot be written.
@@ -45,7 +45,7 @@ def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a network: its entries, and spec, names and strides in plain values.
+    """Read a network: its entries, and spec, names, strides and imgsz in plain values; old files have no imgsz.
 
     Raises:
         UserError: unreadable, damaged, or without our description of the network.
@@ -64,6 +64,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{', '.join(sorted(metadata)) or 'no entry'}); `boxwright convert weights` writes such files"
         )
     try:
-        return tensors, {key: json.loads(metadata[key]) for key in ("spec", "names", "strides")}
+        return tensors, {
+            key: json.loads(metadata[key])
+            for key in ("spec", "names", "strides", "imgsz")
+            if key != "imgsz" or key in metadata
+        }
     except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: its description of the model is malformed ({error})") from error

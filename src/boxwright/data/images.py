@@ -121,20 +121,28 @@ def reduced_size(image_hw: tuple[int, int], reduction: int) -> tuple[int, int]:
     return -(-image_hw[0] // reduction), -(-image_hw[1] // reduction)
 
 
-def loaded_size(image_hw: tuple[int, int], imgsz: int) -> tuple[int, int]:
+def loaded_size(image_hw: tuple[int, int], imgsz: int | tuple[int, int]) -> tuple[int, int]:
     """Return height and width of an image whose longer side becomes `imgsz`; the shorter side is rounded down.
+
+    A pair is the height and width that the image is fitted into.
 
     Source: published YOLOv5 6.x behaviour (golden dataset/resize_rule).
     """
     height, width = image_hw
-    scale = imgsz / max(height, width)
+    scale = _scale_into(image_hw, imgsz)
     if scale == 1.0:
         return height, width
     return max(int(height * scale), 1), max(int(width * scale), 1)
 
 
-def resize_for_validation(image: Image, imgsz: int) -> Image:
-    """Resize the longer side to `imgsz`: averaging when it shrinks, linear when it grows.
+def _scale_into(image_hw: tuple[int, int], imgsz: int | tuple[int, int]) -> float:
+    """Return the factor that fits an image into a square of this side, or into a height and width."""
+    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    return min(height / image_hw[0], width / image_hw[1])
+
+
+def resize_for_validation(image: Image, imgsz: int | tuple[int, int]) -> Image:
+    """Resize the longer side to `imgsz`, see `loaded_size`: averaging when it shrinks, linear when it grows.
 
     Source: published YOLOv5 6.x behaviour (golden dataset/resize_rule). Training samples linearly instead, once, in
     the composed warp.
@@ -143,7 +151,7 @@ def resize_for_validation(image: Image, imgsz: int) -> Image:
     new_h, new_w = loaded_size((height, width), imgsz)
     if (new_h, new_w) == (height, width):
         return image
-    method = cv2.INTER_AREA if imgsz < max(height, width) else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if _scale_into((height, width), imgsz) < 1 else cv2.INTER_LINEAR
     return cast("Image", cv2.resize(image, (new_w, new_h), interpolation=method))
 
 

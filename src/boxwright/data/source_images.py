@@ -1,7 +1,7 @@
-"""Decoded source images for training: read at reduced scale, and kept in memory or on disk if wished.
+"""Images as training and validation read them, kept in memory or on disk if wished.
 
-An image is decoded at the smallest scale 1/1, 1/2, 1/4, ... at which its longer side still has the input size, cached
-or not, so that a cache never changes a sample. What is not here: the validation path, which reads at full scale.
+Training decodes an image at the smallest scale 1/1, 1/2, 1/4, ... at which its longer side still has the input size.
+Validation decodes it in full and resizes it, as published. Both do so cached or not: a cache never changes a sample.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import mmap
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,13 @@ import torch
 
 from boxwright.data.cache import user_cache_dir
 from boxwright.data.files import file_errors, write_atomically
-from boxwright.data.images import read_indexed_image, reduced_size, reduction_for
+from boxwright.data.images import (
+    loaded_size,
+    read_indexed_image,
+    reduced_size,
+    reduction_for,
+    resize_for_validation,
+)
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Image
@@ -63,23 +71,46 @@ class SourceImages:
         """Read pixels (H, W, 3) uint8 BGR; not to be written to."""
         return read_indexed_image(self.index.path(image), self._full_size(image), self.reduction(image))
 
+    def form(self, image: int) -> str:
+        """Name the form in which `load` gives an image, for a cache on disk."""
+        return str(self.reduction(image))
 
-class RamCache(SourceImages):
-    """Keeps decoded images in one block of memory that all workers share; filled as images are first read."""
 
-    def __init__(self, index: DataIndex, imgsz: int, *, reduce: bool = True, copies: int = 1) -> None:
-        super().__init__(index, imgsz, reduce=reduce)
-        self._starts = np.concatenate(([0], np.cumsum(_num_bytes(self), dtype=np.int64))).astype(np.int64)
-        total, free = int(self._starts[-1]), available_memory()
-        needed = total * copies * _MEMORY_MARGIN
-        if free is not None and needed > free:
-            several = f" in {copies} processes" if copies > 1 else ""
-            raise UserError(
-                f"--cache ram needs {needed / _GB:.2f} GB for {len(index)} images{several} but {free / _GB:.2f} GB of "
-                "memory are available; use --cache disk or none"
-            )
-        self._pixels = _shared_bytes(total)
-        self._filled = _shared_bytes(len(index))
+class ValidationImages(SourceImages):
+    """Reads images as validation has them: decoded in full, then resized to fit into a height and width."""
+
+    def __init__(self, index: DataIndex, shape: tuple[int, int]) -> None:
+        super().__init__(index, max(shape), reduce=False)
+        self._shape = shape
+
+    def size(self, image: int) -> tuple[int, int]:
+        return loaded_size(self._full_size(image), self._shape)
+
+    def load(self, image: int) -> Image:
+        return resize_for_validation(super().load(image), self._shape)
+
+    def form(self, image: int) -> str:
+        height, width = self.size(image)
+        return f"validation {width}x{height}"
+
+
+class _Cached(SourceImages):
+    """Images of a source that are kept once they were read."""
+
+    def __init__(self, source: SourceImages) -> None:
+        self.index = source.index
+        self.source = source
+        self.size, self.extent, self.reduction, self.form = source.size, source.extent, source.reduction, source.form
+
+
+class RamCache(_Cached):
+    """Keeps images in one block of memory that all workers share; filled as images are first read."""
+
+    def __init__(self, source: SourceImages) -> None:
+        super().__init__(source)
+        self._starts = np.concatenate(([0], np.cumsum(_num_bytes(source), dtype=np.int64))).astype(np.int64)
+        self._pixels = _shared_bytes(int(self._starts[-1]))
+        self._filled = _shared_bytes(len(self.index))
 
     def load(self, image: int) -> Image:
         height, width = self.size(image)
@@ -87,71 +118,51 @@ class RamCache(SourceImages):
         room = self._pixels.numpy()[start : start + 3 * height * width].reshape(height, width, 3)
         filled = self._filled.numpy()
         if not filled[image]:
-            room[:] = super().load(image)  # two workers may both do this, with the same bytes
+            room[:] = self.source.load(image)  # two workers may both do this, with the same bytes
             filled[image] = 1
         return room
 
 
-class DiskCache(SourceImages):
-    """Keeps decoded images as .npy files in a cache folder; they are mapped, so that only what is seen is read.
+class DiskCache(_Cached):
+    """Keeps images as .npy files in a cache folder; they are mapped, so that only what is seen is read.
 
-    A file is named by the path, size and modification time of its image and by the reduction, so that an edited image
-    is decoded anew. Files are written beside their name and renamed.
+    A file is named by the path, size and modification time of its image and by the form in which it is read, so that an
+    edited image is decoded anew. Files are written beside their name and renamed.
     """
 
-    def __init__(self, index: DataIndex, imgsz: int, folder: Path, *, reduce: bool = True) -> None:
-        super().__init__(index, imgsz, reduce=reduce)
+    def __init__(self, source: SourceImages, folder: Path) -> None:
+        super().__init__(source)
         self._folder = folder
-        with file_errors("make the folder of --cache disk", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        counts, free = _num_bytes(self), free_disk(folder)
-        if sum(counts) * _DISK_MARGIN <= free:
-            return
-        # What is kept already needs no room; looked at only now, since it asks the disk for every image.
-        missing = (c for image, c in enumerate(counts) if not (folder / self._name(image)).exists())
-        needed = sum(missing) * _DISK_MARGIN
-        if needed > free:
-            raise UserError(
-                f"--cache disk needs {needed / _GB:.2f} GB for {len(index)} images but {free / _GB:.2f} GB are "
-                f"available in {folder}; make room there, or use no cache"
-            )
 
     def load(self, image: int) -> Image:
-        file = self._folder / self._name(image)
+        file = self._folder / self.name(image)
         try:
             pixels = np.load(file, mmap_mode="r", allow_pickle=False)
             if pixels.shape == (*self.size(image), 3) and pixels.dtype == np.uint8:
                 return pixels
         except (OSError, ValueError, EOFError):
             pass  # absent or damaged: decode and write it again
-        pixels = super().load(image)
+        pixels = self.source.load(image)
         buffer = io.BytesIO()
         np.save(buffer, pixels, allow_pickle=False)
         with contextlib.suppress(UserError):  # a full or read-only disk only means that the image is decoded again
             write_atomically(file, buffer.getbuffer())
         return pixels
 
-    def _name(self, image: int) -> str:
+    def name(self, image: int) -> str:
+        """Name the file that an image is kept in."""
         path = self.index.path(image)
         with file_errors("open", path):
             status = path.stat()
-        key = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{self.reduction(image)}"
+        key = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{self.form(image)}"
         return hashlib.sha256(os.fsencode(key)).hexdigest()[:40] + ".npy"
 
 
-def open_source_images(
-    index: DataIndex,
-    imgsz: int,
-    cache: str,
-    *,
-    cache_folder: Path | None = None,
-    reduce: bool = True,
-    copies: int = 1,
-) -> SourceImages:
-    """Open source images with the wanted cache: "" (none), "ram" or "disk".
+def with_cache(source: SourceImages, cache: str, *, cache_folder: Path | None = None, copies: int = 1) -> SourceImages:
+    """Put the wanted cache before source images: "" (none), "ram" or "disk".
 
     Args:
-        index, imgsz, reduce: see `SourceImages`.
+        source: where images come from.
         cache: which cache.
         cache_folder: where the disk cache lies; by default in the user's cache folder.
         copies: processes of this machine that each have such a cache.
@@ -159,11 +170,43 @@ def open_source_images(
     Raises:
         UserError: memory or disk do not allow it.
     """
+    check_room([source], cache, cache_folder=cache_folder, copies=copies)
     if cache == "ram":
-        return RamCache(index, imgsz, reduce=reduce, copies=copies)
-    if cache == "disk":
-        return DiskCache(index, imgsz, cache_folder or user_cache_dir() / "images", reduce=reduce)
-    return SourceImages(index, imgsz, reduce=reduce)
+        return RamCache(source)
+    return DiskCache(source, cache_folder or user_cache_dir() / "images") if cache == "disk" else source
+
+
+def check_room(
+    sources: Sequence[SourceImages], cache: str, *, cache_folder: Path | None = None, copies: int = 1
+) -> None:
+    """Raise a UserError if the caches of all these source images do not fit together; arguments as of `with_cache`."""
+    num_images = sum(len(source.index) for source in sources)
+    counts = [_num_bytes(source) for source in sources] if cache else []
+    total = sum(map(sum, counts))
+    if cache == "ram":
+        needed, free = total * copies * _MEMORY_MARGIN, available_memory()
+        if free is not None and needed > free:
+            several = f" in {copies} processes" if copies > 1 else ""
+            raise UserError(
+                f"--cache ram needs {needed / _GB:.2f} GB for {num_images} images{several} but {free / _GB:.2f} GB of "
+                "memory are available; use --cache disk or none"
+            )
+    elif cache == "disk":
+        folder = cache_folder or user_cache_dir() / "images"
+        with file_errors("make the folder of --cache disk", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        free = free_disk(folder)
+        if total * _DISK_MARGIN <= free:
+            return
+        # What is kept already needs no room; looked at only now, since it asks the disk for every image.
+        caches = [DiskCache(source, folder) for source in sources]
+        kept = [(folder / one.name(image)).exists() for one in caches for image in range(len(one.index))]
+        needed = sum(n for n, is_kept in zip(chain(*counts), kept, strict=True) if not is_kept) * _DISK_MARGIN
+        if needed > free:
+            raise UserError(
+                f"--cache disk needs {needed / _GB:.2f} GB for {num_images} images but {free / _GB:.2f} GB are "
+                f"available in {folder}; make room there, or use no cache"
+            )
 
 
 def available_memory() -> int | None:

@@ -140,6 +140,8 @@ class Network(nn.Module):
 
     names: tuple[str, ...]  # one a class
     input_size: tuple[int, int] | None = None  # height, width where they are fixed; None: multiples of largest stride
+    trained_size: tuple[int, int] | None = None  # height, width that it was trained at, or exported for; None: unknown
+    size_is: ClassVar[str] = "trained at"  # what `trained_size` means
     release: str = CURRENT  # a key of `published.RELEASES`
     strides: tuple[int, ...]  # input pixels a cell of each raw map
 
@@ -173,7 +175,9 @@ class DetectionModel(Network):
 
     def describe(self) -> dict[str, Any]:
         """Return plain values from which the network can be built again, as a checkpoint holds them."""
-        return {"spec": self.spec.to_mapping(), "names": list(self.names), "strides": list(self.strides)}
+        size = None if self.trained_size is None else list(self.trained_size)
+        named = {"names": list(self.names), "strides": list(self.strides), "imgsz": size}
+        return {"spec": self.spec.to_mapping(), **named}
 
     def wire(self, sources: Sequence[tuple[int, ...]], outputs: Sequence[int] = ()) -> None:
         """Say which layers feed each layer, -1 the one before, and which give one raw map each; else the last all."""
@@ -240,3 +244,4 @@ class Weights:
     hyp: dict[str, Any] | None  # hyper-parameters it was trained with, in the published flat form, where known
     source: Literal["native", "yolov5", "darknet", "safetensors"]
     path: Path
+    trained_size: tuple[int, int] | None = None  # height, width, where the file says it

@@ -5,7 +5,6 @@ result = detector.predict("photo.jpg")
 result.boxes, result.scores, result.labels
 """
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
-from boxwright.data.letterbox import fit_imgsz, letterbox
+from boxwright.data.letterbox import letterbox
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.text import class_name
 from boxwright.engine.device import select_device
@@ -30,12 +29,11 @@ from boxwright.ops.arrays import Image, Ints
 from boxwright.ops.boxes import scale_back
 from boxwright.settings.load import load as load_settings
 from boxwright.yolo.detection import DetectionModel, Network
+from boxwright.yolo.input_size import choose_size
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import RELEASES
 from boxwright.yolo.settings import PredictConfig, ReleaseName
 from boxwright.yolo.weights import open_networks, ready
-
-logger = logging.getLogger("boxwright.predict")
 
 
 @dataclass(frozen=True)
@@ -101,12 +99,14 @@ class Detector:
         classifier: second stage, see inference/classify.py. It has the network's classes, is moved to the device and
             runs in float32.
         release: take letterbox and NMS of this release; empty: of the network's.
+        name: of the weights, for messages.
     """
 
     def __init__(
         self,
         model: Network,
         *,
+        name: str = "the network",
         device: torch.device | None = None,
         half: bool = False,
         classifier: nn.Module | None = None,
@@ -122,7 +122,8 @@ class Detector:
                     module.to(self.dtype)
         self.classifier = classifier.to(self.device).eval() if classifier is not None else None
         self._release = RELEASES[release or self.model.release]
-        self._warned: set[int] = set()  # sides of which a warning was given, once for all images
+        self.name = name
+        self._sizes: dict[tuple[int, ...], tuple[int, int]] = {}  # by what was asked for: what is said is said once
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,7 +133,7 @@ class Detector:
         self,
         source: str | Path | Image | Sequence[str | Path | Image],
         *,
-        imgsz: int = 640,
+        imgsz: int | Sequence[int] | None = None,
         score_threshold: float = 0.25,
         iou_threshold: float = 0.45,
         max_detections: int = 1000,
@@ -144,7 +145,8 @@ class Detector:
         Args:
             source: an image file or an (H, W, 3) uint8 RGB array (one result), or a list of those, a folder, glob, list
                 file or video (a list of results).
-            imgsz: longer side of the network input in pixels.
+            imgsz: longer side of the network input in pixels, or height and width; None: as the network was trained,
+                640 where it does not say.
             score_threshold: lowest score.
             iou_threshold: overlap above which the weaker of two boxes goes.
             max_detections: most boxes per image.
@@ -159,7 +161,8 @@ class Detector:
         postprocess = self.postprocess(settings)
         many = isinstance(source, list | tuple)
         items = cast(Sequence[str | Path | Image], source) if many else [cast(str | Path | Image, source)]
-        results = [self.run(frame, imgsz, postprocess) for item in items for frame in _frames(item)]
+        size = self.input_size(settings.imgsz)
+        results = [self.run(frame, size, postprocess) for item in items for frame in _frames(item)]
         return results[0] if not many and _is_one(items[0]) else results
 
     def postprocess(self, settings: PredictConfig) -> YoloPostprocess:
@@ -177,11 +180,19 @@ class Detector:
             rules=self._release.nms,
         )
 
+    def input_size(self, imgsz: Sequence[int] = ()) -> tuple[int, int]:
+        """Choose height and width of the input for a side, for both, or for none, see `choose_size`."""
+        asked = tuple(imgsz)
+        if asked not in self._sizes:
+            multiple = self._release.letterbox.multiple_for(max(self.model.strides))
+            self._sizes[asked] = choose_size(asked, self.model, self.name, multiple)
+        return self._sizes[asked]
+
     @torch.inference_mode()
-    def run(self, frame: Frame, imgsz: int, postprocess: YoloPostprocess) -> Result:
-        """Predict on one frame, see `predict`."""
+    def run(self, frame: Frame, size: tuple[int, int], postprocess: YoloPostprocess) -> Result:
+        """Predict on one frame at an `input_size`, see `predict`."""
         times = [self._clock()]
-        images, scale_yx, pad_yx = self._prepare(frame.image, imgsz)
+        images, scale_yx, pad_yx = self._prepare(frame.image, size)
         times.append(self._clock())
         decoded = self.model.decode(self.model(images))
         times.append(self._clock())
@@ -203,18 +214,10 @@ class Detector:
             speed=Speed(*((end - start) * 1e3 for start, end in pairwise(times))),
         )
 
-    def _prepare(self, image: Image, imgsz: int) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
+    def _prepare(self, image: Image, size: tuple[int, int]) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
         """Letterbox an image and move it to the device, (1, 3, H, W) RGB in 0..1; return scale and pad of y, x, too."""
         multiple = self._release.letterbox.multiple_for(max(self.model.strides))
-        fixed = self.model.input_size
-        if fixed is None:
-            side = fit_imgsz(imgsz, multiple, warn=imgsz not in self._warned)
-        else:
-            side = max(fixed)
-            if side != imgsz and imgsz not in self._warned:
-                logger.warning("imgsz %d is not used: the file takes %dx%d pixels only", imgsz, fixed[1], fixed[0])
-        self._warned.add(imgsz)  # a video has many images: one warning is enough
-        padded, scale_yx, pad_yx = letterbox(image, fixed or (side, side), auto=fixed is None, stride=multiple)
+        padded, scale_yx, pad_yx = letterbox(image, size, auto=self.model.input_size is None, stride=multiple)
         # As published: these releases worked the way back out from the sizes alone; half pixels of border differ.
         if self._release.letterbox.by_longer_side:
             scale = self._release.letterbox.scale_between(image.shape[:2], padded.shape[:2])
@@ -266,7 +269,8 @@ def load(
     paths = [weights] if isinstance(weights, str | Path) else weights
     network = open_networks(paths, where, model, half=half, augment=augment)
     second = load_second_stage(classifier, len(network.names), classifier_weights) if classifier else None
-    return Detector(network, device=where, half=half, classifier=second, release=release)
+    name = ", ".join(map(str, paths))
+    return Detector(network, name=name, device=where, half=half, classifier=second, release=release)
 
 
 def _is_one(item: str | Path | Image) -> bool:

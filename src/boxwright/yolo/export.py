@@ -35,6 +35,7 @@ class YoloInfo(ExportInfo):
     strides: tuple[int, ...]  # input pixels per cell of each level
     output: str  # "rows" or "detections"
     release: str = CURRENT  # whose letterbox, NMS and validation predict and val take; older files do not say it
+    imgsz: tuple[int, int] | None = None  # height, width that it was exported for; files of older versions have none
 
     def __post_init__(self) -> None:
         if self.release not in RELEASES:
@@ -52,12 +53,14 @@ class ExportedNetwork(Network):
         UserError: missing, unreadable, not exported by Boxwright, or its library is not installed.
     """
 
+    size_is: ClassVar[str] = "exported for"
+
     def __init__(self, path: str | Path, device: torch.device) -> None:
         super().__init__()
         metadata, self._run = open_exported(Path(path), device)
         self.info = YoloInfo.from_json(metadata, Path(path))
         self.names, self.input_size, self.release = self.info.names, self.info.input_size, self.info.release
-        self.strides = self.info.strides
+        self.strides, self.trained_size = self.info.strides, self.info.imgsz
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.input_size is not None and tuple(images.shape[2:]) != self.input_size:

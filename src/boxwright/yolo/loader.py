@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boxwright.data.images import loaded_size, read_indexed_image, resize_for_validation
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import FILL, fit_letterbox, place
 from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, image_buffer
 from boxwright.data.sampler import QUAD, BatchPlan, Share, plan_rect, sample_generator
-from boxwright.data.source_images import open_source_images
+from boxwright.data.source_images import SourceImages, ValidationImages, with_cache
 from boxwright.data.structures import Batch, Targets
 from boxwright.engine.distributed import World
 from boxwright.ops.arrays import Floats, Image, Ints
@@ -174,8 +173,7 @@ class _TrainBatches:
 class _ValBatches:
     """Makes letterboxed batches from keys."""
 
-    index: DataIndex
-    imgsz: int
+    source: SourceImages  # images of the size that they have in a batch
     stride: int
     shapes_hw: Ints  # (1, 2) or (batches, 2)
 
@@ -189,18 +187,17 @@ class _ValBatches:
         for row, image in enumerate(images.tolist()):
             scales[row], pads[row], boxes = self._write(image, pixels[row])
             labels.append(boxes)
-        return make_batch(self.index, images, tensor, labels, scales, pads)
+        return make_batch(self.source.index, images, tensor, labels, scales, pads)
 
     def _write(self, image: int, out: NDArray[np.uint8]) -> tuple[tuple[float, float], tuple[float, float], Labels]:
         """Write one image into its place, RGB; return its scale and pad (y, x) and its normalised labels."""
-        height, width = self.index.sizes[image].tolist()
-        original = read_indexed_image(self.index.path(image), (height, width))
-        loaded_hw = loaded_size((height, width), self.imgsz)
+        height, width = self.source.index.sizes[image].tolist()
+        loaded_hw = self.source.size(image)
         out_hw = (out.shape[0], out.shape[1])
         fit = fit_letterbox(loaded_hw, out_hw, auto=False, stride=self.stride, scale_up=False)
-        place(out, resize_for_validation(original, self.imgsz)[:, :, ::-1], fit)
+        place(out, self.source.load(image)[:, :, ::-1], fit)
         size = (fit.scale_yx[0] * loaded_hw[0], fit.scale_yx[1] * loaded_hw[1])
-        shapes = shapes_of(self.index, image, size, fit.pad_yx)
+        shapes = shapes_of(self.source.index, image, size, fit.pad_yx)
         scale = (size[0] / height, size[1] / width)
         return scale, fit.pad_yx, Labels(shapes.classes, shapes.boxes).normalised(out_hw)
 
@@ -229,9 +226,9 @@ def make_train_loader(
     Raises:
         UserError: no images, or the cache does not fit.
     """
-    source = open_source_images(index, imgsz, config.cache, copies=world.local_size)
+    source = with_cache(SourceImages(index, imgsz), config.cache, copies=world.local_size)
     samples = TrainingSamples(source, imgsz, stride, config.augment, config.seed, mosaic=not config.rect)
-    order, shapes = _order_and_shapes(index, imgsz, config.batch_size, stride, rect=config.rect, pad=0.0)
+    order, shapes = _order_and_shapes(index, (imgsz, imgsz), config.batch_size, stride, rect=config.rect, pad=0.0)
     group, seed = QUAD_SIZE if config.quad else 1, None if config.rect else config.seed
     plan = BatchPlan(order, config.batch_size, seed, world.rank, world.size, group)
     workers = world.loader_workers(config.workers)
@@ -241,11 +238,11 @@ def make_train_loader(
 def make_val_loader(
     index: DataIndex,
     *,
-    imgsz: int,
+    imgsz: int | tuple[int, int],
     batch_size: int,
     stride: int,
     workers: int,
-    rect: bool = True,
+    cache: str = "",
     world: World = World(),  # noqa: B008  # immutable
     pin_memory: bool = False,
 ) -> ValLoader[Batch]:
@@ -253,26 +250,29 @@ def make_val_loader(
 
     Args:
         index: the data set.
-        imgsz: longer side of an image in the network input.
+        imgsz: longer side of an image in the network input; images are sorted by proportion, and each batch has its
+            own shape. Or height and width of every batch.
         batch_size: images a batch over all ranks.
         stride: largest stride of the network; shapes are multiples of it.
         workers: processes, at most the number of cores.
-        rect: sort by proportion and give each batch its own shape; else squares.
+        cache: keep what is read in memory ("ram") or on disk ("disk"); empty: read it again in each pass.
         world: the ranks that share each batch.
         pin_memory: see `BatchPool`.
 
     Raises:
-        UserError: no images.
+        UserError: no images, or the cache does not fit.
     """
-    order, shapes = _order_and_shapes(index, imgsz, batch_size, stride, rect=rect, pad=_VAL_PAD)
+    rect, shape = (True, (imgsz, imgsz)) if isinstance(imgsz, int) else (False, imgsz)
+    order, shapes = _order_and_shapes(index, shape, batch_size, stride, rect=rect, pad=_VAL_PAD)
     plan = BatchPlan(order, batch_size, None, world.rank, world.size)
-    make = _ValBatches(index, imgsz, stride, shapes)
+    source = with_cache(ValidationImages(index, shape), cache, copies=world.local_size)
+    make = _ValBatches(source, stride, shapes)
     return ValLoader(make, plan, world.loader_workers(workers), pin_memory=pin_memory)
 
 
 def _order_and_shapes(
-    index: DataIndex, imgsz: int, batch_size: int, stride: int, *, rect: bool, pad: float
+    index: DataIndex, shape: tuple[int, int], batch_size: int, stride: int, *, rect: bool, pad: float
 ) -> tuple[Ints, Ints]:
     if not rect:
-        return np.arange(len(index), dtype=np.int64), np.array([[imgsz, imgsz]], dtype=np.int64)
-    return plan_rect(index.sizes, imgsz=imgsz, batch_size=batch_size, stride=stride, pad=pad)
+        return np.arange(len(index), dtype=np.int64), np.array([shape], dtype=np.int64)
+    return plan_rect(index.sizes, imgsz=max(shape), batch_size=batch_size, stride=stride, pad=pad)

@@ -78,7 +78,7 @@ class AugmentedNetwork(Network):
         self.network = network
         self.names = network.names
         self.release = network.release
-        self.strides = network.strides
+        self.strides, self.trained_size = network.strides, network.trained_size
         self.trims = not RELEASES[network.release].layers.early
 
     @torch.no_grad()
@@ -136,6 +136,9 @@ class Ensemble(Network):
         if len({network.release for network in networks}) == 1:  # else the rules of v7.0 hold for all
             self.release = first.release
         self.input_size = next(iter(sizes.values()), None)
+        # Trained at different sizes, all run at the largest: there the one of the small size loses least.
+        trained = [network.trained_size for network in networks if network.trained_size is not None]
+        self.trained_size = max(trained, key=max, default=None)
         # Those of the network with the largest, so that its multiples suit every network.
         self.strides = max((network.strides for network in networks), key=max)
 

@@ -178,7 +178,11 @@ def read_published(content: object, path: Path) -> Weights:
     plain = (type(None), bool, int, float, str)
     hyp = {name: value for name, value in _items(network, "hyp") if type(value) in plain}
     has_hyp = isinstance(network.state.get("hyp"), dict)
-    return Weights(state_dict, spec, names, strides, hyp if has_hyp else None, "yolov5", path)
+    # v7.0 wrote the options of its command line; released files have none.
+    options = cast(dict[str, Any], content).get("opt") if isinstance(content, dict) else None
+    side = cast(dict[str, Any], options).get("imgsz") if isinstance(options, dict) else None
+    size = (side, side) if type(side) is int and side > 0 else None
+    return Weights(state_dict, spec, names, strides, hyp if has_hyp else None, "yolov5", path, size)
 
 
 def find_network(content: object, where: str) -> tuple[StandIn, StandIn]:

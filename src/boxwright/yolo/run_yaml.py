@@ -89,7 +89,10 @@ class RunYaml:
         source = self._value("source")
         is_camera = isinstance(source.value, int) or str(source.value).isdecimal()
         text = str(source.value) if is_camera else str(self.path("source"))
-        return self._common() | {"source": Setting(text, source.origin)}
+        settings = self._common() | {"source": Setting(text, source.origin)}
+        if "imgsz" not in self.values:  # the default is one of training: what is predicted with knows its own size
+            del settings["imgsz"]
+        return settings
 
     def hyp(self) -> str:
         """Return the hyper-parameter file or preset; empty: none."""

@@ -186,6 +186,9 @@ class PredictFiles(Files):
     run: str = of_file("", "run yaml: weights, source and output in one file")
 
 
+# None, as Python's way to say so, is empty, too.
+InputSize = Annotated[Sides, Field(max_length=2), BeforeValidator(lambda size: () if size is None else size)]
+_INPUT_SIZE = "network input side, or height and width, in pixels; empty: as the weights were trained, else 640"
 _AUGMENT = "test-time augmentation: three sizes, one of them mirrored"
 of_results = partial(setting, group="a file of results")
 
@@ -201,7 +204,7 @@ class ValConfig(InferenceConfig):
     data: str = setting("", _DATA)
     task: Literal["train", "val", "test", "speed"] = setting("val", "split to measure on; speed: time only")
     batch_size: Count = setting(32, "images per batch")
-    imgsz: Count = setting(640, "network input side in pixels")
+    imgsz: InputSize = setting((), f"{_INPUT_SIZE}; two: every image is fitted into just that shape")
     conf_thres: Fraction = setting(0.001, "lowest score")
     iou_thres: Fraction = setting(0.6, "NMS overlap")
     max_det: Count = setting(300, "most boxes per image")
@@ -231,7 +234,7 @@ class PredictConfig(InferenceConfig):
     model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
     source: str = setting("", "image, folder, glob, list file, video or camera number", required=True)
     release: Release = setting("", "take letterbox and NMS of this release; empty: of the model's")
-    imgsz: Count = setting(640, "network input side in pixels")
+    imgsz: InputSize = setting((), _INPUT_SIZE)
     conf_thres: Fraction = setting(0.25, "lowest score")
     iou_thres: Fraction = setting(0.45, "NMS overlap")
     max_det: Count = setting(1000, "most boxes per image")
@@ -259,7 +262,7 @@ class ExportConfig(Frozen):
     weights: str = setting("", "checkpoint to export", required=True)
     model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
     include: tuple[ExportKind, ...] = setting(("onnx",), "kinds of files to write: onnx, torchscript, openvino")
-    imgsz: Annotated[Numbers, Field(min_length=1)] = setting((640,), "input side, or height and width, in pixels")
+    imgsz: InputSize = setting((), _INPUT_SIZE)
     static: bool = setting(False, "take images of that size only")
     half: bool = setting(False, "half precision")
     int8: bool = setting(False, "8-bit convolutions, calibrated on --source (ONNX, OpenVINO)")

@@ -107,6 +107,7 @@ class Detect2d(LoaderTask):
                 batch_size=config.batch_size * 2,  # as published: no gradients, half the memory
                 stride=self.stride,
                 workers=config.workers,
+                cache="" if config.noval else config.cache,  # of a single pass there is nothing to keep
                 world=world,
                 pin_memory=pin,
             )

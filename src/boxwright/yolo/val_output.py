@@ -132,9 +132,11 @@ def format_metrics(evaluation: Evaluation, annotations: Path | None, config: Val
 
 def format_speeds(speeds: Speeds, config: ValConfig) -> str:
     """Format milliseconds per image of each stage as one line."""
+    height, width = config.imgsz[0], config.imgsz[-1]
+    size = height if height == width else f"{width}x{height}"
     return (
         f"Speed: {speeds.load:.1f} ms loading, {speeds.preprocess:.1f} ms pre-process, {speeds.inference:.1f} ms "
-        f"inference, {speeds.nms:.1f} ms NMS, {speeds.metrics:.1f} ms metrics per image at {config.imgsz}, "
+        f"inference, {speeds.nms:.1f} ms NMS, {speeds.metrics:.1f} ms metrics per image at {size}, "
         f"batch {config.batch_size}"
     )
 

@@ -60,6 +60,9 @@ def read_weights(path: str | Path, model: str = "", *, fallback: str = "", stric
     if (family := described.get("family")) is not None:
         raise UserError(f"{path} is a checkpoint of {family}: name its model, as --model {family}-dla34")
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
+    settings = content.get("config")
+    if isinstance(settings, dict):  # of a run: checkpoints of before have the size there alone
+        described = {"imgsz": cast(dict[str, Any], settings).get("imgsz")} | described
     return _described(state_dict, described, path, "native")
 
 
@@ -86,6 +89,7 @@ def load_model(path: str | Path, model: str = "") -> DetectionModel:
     if network.strides != weights.strides:
         raise UserError(f"{path}: the file claims strides {weights.strides} but its network has {network.strides}")
     network.load_state_dict(dict(weights.state_dict))
+    network.trained_size = weights.trained_size
     return network.eval()
 
 
@@ -117,10 +121,13 @@ def _described(
     try:
         spec = read_spec(model["spec"], f"the model in {path}")
         names, strides = tuple(map(str, model["names"])), tuple(map(int, model["strides"]))
+        sides = model.get("imgsz") or ()
+        sides = cast(Sequence[Any], sides) if isinstance(sides, list | tuple) else (sides,)
+        size = (int(sides[0]), int(sides[-1])) if sides else None
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its description of the model is malformed ({error})") from error
     float32 = {key: t.float() if t.is_floating_point() else t for key, t in state_dict.items()}
-    return Weights(float32, spec, names, strides, None, source, path)
+    return Weights(float32, spec, names, strides, None, source, path, size)
 
 
 def _read_darknet(path: Path, model: str, fallback: str, *, strict: bool) -> Weights:

@@ -41,7 +41,10 @@ def test_defaults_are_those_of_the_article(tmp_path: Path) -> None:
 
 def test_a_prediction(tmp_path: Path) -> None:
     config = load(PredictConfig, read(tmp_path, ARTICLE).prediction())
-    assert (config.imgsz, config.source, config.device) == (416, str(tmp_path / "pictures"), "cpu")
+    # The size is that of the weights: 416 is the default of training.
+    assert (config.imgsz, config.source, config.device) == ((), str(tmp_path / "pictures"), "cpu")
+    sized = load(PredictConfig, read(tmp_path, f"{ARTICLE}imgsz: 320\n").prediction())
+    assert sized.imgsz == (320,)
     camera = load(PredictConfig, read(tmp_path, "weights: w.pt\nsource: 0\n").prediction())
     assert camera.source == "0"
 

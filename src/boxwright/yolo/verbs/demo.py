@@ -65,7 +65,6 @@ def demo(config: YoloDemoConfig, settings: DemoSettings = DemoSettings()) -> Pat
     predicting = PredictConfig(
         weights=(str(folder / "weights" / "best.pt"),),
         source=str(folder / "unseen" / "images" / "unseen"),
-        imgsz=settings.imgsz,
         device=config.device,
         line_thickness=2,
         project=str(folder),
@@ -77,7 +76,7 @@ def demo(config: YoloDemoConfig, settings: DemoSettings = DemoSettings()) -> Pat
     commands = (
         "boxwright check my_data.yaml",
         "boxwright train --model yolov5s --data my_data.yaml --imgsz 640 --epochs 100",
-        f"boxwright predict --weights {shlex.quote(predicting.weights[0])} --imgsz 320 --source my_photos/",
+        f"boxwright predict --weights {shlex.quote(predicting.weights[0])} --source my_photos/",
     )
     title = "Boxwright demo: synthetic drives"
     page = write_report(folder, LAYOUT, title=title, predictions=pictures, commands=commands)

@@ -26,6 +26,7 @@ from boxwright.yolo.export import (
     append_nms,
     compare,
 )
+from boxwright.yolo.input_size import choose_size
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.settings import ExportConfig
 from boxwright.yolo.weights import load_model, ready
@@ -49,9 +50,9 @@ def export(config: ExportConfig) -> Mapping[Path, YoloAgreement]:
     _check(config)
     model = ready(load_model(config.weights, config.model), _CPU)
     stride = max(model.strides)
-    size = config.imgsz[0], config.imgsz[-1]
+    size = choose_size(config.imgsz, model, config.weights)
     if any(side < stride or side % stride for side in size):
-        near = " ".join(str(max(round(side / stride), 1) * stride) for side in config.imgsz)
+        near = " ".join(str(max(round(side / stride), 1) * stride) for side in config.imgsz or size[:1])
         raise UserError(f"--imgsz: sides must be multiples of the largest stride {stride}, such as {near}")
     images = list(islice(_images(config, size, stride), _NUM_CALIBRATION if config.int8 else _NUM_CHECKED))
     if not images:
@@ -86,8 +87,6 @@ def _check(config: ExportConfig) -> None:
         raise UserError(f"--{'nms' if config.nms else 'int8'} is for ONNX and OpenVINO only: leave out torchscript")
     if config.int8 and not config.source:
         raise UserError("--int8 needs --source: images like those it will see, to measure the range of activations")
-    if len(config.imgsz) > 2:
-        raise UserError(f"--imgsz takes one side, or height and width, not {len(config.imgsz)} numbers")
     for kind in config.include:
         for library in _LIBRARIES[kind]:
             exported.require(library)
@@ -121,11 +120,11 @@ def write_network(
         target: of the file, or of the folder of OpenVINO's, which are made of an ONNX file.
         config: settings of the verb.
         model: stays as it is.
-        size: height, width of a static file.
+        size: height, width that the file is for, of a static one all that it takes.
         images: (1, 3, H, W) each, to calibrate int8 on.
     """
     fixed, stride = size if config.static else None, max(model.strides)
-    info = YoloInfo(model.names, fixed, model.strides, DETECTIONS if config.nms else ROWS, model.release)
+    info = YoloInfo(model.names, fixed, model.strides, DETECTIONS if config.nms else ROWS, model.release, size)
     rows = ExportRows(copy.deepcopy(model))
     if config.half:
         rows.network.half()

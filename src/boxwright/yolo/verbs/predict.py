@@ -51,6 +51,7 @@ def predict(config: PredictConfig) -> Path:
         release=config.release,
     )
     postprocess = detector.postprocess(config)  # refuses a wrong class before there is a folder
+    size = detector.input_size(config.imgsz)
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     speeds: list[Speed] = []
     num_boxes, input_size = 0, (0, 0)
@@ -61,7 +62,7 @@ def predict(config: PredictConfig) -> Path:
         with contextlib.closing(PredictionWriter(folder, config)) as writer:
             try:
                 for frame in source:
-                    result = detector.run(frame, config.imgsz, postprocess)
+                    result = detector.run(frame, size, postprocess)
                     writer.save(frame, result)
                     speeds.append(result.speed)
                     num_boxes, input_size = num_boxes + len(result), result.input_size

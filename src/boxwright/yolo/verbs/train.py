@@ -13,7 +13,7 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.files import absolute_path
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
-from boxwright.data.source_images import open_source_images
+from boxwright.data.source_images import SourceImages, ValidationImages, check_room
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
 from boxwright.engine.device import Policy
@@ -26,6 +26,7 @@ from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_rang
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
 from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.input_size import write_size
 from boxwright.yolo.loss import check_criterion
 from boxwright.yolo.published import V3, loss_release, with_release
 from boxwright.yolo.settings import Freeze, RunConfig, ValConfig
@@ -59,6 +60,9 @@ class YoloRun:
     train_index: DataIndex
     val_index: DataIndex
 
+    def __post_init__(self) -> None:
+        self.model.trained_size = (self.config.imgsz, self.config.imgsz)
+
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> type[Self]:
         """Return this class, whatever the settings in a checkpoint are."""
@@ -77,8 +81,9 @@ class YoloRun:
         train_index, val_index = _open(config, world)
         config, model = _agreed_network(config, train_index, world)
         config = with_fitting_batch(config, model, len(train_index), policy, world)
-        side = loaded_side(config, max(model.strides))
-        open_source_images(train_index, side, config.cache, copies=world.local_size)
+        sources = [SourceImages(train_index, loaded_side(config, max(model.strides)))]
+        sources += [] if config.noval else [ValidationImages(val_index, (config.imgsz, config.imgsz))]
+        check_room(sources, config.cache, copies=world.local_size)
         return cls(config, model, train_index, val_index)
 
     @classmethod
@@ -246,6 +251,9 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
         print(f"Transferred {done}/{total} items from {config.weights}")
         if done < total / 2:
             _log.warning("most of %s does not fit this model; is it of another size?", config.weights)
+        if weights.trained_size not in (None, (config.imgsz, config.imgsz)):
+            size = write_size(weights.trained_size or ())
+            _log.info("imgsz %d, but %s was trained at %s (--imgsz chooses)", config.imgsz, config.weights, size)
     return model
 
 

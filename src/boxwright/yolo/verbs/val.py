@@ -10,7 +10,6 @@ from typing import Any
 from boxwright.data.dataset import open_dataset
 from boxwright.data.files import absolute_path
 from boxwright.data.index import DataIndex
-from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.console import with_progress
 from boxwright.engine.device import Policy, resolve, select_device
@@ -23,6 +22,7 @@ from boxwright.settings.flags import flags_of
 from boxwright.settings.load import dump_yaml
 from boxwright.yolo.detection import Network
 from boxwright.yolo.evaluation import Evaluation, evaluate
+from boxwright.yolo.input_size import choose_size
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.published import RELEASES, V3, fill
 from boxwright.yolo.settings import ValConfig
@@ -81,20 +81,18 @@ def val(config: ValConfig) -> Evaluation:
     index = open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
     _check_classes(config, network, index)
     folder = None if only_speed else new_run_folder(config.project, config.name, config.exist_ok)
-    stride, fixed = max(network.strides), network.input_size
-    if fixed is not None and fixed[0] != fixed[1]:
-        raise UserError(f"{_listed(config)} takes {fixed[1]}x{fixed[0]} pixels only; val needs a square or a free size")
-    side = fit_imgsz(config.imgsz, stride) if fixed is None else fixed[0]
+    stride = max(network.strides)
+    size = choose_size(config.imgsz, network, _listed(config), stride)
+    config = config.model_copy(update={"imgsz": size})
     loader = make_val_loader(
         index,
-        imgsz=side,
+        imgsz=size[0] if network.input_size is None and size[0] == size[1] else size,
         batch_size=config.batch_size,
         stride=stride,
         workers=config.workers,
-        rect=fixed is None,
         pin_memory=device.type == "cuda",
     )
-    outputs = _Outputs(config, index, folder, side, policy)
+    outputs = _Outputs(config, index, folder, max(size), policy)
     release = RELEASES[config.release or network.release]
     # A threshold that the user set stays, also where it equals the default of the settings.
     config = fill(config, release.validation.settings)
