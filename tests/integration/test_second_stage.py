@@ -66,8 +66,16 @@ def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     ],
 )
 def test_wrong_flags(
-    folder: Path, tmp_path: Path, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    flags: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if complaint != "no weights at c.pt":
+        (tmp_path / "c.pt").touch()
+    monkeypatch.chdir(tmp_path)
     assert predict(folder, tmp_path / "none", *flags) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

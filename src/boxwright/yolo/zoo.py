@@ -21,8 +21,9 @@ from boxwright.yolo.spec import ModelSpec
 # size: depth multiple, width multiple
 MULTIPLES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 _FIRST_WITH_NANO = "v6.0"
-DARKNET_NAMES = (  # by cfg; the first three also with .yaml behind: the same as rows of a model yaml
-    *("yolov3", "yolov3-spp", "yolov3-tiny"),
+DARKNET_YAML_NAMES = ("yolov3", "yolov3-spp", "yolov3-tiny")  # with .yaml behind: the same as rows of a model yaml
+DARKNET_NAMES = (  # by cfg
+    *DARKNET_YAML_NAMES,
     *("yolov4", "yolov4-tiny", "yolov4-tiny-3l", "yolov4-csp", "yolov4x-mish"),
 )
 HUB_NAMES = (
@@ -57,7 +58,7 @@ def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
     elif model.removesuffix(".cfg") in DARKNET_NAMES:
         file = f"{model.removesuffix('.cfg')}.cfg"
         spec = DarknetSpec.from_text(_own_text("cfg", file), file)
-    elif model.removesuffix(".yaml") in DARKNET_NAMES:
+    elif model.removesuffix(".yaml") in DARKNET_YAML_NAMES:
         spec = _read_yaml(_own_text("yaml", model), model)
     elif (name := model.partition("@")[0].removesuffix(".yaml")) in HUB_NAMES:
         if "@" in model and not model.endswith(f"@{CURRENT}"):

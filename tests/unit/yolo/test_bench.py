@@ -51,16 +51,17 @@ def test_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["bench", "op", "--op", "C3(8, 8)", "--op", "Conv2d(3, 8, 1)", "--shape", "1", "8", "16", "16"]
     assert main([*argv, "--device", "cpu", "--repeats", "1"]) == 1  # the second does not fit
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert lines[2].startswith("C3(8, 8)")
-    assert lines[2].endswith("1x8x16x16 -> 1x8x16x16")
-    assert "does not run: " in lines[3]
+    assert lines[0].startswith("boxwright ")  # versions and machine
+    assert len(lines) == 5
+    assert lines[3].startswith("C3(8, 8)")
+    assert lines[3].endswith("1x8x16x16 -> 1x8x16x16")
+    assert "does not run: " in lines[4]
 
 
 def test_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["bench", "op", "--model", "yolov5n", "--shape", "1", "3", "64", "64", "--repeats", "1", "--device", "cpu"]
     assert main(argv) == 0
-    line = capsys.readouterr().out.splitlines()[2]
+    line = capsys.readouterr().out.splitlines()[3]
     assert line.split()[:3] == ["yolov5n", "1,872,157", "0.045"]
     assert line.endswith("1x3x64x64 -> 1x3x8x8x85, 1x3x4x4x85, 1x3x2x2x85")
 

@@ -11,7 +11,7 @@ import torch
 
 from boxwright.errors import UserError
 from boxwright.yolo.spec import ModelSpec
-from boxwright.yolo.zoo import DARKNET_NAMES, NAMES, build_model, load_spec, read_spec
+from boxwright.yolo.zoo import DARKNET_YAML_NAMES, NAMES, build_model, load_spec, read_spec
 
 GOOD: dict[str, Any] = {
     "nc": 3,
@@ -45,7 +45,13 @@ def test_good_yaml_builds_and_runs() -> None:
     assert [tuple(x.shape) for x in model(torch.zeros(1, 3, 64, 32))] == [(1, 2, 16, 8, 8), (1, 2, 8, 4, 8)]
 
 
-ROUND_TRIPS = [*NAMES, *(f"{name}.yaml" for name in DARKNET_NAMES), "yolov5x@v1.0", "yolov5s@v3.0", "yolov5l6@v5.0"]
+ROUND_TRIPS = [
+    *NAMES,
+    *(f"{name}.yaml" for name in DARKNET_YAML_NAMES),
+    "yolov5x@v1.0",
+    "yolov5s@v3.0",
+    "yolov5l6@v5.0",
+]
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
