@@ -69,8 +69,8 @@ def test_a_damaged_checkpoint_is_told_in_one_sentence(part: str, value: object, 
 
 
 def test_a_submission_is_measured_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "v1.0-mini").mkdir()
-    for name in ("v1.0-mini/sample.json", "boxes.json"):
+    (tmp_path / "v1.0-trainval").mkdir()
+    for name in ("v1.0-trainval/sample.json", "boxes.json"):
         (tmp_path / name).write_text("[]")
     with pytest.raises(UserError, match=r"--json measures boxes as they are, .*: leave out flip_test$"):
         bw.val(model="centerfusion-dla34", data=tmp_path, json_file=str(tmp_path / "boxes.json"), flip_test=True)
