@@ -155,7 +155,7 @@ def _say_environment(config: Frozen) -> None:
     """Print what a run computes with, if its settings name a device; once, of several processes."""
     device = getattr(config, "device", None)
     if device is not None and os.environ.get("RANK", "0") == "0":
-        from boxwright.engine.environment import environment_line  # brings torch along: a mistake is told before
+        from boxwright.engine.environment import environment_line  # imports torch, so only after the checks
 
         say(environment_line(device))
 
@@ -194,7 +194,7 @@ def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) ->
     given = {name: settings[name] for name in settings if name in changeable}
     checked = load(TrainingConfig, given)
     _say_environment(checked)
-    from boxwright.engine.run import resume  # brings torch along: a mistake is told before
+    from boxwright.engine.run import resume  # imports torch, so only after the checks
 
     path = Path(checkpoint) if checkpoint else None
     return resume(path, {name: getattr(checked, name) for name in given}, training_of, **objects)

@@ -253,7 +253,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    """Whether a value is a list of so many numbers."""
+    """Tell whether a value is a list of `count` numbers."""
     return isinstance(value, list) and len(cast(list[Any], value)) == count and all(map(_is_number, value))
 
 

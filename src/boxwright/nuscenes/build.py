@@ -235,10 +235,8 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
     categories, attributes = whole_table(folder, "category"), whole_table(folder, "attribute")
     labels = CLASS_OF_CATEGORY | {BIKE_RACK_CATEGORY: BIKE_RACK}
     label_of = np.array([labels.get(name, _IGNORED) for name in map(str, categories.column("name"))], np.int8)
-    code_of = np.array(
-        [ATTRIBUTE_NAMES.index(name) if name in ATTRIBUTE_NAMES else -1 for name in attributes.column("name")] + [-1],
-        np.int8,
-    )  # the last one is that of no attribute
+    codes = {name: code for code, name in enumerate(ATTRIBUTE_NAMES)}
+    code_of = np.array([*(codes.get(name, -1) for name in attributes.column("name")), -1], np.int8)  # the last: of none
     category_table, attribute_table = categories.tokens(), attributes.tokens()
 
     def instance_fields(block: Block) -> Mapping[str, Any]:
@@ -259,7 +257,8 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
                 raise block.error(row, f"has {len(tokens)} attributes, an annotation has one at most")
             if sizes[row].min() <= 0:
                 raise block.error(row, "is not three lengths above 0", "size")
-        attribute_keys = token_keys([tokens[0] if tokens else "" for tokens in given])
+        first_tokens = token_keys([tokens[0] if tokens else "" for tokens in given])
+        attribute = attribute_table.resolve(first_tokens, block.table, "attribute_tokens", optional=True)
         own = np.empty(len(block), _LINKS)
         own["token"] = block.keys("token")
         for name in ("prev", "next"):
@@ -268,9 +267,7 @@ def read_annotations(folder: Path, samples: Samples) -> Array:
         return {
             "sample": samples.named_by(block),
             "label": label,
-            "attribute": code_of[
-                attribute_table.resolve(attribute_keys, block.table, "attribute_tokens", optional=True)
-            ],
+            "attribute": code_of[attribute],
             "instance": instance[pick],
             "points": block.integers("num_lidar_pts") + block.integers("num_radar_pts"),
             "center": block.numbers("translation", 3),

@@ -28,7 +28,8 @@ from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
 
-_LARGE_BYTES, _LARGE_SIDE = 400_000, 1600  # a larger picture is put in as a JPEG of at most so many pixels a side
+_LARGE_BYTES = 400_000  # a larger picture is embedded as a JPEG
+_LARGE_SIDE = 1600  # pixels: the longer side of such a JPEG at most
 _MOST_COLUMNS = 8  # of a table that a phone shows as one
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6b7c; --line: #dde3ea; --panel: #f6f8fa; --page: #fff;

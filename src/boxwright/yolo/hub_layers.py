@@ -151,59 +151,25 @@ class TransformerBlock(nn.Module):
 class C3TR(C3):
     """`C3` whose inner part is a transformer of `repeats` layers."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        repeats: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-        *,
-        activation: nn.Module,
-    ) -> None:
-        super().__init__(in_channels, out_channels, 0, shortcut, groups, expansion, activation=activation)
-        self.m = TransformerBlock(int(out_channels * expansion), NUM_HEADS, repeats)
+    def make_inner(self, hidden: int, repeats: int, shortcut: bool, groups: int, activation: nn.Module) -> nn.Module:
+        return TransformerBlock(hidden, NUM_HEADS, repeats)
 
 
 class C3Ghost(C3):
     """`C3` whose inner blocks are `GhostBottleneck`s."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        repeats: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-        *,
-        activation: nn.Module,
-    ) -> None:
-        super().__init__(in_channels, out_channels, 0, shortcut, groups, expansion, activation=activation)
-        hidden = int(out_channels * expansion)
-        self.m = nn.Sequential(*(GhostBottleneck(hidden, hidden, activation=activation) for _ in range(repeats)))
+    def make_inner(self, hidden: int, repeats: int, shortcut: bool, groups: int, activation: nn.Module) -> nn.Module:
+        return nn.Sequential(*(GhostBottleneck(hidden, hidden, activation=activation) for _ in range(repeats)))
 
 
 class C3x(C3):
     """`C3` whose inner blocks are `CrossConv`s."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        repeats: int = 1,
-        shortcut: bool = True,
-        groups: int = 1,
-        expansion: float = 0.5,
-        *,
-        activation: nn.Module,
-    ) -> None:
-        super().__init__(in_channels, out_channels, 0, shortcut, groups, expansion, activation=activation)
-        hidden = int(out_channels * expansion)
-        self.m = nn.Sequential(
-            *(CrossConv(hidden, hidden, 3, 1, groups, 1.0, shortcut, activation=activation) for _ in range(repeats))
+    def make_inner(self, hidden: int, repeats: int, shortcut: bool, groups: int, activation: nn.Module) -> nn.Module:
+        crosses = (
+            CrossConv(hidden, hidden, 3, 1, groups, 1.0, shortcut, activation=activation) for _ in range(repeats)
         )
+        return nn.Sequential(*crosses)
 
 
 class C3SPP(C3):
@@ -221,6 +187,7 @@ class C3SPP(C3):
         *,
         activation: nn.Module,
     ) -> None:
+        # No bottlenecks: the pooling takes their place.
         super().__init__(in_channels, out_channels, 0, shortcut, groups, expansion, activation=activation)
         hidden = int(out_channels * expansion)
         self.m = SPP(hidden, hidden, kernels, activation=activation)

@@ -128,8 +128,12 @@ class C3(nn.Module):
         self.cv1 = Conv(in_channels, hidden, activation=activation)
         self.cv2 = Conv(in_channels, hidden, activation=activation)
         self.cv3 = Conv(2 * hidden, out_channels, activation=activation)
+        self.m = self.make_inner(hidden, repeats, shortcut, groups, activation)
+
+    def make_inner(self, hidden: int, repeats: int, shortcut: bool, groups: int, activation: nn.Module) -> nn.Module:
+        """Build what half of the channels go through; hub models have other blocks in this place."""
         bottlenecks = (Bottleneck(hidden, hidden, shortcut, groups, 1.0, activation=activation) for _ in range(repeats))
-        self.m = nn.Sequential(*bottlenecks)
+        return nn.Sequential(*bottlenecks)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(join_channels((self.m(self.cv1(x)), self.cv2(x))))

@@ -48,6 +48,12 @@ def test_every_block_is_built_from_its_row_and_learns() -> None:
     assert not without
 
 
+@pytest.mark.parametrize(("block", "inner"), [("C3Ghost", "m"), ("C3TR", "m.tr"), ("C3x", "m")])
+def test_repeats_are_inside_the_cross_stage_blocks(block: str, inner: str) -> None:
+    built = network([ROWS[0], [-1, 3, block, [16]]]).model[1]
+    assert len(list(built.get_submodule(inner).children())) == 3
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
