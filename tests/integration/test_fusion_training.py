@@ -13,10 +13,12 @@ import torch
 
 import boxwright as bw
 from boxwright.centerfusion.settings import FusionConfig
-from boxwright.centerfusion.verbs.train import resume, train
+from boxwright.centerfusion.verbs.train import train
 from boxwright.cli.main import main
+from boxwright.engine.run import resume
 from boxwright.engine.stopping import FiniteWatch
 from boxwright.settings.load import load
+from boxwright.systems import training_of
 from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
 from tests.integration.small_runs import run
 from tests.integration.test_resume import assert_same, assert_same_run
@@ -87,7 +89,7 @@ def test_killed_and_told_to_stop(root: Path, whole: Path, monkeypatch: pytest.Mo
                 train(load(FusionConfig, settings_of(root, "told")))
         killed = run({}, resume=folder, at_step=4)
         assert killed.returncode == -9, killed.stderr
-        resume(folder, {})
+        resume(folder, {}, training_of)
     finally:
         torch.set_num_threads(threads)
     assert_same_run(folder, whole)

@@ -1,1 +1,1 @@
-"""A third system, as somebody else would add it: which quarter of a tiny image is bright. The core does not name it."""
+"""A toy system, written as an outside contributor would add one: find the bright quarter of a tiny image."""

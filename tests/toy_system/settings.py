@@ -9,11 +9,11 @@ class ToyOptimConfig(OptimConfig):
     optimizer: str = setting("Adam", "optimizer")  # type: ignore[assignment]
     lr0: float = setting(0.02, "initial learning rate")
     nominal_batch_size: Count = setting(1, "gradients are accumulated over this many images")
-    ema_decay: float = setting(0.0, "no average")
+    ema_decay: float = setting(0.0, "decay of the averaged weights; 0: no average")
 
 
 class ToyConfig(TrainingConfig):
-    """Train the toy."""
+    """Train the toy network."""
 
     model: str = setting("toy", "model to train", flags="--model --cfg")
     data: str = setting("", "npz file of images and labels", metavar="NPZ")
@@ -23,7 +23,7 @@ class ToyConfig(TrainingConfig):
 
 
 class ToyValConfig(Frozen):
-    """Measure the toy."""
+    """Measure the toy network."""
 
     weights: str = setting("", "checkpoint to measure", metavar="PT")
     data: str = setting("", "npz file of images and labels", metavar="NPZ")
@@ -31,6 +31,6 @@ class ToyValConfig(Frozen):
 
 
 class ToyExportConfig(Frozen):
-    """Write the toy as TorchScript."""
+    """Write the toy network as TorchScript."""
 
     weights: str = setting("", "checkpoint to export", metavar="PT")

@@ -1,4 +1,6 @@
-"""Network, data, task and verbs of the toy system."""
+"""Network, data, task, run and verbs of the toy system, in one file because it is small.
+
+The systems of the package have a `task.py` and a `verbs/train.py` instead."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,7 +80,7 @@ class ToyData:
 
 
 class Accuracy:
-    """Share of images whose quarter is found, see `engine.evaluate.Evaluator`."""
+    """Share of images whose bright quarter is found, see `engine.evaluate.Evaluator`."""
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels

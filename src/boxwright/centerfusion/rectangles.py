@@ -25,21 +25,21 @@ _LEAST = 2.0 ** (1 - _WEIGHTS)
 _MIDDLE = math.log2(4 / 3) / 2  # of the logarithms of 1 to 4/3
 
 
-def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, windows: Tensor, grid: Size) -> Tensor:
+def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, rects: Tensor, grid: Size) -> Tensor:
     """Find the position (B, K) int64 of the first point inside each rectangle, P where there is none.
 
     Args:
         row, column: (B, P) int64 cell of each point.
         present: (B, P) bool; the others are not there.
         after: (B, K) int64: points before this position do not count.
-        windows: (B, K, 4) int64 rectangles.
+        rects: (B, K, 4) int64 rectangles.
     """
     points = row.shape[1]
     height = grid[0]
     # Lines are the rows and then the columns: each set in the columns has all points of the rows too, which a
     # difference takes out again.
     sets = _sets_before(torch.stack((row, column + height), dim=1), present, sum(grid))
-    y0, y1, x0, x1 = windows.unbind(-1)
+    y0, y1, x0, x1 = rects.unbind(-1)
     above, beside = (
         _pick(sets, torch.stack((y0, y1.maximum(y0)))),
         _pick(sets, torch.stack((x0, x1.maximum(x0))) + height),
@@ -56,35 +56,35 @@ def first_inside(row: Tensor, column: Tensor, present: Tensor, after: Tensor, wi
     return torch.where(found != 0, word * _BITS + lowest, points).squeeze(-1)
 
 
-def paint_in_turn(values: Tensor, windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
+def paint_in_turn(values: Tensor, rects: Tensor, painted: Tensor, grid: Size) -> Tensor:
     """Paint maps (B, C, H, W) with the values of the last rectangle that covers each cell, 0 where none does.
 
     Args:
         values: (B, C, K) of each rectangle.
-        windows: (B, K, 4) int64 rectangles, in the order in which they are painted.
+        rects: (B, K, 4) int64 rectangles, in the order in which they are painted.
         painted: (B, K) bool; the others are left out.
     """
     in_numpy = values.dtype in (torch.float32, torch.float64)  # it has no bfloat16
     if values.device.type == "cpu" and in_numpy and not torch.compiler.is_compiling():
-        sides = (windows[..., 1::2] - windows[..., ::2]).clamp(min=0)
+        sides = (rects[..., 1::2] - rects[..., ::2]).clamp(min=0)
         counts = sides.prod(-1) * painted
-        # A list of all cells is faster for small windows; beyond one map's worth per image it costs more than products.
-        if int(counts.sum()) <= len(windows) * grid[0] * grid[1]:
-            arrays = (values.detach().numpy(), windows.numpy(), counts.numpy())
+        # A list of all cells is faster for small rectangles; beyond one map's worth per image products are.
+        if int(counts.sum()) <= len(rects) * grid[0] * grid[1]:
+            arrays = (values.detach().numpy(), rects.numpy(), counts.numpy())
             return torch.from_numpy(_cell_by_cell(*arrays, grid))
-    top = _last_covering(windows, painted, grid).flatten(1)
+    top = _last_covering(rects, painted, grid).flatten(1)
     values = torch.cat((values.new_zeros(*values.shape[:2], 1), values), dim=2)  # first: not covered
     return values.gather(2, top[:, None].expand(-1, values.shape[1], -1)).unflatten(2, grid)
 
 
-def _cell_by_cell(values: Array, windows: Ints, counts: Ints, grid: Size) -> Array:
+def _cell_by_cell(values: Array, rects: Ints, counts: Ints, grid: Size) -> Array:
     """Paint as `paint_in_turn` by a list of all cells of the rectangles, which have `counts` (B, K)."""
     height, width = grid
     images, channels, _ = values.shape
     owner = np.repeat(np.arange(counts.size), counts.reshape(-1))
     inner = np.arange(len(owner)) - (counts.cumsum() - counts.reshape(-1))[owner]
-    columns = windows[..., 3] - windows[..., 2]
-    start = np.arange(images)[:, None] * channels * height * width + windows[..., 0] * width + windows[..., 2]
+    columns = rects[..., 3] - rects[..., 2]
+    start = np.arange(images)[:, None] * channels * height * width + rects[..., 0] * width + rects[..., 2]
     row = inner // columns.reshape(-1)[owner]
     cell = start.reshape(-1)[owner] + inner + row * (width - columns).reshape(-1)[owner]
     maps = np.zeros((images, channels, height, width), values.dtype)
@@ -94,22 +94,22 @@ def _cell_by_cell(values: Array, windows: Ints, counts: Ints, grid: Size) -> Arr
     return maps
 
 
-def _last_covering(windows: Tensor, painted: Tensor, grid: Size) -> Tensor:
-    """Compute one plus the number of the last rectangle (B, K, 4) over each cell, 0 where none is: (B, H, W) int64.
+def _last_covering(rects: Tensor, painted: Tensor, grid: Size) -> Tensor:
+    """Compute 1 + index of the last rectangle (B, K, 4) over each cell, 0 where there is none: (B, H, W) int64.
 
     Rectangle k weighs 4^k. The sum of those over a cell, a product of matrices, lies between the weight of the last one
     and 4/3 of it, so its logarithm tells which that is, whatever the precision of the sum.
     """
-    y0, y1, x0, x1 = windows.unbind(-1)
+    y0, y1, x0, x1 = rects.unbind(-1)
     rows = _covered(y0, torch.where(painted, y1, y0), grid[0])
     columns = _covered(x0, x1, grid[1])
-    top = windows.new_zeros((), dtype=rows.dtype)
-    kind = windows.device.type
+    top = rects.new_zeros((), dtype=rows.dtype)
+    kind = rects.device.type
     # Float16 does not hold these powers. Where autocast is off anyway, exporters shall see no context.
     precision = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
-    for start in range(0, windows.shape[1], _WEIGHTS):  # one turn up to 125 rectangles
+    for start in range(0, rects.shape[1], _WEIGHTS):  # one turn up to 125 rectangles
         group = slice(start, start + _WEIGHTS)
-        number = torch.arange(rows[0, group].shape[0], device=windows.device)
+        number = torch.arange(rows[0, group].shape[0], device=rects.device)
         weighted = columns[:, group] * (2 * number - _WEIGHTS + 1).float().exp2()[:, None]
         with precision:
             weight = rows[:, group].transpose(1, 2) @ weighted

@@ -64,9 +64,11 @@ class FrustumConfig(Frozen):
 
     enabled: bool = setting(True, "associate radar with objects; false: the radar map is used as it is")
     expansion_ratio: NotNegative = setting(0.0, "widens the range of depths, as a share of it")
-    window_ratio: Positive = setting(0.3, "side of the painted window, as a share of the box")
+    window_ratio: Positive = setting(
+        0.3, "side of the rectangle into which the radar values of an object are written, as a share of its 2-D box"
+    )
     normalize_depth: bool = setting(True, "divide depths by radar.max_depth")
-    by_depth: bool = setting(False, "near boxes paint first, not boxes with a high score")
+    by_depth: bool = setting(False, "paint boxes in order of depth, nearest first, instead of by score")
 
 
 class FusionAugmentConfig(Frozen):

@@ -21,9 +21,9 @@ T = TypeVar("T")  # tensors, or the NumPy arrays that workers write them through
 
 @dataclass(frozen=True, slots=True)
 class Targets3d(Generic[T]):
-    """What the heads shall say at the objects of a batch, padded to one count so that shapes are static.
+    """Targets of the heads at the objects of a batch, padded to one count so that shapes are static.
 
-    A `*_valid` field is False where its quantity is padded or unknown; what has none is known of every object. One
+    A `*_valid` field is False where its quantity is padded or unknown; fields without `_valid` are always known. One
     image's share lacks the B.
     """
 

@@ -56,7 +56,7 @@ class CenterFusionTask(LoaderTask):
         self._losses = CenterLoss(config.loss, radar=self._radar)
         self.criterion: nn.Module = self._losses
         self.loss_names: Sequence[str] = self._losses.loss_names
-        self.schedule_rules = ScheduleRules("plain" if config.optim.release == "centernet" else "v5")
+        self.schedule_rules = ScheduleRules("plain" if config.optim.release == "centernet" else "grouped")
         self._frustum = FrustumOptions.of(config)
         self._network = distribute(model, world, device)
         shared: dict[str, Any] = {

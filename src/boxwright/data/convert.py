@@ -83,7 +83,7 @@ def link_images(index: DataIndex, folder: Path, *, copy: bool = False) -> Genera
         if not link.exists():
             link_or_copy(image, link, copy=copy)
         elif not (link.samefile(image) or filecmp.cmp(link, image, shallow=False)):
-            raise UserError(f"{link} is in the way: another image of that name; choose another convertor_path")
+            raise UserError(f"{link} exists already for another image of that name; choose another convertor_path")
         yield link
 
 

@@ -70,7 +70,7 @@ def split_data(
     sizes = list_sizes(len(index), shares)
     firsts, members, weights = np.unique(groups, return_inverse=True, return_counts=True)
     if len(firsts) < sum(size > 0 for size in sizes):
-        raise UserError(f"{len(firsts)} different image(s) are too few for {sum(size > 0 for size in sizes)} lists")
+        raise UserError(f"too few different images for {sum(size > 0 for size in sizes)} lists: {len(firsts)}")
     present = np.zeros((len(firsts), index.num_classes), dtype=np.bool_)
     present[members.repeat(np.diff(index.box_offsets)), index.classes] = True
     chosen = stratify(present, weights.astype(np.int64), sizes, seed)[members]  # number of the list of each image
@@ -103,7 +103,9 @@ def _read(source: Path, compat: Compat) -> DataIndex:
     names = [*filter(None, read_lines(file))] if file else []
     index = read_yolo(images, names or [f"class{i}" for i in range(_MOST_CLASSES)], compat=compat)
     if not len(index.boxes):
-        raise UserError(f"{source}: no image has a label; that of images/x.jpg is labels/x.txt, that of x.jpg is x.txt")
+        raise UserError(
+            f"{source}: no image has a label; expected labels/x.txt for images/x.jpg, or x.txt beside x.jpg"
+        )
     count = len(names) or int(index.classes.max()) + 1
     return replace(index, names=index.names[:count], category_ids=index.category_ids[:count])
 
@@ -118,7 +120,7 @@ def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:
         raise UserError(f"shares are not negative and sum to 1, these are {' '.join(f'{share:g}' for share in shares)}")
     wanted = [share > 0 for share in shares]
     if num_images < sum(wanted):
-        raise UserError(f"{num_images} image(s) are too few for {sum(wanted)} lists")
+        raise UserError(f"too few images for {sum(wanted)} lists: {num_images}")
     exact = [num_images * share for share in shares]
     sizes = [int(value + 1e-9) for value in exact]
     by_remainder = sorted(range(len(shares)), key=lambda s: sizes[s] - exact[s])

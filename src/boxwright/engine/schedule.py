@@ -116,18 +116,17 @@ def _between(start: float, end: float, share: float) -> float:
 class ScheduleRules:
     """What a published release does in its own way; the defaults are those of v6.2 and v7.0.
 
-    The releases themselves are listed by the systems. Forms:
+    The systems list their releases. Forms:
 
-    - "v5": biases and momentum have warm-ups of their own, and decay is for weights alone, scaled to the images that an
-      optimizer step really gathers.
-    - "v3", YOLOv3-SPP: one rate and one decay for everything; warm-up within the first epoch if at all, where every
-      batch moves the weights. Later they move once a nominal batch, with the mean loss of its batches.
-    - "plain", CenterNet and CenterFusion: as v3, but published without warm-up; `warmup_epochs` lets the rate rise in a
-      straight line.
+    - "grouped": biases and momentum have warm-ups of their own; only weights decay, scaled to the number of images that
+      an optimizer step gathers.
+    - "uniform": one rate and one decay for everything. Warm-up, if any, ends within the first epoch, where every batch
+      updates the weights. Later they are updated once per nominal batch, by the mean loss of its batches.
+    - "plain": as "uniform", but in warm-up the rate rises in a straight line over `warmup_epochs`.
     """
 
-    form: Literal["v5", "v3", "plain"] = "v5"
-    min_warmup_steps: int = 100  # shortest warm-up of v5
+    form: Literal["grouped", "uniform", "plain"] = "grouped"
+    min_warmup_steps: int = 100  # shortest warm-up of "grouped"
     linear_to_last: bool = False  # linear decay is at lrf in the last epoch already, not only after it
     always_cosine: bool = False  # there is no linear decay
     fixed_lrf: float | None = None  # final factor whatever is set; None: as set
@@ -135,8 +134,8 @@ class ScheduleRules:
     updates_on_multiples: bool = False  # update at multiples of `accumulate`, not `accumulate` steps after the last
 
 
-_FIRST_V3_FACTOR = 1 / 1000  # of the rate, where the warm-up of YOLOv3-SPP begins
-_LONGEST_V3_WARMUP = 1000  # steps
+_FIRST_UNIFORM_FACTOR = 1 / 1000  # of the rate, where the warm-up of "uniform" begins
+_LONGEST_UNIFORM_WARMUP = 1000  # steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ class Schedule:
     @property
     def decays_everything(self) -> bool:
         """Whether biases and normalisation decay like weights."""
-        return self.rules.form != "v5"
+        return self.rules.form != "grouped"
 
     @property
     def warmup_steps(self) -> int:
@@ -189,9 +188,9 @@ class Schedule:
         config, steps = self.config, round(self.config.warmup_epochs * self.steps_per_epoch)
         if config.schedule == "one-cycle":
             return max(round(config.one_cycle_rise * self.epochs * self.steps_per_epoch) - 1, 0)
-        if self.rules.form == "v3":
-            return min(_LONGEST_V3_WARMUP, self.steps_per_epoch - 1) if config.warmup_epochs > 0 else 0
-        return max(steps, self.rules.min_warmup_steps) if self.rules.form == "v5" else steps
+        if self.rules.form == "uniform":
+            return min(_LONGEST_UNIFORM_WARMUP, self.steps_per_epoch - 1) if config.warmup_epochs > 0 else 0
+        return max(steps, self.rules.min_warmup_steps) if self.rules.form == "grouped" else steps
 
     def ends_in_warmup(self) -> str:
         """Say that the warm-up is not over before the run is; empty: it is."""
@@ -230,11 +229,11 @@ class Schedule:
         config, form, epoch, warmup = self.config, self.rules.form, step // self.steps_per_epoch, self.warmup_steps
         full = config.nominal_batch_size / self.batch_size
         accumulate = max(round(full), 1)
-        scale = 1.0 if form == "v5" else 1 / accumulate
+        scale = 1.0 if form == "grouped" else 1 / accumulate
         if config.schedule == "one-cycle":
             factor, momentum = one_cycle(config, step, self.epochs * self.steps_per_epoch)
             return StepSettings(config.lr0 * factor, config.lr0 * factor, momentum, accumulate, scale)
-        if form == "v5" and step <= warmup:
+        if form == "grouped" and step <= warmup:
             share = step / warmup
             target = config.lr0 * self.factor(epoch, fitness)
             return StepSettings(
@@ -243,12 +242,12 @@ class Schedule:
                 momentum=config.warmup_momentum + (config.momentum - config.warmup_momentum) * share,
                 accumulate=max(1, round(1 + (full - 1) * share)),
             )
-        if form == "v3" and epoch == 0 and config.warmup_epochs > 0:
+        if form == "uniform" and epoch == 0 and config.warmup_epochs > 0:
             share = min(step / max(warmup, 1), 1.0)
-            rate = config.lr0 * (_FIRST_V3_FACTOR * (1 - share) + share)
+            rate = config.lr0 * (_FIRST_UNIFORM_FACTOR * (1 - share) + share)
             return StepSettings(rate, rate, config.momentum, 1)
-        # Published v5 is late by an epoch; but the epoch in which warm-up ends keeps the rate that warm-up arrived at.
-        is_published = form == "v5" and schedule_name(config) in ("linear", "cosine")
+        # Published "grouped" is an epoch late, but the epoch in which warm-up ends keeps the rate that warm-up reached.
+        is_published = form == "grouped" and schedule_name(config) in ("linear", "cosine")
         is_late = is_published and epoch != warmup // self.steps_per_epoch
         rate = config.lr0 * self.factor(epoch - is_late, fitness)
         if form == "plain":

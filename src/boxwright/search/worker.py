@@ -107,7 +107,7 @@ def _run_one(
 
     def run(trial: Trial) -> float:
         trials = study.get_trials(deepcopy=False)
-        # Two workers may both have seen one place left. Numbers are given out one by one: the lower one has it.
+        # Two workers may both have found one trial left to run. Numbers are given out one by one: the lower one has it.
         # One that waits in the queue has its place too: it runs before the search ends.
         if sum(t.state != TrialState.FAIL for t in trials[: trial.number]) >= generations:
             raise _GivenUpError
@@ -156,4 +156,4 @@ def _queue_again(study: Study, trial: OpenTrial) -> None:
 
 
 class _GivenUpError(Exception):
-    """A trial of which nothing is kept: one too many, or stopped."""
+    """A surplus or stopped trial, discarded."""

@@ -60,7 +60,7 @@ def quaternion(rotation: Floats) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """One channel of one scene: where its records and files go."""
+    """Where the records and files of one channel of a scene go."""
 
     channel: str
     suffix: str
@@ -258,7 +258,7 @@ class SceneWriter:
 def write_nuscenes(
     root: Path, settings: WorldSettings | None = None, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write a nuScenes root and return it; while it is written it lies beside its place, under another name.
+    """Write a nuScenes root and return it: written to a temporary sibling folder, then renamed.
 
     Args:
         root: a folder that is not there yet, or is empty.

@@ -140,7 +140,7 @@ def _object_echoes(objects: Objects, sensor_from_global: Floats, rng: np.random.
 
 
 def _false_echoes(rng: np.random.Generator, count: int) -> Echoes:
-    """Return points where nothing is."""
+    """Return false returns in empty space."""
     distance, bearing = rng.uniform(4, 70, count), rng.uniform(-_HALF_FIELD, _HALF_FIELD, count)
     where = np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], 1)
     return where, np.full(count, -1), rng.normal(0, 4, (count, 2))

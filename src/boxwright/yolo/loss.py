@@ -156,7 +156,7 @@ def scale_gains(
     config: LossConfig, *, num_layers: int, num_classes: int, imgsz: int, rules: LossRules = LossRules()
 ) -> LossConfig:
     """Scale gains for this number of levels, classes and this image size; they are published for 3, 80 and 640."""
-    gains = _by_level(config, rules.per_level_outside, num_layers)
+    gains = _by_level(config, rules.per_level_in_run, num_layers)
     gains["cls"] *= num_classes / 80
     if rules.objectness_by_area:
         gains["obj"] *= (imgsz / 640) ** 2
@@ -247,7 +247,7 @@ class YoloLoss(LevelTerms):
         num_layers = len(strides)
         if imgsz is not None:
             config = scale_gains(config, num_layers=num_layers, num_classes=num_classes, imgsz=imgsz, rules=rules)
-        gains = _by_level(config, rules.per_level_inside, num_layers)
+        gains = _by_level(config, rules.per_level_in_loss, num_layers)
         gains["obj"] *= rules.objectness_of_more if num_layers >= _MANY_LEVELS else 1.0
         codings = codings or (YOLOV5_BOXES,) * num_layers
         super().__init__(anchors, num_classes, config.model_copy(update=gains), codings, over_ranks)

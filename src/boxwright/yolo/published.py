@@ -51,8 +51,8 @@ class LossRules:
     balance_3: tuple[float, ...] = (4.0, 1.0, 0.4)  # objectness weight of each of three levels, finest first
     balance_more: tuple[float, ...] = (4.0, 1.0, 0.25, 0.06, 0.02)  # the same of networks of other depths
     border_counts_twice: bool = True  # a centre exactly between two cells gets neighbours on both sides
-    per_level_outside: tuple[str, ...] = ("box", "cls", "obj")  # gains times 3 / levels when scaled for a run
-    per_level_inside: tuple[str, ...] = ()  # gains times 3 / levels in every loss
+    per_level_in_run: tuple[str, ...] = ("box", "cls", "obj")  # gains times 3 / levels where a run scales its gains
+    per_level_in_loss: tuple[str, ...] = ()  # gains times 3 / levels in the loss itself, with a run or without
     objectness_of_more: float = 1.0  # extra factor of the objectness gain with four levels or more
     objectness_by_area: bool = True  # the objectness gain grows with the area of the network input
 
@@ -146,38 +146,44 @@ _V50 = replace(
     layers=replace(_V60.layers, early=True, model_yamls=("yolov5_focus.yaml", "yolov5_focus_p6.yaml")),
     schedule=replace(_V60.schedule, updates_on_multiples=True),
 )
-_BALANCE_V4 = (4.0, 1.0, 0.3, 0.1, 0.03)
+_BOTH = LossRules(per_level_in_run=("obj",), per_level_in_loss=("box", "cls"))
 _V40 = replace(
     _V50,
     layers=replace(_V50.layers, model_yamls=("yolov5_focus.yaml", "")),
-    loss=LossRules("ciou", 1e-9, _BALANCE_V4[:3], _BALANCE_V4, True, ("obj",), ("box", "cls")),
+    loss=replace(_BOTH, iou_eps=1e-9, balance_3=(4.0, 1.0, 0.3), balance_more=(4.0, 1.0, 0.3, 0.1, 0.03)),
     schedule=ScheduleRules(min_warmup_steps=1000, always_cosine=True, updates_on_multiples=True),
 )
-_BALANCE_V2 = (4.0, 1.0, 0.4, 0.1)
+_INSIDE = LossRules(per_level_in_run=(), per_level_in_loss=("box", "cls", "obj"))  # v2.0 to v3.1
+_LOSS_V31 = replace(
+    _INSIDE, iou_eps=1e-9, balance_more=(4.0, 1.0, 0.4, 0.1), objectness_of_more=1.4, objectness_by_area=False
+)
 _V31 = replace(
     _V40,
     layers=replace(_V40.layers, activation="nn.Hardswish()", model_yamls=("yolov5_csp.yaml", "")),
-    loss=LossRules("ciou", 1e-9, _BALANCE_V2[:3], _BALANCE_V2, True, (), ("box", "cls", "obj"), 1.4, False),
+    loss=_LOSS_V31,
     nms=NmsRules(class_offset=4096.0, always_multi_label=True, empty_means_all=True),
 )
 _V30 = replace(
     _V31,
     # As tagged; the weights published with this release have the Hardswish of v3.1.
     layers=replace(_V31.layers, activation=_LEAKY),
-    loss=LossRules("ciou", 1e-16, _BALANCE_V2[:3], _BALANCE_V2, True, (), ("box", "cls", "obj"), 1.4, False),
+    loss=replace(_LOSS_V31, iou_eps=1e-16),
     schedule=replace(_V31.schedule, fixed_lrf=0.2, fixed_warmup=True),
     warp=replace(_V31.warp, min_area_ratio=0.20),
     letterbox=LetterboxRules(multiple=64),
 )
+_LOSS_V20 = replace(_LOSS_V31, iou_kind="giou", iou_eps=1e-16, border_counts_twice=False)
 _V20 = replace(
     _V30,
-    loss=LossRules("giou", 1e-16, _BALANCE_V2[:3], _BALANCE_V2, False, (), ("box", "cls", "obj"), 1.4, False),
+    loss=_LOSS_V20,
     warp=replace(_V30.warp, area_grows_with=1, shear_last=True),
 )
 _V10 = replace(
     _V20,
     layers=replace(_V20.layers, batch_norm_eps=1e-4, model_yamls=("yolov5_v1.yaml", "")),
-    loss=LossRules("giou", 1e-16, (1.0,) * 3, (1.0,) * 5, False, (), (), 1.0, False),
+    loss=replace(
+        _LOSS_V20, balance_3=(1.0,) * 3, balance_more=(1.0,) * 5, per_level_in_loss=(), objectness_of_more=1.0
+    ),
     schedule=replace(_V20.schedule, fixed_lrf=0.1),
     warp=WarpRules(4.0, 10.0, 0.20, area_grows_with=1, shear_last=True, swapped_shift=True),
     letterbox=LetterboxRules(multiple=64, by_longer_side=True),
@@ -186,7 +192,7 @@ _V3 = Release(
     # The cfg names the activation of each layer; its networks are built by darknet.py.
     layers=LayerRules(_LEAKY, _LEAKY, class_margin=0.99, batch_norm_eps=1e-5, early=True, model_yamls=("", "")),
     loss=None,
-    schedule=ScheduleRules(form="v3", updates_on_multiples=True),
+    schedule=ScheduleRules(form="uniform", updates_on_multiples=True),
     # The recorded warp and letterbox are those of v1.0.
     warp=_V10.warp,
     letterbox=_V10.letterbox,

@@ -1,7 +1,7 @@
-"""One training sample: a pure function of (seed, epoch, index), and of how often it came before where it may repeat.
+"""One training sample: a pure function of (seed, epoch, index) and the repeat count in this epoch.
 
 Order, as published for YOLOv5 6.x (spec B7): mosaic or letterbox, random perspective, mixup with a second mosaic, HSV,
-flips. Positions and labels are worked out first, from sizes alone; then each image that is seen is sampled once.
+flips. Positions and labels of a mosaic come first, from sizes alone; then each image that is seen is sampled once.
 """
 
 from dataclasses import dataclass, field

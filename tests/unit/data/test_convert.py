@@ -73,7 +73,7 @@ def test_another_image_in_the_way(tmp_path: Path) -> None:
     index = read_annotated(root, "train")
     assert index is not None
     write_image(tmp_path / "out/images/train/one.jpg", seed=9)
-    with pytest.raises(UserError, match=r"one\.jpg is in the way"):
+    with pytest.raises(UserError, match=r"one\.jpg exists already for another image"):
         convert.write_yolo(index, ("a",), tmp_path / "out", "train")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write converted labels"):

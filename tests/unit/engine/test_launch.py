@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -121,13 +120,21 @@ def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ctrl_c_reaches_the_processes(tmp_path: Path) -> None:
     """The launcher hands it on and leaves with its code."""
     script = tmp_path / "jobs.py"
-    waits = "\nimport time\ndef waits(world):\n    print('here', flush=True)\n    time.sleep(60)\n"
+    waits = """
+def waits(world):
+    world.wait()  # both have started
+    try:
+        print("here", flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        raise
+"""
     script.write_text(JOBS.replace("\nif __name__", f"{waits}\nif __name__"), encoding="utf-8")
     process = subprocess.Popen([sys.executable, str(script), "waits"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
-    begin = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert time.monotonic() - begin < 25  # the processes went by themselves
+    assert out == "interrupted\n"  # the first process, whose prints are shown, ended by itself

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boxwright.data.source_images import SourceImages
-from boxwright.yolo import samples as augment
+from boxwright.yolo import samples as samples_module
 from boxwright.yolo.augmentation import (
     NUM_NINE,
     Placement,
@@ -68,9 +68,9 @@ def test_the_share_of_nine_is_what_was_asked_for(
         placed.append(len(sizes_hw))
         return place_nine(corner_xy, sizes_hw, side)
 
-    monkeypatch.setattr(augment, "place_nine", counted)
+    monkeypatch.setattr(samples_module, "place_nine", counted)
     source = SourceImages(write_scenes(tmp_path, [(96, 30)] * 3), 96)
-    samples = augment.TrainingSamples(source, 96, 32, AugmentConfig(mosaic9=share), seed=0)
+    samples = samples_module.TrainingSamples(source, 96, 32, AugmentConfig(mosaic9=share), seed=0)
     out = np.zeros((96, 96, 3), np.uint8)
     for epoch in range(40):
         samples.write(epoch, 0, out)

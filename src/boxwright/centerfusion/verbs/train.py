@@ -37,11 +37,6 @@ def train(config: FusionConfig, callbacks: Sequence[Callback] = ()) -> Path:
     return run.train(config, FusionRun, callbacks)
 
 
-def resume(path: Path | None, overrides: Mapping[str, object], callbacks: Sequence[Callback] = ()) -> Path:
-    """Resume the run of a CenterFusion, see `engine.run.resume`; return the run folder."""
-    return run.resume(path, overrides, FusionRun.of, callbacks)
-
-
 class FusionRun:
     """A training run of CenterFusion, see `engine.run.PreparedRun`."""
 
@@ -53,11 +48,6 @@ class FusionRun:
         self.train_split = train
         self.val_split = val
         model.frustum, model.num_peaks = FrustumOptions.of(config), config.max_det
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> type[Self]:
-        """Return this class, whatever the settings in a checkpoint are."""
-        return cls
 
     @classmethod
     def completed(cls, config: FusionConfig) -> FusionConfig:

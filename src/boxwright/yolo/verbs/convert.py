@@ -67,7 +67,7 @@ def weights(config: WeightsConfig) -> DetectionModel:
     suffix = target.suffix.lower()
     if suffix not in TARGETS:
         kinds = ", ".join(f"{ending} ({kind})" for ending, kind in TARGETS.items())
-        raise UserError(f"{target}: what kind of file is that? convert weights writes {kinds}")
+        raise UserError(f"{target}: unknown file type; convert weights writes {kinds}")
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is the source itself; name another file")
     if not target.absolute().parent.is_dir():

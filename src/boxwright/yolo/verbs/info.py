@@ -300,7 +300,7 @@ def describe_schedule(config: RunConfig, num_images: int | None = None) -> Sched
     """
     check_schedule(config.optim, config.epochs, validates=not config.noval)
     if config.batch_size < 1:
-        raise UserError("a schedule needs the number of images a step: --batch-size N; -1 is measured by train alone")
+        raise UserError("a schedule needs the number of images a step: --batch-size N; only train can measure -1")
     if num_images is None and not config.data:
         raise UserError("a schedule needs the number of training images: --images N, or --data")
     if num_images is not None and num_images < 1:

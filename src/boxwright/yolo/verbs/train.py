@@ -223,9 +223,9 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
     for rank, other in enumerate(counts):
         if other != counts[0]:
             raise UserError(
-                f"{config.data} is another data set for rank {rank} than for rank 0: {other[0]} training images with "
-                f"{other[1]} boxes, not {counts[0][0]} with {counts[0][1]}, {other[2]} validation images with "
-                f"{other[3]}, not {counts[0][2]} with {counts[0][3]}; every machine needs the same files"
+                f"{config.data} is another data set for rank {rank} than for rank 0; every machine needs the same files"
+                f"\n  train: {other[0]} images with {other[1]} boxes, not {counts[0][0]} with {counts[0][1]}"
+                f"\n  val: {other[2]} images with {other[3]} boxes, not {counts[0][2]} with {counts[0][3]}"
             )
     if not len(train_index.boxes):
         raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
