@@ -214,7 +214,7 @@ def test_voc_lists_with_flags_and_missing_images(tmp_path: Path) -> None:
 
 
 def test_voc_without_the_split_names_those_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are train"):
+    with pytest.raises(UserError, match="it has train; divide its images by `boxwright convert split"):
         open_dataset(write_voc(tmp_path, {"a": ""}), "val")
 
 

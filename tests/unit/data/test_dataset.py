@@ -146,8 +146,8 @@ def test_bad_rows_and_files_are_left_out(tmp_path: Path, caplog: pytest.LogCaptu
         kinds = {"unknown class", "degenerate box", "unreadable label", "column count", "missing label"}
         assert set(by_kind) == {*kinds, "corrupt image"}
         assert [by_kind[kind].line for kind in ("unknown class", "degenerate box", "unreadable label")] == [2, 3, 2]
-        assert "train: 2 image(s) left out" in caplog.text
-        assert "train: 2 row(s) left out" in caplog.text
+        assert "train: 2 of 4 images left out" in caplog.text
+        assert "train: 2 of 3 boxes left out" in caplog.text
 
 
 def test_polygons_stay_with_their_boxes(tmp_path: Path) -> None:
