@@ -112,7 +112,7 @@ def test_coco_json(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_warnings_alone_pass(tmp_path: Path) -> None:
-    assert check(CheckConfig(data=str(write_yolo(tmp_path, {"a": None, "b": ""})))) == 0
+    assert check(CheckConfig(data=str(write_yolo(tmp_path, {"a": None, "b": "", "c": "0 .5 .5 .2 .2\n"})))) == 0
 
 
 def test_classes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

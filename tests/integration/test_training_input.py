@@ -57,8 +57,8 @@ def test_broken_images_and_labels_are_left_out(
     with caplog.at_level(logging.WARNING):
         folder = start(settings)
     assert (folder / "weights/last.pt").exists()
-    assert "2 image(s) left out" in caplog.text
-    assert "1 row(s) left out" in caplog.text
+    assert "2 of 7 images left out" in caplog.text
+    assert "1 of 10 boxes left out" in caplog.text
 
 
 @pytest.mark.parametrize(("imgsz", "expected"), [(333, 352), (64, 64), (1, 64), (640, 640), (641, 672)])

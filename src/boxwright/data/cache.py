@@ -25,7 +25,7 @@ from boxwright.data.index import ARRAYS, DataIndex, Problem
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array
 
-_FORMAT = "boxwright data index 4"  # another name for each change of what is kept: files of before are made again
+_FORMAT = "boxwright data index 5"  # another name for each change of what is kept: files of before are made again
 _log = logging.getLogger("boxwright.data")
 
 
@@ -114,8 +114,8 @@ def _checksum(arrays: Iterable[Array]) -> int:
 def _load(file: Path, key: str) -> DataIndex | None:
     try:
         with safetensors.safe_open(file, "pt") as stored:
-            about = json.loads(stored.metadata()[_FORMAT])
-            if about["key"] != key:
+            about = json.loads(stored.metadata().get(_FORMAT, "{}"))  # of another version: nothing is said
+            if not about or about["key"] != key:
                 return None
             arrays: dict[str, Any] = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
         if _checksum(arrays.values()) != about["checksum"]:

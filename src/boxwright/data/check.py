@@ -18,6 +18,8 @@ _NOT_LABELS = frozenset(("classes.txt", "README.txt"))  # what annotation tools 
 def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
     """Find the images of val whose content is in train as well, whatever their names."""
     images = [*train.paths, *val.paths]
+    if (line := images_of_train(train, val)) and len(set(train.paths) & set(val.paths)) == len(val):
+        return [Problem("shared image", val.path(0).parent, 0, line)]
     problems: list[Problem] = []
     for path, first in list(zip(images, content_groups(images), strict=True))[len(train) :]:
         if first < len(train):
@@ -25,6 +27,15 @@ def shared_images(train: DataIndex, val: DataIndex) -> list[Problem]:
             text = "this image is in train and val" if twin == path else f"the same image is in train as {twin}"
             problems.append(Problem("shared image", path, 0, text))
     return problems
+
+
+def images_of_train(train: DataIndex, val: DataIndex) -> str | None:
+    """Say how many images of val are files of train as well; None where there is none."""
+    count = len(set(train.paths) & set(val.paths))
+    if not count:
+        return None
+    part = f"all {count} images" if count == len(val) else f"{count} of {len(val)} images"
+    return f"{part} of the val split are images of the train split: validation measures what was trained on"
 
 
 def content_groups(images: Sequence[Path]) -> list[int]:

@@ -4,18 +4,20 @@ Source: the COCO data format; boxes are left, top, width, height in pixels whose
 Crowd regions stay in the ground truth only.
 """
 
+import itertools
 import json
 import logging
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from boxwright.data.files import read_text
-from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
+from boxwright.data.index import DataIndex, PixelObject, Problem, Record, join_records, pixel_record, read_records
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
 
@@ -41,85 +43,223 @@ def read_json(file: Path) -> dict[str, Any]:
     return table
 
 
-def read_coco_names(file: Path) -> tuple[str, ...]:
-    """Read category names in order of category id."""
-    return tuple(name for _, name in _categories(read_json(file), file))
-
-
-def read_coco(file: Path, *, names: Sequence[str] = (), images: Path | None = None, decode: bool = False) -> DataIndex:
-    """Read a COCO json.
+def read_coco(
+    files: Sequence[Path],
+    *,
+    named_by: Sequence[Path] = (),
+    names: Sequence[str] = (),
+    images: Path | None = None,
+    decode: bool = False,
+) -> DataIndex:
+    """Read COCO json files as one split. An image that several files list has the boxes of all of them.
 
     Args:
-        file: the json.
-        names: class names in the wanted order; empty: the categories by id. Annotations of a category that is not
-            among the names are left out.
-        images: folder of the images; None looks beside the json.
+        files: the json files of the split.
+        named_by: the files of all splits, whose categories together are the classes; empty: those of the split.
+        names: class names in the wanted order; empty: the categories by id, without the root of Roboflow's exports.
+            Annotations of a category that is not among the names are left out.
+        images: folder of the images; None looks beside each json.
         decode: decode every image to find damage.
 
     Raises:
         UserError: keys are missing or malformed, a name is no category, or no image is found.
     """
-    content = read_json(file)
-    categories = _categories(content, file)
-    names = tuple(names or (name for _, name in categories))
-    by_name = {name: category for category, name in categories}
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise UserError(f"{file} has no category {missing[0]!r}; it has {', '.join(sorted(by_name))}")
-    class_of = {by_name[name]: i for i, name in enumerate(names)}
+    contents = {file: read_json(file) for file in dict.fromkeys((*named_by, *files))}
+    classes = {file: _categories(content, file) for file, content in contents.items()}
+    names, root_names = _class_names(classes, names)
+    parts = [_read_file(file, contents[file], classes[file], names, images, decode) for file in files]
+    problems = [problem for part in parts for problem in part.problems]
+    for name in root_names:
+        text = f"the category {name!r} is the root of the others and has no annotation; it is left out"
+        problems.insert(0, Problem("root category", files[0], 0, text))
+    if len(parts) == 1:
+        (part,) = parts
+        return DataIndex.from_records(
+            part.records, names, category_ids=part.category_ids, annotations=part.truth, problems=problems
+        )
+    merged: dict[Path, Record] = {}
+    for record in (record for part in parts for record in part.records):
+        # Numbers of images begin anew in each file.
+        merged[record.path] = join_records(merged[record.path], record) if record.path in merged else record
+    records = [replace(record, image_id=-1) for record in merged.values()]
+    return DataIndex.from_records(records, names, problems=problems)
+
+
+def read_coco_names(files: Sequence[Path]) -> tuple[str, ...]:
+    """Read category names of json files in order of category id, without the root of Roboflow's exports."""
+    return _class_names({file: _categories(read_json(file), file) for file in files}, ())[0]
+
+
+Id = int | str
+
+
+def _id(value: Any) -> Id:
+    """Return an id as a number where it is one, else as text: some tools write "7", others a file name."""
+    if value is None or isinstance(value, bool | list | dict):
+        raise TypeError(f"{value!r} is no id")
+    text = str(value)
+    return int(np.int64(int(float(text) if isinstance(value, float) else text))) if _NUMBER.fullmatch(text) else text
+
+
+_NUMBER = re.compile(r"-?\d+(\.0)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Category:
+    id: Id
+    name: str
+    is_root: bool  # Roboflow's first category: the project's name, the supercategory of all others, without annotation
+
+
+def _categories(content: dict[str, Any], file: Path) -> list[_Category]:
+    """Return the categories by id, in the order of the file if ids are no numbers."""
     try:
-        listed = {int(np.int64(image["id"])): image for image in content["images"]}
-        folder = images or _image_folder(file, [str(image["file_name"]) for image in listed.values()])
-        objects, problems = _objects(content["annotations"], class_of, set(listed), file)
-        files = [(number, folder / str(listed[number]["file_name"])) for number in sorted(listed)]
-        sizes = {n: (int(image.get("height") or 0), int(image.get("width") or 0)) for n, image in listed.items()}
+        rows = [(_id(row["id"]), str(row["name"]), str(row.get("supercategory"))) for row in content["categories"]]
+        used = {str(annotation.get("category_id")).removesuffix(".0") for annotation in content["annotations"]}
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise UserError(f"{file}: a category has an id and a name: {error!r}") from error
+    if all(isinstance(row[0], int) for row in rows):
+        rows.sort(key=lambda row: row[0])
+    found: list[_Category] = []
+    for i, (number, name, above) in enumerate(rows):
+        others = [row[2] for j, row in enumerate(rows) if j != i]
+        is_root = bool(others) and str(number) not in used and above != name and set(others) == {name}
+        found.append(_Category(number, name, is_root))
+    return found
+
+
+def _class_names(
+    classes: Mapping[Path, Sequence[_Category]], wanted: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the classes of all files together, and those of roots, which are none."""
+    every = [category for categories in classes.values() for category in categories]
+    found = dict.fromkeys(category.name for category in every)
+    if missing := [name for name in wanted if name not in found]:
+        file = next(iter(classes))
+        raise UserError(f"{file} has no category {missing[0]!r}; it has {', '.join(sorted(found))}")
+    if wanted:
+        return tuple(wanted), ()
+    # One that is a root here and has annotations there, or is called like a class, stays.
+    names = dict.fromkeys(category.name for category in every if not category.is_root)
+    return tuple(names), tuple(category.name for category in next(iter(classes.values())) if category.is_root)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one json gives."""
+
+    records: Sequence[Record]
+    category_ids: tuple[int, ...]
+    truth: Path | None  # the json itself if the COCO metric can be taken against it
+    problems: list[Problem]
+
+
+def _read_file(
+    file: Path,
+    content: dict[str, Any],
+    categories: Sequence[_Category],
+    names: Sequence[str],
+    images: Path | None,
+    decode: bool,
+) -> _Part:
+    problems = _repeated_categories(categories, file)
+    number_of = {name: i for i, name in enumerate(names)}
+    ambiguous = {number for number, count in Counter(category.id for category in categories).items() if count > 1}
+    class_of = {c.id: number_of[c.name] for c in categories if c.name in number_of and c.id not in ambiguous}
+    try:
+        listed: dict[Id, dict[str, Any]] = {}
+        twice: dict[Id, list[str]] = {}
+        for image in content["images"]:
+            first = listed.setdefault(_id(image["id"]), image)
+            if str(first["file_name"]) != str(image["file_name"]):
+                twice.setdefault(_id(image["id"]), [str(first["file_name"])]).append(str(image["file_name"]))
+        numbers = [number for number in listed if number not in twice]
+        if all(isinstance(number, int) for number in numbers):
+            numbers.sort()
+        paths = _image_paths(file, [str(image["file_name"]) for image in content["images"]], images)
+        objects, more = _objects(content["annotations"], class_of, set(listed), file)
+        sizes = {n: (int(listed[n].get("height") or 0), int(listed[n].get("width") or 0)) for n in numbers}
+        files = [paths[str(listed[number]["file_name"])] for number in numbers]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{file} does not follow the COCO layout: {error!r}") from error
+    for number, same in twice.items():
+        text = (
+            f"{file.name} has the image id {number} for {' and for '.join(same)}: whose boxes are whose cannot be told"
+        )
+        problems += [Problem("repeated id", paths[name], 0, f"{text}; the image is left out", "image") for name in same]
+    plain = all(isinstance(number, int) for number in (*listed, *class_of))
 
     def read(i: int, size: tuple[int, int]) -> tuple[Record | None, list[Problem]]:
-        number, path = files[i]
-        return pixel_record(path, size, sizes[number], objects.get(number, ()), file, number)
+        number = numbers[i]
+        own = number if isinstance(number, int) and plain else -1
+        return pixel_record(files[i], size, sizes[number], objects.get(number, ()), file, own)
 
-    records, found = read_records([path for _, path in files], read, decode=decode)
-    category_ids = tuple(by_name[name] for name in names)
-    return DataIndex.from_records(
-        records, names, category_ids=category_ids, annotations=file, problems=problems + found
-    )
-
-
-def _categories(content: dict[str, Any], file: Path) -> list[tuple[int, str]]:
-    try:
-        return sorted((int(np.int64(category["id"])), str(category["name"])) for category in content["categories"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{file}: a category has an id and a name: {error!r}") from error
+    records, found = read_records(files, read, decode=decode)
+    id_of = {c.name: c.id for c in reversed(categories) if isinstance(c.id, int) and not c.is_root}
+    free = itertools.count(max((*id_of.values(), 0)) + 1)
+    ids = tuple(id_of[name] if name in id_of else next(free) for name in names)
+    is_one_to_one = plain and not twice and len(set(class_of.values())) == len(class_of)
+    return _Part(records, ids, file if is_one_to_one else None, problems + more + found)
 
 
-def _image_folder(file: Path, file_names: list[str]) -> Path:
-    """Find the folder beside the json that holds its first image."""
+def _repeated_categories(categories: Sequence[_Category], file: Path) -> list[Problem]:
+    """Name the ids and the names that several categories have."""
+    problems: list[Problem] = []
+    ids, names = defaultdict[Id, list[str]](list), defaultdict[str, list[Id]](list)
+    for category in categories:
+        ids[category.id].append(category.name)
+        if not category.is_root:
+            names[category.name].append(category.id)
+    for number, same in ids.items():
+        if len(same) > 1:
+            text = (
+                f"the category id {number} stands for {' and for '.join(map(repr, same))}: its annotations are left out"
+            )
+            problems.append(Problem("repeated id", file, 0, text, "row"))
+    for name, several in names.items():
+        if len(several) > 1 and len(set(several)) == len(several):
+            text = f"the categories {', '.join(map(str, several))} are all called {name!r}; they are taken as one class"
+            problems.append(Problem("category twice", file, 0, text))
+    return problems
+
+
+def _image_paths(file: Path, names: Sequence[str], images: Path | None) -> dict[str, Path]:
+    """Return the image file of each name, in a folder that is given or beside the json.
+
+    Names may have folders that are not here any more: then the last part alone is looked for.
+    """
+    if not names:
+        return {}
     split = file.stem.removeprefix("instances_")
     roots = (file.parent, file.parent.parent)
     places = [root / sub for root in roots for sub in ("", "images", f"images/{split}", split, "JPEGImages")]
     places += [folder for root in roots for folder in sorted((root / "images").glob("*")) if folder.is_dir()]
-    if not file_names:
-        return file.parent
-    for name in file_names[:100]:  # the very first may be the one that is missing
-        for place in places:
-            if (place / name).is_file():
-                return place
+    places = [images] if images else places
+    forward = {name: name.replace("\\", "/") for name in names}
+    short = {name: forward[name].rpartition("/")[2] for name in names}
+    for form in (dict(zip(names, names, strict=True)), forward, short):
+        for name in names[:100]:  # the very first may be the one that is missing
+            for place in places:
+                if (place / form[name]).is_file():
+                    if form is short and len(set(short.values())) < len(short):
+                        raise UserError(f"{file}: its images have folders in their names that are not in {place}")
+                    return {name: place / form[name] for name in names}
+    if images:
+        return {name: images / forward[name] for name in names}
     looked = ", ".join(str(place) for place in dict.fromkeys(places))
-    raise UserError(f"{file}: cannot find its first image {file_names[0]!r}; looked in {looked}")
+    raise UserError(f"{file}: cannot find its first image {names[0]!r}; looked in {looked}")
 
 
 def _objects(
-    annotations: list[Any], class_of: Mapping[int, int], image_ids: set[int], file: Path
-) -> tuple[dict[int, list[PixelObject]], list[Problem]]:
+    annotations: list[Any], class_of: Mapping[Id, int], image_ids: set[Id], file: Path
+) -> tuple[dict[Id, list[PixelObject]], list[Problem]]:
     """Return objects by image id, and the annotations that are none."""
-    objects: dict[int, list[PixelObject]] = defaultdict(list)
+    objects: dict[Id, list[PixelObject]] = defaultdict(list)
     problems: list[Problem] = []
     num_crowds = 0
     for annotation in annotations:
         label = f"annotation {annotation.get('id')}"
-        image_id, category = int(annotation["image_id"]), int(annotation["category_id"])
+        image_id, category = _id(annotation["image_id"]), _id(annotation["category_id"])
         if int(annotation.get("iscrowd") or 0):
             num_crowds += 1
         elif category not in class_of:

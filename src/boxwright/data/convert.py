@@ -13,10 +13,11 @@
 import filecmp
 import json
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from unicodedata import category
 from xml.sax.saxutils import escape
 
@@ -24,11 +25,12 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from boxwright.data.coco import read_coco
-from boxwright.data.dataset import open_dataset, splits_of
+from boxwright.data.data_yaml import FORMS
+from boxwright.data.dataset import describe, open_dataset, read_split, splits_of
 from boxwright.data.files import FreeNames, file_errors, link_or_copy, require_free, whole_folder
 from boxwright.data.index import DataIndex
-from boxwright.data.voc import CLASSES_FILE, is_voc_root, read_voc
+from boxwright.data.split_names import Split, split_of
+from boxwright.data.voc import CLASSES_FILE, annotation_files, is_voc_root, read_voc, read_voc_names, voc_list
 from boxwright.data.yolo_txt import label_row
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
@@ -44,20 +46,28 @@ _LOST_POLYGONS = "polygons of which only the box is kept: %d"
 _log = logging.getLogger("boxwright.data")
 
 
-def read_annotated(path: Path, split: str) -> DataIndex | None:
+def read_annotated(path: Path, split: Split) -> DataIndex | None:
     """Read a place whose labels need converting; None where it is none of those.
 
     Args:
-        path: a COCO json, a VOC root, or a list of a VOC root (ROOT/ImageSets/Main/NAME.txt).
-        split: the list that is taken of a VOC root.
+        path: a COCO json, a csv, a folder of them or of VOC xml, or a list of a VOC root (ROOT/ImageSets/Main/x.txt).
+        split: what is taken of a folder that has several.
     """
-    if path.suffix == ".json" and path.is_file():
-        return read_coco(path)
-    if is_voc_root(path):
-        return read_voc(path, split)
     if path.suffix == ".txt" and path.parent.name == "Main" and is_voc_root(path.parents[2]):
-        return read_voc(path.parents[2], path.stem)
-    return None
+        root = path.parents[2]
+        return read_voc(voc_list(path), read_voc_names(root, annotation_files(root)))
+    if path.suffix not in FORMS and not path.is_dir():
+        return None
+    try:
+        described = describe(path)
+    except UserError:
+        if path.suffix in FORMS:
+            raise
+        return None  # images without labels: said when they are opened
+    if described.form == "yolo":
+        return None
+    is_whole = tuple(described.splits) == ("train",) and not is_voc_root(path)
+    return read_split(path, "train" if is_whole else split)
 
 
 def free_stem(names: FreeNames, image: Path, owner: object) -> str:
@@ -302,8 +312,8 @@ def convert_data(
     that training leaves out are left out, and said. Boxes are clipped to the image where the format counts pixels.
 
     Args:
-        source: data yaml, Darknet `.data`, VOC root or COCO json; a json by itself is the split that its name says
-            (val, test), else train.
+        source: a data set of any format; a json or csv by itself is the split that its name says (val, test), else
+            train.
         target: a new folder, or an empty one. It is there as a whole, or not at all.
         to: the format.
         copy: copy images instead of linking them.
@@ -314,7 +324,7 @@ def convert_data(
 
     Raises:
         UserError: the source cannot be read or has no split, its splits name different classes, a name that the format
-            cannot hold, or the target is not free.
+            cannot hold, something that would not be read again, or the target is not free.
     """
     if to not in FORMATS:
         raise UserError(f"convert data --to takes {', '.join(FORMATS)}, not {to!r}")
@@ -326,13 +336,43 @@ def convert_data(
     if twice is not None and to != "yolo":
         raise UserError(f"{source}: two classes are called {twice!r}, which {to} cannot tell apart")
     with whole_folder(folder) as made:
-        lost = FORMATS[to](splits, made, copy=copy)
-        if to in _SOURCES:
-            write_data_yaml(made / "data.yaml", {split: _SOURCES[to].format(split) for split in splits}, names)
+        lost = write_splits(splits, made, to, copy=copy)
+        _require_all(splits, made, to, lost[_OUTSIDE])
+    return splits
+
+
+def write_splits(splits: Mapping[str, DataIndex], folder: Path, to: Format, *, copy: bool = False) -> Counter[str]:
+    """Write splits into an empty folder, with a data yaml where the format needs one; say and return what is lost."""
+    lost = FORMATS[to](splits, folder, copy=copy)
+    if to in _SOURCES:
+        names = next(iter(splits.values())).names
+        write_data_yaml(folder / "data.yaml", {split: _SOURCES[to].format(split) for split in splits}, names)
     for what, count in lost.items():
         if count:
             _log.warning(what, count)
-    return splits
+    return lost
+
+
+def _require_all(splits: Mapping[str, DataIndex], folder: Path, to: Format, num_lost: int) -> None:
+    """Read what was written; raise a UserError if it has fewer images or boxes than it should have."""
+    with tempfile.TemporaryDirectory() as cache:
+        place = folder / "data.yaml" if to in _SOURCES else folder
+        written = [read_split(place, cast(Split, split), cache_dir=Path(cache)) for split in splits]
+    wanted = sum(map(len, splits.values())), sum(len(index.boxes) for index in splits.values()) - num_lost
+    found = sum(map(len, written)), sum(len(index.boxes) for index in written)
+    if found != wanted:
+        first = next((problem for index in written for problem in index.problems if problem.drops), "")
+        raise UserError(
+            f"as {to} only {found[0]} of {wanted[0]} images and {found[1]} of {wanted[1]} boxes would be read again, "
+            f"so nothing is written: {str(first).replace(str(folder), folder.name)}"
+        )
+
+
+def say_set_aside(index: DataIndex, split: str) -> None:
+    """Say which objects are in no data index, and so not written: crowds and difficult ones."""
+    for problem in index.problems:
+        if problem.kind == "set aside":
+            _log.warning("%s: %s; they are not written", split, problem)
 
 
 def write_data_yaml(file: Path, sources: Mapping[str, str], names: tuple[str, ...]) -> None:
@@ -346,13 +386,10 @@ def _read_splits(source: str | Path, compat: Compat) -> dict[str, DataIndex]:
     indices: dict[str, DataIndex] = {}
     for split in splits_of(source):
         name = split
-        if path.suffix == ".json":  # the name of a COCO json tells its split: instances_val2017.json is val
-            stem = path.stem.removeprefix("instances_").lower()
-            name = "val" if stem.startswith("val") else "test" if stem.startswith("test") else "train"
+        if path.suffix in FORMS:  # the name of a COCO json tells its split: instances_val2017.json is val
+            name = split_of((path.stem,)) or "train"
         index = indices[name] = open_dataset(source, split, compat=compat)
-        for problem in index.problems:
-            if problem.kind == "set aside":
-                _log.warning("%s: %s; they are not written", name, problem)
+        say_set_aside(index, name)
         first = next(iter(indices))
         if index.names != indices[first].names:
             raise UserError(
@@ -360,7 +397,5 @@ def _read_splits(source: str | Path, compat: Compat) -> dict[str, DataIndex]:
                 f"({', '.join(indices[first].names[:5])}, and {', '.join(index.names[:5])}); give names in a data yaml"
             )
     if not indices:
-        there = sorted(file.stem for file in path.glob("ImageSets/Main/*.txt")) if is_voc_root(path) else ()
-        hint = f"; its lists are {', '.join(there)}" if there else ""
-        raise UserError(f"{source} has none of the splits train, val and test{hint}")
+        raise UserError(f"{source} has none of the splits train, val and test")
     return indices

@@ -1,15 +1,16 @@
 """Describe a data set: the data yaml, Darknet's `.data` and `.names` files, and the lists of images that they name.
 
-Paths in a data yaml are relative to the yaml, or to its `path:` which is relative to the yaml; `download:` is never
-run. Darknet ran in the folder above `data`, so what a `.data` file names is looked for beside it, in the folder above
-it and in the present one.
+Paths in a data yaml are relative to the yaml, or to its `path:` which is relative to the yaml; where nothing is there,
+both are tried from the working folder and from the folder above the yaml, as published releases ran in the folder that
+has `data/x.yaml`. `download:` is never run. Darknet ran in the folder above `data` too, so what a `.data` file names is
+looked for beside it, in the folder above it and in the present one.
 
 Source: the published formats (docs/spec/yolov3-spp.md, A1).
 """
 
 import difflib
-import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,30 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from boxwright.data.files import read_text
+from boxwright.data.files import files_below, read_lines, read_text, say_once
 from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.split_names import SPLITS, Split
+from boxwright.data.voc import VocFolder
 from boxwright.errors import UserError
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Form = Literal["yolo", "coco", "csv", "voc"]
+FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
+_KEYS = (*SPLITS, "path", "names", "nc", "images")
+# Of other tools, which write them beside; whatever else stands there is named.
+_KEYS_OF_OTHERS = frozenset(
+    "download roboflow license author version description date info url task kpt_shape flip_idx channels".split()
+)
 _SPLIT_OF_KEY: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}
 _UNREAD_KEYS = ("backup", "eval", "results", "top", "labels", "map")  # of Darknet's own training and evaluation
-_log = logging.getLogger("boxwright.data")
 
 
-def list_images(sources: Sequence[str], root: Path, named_in: Path) -> list[Path]:
+def list_images(sources: Sequence[str], roots: Sequence[Path], named_in: Path) -> list[Path]:
     """List the image files of all sources, sorted by path, each once.
 
     Args:
-        sources: folders (searched with their sub-folders) or `.txt` list files with one image a line. A line is
-            relative to the folder of its file (always for `./`) or to the root.
-        root: what relative sources are relative to.
+        sources: folders (searched with their sub-folders), `.txt` list files with one image a line, or image files.
+            A line is relative to the folder of its file (always for `./`) or to a root.
+        roots: what relative sources are relative to, the likeliest first.
         named_in: the file that names the sources, for messages.
 
     Raises:
@@ -42,71 +49,71 @@ def list_images(sources: Sequence[str], root: Path, named_in: Path) -> list[Path
     """
     found: set[str] = set()
     for source in sources:
-        place = find_source(source, root, named_in)
+        if os.path.splitext(source)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(source):
+            found.add(os.path.join(roots[0], source))
+            continue
+        place = find_source(source, roots, named_in)
         if place.is_dir():
-            found.update(_in_folder(place))
+            found.update(files_below(place, IMAGE_SUFFIXES))
             continue
         for entry in filter(None, read_lines(place)):
-            path, beside_root = os.path.join(place.parent, entry.removeprefix("./")), os.path.join(root, entry)
-            is_below_root = not entry.startswith("./") and not os.path.exists(path) and os.path.exists(beside_root)
-            found.add(beside_root if is_below_root else path)
+            path = os.path.join(place.parent, entry.removeprefix("./"))
+            if not os.path.exists(path):
+                others = _places(entry, [place.parent] if entry.startswith("./") else [place.parent, *roots])
+                path = next(filter(os.path.exists, others), path)
+            found.add(path)
     return [Path(path) for path in sorted(found)]
 
 
-def find_source(source: str, root: Path, named_in: Path) -> Path:
-    """Find a folder or file that a data yaml names.
+def find_source(source: str, roots: Sequence[Path], named_in: Path) -> Path:
+    """Find a folder or file that a data yaml names; a word if it is not beside the yaml as written.
 
-    Looked at: below the root, beside the yaml, and, for `../x`, `x` below the root (exports that were unpacked one
-    level higher than their yaml says; published YOLOv5 finds those as well).
+    For `../x` and `data/x`, `x` is tried as well: exports that were unpacked one level higher than they say (published
+    YOLOv5 finds the former as well).
+
+    Raises:
+        UserError: it is nowhere; the message lists every place that was looked at.
     """
-    places = [root / source, named_in.parent / source]
-    if source.startswith("../"):
-        places.append(root / source.removeprefix("../"))
-    return _first_there(places, f"{named_in} names {source!r}")
+    place = _first_there(_places(source, roots), f"{named_in} names {source!r}")
+    if os.fspath(place) not in _places(source, roots[:1]):
+        say_once(f"{named_in}: {source} is not beside the yaml; taken is {place}")
+    return place
 
 
-def _first_there(places: Iterable[Path], named: str) -> Path:
-    """Return the first place that exists; `named` begins the message of the UserError if there is none."""
-    tried = list(dict.fromkeys(os.path.normpath(place) for place in places))
-    for place in tried:
-        if os.path.exists(place):
-            return Path(place)
-    raise UserError(f"{named}, which is not there; looked at {' and '.join(tried)}")
-
-
-def _in_folder(folder: Path) -> list[str]:
-    """List images below a folder; links are followed, but no folder is entered twice. Hidden files are not images."""
+def _places(source: str, roots: Iterable[Path]) -> list[str]:
+    """List where a named file may be, the likeliest first."""
     found: list[str] = []
-    entered: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders.sort()
-        found += [
-            os.path.join(parent, name)
-            for name in names
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-    return found
+    for name in dict.fromkeys((source, source.replace("\\", "/"))):
+        path = os.path.expanduser(name)
+        shorter = [name.removeprefix(start) for start in ("../", "data/") if name.startswith(start)]
+        found += [os.path.normpath(os.path.join(root, tried)) for root in roots for tried in (path, *shorter)]
+    return [*dict.fromkeys(found)]
 
 
-def read_lines(file: Path) -> list[str]:
-    """Read the lines of a text file without blanks around them."""
-    return [line.strip() for line in read_text(file).splitlines()]
+def _first_there(places: Sequence[str], named: str) -> Path:
+    """Return the first place that exists; `named` begins the message of the UserError if there is none."""
+    if place := next(filter(os.path.exists, places), None):
+        return Path(place)
+    raise UserError(f"{named}, which is not there; looked at {' and '.join(places)}")
 
 
 @dataclass(frozen=True, slots=True)
 class DataYaml:
-    """What the yaml of a data set says."""
+    """What the yaml of a data set says, or would say of one that has none."""
 
-    file: Path  # the yaml itself
-    root: Path  # folder that the splits are relative to
-    splits: dict[Split, tuple[str, ...]]  # sources of each split that the yaml names, as written
-    names: tuple[str, ...]  # class names; empty if there are none and COCO json files bring them
-    images: str | None = None  # folder of images for splits that are COCO json files, if the yaml names one
+    file: Path  # the yaml itself, or the folder or file that the user named
+    roots: tuple[Path, ...]  # folders that the splits may be relative to, the likeliest first
+    splits: dict[Split, tuple[str, ...]]  # sources of each split that is named, as written
+    names: tuple[str, ...] = ()  # class names; empty if the labels themselves bring them
+    images: str | None = None  # folder of images for splits that are COCO json or csv files, if one is named
+    form: Form = "yolo"  # of the labels
+    voc: VocFolder | None = None  # the annotations if these are VOC xml
+    unread: tuple[str, ...] = ()  # keys of the yaml that mean nothing here
+
+    @property
+    def is_one_set(self) -> bool:
+        """Tell whether this is a json or csv by itself, which stands for every split."""
+        return self.file.suffix.lower() in FORMS
 
 
 def read_data_yaml(file: Path) -> DataYaml:
@@ -115,16 +122,9 @@ def read_data_yaml(file: Path) -> DataYaml:
     Raises:
         UserError: not readable, not a mapping, no names, or names that do not fit `nc`.
     """
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid yaml: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: a data yaml is a mapping with train, val and names")
-    entries = cast("dict[str, Any]", content)
+    entries = _read_mapping(file)
     if entries.get("download"):
-        _log.info("%s: `download` is not run; fetch the data yourself", file)
-    root = file.parent / Path(str(entries.get("path") or "")).expanduser()
+        say_once(f"{file}: `download` is not run; fetch the data yourself")
     splits: dict[Split, tuple[str, ...]] = {}
     for key in SPLITS:
         if value := entries.get(key):
@@ -132,16 +132,58 @@ def read_data_yaml(file: Path) -> DataYaml:
             if not all(isinstance(item, str) for item in values):
                 raise UserError(f"{file}: {key} is a folder, a list file, or a list of those")
             splits[key] = tuple(values)
-    brings_names = any(source.endswith(".json") for sources in splits.values() for source in sources)
-    names = () if brings_names and entries.get("names") is None else _names(entries, file)
+    suffixes = {Path(source).suffix.lower() for sources in splits.values() for source in sources}
+    forms: set[Form] = {FORMS.get(suffix, "yolo") for suffix in suffixes}
+    if len(forms) > 1:
+        raise UserError(f"{file}: its splits are labelled in several formats ({', '.join(sorted(forms))}); name one")
+    (form,) = forms or {"yolo"}
+    names = () if form != "yolo" and entries.get("names") is None else _names(entries, file)
+    bases = (file.parent, Path.cwd(), file.parent.parent)
+    below = Path(str(entries.get("path") or "").replace("\\", "/")).expanduser()
+    roots = tuple(dict.fromkeys(root for base in bases for root in (base / below, base)))
     images = entries.get("images")
-    return DataYaml(file, root, splits, names, str(images) if images else None)
+    unread = tuple(str(key) for key in entries if key not in _KEYS and key not in _KEYS_OF_OTHERS)
+    if unread:
+        say_once(f"{file}: keys that are not read: {', '.join(unread)}")
+    return DataYaml(file, roots, splits, names, str(images) if images else None, form, unread=unread)
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    """Read a yaml whose keys stand there once, and of which none is a misspelt one.
+
+    Raises:
+        UserError: with the line of the key.
+    """
+    loader = yaml.SafeLoader(read_text(file))
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{file}: a data yaml is a mapping with train, val and names")
+        first: dict[tuple[str, str], int] = {}
+        for place, mapping in (("", node), *((str(key.value), value) for key, value in node.value)):
+            for key, _ in mapping.value if isinstance(mapping, yaml.MappingNode) else ():
+                line, name = key.start_mark.line + 1, (place, str(key.value))
+                if name in first:
+                    within = f" of {place}" if place else ""
+                    twice = f"{key.value}{within} is set a second time (first in line {first[name]})"
+                    raise UserError(f"{file}:{line}: {twice}")
+                first[name] = line
+        entries = cast("dict[str, Any]", loader.construct_document(node))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not valid yaml: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+    for (place, key), line in first.items():
+        near = difflib.get_close_matches(key.lower(), [known for known in _KEYS if not entries.get(known)], n=1)
+        if not place and key not in _KEYS and key not in _KEYS_OF_OTHERS and near:
+            raise UserError(f"{file}:{line}: a data yaml has no key {key}; did you mean {near[0]}?")
+    return entries
 
 
 def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     names, count = entries.get("names"), entries.get("nc")
     if names is None and isinstance(count, int) and count > 0:
-        names = _numbered(count)
+        names = numbered(count)
     if isinstance(names, dict):
         try:
             by_index = {int(key): name for key, name in cast("dict[Any, Any]", names).items()}
@@ -153,6 +195,8 @@ def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     if not isinstance(names, list | tuple):
         raise UserError(f"{file}: names is missing; it is a list of class names or a map from class number to name")
     found = tuple(str(name) for name in cast("list[Any]", names))
+    if twice := [name for name, count in Counter(found).items() if count > 1]:
+        say_once(f"{file}: several classes are called {' and '.join(map(repr, twice))}")
     if not found:
         raise UserError(f"{file}: names is empty; a data set has at least one class")
     if isinstance(count, int) and count != len(found):
@@ -160,7 +204,8 @@ def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     return found
 
 
-def _numbered(count: int) -> tuple[str, ...]:
+def numbered(count: int) -> tuple[str, ...]:
+    """Return names of classes that have none: class0, class1, ..."""
     return tuple(f"class{i}" for i in range(count))
 
 
@@ -194,14 +239,11 @@ def read_darknet_data(file: Path) -> DataYaml:
 
     def find(key: str) -> Path:
         value, where = entries[key]
-        return _first_there((root / Path(value).expanduser() for root in roots), f"{where}: {key} names {value!r}")
+        return _first_there(_places(value, roots), f"{where}: {key} names {value!r}")
 
     splits: dict[Split, tuple[str, ...]] = {
         split: (str(find(key)),) for key, split in _SPLIT_OF_KEY.items() if key in entries
     }
-    # Images in the lists are named from the folder from which the first list is.
-    value = next(entries[key][0] for key in _SPLIT_OF_KEY if key in entries)
-    root = next(root for root in roots if (root / Path(value).expanduser()).exists())
     count, place = entries.get("classes", ("", ""))
     if count and not (count.isdecimal() and int(count) > 0):
         raise UserError(f"{place}: classes is the number of classes, not {count!r}")
@@ -211,10 +253,10 @@ def read_darknet_data(file: Path) -> DataYaml:
         if count and int(count) != len(names):
             raise UserError(f"{place}: classes is {count} but {path} has {len(names)} names")
     elif count:
-        names = _numbered(int(count))
+        names = numbered(int(count))
     else:
         raise UserError(f"{file}: names= (a file with one class a line) or classes= is missing")
-    return DataYaml(file, root, splits, names)
+    return DataYaml(file, roots, splits, names)
 
 
 def read_names_file(file: Path) -> tuple[str, ...]:

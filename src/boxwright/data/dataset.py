@@ -1,32 +1,29 @@
 """Open a split of a data set of any known format as one index.
 
-Formats: data yaml with YOLO txt labels or COCO json splits, a Darknet `.data` file, a VOC root folder, a COCO json by
-itself.
+Formats: a data yaml, a Darknet `.data` file, a COCO json or a csv by itself, or a folder (folders.py).
 """
 
+import contextlib
 import logging
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from boxwright.data.cache import cached_index, digest
 from boxwright.data.coco import read_coco, read_coco_names, with_annotations
-from boxwright.data.data_yaml import (
-    SPLITS,
-    DataYaml,
-    Split,
-    find_source,
-    list_images,
-    read_darknet_data,
-    read_data_yaml,
-    read_lines,
-)
+from boxwright.data.csv_boxes import read_csv, read_csv_names
+from boxwright.data.data_yaml import FORMS, DataYaml, find_source, list_images, read_darknet_data, read_data_yaml
+from boxwright.data.folders import describe_folder
 from boxwright.data.index import DataIndex
-from boxwright.data.voc import CLASSES_FILE, annotation_files, is_voc_root, read_voc, read_voc_names, split_file
+from boxwright.data.split_names import Split
+from boxwright.data.voc import CLASSES_FILE, VocFolder, is_voc_root, read_voc, read_voc_names
 from boxwright.data.yolo_txt import label_file, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat
 
+_NOTES = ("root category", "category twice")  # said where a data set is opened, though nothing is lost
 _log = logging.getLogger("boxwright.data")
 
 
@@ -41,8 +38,8 @@ def open_dataset(
     """Read one split, leaving out broken images and rows and saying how many.
 
     Args:
-        data: data yaml, Darknet .data file, VOC root (Annotations, ImageSets/Main, JPEGImages) or COCO json.
-        split: which part; a COCO json by itself is every split.
+        data: data yaml, Darknet .data file, COCO json, csv, or a folder.
+        split: which part; a json or csv by itself is every split.
         single_cls: treat all classes as one.
         compat: "fixed" mends two defects of the published label reading, see yolo_txt.
         cache_dir: where indexes are kept; None is the user's cache folder.
@@ -63,45 +60,28 @@ def open_dataset(
 
 def read_names(data: str | Path) -> tuple[str, ...]:
     """Read the class names of a data set."""
-    described = _described(_located(data))
-    if is_voc_root(described.file):
-        return read_voc_names(described.file)
+    described = describe(data)
     if described.names:
         return described.names
-    file = next(source for sources in described.splits.values() for source in sources if source.endswith(".json"))
-    return read_coco_names(find_source(file, described.root, described.file))
-
-
-def labelled_images(data: str | Path) -> tuple[list[Path], tuple[str, ...]]:
-    """List images of all splits of a data set with YOLO labels, each once and sorted, and its class names.
-
-    Raises:
-        UserError: the labels do not lie beside the images, as those of VOC and COCO do not.
-    """
-    described = _described(_located(data))
-    sources = [source for named in described.splits.values() for source in named]
-    if is_voc_root(described.file) or any(source.endswith(".json") for source in sources):
-        raise UserError(f"{data} has no YOLO labels; write them by `boxwright convert data {data} FOLDER --to yolo`")
-    return list_images(sources, described.root, described.file), described.names
+    if described.voc:
+        return read_voc_names(described.voc.root, described.voc.xmls)
+    files = _files(described, [source for sources in described.splits.values() for source in sources])
+    return read_coco_names(files) if described.form == "coco" else read_csv_names(files)
 
 
 def splits_of(data: str | Path) -> tuple[Split, ...]:
-    """Return the splits that a data set names. A COCO json by itself is one set of images, here called train."""
-    return tuple(_described(_located(data)).splits)
+    """Return the splits that a data set names. A json or csv by itself is one set of images, here called train."""
+    return tuple(describe(data).splits)
 
 
 def count_images(data: str | Path, split: Split) -> int:
-    """Count the images that a split names, also broken ones, without reading a label file."""
-    path = _located(data)
-    described = _described(path)
-    sources = described.splits.get(split, ())
-    if is_voc_root(path):
-        return sum(len(list(read_lines(Path(file)))) for file in sources)
-    if path.suffix == ".json" or any(source.endswith(".json") for source in sources):
-        return sum(
-            len(read_coco(find_source(source, described.root, path), names=described.names)) for source in sources
-        )
-    return len(list_images(sources, described.root, path))
+    """Count the images that a split names, also broken ones; of YOLO labels and VOC xml, none is read."""
+    described = describe(data)
+    if described.voc:
+        return len(described.voc.splits[split].pairs) if split in described.voc.splits else 0
+    if described.form == "yolo":
+        return len(list_images(described.splits.get(split, ()), described.roots, described.file))
+    return len(read_split(data, split))
 
 
 def read_split(
@@ -116,78 +96,115 @@ def read_split(
 
     Args:
         decode: decode every image to find damage (`boxwright check`); the cache is passed over.
+
+    Raises:
+        UserError: nothing there, or no such split.
     """
-    path = _located(data)
-    described = _described(path)
-    sources = described.splits.get(split, ())
+    described = describe(data)
+    file, roots = described.file, described.roots
+    sources = described.splits.get("train" if described.is_one_set else split, ())
+    if not sources:
+        raise UserError(no_split(data, described, split))
+    named = [source for several in described.splits.values() for source in several]
+    images = find_source(described.images, roots, file) if described.images else None
     # What shapes the index but the image files, and how it is read.
-    if is_voc_root(path):
+    if described.voc:
         # The names come from all annotations, so that any edit of one may renumber the classes.
-        contents = [split_file(path, split), path / CLASSES_FILE, *annotation_files(path)]
-        shaped_by, read = partial(digest, ["voc", split], [], contents), partial(read_voc, path, split)
-    elif path.suffix == ".json" or any(source.endswith(".json") for source in sources):
-        if len(sources) > 1:
-            raise UserError(f"{path}: a split is one COCO json, not several files")
-        file = path if path.suffix == ".json" else find_source(next(iter(sources)), described.root, path)
-        images = find_source(described.images, described.root, path) if described.images else None
-        shaped_by = partial(digest, ["coco", described.names, str(images)], [], [file])
-        read = partial(read_coco, file, names=described.names, images=images)
-    else:
-        if not sources:
-            raise UserError(f"{path} names no {split} split; it has {', '.join(described.splits) or 'none at all'}")
-        listed = list_images(sources, described.root, path)
+        listed = [path for pair in described.voc.splits[split].pairs for path in pair]
+        shaped_by = partial(digest, ["voc", split], listed, [file / CLASSES_FILE, *described.voc.xmls])
+        read = partial(_read_voc, described.voc, split)
+    elif described.form == "yolo":
+        listed = list_images(sources, roots, file)
         if not listed:
-            raise UserError(f"the {split} split of {path} ({', '.join(sources)}) holds no image")
+            raise UserError(f"the {split} split of {file} ({', '.join(sources)}) holds no image")
         shaped_by = partial(digest, ["yolo", described.names, compat], listed, [*map(label_file, listed)])
         read = partial(read_yolo, listed, described.names, compat=compat)
-    return read(decode=True) if decode else cached_index(f"{path} {split} {compat}", shaped_by, read, cache_dir)
-
-
-def _described(path: Path) -> DataYaml:
-    """Return what a data yaml would say of a data set; that of VOC and of a json has no names."""
-    if is_voc_root(path):
-        lists = path / "ImageSets" / "Main"
-        splits: dict[Split, tuple[str, ...]] = {
-            split: (f"{lists / split}.txt",) for split in SPLITS if (lists / f"{split}.txt").is_file()
-        }
-        return DataYaml(path, path, splits, ())
-    if path.suffix == ".json":
-        return DataYaml(path, path.parent, {"train": (path.name,)}, ())
-    return read_darknet_data(path) if path.suffix == ".data" else read_data_yaml(path)
-
-
-def _located(data: str | Path) -> Path:
-    """Return the data set as an absolute path: a VOC root, a json, a yaml, or a Darknet .data file."""
-    path = Path(data).expanduser().absolute()
-    if path.is_file() or is_voc_root(path):
-        return path
-    if path.suffix == ".data":  # published: the leading data/ may be left out
-        places = [path, path.parent / "data" / path.name]
-    elif path.suffix in (".yaml", ".yml", ".json"):
-        places = [path]
     else:
-        places = [path, path.with_name(f"{path.name}.yaml")]
-    for place in places[1:]:
-        if place.is_file():
-            return place
-    if path.is_dir():
-        inside = sorted((*path.glob("*.yaml"), *path.glob("*.yml")))
-        if len(inside) == 1:
-            return inside[0]
-        found = ", ".join(file.name for file in inside) or "no yaml file"
-        raise UserError(
-            f"{path} is a folder with {found}, and no VOC data set (Annotations, ImageSets/Main, JPEGImages); "
-            "name the data yaml"
-        )
-    raise UserError(f"there is no data set {data}; looked at {' and '.join(map(str, places))}")
+        files = [find_source(source, roots, file) for source in sources]
+        every = _files(described, named)  # the names come from all of them, in the same order for each split
+        settings = [described.form, described.names, str(images)]
+        shaped_by = partial(digest, settings, files, every)
+        read_files = _read_csv if described.form == "csv" else read_coco
+        read = partial(read_files, files, named_by=every, names=described.names, images=images)
+    return read(decode=True) if decode else cached_index(f"{file} {split} {compat}", shaped_by, read, cache_dir)
+
+
+def _read_voc(voc: VocFolder, split: Split, *, decode: bool = False) -> DataIndex:
+    return read_voc(voc.splits[split], read_voc_names(voc.root, voc.xmls), decode=decode)
+
+
+def _read_csv(
+    files: Sequence[Path], *, named_by: Sequence[Path], names: Sequence[str], images: Path | None, decode: bool = False
+) -> DataIndex:
+    return read_csv(files, names or read_csv_names(named_by), images=images, decode=decode)
+
+
+def _files(described: DataYaml, sources: Sequence[str]) -> list[Path]:
+    """Return the files of these sources that are there; of one that is not its own split tells."""
+    found: list[Path] = []
+    for source in sources:
+        with contextlib.suppress(UserError):
+            found.append(find_source(source, described.roots, described.file))
+    return found
+
+
+def no_split(data: str | Path, described: DataYaml, split: Split) -> str:
+    """Say that a split is missing, what there is, and how to make one."""
+    there = ", ".join(described.splits) or "none of train, val and test"
+    unread = f"; keys that are not read: {', '.join(described.unread)}" if described.unread else ""
+    return f"{data} names no {split} split; it has {there}{unread}; {divide_by(data, split)}"
+
+
+def divide_by(data: str | Path, split: Split = "val") -> str:
+    """Name the command that makes a split."""
+    shares = " --shares .8 .1 .1" if split == "test" else ""
+    return f"divide its images by `boxwright convert split {shlex.quote(str(data))}{shares}`"
+
+
+def describe(data: str | Path) -> DataYaml:
+    """Find a data set, and describe it as a data yaml does.
+
+    Args:
+        data: folder, data yaml (also without its suffix), json, csv, or a Darknet .data file (also without the folder
+            `data` before it, as published).
+
+    Raises:
+        UserError: it is not there, or of no kind that is read.
+    """
+    path = Path(data).expanduser().absolute()
+    places = [path]
+    if path.suffix == ".data":
+        places.append(path.parent / "data" / path.name)
+    elif path.suffix not in (".yaml", ".yml", *FORMS) and not is_voc_root(path):
+        places.append(path.with_name(f"{path.name}.yaml"))
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        if path.is_dir():
+            return describe_folder(path)
+        raise UserError(f"there is no data set {data}; looked at {' and '.join(map(str, places))}")
+    suffix = file.suffix.lower()
+    if suffix in FORMS:
+        return DataYaml(file, (file.parent,), {"train": (file.name,)}, form=FORMS[suffix])
+    if suffix in (".yaml", ".yml"):
+        return read_data_yaml(file)
+    if suffix == ".data":
+        return read_darknet_data(file)
+    raise UserError(f"{file} is no data set; name a folder, a data yaml, a Darknet .data file, a COCO json or a csv")
 
 
 def say_what_is_left_out(index: DataIndex, split: str) -> None:
-    """Log how many images and rows of a split are left out, and the first of them."""
+    """Log how many images and boxes of a split are left out, and the first of them, and how many have no label."""
     images = {problem.path: problem for problem in index.problems if problem.drops == "image"}  # each once
     rows = [problem for problem in index.problems if problem.drops == "row"]
-    for what, found in (("image(s)", list(images.values())), ("row(s)", rows)):
+    for what, found, kept in (("images", [*images.values()], len(index)), ("boxes", rows, len(index.boxes))):
         if found:
             kinds = Counter(problem.kind for problem in found)
             reasons = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-            _log.warning("%s: %d %s left out (%s), the first: %s", split, len(found), what, reasons, found[0])
+            total = kept + len(found)
+            text = "%s: %d of %d %s left out (%s), the first: %s"
+            _log.warning(text, split, len(found), total, what, reasons, found[0])
+    if bare := sum(problem.kind == "missing label" for problem in index.problems):
+        text = "%s: %d of %d images have no label file and count as background"
+        _log.log(logging.WARNING if 2 * bare >= len(index) else logging.INFO, text, split, bare, len(index))
+    for note in (problem for problem in index.problems if problem.kind in _NOTES):
+        _log.info("%s: %s", split, note)

@@ -1,9 +1,11 @@
 """Files and folders written whole or not at all, system errors as user errors, free names, links, threads."""
 
 import contextlib
+import functools
+import logging
 import os
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +15,15 @@ from boxwright.errors import UserError
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
+_log = logging.getLogger("boxwright.data")
 _THREADS = 8
 _BLOCK = 64  # items per task: most answers are quick, and a task of its own would cost more than the answer
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Log a line; a run opens its data several times."""
+    _log.info("%s", line)
 
 
 def reason(error: OSError) -> str:
@@ -51,6 +60,11 @@ def read_text(file: Path) -> str:
             return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {file}: not UTF-8 text") from error
+
+
+def read_lines(file: Path) -> list[str]:
+    """Read the lines of a text file without blanks around them."""
+    return [line.strip() for line in read_text(file).splitlines()]
 
 
 @contextlib.contextmanager
@@ -106,6 +120,28 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
+    """List files of these suffixes, in lower or upper case, below a folder.
+
+    Links are followed, but no folder is entered twice. Hidden files are left out.
+    """
+    found: list[str] = []
+    entered: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        found += [
+            os.path.join(parent, name)
+            for name in names
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
+        ]
+    return found
 
 
 def require_free(folder: Path) -> None:
@@ -165,11 +201,13 @@ class FreeNames:
 def link_or_copy(file: Path, place: Path, *, copy: bool = False) -> None:
     """Make a file appear at a free place: by a symbolic link to the file itself, or by a copy.
 
-    A copy is made as well where the file system has no links.
+    The link is relative, so that both folders can be moved together. A copy is made as well where the file system has
+    no links.
     """
     if not copy:
         try:
-            place.symlink_to(os.path.realpath(file))  # a link to a link would break when the first one is removed
+            # To the file itself: a link to a link would break when the first one is removed.
+            place.symlink_to(os.path.relpath(os.path.realpath(file), os.path.realpath(place.parent)))
         except (OSError, NotImplementedError):
             pass
         else:

@@ -37,7 +37,13 @@ ProblemKind = Literal[
     "size mismatch",
     "label without image",
     "set aside",
+    "no box",
+    "root category",
+    "category twice",
+    "repeated id",
+    "other image",
     "unreadable split",
+    "missing split",
     "missing table",
     "unreadable table",
     "missing radar sweep",
@@ -125,6 +131,14 @@ class DataIndex:
         bounds = self.point_offsets[self.box_offsets[image] : self.box_offsets[image + 1] + 1]
         return [self.points[start:stop] for start, stop in pairwise(bounds)]
 
+    def records(self) -> list[Record]:
+        """Return the images one by one, with their labels."""
+        ids: list[int] = self.image_ids.tolist()
+        return [
+            Record(path, int(height), int(width), *self.labels(i), tuple(self.polygons(i)), ids[i])
+            for i, (path, (height, width)) in enumerate(zip(self.paths, self.sizes, strict=True))
+        ]
+
     def as_single_class(self) -> "DataIndex":
         """Return the same images with every box of one class: `item`, or the only name there is."""
         names = self.names if len(self.names) == 1 else ("item",)
@@ -150,8 +164,7 @@ class DataIndex:
                 numbers = np.array([int(record.path.stem) for record in records], dtype=np.int64)
                 image_ids = numbers if len(np.unique(numbers)) == len(numbers) else image_ids
         encoded = [os.fsencode(record.path) for record in records]
-        none = (np.zeros((0, 2), np.float32),)
-        polygons = [polygon for record in records for polygon in record.polygons or none * len(record.classes)]
+        polygons = [points for record in records for points in record.polygons or (_NO_POINTS,) * len(record.classes)]
         return cls(
             names=tuple(names),
             path_bytes=np.frombuffer(b"".join(encoded), dtype=np.uint8),
@@ -179,6 +192,22 @@ def _offsets(counts: Sequence[int]) -> Ints:
 
 def _joined(parts: Sequence[Array], empty: tuple[int, ...], dtype: type) -> Array:
     return np.concatenate([np.zeros(empty, dtype), *(np.asarray(p, dtype).reshape(-1, *empty[1:]) for p in parts)])
+
+
+def join_records(first: Record, second: Record) -> Record:
+    """Return an image with the boxes of two records of it, each box once."""
+    rows = [*zip(first.classes.tolist(), map(tuple, first.boxes.tolist()), strict=True)]
+    new = [row not in rows for row in zip(second.classes.tolist(), map(tuple, second.boxes.tolist()), strict=True)]
+    polygons = [record.polygons or (_NO_POINTS,) * len(record.classes) for record in (first, second)]
+    return replace(
+        first,
+        classes=np.concatenate((first.classes, second.classes[new])),
+        boxes=np.concatenate((first.boxes, second.boxes[new])),
+        polygons=(*polygons[0], *(points for points, is_new in zip(polygons[1], new, strict=True) if is_new)),
+    )
+
+
+_NO_POINTS = np.zeros((0, 2), np.float32)
 
 
 def read_records(

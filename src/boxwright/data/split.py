@@ -1,6 +1,7 @@
 """Divide the images of a data set anew into train, val and test, so that each has its share of every class.
 
-List files and a data yaml are written; no image is moved.
+List files and a data yaml are written; no image is moved. Labels that do not lie beside their images, where lists
+would find them, are written anew: those of COCO json as COCO json, others as YOLO labels.
 
 Source: iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
 ECML PKDD 2011, algorithm 1. Deviations: a list never takes more than its share of all images, so that sizes are those
@@ -9,6 +10,7 @@ asked for; images without any class count as a class of their own; chance is onl
 Legend: N images, C classes, S lists.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from boxwright.data.check import content_groups
-from boxwright.data.convert import write_data_yaml
-from boxwright.data.data_yaml import SPLITS, Split, list_images, read_lines
-from boxwright.data.dataset import labelled_images, say_what_is_left_out
+from boxwright.data.convert import say_set_aside, write_data_yaml, write_splits
+from boxwright.data.data_yaml import Form
+from boxwright.data.dataset import describe, read_split, say_what_is_left_out
 from boxwright.data.files import require_free, whole_folder
-from boxwright.data.index import DataIndex
-from boxwright.data.voc import is_voc_root
-from boxwright.data.yolo_txt import read_yolo
+from boxwright.data.index import DataIndex, Record, join_records
+from boxwright.data.split_names import SPLITS, Split
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Bools, Ints
 from boxwright.settings.base import Compat
 
-_MOST_CLASSES = 10_000  # of a folder that does not say its classes
+_log = logging.getLogger("boxwright.data")
 
 
 def split_data(
@@ -43,11 +44,10 @@ def split_data(
     Images of the same content go to the same list. Images that training leaves out are in none, and said.
 
     Args:
-        data: data yaml, whose splits are thrown together, or a folder of images with YOLO labels; its class names are
-            those of a `classes.txt` in it or beside its labels, else class0, class1, ...
+        data: a data set of any format; its splits are thrown together.
         target: a new or empty folder for `train.txt`, `val.txt`, `test.txt` and `data.yaml`; empty: `NAME_split`
             beside the data. Images below the folder that it lies in are listed relative to it.
-        shares: of train, val and test; a list without a share is not written.
+        shares: of train, val and perhaps test; a list without a share is not written.
         seed: of the draw.
         compat: "fixed" mends two defects of the published reading of labels, see yolo_txt.
 
@@ -57,14 +57,15 @@ def split_data(
     Raises:
         UserError: no labelled images, shares that do not sum to 1, fewer images than lists, or the target is taken.
     """
-    if len(shares) != len(SPLITS):
-        raise UserError(f"shares are three numbers, of train, val and test, not {len(shares)}")
+    if not 2 <= len(shares) <= len(SPLITS):
+        raise UserError(f"shares are two or three numbers, of train, val and perhaps test, not {len(shares)}")
+    shares = (*shares, 0.0)[: len(SPLITS)]
     list_sizes(len(shares), shares)  # so that a wrong share is said before anything is read
     source = Path(data).expanduser().absolute()
-    folder = Path(target).expanduser().absolute() if str(target) else source.with_name(f"{source.stem}_split")
+    stem = source.name if source.is_dir() else source.stem
+    folder = Path(target).expanduser().absolute() if str(target) else source.with_name(f"{stem}_split")
     require_free(folder)
-    index = _read(source, compat)
-    say_what_is_left_out(index, "all")
+    form, index = _read(data, compat)
     images = index.paths
     groups = np.array(content_groups(images), dtype=np.int64)
     sizes = list_sizes(len(index), shares)
@@ -79,6 +80,18 @@ def split_data(
         if shares[number] > 0:
             lists[split] = [image for image, of in zip(images, chosen.tolist(), strict=True) if of == number]
     with whole_folder(folder) as made:
+        if form != "yolo":
+            records = index.records()
+            ids, names = index.category_ids, index.names
+            indices = {
+                split: DataIndex.from_records(
+                    [records[i] for i in np.flatnonzero(chosen == number)], names, category_ids=ids
+                )
+                for number, split in enumerate(SPLITS)
+                if split in lists
+            }
+            write_splits(indices, made, "coco" if form == "coco" else "yolo")
+            return folder, lists
         for split, members in lists.items():
             # Relative where an image lies beside the folder, so that both can be moved together.
             lines = [
@@ -90,24 +103,32 @@ def split_data(
     return folder, lists
 
 
-def _read(source: Path, compat: Compat) -> DataIndex:
-    if not source.is_dir() or is_voc_root(source) or any((*source.glob("*.yaml"), *source.glob("*.yml"))):
-        images, names = labelled_images(source)
-        return read_yolo(images, names, compat=compat)
-    images = list_images([str(source)], source, source)
-    if not images:
-        raise UserError(f"{source} holds no image")
-    # Annotation tools leave the class names beside the labels.
-    places = (source, source / "labels", source.parent, source.parent / "labels")
-    file = next((place / "classes.txt" for place in places if (place / "classes.txt").is_file()), None)
-    names = [*filter(None, read_lines(file))] if file else []
-    index = read_yolo(images, names or [f"class{i}" for i in range(_MOST_CLASSES)], compat=compat)
-    if not len(index.boxes):
-        raise UserError(
-            f"{source}: no image has a label; expected labels/x.txt for images/x.jpg, or x.txt beside x.jpg"
-        )
-    count = len(names) or int(index.classes.max()) + 1
-    return replace(index, names=index.names[:count], category_ids=index.category_ids[:count])
+def _read(data: str | Path, compat: Compat) -> tuple[Form, DataIndex]:
+    """Read all splits together, each image once; one that cannot be opened is left out, with a word."""
+    described = describe(data)
+    indices: list[DataIndex] = []
+    errors: list[UserError] = []
+    for split in described.splits:
+        try:
+            indices.append(index := read_split(data, split, compat=compat))
+        except UserError as error:
+            errors.append(error)
+            continue
+        say_what_is_left_out(index, split)
+        if described.form != "yolo":
+            say_set_aside(index, split)
+    if not any(map(len, indices)):
+        raise errors[0] if errors else UserError(f"{data} has no usable image")
+    for error in errors:
+        _log.warning("left out: %s", error)
+    records: dict[Path, Record] = {}
+    for record in (record for index in indices for record in index.records()):
+        records[record.path] = join_records(records[record.path], record) if record.path in records else record
+    ids = [record.image_id for record in records.values()]
+    if len(set(ids)) < len(ids):  # several files number their images from the beginning
+        records = {path: replace(record, image_id=-1) for path, record in records.items()}
+    first = indices[0]
+    return described.form, DataIndex.from_records([*records.values()], first.names, category_ids=first.category_ids)
 
 
 def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:

@@ -137,10 +137,26 @@ def label_row(label: int, numbers: Iterable[float], number_format: str) -> str:
 
 
 def label_file(image: Path) -> Path:
-    """Return the label file of an image: the last folder `images` becomes `labels`, the suffix `.txt`."""
+    """Return the label file of an image: the last folder `images` becomes `labels`, the suffix `.txt`.
+
+    Darknet does the same with `JPEGImages`; labels beside such images are taken where there is no other.
+    """
     stem = os.path.splitext(image)[0]  # text, not paths: ten times quicker, and there may be a million
-    head, folder, tail = f"{os.sep}{stem}".rpartition(f"{os.sep}images{os.sep}")
-    return Path(f"{head}{os.sep}labels{os.sep}{tail}"[1:] + ".txt") if folder else Path(f"{stem}.txt")
+    for name in ("images", "JPEGImages"):
+        head, folder, tail = f"{os.sep}{stem}".rpartition(f"{os.sep}{name}{os.sep}")
+        if folder:
+            file = f"{head}{os.sep}labels{os.sep}{tail}"[1:] + ".txt"
+            is_beside = name == "JPEGImages" and not os.path.exists(file) and os.path.exists(f"{stem}.txt")
+            return Path(f"{stem}.txt" if is_beside else file)
+    return Path(f"{stem}.txt")
+
+
+def unread_label(image: Path, file: Path) -> str:
+    """Name a file that looks like the missing label of an image but is none by the rules; empty: there is none."""
+    stem, label = os.path.splitext(image)[0], os.path.splitext(file)[0]
+    places = (f"{stem}.txt", f"{label}.TXT", f"{stem}.TXT", file.parent / f"{image.name}.txt", f"{stem}.xml")
+    there = next((place for place in map(Path, places) if place != file and place.is_file()), None)
+    return f" ({there} is not read)" if there else ""
 
 
 def read_yolo(
@@ -161,9 +177,9 @@ def read_yolo(
     def read(i: int, size: tuple[int, int]) -> tuple[Record | None, list[Problem]]:
         file = label_file(images[i])
         try:
-            labels = parse_labels(file.read_text(encoding="utf-8"), file, compat)
+            labels = parse_labels(file.read_text(encoding="utf-8-sig"), file, compat)
         except FileNotFoundError:
-            text = "there is no label file; the image counts as background"
+            text = f"there is no label file; the image counts as background{unread_label(images[i], file)}"
             labels = LabelFile(_NO_ROWS, problems=(Problem("missing label", file, 0, text),))
         except (OSError, UnicodeDecodeError) as error:
             why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror

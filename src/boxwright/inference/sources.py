@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from boxwright.data.data_yaml import read_lines
+from boxwright.data.files import read_lines
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Image

@@ -15,6 +15,7 @@ import yaml
 
 from boxwright.data.convert import read_annotated, write_yolo
 from boxwright.data.index import DataIndex
+from boxwright.data.split_names import Split
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.settings.flags import nearest
@@ -254,9 +255,9 @@ def _date_folder(run: RunYaml) -> Path:
     return new_run_folder(work / f"{now:%Y-%m-%d}", f"{now:%Y-%m-%d_%H-%M-%S}")
 
 
-def _read_data(run: RunYaml) -> tuple[Sequence[str], dict[str, list[tuple[Path, DataIndex | None]]]]:
+def _read_data(run: RunYaml) -> tuple[Sequence[str], dict[Split, list[tuple[Path, DataIndex | None]]]]:
     """Read class names, and the paths of each split, with their annotations where labels need converting."""
-    splits: dict[str, list[tuple[Path, DataIndex | None]]] = {"train": [], "val": []}
+    splits: dict[Split, list[tuple[Path, DataIndex | None]]] = {"train": [], "val": []}
     names: Sequence[str] = run.names
     for split, paths in splits.items():
         key = f"{split}_path"

@@ -44,7 +44,7 @@ Release = Annotated[ReleaseName, BeforeValidator(lambda name: _RELEASE_SPELLINGS
 ExportKind = Literal["onnx", "torchscript", "openvino"]
 
 _CFG = "Darknet cfg, or a name as yolov4, that .weights without a cfg beside them belong to"
-_DATA = "data yaml, Darknet .data, VOC root or COCO json"
+_DATA = "data yaml, Darknet .data, COCO json, csv, or folder (VOC, YOLO, COCO)"
 of_data = partial(setting, group="data")
 FREEZE_WORDS = ("backbone", "all-but-predictors")
 
@@ -356,7 +356,7 @@ class BenchConfig(Frozen):
 
 
 class CheckConfig(Frozen):
-    """List every problem of a data set, with file and line. Exit code 1 if training would drop something."""
+    """List every problem of a data set, with file and line. Exit code 1 if training would lose something or not run."""
 
     data: str = setting("", _DATA, position=True, required=True)
     plots: str = setting("", "draw classes, positions and sizes of the boxes into this folder", metavar="DIR")
@@ -423,12 +423,10 @@ class ConvertDataConfig(Frozen):
 class SplitConfig(Frozen):
     """Divide the images of a data set into new lists."""
 
-    source: str = setting(
-        "", "data yaml, or folder of images with YOLO labels", metavar="IN", position=True, required=True
-    )
+    source: str = setting("", _DATA, metavar="IN", position=True, required=True)
     target: str = setting("", "a new folder; empty: IN_split", position=True)
     shares: Annotated[tuple[float, ...], BeforeValidator(as_list)] = setting(
-        (0.9, 0.1, 0.0), "shares of train, val and test; each class is divided by them", metavar="SHARE"
+        (0.9, 0.1, 0.0), "shares of train, val and perhaps test; each class is divided by them", metavar="SHARE"
     )
     seed: int = setting(0, "seed of the draw")
     compat: Compat = setting("faithful", "keep or mend known defects of reading labels")

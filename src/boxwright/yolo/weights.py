@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
-from boxwright.data.data_yaml import read_lines
+from boxwright.data.files import read_lines
 from boxwright.errors import UserError
 from boxwright.inference.exported import is_exported
 from boxwright.yolo.darknet import is_darknet, read_darknet

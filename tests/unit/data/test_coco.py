@@ -214,7 +214,7 @@ def test_voc_lists_with_flags_and_missing_images(tmp_path: Path) -> None:
 
 
 def test_voc_without_the_split_names_those_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are train"):
+    with pytest.raises(UserError, match="it has train; divide its images by `boxwright convert split"):
         open_dataset(write_voc(tmp_path, {"a": ""}), "val")
 
 
@@ -232,3 +232,111 @@ def test_an_id_beyond_all_numbers(tmp_path: Path) -> None:
     file = write_coco(tmp_path, COCO | {"images": [{"id": 2**70, "file_name": "a.jpg"}]})
     with pytest.raises(UserError, match="does not follow the COCO layout"):
         open_dataset(file, "train")
+
+
+def coco_of(*images: tuple[Any, str], categories: Any, boxes: Any) -> dict[str, Any]:
+    """Images (id, file name), categories (id, name, supercategory) and boxes (image id, category id)."""
+    return {
+        "images": [{"id": number, "file_name": name} for number, name in images],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "bbox": [2 + i, 2, 9, 9]}
+            for i, (image, category) in enumerate(boxes)
+        ],
+        "categories": [{"id": number, "name": name, "supercategory": top} for number, name, top in categories],
+    }
+
+
+@pytest.mark.parametrize(
+    ("categories", "names"),
+    [
+        ([(0, "pets", "none"), (1, "red", "pets"), (2, "green", "pets")], ("red", "green")),
+        ([(0, "helmet", "none"), (1, "helmet", "helmet")], ("helmet",)),
+        ([(0, "person", "person"), (1, "rider", "person")], ("person", "rider")),  # a class of its own name
+        ([(0, "pets", "none"), (1, "red", "pets"), (2, "car", "vehicle")], ("pets", "red", "car")),
+    ],
+)
+def test_the_root_of_the_others_is_no_class(tmp_path: Path, categories: Any, names: tuple[str, ...]) -> None:
+    write_image(tmp_path / "one.jpg")
+    file = write_coco(tmp_path, coco_of((0, "one.jpg"), categories=categories, boxes=[(0, 1)]))
+    index = open_dataset(file, "train")
+    assert (index.names, read_names(file)) == (names, names)
+    assert index.names[index.classes[0]] == categories[1][1]
+    assert index.category_ids[index.classes[0]] == 1
+    said = [problem.text for problem in index.problems if problem.kind == "root category"]
+    assert len(said) == (len(names) < len(categories))
+
+
+def test_a_root_with_annotations_is_a_class(tmp_path: Path) -> None:
+    write_image(tmp_path / "one.jpg")
+    categories = [(0, "pets", "none"), (1, "red", "pets")]
+    file = write_coco(tmp_path, coco_of((0, "one.jpg"), categories=categories, boxes=[(0, 0), (0, 1)]))
+    assert open_dataset(file, "train").names == ("pets", "red")
+
+
+def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
+    write_image(tmp_path / "one.jpg")
+    content = coco_of((0, "one.jpg"), categories=[(1, "red", ""), (2, "red", "")], boxes=[(0, 1), (0, 2)])
+    index = open_dataset(write_coco(tmp_path, content), "val")
+    assert (index.names, index.classes.tolist()) == (("red",), [0, 0])
+    assert [(problem.kind, problem.drops) for problem in index.problems] == [("category twice", "")]
+    assert index.annotations is None  # the COCO metric would tell them apart
+
+
+def test_ids_that_repeat_are_named_and_their_images_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / f"{name}.jpg")
+    images = [(0, "a.jpg"), (0, "b.jpg"), (1, "c.jpg"), (1, "c.jpg")]  # the last is only written twice
+    file = write_coco(tmp_path, coco_of(*images, categories=[(1, "red", "")], boxes=[(0, 1), (1, 1)]))
+    index = open_dataset(file, "train")
+    assert [path.name for path in index.paths] == ["c.jpg"]
+    assert [(problem.kind, problem.drops, problem.path.name) for problem in index.problems] == [
+        ("repeated id", "image", "a.jpg"),
+        ("repeated id", "image", "b.jpg"),
+    ]
+    assert "the image id 0 for a.jpg and for b.jpg" in index.problems[0].text
+    content = coco_of((0, "a.jpg"), categories=[(1, "red", ""), (1, "blue", "")], boxes=[(0, 1)])
+    index = open_dataset(write_coco(tmp_path, content), "train")
+    assert (len(index.boxes), index.problems[0].kind, index.problems[0].drops) == (0, "repeated id", "row")
+
+
+def test_ids_that_are_text(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.jpg")
+    images, categories = [("x", "b.jpg"), ("y", "a.jpg")], [("k", "red", ""), ("j", "blue", "")]
+    file = write_coco(tmp_path, coco_of(*images, categories=categories, boxes=[("y", "j")]))
+    index = open_dataset(file, "val")
+    assert (index.names, index.classes.tolist(), index.annotations) == (("red", "blue"), [1], None)
+    assert len(index.labels([path.name for path in index.paths].index("a.jpg"))[0]) == 1
+    file = write_coco(tmp_path, coco_of(("7", "a.jpg"), categories=[(1, "red", "")], boxes=[(7, "1")]))
+    assert open_dataset(file, "val").image_ids.tolist() == [7]
+
+
+def test_splits_whose_files_number_classes_otherwise(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.jpg")
+    first = coco_of((0, "a.jpg"), categories=[(1, "cat", ""), (2, "dog", "")], boxes=[(0, 1)])
+    second = coco_of((0, "b.jpg"), categories=[(1, "dog", ""), (2, "cat", ""), (3, "owl", "")], boxes=[(0, 1)])
+    write_coco(tmp_path, first, "first.json")
+    write_coco(tmp_path, second, "second.json")
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text("train: first.json\nval: second.json\n")
+    train, val = open_dataset(yaml, "train"), open_dataset(yaml, "val")
+    assert train.names == val.names == ("cat", "dog", "owl")
+    assert (train.classes.tolist(), val.classes.tolist()) == ([0], [1])
+    assert val.category_ids == (2, 1, 3)
+
+
+def test_files_of_one_split_are_put_together(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.jpg")
+    write_coco(tmp_path, coco_of((0, "a.jpg"), categories=[(1, "cat", "")], boxes=[(0, 1)]), "cats.json")
+    dogs = coco_of((0, "b.jpg"), (1, "a.jpg"), categories=[(1, "dog", "")], boxes=[(1, 1), (1, 1)])
+    write_coco(tmp_path, dogs, "dogs.json")
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text("train: [cats.json, dogs.json]\nval: cats.json\n")
+    index = open_dataset(yaml, "train")
+    assert index.names == ("cat", "dog")
+    assert {path.name: index.labels(i)[0].tolist() for i, path in enumerate(index.paths)} == {
+        "a.jpg": [0, 1, 1],
+        "b.jpg": [],
+    }

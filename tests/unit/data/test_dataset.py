@@ -146,8 +146,8 @@ def test_bad_rows_and_files_are_left_out(tmp_path: Path, caplog: pytest.LogCaptu
         kinds = {"unknown class", "degenerate box", "unreadable label", "column count", "missing label"}
         assert set(by_kind) == {*kinds, "corrupt image"}
         assert [by_kind[kind].line for kind in ("unknown class", "degenerate box", "unreadable label")] == [2, 3, 2]
-        assert "train: 2 image(s) left out" in caplog.text
-        assert "train: 2 row(s) left out" in caplog.text
+        assert "train: 2 of 4 images left out" in caplog.text
+        assert "train: 2 of 3 boxes left out" in caplog.text
 
 
 def test_polygons_stay_with_their_boxes(tmp_path: Path) -> None:
@@ -286,3 +286,83 @@ def test_mistakes_in_names(folder: Path, names: str, message: str) -> None:
     (folder / "data" / "pets.names").write_text(names)
     with pytest.raises(UserError, match=message):
         open_dataset(folder / "data" / "pets.data", "train")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("work/data/x.yaml", "path: ../sets/one\ntrain: images/train\n"),  # releases from v6.0
+        ("work/data/x.yaml", "train: ../sets/one/images/train\n"),  # releases up to v5.0
+        ("work/one/data.yaml", "train: one/images/train\n"),  # exports that name their own folder
+        ("work/data/x.yaml", "train: ..\\sets\\one\\images\\train\n"),
+        ("work/data/x.yaml", "train: ../sets/list.txt\n"),
+    ],
+)
+def test_paths_as_published_releases_resolve_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    write_yolo(tmp_path / "sets/one", {"a": "0 .5 .5 .2 .2\n"})
+    write_yolo(tmp_path / "work/one", {"a": "0 .5 .5 .2 .2\n"})
+    (tmp_path / "sets/list.txt").write_text("../sets/one/images/train/a.jpg\n")
+    yaml = tmp_path / file
+    yaml.parent.mkdir(exist_ok=True)
+    yaml.write_text(f"{text}names: [a]\n")
+    monkeypatch.chdir(tmp_path / "work")
+    assert len(open_dataset(yaml, "train").boxes) == 1
+    monkeypatch.chdir("/")  # a run that is resumed from elsewhere: the folder above the yaml
+    assert len(open_dataset(yaml, "train").boxes) == 1
+
+
+def test_what_lies_beside_the_yaml_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    yaml = write_yolo(tmp_path / "set", {"mine": "0 .5 .5 .2 .2\n"})
+    write_yolo(tmp_path / "here", {"other": "0 .5 .5 .2 .2\n"})
+    monkeypatch.chdir(tmp_path / "here")
+    assert stems(open_dataset(yaml, "train")) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "trian: images/train\nval: images/train\nnames: [a]\n",
+            r"data\.yaml:1: .* no key trian; did you mean train\?",
+        ),
+        ("train: images/train\nvalid: images/train\nnames: [a]\n", r"data\.yaml:2: .*did you mean val\?"),
+        (
+            "train: images/train\nnames: [a]\nnames: [b]\n",
+            r"data\.yaml:3: names is set a second time \(first in line 2\)",
+        ),
+        ("train: images/train\nnames: {0: a, 0: b}\n", "0 of names is set a second time"),
+    ],
+)
+def test_keys_of_a_data_yaml(tmp_path: Path, text: str, says: str) -> None:
+    yaml = write_yolo(tmp_path, {"a": ""})
+    yaml.write_text(text)
+    with pytest.raises(UserError, match=says):
+        open_dataset(yaml, "train")
+
+
+def test_other_keys_of_a_data_yaml_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    yaml = write_yolo(tmp_path, {"a": ""}, names="[a, a]")
+    yaml.write_text(yaml.read_text() + "roboflow: {version: 2}\nauthors: me\n")
+    open_dataset(yaml, "train")
+    assert "keys that are not read: authors" in caplog.text
+    assert "several classes are called 'a'" in caplog.text
+    yaml.write_text("train: images/train\nvalidation: images/train\nnames: [a]\n")
+    with pytest.raises(UserError, match="names no val split; it has train; keys that are not read: validation; divide"):
+        open_dataset(yaml, "val")
+
+
+def test_labels_of_darknets_own_layout(tmp_path: Path) -> None:
+    """The `.data` lies in `cfg`, lists name images from the folder above it, JPEGImages becomes labels."""
+    for stem in ("a", "b"):
+        write_image(tmp_path / f"VOC2007/JPEGImages/{stem}.jpg")
+    (tmp_path / "VOC2007/labels").mkdir()
+    (tmp_path / "VOC2007/labels/a.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "VOC2007/JPEGImages/b.txt").write_text("0 .5 .5 .2 .2\n0 .5 .5 .4 .4\n")  # beside, where there is none
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg/voc.data").write_text("classes= 1\ntrain = train.txt\nvalid = train.txt\n")
+    (tmp_path / "train.txt").write_text("VOC2007/JPEGImages/a.jpg\nVOC2007/JPEGImages/b.jpg\n")
+    index = open_dataset(tmp_path / "cfg/voc.data", "val")
+    assert [len(index.labels(i)[0]) for i in range(2)] == [1, 2]

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from boxwright.data.check import class_statistics, labels_without_image, shared_images
-from boxwright.data.dataset import read_split, splits_of
+from boxwright.data.data_yaml import DataYaml
+from boxwright.data.dataset import describe, divide_by, no_split, read_split
 from boxwright.data.files import file_errors
 from boxwright.data.index import DataIndex, Problem
 from boxwright.errors import UserError
@@ -21,28 +22,31 @@ def check(config: CheckConfig) -> int:
     """Check every image and label of a data set, list what is wrong, summarise what is there.
 
     Returns:
-        1 if training would leave something out or a split cannot be opened, else 0.
+        1 if training would leave something out or could not begin, else 0.
 
     Raises:
         UserError: the data set, or every split of it, cannot be opened at all, or a plot cannot be written.
     """
     data = config.data
+    described = describe(data)
     indices: dict[str, DataIndex] = {}
     found: dict[str, list[Problem]] = {}
     errors: list[UserError] = []
-    for split in splits_of(data):
+    for split in described.splits:
         try:
             indices[split] = read_split(data, split, decode=True)
         except UserError as error:
             errors.append(error)
-            found[split] = [Problem("unreadable split", Path(data), 0, str(error), "image")]
+            # Training opens train and val alone.
+            drops = "" if split == "test" and len(described.splits) > 1 else "image"
+            found[split] = [Problem("unreadable split", Path(data), 0, str(error), drops)]
         else:
             found[split] = [*indices[split].problems]
     if not indices:
         raise errors[0] if errors else UserError(f"{data} has none of the splits train, val and test")
-    if "train" in indices and "val" in indices:
-        found["val"] += shared_images(indices["train"], indices["val"])
-    next(iter(found.values())).extend(labels_without_image(indices))
+    _check_splits(data, described, indices, found)
+    if described.form == "yolo":
+        next(iter(found.values())).extend(labels_without_image(indices))
     console = Console(soft_wrap=True, highlight=False)
     for split, problems in found.items():
         for problem in problems:
@@ -57,7 +61,25 @@ def check(config: CheckConfig) -> int:
             for split, index in indices.items():
                 plot_labels(index, folder / f"labels_{split}.png")
         print(f"plots in {folder}")
-    return int(any(problem.drops for problems in found.values() for problem in problems))
+    return int(any(problem.drops or problem.kind == "no box" for problems in found.values() for problem in problems))
+
+
+def _check_splits(
+    data: str, described: DataYaml, indices: Mapping[str, DataIndex], found: dict[str, list[Problem]]
+) -> None:
+    """Find what concerns splits as a whole: without boxes, missing, the same images in both."""
+    for split in ("train", "val"):
+        if split in indices and not len(indices[split].boxes):
+            then = "training does not begin" if split == "train" else "there is nothing to measure"
+            text = f"the {split} split has no box at all, so {then}"
+            found[split].append(Problem("no box", Path(data), 0, text))
+        elif split not in described.splits and not described.is_one_set:
+            found[split] = [Problem("missing split", Path(data), 0, no_split(data, described, split), "image")]
+    if described.is_one_set:
+        text = f"one set of images: training validates on what it trains on; {divide_by(data)}"
+        found["val"] = [Problem("shared image", Path(data), 0, text)]
+    if "train" in indices and "val" in indices:
+        found["val"] += shared_images(indices["train"], indices["val"])
 
 
 def _summary(console: Console, indices: Mapping[str, DataIndex], found: Mapping[str, Sequence[Problem]]) -> None:

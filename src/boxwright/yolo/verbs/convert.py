@@ -11,7 +11,6 @@ from pathlib import Path
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.checkpoints.safetensors_file import write_safetensors
 from boxwright.data.convert import convert_data
-from boxwright.data.index import DataIndex
 from boxwright.data.split import split_data
 from boxwright.errors import UserError
 from boxwright.yolo.darknet import DarknetModel, write_darknet
@@ -99,14 +98,19 @@ def weights(config: WeightsConfig) -> DetectionModel:
     return network
 
 
-def data(config: ConvertDataConfig) -> dict[str, DataIndex]:
-    """Convert a data set, print what each split holds, and return the splits."""
+def data(config: ConvertDataConfig) -> int:
+    """Convert a data set and print what each split holds; return 1 if something of the source is left out, else 0."""
     assert config.to  # the setting is required
     splits = convert_data(config.source, config.target, config.to, copy=config.copy_images, compat=config.compat)
     for split, index in splits.items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
     print(f"written to {config.target}")
-    return splits
+    problems = [problem for index in splits.values() for problem in index.problems]
+    images = len({problem.path for problem in problems if problem.drops == "image"})
+    rows = sum(problem.drops == "row" for problem in problems)
+    if images or rows:
+        print(f"left out: {images} images and {rows} boxes of {config.source}, which `boxwright check` lists")
+    return int(images + rows > 0)
 
 
 def split(config: SplitConfig) -> Path:

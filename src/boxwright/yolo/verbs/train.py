@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from boxwright.data.dataset import open_dataset
+from boxwright.data.check import images_of_train
+from boxwright.data.dataset import divide_by, open_dataset
 from boxwright.data.files import absolute_path
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
@@ -72,7 +73,7 @@ class YoloRun:
     def completed(cls, config: RunConfig) -> RunConfig:
         """Refuse settings without data."""
         if not config.data:
-            raise UserError("train needs --data: a data yaml, a Darknet .data file, a VOC root or a COCO json")
+            raise UserError("train needs --data: a data yaml, a Darknet .data file, a COCO json, a csv or a folder")
         return config
 
     @classmethod
@@ -229,6 +230,10 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
             )
     if not len(train_index.boxes):
         raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
+    if not len(val_index.boxes):
+        _log.warning("the val split of %s has no box at all: every measure will be 0", config.data)
+    if line := images_of_train(train_index, val_index):
+        _log.warning("%s; %s", line, divide_by(config.data))
     return train_index, val_index
 
 

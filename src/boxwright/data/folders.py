@@ -1,0 +1,171 @@
+"""Describe a folder that holds a data set: by the yaml in it, or by the labels in it and how they are laid out.
+
+Looked for in this order: the VOC development kit, a data yaml, a Darknet `.data` file, COCO json files (Roboflow,
+CVAT, Label Studio), VOC xml beside or apart from the images (Roboflow, LabelImg, Kaggle), csv, YOLO txt. Names of
+folders and files tell the splits (split_names); where they tell none all images are train.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from boxwright.data.csv_boxes import is_box_table
+from boxwright.data.data_yaml import FORMS, DataYaml, Form, numbered, read_darknet_data, read_data_yaml
+from boxwright.data.files import files_below, read_lines, read_text, say_once
+from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.split_names import SPLITS, Split, by_folder, split_of
+from boxwright.data.voc import annotation_files, is_voc_root, voc_folder
+from boxwright.data.yolo_txt import label_file, unread_label
+from boxwright.errors import UserError
+
+_HEAD = 65536  # bytes of a json that tell whether it is COCO
+_COCO_KEYS = (b'"images"', b'"annotations"')
+_NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
+
+
+def describe_folder(folder: Path) -> DataYaml:
+    """Describe the data set in a folder as its data yaml would.
+
+    Raises:
+        UserError: it holds nothing that is read, or something that is not unmistakable.
+    """
+    if is_voc_root(folder):
+        return _of_voc(folder)
+    if file := _data_yaml(folder):
+        return read_data_yaml(file)
+    if len(described := sorted(folder.glob("*.data"))) == 1:
+        return read_darknet_data(described[0])
+    images = [Path(file) for file in sorted(files_below(folder, IMAGE_SUFFIXES))]
+    labelled = [image for image in images if label_file(image).is_file()]
+    tables = {suffix: _label_files(folder, suffix) for suffix in FORMS}
+    found: list[Form] = [FORMS[suffix] for suffix, files in tables.items() if files]
+    if images and annotation_files(folder):
+        found.append("voc")
+    if labelled:
+        found.append("yolo")
+    if not found:
+        held = "no image"
+        if images:
+            held = f"{len(images)} images, but no image has a label{unread_label(images[0], label_file(images[0]))}"
+        raise UserError(
+            f"{folder} is no data set: it holds {held}. Labels are read from a data yaml with YOLO labels (that of "
+            "images/x.jpg is labels/x.txt, that of x.jpg is x.txt), VOC xml, COCO json or csv"
+        )
+    form = min(found, key=("coco", "voc", "csv", "yolo").index)
+    if len(found) > 1:
+        say_once(f"{folder} has labels in several formats ({', '.join(sorted(found))}); {form} is read")
+    if form == "voc":
+        return _of_voc(folder)
+    if form == "yolo":
+        return _of_images(folder, images, labelled)
+    files = next(tables[suffix] for suffix in FORMS if FORMS[suffix] == form)
+    return DataYaml(folder, (folder,), _split_files(folder, files), form=form)
+
+
+def _data_yaml(folder: Path) -> Path | None:
+    """Return the yaml in a folder that names splits."""
+    files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
+    if len(files) > 1:
+        files = [file for file in files if _names_splits(file)]
+    if len(files) > 1:
+        raise UserError(f"{folder} is a folder with {', '.join(file.name for file in files)}; name the data yaml")
+    return files[0] if files else None
+
+
+def _names_splits(file: Path) -> bool:
+    try:
+        content = yaml.safe_load(read_text(file))
+    except (yaml.YAMLError, UserError):
+        return True  # said when it is read
+    return isinstance(content, dict) and any(key in cast("dict[object, object]", content) for key in SPLITS)
+
+
+def _of_voc(folder: Path) -> DataYaml:
+    voc = voc_folder(folder)
+    return DataYaml(folder, (folder,), {split: (str(folder),) for split in voc.splits}, form="voc", voc=voc)
+
+
+def _is_coco(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD)
+    except OSError:
+        return False
+    is_object = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return is_object and any(key in head for key in _COCO_KEYS) and b'"shapes"' not in head  # which labelme has
+
+
+def _label_files(folder: Path, suffix: str) -> list[Path]:
+    """List the files of this suffix that hold boxes."""
+    is_labels = _is_coco if FORMS[suffix] == "coco" else is_box_table
+    files = [file for file in map(Path, sorted(files_below(folder, {suffix}))) if is_labels(file)]
+    # COCO has other annotations of the same images beside the boxes.
+    boxes = {file.parent for file in files if file.stem.startswith("instances_")}
+    return [file for file in files if file.parent not in boxes or file.stem.startswith("instances_")]
+
+
+def _split_files(folder: Path, files: Sequence[Path]) -> dict[Split, tuple[str, ...]]:
+    """Return the label files of each split, by the folders that they are in, else by their names."""
+    splits: dict[Split, list[str]] = {}
+    others: list[str] = []
+    for file in files:
+        *folders, _ = file.relative_to(folder).parts
+        split = split_of((*folders, file.stem))
+        (splits.setdefault(split, []) if split else others).append(str(file.relative_to(folder)))
+    if others and not splits:
+        if len(others) > 1:
+            raise UserError(
+                f"{folder} has {', '.join(others[:5])}; say in a data yaml which is train and which is val "
+                f"(train: {others[0]})"
+            )
+        splits["train"] = others
+    elif others and "train" not in splits and len(others) == 1:
+        splits["train"] = others
+    elif others:
+        say_once(f"{folder}: {', '.join(others)} tells no split by its name and is not read")
+    return {split: tuple(splits[split]) for split in SPLITS if split in splits}
+
+
+def _of_images(folder: Path, images: Sequence[Path], labelled: Sequence[Path]) -> DataYaml:
+    """Describe images with YOLO labels."""
+    places = {image.parent for image in labelled}
+    used = [image for image in images if image.parent in places]
+    if len(used) < len(images):
+        say_once(f"{folder}: {len(images) - len(used)} images in folders without any label are left out")
+    splits: dict[Split, list[str]] = {}
+    for image, split in zip(used, by_folder(used, folder), strict=True):
+        if split is not None:
+            splits.setdefault(split, []).append(str(image))
+    labels = sorted({label_file(image).parent for image in labelled})
+    names = _class_names(folder, [*labels, *sorted(places)]) or _counted_classes(folder, labelled)
+    return DataYaml(folder, (folder,), {s: tuple(splits[s]) for s in SPLITS if s in splits}, names)
+
+
+def _class_names(folder: Path, beside: Sequence[Path]) -> tuple[str, ...]:
+    """Read the class names that annotation tools leave beside the labels; none where there are none."""
+    places = dict.fromkeys(
+        (folder, folder / "labels", folder / "images", *beside, folder.parent, folder.parent / "labels")
+    )
+    files = [place / name for place in places for name in _NAMES_FILES if (place / name).is_file()]
+    files += [file for place in places for file in sorted(place.glob("*.names")) if file not in files]
+    listed = {file: tuple(filter(None, read_lines(file))) for file in files}
+    if not listed:
+        return ()
+    first = files[0]
+    inside = {file: names for file, names in listed.items() if file.is_relative_to(folder)} or listed
+    if other := next((file for file, names in inside.items() if names != listed[first]), None):
+        raise UserError(f"{first} and {other} name different classes; write a data yaml with the right names")
+    return listed[first]
+
+
+def _counted_classes(folder: Path, images: Sequence[Path]) -> tuple[str, ...]:
+    """Name classes by their numbers, up to the largest one in the labels."""
+    largest = 0
+    for file in map(label_file, images):
+        for line in read_lines(file):
+            first = line.split()[0] if line else ""
+            largest = max(largest, int(first) if first.isdecimal() else 0)
+    say_once(f"{folder} has no classes.txt: its classes are called by their numbers, up to class{largest}")
+    return numbered(largest + 1)
