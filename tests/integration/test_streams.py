@@ -55,11 +55,11 @@ def test_ctrl_c_ends_a_stream(server: Server, weights: Path, tmp_path: Path) -> 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
-        seen = [line for line, _ in zip(process.stdout, range(6), strict=False)]
+        seen = [line for line, _ in zip(process.stdout, range(10), strict=False)]
         process.send_signal(signal.SIGINT)
         said, complaints = process.communicate(timeout=60)
     assert process.returncode == 0, complaints
-    assert {line.partition(",")[0] for line in seen} == {"stream 1/2", "stream 2/2"}
+    assert {line.partition(",")[0] for line in seen} >= {"stream 1/2", "stream 2/2"}
     assert "stopped" in said
     assert "Traceback" not in complaints
     folder = tmp_path / "runs" / "exp"
