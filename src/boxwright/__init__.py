@@ -3,7 +3,7 @@
 import boxwright as bw
 
     detector = bw.load("best.pt")
-    result = detector.predict("photo.jpg")
+    result = detector("photo.jpg")
     result.boxes, result.scores, result.labels
 
 The other functions are the verbs of the command line and take the same settings (docs/settings.md), nested groups as
@@ -12,6 +12,7 @@ settings of the verb, `**settings` are any others. Importing this module loads n
 """
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,11 @@ def __getattr__(name: str) -> Any:
     from boxwright.systems import find_object
 
     return find_object(_LAZY[name])
+
+
+def __dir__() -> list[str]:
+    """List what there is to use, without what this file imports."""
+    return __all__
 
 
 def train(
@@ -107,17 +113,27 @@ def val(
 
 
 def predict(
-    weights: str | Path | Sequence[str | Path] = "", source: str | Path = "", *, config: str = "", **settings: Any
+    weights: str | Path | Sequence[str | Path] = "", source: str | Path | int = "", *, config: str = "", **settings: Any
 ) -> Path:
     """Find objects and write annotated images, labels, crops or json to a run folder.
 
     Args:
         weights: checkpoint or exported file to run; several run as one network.
-        source: image, folder, glob, list file, video or camera number; camera and radar take `data` instead.
+        source: image, folder, glob, list file, video, camera number or address of a stream; camera and radar take
+            `data` instead. For images in memory see `load`.
 
     Returns:
         the run folder.
     """
+    if isinstance(source, int) and not isinstance(source, bool):
+        source = str(source)
+    if not isinstance(source, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]  # of users without types
+        from boxwright.errors import UserError
+
+        raise UserError(
+            f"bw.predict writes the results of a path to a run folder and takes no {type(source).__name__}: "
+            "write bw.load(weights).predict(...) for images in memory"
+        )
     return _call("predict", settings, weights=weights, source=source, config=config)
 
 

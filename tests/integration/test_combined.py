@@ -97,7 +97,7 @@ def test_networks_of_other_strides_run_together(weights: tuple[Path, Path], tmp_
     for chosen in ([weights[0], tall], [tall, weights[0]]):
         detector = bw.load(chosen, device="cpu", augment=True)
         assert max(detector.model.strides) == 64
-        result = detector.predict(image, imgsz=100, score_threshold=0.0, max_detections=4)
+        result = detector.predict(image, imgsz=100, conf_thres=0.0, max_det=4)
         assert result.input_size == (128, 128)
         assert len(result) == 4
 
@@ -105,7 +105,7 @@ def test_networks_of_other_strides_run_together(weights: tuple[Path, Path], tmp_
 def test_half_precision(weights: tuple[Path, Path]) -> None:
     image = np.full((90, 140, 3), 90, np.uint8)
     full, half = (
-        bw.load(weights, device="cpu", half=flag, augment=True).predict(image, imgsz=96, score_threshold=0.0)
+        bw.load(weights, device="cpu", half=flag, augment=True).predict(image, imgsz=96, conf_thres=0.0)
         for flag in (False, True)
     )
     assert full.boxes.dtype == half.boxes.dtype
@@ -156,7 +156,7 @@ def exported(tmp_path: Path) -> Path:
 
 def test_an_exported_file_with_a_checkpoint(weights: tuple[Path, Path], exported: Path) -> None:
     detector = bw.load([weights[0], exported], device="cpu")
-    result = detector.predict(np.full((96, 96, 3), 90, np.uint8), score_threshold=0.5)
+    result = detector.predict(np.full((96, 96, 3), 90, np.uint8), conf_thres=0.5)
     assert result.input_size == (96, 96)
     assert result.labels.tolist() == [1]
     np.testing.assert_allclose(result.boxes, [[28, 38, 68, 58]])

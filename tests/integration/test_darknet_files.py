@@ -100,7 +100,7 @@ def test_train_convert_val_predict_export(data: str, tmp_path: Path, capsys: pyt
     np.testing.assert_array_equal(measured.coco, own.coco)
     assert main(["predict", "--source", image, "--imgsz", "128", *to, "--weights", str(alone), "--cfg", str(cfg)]) == 0
     assert main(["export", "--imgsz", "128", "--weights", str(alone), "--cfg", str(cfg)]) == 0
-    given = {"score_threshold": 0.01, "imgsz": 128}
+    given = {"conf_thres": 0.01, "imgsz": 128}
     expected = bw.load(best[kind]).predict(image, **given)
     for found in (
         bw.load(alone, model=str(cfg)).predict(image, **given),

@@ -83,12 +83,12 @@ def test_predict_takes_them_at_any_size(world: tuple[Path, Path], files: dict[Pa
     data, weights = world
     photo = next(iter(sorted(images_of(data).iterdir())))
     for imgsz in (96, 160):
-        expected = bw.load(weights, device="cpu").predict(photo, imgsz=imgsz, score_threshold=SCORE)
+        expected = bw.load(weights, device="cpu").predict(photo, imgsz=imgsz, conf_thres=SCORE)
         assert not isinstance(expected, list)
         for path in files:
             detector = bw.load(path, device="cpu")
             assert detector.names == NAMES
-            result = detector.predict(photo, imgsz=imgsz, score_threshold=SCORE)
+            result = detector.predict(photo, imgsz=imgsz, conf_thres=SCORE)
             assert not isinstance(result, list)
             assert result.labels.tolist() == expected.labels.tolist()
             np.testing.assert_allclose(result.boxes, expected.boxes, atol=1e-3)
@@ -108,7 +108,7 @@ def test_nms_in_the_file(world: tuple[Path, Path]) -> None:
     made = bw.export(weights, include=["onnx", "openvino"], nms=True, **settings)
     assert [path.name for path in made] == ["best_nms.onnx", "best_nms_openvino_model"]
     photo = read_image(next(iter(sorted(images_of(data).iterdir()))))[..., ::-1]
-    thresholds = {"imgsz": 128, "score_threshold": SCORE, "iou_threshold": 0.4}
+    thresholds = {"imgsz": 128, "conf_thres": SCORE, "iou_thres": 0.4}
     expected = bw.load(weights, device="cpu").predict(photo, **thresholds)
     assert not isinstance(expected, list)
     for path, agreement in made.items():

@@ -82,7 +82,7 @@ def test_wrong_flags(
 
 
 def test_python(folder: Path) -> None:
-    settings = {"imgsz": 96, "score_threshold": 0.0, "max_detections": 30}
+    settings = {"imgsz": 96, "conf_thres": 0.0, "max_det": 30}
     alone = boxwright.load(folder / "detector.pt", device="cpu")
     both = boxwright.load(
         folder / "detector.pt", device="cpu", classifier=SECOND, classifier_weights=folder / "classifier.pt"

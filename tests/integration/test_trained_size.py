@@ -56,7 +56,7 @@ def measured(weights: str | Path, run: tuple[Path, Path], **settings: Any) -> Ev
 
 
 def found_in(weights: str | Path, image: Path, **settings: Any) -> Result:
-    found = bw.load(weights, device="cpu").predict(image, score_threshold=LOWEST, max_detections=10, **settings)
+    found = bw.load(weights, device="cpu").predict(image, conf_thres=LOWEST, max_det=10, **settings)
     assert isinstance(found, Result)
     assert len(found)
     return found

@@ -69,7 +69,14 @@ def test_everything_written(weights: Path, data: Path, tmp_path: Path, capsys: p
     settings = {"conf_thres": 0.0, "max_det": 5, "save_json": True, "save_txt": True, "save_conf": True}
     found = run(weights, data, tmp_path, verbose=True, **settings)
     folder = tmp_path / "runs" / "exp"
-    assert {p.name for p in folder.iterdir()} == {*PLOTS, METRICS, "val_batch1.jpg", "labels", "predictions.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        *PLOTS,
+        METRICS,
+        "val_batch1.jpg",
+        "labels",
+        "classes.txt",
+        "predictions.json",
+    }
     assert found.num_images == 4
     assert found.num_labels == 6
 
@@ -86,7 +93,9 @@ def test_everything_written(weights: Path, data: Path, tmp_path: Path, capsys: p
     assert page.count("data:image/") >= 8
     results = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     assert len(results) == 20
-    assert {tuple(sorted(row)) for row in results} == {("bbox", "category_id", "image_id", "score")}
+    assert {tuple(sorted(row)) for row in results} == {("bbox", "category_id", "file_name", "image_id", "score")}
+    assert {Path(row["file_name"]).name for row in results} == {f"{i} é.png" for i in range(4)}
+    assert (folder / "classes.txt").read_text(encoding="utf-8").splitlines() == list(NAMES)
     assert {row["image_id"] for row in results} == {0, 1, 2, 3}
     assert all(row["bbox"] == [round(v, 3) for v in row["bbox"]] for row in results)
 
@@ -220,6 +229,7 @@ def test_ground_truth_beside_the_images_is_used(
     assert "instances.json" in capsys.readouterr().out
     results = json.loads((tmp_path / "runs" / "exp" / "predictions.json").read_text())
     assert {row["image_id"] for row in results} == {10, 11, 12, 13}
+    assert {tuple(sorted(row)) for row in results} == {("bbox", "category_id", "image_id", "score")}
     assert {row["category_id"] for row in results} <= {0, 5, 10}
 
 

@@ -38,7 +38,7 @@ def image_of(name: str) -> Path:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_boxes(detector: Detector, name: str) -> None:
-    result = detector.predict(image_of(name), imgsz=640, score_threshold=0.25, iou_threshold=0.45)
+    result = detector.predict(image_of(name), imgsz=640, conf_thres=0.25, iou_thres=0.45)
     expected = np.array(recorded()[name]["detections_xyxy_conf_cls"])
     assert len(result) == len(expected)
     assert result.labels.tolist() == expected[:, 5].astype(int).tolist()

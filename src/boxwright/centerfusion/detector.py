@@ -11,7 +11,7 @@ Legend: N points or boxes; h w the network's input, H W its grid. Camera frame: 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from boxwright.centerfusion.settings import FusionConfig
 from boxwright.data.images import read_image
 from boxwright.engine.device import resolve
 from boxwright.errors import UserError
+from boxwright.inference.inputs import Source, frames_of, is_one, own_name
 from boxwright.nuscenes.structures import RADAR_FIELDS, Detections3d
 from boxwright.ops.arrays import Array, Floats, Image
 
@@ -42,6 +43,8 @@ class CenterFusionDetector:
         half: compute in fp16 (GPU) or bf16 (CPU). Boxes are decoded in float32 all the same.
     """
 
+    __slots__ = ("__weakref__", "_precision", "config", "device", "model")  # a setting is no attribute: refuse it
+
     def __init__(
         self,
         model: nn.Module,
@@ -57,24 +60,26 @@ class CenterFusionDetector:
 
     def predict(
         self,
-        image: str | Path | Image,
+        image: Source,
         intrinsics: Array,
         radar: Array | None = None,
         *,
-        score_threshold: float = 0.3,
-        max_detections: int = 100,
+        conf_thres: float = 0.3,
+        max_det: int = 100,
         flip_test: bool = False,
+        **other_names: Any,
     ) -> Detections3d:
         """Find objects in one image.
 
         Args:
-            image: a file, or an (H, W, 3) uint8 RGB array.
+            image: a file, a Pillow image, an (H, W, 3) uint8 RGB array or a (3, H, W) tensor.
             intrinsics: (3, 3) or (3, 4) camera matrix in pixels of this image.
             radar: (18, N) points in the frame of the camera, see `RADAR_FIELDS`; rows 8 and 9 hold the
                 velocity along camera x and z, compensated for the own motion. None: no returns.
-            score_threshold: scores are higher.
-            max_detections: most boxes an image.
+            conf_thres: scores are higher.
+            max_det: most boxes an image.
             flip_test: look at the image and at its mirror image, and take the mean.
+            other_names: `score_threshold`, `max_detections` and `conf` are taken with a warning.
 
         Returns:
             detections on the CPU, best first, in the frame of the camera.
@@ -82,27 +87,27 @@ class CenterFusionDetector:
         Raises:
             UserError: the image cannot be read, an array has another shape, or the network has no radar input.
         """
-        return self.predict_many(
-            [image],
-            [intrinsics],
-            [radar],
-            score_threshold=score_threshold,
-            max_detections=max_detections,
-            flip_test=flip_test,
-        )[0]
+        named: dict[str, Any] = {"conf_thres": conf_thres, "max_det": max_det}
+        named |= {own_name(name, tuple(named)): value for name, value in other_names.items()}
+        return self.predict_many([image], [intrinsics], [radar], flip_test=flip_test, **named)[0]
+
+    __call__ = predict
 
     @torch.inference_mode()
     def predict_many(
         self,
-        images: Sequence[str | Path | Image],
+        images: Sequence[Source],
         intrinsics: Sequence[Array],
         radars: Sequence[Array | None] | None = None,
         *,
-        score_threshold: float = 0.3,
-        max_detections: int = 100,
+        conf_thres: float = 0.3,
+        max_det: int = 100,
         flip_test: bool = False,
+        **other_names: Any,
     ) -> list[Detections3d]:
         """Find objects in several images, which may differ in size, in one pass of the network; see `predict`."""
+        named: dict[str, Any] = {"conf_thres": conf_thres, "max_det": max_det}
+        named |= {own_name(name, tuple(named)): value for name, value in other_names.items()}
         if radars is None:
             radars = [None] * len(images)
         if not len(images) == len(intrinsics) == len(radars):
@@ -121,13 +126,10 @@ class CenterFusionDetector:
         calibs = calibs.to(self.device)
         with self._precision.autocast():
             heads = run_network(self.model, network_input, radar_maps, calibs, flip_test=flip_test)
-        return detect(
-            heads, image_from_grid.to(self.device), calibs, max_detections, score_threshold, not self.config.no_radar
-        )
+        most, lowest = named["max_det"], named["conf_thres"]
+        return detect(heads, image_from_grid.to(self.device), calibs, most, lowest, not self.config.no_radar)
 
-    def _prepare(
-        self, image: str | Path | Image, intrinsics: Array, radar: Array | None
-    ) -> tuple[npt.NDArray[np.float32], ...]:
+    def _prepare(self, image: Source, intrinsics: Array, radar: Array | None) -> tuple[npt.NDArray[np.float32], ...]:
         """Prepare an image (h, w, 3), radar map (3, H, W), camera matrix (3, 4) and map of cells to pixels (2, 3).
 
         They are what a sample of validation is, see `samples.SampleMaker.write_placed`.
@@ -162,15 +164,14 @@ class CenterFusionDetector:
         return points
 
 
-def _read_pixels(image: str | Path | Image) -> Image:
-    """Read a file, or check an RGB array of a user, as BGR."""
+def _read_pixels(image: Source) -> Image:
+    """Read a file, or an image that a user has in memory, as BGR."""
     if isinstance(image, str | Path):
         return read_image(Path(image))
-    if not isinstance(image, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]  # of a user without types
-        raise UserError(f"an image must be a file or an (H, W, 3) uint8 RGB array, not {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}")
-    return np.ascontiguousarray(image[..., ::-1])
+    if not is_one(image):
+        forms = "a file, a Pillow image, an (H, W, 3) uint8 RGB array or a (3, H, W) tensor"
+        raise UserError(f"an image must be {forms}, not {type(image).__name__}")
+    return np.ascontiguousarray(next(frames_of(image)).image)
 
 
 def _numbers(values: object, name: str) -> Floats:

@@ -2,13 +2,15 @@
 
 import contextlib
 import functools
+import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from boxwright.errors import UserError
 
@@ -111,6 +113,32 @@ def write_atomically(
     """
     with whole_file(path, make_folder=make_folder, advice=advice) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+class JsonList:
+    """A json file of a list that is written row by row, and has its name only when it is closed.
+
+    Args:
+        path: of the complete file; its folder must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._before = "[\n"
+        with file_errors("write", path):
+            self._file = self._hidden.open("w", encoding="utf-8")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        with file_errors("write", self.path):
+            self._file.write(self._before + json.dumps(row, ensure_ascii=False))
+        self._before = ",\n"
+
+    def close(self) -> None:
+        with file_errors("write", self.path):
+            self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
+            self._file.close()
+            os.replace(self._hidden, self.path)
 
 
 def _sync(path: Path) -> None:
@@ -223,3 +251,19 @@ def in_threads(function: Callable[[Item], Answer], items: Sequence[Item]) -> lis
     blocks = [items[i : i + _BLOCK] for i in range(0, len(items), _BLOCK)]
     with ThreadPoolExecutor(_THREADS) as pool:
         return [answer for answers in pool.map(lambda block: [*map(function, block)], blocks) for answer in answers]
+
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # two letters at least: C:/ is a drive; Path makes // one /
+
+
+def is_url(text: str | Path) -> bool:
+    """Return whether something is named by an address on a network and not by a file."""
+    return bool(_URL.match(str(text)))
+
+
+def refuse_url(text: str | Path, what: str) -> None:
+    """Raise a UserError if something that must be a file is named by an address."""
+    if is_url(text):
+        raise UserError(
+            f"{text} is an address, and nothing is downloaded here: fetch {what} yourself and name the file"
+        )

@@ -1,45 +1,34 @@
-"""The images of a prediction: from a file, a folder, a glob, a list file, a video or a camera.
+"""The images of a prediction: from a file, a folder, a glob, a list file, a video, a camera or a stream.
 
 A source yields `Frame`s. An image that cannot be read is reported in one sentence and left out.
 """
 
 import glob
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from boxwright.data.files import read_lines
+from boxwright.data.files import is_url, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.errors import UserError
-from boxwright.ops.arrays import Image
+from boxwright.inference.streams import DEFAULT_FPS, PROTOCOLS, Frame, is_stream, read_streams
 
 logger = logging.getLogger("boxwright.predict")
 
 VIDEO_SUFFIXES = frozenset((".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".wmv"))
-DEFAULT_FPS = 30.0  # where a camera or a video does not say
+_LIST_SUFFIXES = (".txt", ".streams")
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One image to predict on."""
-
-    image: Image  # (H, W, 3) BGR, turned upright by its EXIF entry
-    path: Path | None  # the image or video file; "camera0" for a camera; None for an array
-    number: int | None  # of the frame in its video, from 1; None for an image file
-    fps: float  # frames per second that are yielded from this video
-    position: str  # "image 3/10" or "video 1/2, frame 7/300"
-
-
-def open_source(source: str | Path, *, video_stride: int = 1) -> Iterator[Frame]:
+def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame]:
     """Find what a source means; iterating reads it.
 
     Args:
-        source: image, video, folder, glob, .txt list of files (relative to the list, or to the working directory), or
-            the number of a camera.
+        source: image, video, folder, glob, .txt list of files (relative to the list, or to the working directory),
+            number of a camera, address of a stream, or .streams or .txt list of addresses.
         video_stride: take every n-th frame of a video.
 
     Raises:
@@ -47,18 +36,18 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Iterator[Frame]
     """
     text = str(source)
     path = Path(text)
+    if streams := streams_of(source):
+        return read_streams(streams, stride=video_stride, listed_in=path if path.is_file() else None)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if _is_media(p))
         if not files:
             raise UserError(f"no images and no videos in the folder {path}")
-    elif path.is_file() and path.suffix.lower() == ".txt":
+    elif path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
         files = _read_list(path)
     elif path.is_file():
         files = [path]
         if not _is_media(path):
-            raise UserError(f"{path} is neither an image nor a video nor a .txt list of files (by its suffix)")
-    elif text.isdecimal():
-        return _read_video(Path(f"camera{text}"), int(text), video_stride, "camera")
+            raise UserError(f"{path} is neither an image nor a video nor a .txt or .streams list (by its suffix)")
     else:
         files = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if _is_media(p))
         if not files:
@@ -68,28 +57,24 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Iterator[Frame]
     return _read(files, video_stride)
 
 
-def _read(files: Sequence[Path], video_stride: int) -> Iterator[Frame]:
+def _read(files: Sequence[Path], video_stride: int) -> Generator[Frame]:
     """Yield the frames of images and videos; what cannot be read is left out."""
     for i, path in enumerate(files, 1):
         try:
             if path.suffix.lower() in VIDEO_SUFFIXES:
-                yield from _read_video(path, str(path), video_stride, f"video {i}/{len(files)}")
+                yield from _read_video(path, video_stride, f"video {i}/{len(files)}")
             else:
                 yield Frame(read_image(path), path, None, DEFAULT_FPS, f"image {i}/{len(files)}")
         except UserError as error:
             logger.warning("%s (left out)", error)
 
 
-def _read_video(path: Path, source: str | int, stride: int, position: str) -> Iterator[Frame]:
-    """Yield every n-th frame of a video file or a camera."""
-    capture = cv2.VideoCapture(source)
+def _read_video(path: Path, stride: int, position: str) -> Generator[Frame]:
+    """Yield every n-th frame of a video file."""
+    capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
-            raise UserError(
-                f"{path} cannot be opened as a video"
-                if isinstance(source, str)
-                else f"camera {source} cannot be opened"
-            )
+            raise UserError(f"{path} cannot be opened as a video")
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         fps = (capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS) / stride
         number = 0
@@ -110,6 +95,32 @@ def _read_video(path: Path, source: str | int, stride: int, position: str) -> It
 def _is_media(path: Path) -> bool:
     """Return whether a file is an image or a video, by its suffix."""
     return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()
+
+
+def streams_of(source: str | Path) -> list[str]:
+    """Return the addresses and camera numbers that a source stands for: its own, or those of a list; none: it is files.
+
+    Raises:
+        UserError: a list names files, too, or it is a `.streams` list that names nothing.
+    """
+    text = re.sub(rf"^({'|'.join(PROTOCOLS)}):/+", r"\1://", str(source))  # which a Path has shortened
+    path = Path(text)
+    if is_url(text) or (text.isdecimal() and not path.exists()):
+        return [text]
+    if not path.is_file() or path.suffix.lower() not in _LIST_SUFFIXES:
+        return []
+    is_list = path.suffix.lower() == ".streams"
+    entries = {number: entry for number, entry in enumerate(read_lines(path), 1) if entry}
+    if is_list:
+        entries = {number: entry for number, entry in entries.items() if not entry.startswith("#")}
+    elif not any(map(is_url, entries.values())):
+        return []
+    for number, entry in entries.items():
+        if not is_stream(entry):
+            raise UserError(f"{path}, line {number}: {entry} is no address of a stream, such as rtsp://camera/live")
+    if not entries:
+        raise UserError(f"{path} lists no streams")
+    return list(entries.values())
 
 
 def _read_list(path: Path) -> list[Path]:

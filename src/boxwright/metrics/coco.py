@@ -10,7 +10,7 @@ import json
 import logging
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -83,6 +83,7 @@ class CocoTruth:
     images: Mapping[int, dict[str, Any]]  # image record by id
     annotations: Mapping[int, list[dict[str, Any]]]  # by image id; an image without any may be missing
     categories: tuple[dict[str, Any], ...]
+    from_labels: bool = False  # ids of images are our own: nobody else knows them
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -125,7 +126,7 @@ class CocoTruth:
         image_ids, category_ids = index.image_ids[flat.images], np.asarray(index.category_ids, np.int64)[flat.labels]
         rows = zip(image_ids.tolist(), category_ids.tolist(), boxes.tolist(), strict=True)
         sides = zip(index.image_ids.tolist(), index.sizes.tolist(), strict=True)
-        return cls.from_json(
+        truth = cls.from_json(
             {
                 "images": [{"id": number, "width": width, "height": height} for number, (height, width) in sides],
                 "annotations": [{"image_id": image, "category_id": label, "bbox": box} for image, label, box in rows],
@@ -134,6 +135,7 @@ class CocoTruth:
                 ],
             }
         )
+        return replace(truth, from_labels=True)
 
 
 def truth_for(index: DataIndex) -> CocoTruth:

@@ -78,7 +78,6 @@ def _not_zero(value: int) -> int:
     return value
 
 
-Numbers = Annotated[tuple[int, ...], BeforeValidator(as_list)]
 Sides = Annotated[tuple[Count, ...], BeforeValidator(as_list)]
 Milestones = Sides
 Names = Annotated[tuple[str, ...], BeforeValidator(as_list)]

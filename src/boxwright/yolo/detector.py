@@ -5,88 +5,51 @@ result = detector.predict("photo.jpg")
 result.boxes, result.scores, result.labels
 """
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.data.letterbox import letterbox
-from boxwright.drawing.boxes import draw_boxes
-from boxwright.drawing.text import class_name
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.classify import keep_agreed, load_second_stage
-from boxwright.inference.sources import DEFAULT_FPS, Frame, open_source
-from boxwright.ops.arrays import Image, Ints
+from boxwright.inference.inputs import OTHER_NAMES, Source, frames_of, is_one, own_name
+from boxwright.inference.streams import Frame
+from boxwright.ops.arrays import Image
 from boxwright.ops.boxes import scale_back
+from boxwright.settings.flags import did_you_mean
 from boxwright.settings.load import load as load_settings
 from boxwright.yolo.detection import DetectionModel, Network
 from boxwright.yolo.input_size import choose_size
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import RELEASES
+from boxwright.yolo.result import Result, Speed
 from boxwright.yolo.settings import PredictConfig, ReleaseName
 from boxwright.yolo.weights import open_networks, ready
 
-
-@dataclass(frozen=True)
-class Speed:
-    """Milliseconds that an image took in each stage."""
-
-    preprocess: float
-    inference: float
-    nms: float
-    classify: float = 0.0  # second stage, where there is one
+_log = logging.getLogger("boxwright.predict")
+_NAMED, _LISTED = 3, 12  # classes that a detector shows of itself, and that a message lists
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was found in one image, best first."""
+_DEFAULTS = ("imgsz", "conf_thres", "iou_thres", "max_det", "classes", "agnostic_nms")  # may be set on a detector
+_ELSEWHERE = {  # what detectors of other tools have -> what does it here
+    **dict.fromkeys(("to", "cuda", "cpu"), "bw.load(weights, device=...)"),
+    "half": "bw.load(weights, half=True)",
+    "augment": "bw.load(weights, augment=True)",
+    **{verb: f"bw.{verb}(...)" for verb in ("train", "val", "export", "info")},
+}
 
-    boxes: NDArray[np.float32]  # (N, 4) xyxy, pixels of the original image
-    scores: NDArray[np.float32]  # (N,) 0..1
-    labels: Ints  # (N,) class numbers
-    names: tuple[str, ...]  # of the classes of the network
-    path: Path | None  # the file, where there was one
-    image_size: tuple[int, int]  # height, width of the original image
-    input_size: tuple[int, int]  # height, width that the network saw
-    speed: Speed
 
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def counts(self) -> dict[str, int]:
-        """Count the boxes of each class, in the order of the classes."""
-        found, numbers = np.unique(self.labels, return_counts=True)
-        return {self.names[int(label)]: int(n) for label, n in zip(found, numbers, strict=True)}
-
-    def captions(self, *, names: bool = True, scores: bool = True) -> list[str]:
-        """Write a label for each box, as pictures can show it."""
-        return [
-            f"{class_name(self.names, int(label))}{f' {score:.2f}' if scores else ''}" if names else ""
-            for label, score in zip(self.labels, self.scores, strict=True)
-        ]
-
-    def draw(self, image: Image | None = None, *, line_thickness: int = 3) -> Image:
-        """Return the image with its boxes, (H, W, 3) RGB.
-
-        Args:
-            image: (H, W, 3) RGB; by default the file is read again.
-            line_thickness: pixels.
-        """
-        if image is None:
-            if self.path is None:
-                raise UserError("this result comes from an array: give draw() the image")
-            image = read_image(self.path)[..., ::-1]
-        drawn = draw_boxes(image[..., ::-1], self.boxes, self.captions(), self.labels, line_thickness=line_thickness)
-        return np.ascontiguousarray(drawn[..., ::-1])
+class UnknownAttributeError(UserError, AttributeError):
+    """A detector has no attribute or setting of this name."""
 
 
 class Detector:
@@ -100,7 +63,20 @@ class Detector:
             runs in float32.
         release: take letterbox and NMS of this release; empty: of the network's.
         name: of the weights, for messages.
+
+    The settings of `predict` are attributes, too: `detector.conf_thres = 0.4` holds for every later call.
     """
+
+    __slots__ = (
+        *("model", "name", "device", "dtype", "classifier", "settings", "_release", "_sizes"),
+        "__weakref__",
+    )
+    imgsz: tuple[int, ...]  # empty: as the network was trained
+    conf_thres: float
+    iou_thres: float
+    max_det: int
+    classes: tuple[int | str, ...] | None
+    agnostic_nms: bool
 
     def __init__(
         self,
@@ -114,9 +90,10 @@ class Detector:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.model = ready(model, self.device) if isinstance(model, DetectionModel) else model
-        self.dtype = torch.float32
+        of_half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        self.dtype = of_half if half else torch.float32
+        self.settings = PredictConfig()
         if half:
-            self.dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
             for module in self.model.modules():  # not the anchors: bf16 would move them
                 if isinstance(module, nn.Conv2d):
                     module.to(self.dtype)
@@ -129,54 +106,112 @@ class Detector:
     def names(self) -> tuple[str, ...]:
         return self.model.names
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.names[:_NAMED]) + (", ..." if len(self.names) > _NAMED else "")
+        classes = f"{len(self.names)} class{'' if len(self.names) == 1 else 'es'} ({names})"
+        thresholds = f"conf_thres {self.conf_thres:g}, iou_thres {self.iou_thres:g}"
+        return f"<Detector {self.name}: {classes}, {self.device}, {thresholds}>"
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the default of a setting."""
+        own = OTHER_NAMES.get(name, name)
+        if own in _DEFAULTS:
+            return getattr(self.settings, own)
+        hint = f": use {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+        raise AttributeError(f"a Detector has no {name}{hint}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set the default of a setting for later calls; nothing else can be set."""
+        own = OTHER_NAMES.get(name, name)
+        if own in _DEFAULTS:
+            value = self._settings({own_name(name, _DEFAULTS): value})
+            name = "settings"
+        elif name not in self.__slots__ or hasattr(self, name):
+            hint = f"use {_ELSEWHERE[name]}" if name in _ELSEWHERE else f"settings are {', '.join(_DEFAULTS)}"
+            raise UnknownAttributeError(f"{name} of a Detector cannot be set{did_you_mean(name, _DEFAULTS)}; {hint}")
+        object.__setattr__(self, name, value)
+
     def predict(
         self,
-        source: str | Path | Image | Sequence[str | Path | Image],
+        source: Source,
         *,
+        stream: bool = False,
+        bgr: bool = False,
+        vid_stride: int = 1,
         imgsz: int | Sequence[int] | None = None,
-        score_threshold: float = 0.25,
-        iou_threshold: float = 0.45,
-        max_detections: int = 1000,
-        classes: Sequence[int] | None = None,
-        agnostic: bool = False,
-    ) -> Result | list[Result]:
-        """Find objects.
+        conf_thres: float | None = None,
+        iou_thres: float | None = None,
+        max_det: int | None = None,
+        classes: int | str | Sequence[int | str] | None = None,
+        agnostic_nms: bool | None = None,
+        **other_names: Any,
+    ) -> Result | list[Result] | Iterator[Result]:
+        """Find objects. A detector can be called instead: `detector(source)`.
 
         Args:
-            source: an image file or an (H, W, 3) uint8 RGB array (one result), or a list of those, a folder, glob, list
-                file or video (a list of results).
-            imgsz: longer side of the network input in pixels, or height and width; None: as the network was trained,
-                640 where it does not say.
-            score_threshold: lowest score.
-            iou_threshold: overlap above which the weaker of two boxes goes.
-            max_detections: most boxes per image.
-            classes: keep only these class numbers.
-            agnostic: let boxes of different classes suppress each other.
+            source: path of an image, a Pillow image, an (H, W, 3) uint8 RGB array or a (3, H, W) tensor (one result); a
+                (B, 3, H, W) tensor, a list or generator of images, a folder, glob, list file or video (a list of
+                results). Tensors are RGB: bytes, or floats in 0..1. With `stream` also an address or camera number.
+            stream: return a generator of results, which predicts on the next image when the next result is asked for
+                and keeps none of them.
+            bgr: channels of arrays and tensors are blue, green, red, as `cv2.imread` gives them.
+            vid_stride: take every n-th frame of a video.
+            imgsz: longer side of the network input in pixels, or height and width; by default as the network was
+                trained, 640 where it does not say.
+            conf_thres: lowest score.
+            iou_thres: overlap above which the weaker of two boxes goes.
+            max_det: most boxes per image.
+            classes: keep only these classes, by name or number.
+            agnostic_nms: let boxes of different classes suppress each other.
+            other_names: `conf`, `iou`, `size` and others are taken with a warning that says their name here.
+
+        The settings that are not given are those of the detector.
 
         Raises:
-            UserError: nothing is there, an image cannot be read, or a setting is out of its range.
+            UserError: nothing is there, an image cannot be read, or a setting is unknown or out of its range.
         """
-        given = {"imgsz": imgsz, "conf_thres": score_threshold, "iou_thres": iou_threshold, "max_det": max_detections}
-        settings = load_settings(PredictConfig, {**given, "classes": classes, "agnostic_nms": agnostic})
+        asked = {
+            "imgsz": imgsz,
+            "conf_thres": conf_thres,
+            "iou_thres": iou_thres,
+            "max_det": max_det,
+            "classes": classes,
+            "agnostic_nms": agnostic_nms,
+            "vid_stride": vid_stride,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        for name, value in other_names.items():
+            own = own_name(name, _DEFAULTS, _ELSEWHERE)
+            if own in given:
+                raise UserError(f"predict was given {own} twice, the second time as {name}")
+            given[own] = value
+        settings = self._settings(given)
         postprocess = self.postprocess(settings)
-        many = isinstance(source, list | tuple)
-        items = cast(Sequence[str | Path | Image], source) if many else [cast(str | Path | Image, source)]
         size = self.input_size(settings.imgsz)
-        results = [self.run(frame, size, postprocess) for item in items for frame in _frames(item)]
-        return results[0] if not many and _is_one(items[0]) else results
+        frames = frames_of(source, bgr=bgr, video_stride=settings.vid_stride, live=stream)
+        # Files can be read again; other images are kept with their results, unless these are gathered.
+        results = (self.run(frame, size, postprocess, keep_image=frame.path is None or stream) for frame in frames)
+        if stream:
+            return results
+        return next(results) if is_one(source) else list(results)
+
+    __call__ = predict
+
+    def _settings(self, given: Mapping[str, Any]) -> PredictConfig:
+        """Return the detector's settings with others in place of some."""
+        plain = {name: _plain(value) for name, value in given.items()}
+        return load_settings(PredictConfig, {**self.settings.model_dump(exclude_unset=True), **plain})
 
     def postprocess(self, settings: PredictConfig) -> YoloPostprocess:
         """Build the filter that the settings ask for; raise a UserError if the network lacks one of the classes."""
-        wrong = [c for c in settings.classes or () if not 0 <= c < len(self.names)]
-        if wrong:
-            raise UserError(f"class {wrong[0]} is not one of the network's, which go from 0 to {len(self.names) - 1}")
+        classes = tuple(self._class_number(name) for name in settings.classes or ())
         return YoloPostprocess(
             score_threshold=settings.conf_thres,
             iou_threshold=settings.iou_thres,
             max_detections=settings.max_det,
             multi_label=False,
             agnostic=settings.agnostic_nms,
-            classes=settings.classes,
+            classes=classes or None,
             rules=self._release.nms,
         )
 
@@ -188,9 +223,25 @@ class Detector:
             self._sizes[asked] = choose_size(asked, self.model, self.name, multiple)
         return self._sizes[asked]
 
+    def _class_number(self, name: int | str) -> int:
+        """Return the number of a class that is given by its name, or by its number."""
+        if isinstance(name, int):
+            if not 0 <= name < len(self.names):
+                raise UserError(f"class {name} is not one of the network's, which go from 0 to {len(self.names) - 1}")
+            if str(name) in self.names and self.names[name] != str(name):
+                other = self.names.index(str(name))
+                _log.warning("class %d is %r; the one that is named so is number %d", name, self.names[name], other)
+            return name
+        if name in self.names:
+            return self.names.index(name)
+        names = ", ".join(self.names[:_LISTED]) + (", ..." if len(self.names) > _LISTED else "")
+        raise UserError(f"the network has no class {name!r}{did_you_mean(name, self.names)}; it has {names}")
+
     @torch.inference_mode()
-    def run(self, frame: Frame, size: tuple[int, int], postprocess: YoloPostprocess) -> Result:
-        """Predict on one frame at an `input_size`, see `predict`."""
+    def run(
+        self, frame: Frame, size: tuple[int, int], postprocess: YoloPostprocess, *, keep_image: bool = False
+    ) -> Result:
+        """Predict on one frame at an `input_size`, see `predict`; keep its image with the result if asked for."""
         times = [self._clock()]
         images, scale_yx, pad_yx = self._prepare(frame.image, size)
         times.append(self._clock())
@@ -212,6 +263,8 @@ class Detector:
             image_size=(height, width),
             input_size=(images.shape[2], images.shape[3]),
             speed=Speed(*((end - start) * 1e3 for start, end in pairwise(times))),
+            number=frame.number,
+            image=frame.image[..., ::-1] if keep_image else None,
         )
 
     def _prepare(self, image: Image, size: tuple[int, int]) -> tuple[Tensor, tuple[float, float], tuple[float, float]]:
@@ -273,18 +326,8 @@ def load(
     return Detector(network, name=name, device=where, half=half, classifier=second, release=release)
 
 
-def _is_one(item: str | Path | Image) -> bool:
-    """Return whether this stands for exactly one image."""
-    return isinstance(item, np.ndarray) or (Path(item).is_file() and Path(item).suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _frames(item: str | Path | Image) -> Iterator[Frame]:
-    """Yield what `open_source` would; an image that was asked for by itself must be readable."""
-    if isinstance(item, np.ndarray):
-        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
-            raise UserError(f"an image must be an (H, W, 3) uint8 RGB array, not {item.shape} {item.dtype}")
-        yield Frame(item[..., ::-1], None, None, DEFAULT_FPS, "array")
-    elif _is_one(item):
-        yield Frame(read_image(Path(item)), Path(item), None, DEFAULT_FPS, "image")
-    else:
-        yield from open_source(item)
+def _plain(value: Any) -> Any:
+    """Return numbers of numpy, also in lists, as Python's own."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple | set | frozenset | range) else value

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictInt, StrictStr
 
 from boxwright.settings.base import (
     DEVICE,
@@ -21,7 +21,6 @@ from boxwright.settings.base import (
     Frozen,
     InferenceConfig,
     NotNegative,
-    Numbers,
     OptimConfig,
     Paths,
     Positive,
@@ -213,7 +212,7 @@ class ValConfig(InferenceConfig):
     augment: bool = setting(False, _AUGMENT)
     compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published metric")
     verbose: bool = output(False, "print one line per class")
-    save_txt: bool = output(False, "write boxes as label files")
+    save_txt: bool = output(False, "write boxes as label files, and classes.txt")
     save_hybrid: bool = output(False, "write label files with the labels and the boxes that match none of them")
     save_conf: bool = output(False, "write scores into label files")
     save_json: bool = output(False, "write boxes as COCO json")
@@ -227,28 +226,60 @@ class ValConfig(InferenceConfig):
         return () if self.json_file or self.annotations else ("weights", "data")
 
 
+def _as_classes(value: Any) -> Any:
+    """Read `2`, `"0,2"`, `"person, traffic light"` and `["person", "2"]` as lists: a name may have spaces."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        return value
+    parts: list[Any] = []
+    for word in cast("Sequence[Any]", words):
+        if not isinstance(word, str):
+            parts.append(word)
+        elif word.replace(",", " ").replace(" ", "").isdecimal():
+            parts += map(int, word.replace(",", " ").split())
+        else:
+            parts += [part.strip() for part in word.split(",") if part.strip()]
+    return tuple(parts)
+
+
+# A name that is a number, as in a set of digits, is the number of a class: as published.
+Classes = Annotated[tuple[StrictInt | StrictStr, ...], BeforeValidator(_as_classes)]
+
+
 class PredictConfig(InferenceConfig):
-    """Find objects in images, videos or a camera."""
+    """Find objects in images, videos, cameras or streams."""
 
     weights: Paths = setting((), "checkpoint or exported file to run; several run as one network", required=True)
     model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
-    source: str = setting("", "image, folder, glob, list file, video or camera number", required=True)
+    source: str = setting(
+        "",
+        "image, folder, glob, list file, video, camera number, address of a stream (rtsp, http) or .streams list",
+        required=True,
+    )
     release: Release = setting("", "take letterbox and NMS of this release; empty: of the model's")
     imgsz: InputSize = setting((), _INPUT_SIZE)
     conf_thres: Fraction = setting(0.25, "lowest score")
     iou_thres: Fraction = setting(0.45, "NMS overlap")
     max_det: Count = setting(1000, "most boxes per image")
-    classes: Numbers | None = setting(None, "keep only these class numbers; empty: all")
+    classes: Classes | None = setting(None, "keep only these classes, by name or number; empty: all", metavar="CLASS")
     agnostic_nms: bool = setting(False, "let boxes of different classes suppress each other")
     augment: bool = setting(False, _AUGMENT)
     classifier: str = setting("", "second stage: drop boxes that this torchvision classifier takes for another class")
     classifier_weights: str = setting("", "state dict of the classifier, of the same classes")
     vid_stride: Count = setting(1, "take every N-th frame of a video")
     nosave: bool = output(False, "write no annotated images")
-    save_txt: bool = output(False, "write boxes as label files")
+    save_txt: bool = output(False, "write boxes as label files, and classes.txt")
     save_conf: bool = output(False, "write scores into label files")
     save_crop: bool = output(False, "write each box as an image")
     save_json: bool = output(False, "write boxes as json")
+    label_studio: str = output(
+        "",
+        "write label_studio.json, tasks with boxes as pre-annotations; the value stands before each image's file name",
+        metavar="PREFIX",
+        bare="/data/local-files/?d=",
+    )
     save_log: bool = output(False, "write what is printed into log.log as well")
     line_thickness: Count = output(3, "line width of drawn boxes in pixels")
     hide_labels: bool = output(False, "draw boxes without names")

@@ -227,9 +227,13 @@ def next_commands(weights: str) -> list[str]:
     ]
 
 
-def write_predictions(predictions: Floats, path: Path) -> None:
-    """Write detections in COCO results form, one a line."""
-    rows = ",\n".join(json.dumps(row) for row in as_json(predictions))
+def write_predictions(predictions: Floats, path: Path, files: Mapping[int, str]) -> None:
+    """Write detections in COCO results form, one a line, with the file names of images whose ids nobody else knows."""
+    named = (
+        {**row, "file_name": files[row["image_id"]]} if row["image_id"] in files else row
+        for row in as_json(predictions)
+    )
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in named)
     write_atomically(path, f"[\n{rows}\n]\n" if rows else "[]\n", make_folder=True)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native
 from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
-from boxwright.data.files import read_lines
+from boxwright.data.files import read_lines, refuse_url
 from boxwright.errors import UserError
 from boxwright.inference.exported import is_exported
 from boxwright.yolo.darknet import is_darknet, read_darknet
@@ -42,6 +42,7 @@ def read_weights(path: str | Path, model: str = "", *, fallback: str = "", stric
     Raises:
         UserError: missing, not a checkpoint, damaged, or refused (the message names what the file asks for).
     """
+    refuse_url(path, "the weights")
     path = Path(path)
     if is_darknet(path):
         return _read_darknet(path, model, fallback, strict=strict)
@@ -204,6 +205,7 @@ def open_networks(
     of_darknet = [path for path in paths if is_darknet(Path(path))] or paths  # where there is none, it is refused
     networks: list[Network] = []
     for path in paths:
+        refuse_url(path, "the weights")
         exported, described_by = is_exported(path), model if path in of_darknet else ""
         if exported and half:
             raise UserError(f"the precision of {path} is fixed: leave out --half, or export with --half")

@@ -144,8 +144,8 @@ def test_flip_test_looks_at_the_mirror_image_too() -> None:
 
 def test_threshold_and_number_of_detections() -> None:
     detector = CenterFusionDetector(OneCar(), CONFIG)
-    assert len(detector.predict(IMAGE, CALIB, score_threshold=0.9)) == 0
-    assert len(detector.predict(IMAGE, CALIB, score_threshold=-1.0, max_detections=7)) == 7
+    assert len(detector.predict(IMAGE, CALIB, conf_thres=0.9)) == 0
+    assert len(detector.predict(IMAGE, CALIB, conf_thres=-1.0, max_det=7)) == 7
 
 
 def test_camera_only_network_gets_no_radar() -> None:
@@ -191,10 +191,10 @@ def test_real_network_sees_the_same_alone_and_among_others(with_radar: bool) -> 
     detector = CenterFusionDetector(model, CONFIG.model_copy(update={"no_radar": not with_radar}))
     other = np.diag((0.8, 0.8, 1.0)) @ CALIB
     points = [radar((0.116, 0.5, 13.0, 2, 0)) if with_radar else None, None]
-    together = detector.predict_many([IMAGE, IMAGE[::-1]], [CALIB, other], points, score_threshold=-1.0)
+    together = detector.predict_many([IMAGE, IMAGE[::-1]], [CALIB, other], points, conf_thres=-1.0)
     alone = [
-        detector.predict(IMAGE, CALIB, points[0], score_threshold=-1.0),
-        detector.predict(IMAGE[::-1], other, points[1], score_threshold=-1.0),
+        detector.predict(IMAGE, CALIB, points[0], conf_thres=-1.0),
+        detector.predict(IMAGE[::-1], other, points[1], conf_thres=-1.0),
     ]
     for one, same in zip(together, alone, strict=True):
         assert len(one) == 100

@@ -42,7 +42,7 @@ def test_a_checkpoint_is_loaded_with_the_settings_it_was_trained_with(tmp_path: 
     assert detector.config.radar.max_depth == 30.0
     image = np.zeros((90, 160, 3), np.uint8)
     calib = np.array([(120.0, 0, 80), (0, 120.0, 45), (0, 0, 1)])
-    found = detector.predict(image, calib, np.zeros((18, 0)), score_threshold=-1.0, max_detections=5)
+    found = detector.predict(image, calib, np.zeros((18, 0)), conf_thres=-1.0, max_det=5)
     assert len(found) == 5
     assert torch.isfinite(found.locations).all()
 

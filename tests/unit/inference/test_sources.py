@@ -27,7 +27,7 @@ def make_video(path: Path, num_frames: int = 7) -> Path:
     if not writer.isOpened():
         pytest.skip("this OpenCV cannot write mp4")
     for i in range(num_frames):
-        writer.write(np.full((48, 64, 3), 30 * i, np.uint8))
+        writer.write(np.full((48, 64, 3), 30 * i % 256, np.uint8))
     writer.release()
     return path
 

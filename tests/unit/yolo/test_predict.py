@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 
 from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
-from boxwright.inference.sources import Frame
-from boxwright.yolo.detector import Result, Speed
+from boxwright.inference.streams import Frame
+from boxwright.yolo.result import Result, Speed
 from boxwright.yolo.settings import PredictConfig
 from boxwright.yolo.verbs.predict import PredictionWriter
 
@@ -38,9 +39,9 @@ def files(folder: Path) -> list[str]:
 
 
 def write(folder: Path, frames: list[Frame], found: Result | None = None, **settings: Any) -> list[str]:
-    with closing(PredictionWriter(folder, PredictConfig(**settings))) as writer:
+    with closing(PredictionWriter(folder, PredictConfig(**settings), ("cat", "dog"))) as writer:
         for one in frames:
-            writer.save(one, result() if found is None else found)
+            writer.save(one, replace(result() if found is None else found, path=one.path, number=one.number))
     return files(folder)
 
 
@@ -62,18 +63,18 @@ def test_nosave_and_hidden_labels(tmp_path: Path) -> None:
 
 
 def test_label_files(tmp_path: Path) -> None:
-    assert write(tmp_path, [frame()], save_txt=True, nosave=True) == ["labels/photo.txt"]
+    assert write(tmp_path, [frame()], save_txt=True, nosave=True) == ["classes.txt", "labels/photo.txt"]
     assert (tmp_path / "labels" / "photo.txt").read_text() == "1 0.35 0.35 0.5 0.5\n0 0.87625 0.9 0.2475 0.2\n"
 
 
 def test_label_files_with_scores_for_video_frames(tmp_path: Path) -> None:
     written = write(tmp_path, [frame("v.mp4", 1), frame("v.mp4", 2)], save_txt=True, save_conf=True, nosave=True)
-    assert written == ["labels/v_1.txt", "labels/v_2.txt"]
+    assert written == ["classes.txt", "labels/v_1.txt", "labels/v_2.txt"]
     assert (tmp_path / "labels" / "v_2.txt").read_text().splitlines()[0] == "1 0.35 0.35 0.5 0.5 0.75"
 
 
 def test_no_boxes_no_label_file(tmp_path: Path) -> None:
-    assert write(tmp_path, [frame()], result(empty=True), save_txt=True, save_crop=True) == ["photo.png"]
+    assert write(tmp_path, [frame()], result(empty=True), save_txt=True, save_crop=True) == ["classes.txt", "photo.png"]
 
 
 def test_crops_are_a_little_larger_and_cut_at_the_border(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_json(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))
     assert rows[0] == {
         "image_id": 139,
-        "file": "000000000139.jpg",
+        "file_name": "000000000139.jpg",
         "category_id": 1,
         "category": "dog",
         "bbox": [20.0, 10.0, 100.0, 50.0],
@@ -112,7 +113,7 @@ def test_json(tmp_path: Path) -> None:
 def test_equal_names_from_two_folders_do_not_overwrite(tmp_path: Path) -> None:
     frames = [frame("x/a.png"), frame("y/a.png"), frame("y/a.jpg")]
     written = write(tmp_path, frames, save_txt=True)
-    assert written == ["a.png", "a_2.png", "a_3.jpg", "labels/a.txt", "labels/a_2.txt", "labels/a_3.txt"]
+    assert written == ["a.png", "a_2.png", "a_3.jpg", "classes.txt", "labels/a.txt", "labels/a_2.txt", "labels/a_3.txt"]
 
 
 def test_videos(tmp_path: Path) -> None:

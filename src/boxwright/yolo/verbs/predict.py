@@ -1,31 +1,36 @@
 """The predict verb: a source through a network into a run folder.
 
-The folder gets annotated images and videos, and on request label files, crops and predictions.json.
+The folder gets annotated images and videos, and on request label files, crops, predictions.json and label_studio.json.
+Results are written as they come and none is kept: a camera has no end.
 """
 
 import contextlib
+import glob
 import io
-import json
-import re
+import logging
 import sys
-from collections.abc import Sequence
+from itertools import chain, takewhile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from boxwright.data.files import FreeNames, write_atomically
+from boxwright.data.files import FreeNames, JsonList, write_atomically
 from boxwright.data.yolo_txt import label_row
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.canvas import VideoFile, write_image
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
-from boxwright.inference.sources import Frame, open_source
-from boxwright.yolo.detector import Result, Speed, load
+from boxwright.inference.sources import open_source
+from boxwright.inference.streams import Frame, shown
+from boxwright.yolo.detector import load
+from boxwright.yolo.result import WRITABLE_SUFFIXES, Result
 from boxwright.yolo.settings import PredictConfig
 
-WRITABLE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # others are saved as .jpg
-CROP_GAIN, CROP_PAD = 1.02, 10  # a crop is this much larger than its box, plus pixels; as published
+_log = logging.getLogger("boxwright.predict")
+_LONGEST_STILL = 2.0  # seconds for which a video shows one frame of a stream, however long the next one took
 
 
 def predict(config: PredictConfig) -> Path:
@@ -39,41 +44,42 @@ def predict(config: PredictConfig) -> Path:
             raise UserError(f"predict needs --{name}")
     if config.save_conf and not config.save_txt:
         raise UserError("--save-conf writes scores into label files: add --save-txt")
-    source = open_source(config.source, video_stride=config.vid_stride)
-    detector = load(
-        config.weights,
-        model=config.model,
-        device=config.device,
-        half=config.half,
-        augment=config.augment,
-        classifier=config.classifier,
-        classifier_weights=config.classifier_weights,
-        release=config.release,
-    )
-    postprocess = detector.postprocess(config)  # refuses a wrong class before there is a folder
-    size = detector.input_size(config.imgsz)
-    folder = new_run_folder(config.project, config.name, config.exist_ok)
-    speeds: list[Speed] = []
-    num_boxes, input_size = 0, (0, 0)
     with contextlib.ExitStack() as stack:
+        frames = stack.enter_context(contextlib.closing(open_source(config.source, video_stride=config.vid_stride)))
+        detector = load(
+            config.weights,
+            model=config.model,
+            device=config.device,
+            half=config.half,
+            augment=config.augment,
+            classifier=config.classifier,
+            classifier_weights=config.classifier_weights,
+            release=config.release,
+        )
+        # Refuses a wrong class, and a source without an image, before there is a folder.
+        postprocess = detector.postprocess(config)
+        size = detector.input_size(config.imgsz)
+        first = next(frames, None)
+        if first is None:
+            raise UserError(f"no image of {shown(config.source)} could be read")
+        folder = new_run_folder(config.project, config.name, config.exist_ok)
         if config.save_log:
             log = stack.enter_context((folder / "log.log").open("a", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, log)))
-        with contextlib.closing(PredictionWriter(folder, config)) as writer:
+        total = Total()
+        with contextlib.closing(PredictionWriter(folder, config, detector.names)) as writer:
             try:
-                for frame in source:
+                for frame in chain([first], frames):
                     result = detector.run(frame, size, postprocess)
                     writer.save(frame, result)
-                    speeds.append(result.speed)
-                    num_boxes, input_size = num_boxes + len(result), result.input_size
+                    total.add(result)
                     print(f"{frame.position} {frame.path}: {describe(result)}", flush=True)
             except KeyboardInterrupt:  # the usual end of a camera; what was written stays and is closed
                 print("stopped")
-        if not speeds:
-            raise UserError(f"no image of {config.source} could be read")
-        print(summary(speeds, input_size))
-        boxes, images = f"box{'' if num_boxes == 1 else 'es'}", f"image{'' if len(speeds) == 1 else 's'}"
-        print(f"{num_boxes} {boxes} in {len(speeds)} {images}; results are in {folder}")
+        if total.images:
+            print(total.summary())
+        boxes, images = f"box{'' if total.boxes == 1 else 'es'}", f"image{'' if total.images == 1 else 's'}"
+        print(f"{total.boxes} {boxes} in {total.images} {images}; results are in {folder}")
     return folder
 
 
@@ -98,38 +104,67 @@ def describe(result: Result) -> str:
     return f"{width}x{height}, {counts}, {result.speed.inference:.1f} ms"
 
 
-def summary(speeds: Sequence[Speed], input_size: tuple[int, int]) -> str:
-    """Format the mean time of each stage as one line."""
-    pre, infer, nms, classify = np.mean([(s.preprocess, s.inference, s.nms, s.classify) for s in speeds], axis=0)
-    second = f", {classify:.1f} ms classifier" if classify >= 0.05 else ""
-    height, width = input_size
-    return (
-        f"Speed: {pre:.1f} ms pre-process, {infer:.1f} ms inference, {nms:.1f} ms NMS{second} "
-        f"per image at {width}x{height}"
-    )
+class Total:
+    """Images, boxes and milliseconds of all results together."""
+
+    def __init__(self) -> None:
+        self.images = self.boxes = 0
+        self.input_size = (0, 0)  # height, width of the last image
+        self._times = np.zeros(4)
+
+    def add(self, result: Result) -> None:
+        speed = result.speed
+        self.images, self.boxes, self.input_size = self.images + 1, self.boxes + len(result), result.input_size
+        self._times += (speed.preprocess, speed.inference, speed.nms, speed.classify)
+
+    def summary(self) -> str:
+        """Format the mean time of each stage as one line."""
+        pre, infer, nms, classify = self._times / self.images
+        second = f", {classify:.1f} ms classifier" if classify >= 0.05 else ""
+        height, width = self.input_size
+        return (
+            f"Speed: {pre:.1f} ms pre-process, {infer:.1f} ms inference, {nms:.1f} ms NMS{second} "
+            f"per image at {width}x{height}"
+        )
 
 
 class PredictionWriter:
-    """Writes what the settings ask for; `close` finishes videos and writes the json.
+    """Writes what the settings ask for; `close` finishes videos and json files.
 
     Args:
         folder: the run folder.
         config: settings of the verb.
+        names: of the classes of the network.
     """
 
-    def __init__(self, folder: Path, config: PredictConfig) -> None:
+    def __init__(self, folder: Path, config: PredictConfig, names: tuple[str, ...]) -> None:
         self.folder = folder
         self.config = config
-        self._video: VideoFile | None = None
-        self._video_of: Path | None = None
-        self._rows: list[dict[str, Any]] = []
-        self._free_names = FreeNames()
+        self._videos: dict[Path | None, VideoFile] = {}  # by what the frames come from
+        self._seconds: dict[Path | None, float] = {}  # of the last frame of a stream
+        self._predictions = JsonList(folder / "predictions.json") if config.save_json else None
+        self._tasks = JsonList(folder / "label_studio.json") if config.label_studio else None
+        self._free_names, self._video_names = FreeNames(), FreeNames()
+        plain = takewhile(lambda part: not glob.has_magic(part), Path(config.source).parts)
+        root = Path(*plain)  # which the files of a prefix are below
+        self._root = root if root.is_dir() else root.parent
+        self._no_tasks = 0  # frames of videos, which Label Studio takes no boxes of
+        if config.save_txt:
+            # Label files name classes by number; labelling tools read the names from here.
+            write_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in names))
+        if config.label_studio:
+            labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in names)
+            rectangles = f'  <RectangleLabels name="label" toName="image">\n{labels}  </RectangleLabels>\n'
+            view = f'<View>\n  <Image name="image" value="$image"/>\n{rectangles}</View>\n'
+            write_atomically(folder / "label_studio.xml", view)
 
     def close(self) -> None:
-        self._close_video()
-        if self.config.save_json:
-            text = json.dumps(self._rows, indent=1, ensure_ascii=False)
-            write_atomically(self.folder / "predictions.json", text)
+        self._close_videos()
+        for file in (self._predictions, self._tasks):
+            if file is not None:
+                file.close()
+        if self._no_tasks:
+            _log.warning("label_studio.json has no tasks for the %d frames of videos and streams", self._no_tasks)
 
     def save(self, frame: Frame, result: Result) -> None:
         """Write everything that is asked for of one frame."""
@@ -138,34 +173,23 @@ class PredictionWriter:
         name = self._free_names.take(frame.path.stem if frame.path else "array", frame.path)
         stem = name if frame.number is None else f"{name}_{frame.number}"
         if config.save_txt:
-            height, width = result.image_size
-            lines: list[str] = []
-            found = zip(result.boxes, result.scores, result.labels, strict=True)
-            for (left, top, right, bottom), score, label in found:
-                x, y = (left + right) / 2 / width, (top + bottom) / 2 / height
-                numbers = (x, y, (right - left) / width, (bottom - top) / height, score)
-                lines.append(label_row(int(label), numbers if config.save_conf else numbers[:4], ".6g"))
+            found = zip(result.labels, result.boxes_cxcywh_norm, result.scores, strict=True)
+            lines = [
+                label_row(int(label), (*box, score) if config.save_conf else box, ".6g") for label, box, score in found
+            ]
             (self.folder / "labels").mkdir(exist_ok=True)
             if lines:  # as published, an image without boxes has no file
                 write_atomically(self.folder / "labels" / f"{stem}.txt", "".join(lines))
         if config.save_crop:
-            self._save_crops(frame, stem, result)
-        if config.save_json:
-            # COCO results form, box as left, top, width, height; file and name of the class stand beside it.
-            image_id = frame.path.stem if frame.path else ""
-            number = {} if frame.number is None else {"frame": frame.number}
-            for box, score, label in zip(result.boxes, result.scores, result.labels, strict=True):
-                bbox = [round(float(n), 3) for n in (*box[:2], *(box[2:] - box[:2]))]
-                row = {
-                    "image_id": int(image_id) if image_id.isdecimal() else image_id,
-                    "file": str(frame.path),
-                    **number,
-                    "category_id": int(label),
-                    "category": result.names[int(label)],
-                    "bbox": bbox,
-                    "score": round(float(score), 5),
-                }
-                self._rows.append(row)
+            result.crop(frame.image[..., ::-1], folder=self.folder / "crops", stem=stem)
+        if self._predictions is not None:
+            for row in result.to_coco():
+                self._predictions.add(row)
+        if self._tasks is not None and frame.number is None and frame.path is not None:
+            place = frame.path.relative_to(self._root) if frame.path.is_relative_to(self._root) else frame.path
+            self._tasks.add(result.to_label_studio(config.label_studio + quote(place.as_posix())))
+        elif self._tasks is not None:
+            self._no_tasks += 1
         if config.nosave:
             return
         captions = result.captions(names=not config.hide_labels, scores=not config.hide_conf)
@@ -175,28 +199,32 @@ class PredictionWriter:
             suffix = frame.path.suffix.lower() if frame.path else ""
             write_image(self.folder / f"{stem}{suffix if suffix in WRITABLE_SUFFIXES else '.jpg'}", drawn)
             return
-        # A stream that changes its size begins a new file: a video has frames of one size.
-        if self._video is None or self._video_of != frame.path or self._video.size != drawn.shape[:2]:
-            self._close_video()
-            self._video_of = frame.path
-            self._video = VideoFile(self.folder / f"{name}.mp4", frame.fps, "; --nosave predicts without it")
-        self._video.add(drawn)
+        self._add_to_video(frame, name, drawn)
 
-    def _save_crops(self, frame: Frame, stem: str, result: Result) -> None:
-        """Write the part of the image around each box."""
-        height, width = frame.image.shape[:2]
-        for i, (box, label) in enumerate(zip(result.boxes, result.labels, strict=True)):
-            centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * CROP_GAIN + CROP_PAD / 2
-            left, top = np.maximum(centre - half, 0).astype(int)
-            right, bottom = np.minimum(centre + half, (width, height)).astype(int)
-            if right > left and bottom > top:
-                # A class name comes from a weight file and must not lead out of the folder.
-                folder = self.folder / "crops" / (re.sub(r"[^\w .-]", "_", result.names[int(label)]).strip(". ") or "_")
-                folder.mkdir(parents=True, exist_ok=True)
-                write_image(folder / f"{stem}_{i}.jpg", frame.image[top:bottom, left:right])
+    def _add_to_video(self, frame: Frame, name: str, drawn: np.ndarray) -> None:
+        """Append a frame to the video of its source; of a stream as often as it takes to keep its time."""
+        video = self._videos.get(frame.path)
+        size = (drawn.shape[0], drawn.shape[1])
+        # Streams run side by side, video files one after another; one that changes its size begins a new file.
+        if video is None and frame.seconds is None:
+            self._close_videos()
+        if video is not None and video.size != size:
+            self._videos.pop(frame.path).finish()
+            video = None
+        if video is None:
+            file = self.folder / f"{self._video_names.take(name, (frame.path, size))}.mp4"
+            video = self._videos[frame.path] = VideoFile(file, frame.fps, "; --nosave predicts without it")
+        times = 1
+        if frame.seconds is not None:
+            passed = frame.seconds - self._seconds.get(frame.path, frame.seconds)
+            times = max(1, round(min(passed, _LONGEST_STILL) * frame.fps))
+            self._seconds[frame.path] = frame.seconds
+        for _ in range(times):
+            video.add(drawn)
 
-    def _close_video(self) -> None:
-        """Finish the video that is written, if any."""
-        if self._video is not None and self._video.size is not None:
-            self._video.finish()
-        self._video = None
+    def _close_videos(self) -> None:
+        """Finish the videos that are written."""
+        for video in self._videos.values():
+            if video.size is not None:
+                video.finish()
+        self._videos.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.data.dataset import open_dataset
-from boxwright.data.files import absolute_path
+from boxwright.data.files import absolute_path, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.console import with_progress
@@ -92,7 +92,8 @@ def val(config: ValConfig) -> Evaluation:
         workers=config.workers,
         pin_memory=device.type == "cuda",
     )
-    outputs = _Outputs(config, index, folder, max(size), policy)
+    truth = None if only_speed else truth_for(index)
+    outputs = _Outputs(config, index, folder, max(size), policy, named=truth is not None and truth.from_labels)
     release = RELEASES[config.release or network.release]
     # A threshold that the user set stays, also where it equals the default of the settings.
     config = fill(config, release.validation.settings)
@@ -109,7 +110,7 @@ def val(config: ValConfig) -> Evaluation:
             config,
             device=device,
             autocast=policy.autocast,
-            coco_truth=None if only_speed else truth_for(index),
+            coco_truth=truth,
             watch=ValWatch(after=outputs.take),
             on_unlabelled=None if only_speed or not config.save_hybrid else outputs.labels.write,
         )
@@ -125,9 +126,19 @@ def val(config: ValConfig) -> Evaluation:
 class _Outputs:
     """What goes into the run folder, as the settings ask; nothing where there is no folder."""
 
-    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None, imgsz: int, policy: Policy) -> None:
+    def __init__(
+        self,
+        config: ValConfig,
+        index: DataIndex,
+        folder: Path | None,
+        imgsz: int,
+        policy: Policy,
+        *,
+        named: bool,
+    ) -> None:
         self.config, self.index, self.folder = config, index, folder
         self.imgsz, self.policy = imgsz, policy  # that were used
+        self.named = named  # rows of predictions.json need the names of their files
         self.start = time.time()
         self.worst = WorstImages(index)
         # Hybrid files hold the labels, and the boxes that match none of them.
@@ -155,7 +166,12 @@ class _Outputs:
             return
         write_metrics(evaluation, self.folder / "metrics.json")
         if self.config.save_json and evaluation.coco_metrics is not None:
-            write_predictions(evaluation.coco_metrics.predictions, self.folder / "predictions.json")
+            ids: list[int] = self.index.image_ids.tolist() if self.named else []
+            files = {image_id: str(self.index.path(i)) for i, image_id in enumerate(ids)}
+            write_predictions(evaluation.coco_metrics.predictions, self.folder / "predictions.json", files)
+        if self.config.save_txt:
+            names = "".join(f"{name}\n" for name in self.index.names)
+            write_atomically(self.folder / "classes.txt", names)
         if not self.config.noplots:
             from boxwright.reporting.plots import plot_confusion
             from boxwright.yolo.val_output import plot_curves
