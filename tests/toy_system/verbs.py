@@ -136,6 +136,9 @@ class ToyTask:
     def describe_model(self) -> dict[str, Any]:
         return {"channels": self.config.channels}
 
+    def describe_data(self) -> dict[str, dict[str, Any]]:
+        return {}
+
     def close(self) -> None:
         """Nothing is open."""
 

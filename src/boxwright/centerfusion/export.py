@@ -3,6 +3,7 @@
 The deformable convolution becomes GridSample and Conv, the association standard operators; nothing is custom.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from boxwright.inference.exported import (
 )
 from boxwright.nuscenes.structures import CLASS_NAMES
 
+_log = logging.getLogger("boxwright.export")
 _TOLERANCE = 1e-3  # of the largest relative difference; what float32 leaves of a network of random weights is 1e-4
 _FIELD_OF_VIEW = 0.75  # focal length of an example camera as part of the width of its image, about that of nuScenes
 
@@ -93,6 +95,8 @@ def fusion_export(config: FusionExportConfig) -> dict[Path, CenterAgreement]:
         raise UserError("export needs --weights")
     model, trained = open_trained(config.weights)
     given = config.imgsz or trained.imgsz
+    if (given[0], given[-1]) != trained.imgsz:
+        _log.warning("imgsz %d %d, but %s was trained at %d %d", given[0], given[-1], config.weights, *trained.imgsz)
     target = Path(config.weights).expanduser().with_suffix(".onnx")
     return {target: write_verified(target, lambda path: export_center(model, path, (given[0], given[-1])))}
 

@@ -14,6 +14,7 @@ from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.samples import make_train_loader, make_val_loader
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import Batch3d, RawHeads
+from boxwright.data.identity import describe_data
 from boxwright.engine.distributed import World, distribute, synchronise_norms
 from boxwright.engine.schedule import ScheduleRules
 from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
@@ -48,7 +49,7 @@ class CenterFusionTask(LoaderTask):
         self.world = world
         self.config = config
         self.device = device
-        self.val = val
+        self.train, self.val = train, val
         if config.sync_bn:
             synchronise_norms(model, world, device)
         self.model: nn.Module = model
@@ -113,3 +114,6 @@ class CenterFusionTask(LoaderTask):
     def describe_model(self) -> dict[str, Any]:
         assert isinstance(self.model, CenterFusion)
         return {"family": FAMILY, "spec": dict(self.model.spec), "names": list(CLASS_NAMES)}
+
+    def describe_data(self) -> dict[str, dict[str, Any]]:
+        return describe_data(self.train, self.val)

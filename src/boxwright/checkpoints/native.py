@@ -3,6 +3,7 @@
 `torch.load(path, weights_only=True)` reads them. We read them by the closed reader of restricted.py, as any other file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,6 +58,26 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} has checkpoint version {content.get('version')!r}; this Boxwright reads version {VERSION}"
         )
     return content
+
+
+def halved(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Store kernels and matrices in half precision, two bytes a number.
+
+    Vectors (biases, norms) and anchors stay as they are: they are few, and half precision would move what it folds into
+    or fits. So does an entry with a number beyond its range.
+    """
+    return {name: _halved(value) if not name.endswith("anchors") else value for name, value in state_dict.items()}
+
+
+def _halved(value: Tensor) -> Tensor:
+    half = value.half() if value.is_floating_point() and value.dim() > 1 else value
+    return half if half.isfinite().all() else value
+
+
+def stripped(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of a checkpoint what it takes to use its network: the averaged weights, halved; no state of a training."""
+    kept = {name: content[name] for name in ("model", "data", "config", "epoch", "metrics") if name in content}
+    return kept | {"state_dict": halved(content.get("ema") or content["state_dict"])}
 
 
 def is_native(content: object) -> bool:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.files import in_threads
+from boxwright.data.identity import describe_images
 from boxwright.data.images import BrokenImageError, image_size
 from boxwright.ops.arrays import Array, Floats, Ints
 
@@ -138,6 +139,12 @@ class DataIndex:
             Record(path, int(height), int(width), *self.labels(i), tuple(self.polygons(i)), ids[i])
             for i, (path, (height, width)) in enumerate(zip(self.paths, self.sizes, strict=True))
         ]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint notes of these images, see `identity`."""
+        sizes = self.sizes.astype(np.int32)
+        names = (os.fsencode(path.name) + size.tobytes() for path, size in zip(self.paths, sizes, strict=True))
+        return describe_images(names, [self.box_offsets.tobytes(), self.classes.tobytes(), self.boxes.tobytes()])
 
     def as_single_class(self) -> "DataIndex":
         """Return the same images with every box of one class: `item`, or the only name there is."""

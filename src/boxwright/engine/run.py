@@ -16,7 +16,13 @@ from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callb
 from boxwright.engine.device import Policy, count_processes, device_of_rank, one_core_left, resolve
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
-from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
+from boxwright.engine.run_folder import (
+    drop_checkpoints,
+    drop_if_not_begun,
+    new_run_folder,
+    only_run_in,
+    weights_on_disk,
+)
 from boxwright.engine.schedule import check_schedule, warn_once
 from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer, load_run
@@ -109,13 +115,16 @@ def resume(
 
     Args:
         path: its last.pt or its folder; None takes the newest run below runs/train.
-        overrides: settings that may differ: workers, device, nproc, epochs (which changes the rates).
+        overrides: settings that may differ: workers, device, nproc, data (the same, at another place), epochs (which
+            changes the rates).
         find_run: gives the class of runs for the settings of the checkpoint.
         callbacks: as in `train`; callback objects of the stopped run are not remembered.
 
     Returns:
         the run folder.
     """
+    if "data" in overrides:  # as a new run keeps it
+        overrides = {**overrides, "data": str(Path(str(overrides["data"])).expanduser().absolute())}
     num_processes = 1
     if not is_launched():
         path = _find_checkpoint(path)
@@ -169,7 +178,14 @@ def _resume(
         content = world.from_first(load_run(checkpoint) if world.is_first else {})
         config, run = _settings_of(content, overrides, find_run)
         policy, callbacks = _begin_process(config, world, callbacks)
-        prepared = run.go_on(config, content, world)
+        try:
+            prepared = run.go_on(config, content, world)
+        except UserError as error:
+            if "data" in overrides or config.data not in str(error):
+                raise
+            raise UserError(f"{error}; if the data was moved: --resume '{folder}' --data WHERE_IT_IS_NOW") from error
+        if world.is_first:
+            (folder / "config.yaml").write_text(dump_yaml(prepared.config), encoding="utf-8")
         print(f"resuming {folder} after epoch {content['epoch']} of {config.epochs}")
         return _fit(prepared, policy, folder, world, callbacks, content)
 
@@ -231,6 +247,7 @@ def _fit(
                     trainer.fit()
     if world.is_first:
         prepared.finish(folder, policy)
+        print(weights_on_disk(folder))
     world.wait()  # a launcher ends all when one ends, so that the others stay until the first has measured
     return folder
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from boxwright.errors import UserError
 
 _LOCK = ".boxwright_running"
+_PURPOSE = {"last.pt": " (for --resume)"}
+_NUM_NAMED = 3  # weight files that are listed one by one
 _log = logging.getLogger("boxwright.train")
 
 
@@ -68,6 +70,17 @@ def drop_if_not_begun(folder: Path) -> None:
     """Remove the folder that a run has made if an error has ended it before its first step."""
     if not any((folder / name).exists() for name in ("log.log", "results.csv", "weights")):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def weights_on_disk(folder: Path) -> str:
+    """Say what the weights of a run take on disk, the largest file first; empty where there are none."""
+    sizes = sorted(((file.stat().st_size / 1e6, file.name) for file in (folder / "weights").glob("*.pt")), reverse=True)
+    if not sizes:
+        return ""
+    named = [f"{name} {size:.1f} MB{_PURPOSE.get(name, '')}" for size, name in sizes[:_NUM_NAMED]]
+    if more := sizes[_NUM_NAMED:]:
+        named.append(f"{len(more)} more {sum(size for size, _ in more):.1f} MB")
+    return f"weights on disk: {', '.join(named)}"
 
 
 @contextmanager

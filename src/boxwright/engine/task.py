@@ -109,5 +109,9 @@ class Task(Protocol[B, D]):
         """Return plain values from which the model can be built again."""
         ...
 
+    def describe_data(self) -> dict[str, dict[str, Any]]:
+        """Return by split what the same data has wherever it lies, see `data.identity`."""
+        ...
+
     def close(self) -> None:
         """End the loader processes."""

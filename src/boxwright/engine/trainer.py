@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.checkpoints.native import load_checkpoint, save_checkpoint
+from boxwright.checkpoints.native import halved, load_checkpoint, save_checkpoint
 from boxwright.engine.callbacks import (
     Callback,
     CallbackError,
@@ -108,6 +108,7 @@ class Trainer:
             task.model, config.optim, self.schedule.weight_decay, decays_everything=self.schedule.decays_everything
         )
         self.scaler = policy.make_scaler()
+        self._data = task.describe_data()
         self.ema = ModelEma(task.model, config.optim.ema_decay, config.optim.ema_tau)
         self.stopping = EarlyStopping(config.patience)
         self.state = RunState()
@@ -272,12 +273,15 @@ class Trainer:
             paths.append(self.weights_folder / f"{self.config.save_name}{epoch + 1}.pt")
         for path in paths:  # averaged weights only, for use and for fine-tuning
             row = dict(self.state.history[-1])
-            save_checkpoint(path, self._description() | {"state_dict": self.ema.module.state_dict(), "metrics": row})
+            state = self.ema.module.state_dict()
+            state = halved(state) if self.config.save_half else state
+            save_checkpoint(path, self._description() | {"state_dict": state, "metrics": row})
         return paths
 
     def _description(self) -> dict[str, Any]:
         """Describe model and run, as every checkpoint does."""
-        return {"model": self.task.describe_model(), "config": dump(self.config), "epoch": self.state.epoch}
+        described = {"model": self.task.describe_model(), "data": self._data}
+        return described | {"config": dump(self.config), "epoch": self.state.epoch}
 
     def save_last(self, path: Path) -> None:
         """Write the whole state of the run."""

@@ -4,15 +4,17 @@ The lists of scenes are facts of the data set (700 / 150 / 150 scenes, and two h
 challenge); a rule divides scenes that are in no published list.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from boxwright.data.files import file_errors
+from boxwright.data.identity import describe_images
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import inverses, published_intrinsics, transforms
 from boxwright.nuscenes.index import NuscenesIndex, absent
@@ -208,6 +210,12 @@ class NuscenesSplit:
     def has_annotations(self) -> bool:
         """Whether any object of the split is annotated."""
         return bool(np.isin(self.index.arrays["annotations"]["sample"], self.sample_rows).any())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint notes of these images, see `data.identity`."""
+        images, objects = self.index.arrays["images"][self.image_rows], self.index.arrays["annotations"]
+        names = (os.fsencode(self.index.file_name(int(row))) for row in images["row"])
+        return describe_images(names, [objects[np.isin(objects["sample"], self.sample_rows)].tobytes()])
 
     def scene_of_sample(self, sample: int) -> str:
         """Return the name of the scene of a key frame."""

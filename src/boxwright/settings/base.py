@@ -153,7 +153,7 @@ class TrainingConfig(RunFolder):
 
     model: str = setting("", "model to train; empty: as the weights")
     weights: str = setting("", "checkpoint to start from; empty: from scratch")
-    data: str = setting("", "data set")
+    data: str = setting("", "data set", on_resume=True)
     epochs: Count = setting(100, "passes over the training images", on_resume=True)
     batch_size: TrainBatch = setting(16, "images per step, over all processes; -1: as many as fit in memory")
     workers: CountOrNone = setting(8, "loader processes, at most one per core", on_resume=True)
@@ -173,6 +173,7 @@ class TrainingConfig(RunFolder):
     noplots: bool = output(False, "draw nothing")
     save_period: Annotated[int, Field(ge=-1)] = output(-1, "keep a checkpoint every N epochs; -1: never")
     save_epochs: Milestones = output((), "and after these epochs, counted from 1")
+    save_half: bool = output(False, "write best.pt and those checkpoints in half precision, half as large")
     save_name: Literal["epoch", "epoch_"] = output("epoch", "file name prefix of those checkpoints", metavar="TEXT")
     val_period: Count = output(1, "validate every N epochs, and after the last")
     project: str = folder_of_runs("runs/train")

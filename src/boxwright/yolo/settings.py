@@ -139,7 +139,7 @@ class RunConfig(TrainingConfig):
     release: Release = setting(
         "", "take loss, schedule, warp, NMS and metric of this release; empty: loss and NMS of the model"
     )
-    data: str = setting("", _DATA)
+    data: str = setting("", _DATA, on_resume=True)
     imgsz: Count = setting(640, "network input side; rounded up to a multiple of the largest stride")
     compile: bool = setting(False, "compile the training step with torch.compile")
     freeze: Freeze = setting(
@@ -436,7 +436,10 @@ class WeightsConfig(Frozen):
     source: str = setting(
         "", "published .pt, Boxwright .pt, .safetensors or Darknet .weights", metavar="IN", position=True, required=True
     )
-    target: str = setting("", "file to write: .pt, .safetensors or .weights (Darknet)", position=True, required=True)
+    target: str = setting(
+        "", "file to write: .pt, .safetensors or .weights (Darknet); empty, with --strip: IN", position=True
+    )
+    strip: bool = setting(False, "drop what only --resume needs, and store kernels in half precision")
     model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
     stem: Literal["", "conv6"] = setting("", "conv6: the Focus of early releases as a 6x6 convolution")
 

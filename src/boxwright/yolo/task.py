@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from boxwright.data.identity import describe_data
 from boxwright.data.index import DataIndex
 from boxwright.data.sampler import sample_generator
 from boxwright.data.structures import Batch, Detections
@@ -166,6 +167,9 @@ class Detect2d(LoaderTask):
     def describe_model(self) -> dict[str, Any]:
         assert isinstance(self.model, DetectionModel)
         return self.model.describe()
+
+    def describe_data(self) -> dict[str, dict[str, Any]]:
+        return describe_data(self.train, self.val)
 
     def _rescaled(self, images: Tensor, epoch: int, step: int) -> Tensor:
         """Resize images as published multi-scale does, by a draw from (seed, epoch, step).

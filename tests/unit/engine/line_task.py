@@ -81,6 +81,9 @@ class LineTask:
     def describe_model(self) -> dict[str, Any]:
         return {"names": ["line"]}
 
+    def describe_data(self) -> dict[str, dict[str, Any]]:
+        return {}
+
     def close(self) -> None:
         self.closed = True
 

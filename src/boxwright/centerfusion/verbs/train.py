@@ -16,6 +16,7 @@ from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.verbs.use import LAYOUT, fusion_val
 from boxwright.centerfusion.weights import load_into
 from boxwright.data.files import absolute_path
+from boxwright.data.identity import check_same_data, describe_data
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
 from boxwright.engine.device import Policy
@@ -78,7 +79,10 @@ class FusionRun:
         check_loading(config, world)
         model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
         model.load_state_dict(content["state_dict"])
-        return cls(config, model, *_open(config, world))
+        train, val = _open(config, world)
+        moved = config.data != content["config"]["data"]
+        check_same_data(content.get("data", {}), describe_data(train, val), config.data, moved=moved)
+        return cls(config, model, train, val)
 
     def freeze(self) -> Sequence[str]:
         """Freeze the backbone if asked for, and what never has a gradient (docs/spec/centerfusion.md, C5)."""

@@ -5,6 +5,7 @@ and as a video.
 """
 
 import difflib
+import logging
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -38,6 +39,7 @@ from boxwright.nuscenes.submission import read_submission, says_radar, write_sub
 from boxwright.reporting.report import RunLayout, Table, measuring_facts, write_report
 from boxwright.settings.load import dump_yaml
 
+_log = logging.getLogger("boxwright.val")
 _OF_NETWORK = ("max_det", "conf_thres", "iou_thres", "flip_test", "no_radar", "half", "compat")
 """Settings that change what a network finds."""
 LAYOUT = RunLayout(
@@ -170,6 +172,7 @@ def _evaluate_network(
 
     Predict decodes all scores, and a submission keeps them; the pictures alone leave out low ones.
     """
+    _log.info("imgsz %d %d, which %s was trained at", *trained.imgsz, config.weights)
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
     settings = DecodeSettings(

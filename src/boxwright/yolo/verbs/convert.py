@@ -7,8 +7,10 @@ pixels (docs/spec/yolov5.md, B1.3).
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
-from boxwright.checkpoints.native import save_checkpoint
+from boxwright.checkpoints.archive import read_archive
+from boxwright.checkpoints.native import halved, is_native, save_checkpoint, stripped
 from boxwright.checkpoints.safetensors_file import write_safetensors
 from boxwright.data.convert import convert_data
 from boxwright.data.split import split_data
@@ -52,9 +54,19 @@ def with_conv6_stem(model: DetectionModel) -> DetectionModel:
 TARGETS = {".pt": "Boxwright checkpoint", ".safetensors": "safetensors", ".weights": "Darknet"}
 
 
-def weights(config: WeightsConfig) -> DetectionModel:
+def _strip(source: Path, target: Path) -> None:
+    """Write the checkpoint of any system without what only its training needs, perhaps in its own place."""
+    content = cast(dict[str, Any], read_archive(source))
+    before = source.stat().st_size / 1e6
+    save_checkpoint(target, stripped(content))
+    lost = "; no run can go on from it any more" if "engine" in content and target == source else ""
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source.name} had {before:.1f} MB{lost}")
+
+
+def weights(config: WeightsConfig) -> DetectionModel | None:
     """Read any weight file and write its network as another kind, chosen by the suffix of the target.
 
+    With `strip` a Boxwright checkpoint keeps its kind and may be replaced, and no network is built or returned.
     A Darknet file does not say its network nor its classes: they are written beside it as `.cfg` and `.names`, where no
     such files are yet.
 
@@ -62,19 +74,35 @@ def weights(config: WeightsConfig) -> DetectionModel:
         UserError: the source cannot be read, the target's kind is not known or cannot hold this network, or the target
             is the source.
     """
-    source, target = Path(config.source), Path(config.target)
+    if not config.target and not config.strip:
+        raise UserError("convert weights needs OUT, a file to write; only with --strip it may be IN itself")
+    source, target = Path(config.source), Path(config.target or config.source)
     suffix = target.suffix.lower()
     if suffix not in TARGETS:
         kinds = ", ".join(f"{ending} ({kind})" for ending, kind in TARGETS.items())
         raise UserError(f"{target}: unknown file type; convert weights writes {kinds}")
-    if target.exists() and source.exists() and target.samefile(source):
+    is_itself = target.exists() and source.exists() and target.samefile(source)
+    strips = (
+        config.strip
+        and suffix == ".pt"
+        and not config.stem
+        and source.suffix == ".pt"
+        and is_native(read_archive(source))
+    )
+    if is_itself and not strips:
         raise UserError(f"{target} is the source itself; name another file")
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: there is no folder {target.parent}")
+    if strips:
+        _strip(source, target)
+        return None
     network = load_model(source, config.model)
     if config.stem:
         network = with_conv6_stem(network)
+    state = halved(network.state_dict()) if config.strip else network.state_dict()
     if suffix == ".weights":
+        if config.strip:
+            raise UserError(f"{target}: Darknet files hold single precision only; leave out --strip")
         if not isinstance(network, DarknetModel):
             kinds = f"a .weights file belongs to a Darknet cfg, but {source} holds the network of a yaml"
             raise UserError(f"{target}: {kinds}")
@@ -90,9 +118,9 @@ def weights(config: WeightsConfig) -> DetectionModel:
             if not file.exists():
                 file.write_text(text, encoding="utf-8")
     elif suffix == ".pt":
-        save_checkpoint(target, {"model": network.describe(), "state_dict": network.state_dict(), "ema": None})
+        save_checkpoint(target, {"model": network.describe(), "state_dict": state, "ema": None})
     else:
-        write_safetensors(target, network.state_dict(), network.describe())
+        write_safetensors(target, state, network.describe())
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f"{config.target}: {count:,} parameters, {len(network.names)} classes, from {config.source}")
     return network

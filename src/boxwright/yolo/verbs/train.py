@@ -12,6 +12,7 @@ import torch
 from boxwright.data.check import images_of_train
 from boxwright.data.dataset import divide_by, open_dataset
 from boxwright.data.files import absolute_path
+from boxwright.data.identity import check_same_data, describe_data
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.source_images import SourceImages, ValidationImages, check_room
@@ -96,6 +97,8 @@ class YoloRun:
             raise UserError(
                 f"the data has the classes {', '.join(train_index.names)}, the run was started with {', '.join(names)}"
             )
+        now, moved = describe_data(train_index, val_index), config.data != content["config"]["data"]
+        check_same_data(content.get("data", {}), now, config.data, moved=moved)
         # Built from the checkpoint alone: the weights and the yaml that the run began with may be gone by now.
         model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
         model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
