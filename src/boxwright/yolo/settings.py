@@ -145,7 +145,9 @@ class RunConfig(TrainingConfig):
     freeze: Freeze = setting(
         (0,), "backbone, all-but-predictors, none; one number N: the first N layers; several: just these"
     )
-    cache: Literal["", "ram", "disk"] = of_data("", "keep decoded images in memory or on disk", bare="ram")
+    cache: Literal["", "ram", "disk"] = of_data(
+        "", "keep images of training and validation in memory or on disk", bare="ram"
+    )
     anchors: Anchors = of_data(
         0, "find this many anchors per level before training; 0: those of the model, if they fit"
     )

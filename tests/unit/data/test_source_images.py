@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from boxwright.data import source_images
-from boxwright.data.images import read_image
-from boxwright.data.source_images import SourceImages, with_cache
+from boxwright.data.images import read_image, resize_for_validation
+from boxwright.data.source_images import SourceImages, ValidationImages, check_room, with_cache
 from boxwright.errors import UserError
 from tests.unit.data.scenes import write_scenes
 
@@ -25,6 +25,29 @@ def test_every_cache_gives_the_pixels_of_the_files(tmp_path: Path, cache: str) -
             assert source.size(image) == expected.shape[:2]
             np.testing.assert_array_equal(source.load(image), expected)
     assert source.size(1) == (33, 18)  # 130 x 70 at 1/4
+
+
+@pytest.mark.parametrize("cache", ["", "ram", "disk"])
+@pytest.mark.parametrize("shape", [(64, 64), (32, 96)])
+def test_validation_images_have_the_size_of_a_batch(tmp_path: Path, cache: str, shape: tuple[int, int]) -> None:
+    index = write_scenes(tmp_path / "im", [(40, 50), (130, 70), (65, 65)], suffix=".jpg")
+    source = with_cache(ValidationImages(index, shape), cache, cache_folder=tmp_path / "c")
+    for _ in range(2):
+        for image in range(len(index)):
+            expected = resize_for_validation(read_image(index.path(image)), shape)
+            assert source.size(image) == expected.shape[:2]
+            assert any(side in (ours, ours - 1) for side, ours in zip(expected.shape[:2], shape, strict=True))
+            np.testing.assert_array_equal(source.load(image), expected)
+
+
+def test_caches_of_training_and_validation_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = write_scenes(tmp_path / "im", [(40, 40)])
+    sources = [SourceImages(index, 40), ValidationImages(index, (40, 40))]
+    monkeypatch.setattr(source_images, "available_memory", lambda: int(40 * 40 * 3 * 1.5))
+    for source in sources:
+        check_room([source], "ram")
+    with pytest.raises(UserError, match="--cache ram needs"):
+        check_room(sources, "ram")
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])

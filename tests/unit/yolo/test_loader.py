@@ -1,16 +1,18 @@
-"""Four samples in one image."""
+"""Four samples in one image; validation images that are kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from boxwright.data.source_images import SourceImages
 from boxwright.engine.distributed import World
 from boxwright.ops.arrays import Image
 from boxwright.yolo.geometry import Labels
-from boxwright.yolo.loader import draw_enlarged, make_train_loader, write_quad
+from boxwright.yolo.loader import draw_enlarged, make_train_loader, make_val_loader, write_quad
 from boxwright.yolo.settings import AugmentConfig, RunConfig
 from tests.unit.data.scenes import write_scenes
 
@@ -61,3 +63,18 @@ def test_a_batch_has_a_quarter_of_the_images_and_all_labels(tmp_path: Path) -> N
     ranks = [make_train_loader(index, config, imgsz=64, stride=32, world=World(rank, 2)) for rank in (0, 1)]
     for rank, part in enumerate(ranks):
         assert torch.equal(next(part.batches(0)).images[0], batches[0].images[rank])
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_validation_decodes_cached_images_once(tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    index = write_scenes(tmp_path / "im", [(40, 64), (64, 40), (90, 120)], boxes=2)
+    plain, kept = (make_val_loader(index, imgsz=64, batch_size=2, stride=32, workers=0, cache=c) for c in ("", cache))
+    expected = list(plain)
+    first = list(kept)
+    monkeypatch.setattr(SourceImages, "load", lambda *_: pytest.fail("decoded again"))
+    for batches in (first, list(kept)):
+        for ours, theirs in zip(batches, expected, strict=True):
+            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(ours.scales, theirs.scales)
+            assert torch.equal(ours.targets.boxes_cxcywh, theirs.targets.boxes_cxcywh)
