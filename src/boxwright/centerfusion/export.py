@@ -65,8 +65,8 @@ class CenterOnnx:
     """An exported file, run by ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        metadata, self._run = open_exported(path, torch.device("cpu"))
-        self.info = CenterExportInfo.from_json(metadata, path)
+        file = open_exported(path, torch.device("cpu"))
+        self._run, self.info = file.run, CenterExportInfo.from_json(file.metadata, path)
 
     def __call__(self, images: Tensor, radar: Tensor | None = None, calibs: Tensor | None = None) -> RawHeads:
         """Compute what `CenterFusion.forward` does, on the CPU."""
@@ -121,7 +121,9 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
     graph = _Graph(model).eval()
     try:
         free = {0: torch.export.Dim("batch", min=1, max=LARGEST)}
-        write_onnx(graph, path, info, inputs, dict.fromkeys(inputs, free), graph.output_names)
+        write_onnx(
+            graph, path, info, inputs, dict.fromkeys(inputs, free), {name: {0: "batch"} for name in graph.output_names}
+        )
         return compare_center(model, CenterOnnx(path), inputs)
     finally:
         model.train(training)
