@@ -92,8 +92,8 @@ class Parser(argparse.ArgumentParser):
 
     def _one_value(self, word: str, argv: Sequence[str]) -> str:
         """Say that a flag takes one value, if the word is a second value of one."""
-        before = argv[: list(argv).index(word)] if word in argv else ()
-        name = next((self.full_name(w) for w in reversed(before) if w.startswith("--")), "")
+        before = list(argv[: argv.index(word)]) if word in argv else []
+        name = next((self.full_name(typed) for typed in reversed(before) if typed.startswith("--")), "")
         flag = self.spellings.get(name.partition("=")[0])
         return f" ({name} takes one value)" if flag and flag.kind == "value" and before[-1] != name else ""
 

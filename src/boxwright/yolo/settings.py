@@ -219,7 +219,9 @@ class ValConfig(InferenceConfig):
         "", "take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's"
     )
     data: str = setting("", _DATA)
-    task: Literal["train", "val", "test", "speed"] = setting("val", "split to measure on; speed: time only")
+    task: Literal["train", "val", "test", "speed", "study"] = setting(
+        "val", "split to measure on; speed: time only; study: metric and time at sizes from 256 to 1536"
+    )
     batch_size: Count = setting(32, "images per batch")
     imgsz: InputSize = setting((), f"{_INPUT_SIZE}; two: every image is fitted into just that shape")
     conf_thres: Fraction = setting(0.001, "lowest score")
