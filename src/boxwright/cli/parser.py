@@ -92,10 +92,11 @@ class Parser(argparse.ArgumentParser):
 
     def _one_value(self, word: str, argv: Sequence[str]) -> str:
         """Say that a flag takes one value, if the word is a second value of one."""
-        before = list(argv[: argv.index(word)]) if word in argv else []
-        name = next((self.full_name(typed) for typed in reversed(before) if typed.startswith("--")), "")
-        flag = self.spellings.get(name.partition("=")[0])
-        return f" ({name} takes one value)" if flag and flag.kind == "value" and before[-1] != name else ""
+        for typed, value, second in zip(argv, argv[1:], argv[2:], strict=False):
+            flag = self.spellings.get(self.full_name(typed)) if typed.startswith("--") else None
+            if flag and flag.kind == "value" and second == word and not value.startswith("--"):
+                return f" ({typed} takes one value)"
+        return ""
 
     def named(self, argv: Sequence[str], whats: Sequence[str]) -> list[tuple[str, str]]:
         """Look for values that may say which system is meant, before it is known which flags there are.
