@@ -98,7 +98,7 @@ def test_words_that_no_flag_takes() -> None:
     assert "'640' stands alone: no flag before it takes it (--imgsz takes one value)" in answer(
         "train", "--imgsz", "640", "640"
     )
-    assert "takes one value" not in answer("train", "--rect", "640")
+    assert "takes one value" not in answer("train", "640", "--rect")
     assert "expected one argument" in answer("train", "--epochs")
 
 
