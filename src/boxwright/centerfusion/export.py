@@ -26,6 +26,7 @@ from boxwright.inference.exported import (
     write_onnx,
     write_verified,
 )
+from boxwright.inference.onnx_graph import EXPORTED_OPSET
 from boxwright.nuscenes.structures import CLASS_NAMES
 
 _TOLERANCE = 1e-3  # of the largest relative difference; what float32 leaves of a network of random weights is 1e-4
@@ -122,7 +123,13 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
     try:
         free = {0: torch.export.Dim("batch", min=1, max=LARGEST)}
         write_onnx(
-            graph, path, info, inputs, dict.fromkeys(inputs, free), {name: {0: "batch"} for name in graph.output_names}
+            graph,
+            path,
+            info,
+            inputs,
+            dict.fromkeys(inputs, free),
+            {name: {0: "batch"} for name in graph.output_names},
+            opset=EXPORTED_OPSET,
         )
         return compare_center(model, CenterOnnx(path), inputs)
     finally:
