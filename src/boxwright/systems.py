@@ -31,7 +31,7 @@ class System(Protocol):
     """What the verbs know of a system. A module can be one."""
 
     VERBS: Mapping[str, Verb]  # by name; "convert data" is a verb of two words
-    ANSWERS: Mapping[str, str]  # flags that other tools for these models have -> what to do here
+    ANSWERS: Mapping[str, str]  # flags of other tools for these models, or verb and flag -> what to do here
     HINT: str  # for help pages of other systems; {call} is the verb with the flag that chooses this system
     CHOSEN_BY: Mapping[str, str]  # settings that choose it -> a value that does
     RUN: str  # "module:class" of its training runs, an `engine.run.PreparedRun`

@@ -27,6 +27,7 @@ from boxwright.inference.exported import (
     write_onnx,
     write_verified,
 )
+from boxwright.inference.onnx_graph import EXPORTED_OPSET
 from boxwright.nuscenes.structures import CLASS_NAMES
 
 _log = logging.getLogger("boxwright.export")
@@ -67,8 +68,8 @@ class CenterOnnx:
     """An exported file, run by ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        metadata, self._run = open_exported(path, torch.device("cpu"))
-        self.info = CenterExportInfo.from_json(metadata, path)
+        file = open_exported(path, torch.device("cpu"))
+        self._run, self.info = file.run, CenterExportInfo.from_json(file.metadata, path)
 
     def __call__(self, images: Tensor, radar: Tensor | None = None, calibs: Tensor | None = None) -> RawHeads:
         """Compute what `CenterFusion.forward` does, on the CPU."""
@@ -125,7 +126,15 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
     graph = _Graph(model).eval()
     try:
         free = {0: torch.export.Dim("batch", min=1, max=LARGEST)}
-        write_onnx(graph, path, info, inputs, dict.fromkeys(inputs, free), graph.output_names)
+        write_onnx(
+            graph,
+            path,
+            info,
+            inputs,
+            dict.fromkeys(inputs, free),
+            {name: {0: "batch"} for name in graph.output_names},
+            opset=EXPORTED_OPSET,
+        )
         return compare_center(model, CenterOnnx(path), inputs)
     finally:
         model.train(training)

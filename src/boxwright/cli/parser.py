@@ -27,7 +27,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, name: str, system: systems.System, epilog: str = "") -> None:
         """Make the options of a verb of a system; the epilog is the last lines of the help page."""
         verb = system.VERBS[name]
-        self.name, self.flags, self.answers = name, verb_flags(verb), system.ANSWERS
+        self.name, self.flags = name, verb_flags(verb)
+        # Those of this verb alone stand behind its name.
+        self.answers = {key.removeprefix(f"{name} "): answer for key, answer in system.ANSWERS.items()}
         self.spellings = {spelling: flag for flag in self.flags for spelling in flag.names}
         places = [flag for flag in self.flags if flag.position]
         super().__init__(
@@ -67,9 +69,10 @@ class Parser(argparse.ArgumentParser):
             word = unknown[0].partition("=")[0]
             if not word.startswith("-"):
                 out = "; write --out for the folder to write" if "--out" in self.spellings else ""
-                self.error(f"'{word}' stands alone: no flag before it takes it{out}")
-            if word in self.answers:
-                self.error(f"there is no flag {word}: {self.answers[word]}")
+                self.error(f"'{word}' stands alone: no flag before it takes it{self._one_value(word, argv) or out}")
+            answered = [flag for flag in self.answers if flag == word or (flag.startswith(word) and len(word) > 3)]
+            if word in self.answers or len(answered) == 1:
+                self.error(f"there is no flag {answered[0]}: {self.answers[answered[0]]}")
             # Dots and underscores are what people forget: --momentum is --optim.momentum.
             tails = {_tail(name): name for name in reversed(self.spellings)}
             near = tails.get(nearest(_tail(word), tails))
@@ -86,6 +89,14 @@ class Parser(argparse.ArgumentParser):
             elif alone is not None:
                 found[flag.setting] = Setting(alone, flag.metavar)
         return found
+
+    def _one_value(self, word: str, argv: Sequence[str]) -> str:
+        """Say that a flag takes one value, if the word is a second value of one."""
+        for typed, value, second in zip(argv, argv[1:], argv[2:], strict=False):
+            flag = self.spellings.get(self.full_name(typed)) if typed.startswith("--") else None
+            if flag and flag.kind == "value" and second == word and not value.startswith("--"):
+                return f" ({typed} takes one value)"
+        return ""
 
     def named(self, argv: Sequence[str], whats: Sequence[str]) -> list[tuple[str, str]]:
         """Look for values that may say which system is meant, before it is known which flags there are.

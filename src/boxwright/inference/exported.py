@@ -1,4 +1,4 @@
-"""Exported files of any system: write ONNX, TorchScript and OpenVINO, open them, verify them against their network.
+"""Exported files of any system: write ONNX, TorchScript, OpenVINO and NCNN, open them, compare them with the network.
 
 A system passes in its network, the names of inputs and outputs, and an `ExportInfo` with what its network needs.
 Nothing in a file is executed but the network's own operators.
@@ -8,26 +8,31 @@ import importlib
 import json
 import logging
 import shutil
+import subprocess
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
+import yaml
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from boxwright.checkpoints.names import missing_weights
 from boxwright.errors import UserError
+from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 
 METADATA_KEY = "boxwright"
-ONNX_SUFFIX, TORCHSCRIPT_SUFFIX, OPENVINO_SUFFIX = ".onnx", ".torchscript", "_openvino_model"
+ONNX_SUFFIX, TORCHSCRIPT_SUFFIX = ".onnx", ".torchscript"
+OPENVINO_SUFFIX, NCNN_SUFFIX = "_openvino_model", "_ncnn_model"  # of folders
+NCNN_FILES, NCNN_METADATA = (".param", ".bin"), "boxwright.json"
 LARGEST = 1024  # images in a batch, and strides in a side, that an ONNX graph promises to take
-_OPSET = 20  # what ONNX Runtime and OpenVINO of the last two years both read
+DEFAULT_OPSET = 17  # as published last; ONNX Runtime 1.16, OpenCV 4.8 and TensorRT 8 read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,11 @@ class ExportInfo:
 
     names: tuple[str, ...]  # one per class
     input_size: tuple[int, int] | None  # height, width of images where they are fixed
+
+    @property
+    def published(self) -> dict[str, str]:
+        """Return what else an ONNX file says, for programs that read files of other makers."""
+        return {}
 
     def to_json(self) -> str:
         """Write the metadata of a file."""
@@ -65,23 +75,34 @@ class ExportInfo:
 
 
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # inputs by name, in order; to outputs by name
+Shape = tuple[int | None, ...]  # None: a free dimension
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """An opened file."""
+
+    run: Run
+    metadata: str  # what `ExportInfo.to_json` wrote; empty where the file has none
+    others: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what files of other makers say about themselves
+    inputs: tuple[Shape, ...] = ()  # where the file says them
+    outputs: Mapping[str, Shape] = field(default_factory=dict[str, Shape])  # likewise
 
 
 def is_exported(path: str | Path) -> bool:
     """Tell by its name whether a path means an exported file rather than a checkpoint."""
     path = Path(path)
-    return path.suffix in (ONNX_SUFFIX, TORCHSCRIPT_SUFFIX, ".xml") or path.name.endswith(OPENVINO_SUFFIX)
+    return path.suffix in (ONNX_SUFFIX, TORCHSCRIPT_SUFFIX, ".xml") or path.name.endswith(
+        (OPENVINO_SUFFIX, NCNN_SUFFIX)
+    )
 
 
-def open_exported(path: Path, device: torch.device) -> tuple[str, Run]:
+def open_exported(path: Path, device: torch.device) -> ExportedFile:
     """Open an exported file by its suffix.
 
     Args:
-        path: `.onnx`, `.torchscript`, `.xml` or a folder `*_openvino_model`.
-        device: where TorchScript runs; the other two run on the CPU.
-
-    Returns:
-        what `ExportInfo.to_json` wrote, empty where the file has none; and what runs the file.
+        path: `.onnx`, `.torchscript`, `.xml`, or a folder `*_openvino_model` or `*_ncnn_model`.
+        device: where TorchScript runs; the others run on the CPU.
 
     Raises:
         UserError: missing, unreadable, not for this device, or its library is not installed.
@@ -92,10 +113,12 @@ def open_exported(path: Path, device: torch.device) -> tuple[str, Run]:
         return _open_torchscript(path, device)
     if device.type != "cpu":
         raise UserError(f"{path} runs on the CPU here: leave out --device, or export to TorchScript for a GPU")
+    if path.name.endswith(NCNN_SUFFIX):
+        return _open_ncnn(path)
     return _open_onnx(path) if path.suffix == ONNX_SUFFIX else _open_openvino(path)
 
 
-def _open_onnx(path: Path) -> tuple[str, Run]:
+def _open_onnx(path: Path) -> ExportedFile:
     """Open a file with ONNX Runtime, on the CPU."""
     runtime = require("onnxruntime")
     options = runtime.SessionOptions()
@@ -106,17 +129,28 @@ def _open_onnx(path: Path) -> tuple[str, Run]:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exception types share no base
         raise UserError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+    inputs = session.get_inputs()
     names: list[str] = [output.name for output in session.get_outputs()]
+    half = {entry.name for entry in inputs if entry.type == "tensor(float16)"}  # files of other makers
 
-    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return dict(zip(names, map(torch.from_numpy, session.run(names, _arrays(inputs))), strict=True))
+    def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = zip((entry.name for entry in inputs), _arrays(given).values(), strict=True)
+        arrays = {name: value.astype("float16") if name in half else value for name, value in arrays}
+        return dict(zip(names, map(torch.from_numpy, session.run(names, arrays)), strict=True))
 
-    return session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), run
+    others = dict(session.get_modelmeta().custom_metadata_map)
+    shapes = {output.name: _shape(output.shape) for output in session.get_outputs()}
+    own = others.pop(METADATA_KEY, "")
+    return ExportedFile(run, own, others, tuple(_shape(entry.shape) for entry in inputs), shapes)
 
 
-def _open_torchscript(path: Path, device: torch.device) -> tuple[str, Run]:
+def _shape(sizes: Sequence[Any]) -> Shape:
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in sizes)
+
+
+def _open_torchscript(path: Path, device: torch.device) -> ExportedFile:
     """Open a file with PyTorch; a tuple of outputs is numbered, as TorchScript keeps no names."""
-    extra: dict[str, Any] = {METADATA_KEY: ""}
+    extra: dict[str, Any] = {METADATA_KEY: "", "config.txt": ""}  # the second is that of other makers
     try:
         with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated: whoever has such a file knows
             script = torch.jit.load(str(path), map_location=device, _extra_files=extra)
@@ -124,14 +158,20 @@ def _open_torchscript(path: Path, device: torch.device) -> tuple[str, Run]:
         raise UserError(f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}") from error
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found: Tensor | tuple[Tensor, ...] = script(*inputs.values())
-        return {str(i): value for i, value in enumerate(found if isinstance(found, tuple) else (found,))}
+        found = script(*inputs.values())
+        outputs: Sequence[Any] = found if isinstance(found, tuple | list) else (found,)
+        return {str(i): value for i, value in enumerate(outputs) if isinstance(value, Tensor)}
 
-    metadata: str | bytes = extra[METADATA_KEY]
-    return metadata.decode() if isinstance(metadata, bytes) else metadata, run
+    own, config = (text.decode() if isinstance(text, bytes) else str(text) for text in extra.values())
+    try:
+        others = TypeAdapter(dict[str, Any]).validate_json(config or "{}")
+    except ValueError:
+        others = {}
+    shape: Any = others.get("shape")
+    return ExportedFile(run, own, others, (_shape(shape),) if isinstance(shape, list) else ())
 
 
-def _open_openvino(path: Path) -> tuple[str, Run]:
+def _open_openvino(path: Path) -> ExportedFile:
     """Open an xml, or the folder it is in, with OpenVINO on the CPU."""
     openvino = require("openvino")
     file = path if path.suffix == ".xml" else next(iter(sorted(path.glob("*.xml"))), path / "model.xml")
@@ -147,11 +187,48 @@ def _open_openvino(path: Path) -> tuple[str, Run]:
     compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = compiled(_arrays(inputs))
+        found = compiled(list(_arrays(inputs).values()))
         # Copied, because the next call writes into the same memory.
         return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
 
-    return metadata, run
+    # Files of other makers have a yaml beside them.
+    beside = None if metadata else next(iter(sorted(file.parent.glob("*.yaml"))), None)
+    try:
+        others = TypeAdapter(dict[str, Any]).validate_python(yaml.safe_load(beside.read_bytes()) if beside else {})
+    except (OSError, ValueError, yaml.YAMLError):
+        others = {}
+    shapes = tuple(
+        tuple(size.get_length() if size.is_static else None for size in entry.partial_shape) for entry in model.inputs
+    )
+    return ExportedFile(run, metadata, others, shapes)
+
+
+def _open_ncnn(path: Path) -> ExportedFile:
+    """Open a folder with NCNN, on the CPU; images go through it one by one."""
+    ncnn, numpy = require("ncnn"), require("numpy")
+    net = ncnn.Net()
+    net.opt.use_vulkan_compute, net.opt.num_threads = False, torch.get_num_threads()
+    for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+        setattr(net.opt, f"use_{name}", False)  # they move boxes by pixels
+    parts = [next(iter(sorted(path.glob(f"*{suffix}"))), path / f"model{suffix}") for suffix in NCNN_FILES]
+    for part in parts:
+        if not part.is_file():
+            raise UserError(f"{path} cannot be read as an NCNN model: it holds no {part.name}")
+    if net.load_param(str(parts[0])) or net.load_model(str(parts[1])):
+        raise UserError(f"{path} cannot be read as an NCNN model: {parts[0].name} or {parts[1].name} is damaged")
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        (images,) = _arrays(inputs).values()
+        found: dict[str, list[Any]] = {name: [] for name in net.output_names()}
+        for image in images:
+            extractor = net.create_extractor()
+            extractor.input(net.input_names()[0], ncnn.Mat(image).clone())
+            for name, values in found.items():
+                values.append(numpy.array(extractor.extract(name)[1]))  # copied: the next image takes its memory
+        return {name: torch.from_numpy(numpy.stack(values)) for name, values in found.items()}
+
+    file = path / NCNN_METADATA
+    return ExportedFile(run, file.read_text(encoding="utf-8") if file.is_file() else "")
 
 
 def _arrays(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -165,7 +242,11 @@ def write_onnx(
     info: ExportInfo,
     inputs: Mapping[str, Tensor],
     dynamic: Mapping[str, Mapping[int, Any]],
-    outputs: Sequence[str],
+    outputs: Mapping[str, Mapping[int, str]],
+    *,
+    opset: int = DEFAULT_OPSET,
+    simplify: bool = True,
+    extend: Callable[[Any], None] | None = None,
 ) -> None:
     """Export a network by torch.export.
 
@@ -175,12 +256,15 @@ def write_onnx(
         info: goes into the file's metadata.
         inputs: examples by name, in the order of `forward`; the sizes of free dimensions above 1.
         dynamic: free dimensions of each input.
-        outputs: names, in the order in which `forward` returns them.
+        outputs: names of free dimensions of each output, in the order in which `forward` returns them.
+        opset: version of the standard operators.
+        simplify: fold constants and remove what nothing needs.
+        extend: adds to the graph, at `EXPORTED_OPSET` or newer, before it is made older.
 
     Raises:
-        UserError: onnx or onnxscript is not installed.
+        UserError: onnx or onnxscript is not installed, or the opset has no words for this network.
     """
-    require("onnx")
+    onnx = require("onnx")
     require("onnxscript")
     with _quiet(), torch.no_grad():
         # By torch.export, which keeps free dimensions as symbols; a trace would fix what is computed from them.
@@ -191,18 +275,32 @@ def write_onnx(
             dynamic_shapes={name: dict(free) for name, free in dynamic.items()},
             input_names=list(inputs),
             output_names=list(outputs),
-            opset_version=_OPSET,
+            opset_version=max(opset, EXPORTED_OPSET),
+            optimize=simplify,
             verbose=False,
         )
     assert program is not None
-    save_onnx(program.model_proto, path, info)
+    model = program.model_proto
+    if simplify:
+        fix_reshapes(onnx, model)
+    del model.graph.value_info[:]  # names sizes by formulas, which nobody needs
+    names = {name: {axis: dim.__name__ for axis, dim in free.items()} for name, free in dynamic.items()} | {**outputs}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in names[value.name].items():
+            size = value.type.tensor_type.shape.dim[axis]
+            if not size.HasField("dim_value"):
+                size.dim_param = name.rpartition("*")[2]  # a side is a multiple: "32*height"
+    if extend is not None:
+        extend(model)
+    lower_opset(onnx, model, opset)
+    save_onnx(model, path, info)
 
 
 def save_onnx(model: Any, path: Path, info: ExportInfo) -> None:
     """Check a graph and write it with its metadata."""
     onnx = require("onnx")
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json(), **info.published})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
@@ -269,6 +367,38 @@ def write_openvino(source: Path, folder: Path, info: ExportInfo, *, half: bool) 
     model = openvino.Core().read_model(str(source))
     model.set_rt_info(info.to_json(), METADATA_KEY)
     openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=half)
+
+
+def write_ncnn(module: nn.Module, folder: Path, info: ExportInfo, inputs: Sequence[Tensor], *, half: bool) -> None:
+    """Convert a network of one input into a folder with a param of the graph and a bin of the numbers, by pnnx.
+
+    Args:
+        module: in eval mode.
+        folder: an empty folder, written to.
+        info: goes into a json beside them.
+        inputs: two images of different sides, which shows that sides are free; one image: they are not.
+        half: store the numbers as fp16.
+
+    Raises:
+        UserError: ncnn or pnnx is not installed, or pnnx cannot convert the network.
+    """
+    require("ncnn")
+    pnnx = Path(require("pnnx").__file__).with_name("pnnx")
+    with TemporaryDirectory() as work:
+        write_torchscript(module, Path(work, "model.pt"), info, inputs[:1])
+        shapes = [
+            f"inputshape{number or ''}=[{','.join(map(str, image.shape))}]"
+            for number, image in zip((0, 2), inputs, strict=False)
+        ]
+        command = [str(pnnx), "model.pt", *shapes, f"fp16={int(half)}"]
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        for suffix in NCNN_FILES:
+            made = Path(work, f"model.ncnn{suffix}")
+            if not made.is_file():
+                reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
+                raise UserError(f"pnnx cannot convert this network: {''.join(reason) or f'exit {done.returncode}'}")
+            shutil.copyfile(made, folder / f"model{suffix}")
+    (folder / NCNN_METADATA).write_text(info.to_json(), encoding="utf-8")
 
 
 class Agreement(Protocol):

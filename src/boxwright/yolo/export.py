@@ -1,28 +1,37 @@
 """What exported YOLO files are: the graph that is written, NMS behind it, the file as a network, its verification.
 
 Every file gives rows, (B, R, 5 + classes) as `Network.decode` gives them, or with NMS in the graph detections, (N, 7):
-image number, cxcywh in input pixels, score, class.
+image number, cxcywh in input pixels, score, class. NCNN's give the maps of the predictors, which are decoded here.
 """
 
-from collections.abc import Sequence
+import ast
+import copy
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
-from boxwright.inference.exported import ExportInfo, largest_difference, open_exported, require, save_onnx
+from boxwright.inference.exported import ExportedFile, ExportInfo, largest_difference, open_exported, require
 from boxwright.ops.boxes import pairwise_iou
-from boxwright.yolo.detection import DetectionModel, Network
-from boxwright.yolo.head import decode_level
+from boxwright.yolo.darknet import YoloLayer
+from boxwright.yolo.detection import BoxCoding, DetectionModel, Network
+from boxwright.yolo.head import DetectHead, decode_level
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import CURRENT, RELEASES
 
-ROWS, DETECTIONS = "rows", "detections"
+_log = logging.getLogger("boxwright.export")
+
+ROWS, DETECTIONS, MAPS = "rows", "detections", "maps"
+OUTPUT = "output0"  # the name that programs for published files look for
+_PUBLISHED_STRIDE = 32  # where a published file says none
 _SAME_IOU = 0.9  # of two detections that count as the same
 
 
@@ -33,32 +42,70 @@ class YoloInfo(ExportInfo):
     system: ClassVar[str] = "YOLO"
 
     strides: tuple[int, ...]  # input pixels per cell of each level
-    output: str  # "rows" or "detections"
+    output: str  # "rows", "detections" or "maps"
     release: str = CURRENT  # whose letterbox, NMS and validation predict and val take; older files do not say it
     imgsz: tuple[int, int] | None = None  # height, width that it was exported for; files of older versions have none
+    batch: int | None = None  # images per call where that is fixed
+    anchors: tuple[tuple[tuple[float, float], ...], ...] = ()  # of maps: width, height in input pixels
+    codings: tuple[BoxCoding, ...] = ()  # of maps, one per level
+
+    @property
+    def published(self) -> dict[str, str]:
+        return {"stride": str(max(self.strides)), "names": str(dict(enumerate(self.names)))}
 
     def __post_init__(self) -> None:
         if self.release not in RELEASES:
             raise ValueError(self.release)
 
 
+def read_published(file: ExportedFile, path: Path) -> YoloInfo:
+    """Describe a file that a published YOLOv5 exported: literal class names and stride, and one output of rows.
+
+    Raises:
+        UserError: its output is something else, or what it says is malformed.
+    """
+    shape = next((shape for shape in file.outputs.values() if len(shape) == 3), None)
+    width = shape[-1] if shape else None
+    try:
+        names = file.others.get("names")
+        names = ast.literal_eval(names) if isinstance(names, str) else names
+        if isinstance(names, Mapping):
+            names = [name for _, name in sorted((int(k), v) for k, v in cast("dict[Any, Any]", names).items())]
+        if names is None and width is not None and width > 5:
+            names = range(width - 5)
+            _log.warning("%s does not say its class names: they are the numbers 0 to %d", path, width - 6)
+        names = TypeAdapter(tuple[str, ...]).validate_python([*map(str, names or ())])
+        strides = (TypeAdapter(int).validate_python(file.others.get("stride", _PUBLISHED_STRIDE)),)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path}: its names or stride are no plain values") from error
+    about = f"{path} is neither exported by Boxwright nor by a published YOLOv5"
+    if not names or (file.outputs and not shape):
+        raise UserError(f"{about}: it has no class names, or no output of rows (images, n, 5 + classes)")
+    if width is not None and width != 5 + len(names):
+        raise UserError(f"{about}: its rows have {width} numbers, not 5 + {len(names)} classes")
+    images = file.inputs[0] if file.inputs else ()
+    batch, height, across = (images[0], images[2], images[3]) if len(images) == 4 else (None, None, None)
+    return YoloInfo(names, (height, across) if height and across else None, strides, ROWS, batch=batch)
+
+
 class ExportedNetwork(Network):
     """A file in the place of a checkpoint's network. Its rows come decoded; `decode` passes them on.
 
     Args:
-        path: `.onnx`, `.torchscript`, `.xml` or a folder `*_openvino_model`.
-        device: where TorchScript runs; the other two run on the CPU.
+        path: `.onnx`, `.torchscript`, `.xml`, or a folder `*_openvino_model` or `*_ncnn_model`, of ours or published.
+        device: where TorchScript runs; the others run on the CPU.
 
     Raises:
-        UserError: missing, unreadable, not exported by Boxwright, or its library is not installed.
+        UserError: missing, unreadable, of another kind of network, or its library is not installed.
     """
 
     size_is: ClassVar[str] = "exported for"
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         super().__init__()
-        metadata, self._run = open_exported(Path(path), device)
-        self.info = YoloInfo.from_json(metadata, Path(path))
+        file = open_exported(Path(path), device)
+        self._run, self._path = file.run, Path(path)
+        self.info = YoloInfo.from_json(file.metadata, Path(path)) if file.metadata else read_published(file, Path(path))
         self.names, self.input_size, self.release = self.info.names, self.info.input_size, self.info.release
         self.strides, self.trained_size = self.info.strides, self.info.imgsz
 
@@ -66,10 +113,31 @@ class ExportedNetwork(Network):
         if self.input_size is not None and tuple(images.shape[2:]) != self.input_size:
             height, width = self.input_size
             raise UserError(f"this file takes images of {width}x{height} pixels only: it was exported with --static")
-        (found,) = self._run({"images": images.float()}).values()
+        size = self.info.batch or len(images)
+        return [torch.cat([self._rows(part, size) for part in images.float().split(size)]).to(images.device)]
+
+    def _rows(self, images: Tensor, size: int) -> Tensor:
+        """Compute the rows of some images; a file of a fixed batch gets black ones besides."""
+        padding = images.new_zeros(size - len(images), *images.shape[1:])
+        found = self._run({"images": torch.cat((images, padding))})
+        if self.info.output == MAPS:
+            return self._decode(list(found.values()))
         if self.info.output == DETECTIONS:
-            found = rows_of_detections(found, len(images), self.num_classes)
-        return [found.to(images.device)]
+            (rows,) = found.values()
+            return rows_of_detections(rows, size, self.num_classes)[: len(images)]
+        # Published files may give their maps besides.
+        rows = next((value for value in found.values() if value.ndim == 3), None)
+        if rows is None or rows.shape[-1] != 5 + self.num_classes:
+            raise UserError(f"{self._path} gives no rows of 5 + {self.num_classes} numbers: it is another network's")
+        return rows[: len(images)].float()
+
+    def _decode(self, maps: list[Tensor]) -> Tensor:
+        rows: list[Tensor] = []
+        levels = zip(maps, self.info.anchors, self.strides, self.info.codings, strict=True)
+        for own, anchors, stride, coding in levels:
+            raw = own.unflatten(1, (len(anchors), -1)).permute(0, 1, 3, 4, 2)
+            rows.append(decode_level(raw, torch.tensor(anchors), stride, coding))
+        return torch.cat(rows, dim=1)
 
     def decode(self, raw: list[Tensor]) -> Tensor:
         return raw[0]
@@ -92,18 +160,47 @@ def rows_of_detections(found: Tensor, num_images: int, num_classes: int) -> Tens
     return rows
 
 
+class _MapsHead(DetectHead):
+    """The head of a yaml network whose maps stay as they are."""
+
+    def forward(self, *features: Tensor) -> list[Tensor]:
+        return [conv(feature) for conv, feature in zip(self.m, features, strict=True)] if len(self.m) else [*features]
+
+
+class _MapsLayer(YoloLayer):
+    """An output of a cfg network whose map stays as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def predict_maps(model: DetectionModel) -> DetectionModel:
+    """Copy a network so that it gives the maps of its predictors as they are, (B, A * (5 + classes), H, W) a level.
+
+    Views of five dimensions need sizes that a file with free sides would have to compute.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        if isinstance(module, DetectHead):
+            module.__class__ = _MapsHead
+        elif isinstance(module, YoloLayer):
+            module.__class__ = _MapsLayer
+    return model
+
+
 class ExportRows(nn.Module):
     """Images to decoded rows: the numbers of `DetectionModel.decode` by plain operators, nothing written in place.
 
     Args:
-        model: fused, in eval mode.
+        model: fused, in eval mode; it is copied.
+        free: cells are counted by running sums, which need no sizes: for an ONNX file of free sides.
     """
 
     anchors: Tensor  # (L, A, 2) width, height in input pixels
 
-    def __init__(self, model: DetectionModel) -> None:
+    def __init__(self, model: DetectionModel, *, free: bool = False) -> None:
         super().__init__()
-        self.network = model
+        self.network, self.free = predict_maps(model), free
         self.register_buffer("anchors", model.anchors.float() * torch.tensor(model.strides).view(-1, 1, 1))
         self.eval()
 
@@ -112,26 +209,39 @@ class ExportRows(nn.Module):
         dtype = next(self.network.parameters()).dtype
         network = self.network
         levels = zip(network(images.to(dtype)), self.anchors, network.strides, network.box_codings, strict=True)
-        return torch.cat([decode_level(*level) for level in levels], dim=1)
+        return torch.cat([self._decode(*level) for level in levels], dim=1)
+
+    def _decode(self, maps: Tensor, anchors: Tensor, stride: int, coding: BoxCoding) -> Tensor:
+        """Decode the map of a level with the cells of its grid as one dimension."""
+        one = maps[:1, :1].float().sigmoid() * 0 + 1 if self.free else torch.ones_like(maps[:1, :1]).float()
+        cells = tuple((one.cumsum(axis) - 1).reshape(1, 1, -1, 1, 1) for axis in (3, 2))
+        rows = maps.reshape(maps.shape[0], len(anchors), self.network.num_classes + 5, -1).transpose(2, 3)
+        return decode_level(rows.unsqueeze(3), anchors, stride, coding, (cells[0], cells[1]))
 
 
 def append_nms(
-    path: Path, info: YoloInfo, *, score_threshold: float, iou_threshold: float, max_detections: int
+    model: Any,
+    num_classes: int,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    max_detections: int,
+    agnostic: bool = False,
 ) -> None:
-    """Put the standard NonMaxSuppression operator behind the rows of a file: one class a box, per class suppression.
+    """Put the standard NonMaxSuppression operator behind the rows of a graph: one class a box.
 
     Args:
-        path: an ONNX file with output "rows"; it is changed.
-        info: with output "detections".
+        model: an ONNX graph of opset 18 with output `OUTPUT`, (B, R, 5 + classes); it is changed.
+        num_classes: of the network.
         score_threshold: lowest objectness times class score.
         iou_threshold: overlap above which the weaker box goes.
-        max_detections: most boxes of a class in an image.
+        max_detections: most boxes of a class in an image, or with `agnostic` of an image.
+        agnostic: boxes of different classes suppress each other, too.
     """
     onnx = require("onnx")
-    model = onnx.load(str(path))
     node, array = onnx.helper.make_node, onnx.numpy_helper.from_array
     constants: dict[str, Any] = {
-        "nms/parts": np.array([4, 1, len(info.names)]),
+        "nms/parts": np.array([4, 1, num_classes]),
         "nms/image": np.array([0]),
         "nms/last": np.array([-1]),
         "nms/image_and_box": np.array([0, 2]),
@@ -142,14 +252,24 @@ def append_nms(
         "nms/score": np.array(score_threshold, np.float32),
     }
     model.graph.initializer.extend(array(value, name) for name, value in constants.items())
-    nodes = [
-        node("Split", [ROWS, "nms/parts"], ["nms/boxes", "nms/objectness", "nms/classes"], axis=2),
-        node("Mul", ["nms/objectness", "nms/classes"], ["nms/scores"]),
-        # The operator takes every class of a box by itself: scores of all but the best class become 0.
-        node("ReduceMax", ["nms/scores", "nms/last"], ["nms/best"], keepdims=1),
+    # The operator takes every class of a box by itself: scores of all but the best class become 0.
+    one_class = [
         node("Equal", ["nms/scores", "nms/best"], ["nms/is_best"]),
-        node("Where", ["nms/is_best", "nms/scores", "nms/zero"], ["nms/one_class"]),
-        node("Transpose", ["nms/one_class"], ["nms/by_class"], perm=[0, 2, 1]),
+        node("Where", ["nms/is_best", "nms/scores", "nms/zero"], ["nms/candidates"]),
+    ]
+    labels = [node("Gather", ["nms/selected", "nms/class"], ["nms/labels"], axis=1)]
+    if agnostic:  # there is but one class of candidates: the best of each box
+        one_class = [node("Identity", ["nms/best"], ["nms/candidates"])]
+        labels = [
+            node("ArgMax", ["nms/scores"], ["nms/best_class"], axis=2, keepdims=1),
+            node("GatherND", ["nms/best_class", "nms/places"], ["nms/labels"]),
+        ]
+    nodes = [
+        node("Split", ["nms/rows", "nms/parts"], ["nms/boxes", "nms/objectness", "nms/classes"], axis=2),
+        node("Mul", ["nms/objectness", "nms/classes"], ["nms/scores"]),
+        node("ReduceMax", ["nms/scores", "nms/last"], ["nms/best"], keepdims=1),
+        *one_class,
+        node("Transpose", ["nms/candidates"], ["nms/by_class"], perm=[0, 2, 1]),
         node(
             "NonMaxSuppression",
             ["nms/boxes", "nms/by_class", "nms/most", "nms/iou", "nms/score"],
@@ -161,21 +281,22 @@ def append_nms(
         node("GatherND", ["nms/boxes", "nms/places"], ["nms/kept_boxes"]),
         node("GatherND", ["nms/best", "nms/places"], ["nms/kept_scores"]),
         node("Gather", ["nms/selected", "nms/image"], ["nms/images"], axis=1),
-        node("Gather", ["nms/selected", "nms/class"], ["nms/labels"], axis=1),
+        *labels,
         node("Cast", ["nms/images"], ["nms/image_numbers"], to=onnx.TensorProto.FLOAT),
         node("Cast", ["nms/labels"], ["nms/class_numbers"], to=onnx.TensorProto.FLOAT),
         node(
             "Concat",
             ["nms/image_numbers", "nms/kept_boxes", "nms/kept_scores", "nms/class_numbers"],
-            [DETECTIONS],
+            [OUTPUT],
             axis=1,
         ),
     ]
+    for own in model.graph.node:  # the rows are no output any more
+        own.output[:] = ["nms/rows" if name == OUTPUT else name for name in own.output]
     model.graph.node.extend(nodes)
     del model.graph.output[:]
-    output = onnx.helper.make_tensor_value_info(DETECTIONS, onnx.TensorProto.FLOAT, ["found", 7])
+    output = onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["found", 7])
     model.graph.output.append(output)
-    save_onnx(model, path, info)
 
 
 @dataclass(frozen=True, slots=True)

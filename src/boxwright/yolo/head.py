@@ -33,7 +33,9 @@ def add_prior(predictor: nn.Conv2d, num_anchors: int, objectness: float, classes
     bias[:, 5:] += classes
 
 
-def decode_level(raw: Tensor, anchors: Tensor, stride: int, coding: BoxCoding) -> Tensor:
+def decode_level(
+    raw: Tensor, anchors: Tensor, stride: int, coding: BoxCoding, cells: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Decode one level by plain operators, nothing written in place, as exported graphs need it.
 
     Args:
@@ -41,6 +43,7 @@ def decode_level(raw: Tensor, anchors: Tensor, stride: int, coding: BoxCoding) -
         anchors: (A, 2) width, height in input pixels.
         stride: input pixels a cell.
         coding: how its raw boxes are meant.
+        cells: column and row of each cell, from 0, in the shape of `raw` with one value; by default counted here.
 
     Returns:
         (B, A * H * W, 5 + classes) float32: cxcywh in input pixels, scores in 0..1.
@@ -49,13 +52,17 @@ def decode_level(raw: Tensor, anchors: Tensor, stride: int, coding: BoxCoding) -
     raw = raw.float()
     _, num_anchors, height, width, _ = raw.shape
     anchors = anchors.view(1, num_anchors, 1, 1, 2)
-    columns = torch.arange(width, dtype=torch.float32, device=raw.device).view(1, 1, 1, width, 1)
-    rows = torch.arange(height, dtype=torch.float32, device=raw.device).view(1, 1, height, 1, 1)
+    columns, rows = cells or (
+        torch.arange(width, dtype=torch.float32, device=raw.device).view(1, 1, 1, width, 1),
+        torch.arange(height, dtype=torch.float32, device=raw.device).view(1, 1, height, 1, 1),
+    )
     scores = raw.sigmoid()
     shift = (coding.scale_xy - 1) / 2
     x = (scores[..., 0:1] * coding.scale_xy + (columns - shift)) * stride
     y = (scores[..., 1:2] * coding.scale_xy + (rows - shift)) * stride
-    sides = ((scores[..., 2:4] * 2).square() if coding.squared else raw[..., 2:4].exp()) * anchors
+    doubled = scores[..., 2:4] * 2
+    # Not a power, which older ONNX opsets write in other ways.
+    sides = (doubled * doubled if coding.squared else raw[..., 2:4].exp()) * anchors
     return torch.cat((x, y, sides, scores[..., 4:]), dim=-1).flatten(1, 3)
 
 

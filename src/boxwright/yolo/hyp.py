@@ -20,8 +20,20 @@ _KEYS = """
     fl_gamma label_smoothing anchors hsv_h hsv_s hsv_v degrees translate scale shear perspective flipud fliplr mosaic
     mosaic9 mixup copy_paste
 """.split()
+_PRESET_OF = {"finetune": "VOC", "finetune_objects365": "Objects365"}  # their names up to v6.0
+_OTHER_PRESETS = {
+    "scratch": "that of v6.0 is scratch-low with --optim.lrf 0.1, those of v4.0 and v5.0 with --optim.lrf 0.2",
+    "scratch-p6": "take scratch-low, or name your file",
+    "no-augmentation": "take scratch-low with --augment.mosaic 0 --augment.fliplr 0 and the like",
+}
+_OTHER_KEYS = {  # of files for other trainers
+    **dict.fromkeys(("paste_in", "loss_ota"), "it is of YOLOv7, and not here: leave the line out"),
+    **dict.fromkeys(("dfl", "pose", "kobj", "close_mosaic"), "it is of YOLOv8, and not here: leave the line out"),
+}
 _SETTING_OF_NAME = {flag.setting.rpartition(".")[2]: flag.setting for flag in flags_of(RunConfig)}
 SETTING_OF_KEY = {key: _SETTING_OF_NAME[OLD_NAMES.get(key, key)] for key in (*_KEYS, *OLD_NAMES)}
+
+_KEYS_OF_FILES = SETTING_OF_KEY | {"optimizer": "optim.optimizer"}  # what runs of v1.0 wrote
 
 
 def load_run(kind: type[C], settings: Mapping[str, Any] | None = None, *, hyp: str = "", config: str = "") -> C:
@@ -64,11 +76,14 @@ def find_hyp(name: str) -> Path:
     if path.is_file():
         return path
     presets = preset_names()
-    preset = name.removeprefix("hyp.").removesuffix(".yaml")
+    # As in published commands, with the folder that the releases kept them in: data/hyps/hyp.scratch-low.yaml.
+    preset = path.name.removeprefix("hyp.").removesuffix(".yaml")
+    preset = _PRESET_OF.get(preset, preset)
     if preset in presets:
         return Path(str(resources.files("boxwright.yolo") / "presets" / f"hyp.{preset}.yaml"))
     known = f"not a file ({path.absolute()}), nor a preset ({', '.join(presets)})"
-    raise UserError(f"no hyper-parameters {name}: {known}{did_you_mean(preset, presets)}")
+    hint = f"; {_OTHER_PRESETS[preset]}" if preset in _OTHER_PRESETS else did_you_mean(preset, presets)
+    raise UserError(f"no hyper-parameters {name}: {known}{hint}")
 
 
 def read_hyp(name: str) -> dict[str, Setting]:
@@ -81,11 +96,13 @@ def read_hyp(name: str) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     problems: list[str] = []
     for key, setting in read_yaml_settings(path).items():
-        if key not in SETTING_OF_KEY:
-            hint = did_you_mean(key.rpartition(".")[2], SETTING_OF_KEY)
+        if key not in _KEYS_OF_FILES:
+            hint = (
+                f"; {_OTHER_KEYS[key]}" if key in _OTHER_KEYS else did_you_mean(key.rpartition(".")[2], SETTING_OF_KEY)
+            )
             problems.append(f"{setting.origin}: {key} is not a hyper-parameter{hint}")
             continue
-        target = SETTING_OF_KEY[key]
+        target = _KEYS_OF_FILES[key]
         if target in settings:
             problems.append(f"{setting.origin}: {key} sets {target} a second time (first at {settings[target].origin})")
         settings[target] = setting

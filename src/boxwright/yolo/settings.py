@@ -40,7 +40,24 @@ _RELEASE_SPELLINGS = {"v5": "v7.0", "yolov3-spp": "v3"}  # of older settings and
 ReleaseName = Literal["", "v7.0", "v6.2", "v6.1", "v6.0", "v5.0", "v4.0", "v3.1", "v3.0", "v2.0", "v1.0", "v3"]
 # A published YOLOv5, or v3: YOLOv3-SPP; empty: none is set.
 Release = Annotated[ReleaseName, BeforeValidator(lambda name: _RELEASE_SPELLINGS.get(str(name), name))]
-ExportKind = Literal["onnx", "torchscript", "openvino"]
+
+
+def _export_kinds(value: Any) -> Any:
+    """Read kinds of files; answer those of published exports that are not written here."""
+    kinds = as_list(value)
+    for kind in cast(Sequence[Any], kinds) if isinstance(kinds, list | tuple) else ():
+        if kind in _NOT_EXPORTED:
+            raise ValueError(f"{kind} is not written here: {_NOT_EXPORTED[kind]}")
+    return kinds
+
+
+_NOT_EXPORTED = {
+    "engine": "write onnx, and make the engine where it will run: trtexec --onnx=FILE.onnx --saveEngine=FILE.engine",
+    "coreml": "write torchscript, which coremltools.convert reads",
+    **dict.fromkeys(("saved_model", "pb", "tflite", "edgetpu", "tfjs"), "write onnx, which onnx2tf reads"),
+    "paddle": "write onnx, which x2paddle reads",
+}
+ExportKinds = Annotated[tuple[Literal["onnx", "torchscript", "openvino", "ncnn"], ...], BeforeValidator(_export_kinds)]
 
 _CFG = "Darknet cfg, or a name as yolov4, that .weights without a cfg beside them belong to"
 _DATA = "data yaml, Darknet .data, COCO json, csv, or folder (VOC, YOLO, COCO)"
@@ -203,7 +220,9 @@ class ValConfig(InferenceConfig):
         "", "take NMS, thresholds and metric of this release; empty: NMS and thresholds of the model's"
     )
     data: str = setting("", _DATA)
-    task: Literal["train", "val", "test", "speed"] = setting("val", "split to measure on; speed: time only")
+    task: Literal["train", "val", "test", "speed", "study"] = setting(
+        "val", "split to measure on; speed: time only; study: metric and time at sizes from 256 to 1536"
+    )
     batch_size: Count = setting(32, "images per batch")
     imgsz: InputSize = setting((), f"{_INPUT_SIZE}; two: every image is fitted into just that shape")
     conf_thres: Fraction = setting(0.001, "lowest score")
@@ -290,20 +309,30 @@ class PredictConfig(InferenceConfig):
 
 
 class ExportConfig(Frozen):
-    """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch."""
+    """Write a checkpoint for ONNX Runtime, TorchScript, OpenVINO or NCNN, checked against PyTorch."""
 
     weights: str = setting("", "checkpoint to export", required=True)
     model: str = setting("", _CFG, flags="--cfg --model", metavar="CFG")
-    include: tuple[ExportKind, ...] = setting(("onnx",), "kinds of files to write: onnx, torchscript, openvino")
+    include: ExportKinds = setting(("onnx",), "kinds of files to write: onnx, torchscript, openvino, ncnn")
     imgsz: InputSize = setting((), _INPUT_SIZE)
-    static: bool = setting(False, "take images of that size only")
+    batch_size: Count | None = setting(None, "images per call of the file; empty: any number")
+    dynamic: bool = setting(True, "take any image size, and any batch where --batch-size is not given")
+    static: bool = setting(False, "take images of that size only; the same as --dynamic false")
+    opset: Annotated[int, Field(ge=11, le=23)] = setting(17, "version of the operators of ONNX files")
+    simplify: bool = setting(True, "ONNX: fold constants and remove what nothing needs")
     half: bool = setting(False, "half precision")
-    int8: bool = setting(False, "8-bit convolutions, calibrated on --source (ONNX, OpenVINO)")
-    source: str = setting("", "images to check the files with and to calibrate --int8 on; empty: synthetic images")
+    int8: bool = setting(False, "8-bit convolutions, calibrated on --source or --data (ONNX, OpenVINO)")
+    source: str = setting("", "images to check the files with and to calibrate --int8 on; empty: those of --data")
+    data: str = setting("", "data set whose validation images are taken; empty: that of the run, else synthetic images")
+    device: str = setting("", "where PyTorch and TorchScript are checked: cpu, or a GPU as 0; empty: the CPU")
     nms: bool = setting(False, "put NMS into the file (ONNX, OpenVINO)")
+    agnostic_nms: bool = setting(False, "in that NMS boxes of different classes suppress each other")
     conf_thres: Fraction = setting(0.25, "lowest score of that NMS")
     iou_thres: Fraction = setting(0.45, "overlap of that NMS")
-    max_det: Count = setting(1000, "most boxes of a class in an image")
+    max_det: Count = setting(1000, "most boxes of a class in an image", flags="--max-det --topk-per-class")
+    project: str = output("", "folder of runs to write into; empty: beside the checkpoint, or with --name runs/export")
+    name: str = output("", "folder of this run; counts up where it exists")
+    exist_ok: bool = output(False, "write into an existing run folder")
 
 
 of_search = partial(setting, group="the search")

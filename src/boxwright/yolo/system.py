@@ -10,23 +10,55 @@ from boxwright.yolo import settings
 HINT = ""
 CHOSEN_BY = {"task": "detect2d"}
 RUN = "boxwright.yolo.verbs.train:YoloRun"
-_LOGGED = "runs are logged to files, to TensorBoard and, with --callbacks mlflow, to MLflow"
-ANSWERS = {  # flags of published YOLOv5 releases that are spelled differently here, or are not here
+_LOGGED = "leave it out: runs are logged to files, to TensorBoard and, with --callbacks mlflow, to MLflow"
+_PLACE = "write --project FOLDER and --name NAME: results go to FOLDER/NAME"
+_NO_TENSORFLOW = "leave it out: TensorFlow files are not written here; onnx2tf reads the ONNX file"
+_AUGMENTED = "leave it out: training images are always augmented; --augment.mosaic 0 and its like say how"
+# Flags of the releases of YOLOv5, and of the training scripts for YOLOv3-SPP, that are spelled differently here or are
+# not here, some behind the only verb that lacks them.
+ANSWERS = {
     "--adam": "write --optimizer Adam",
     "--cache-images": "write --cache ram",
-    "--linear-lr": "linear is the default, --cos-lr chooses the other",
+    "--img-weights": "write --image-weights",
+    "--linear-lr": "leave it out: linear is the default; --cos-lr chooses the other",
     "--notest": "write --noval",
     "--evolve": "write boxwright evolve --generations N",
-    "--local_rank": "leave it out",
-    "--bucket": "runs are written to --project only",
-    "--entity": _LOGGED,
-    "--upload_dataset": _LOGGED,
-    "--bbox_interval": _LOGGED,
-    "--artifact_alias": _LOGGED,
-    "--view-img": "results are written to --project",
-    "--visualize": "this version does not have it",
-    "--update": "nothing is downloaded here",
-    "--dnn": "this version does not have it",
+    "--local_rank": "leave it out: --device 0,1 and torchrun start one process per GPU",
+    "--local-rank": "leave it out: --device 0,1 and torchrun start one process per GPU",
+    "--bucket": "leave it out: runs are written to --project only",
+    "--logdir": "write --project FOLDER",
+    "--ndjson-console": "leave it out: events.jsonl in the run folder holds every epoch",
+    "--ndjson-file": "leave it out: events.jsonl in the run folder holds every epoch",
+    **dict.fromkeys(("--entity", "--upload_dataset", "--bbox_interval", "--artifact_alias"), _LOGGED),
+    **dict.fromkeys(("--log-imgs", "--log-artifacts"), _LOGGED),
+    "train --augment": _AUGMENTED,
+    "evolve --augment": _AUGMENTED,
+    "--result-name": "leave it out: results.csv in the run folder, which --project and --name choose, has the results",
+    "--best-weight": "leave it out: the best weights are weights/best.pt in the run folder",
+    "--savebest": "leave it out: best.pt and last.pt are always written; --save-period 1 keeps every epoch",
+    "--freeze-layers": "write --freeze all-but-predictors, or --freeze backbone",
+    "--warmup": "write --optim.warmup_epochs N; 0 is none",
+    "--merge": "leave it out: boxes are not merged; --release takes NMS of another release",
+    "val --hyp": "leave it out: no hyper-parameter changes what is measured",
+    "predict --data": "leave it out: weights and exported files know their class names",
+    "predict --names": "leave it out: weights know their class names",
+    "predict --output": _PLACE,
+    "predict --save-dir": _PLACE,
+    "predict --fourcc": "leave it out: videos are written as mp4",
+    "predict --save-csv": "write --save-json, which writes predictions.json, or --save-txt",
+    "--view-img": "leave it out: no window is opened; results are written to --project",
+    "--visualize": "leave it out: feature maps are not drawn here",
+    "--update": "leave it out: nothing is downloaded here",
+    "--dnn": "leave it out: ONNX files are run by ONNX Runtime",
+    "export --optimize": "leave it out: files for mobile are written by --include ncnn",
+    "export --keras": _NO_TENSORFLOW,
+    "export --topk-all": "write --max-det N, which counts the boxes of each class in an image",
+    "export --workspace": "leave it out: engines are made of the ONNX file where they will run, by trtexec",
+    "export --inplace": "leave it out: exported graphs never write in place",
+    "export --train": "leave it out: files are for inference",
+    "export --grid": "leave it out: files give decoded boxes",
+    "export --verbose": "leave it out: nothing more is printed",
+    "export --opset-version": "write --opset N",
 }
 # Of files that no other system reads; those that several read are looked into.
 _OWN_SUFFIXES = (".yaml", ".yml", ".data", ".json", ".cfg", ".weights", ".onnx", ".torchscript")
@@ -39,7 +71,7 @@ def claims(what: str, value: str) -> bool:
         model = model_in(value)
         return bool(model) and claims("model", model)
     if what == "task":
-        return value in (CHOSEN_BY["task"], "train", "val", "test", "speed")
+        return value in (CHOSEN_BY["task"], "train", "val", "test", "speed", "study")
     if path.suffix in _OWN_SUFFIXES or value.startswith("yolo"):
         return True
     if what == "data":

@@ -1,5 +1,6 @@
 """What runs of YOLO print and leave in their folder: tables, label files, metrics.json, predictions.json, curves."""
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -285,3 +286,44 @@ def plot_curves(evaluation: Evaluation, folder: Path) -> None:
             summary += f", best {mean[best]:.2f} at {curves.axis[best]:.3f}"
         legend = with_ap if prefix == "PR" else names
         plot_curve(path, curves.axis, values, legend, x_name=x_name, y_name=y_name, summary=summary)
+
+
+def write_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> str:
+    """Write a row per checkpoint and image size as csv, and return the same as a table to print."""
+    names = ("P", "R", "mAP50", "mAP50-95", "COCO AP", "pre ms", "infer ms", "NMS ms")
+    rows: list[tuple[str, int, list[float]]] = []
+    for weights, sizes in found.items():
+        for size, one in sizes.items():
+            times = (one.speeds.preprocess, one.speeds.inference, one.speeds.nms)
+            coco = math.nan if one.coco is None else float(one.coco[0])
+            rows.append((weights, size, [one.precision, one.recall, one.map50, one.map, coco, *times]))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("weights", "imgsz", *names))
+        table.writerows((weights, size, *(f"{value:.5g}" for value in values)) for weights, size, values in rows)
+    lines = [f"{'imgsz':>6}" + "".join(f"{name:>9}" for name in names)]
+    for weights in found:
+        lines += [weights] if len(found) > 1 else []
+        for size, values in ((size, values) for name, size, values in rows if name == weights):
+            cells = (f"{value:>9.1f}" if i > 4 else f"{value:>9.3f}" for i, value in enumerate(values))
+            lines.append(f"{size:>6}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def plot_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> None:
+    """Draw mAP against milliseconds of the network per image, a line per checkpoint, its points named by their size."""
+    from matplotlib.figure import Figure
+
+    from boxwright.reporting.plots import save_figure
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axes = figure.subplots()
+    for weights, sizes in found.items():
+        times, scores = [one.speeds.inference for one in sizes.values()], [one.map for one in sizes.values()]
+        axes.plot(times, scores, marker="o", label=Path(weights).stem.replace("$", r"\$"))
+        for size, time, score in zip(sizes, times, scores, strict=True):
+            axes.annotate(str(size), (time, score), textcoords="offset points", xytext=(4, -11), fontsize=8)
+    axes.set(xlabel="inference, ms per image", ylabel="mAP@0.5:0.95", title="image sizes in pixels", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, path)

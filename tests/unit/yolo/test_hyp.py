@@ -118,3 +118,29 @@ def test_a_bad_value_names_file_and_line(tmp_path: Path) -> None:
 def test_a_missing_hyp_names_the_presets() -> None:
     with pytest.raises(UserError, match=r"scratch-high, scratch-low.*did you mean scratch-low\?"):
         find_hyp("hyp.scratch-lo.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("data/hyps/hyp.scratch-low.yaml", "scratch-low"),
+        ("data/hyp.finetune.yaml", "VOC"),
+        ("hyp.finetune_objects365.yaml", "Objects365"),
+    ],
+)
+def test_published_paths_of_presets(name: str, preset: str) -> None:
+    assert find_hyp(name) == find_hyp(preset)
+
+
+def test_other_published_files_are_answered(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no hyper-parameters data/hyp\.scratch\.yaml: .* v6\.0 is scratch-low with"):
+        find_hyp("data/hyp.scratch.yaml")
+    file = tmp_path / "hyp.yaml"
+    file.write_text("lr0: 0.01\npaste_in: 0.05\n")
+    with pytest.raises(UserError, match=r"hyp\.yaml:2: paste_in is not a hyper-parameter; it is of YOLOv7"):
+        read_hyp(str(file))
+    file.write_text("optimizer: SGD\ngiou: 0.04\n")  # as runs of v1.0 wrote
+    assert {name: entry.value for name, entry in read_hyp(str(file)).items()} == {
+        "optim.optimizer": "SGD",
+        "loss.box": 0.04,
+    }

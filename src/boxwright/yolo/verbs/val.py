@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from boxwright.data.dataset import open_dataset
 from boxwright.data.files import absolute_path, write_atomically
 from boxwright.data.index import DataIndex
@@ -31,13 +33,16 @@ from boxwright.yolo.val_output import (
     WorstImages,
     format_metrics,
     format_speeds,
+    plot_study,
     write_metrics,
     write_predictions,
+    write_study,
 )
 from boxwright.yolo.weights import open_networks
 
 _log = logging.getLogger("boxwright.val")
 _NUM_BATCH_SHEETS = 3
+STUDY_SIZES = range(256, 1537, 128)  # pixels; as published
 _SPEED_THRESHOLDS = {"conf_thres": 0.25, "iou_thres": 0.45}  # of daily use, at which speed is published
 
 
@@ -55,7 +60,7 @@ def val_or_results(config: ValConfig) -> Any:
         return val_results(config.json_file, config.annotations, config.iou_type)
     if of_results:
         raise UserError(f"{of_results[0]} goes with --json: a file of COCO results")
-    return val(config)
+    return study(config) if config.task == "study" else val(config)
 
 
 def val(config: ValConfig) -> Evaluation:
@@ -68,54 +73,18 @@ def val(config: ValConfig) -> Evaluation:
     Raises:
         UserError: weights or data are missing or do not belong together, or the run folder cannot be written.
     """
-    for name in ("weights", "data"):
-        if not getattr(config, name):
-            raise UserError(f"val needs --{name}")
-    if config.save_conf and not (config.save_txt or config.save_hybrid):
-        raise UserError("--save-conf writes scores into label files: add --save-txt or --save-hybrid")
-    device = select_device(config.device)
-    policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
+    device, policy, index = _begin(config)
     only_speed = config.task == "speed"
     network = open_networks(config.weights, device, config.model, half=config.half, augment=config.augment)
-    split = "val" if config.task == "speed" else config.task
-    index = open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
     _check_classes(config, network, index)
     folder = None if only_speed else new_run_folder(config.project, config.name, config.exist_ok)
-    stride = max(network.strides)
-    size = choose_size(config.imgsz, network, _listed(config), stride)
+    size = choose_size(config.imgsz, network, _listed(config), max(network.strides))
     config = config.model_copy(update={"imgsz": size})
-    loader = make_val_loader(
-        index,
-        imgsz=size[0] if network.input_size is None and size[0] == size[1] else size,
-        batch_size=config.batch_size,
-        stride=stride,
-        workers=config.workers,
-        pin_memory=device.type == "cuda",
-    )
-    truth = None if only_speed else truth_for(index)
-    outputs = _Outputs(config, index, folder, max(size), policy, named=truth is not None and truth.from_labels)
-    release = RELEASES[config.release or network.release]
-    # A threshold that the user set stays, also where it equals the default of the settings.
-    config = fill(config, release.validation.settings)
+    outputs = _Outputs(config, index, folder, max(size), policy)
+    config = _by_release(config, network)
     if only_speed:
         config = config.model_copy(update=_SPEED_THRESHOLDS)
-    if release.nms != CURRENT_RULES or release.validation.rounded:
-        name = config.release or network.release
-        print(f"validating by the rules of {'YOLOv3-SPP' if name == V3 else f'YOLOv5 {name}'}")
-    try:
-        evaluation = evaluate(
-            network,
-            with_progress(loader),
-            index,
-            config,
-            device=device,
-            autocast=policy.autocast,
-            coco_truth=truth,
-            watch=ValWatch(after=outputs.take),
-            on_unlabelled=None if only_speed or not config.save_hybrid else outputs.labels.write,
-        )
-    finally:
-        loader.close()
+    evaluation = _measure(config, network, outputs)
     if not only_speed:
         print(format_metrics(evaluation, index.annotations, config))
     print(format_speeds(evaluation.speeds, config))
@@ -123,22 +92,98 @@ def val(config: ValConfig) -> Evaluation:
     return evaluation
 
 
+def study(config: ValConfig) -> dict[str, dict[int, Evaluation]]:
+    """Measure each checkpoint at the sizes of `STUDY_SIZES`; print a table, and write it with a plot into a run folder.
+
+    Args:
+        config: settings of the verb; its size has no effect, and files of one size cannot be studied.
+
+    Returns:
+        by name of the weights, then by size.
+    """
+    if config.imgsz:
+        print(f"--task study measures at {STUDY_SIZES[0]} to {STUDY_SIZES[-1]} px; --imgsz has no effect")
+    device, policy, index = _begin(config)
+    networks = {
+        path: open_networks([path], device, config.model, half=config.half, augment=config.augment)
+        for path in config.weights
+    }
+    for path, network in networks.items():
+        _check_classes(config.model_copy(update={"weights": (path,)}), network, index)
+        if network.input_size is not None:
+            raise UserError(f"--task study: {path} takes images of one size only")
+    folder = new_run_folder(config.project, config.name, config.exist_ok)
+    found: dict[str, dict[int, Evaluation]] = {path: {} for path in networks}
+    for path, network in networks.items():
+        ruled = _by_release(config, network)
+        for size in STUDY_SIZES:
+            at_size = ruled.model_copy(update={"imgsz": (size, size)})
+            found[path][size] = _measure(at_size, network, _Outputs(at_size, index, None, size, policy))
+    print(write_study(found, folder / "study.csv"))
+    if not config.noplots:
+        plot_study(found, folder / "study.png")
+    print(f"results in {folder}")
+    return found
+
+
+def _begin(config: ValConfig) -> tuple[torch.device, Policy, DataIndex]:
+    """Check what can be checked before a network is opened; return the device, its precision and the split."""
+    for name in ("weights", "data"):
+        if not getattr(config, name):
+            raise UserError(f"val needs --{name}")
+    if config.save_conf and not (config.save_txt or config.save_hybrid):
+        raise UserError("--save-conf writes scores into label files: add --save-txt or --save-hybrid")
+    device = select_device(config.device)
+    policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
+    split = "val" if config.task in ("speed", "study") else config.task
+    return device, policy, open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
+
+
+def _by_release(config: ValConfig, network: Network) -> ValConfig:
+    """Return the settings with what a release validated by, and say which one that is."""
+    release = RELEASES[config.release or network.release]
+    if release.nms != CURRENT_RULES or release.validation.rounded:
+        name = config.release or network.release
+        print(f"validating by the rules of {'YOLOv3-SPP' if name == V3 else f'YOLOv5 {name}'}")
+    # A threshold that the user set stays, also where it equals the default of the settings.
+    return fill(config, release.validation.settings)
+
+
+def _measure(config: ValConfig, network: Network, outputs: "_Outputs") -> Evaluation:
+    """Run a network over the split of the outputs, at the size that the settings have by now."""
+    index, policy = outputs.index, outputs.policy
+    only_speed, size = config.task == "speed", config.imgsz
+    loader = make_val_loader(
+        index,
+        imgsz=size[0] if network.input_size is None and size[0] == size[1] else (size[0], size[1]),
+        batch_size=config.batch_size,
+        stride=max(network.strides),
+        workers=config.workers,
+        pin_memory=policy.device.type == "cuda",
+    )
+    try:
+        return evaluate(
+            network,
+            with_progress(loader),
+            index,
+            config,
+            device=policy.device,
+            autocast=policy.autocast,
+            coco_truth=outputs.truth,
+            watch=ValWatch(after=outputs.take),
+            on_unlabelled=None if only_speed or not config.save_hybrid else outputs.labels.write,
+        )
+    finally:
+        loader.close()
+
+
 class _Outputs:
     """What goes into the run folder, as the settings ask; nothing where there is no folder."""
 
-    def __init__(
-        self,
-        config: ValConfig,
-        index: DataIndex,
-        folder: Path | None,
-        imgsz: int,
-        policy: Policy,
-        *,
-        named: bool,
-    ) -> None:
+    def __init__(self, config: ValConfig, index: DataIndex, folder: Path | None, imgsz: int, policy: Policy) -> None:
         self.config, self.index, self.folder = config, index, folder
         self.imgsz, self.policy = imgsz, policy  # that were used
-        self.named = named  # rows of predictions.json need the names of their files
+        self.truth = None if config.task == "speed" else truth_for(index)
         self.start = time.time()
         self.worst = WorstImages(index)
         # Hybrid files hold the labels, and the boxes that match none of them.
@@ -166,7 +211,9 @@ class _Outputs:
             return
         write_metrics(evaluation, self.folder / "metrics.json")
         if self.config.save_json and evaluation.coco_metrics is not None:
-            ids: list[int] = self.index.image_ids.tolist() if self.named else []
+            # Ids that are only counted say nothing to other tools: the rows then need the names of their files.
+            counted = self.truth is not None and self.truth.from_labels
+            ids: list[int] = self.index.image_ids.tolist() if counted else []
             files = {image_id: str(self.index.path(i)) for i, image_id in enumerate(ids)}
             write_predictions(evaluation.coco_metrics.predictions, self.folder / "predictions.json", files)
         if self.config.save_txt:
