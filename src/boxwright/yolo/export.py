@@ -17,6 +17,7 @@ from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.inference.exported import ExportInfo, largest_difference, open_exported, require, save_onnx
 from boxwright.ops.boxes import pairwise_iou
+from boxwright.terminal import counted
 from boxwright.yolo.detection import DetectionModel, Network
 from boxwright.yolo.head import decode_level
 from boxwright.yolo.postprocess import YoloPostprocess
@@ -196,11 +197,10 @@ class YoloAgreement:
         return "the network gives boxes that are no numbers" if no_number else ""
 
     def __str__(self) -> str:
-        images = f"{self.num_images} image{'' if self.num_images == 1 else 's'}"
         detections = f"{self.num_same} of {self.num_detections} detections the same, {self.num_extra} more"
         if self.box_pixels is not None:
             detections = f"boxes differ by at most {self.box_pixels:.2g} px, scores by {self.score:.2g}, {detections}"
-        return f"{detections}, in {images}"
+        return f"{detections}, in {counted(self.num_images, 'image')}"
 
 
 @torch.inference_mode()

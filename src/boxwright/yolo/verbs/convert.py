@@ -14,6 +14,7 @@ from boxwright.data.convert import convert_data
 from boxwright.data.index import DataIndex
 from boxwright.data.split import split_data
 from boxwright.errors import UserError
+from boxwright.terminal import counted
 from boxwright.yolo.darknet import DarknetModel, write_darknet
 from boxwright.yolo.darknet_cfg import read_cfg
 from boxwright.yolo.detection import DetectionModel
@@ -95,7 +96,7 @@ def weights(config: WeightsConfig) -> DetectionModel:
     else:
         write_safetensors(target, network.state_dict(), network.describe())
     count = sum(parameter.numel() for parameter in network.parameters())
-    print(f"{config.target}: {count:,} parameters, {len(network.names)} classes, from {config.source}")
+    print(f"{config.target}: {count:,} parameters, {counted(len(network.names), 'class')}, from {config.source}")
     return network
 
 
