@@ -210,7 +210,8 @@ def _fit(
     model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frozen = prepared.freeze()
     if frozen:
-        print(f"frozen: {len(frozen)} of {counted(len(list(model.parameters())), 'parameter')}")
+        verb = "is" if len(frozen) == 1 else "are"
+        print(f"{counted(len(frozen), 'parameter')} of {len(list(model.parameters()))} {verb} frozen")
     with Hooks((*prepared.logs(folder), *callbacks) if world.is_first else ()) as hooks:
         hooks.notify(Callback.on_pretrain_routine_start, RunReport(folder, config))
         task = prepared.make_task(policy.device, world)
