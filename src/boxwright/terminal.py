@@ -60,8 +60,11 @@ def columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-def wrapped(text: str, width: int) -> str:
-    """Break long lines between words; a command that is longer than a line is left to the terminal, to be copied."""
+def wrapped(text: str, width: int, further: str = "  ") -> str:
+    """Break long lines between words; a command that is longer than a line is left to the terminal, to be copied.
+
+    `further`: indents lines after the first, besides the indent that the line has.
+    """
     rows: list[str] = []
     for line in text.split("\n"):
         body = line.lstrip()
@@ -76,7 +79,7 @@ def wrapped(text: str, width: int) -> str:
                 row += f" {unit}"
             else:
                 rows.append(row)
-                row = f"{indent}  {unit}"
+                row = f"{indent}{further}{unit}"
         rows.append(row)
     return "\n".join(rows)
 

@@ -241,3 +241,13 @@ def test_command_line(weights: Path, data: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert main([*words, "--weights", str(tmp_path / "none.pt")]) == 2
     assert "none.pt" in capsys.readouterr().err
+
+
+def test_tables_fit_80_columns(weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(weights, data, tmp_path, verbose=True, noplots=True)
+    lines = capsys.readouterr().out.splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("class "))
+    table = lines[head : lines.index("", head)]
+    assert len(table) == 5  # its head, all, three classes
+    assert table[0].endswith("COCO AP")
+    assert max(map(len, table)) <= 80

@@ -10,6 +10,7 @@ from boxwright.errors import UserError
 from boxwright.settings.base import Verb
 from boxwright.settings.flags import Flag, flags_of, nearest
 from boxwright.settings.load import Setting
+from boxwright.terminal import wrapped
 
 _MOST_NAMED = 8  # flags that an ambiguous beginning is answered with
 _NARROWEST, _WIDEST = 60, 120  # columns of a help page
@@ -157,6 +158,12 @@ class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         width = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
         super().__init__(prog, max_help_position=min(36, width // 3), width=width)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrapped(text, width, "").splitlines()  # argparse breaks words at their hyphens, also names of flags
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return wrapped(text, width, "")
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:

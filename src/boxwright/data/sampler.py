@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats, Ints
+from boxwright.terminal import counted
 
 SAMPLE: Final = 0  # stream of the draws that make one training sample
 ORDER: Final = 1  # stream of the order of an epoch
@@ -73,7 +74,7 @@ class BatchPlan:
             raise UserError("the data set has no image to load: check its paths with `boxwright check`")
         if not len(self):
             raise UserError(
-                f"the data set has {len(self.order)} image(s), which do not fill a batch of {self.batch_size}: "
+                f"the data set has {counted(len(self.order), 'image')}: too few to fill a batch of {self.batch_size}: "
                 f"take --batch-size {len(self.order)} or less"
             )
 

@@ -13,6 +13,7 @@ import torch
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
 from boxwright.settings.base import Precision
+from boxwright.terminal import counted
 
 _GPU_NAME = re.compile(r"(?:cuda:)?(\d+)")
 
@@ -35,7 +36,7 @@ def select_device(name: str) -> torch.device:
         raise UserError(f"device '{name}' is not understood; {several}give cpu, or one GPU as 0 or cuda:0")
     number, present = int(match[1]), torch.cuda.device_count() if torch.cuda.is_available() else 0
     if number >= present:
-        there = f"{present} GPU(s), numbered from 0" if present else "no GPU that this PyTorch can use"
+        there = f"{counted(present, 'GPU')}, numbered from 0" if present else "no GPU that this PyTorch can use"
         raise UserError(f"device '{name}' is not there: this machine has {there}; --device cpu runs on the CPU")
     return torch.device("cuda", number)
 

@@ -29,6 +29,7 @@ from boxwright.engine.trainer import Trainer, load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import Frozen, TrainingConfig
 from boxwright.settings.load import dump_yaml, load
+from boxwright.terminal import counted
 
 _log = logging.getLogger("boxwright.train")
 C = TypeVar("C", bound=TrainingConfig)
@@ -225,7 +226,8 @@ def _fit(
     model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frozen = prepared.freeze()
     if frozen:
-        print(f"{len(frozen)} parameters of {len(list(model.parameters()))} are frozen")
+        verb = "is" if len(frozen) == 1 else "are"
+        print(f"{counted(len(frozen), 'parameter')} of {len(list(model.parameters()))} {verb} frozen")
     with Hooks((*prepared.logs(folder), *callbacks) if world.is_first else ()) as hooks:
         hooks.notify(Callback.on_pretrain_routine_start, RunReport(folder, config))
         task = prepared.make_task(policy.device, world)
@@ -241,7 +243,8 @@ def _fit(
                     prepared.plot_data(task, folder)
             hooks.notify(Callback.on_pretrain_routine_end, trainer.start_report)
             if trainer.finished:  # perhaps killed during the last measurement, which is done again below
-                _log.warning("%s has finished its %d epochs; train longer with --epochs", folder, trainer.state.epoch)
+                done = counted(trainer.state.epoch, "epoch")
+                _log.warning("%s has finished its %s; train longer with --epochs", folder, done)
             else:
                 with one_core_left(policy.device):
                     trainer.fit()

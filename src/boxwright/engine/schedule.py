@@ -51,7 +51,7 @@ def check_schedule(config: OptimConfig, epochs: int, *, validates: bool = True) 
     if len(set(config.milestones)) < len(config.milestones) or max(config.milestones, default=0) >= epochs:
         raise UserError(
             f"--optim.milestones {' '.join(map(str, config.milestones))}: each is named once and lies before the end "
-            f"of the run, which has {epochs} epochs"
+            f"of the run, which has {counted(epochs, 'epoch')}"
         )
     if config.schedule == "plateau" and not validates:
         raise UserError("--optim.schedule plateau looks at the fitness after each epoch: leave out --noval")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from boxwright.reporting.plots import rgb, save_figure
 from boxwright.reporting.report import Measured, Table
 
 _NAME_WIDTH = 22
+_CLASS_WIDTHS = (8, 8, *[7] * 6)  # with the name 80 columns
 _ERROR_TITLES = {
     "trans_err": "translation (m)",
     "scale_err": "scale (1 - IoU)",
@@ -50,10 +51,11 @@ def format_metrics(metrics: NuscenesMetrics, *, verbose: bool = True) -> str:
     lines = ["nuScenes metric", _line("", heads), _line("all", (metrics.mean_ap, metrics.nd_score, *errors.values()))]
     if not verbose:
         return "\n".join(lines)
-    lines += ["", _line("class", ["labels", "found", "AP", *SHORT_ERRORS.values()])]
+    lines += ["", _line("class", ["labels", "found", "AP", *SHORT_ERRORS.values()], _CLASS_WIDTHS)]
     for row, name in enumerate(CLASS_NAMES):
         counts = int(metrics.num_truth[row]), int(metrics.num_predictions[row])
-        lines.append(_line(name, (*counts, float(metrics.class_aps[row]), *metrics.errors[row].tolist())))
+        cells = (*counts, float(metrics.class_aps[row]), *metrics.errors[row].tolist())
+        lines.append(_line(name, cells, _CLASS_WIDTHS))
     ranges = [f"{near}-{far} m" for near, far in pairwise(RANGE_EDGES)]
     lines += ["", _line("AP by distance", ranges)]
     lines += [_line(name, row.tolist()) for name, row in zip(CLASS_NAMES, metrics.range_aps, strict=True)]
@@ -70,10 +72,12 @@ def _mean(rows: Floats) -> list[float]:
     return np.ma.masked_invalid(rows).mean(axis=0).filled(np.nan).tolist()
 
 
-def _line(name: str, cells: Iterable[float | int | str]) -> str:
+def _line(name: str, cells: Iterable[float | int | str], widths: Iterable[int] = repeat(8)) -> str:
     """Format a row: floats with three digits, a dash for NaN."""
     words = [("-" if np.isnan(c) else f"{c:.3f}") if isinstance(c, float) else str(c) for c in cells]
-    return (f"{name:<{_NAME_WIDTH}}" + "".join(f"{word:>10}" for word in words)).rstrip()
+    return (
+        f"{name:<{_NAME_WIDTH}}" + "".join(word.rjust(width) for word, width in zip(words, widths, strict=False))
+    ).rstrip()
 
 
 def read_measured(folder: Path) -> Measured:

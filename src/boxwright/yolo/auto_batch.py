@@ -20,6 +20,7 @@ from boxwright.data.source_images import available_memory
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
+from boxwright.terminal import counted
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.task import batch_unit, largest_side
@@ -136,7 +137,9 @@ def _measured_batch(config: RunConfig, model: DetectionModel, num_images: int, p
         f"{free / _GIB:.2f} GiB are there for a process, {FRACTION:g} of which are used: --batch-size {size}{shared}"
     )
     if size >= num_images:
-        print(f"more would fit, but there are {num_images} images to train on")
+        print(
+            f"more would fit, but there {'is' if num_images == 1 else 'are'} {counted(num_images, 'image')} to train on"
+        )
     return size
 
 

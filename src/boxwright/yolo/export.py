@@ -21,6 +21,7 @@ from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.inference.exported import ExportedFile, ExportInfo, largest_difference, open_exported, require
 from boxwright.ops.boxes import pairwise_iou
+from boxwright.terminal import counted
 from boxwright.yolo.darknet import YoloLayer
 from boxwright.yolo.detection import BoxCoding, DetectionModel, Network
 from boxwright.yolo.head import DetectHead, decode_level
@@ -317,11 +318,10 @@ class YoloAgreement:
         return "the network gives boxes that are no numbers" if no_number else ""
 
     def __str__(self) -> str:
-        images = f"{self.num_images} image{'' if self.num_images == 1 else 's'}"
         detections = f"{self.num_same} of {self.num_detections} detections the same, {self.num_extra} more"
         if self.box_pixels is not None:
             detections = f"boxes differ by at most {self.box_pixels:.2g} px, scores by {self.score:.2g}, {detections}"
-        return f"{detections}, in {images}"
+        return f"{detections}, in {counted(self.num_images, 'image')}"
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.cells import set_cell_size
 
 from boxwright.data.files import FreeNames, write_atomically
 from boxwright.data.index import DataIndex
@@ -100,7 +101,7 @@ LAYOUT = RunLayout(
     },
     measured=read_measured,
 )
-_NAME_WIDTH = 24  # of the first column of a printed table
+_NAME_WIDTH, _WIDTHS = 22, (8, 8, 7, 7, 8, 10, 9)  # of the columns of a printed table, 79 together
 _NUM_WORST = 8  # images
 
 
@@ -145,8 +146,7 @@ def format_speeds(speeds: Speeds, config: ValConfig) -> str:
 def _row(name: str, *cells: float | str | None) -> str:
     """Format one line of a printed table."""
     words = [f"{cell:.3f}" if isinstance(cell, float) else str("" if cell is None else cell) for cell in cells]
-    short = name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "…"
-    return (f"{short:<{_NAME_WIDTH}}" + "".join(f"{word:>10}" for word in words)).rstrip()
+    return (set_cell_size(name, _NAME_WIDTH) + "".join(map(str.rjust, words, _WIDTHS))).rstrip()
 
 
 class LabelWriter:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from boxwright.cli.main import main
 from boxwright.cli.parser import Parser
 from boxwright.errors import UserError
 from boxwright.settings.load import load
@@ -229,3 +230,14 @@ def test_val_and_predict_flags() -> None:
 
 def test_a_value_is_named_once() -> None:
     assert "two values are named for DATA: a.yaml and --data b.yaml" in answer("check", "a.yaml", "--data", "b.yaml")
+
+
+def test_a_help_page_breaks_no_word_at_its_hyphens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert [line for line in lines if line.endswith("-") and not line.endswith("+-")] == []

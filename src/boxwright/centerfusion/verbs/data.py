@@ -13,6 +13,7 @@ from boxwright.centerfusion.settings import (
 )
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
 from boxwright.nuscenes.split import splits_there
+from boxwright.terminal import counted
 
 
 def open_root(config: FusionConfig | FusionInferenceConfig) -> NuscenesIndex:
@@ -46,7 +47,7 @@ def convert(config: NuscenesConfig) -> list[Path]:
     for file, images, boxes in convert_nuscenes(
         config.source, config.target, config.version, sweeps=config.sweeps, allow_missing=config.allow_missing
     ):
-        print(f"{file}: {images} images, {boxes} annotations")
+        print(f"{file}: {counted(images, 'image')}, {counted(boxes, 'annotation')}")
         written.append(file)
     return written
 
@@ -63,6 +64,9 @@ def make(config: SyntheticConfig) -> Path:
     made = WorldSettings(height=round(config.width * 9 / 16), **config.model_dump(exclude={"format", "out"}))
     write_nuscenes(Path(config.out), made, on_progress=show)
     train = made.scenes - made.num_val
-    print(f"{made.scenes} scenes (train {train}, val {made.num_val}) of {made.key_frames} key frames, six cameras each")
+    print(
+        f"{counted(made.scenes, 'scene')} (train {train}, val {made.num_val}) of "
+        f"{counted(made.key_frames, 'key frame')}, six cameras each"
+    )
     print(f"written to {config.out}")
     return Path(config.out)

@@ -115,9 +115,10 @@ class FusionRun:
         """Print what is trained on what."""
         config = self.config
         parameters = sum(p.numel() for p in self.model.parameters())
-        senses = "camera only" if config.no_radar else f"camera and radar, {config.radar.sweeps} sweeps"
+        senses = "camera only" if config.no_radar else f"camera and radar, {counted(config.radar.sweeps, 'sweep')}"
         print(
-            f"{config.model}: {parameters:,} parameters, {senses}; {len(self.train_split)} images to train on, "
+            f"{config.model}: {parameters:,} parameters, {senses}; "
+            f"{counted(len(self.train_split), 'image')} to train on, "
             f"{len(self.val_split)} to validate on; {policy.device}, {policy.name}; {folder}"
         )
 

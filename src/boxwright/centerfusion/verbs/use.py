@@ -38,6 +38,7 @@ from boxwright.nuscenes.split import EVERYTHING, NuscenesSplit
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
 from boxwright.reporting.report import RunLayout, Table, measuring_facts, write_report
 from boxwright.settings.load import dump_yaml
+from boxwright.terminal import counted
 
 _log = logging.getLogger("boxwright.val")
 _OF_NETWORK = ("max_det", "conf_thres", "iou_thres", "flip_test", "no_radar", "half", "compat")
@@ -159,8 +160,9 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
         write_submission(folder / "results.json", predictions, scene.sample_tokens, use_radar=not trained.no_radar)
     shown = int((predictions.scores >= config.conf_thres).sum())
     print(
-        f"{shown} objects in {len(samples)} key frames of {scene.scene_names[0]}, {speeds.inference:.0f} ms inference "
-        f"an image; {len(pictures)} files are in {folder}"
+        f"{counted(shown, 'object')} in {counted(len(samples), 'key frame')} of {scene.scene_names[0]}, "
+        f"{speeds.inference:.0f} ms inference "
+        f"per image; {counted(len(pictures), 'file')} in {folder}"
     )
     return folder
 

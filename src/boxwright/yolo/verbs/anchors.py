@@ -10,6 +10,7 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.files import write_atomically
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
+from boxwright.terminal import counted
 from boxwright.yolo.anchors import TINY_SIDE, AnchorFit, Sizes, anchors_of, fit, in_levels, label_sizes, search
 from boxwright.yolo.settings import AnchorsConfig
 from boxwright.yolo.verbs.info import open_network
@@ -56,7 +57,7 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     now = None if spec.anchors_to_find else fit(sizes, current, anchor_t)
     report = AnchorReport(folder, in_levels(found, levels), fit(sizes, found, anchor_t), now)
-    about = f"{len(sizes)} boxes of {data} at {imgsz} pixels, side ratio up to {anchor_t:g}"
+    about = f"{counted(len(sizes), 'box')} of {data} at {imgsz} pixels, side ratio up to {anchor_t:g}"
     rows = [f"  - [{', '.join(f'{side:g}' for side in level)}]\n" for level in report.anchors]
     how = f"{config.generations} generations, seed {config.seed}"
     comment = f"# {' '.join(about.split())}; {how}\n# {_in_words(report.found)}\n"

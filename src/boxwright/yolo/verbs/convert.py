@@ -15,6 +15,7 @@ from boxwright.checkpoints.safetensors_file import write_safetensors
 from boxwright.data.convert import convert_data
 from boxwright.data.split import split_data
 from boxwright.errors import UserError
+from boxwright.terminal import counted
 from boxwright.yolo.darknet import DarknetModel, write_darknet
 from boxwright.yolo.darknet_cfg import read_cfg
 from boxwright.yolo.detection import DetectionModel
@@ -122,7 +123,7 @@ def weights(config: WeightsConfig) -> DetectionModel | None:
     else:
         write_safetensors(target, state, network.describe())
     count = sum(parameter.numel() for parameter in network.parameters())
-    print(f"{config.target}: {count:,} parameters, {len(network.names)} classes, from {config.source}")
+    print(f"{config.target}: {count:,} parameters, {counted(len(network.names), 'class')}, from {config.source}")
     return network
 
 

@@ -18,6 +18,7 @@ from boxwright.engine.schedule import Schedule, StepSettings, check_schedule, sc
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Ints
 from boxwright.settings.flags import flags_of
+from boxwright.terminal import counted
 from boxwright.yolo.detection import DetectionModel, LayerInfo
 from boxwright.yolo.graph import BLOCKS
 from boxwright.yolo.hyp import load_run
@@ -98,12 +99,13 @@ class ModelSummary:
                 f"{list(row.shape)!s:>22}{row.mean:>12.3g}{row.std:>12.3g}"
                 for row in self.parameters
             ]
-        classes = "1 class" if network.num_classes == 1 else f"{network.num_classes} classes"
+        classes = counted(network.num_classes, "class")
         num_modules = sum(1 for _ in network.modules())  # with the network itself, as published summaries count layers
         num_gradients = sum(row.count for row in self.parameters if row.trained)
         lines += [
             "",
-            f"{self.name}: {len(network.layers)} layers ({num_modules} modules), {self.num_parameters:,} parameters "
+            f"{self.name}: {counted(len(network.layers), 'layer')} ({num_modules} modules), "
+            f"{self.num_parameters:,} parameters "
             f"({self.num_parameters_fused:,} fused), {num_gradients:,} gradients, {classes}",
             f"strides {', '.join(map(str, network.strides))}; "
             f"{self.gflops:.2f} GFLOPs for one image of {width} x {height} (convolutions)",
@@ -252,7 +254,8 @@ class ScheduleReport:
         release = f" of {optim.release}" if optim.release else ""
         constant = ", for a fitness that never changes" if name == "plateau" else ""
         return (
-            f"{optim.optimizer}, {name}{release}{constant}: {self.config.epochs} epochs of {self.steps_per_epoch} steps"
+            f"{optim.optimizer}, {name}{release}{constant}: {counted(self.config.epochs, 'epoch')} of "
+            f"{counted(self.steps_per_epoch, 'step')}"
         )
 
     def text(self) -> str:
@@ -260,7 +263,8 @@ class ScheduleReport:
         first, last = self.settings[0], self.settings[-1]
         peak = max(range(len(self.steps)), key=lambda i: self.settings[i].lr_other)
         lines = [
-            f"{self.title}, {self.config.batch_size} images each, {last.accumulate} gathered for a step in the end"
+            f"{self.title}, {counted(self.config.batch_size, 'image')} each, "
+            f"{last.accumulate} gathered for a step in the end"
         ]
         if self.warmup_steps:
             what = "rises" if self.config.optim.schedule == "one-cycle" else "warm-up"

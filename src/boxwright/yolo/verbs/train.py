@@ -142,13 +142,13 @@ class YoloRun:
         config = self.config
         parameters = sum(p.numel() for p in self.model.parameters())
         print(
-            f"{config.model or config.weights}: {parameters:,} parameters, {self.model.num_classes} classes; "
-            f"{len(self.train_index)} images to train on, {len(self.val_index)} to validate on; "
+            f"{config.model or config.weights}: {parameters:,} parameters, {counted(self.model.num_classes, 'class')}; "
+            f"{counted(len(self.train_index), 'image')} to train on, {len(self.val_index)} to validate on; "
             f"{policy.device}, {policy.name}; {folder}"
         )
         batch_size, images = config.batch_size, len(self.train_index)
         if batch_size > images:
-            _log.warning("--batch-size %d is larger than the data set of %d images", batch_size, images)
+            _log.warning("--batch-size %d is larger than the data set of %s", batch_size, counted(images, "image"))
         if config.image_weights and config.noval:
             _log.warning("--image-weights without validation goes by the number of labels alone, not by mAP (--noval)")
 
@@ -167,7 +167,7 @@ class YoloRun:
         if best.exists():
             # augment: in training it means another thing. Twice the batch: without gradients there is room for it.
             # model: the checkpoint says it.
-            own = {"batch_size": config.batch_size * 2, "augment": False, "model": ""}
+            own = {"batch_size": config.batch_size * 2, "augment": False, "model": "", "verbose": True}
             val(run.settings_of_validation(ValConfig, config, folder, policy, **own))
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
