@@ -341,7 +341,8 @@ def read_darknet(path: Path, spec: DarknetSpec, *, strict: bool = True) -> Weigh
             place += like.numel()
             if key.endswith("running_var"):  # batches are not counted in such files
                 state_dict[key.replace("running_var", "num_batches_tracked")] = torch.zeros((), dtype=torch.int64)
-    return Weights(state_dict, spec, model.names, model.strides, None, "darknet", path)
+    trained_size = spec.input_size and spec.input_size[::-1]
+    return Weights(state_dict, spec, model.names, model.strides, None, "darknet", path, trained_size)
 
 
 def write_darknet(path: Path, model: DarknetModel) -> None:

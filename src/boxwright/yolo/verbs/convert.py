@@ -5,6 +5,7 @@ pixel (2y + r, 2x + c) of a 2x2 cell into a channel group of its own, so a 3x3 k
 pixels (docs/spec/yolov5.md, B1.3).
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from boxwright.yolo.weights import load_model
 from boxwright.yolo.zoo import build_model
 
 _FOCUS_KERNEL = 3
+_log = logging.getLogger("boxwright.yolo")
 
 
 def with_conv6_stem(model: DetectionModel) -> DetectionModel:
@@ -107,14 +109,20 @@ def weights(config: WeightsConfig) -> DetectionModel | None:
         if not isinstance(network, DarknetModel):
             kinds = f"a .weights file belongs to a Darknet cfg, but {source} holds the network of a yaml"
             raise UserError(f"{target}: {kinds}")
-        cfg = target.with_suffix(".cfg")
-        if cfg.exists() and read_cfg(cfg) != network.spec:
+        cfg, spec = target.with_suffix(".cfg"), network.spec
+        if network.trained_size:
+            spec = replace(spec, input_size=network.trained_size[::-1])
+        there = read_cfg(cfg) if cfg.exists() else None
+        if there not in (None, spec):
             raise UserError(
                 f"{cfg} beside {target.name} is of another network; name another file, or take the cfg away"
             )
+        if there and network.trained_size and there.input_size != spec.input_size:
+            size = "width={} and height={}".format(*spec.input_size or ())
+            _log.warning("%s stays as it is, but %s was trained at %s", cfg, source, size)
         write_darknet(target, network)
         # The format says neither its network nor its classes.
-        beside = {cfg: network.spec.to_text(), target.with_suffix(".names"): "".join(f"{n}\n" for n in network.names)}
+        beside = {cfg: spec.to_text(), target.with_suffix(".names"): "".join(f"{n}\n" for n in network.names)}
         for file, text in beside.items():
             if not file.exists():
                 file.write_text(text, encoding="utf-8")
