@@ -25,7 +25,7 @@ from boxwright.data.index import ARRAYS, DataIndex, Problem
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array
 
-_FORMAT = "boxwright data index 5"  # another name for each change of what is kept: files of before are made again
+_FORMAT = "boxwright data index 6"  # another name for each change of what is kept: files of before are made again
 _log = logging.getLogger("boxwright.data")
 
 
@@ -63,7 +63,7 @@ def cached_index(
         "names": index.names,
         "category_ids": index.category_ids,
         "annotations": os.fspath(index.annotations) if index.annotations else None,
-        "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
+        "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops, p.count) for p in index.problems],
     }
     import safetensors.torch  # brings torch along, of which other formats and readers of data know nothing
     import torch

@@ -45,6 +45,7 @@ ANSWERS = {
     "predict --output": _PLACE,
     "predict --save-dir": _PLACE,
     "predict --fourcc": "leave it out: videos are written as mp4",
+    "predict --save-format": "leave it out: --save-txt writes shares of the image, --save-json pixels",
     "predict --save-csv": "write --save-json, which writes predictions.json, or --save-txt",
     "--view-img": "leave it out: no window is opened; results are written to --project",
     "--visualize": "leave it out: feature maps are not drawn here",

@@ -154,7 +154,7 @@ PUBLISHED_FLAGS = {  # of YOLOv5 v1.0 to v7.0, and of the published training scr
     "predict": """
         weights source data imgsz img img-size conf-thres conf iou-thres iou max-det device view-img save-txt save-conf
         save-crop nosave classes agnostic-nms augment visualize update project name exist-ok line-thickness hide-labels
-        hide-conf half dnn vid-stride output fourcc save-dir save-csv
+        hide-conf half dnn vid-stride output fourcc save-dir save-csv save-format
     """,
     "export": """
         data weights imgsz img img-size batch-size batch device include half inplace keras optimize int8 dynamic

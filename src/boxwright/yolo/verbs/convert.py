@@ -138,16 +138,19 @@ def weights(config: WeightsConfig) -> DetectionModel | None:
 def data(config: ConvertDataConfig) -> int:
     """Convert a data set and print what each split holds; return 1 if something of the source is left out, else 0."""
     assert config.to  # the setting is required
-    splits = convert_data(config.source, config.target, config.to, copy=config.copy_images, compat=config.compat)
+    splits, num_unfit = convert_data(
+        config.source, config.target, config.to, copy=config.copy_images, compat=config.compat
+    )
     for split, index in splits.items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
     print(f"written to {config.target}")
     problems = [problem for index in splits.values() for problem in index.problems]
     images = len({problem.path for problem in problems if problem.drops == "image"})
-    rows = sum(problem.drops == "row" for problem in problems)
-    if images or rows:
-        print(f"left out: {images} images and {rows} boxes of {config.source}, which `boxwright check` lists")
-    return int(images + rows > 0)
+    boxes = num_unfit + sum(problem.drops == "row" for problem in problems)
+    boxes += sum(problem.count for problem in problems if problem.kind == "set aside")
+    if images or boxes:
+        print(f"left out: {images} images and {boxes} boxes of {config.source}, which `boxwright check` lists")
+    return int(images + boxes > 0)
 
 
 def split(config: SplitConfig) -> Path:
