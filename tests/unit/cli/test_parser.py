@@ -129,7 +129,7 @@ def test_unambiguous_beginnings_are_taken(verb: str, typed: str, setting: str) -
 
 
 def test_an_ambiguous_beginning_lists_what_it_could_be() -> None:
-    assert "--sa is ambiguous: it could be --save-period, --save-epochs, --save-name (" in answer("train", "--sa", "1")
+    assert "--sa is ambiguous: it could be --save-period, --save-epochs, --save-half, --save-name (" in answer("train", "--sa", "1")
     assert " and " in answer("train", "--optim.", "1").partition("(")[0]
 
 
@@ -149,7 +149,7 @@ PUBLISHED_FLAGS = {  # of YOLOv5 v1.0 to v7.0, and of the published training scr
     """,
     "val": """
         data weights batch-size batch imgsz img img-size conf-thres conf iou-thres iou max-det task device workers
-        single-cls augment verbose save-txt save-hybrid save-conf save-json project name exist-ok half dnn merge
+        single-cls augment verbose save-txt save-hybrid save-conf save-json project name exist-ok half dnn merge save-dir names
     """,
     "predict": """
         weights source data imgsz img img-size conf-thres conf iou-thres iou max-det device view-img save-txt save-conf
