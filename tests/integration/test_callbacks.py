@@ -145,7 +145,8 @@ def test_a_callback_that_raises_ends_the_run_and_it_goes_on(bench: Bench, proces
     ]
     assert "Traceback" not in errors
     assert "raise RuntimeError" in (folder / "log.log").read_text()
-    assert ended(bench.start("--resume", str(folder), MEND="1")) == (0, "")
+    code, errors = ended(bench.start("--resume", str(folder), MEND="1"))
+    assert (code, "callback Faulty" in errors) == (0, False), errors
     notes = (folder / "notes.txt").read_text().splitlines()
     assert [line.split()[1] for line in notes] == ["0", "1"]  # heard in one process, stopped in all of them
     assert len((folder / "results.csv").read_text().splitlines()) == 3
