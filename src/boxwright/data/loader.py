@@ -140,8 +140,11 @@ class BatchPool(Generic[K, B]):
                     self.close()  # now: left to the garbage collector, workers would be waited for in vain
                     raise item
                 yield item
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError, multiprocessing.AuthenticationError) as error:
+            # A worker that dies while it hands over a batch is found as a broken connection; what one has raised itself
+            # comes with its traceback in the text.
+            of_worker = "in DataLoader worker process" in str(error)
+            if of_worker or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
                 raise
             self.close()
             raise UserError(
