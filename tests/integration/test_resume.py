@@ -57,7 +57,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
     for name in ("last.pt", "best.pt"):
         ours, theirs = (torch.load(f / "weights" / name, weights_only=True) for f in (folder, whole))
         for content in (ours, theirs):
-            for setting in ("name", "workers", "model"):
+            for setting in ("name", "workers", "model", "exist_ok"):
                 content["config"].pop(setting)
         assert_same(ours, theirs, name)
 

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,22 +215,18 @@ def write_atomically(
 
 
 def open_without_links(path: Path, flags: int) -> int:
-    """Open a file of ours that stays, as logs do, to be written; a link or a device in its place is not followed.
+    """Open a file of ours that stays, as logs do, to be written; a link in its place is not followed.
 
     Raises:
-        UserError: it cannot be opened, or is no plain file.
+        UserError: it cannot be opened, or is a link or a pipe.
     """
     with file_errors("write", path):
         try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-                raise UserError(f"cannot write {path}: it is a link or another thing that is no plain file") from error
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise UserError(f"cannot write {path}: it is a link or a pipe, not a file of the run") from error
             raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise UserError(f"cannot write {path}: it is no plain file")
-    return descriptor
 
 
 def append(path: Path, content: str | bytes) -> None:
@@ -251,7 +246,8 @@ def append(path: Path, content: str | bytes) -> None:
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
             except OSError:
-                os.ftruncate(descriptor, size)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, size)
                 raise
     finally:
         os.close(descriptor)

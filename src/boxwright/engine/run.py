@@ -179,7 +179,7 @@ def _resume(
     folder = checkpoint.parent.parent
     with only_run_in(folder) if world.is_first else nullcontext():
         # Read once the folder is ours: another process may have been writing it until then.
-        content = world.from_first(_readable_run(checkpoint) if world.is_first else {})
+        content = world.from_first(readable_run(checkpoint) if world.is_first else {})
         config, run = _settings_of(content, overrides, find_run)
         policy, callbacks = _begin_process(config, world, callbacks)
         try:
@@ -282,7 +282,7 @@ def _read_run(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]:
         raise UserError(f"{error}; {left}") from error
 
 
-def _readable_run(checkpoint: Path) -> dict[str, Any]:
+def readable_run(checkpoint: Path) -> dict[str, Any]:
     """Read the checkpoint that a run resumes from; the one before it takes the place of one that cannot be read."""
     content, error = _read_run(checkpoint)
     if error is not None:

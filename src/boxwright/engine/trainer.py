@@ -159,7 +159,8 @@ class Trainer:
                 report = EndReport(self.folder, self.state.epoch, self._history(), best, fitness, self._stopped)
                 self.hooks.notify(Callback.on_train_end, report)
             except CallbackError as error:
-                _errors.info("%s", error, exc_info=error.__cause__)
+                if not isinstance(error.__cause__, UserError):
+                    _errors.info("%s", error, exc_info=error.__cause__)
                 raise UserError(f"{error}; {self._keep_state()}") from error.__cause__
             finally:
                 self.task.close()

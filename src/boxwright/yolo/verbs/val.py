@@ -154,9 +154,10 @@ def _measure(config: ValConfig, network: Network, outputs: "_Outputs") -> Evalua
     """Run a network over the split of the outputs, at the size that the settings have by now."""
     index, policy = outputs.index, outputs.policy
     only_speed, size = config.task == "speed", config.imgsz
+    is_rect = network.input_size is None and size[0] == size[1] and not config.no_rect
     loader = make_val_loader(
         index,
-        imgsz=size[0] if network.input_size is None and size[0] == size[1] else (size[0], size[1]),
+        imgsz=size[0] if is_rect else (size[0], size[1]),
         batch_size=config.batch_size,
         stride=max(network.strides),
         workers=config.workers,
