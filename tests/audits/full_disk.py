@@ -16,7 +16,7 @@ from tests.integration.small_runs import write_world
 
 PICTURES = ("labels.jpg", "train_batch0.jpg", "results.png", "PR_curve.png", "confusion_matrix.png", "val_batch0.jpg")
 TRAIN = ("config.yaml", "events.jsonl", "log.log", "tfevents", "results.csv", "last.pt", "best.pt", "metrics.json")
-PREDICT = ("labels/", "predictions.json", "classes.txt", "label_studio.json", "crops/", "img.jpg", "log.log")
+PREDICT = ("labels/", "predictions.json", "classes.txt", "label_studio.json", "crops/", "image 0.jpg", "log.log")
 
 
 @contextlib.contextmanager

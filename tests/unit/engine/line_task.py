@@ -20,7 +20,7 @@ from boxwright.settings.base import OptimConfig, TrainingConfig
 
 CPU = Policy("fp32", torch.device("cpu"))
 STEPS, BATCH = 5, 2
-KEPT = ("last.pt", "last.previous.pt")  # of a run of two epochs or more
+KEPT = ("last.previous.pt", "last.pt")  # of a run of two epochs or more
 
 
 class LineTask:

@@ -227,7 +227,7 @@ def test_full_disk_while_saving_keeps_the_old_checkpoint(tmp_path: Path, monkeyp
     ):
         trainer.fit()
     assert (tmp_path / "weights" / "last.pt").read_bytes() == before
-    assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["best.pt", *KEPT]
+    assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["best.pt", "last.pt"]
 
 
 def test_full_disk_while_logging_is_one_sentence(tmp_path: Path) -> None:
@@ -275,3 +275,34 @@ def test_a_signal_during_validation_ends_the_run_there(tmp_path: Path) -> None:
     for part in ("state_dict", "ema", "engine"):
         assert_same(last(tmp_path / "stopped")[part], last(tmp_path / "whole")[part], part)
     assert (tmp_path / "stopped" / "results.csv").read_text() == (tmp_path / "whole" / "results.csv").read_text()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """The last update of an epoch may spoil them with a loss and gradients that are finite."""
+
+    class Spoils(Callback):
+        def on_train_epoch_end(self, progress: Progress) -> None:
+            if progress.epoch == 1:
+                next(trainer.task.model.parameters()).data[0, 0] = math.inf
+
+    trainer = make_trainer(tmp_path, callbacks=[Spoils()], epochs=3)
+    with pytest.raises(
+        UserError, match=r"weights are not finite at epoch 2, step 5: 1 entry.*last\.pt of before is kept"
+    ):
+        trainer.fit()
+    assert last(tmp_path)["epoch"] == 1
+    assert load_run(tmp_path / "weights" / "last.pt")
+
+
+def test_nohup_is_obeyed() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupt.received is None
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupt.received == signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -152,8 +152,6 @@ class PredictionWriter:
         self.config = config
         self._videos: dict[Path | None, VideoFile] = {}  # by what the frames come from
         self._seconds: dict[Path | None, float] = {}  # of the last frame of a stream
-        self._predictions = JsonList(folder / "predictions.json") if config.save_json else None
-        self._tasks = JsonList(folder / "label_studio.json") if config.label_studio else None
         self._free_names, self._video_names = FreeNames(), FreeNames()
         plain = takewhile(lambda part: not glob.has_magic(part), Path(config.source).parts)
         root = Path(*plain)  # which the files of a prefix are below
@@ -167,12 +165,15 @@ class PredictionWriter:
             rectangles = f'  <RectangleLabels name="label" toName="image">\n{labels}  </RectangleLabels>\n'
             view = f'<View>\n  <Image name="image" value="$image"/>\n{rectangles}</View>\n'
             write_atomically(folder / "label_studio.xml", view)
+        self._predictions = JsonList(folder / "predictions.json") if config.save_json else None
+        self._tasks = JsonList(folder / "label_studio.json") if config.label_studio else None
 
     def close(self) -> None:
-        self._close_videos()
-        for file in (self._predictions, self._tasks):
-            if file is not None:
-                file.close()
+        with contextlib.ExitStack() as stack:  # each is closed, also where another one cannot be written
+            for file in (self._predictions, self._tasks):
+                if file is not None:
+                    stack.callback(file.close)
+            self._close_videos()
         if self._no_tasks:
             _log.warning("label_studio.json has no tasks for the %d frames of videos and streams", self._no_tasks)
 
