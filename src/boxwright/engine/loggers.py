@@ -137,12 +137,13 @@ class TensorBoard(Callback):
         self._append(step=report.epoch + 1, summary={"value": scalars})
 
     def _append(self, **event: object) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event  # slow to import
+        from tensorboard.compat.proto import event_pb2  # slow to import
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         assert self._path is not None
         record = io.BytesIO()
-        RecordWriter(record).write(Event(wall_time=time.time(), **event).SerializeToString())
+        written: Any = event_pb2  # its classes are made when it is imported
+        RecordWriter(record).write(written.Event(wall_time=time.time(), **event).SerializeToString())
         append(self._path, record.getvalue())
 
 
