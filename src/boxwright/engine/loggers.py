@@ -33,6 +33,9 @@ class ResultsCsv(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_pretrain_routine_end(self, report: StartReport) -> None:
+        self.on_train_start(report)  # which is not called where no epoch is left
+
     def on_train_start(self, report: StartReport) -> None:
         if report.history:
             self._write(report.history)
@@ -58,6 +61,9 @@ class EventsJsonl(Callback):
         self.path = path
         self.about = about or {}
         self._begun = False
+
+    def on_pretrain_routine_end(self, report: StartReport) -> None:
+        self._heal()
 
     def on_train_start(self, report: StartReport) -> None:
         self._begun = True

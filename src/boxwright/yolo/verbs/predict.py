@@ -97,11 +97,12 @@ class _Tee(io.TextIOBase):
         self._line = ""
 
     def write(self, text: str, /) -> int:
+        self._stream.write(text)
         self._line += text
         if "\n" in text:
             line, self._line = self._line, ""
             append(self._file, line)
-        return self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         self._stream.flush()
