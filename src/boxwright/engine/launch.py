@@ -153,8 +153,6 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
         max_restarts=0,
         local_addr="localhost",
     )
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # started by nohup
-        launch.signals_to_handle = "SIGTERM,SIGINT,SIGQUIT"
     sys.stdout.flush()
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SECONDS_TO_SAVE))  # 30, which a large step may take
     try:
