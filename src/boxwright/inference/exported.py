@@ -373,7 +373,8 @@ def write_openvino(source: Path, folder: Path, info: ExportInfo, *, half: bool) 
     try:
         openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=half)
     except RuntimeError as error:
-        raise UserError(f"OpenVINO cannot write its files: {str(error).strip().splitlines()[-1]}") from error
+        why = str(error).strip().splitlines()[-1:]  # its words do not say that a disk is full
+        raise UserError(f"OpenVINO cannot write {folder.name} ({''.join(why)}): is the disk full?") from error
 
 
 def write_ncnn(module: nn.Module, folder: Path, info: ExportInfo, inputs: Sequence[Tensor], *, half: bool) -> None:
