@@ -117,9 +117,8 @@ class Hidden:
         self._lock = -1
 
 
-_HIDDEN = re.compile(
-    r"\..+\.(\d+)(-[0-9a-f]{8})?\.(tmp|part)(\.\w+)?"
-)  # with and without a token, as versions write them
+# Of earlier versions, which wrote no token, checkpoints and tables alone: others may name files so, too.
+_HIDDEN = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp(\.\w+)?|\..+\.(?:pt|csv)\.(\d+)\.tmp")
 _swept: set[Path] = set()
 
 
@@ -127,10 +126,11 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the hidden files and folders that processes have left that are gone; see `Hidden`."""
     _swept.add(folder)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in [entry for entry in entries if _HIDDEN.fullmatch(entry.name) and not entry.is_symlink()]:
+        for entry in [entry for entry in entries if not entry.is_symlink()]:
             match = _HIDDEN.fullmatch(entry.name)
-            assert match
-            if int(match[1]) != os.getpid() and _is_alive(int(match[1])):  # earlier versions have locked nothing
+            process = int(match[1] or match[3]) if match else os.getpid()
+            # Earlier versions have locked nothing.
+            if not match or (process != os.getpid() and _is_alive(process)):
                 continue
             with contextlib.suppress(OSError):
                 descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

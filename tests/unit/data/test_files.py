@@ -58,14 +58,15 @@ def test_the_next_save_removes_what_a_killed_process_has_left(tmp_path: Path) ->
     left = kill_while_writing(tmp_path / "a.bin")
     assert left.startswith(".a.bin.")
     (tmp_path / ".old.pt.999999999.tmp").touch()  # as earlier versions named them
-    (tmp_path / ".half.999999999.part").mkdir()
-    (tmp_path / ".mine.tmp").touch()
-    (tmp_path / f".b.{os.getppid()}.tmp").touch()  # of a process that lives
+    (tmp_path / ".half.999999999-0123abcd.tmp").mkdir()
+    theirs = {".mine.tmp", ".mine.20240101.tmp", f".b.pt.{os.getppid()}.tmp"}  # the last of a process that lives
+    for name in theirs:
+        (tmp_path / name).touch()
     with whole_file(tmp_path / "b.bin", sync=True) as hidden:
         hidden.write_bytes(b"whole")
         remove_leftovers(tmp_path)
         assert hidden.exists()  # our own is not taken for one
-    assert {file.name for file in tmp_path.iterdir()} == {"b.bin", ".mine.tmp", f".b.{os.getppid()}.tmp"}
+    assert {file.name for file in tmp_path.iterdir()} == {"b.bin", *theirs}
 
 
 def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
