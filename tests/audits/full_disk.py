@@ -56,7 +56,7 @@ def try_verb(root: Path, word: str, argv: list[str]) -> str:
         return f"{argv[0]}, {word}: {type(error).__name__}: {error}"
     last = (said.getvalue().strip().splitlines() or [""])[-1]
     left = [file.name for file in root.rglob(".*") if file.name.endswith(".tmp")]
-    if code != 2 or word.strip("/") not in last or "no space left" not in last or left:
+    if code != 2 or word.strip("/") not in last or "no space left" not in last.lower() or left:
         return f"{argv[0]}, {word}: code {code}, left {left}: {last}"
     return ""
 

@@ -96,7 +96,7 @@ class Hidden:
             name = f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}"
             self.path = path.with_name(name)
             if folder:
-                self.path.mkdir()
+                self.path.mkdir(parents=True)
             flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
             with contextlib.suppress(FileNotFoundError if folder else FileExistsError):
                 self._lock = os.open(self.path, flags | os.O_NOFOLLOW, 0o666)
@@ -350,7 +350,6 @@ def whole_folder(folder: Path) -> Generator[Path]:
     """
     require_free(folder)
     with file_errors("write", folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder.parent)
         hidden = Hidden(folder, folder=True)
     try:

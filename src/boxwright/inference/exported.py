@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from boxwright.checkpoints.names import missing_weights
-from boxwright.data.files import Hidden, reason, remove_leftovers
+from boxwright.data.files import Hidden, remove_leftovers
 from boxwright.errors import UserError
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 
@@ -455,7 +455,7 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
         finally:
             hidden.drop()
     except OSError as error:
-        raise UserError(f"cannot write {target}: {reason(error)}") from error
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     print(f"{target}: {megabytes:.1f} MB in {time.perf_counter() - start:.1f} s; {agreement}")
     return agreement
 
