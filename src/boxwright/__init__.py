@@ -140,7 +140,7 @@ def predict(
 def export(
     weights: str | Path = "", *, config: str = "", **settings: Any
 ) -> "Mapping[Path, YoloAgreement] | Mapping[Path, CenterAgreement]":
-    """Write a checkpoint for ONNX Runtime, TorchScript or OpenVINO, checked against PyTorch.
+    """Write a checkpoint for ONNX Runtime, TorchScript, OpenVINO or NCNN, checked against PyTorch.
 
     Args:
         weights: checkpoint to export.

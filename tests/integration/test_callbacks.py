@@ -140,7 +140,7 @@ def test_a_callback_that_raises_ends_the_run_and_it_goes_on(bench: Bench, proces
     checkpoint = folder / "weights" / "last.pt"
     says = "boxwright: callback Faulty raised in on_train_batch_end: RuntimeError: the disk of notes is gone; "
     assert code == 2
-    assert [line for line in errors.splitlines() if "callback" in line] == [
+    assert [line for line in errors.splitlines() if "callback Faulty" in line] == [
         f"{says}go on with: boxwright train --resume '{checkpoint}'"
     ]
     assert "Traceback" not in errors

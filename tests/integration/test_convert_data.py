@@ -157,7 +157,7 @@ def test_ids_of_coco_are_kept(tmp_path: Path) -> None:
     content = {"images": [image], "annotations": [box, crowd], "categories": [{"id": 90, "name": "cat"}]}
     file = tmp_path / "instances_val2017.json"
     file.write_text(json.dumps(content))
-    assert list(convert_data(file, tmp_path / "out", "coco")) == ["val"]
+    assert list(convert_data(file, tmp_path / "out", "coco")[0]) == ["val"]
     written = json.loads((tmp_path / "out/annotations/instances_val.json").read_text())
     assert written["images"] == [image]
     assert written["categories"] == content["categories"]

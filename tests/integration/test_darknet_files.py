@@ -120,6 +120,27 @@ def places(tmp_path: Path) -> dict[str, Any]:
     return {"project": str(tmp_path / "out"), "noplots": True}
 
 
+def test_darknet_files_keep_the_size_of_the_training(
+    data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands in the cfg beside them, and is taken from there."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(CFGS["scale_x_y"])
+    settings = {"epochs": 1, "batch_size": 4, "workers": 0, "device": "cpu", "noval": True}
+    run = bw.train(data, model=str(cfg), imgsz=64, **settings, **places(tmp_path))
+    best, target = run / "weights" / "last.pt", tmp_path / "of_run.weights"
+    bw.convert("weights", best, target)
+    assert "width=64\nheight=64\n" in target.with_suffix(".cfg").read_text()
+    assert load_model(target).trained_size == (64, 64)
+    target.with_suffix(".cfg").write_text(cfg.read_text().replace("width=128", "width=224"))
+    assert load_model(target).trained_size == (128, 224)
+    # Not made larger, though its release pads images to a multiple of 64.
+    assert bw.load(target, device="cpu").input_size() == (128, 224)
+    caplog.clear()
+    bw.convert("weights", best, target)
+    assert f"of_run.cfg stays as it is, but {best} was trained at width=64 and height=64" in caplog.text
+
+
 def test_training_begins_from_a_file_of_any_name(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A cfg beside the file comes first, then a published name; else it is taken for what is trained."""
     cfg = tmp_path / "net.cfg"

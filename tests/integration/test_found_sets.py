@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -121,3 +122,20 @@ def test_what_convert_cannot_take_is_counted(tmp_path: Path, capsys: pytest.Capt
     assert main(["convert", "data", "set", "out", "--to", "yolo"]) == 1
     assert "left out: 1 images and 0 boxes of set" in capsys.readouterr().out
     assert len(list((tmp_path / "out/labels").rglob("*.txt"))) == 3
+
+
+def test_convert_counts_crowds_and_says_which_masks_become_boxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "set/images/a.jpg")
+    runs = {"size": [48, 64], "counts": [0, 64 * 48]}
+    box = {"image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 20], "segmentation": runs}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": 1, **box}, {"id": 2, **box, "bbox": [30, 4, 20, 20], "iscrowd": 1}],
+    }
+    (tmp_path / "set/a.json").write_text(json.dumps(content))
+    assert main(["convert", "data", "set", "out", "--to", "coco"]) == 1
+    assert "left out: 0 images and 1 boxes of set" in capsys.readouterr().out
+    assert "of 1 masks, stored as run lengths, only the boxes are read" in caplog.text

@@ -103,7 +103,7 @@ def test_there_are_five_first_commands() -> None:
     section = (
         (ROOT / "README.md")
         .read_text(encoding="utf-8")
-        .partition("## The first five commands")[2]
+        .partition("## Five commands for YOLOv5 users")[2]
         .partition("\n## ")[0]
     )
     (block,) = (code for language, code in FENCE.findall(section) if language == "bash")

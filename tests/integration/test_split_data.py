@@ -105,7 +105,7 @@ def test_real_images_keep_the_shares_of_classes(shared: Path, tmp_path: Path) ->
         (["IN", "OUT/new", "--shares", "0.9", "0.2", "0"], "sum to 1"),
         (["IN", "OUT/new", "--shares", "much"], "(--shares): should be a valid number, got 'much'"),
         (["IN", "OUT/new", "--copy"], "--copy belongs to convert data, not to this convert split"),
-        (["OUT/voc", "OUT/new"], "1 image(s) are too few for 2 lists"),
+        (["OUT/voc", "OUT/new"], "too few images for 2 lists: 1"),
         (["OUT/bare", "OUT/new"], "no image has a label"),
         (["OUT/nothing", "OUT/new"], "holds no image"),
         (["IN", "OUT/voc"], "is not empty"),

@@ -107,6 +107,11 @@ def test_other_forms_of_the_weights(run: tuple[Path, Path], tmp_path: Path, suff
     assert max(found_in(again, images_of(run)[0]).input_size) == SIDE
 
 
+def test_info_says_it(run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    bw.info(best_of(run))
+    assert f"; trained at {SIDE} px" in capsys.readouterr().out
+
+
 def test_checkpoints_of_before(run: tuple[Path, Path], tmp_path: Path) -> None:
     """Their description of the model has no size; the settings of their run have."""
     content = load_checkpoint(best_of(run))

@@ -22,7 +22,7 @@ VERBS = {
     "train": "train a detector, or go on with a run that was stopped",
     "val": "measure a detector on labelled images",
     "predict": "find objects in images, videos or a camera",
-    "export": "write a checkpoint for ONNX Runtime, TorchScript or OpenVINO",
+    "export": "write a checkpoint for ONNX Runtime, TorchScript, OpenVINO or NCNN",
     "evolve": "search hyper-parameters by many short trainings",
     "check": "list every problem of a data set, with file and line",
     "anchors": "find anchors that fit a data set",

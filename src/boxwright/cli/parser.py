@@ -14,6 +14,7 @@ from boxwright.terminal import wrapped
 
 _MOST_NAMED = 8  # flags that an ambiguous beginning is answered with
 _NARROWEST, _WIDEST = 60, 120  # columns of a help page
+_YES_OR_NO = frozenset("true false yes no on off t f y n 1 0".split())  # that may follow a switch
 _POSITION = "@"  # begins the destination of a setting that is given without a flag
 
 
@@ -65,7 +66,12 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: a flag is unknown or ambiguous, a value is missing, or a word stands alone.
         """
-        given, unknown = self.parse_known_args([self.full_name(word) for word in argv])
+        words = [self.full_name(word) for word in argv]
+        for i, after in enumerate(words[1:]):  # a switch takes no file name behind it
+            flag = self.spellings.get(words[i])
+            if flag and flag.kind == "switch" and not after.startswith("-") and after.lower() not in _YES_OR_NO:
+                words[i] += "=true"
+        given, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             word = unknown[0].partition("=")[0]
             if not word.startswith("-"):

@@ -61,7 +61,7 @@ def cached_index(
         "names": index.names,
         "category_ids": index.category_ids,
         "annotations": os.fspath(index.annotations) if index.annotations else None,
-        "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops) for p in index.problems],
+        "problems": [(p.kind, os.fspath(p.path), p.line, p.text, p.drops, p.count) for p in index.problems],
     }
     import safetensors.torch  # brings torch along, of which other formats and readers of data know nothing
     import torch

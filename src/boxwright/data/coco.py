@@ -256,7 +256,7 @@ def _objects(
     """Return objects by image id, and the annotations that are none."""
     objects: dict[Id, list[PixelObject]] = defaultdict(list)
     problems: list[Problem] = []
-    num_crowds = 0
+    num_crowds = num_masks = 0
     for annotation in annotations:
         label = f"annotation {annotation.get('id')}"
         image_id, category = _id(annotation["image_id"]), _id(annotation["category_id"])
@@ -271,16 +271,21 @@ def _objects(
         else:
             try:
                 left, top, width, height = (float(value) for value in annotation["bbox"])
-                polygon = _outline(annotation.get("segmentation"))
+                outline = annotation.get("segmentation")
+                polygon = _outline(outline)
             except (KeyError, TypeError, ValueError):
                 text = f"{label} has no bbox of four numbers, or a broken polygon; it is left out"
                 problems.append(Problem("unreadable label", file, 0, text, "row"))
                 continue
+            num_masks += isinstance(outline, dict)
             corners = (left, top, left + width, top + height)
             objects[image_id].append(PixelObject(label, 0, class_of[category], corners, polygon))
     if num_crowds:
         text = f"{num_crowds} crowd regions stay in the ground truth and are not trained on"
-        problems.append(Problem("set aside", file, 0, text))
+        problems.append(Problem("set aside", file, 0, text, count=num_crowds))
+    if num_masks:
+        text = f"of {num_masks} masks, stored as run lengths, only the boxes are read"
+        problems.append(Problem("mask as box", file, 0, text, count=num_masks))
     return objects, problems
 
 

@@ -305,7 +305,7 @@ _SOURCES = {"yolo": "images/{}", "coco": "annotations/instances_{}.json"}  # wha
 
 def convert_data(
     source: str | Path, target: str | Path, to: Format, *, copy: bool = False, compat: Compat = "faithful"
-) -> dict[str, DataIndex]:
+) -> tuple[dict[str, DataIndex], int]:
     """Write every split of a data set in another format, with its images linked or copied.
 
     YOLO and COCO get a `data.yaml`; a VOC folder names its splits by itself. Images without boxes stay, images and rows
@@ -320,7 +320,7 @@ def convert_data(
         compat: "fixed" mends two defects of the published reading of labels, see yolo_txt.
 
     Returns:
-        what was written, by split.
+        what was read, by split, and how many boxes of it are not written, as the format cannot hold them.
 
     Raises:
         UserError: the source cannot be read or has no split, its splits name different classes, a name that the format
@@ -338,7 +338,7 @@ def convert_data(
     with whole_folder(folder) as made:
         lost = write_splits(splits, made, to, copy=copy)
         _require_all(splits, made, to, lost[_OUTSIDE])
-    return splits
+    return splits, lost[_OUTSIDE]
 
 
 def write_splits(splits: Mapping[str, DataIndex], folder: Path, to: Format, *, copy: bool = False) -> Counter[str]:
@@ -369,10 +369,12 @@ def _require_all(splits: Mapping[str, DataIndex], folder: Path, to: Format, num_
 
 
 def say_set_aside(index: DataIndex, split: str) -> None:
-    """Say which objects are in no data index, and so not written: crowds and difficult ones."""
+    """Say what is in no data index, and so not written: crowds, difficult objects, masks of run lengths."""
     for problem in index.problems:
         if problem.kind == "set aside":
             _log.warning("%s: %s; they are not written", split, problem)
+        elif problem.kind == "mask as box":
+            _log.warning("%s: %s", split, problem)
 
 
 def write_data_yaml(file: Path, sources: Mapping[str, str], names: tuple[str, ...]) -> None:

@@ -116,10 +116,7 @@ def _split_files(folder: Path, files: Sequence[Path]) -> dict[Split, tuple[str, 
         (splits.setdefault(split, []) if split else others).append(str(file.relative_to(folder)))
     if others and not splits:
         if len(others) > 1:
-            raise UserError(
-                f"{folder} has {', '.join(others[:5])}; say in a data yaml which is train and which is val "
-                f"(train: {others[0]})"
-            )
+            say_once(f"{folder}: the names of {', '.join(others)} tell no split; together they are train")
         splits["train"] = others
     elif others and "train" not in splits and len(others) == 1:
         splits["train"] = others

@@ -38,6 +38,7 @@ ProblemKind = Literal[
     "size mismatch",
     "label without image",
     "set aside",
+    "mask as box",
     "no box",
     "root category",
     "category twice",
@@ -65,6 +66,7 @@ class Problem:
     text: str  # one sentence for the user
     # "image" or "row" when training leaves it out, "" when it is only worth knowing
     drops: Literal["", "row", "image"] = ""
+    count: int = 1  # objects that it stands for
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else str(self.path)

@@ -261,7 +261,7 @@ def read_voc(split: VocSplit, names: Sequence[str], *, decode: bool = False) -> 
     )
     if any(difficult):
         text = f"{sum(difficult)} objects marked difficult are not trained on or scored"
-        problems.append(Problem("set aside", pairs[0][1].parent, 0, text))
+        problems.append(Problem("set aside", pairs[0][1].parent, 0, text, count=sum(difficult)))
     return DataIndex.from_records(records, names, problems=[*split.problems, *problems])
 
 

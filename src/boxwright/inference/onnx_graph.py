@@ -88,6 +88,9 @@ def lower_opset(onnx: Any, model: Any, opset: int) -> None:
     own = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     constants = {constant.name: constant for constant in model.graph.initializer}
     if own.version > opset:
+        nodes = [part for node in model.graph.node for part in _spell_out(onnx, node, own.version, opset)]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
         for node in model.graph.node:
             _lower_node(onnx, node, own.version, opset, constants)
         own.version = opset
@@ -96,6 +99,25 @@ def lower_opset(onnx: Any, model: Any, opset: int) -> None:
     del model.opset_import[:]
     model.opset_import.append(own)
     model.ir_version = onnx.helper.find_min_ir_version_for([own])
+
+
+def _spell_out(onnx: Any, node: Any, version: int, opset: int) -> list[Any]:
+    """Return a node as the nodes that the standard defines it by, where the opset lacks it, as Mish before 18."""
+    schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=version)
+    if onnx.defs.has(node.op_type, max_inclusive_version=opset):
+        return [node]
+    if not schema.has_function or node.attribute:
+        return [node]
+    body = schema.function_body
+    names = dict(zip((*body.input, *body.output), (*node.input, *node.output), strict=True))
+    parts: list[Any] = []
+    for inner in body.node:
+        part = onnx.NodeProto()
+        part.CopyFrom(inner)
+        for field in (part.input, part.output):
+            field[:] = [names.get(name, f"{node.output[0]}/{name}") for name in field]
+        parts.append(part)
+    return parts
 
 
 def _lower_node(onnx: Any, node: Any, version: int, opset: int, constants: Mapping[str, Any]) -> None:

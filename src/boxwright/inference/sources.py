@@ -50,6 +50,8 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
             raise UserError(f"{path} is neither an image nor a video nor a .txt or .streams list (by its suffix)")
     else:
         files = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if _is_media(p))
+        if not files and text.split()[:1] == ["screen"]:
+            raise UserError(f"--source {text}: the screen is no source here; save pictures or a video of it")
         if not files:
             raise UserError(
                 f"nothing to predict on at {text}: no such file or folder, and as a pattern it fits no image"

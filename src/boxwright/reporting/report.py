@@ -10,6 +10,7 @@ import html
 import json
 import math
 import mimetypes
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -55,6 +56,7 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 6px 
 dt { color: var(--soft); }
 dd { margin: 0; }
 code { white-space: pre-wrap; }
+code span, pre span { white-space: nowrap; }
 code, pre { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 13px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin-bottom: 20px; max-width: 100%; }
 caption { text-align: left; color: var(--soft); padding: 4px 0; }
@@ -286,7 +288,7 @@ def write_report(
     if shown:
         parts += ["<h2>The run</h2>", f"<dl>{''.join(map(_fact, shown.items()))}</dl>"]
     if text := "\n".join(commands):
-        parts += ["<h2>What to do next</h2>", f"<pre>{html.escape(text)}</pre>"]
+        parts += ["<h2>What to do next</h2>", f"<pre>{_command(text)}</pre>"]
     over_epochs = folder / "results.png"
     parts += ["<h2>Results over epochs</h2>", _figure(folder, over_epochs)] if over_epochs.is_file() else []
     if measured.tables:
@@ -327,10 +329,15 @@ def _explain_numbers(layout: RunLayout, measured: Measured, during: Mapping[str,
     )
 
 
+def _command(text: str) -> str:
+    """Return commands as HTML in which no line ends inside the name of a flag."""
+    return re.sub(r"(?<!\S)--[\w.-]+", r"<span>\g<0></span>", html.escape(text))
+
+
 def _fact(fact: tuple[str, str]) -> str:
     """Return a name and what it stands for as HTML."""
     name, text = fact
-    words = f"<code>{html.escape(text)}</code>" if name == "command" else html.escape(text)
+    words = f"<code>{_command(text)}</code>" if name == "command" else html.escape(text)
     return f"<dt>{html.escape(name)}</dt><dd>{words}</dd>"
 
 

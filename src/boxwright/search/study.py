@@ -6,9 +6,10 @@ and queues it again (Optuna's `RetryHeartbeatStaleTrialCallback`), so that no tr
 
 import functools
 import logging
+import math
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,38 @@ def locate_study(study: str, project: str, name: str, new_folder: Path | None) -
     return StudyLocation(f"sqlite:///{folder / 'study.db'}", "evolve", folder)
 
 
+def open_storage(location: StudyLocation) -> RDBStorage:
+    """Connect to the database of a study, and create its tables where there are none.
+
+    Raises:
+        SQLAlchemyError, OptunaError, ImportError: see `database_errors`.
+    """
+    url = make_url(location.url)
+    option = _TIMEOUT_NAMES.get(url.get_driver_name()) or _TIMEOUT_NAMES.get(url.get_backend_name())
+    seconds = LOCK_SECONDS if url.get_backend_name() == "sqlite" else _CONNECT_SECONDS
+    connect = functools.partial(
+        RDBStorage,
+        location.url,
+        engine_kwargs={"connect_args": {option: seconds}} if option else {},
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=GRACE_SECONDS,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+    )
+    try:
+        storage = connect()
+    except (OperationalError, IntegrityError) as error:
+        # Another worker that starts at the same moment may just be creating the same tables.
+        if isinstance(error, OperationalError) and "already exists" not in str(error):
+            raise
+        time.sleep(_SECONDS_OF_TABLES)
+        storage = connect()
+    if url.get_backend_name() == "sqlite":
+        # SQLite has no SELECT ... FOR UPDATE: without the lock from the start of a transaction, two workers read a
+        # trial as waiting and both take it (16 of 80 trials with four workers).
+        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return storage
+
+
 def open_study(location: StudyLocation) -> tuple[optuna.Study, bool]:
     """Open a study, or create it where there is none.
 
@@ -83,33 +116,38 @@ def open_study(location: StudyLocation) -> tuple[optuna.Study, bool]:
         UserError: the database cannot be reached, is locked, or is none; a driver is missing; the URL is wrong.
     """
     with database_errors(location):
-        url = make_url(location.url)
-        option = _TIMEOUT_NAMES.get(url.get_driver_name()) or _TIMEOUT_NAMES.get(url.get_backend_name())
-        seconds = LOCK_SECONDS if url.get_backend_name() == "sqlite" else _CONNECT_SECONDS
-        connect = functools.partial(
-            RDBStorage,
-            location.url,
-            engine_kwargs={"connect_args": {option: seconds}} if option else {},
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=GRACE_SECONDS,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
-        try:
-            storage = connect()
-        except (OperationalError, IntegrityError) as error:
-            # Another worker that starts at the same moment may just be creating the same tables.
-            if isinstance(error, OperationalError) and "already exists" not in str(error):
-                raise
-            time.sleep(_SECONDS_OF_TABLES)
-            storage = connect()
-        if url.get_backend_name() == "sqlite":
-            # SQLite has no SELECT ... FOR UPDATE: without the lock from the start of a transaction, two workers read a
-            # trial as waiting and both take it (16 of 80 trials with four workers).
-            event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        storage = open_storage(location)
         try:
             return optuna.create_study(storage=storage, study_name=location.name, direction="maximize"), True
         except DuplicatedStudyError:
             return optuna.load_study(storage=storage, study_name=location.name), False
+
+
+class MissingHeartbeats:
+    """Give a heartbeat to running trials that never had one, because their worker was killed before its first.
+
+    Optuna counts no trial as dead that has no heartbeat. Whether one has any is not public, so each trial that is seen
+    running for longer than the grace period gets one: to that of a living worker it makes no difference, and that of a
+    dead worker is stale one period later.
+    """
+
+    def __init__(self, location: StudyLocation) -> None:
+        self._location = location
+        self._since: dict[int, float] = {}  # when a trial was first seen, by number; infinity: it has its heartbeat
+
+    def watch(self, running: Sequence[int]) -> None:
+        """Take note of the numbers of all trials that run."""
+        now = time.monotonic()
+        self._since = {number: self._since.get(number, now) for number in running}
+        late = [number for number, since in self._since.items() if now - since > GRACE_SECONDS]
+        if not late:
+            return
+        storage = open_storage(self._location)
+        study_id = storage.get_study_id_from_name(self._location.name)
+        for number in late:
+            storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+            self._since[number] = math.inf
+        storage.remove_session()
 
 
 def shared_settings(study: optuna.Study, key: str, own: dict[str, Any] | None) -> dict[str, Any]:

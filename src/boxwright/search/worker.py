@@ -18,7 +18,7 @@ from boxwright.errors import UserError
 from boxwright.search.results import FinishedTrial, finished_trials
 from boxwright.search.samplers import distributions, generation_of
 from boxwright.search.space import Space
-from boxwright.search.study import StudyLocation
+from boxwright.search.study import MissingHeartbeats, StudyLocation
 
 _POLL_SECONDS = 5.0  # how often a worker without a trial looks whether another worker has died
 _TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
@@ -76,6 +76,7 @@ def run_search(
         SystemExit, KeyboardInterrupt: the search was stopped; the trial is queued again likewise.
     """
     waiting = ""
+    heartbeats = MissingHeartbeats(location)
     while True:
         fail_stale_trials(study)
         trials = study.get_trials(deepcopy=False)
@@ -94,6 +95,7 @@ def run_search(
             if others != waiting:
                 print(f"waiting for trial {others}; Ctrl-C leaves the rest to the others", flush=True)
             waiting = others
+            heartbeats.watch([trial.number for trial in running])
             time.sleep(_POLL_SECONDS)
     report(finished_trials(study))
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans
 
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
@@ -134,6 +133,8 @@ def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int,
 
 def _cluster(logs: Sizes, num_anchors: int, rng: np.random.Generator) -> Sizes:
     """Return (K, 2) centres of one k-means run; where distinct labels are too few, points near labels fill up."""
+    from scipy.cluster.vq import kmeans  # imported where it is used: it takes as long as half of torch
+
     centres = kmeans(logs, num_anchors, iter=1, rng=rng)[0] if len(logs) > num_anchors else logs
     fill = rng.integers(len(logs), size=num_anchors - len(centres))
     near = logs[fill] + _SPREAD * rng.standard_normal((len(fill), 2))

@@ -341,7 +341,9 @@ def read_darknet(path: Path, spec: DarknetSpec, *, strict: bool = True) -> Weigh
             place += like.numel()
             if key.endswith("running_var"):  # batches are not counted in such files
                 state_dict[key.replace("running_var", "num_batches_tracked")] = torch.zeros((), dtype=torch.int64)
-    return Weights(state_dict, spec, model.names, model.strides, None, "darknet", path)
+    width, height = spec.input_size or (0, 0)
+    trained_size = (height, width) if spec.input_size else None
+    return Weights(state_dict, spec, model.names, model.strides, None, "darknet", path, trained_size)
 
 
 def write_darknet(path: Path, model: DarknetModel) -> None:

@@ -219,8 +219,7 @@ class Detector:
         """Choose height and width of the input for a side, for both, or for none, see `choose_size`."""
         asked = tuple(imgsz)
         if asked not in self._sizes:
-            multiple = self._release.letterbox.multiple_for(max(self.model.strides))
-            self._sizes[asked] = choose_size(asked, self.model, self.name, multiple)
+            self._sizes[asked] = choose_size(asked, self.model, self.name, max(self.model.strides))
         return self._sizes[asked]
 
     def _class_number(self, name: int | str) -> int:

@@ -320,7 +320,7 @@ class ExportConfig(Frozen):
     imgsz: InputSize = setting((), _INPUT_SIZE)
     batch_size: Count | None = setting(None, "images per call of the file; empty: any number")
     dynamic: bool = setting(True, "take any image size, and any batch where --batch-size is not given")
-    static: bool = setting(False, "take images of that size only; the same as --dynamic false")
+    static: bool = setting(False, "take images of that size only, as OpenCV 4 needs it; the same as --dynamic false")
     opset: Annotated[int, Field(ge=11, le=23)] = setting(17, "version of the operators of ONNX files")
     simplify: bool = setting(True, "ONNX: fold constants and remove what nothing needs")
     half: bool = setting(False, "half precision")

@@ -320,7 +320,7 @@ def test_a_rank_without_images_gets_an_empty_batch(source: Scenes) -> None:
 
 def test_a_data_set_smaller_than_a_batch_is_refused(source: Scenes) -> None:
     with pytest.raises(
-        UserError, match=r"11 image\(s\), which do not fill a batch of 12: take --batch-size 11 or less"
+        UserError, match=r"11 images: too few to fill a batch of 12: take --batch-size 11 or less"
     ):
         make_train_loader(source, SMALL.model_copy(update={"batch_size": 12}), workers=0)
 

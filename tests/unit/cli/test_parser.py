@@ -128,8 +128,24 @@ def test_unambiguous_beginnings_are_taken(verb: str, typed: str, setting: str) -
         assert f"{typed} is ambiguous: it could be --" in answer(verb, typed, "1")
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "flag", "value"),
+    [
+        ("convert weights", "a.pt --strip b.pt", "strip", "true"),
+        ("convert weights", "--strip a.pt b.pt", "strip", "true"),
+        ("convert weights", "a.pt --strip no b.pt", "strip", "no"),
+        ("convert data", "a.pt --to coco b.pt", "to", "coco"),
+    ],
+)
+def test_flags_may_stand_between_in_and_out(verb: str, words: str, flag: str, value: str) -> None:
+    found = {name: setting.value for name, setting in parser(verb).read(words.split()).items()}
+    assert found == {"source": "a.pt", "target": "b.pt", flag: value}
+
+
 def test_an_ambiguous_beginning_lists_what_it_could_be() -> None:
-    assert "--sa is ambiguous: it could be --save-period, --save-epochs, --save-name (" in answer("train", "--sa", "1")
+    assert "--sa is ambiguous: it could be --save-period, --save-epochs, --save-half, --save-name (" in answer(
+        "train", "--sa", "1"
+    )
     assert " and " in answer("train", "--optim.", "1").partition("(")[0]
 
 
@@ -150,11 +166,12 @@ PUBLISHED_FLAGS = {  # of YOLOv5 v1.0 to v7.0, and of the published training scr
     "val": """
         data weights batch-size batch imgsz img img-size conf-thres conf iou-thres iou max-det task device workers
         single-cls augment verbose save-txt save-hybrid save-conf save-json project name exist-ok half dnn merge
+        save-dir names
     """,
     "predict": """
         weights source data imgsz img img-size conf-thres conf iou-thres iou max-det device view-img save-txt save-conf
         save-crop nosave classes agnostic-nms augment visualize update project name exist-ok line-thickness hide-labels
-        hide-conf half dnn vid-stride output fourcc save-dir save-csv
+        hide-conf half dnn vid-stride output fourcc save-dir save-csv save-format
     """,
     "export": """
         data weights imgsz img img-size batch-size batch device include half inplace keras optimize int8 dynamic

@@ -15,6 +15,5 @@ def test_the_page_is_current() -> None:
 def test_a_row_says_everything_of_a_setting() -> None:
     row = next(row for row in reference().splitlines() if row.startswith("| `augment.mosaic` |"))
     assert row == "| `augment.mosaic` | `--augment.mosaic` | `1.0` | from 0 to 1 | probability of a mosaic |"
-    assert (
-        "| `cache` | `--cache` |  | ram, disk; alone: ram | keep decoded images in memory or on disk |" in reference()
-    )
+    meaning = "keep images of training and validation in memory or on disk"
+    assert f"| `cache` | `--cache` |  | ram, disk; alone: ram | {meaning} |" in reference()

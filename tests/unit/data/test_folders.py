@@ -194,10 +194,18 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     label(tmp_path / "images/a.txt")  # beside an image of a folder `images`
     with pytest.raises(UserError, match=r"images/a\.txt is not read"):
         splits_of(tmp_path)
-    coco(tmp_path / "one.json", ["a.jpg"])
-    coco(tmp_path / "two.json", ["a.jpg"])
-    with pytest.raises(UserError, match=r"one\.json, two\.json; say in a data yaml which is train"):
-        splits_of(tmp_path)
+
+
+def test_several_jsons_whose_names_tell_no_split_are_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for name in ("one", "two"):
+        image(tmp_path / f"images/{name}.jpg")
+        coco(tmp_path / f"annotations/instances_{name}.json", [f"{name}.jpg"])
+    assert splits_of(tmp_path) == ("train",)
+    index = open_dataset(tmp_path, "train")
+    assert [path.name for path in index.paths] == ["one.jpg", "two.jpg"]
+    assert len(index.boxes) == 2
+    assert "instances_two.json tell no split; together they are train" in caplog.text
 
 
 def test_several_formats_and_images_outside_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -73,6 +73,8 @@ def test_list_file_is_relative_to_itself(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing to predict on at .*missing: no such file or folder"):
         open_source(tmp_path / "missing")
+    with pytest.raises(UserError, match="the screen is no source here"):
+        open_source("screen 0 100 100 512 256")
     with pytest.raises(UserError, match="no images and no videos in the folder"):
         open_source(tmp_path)
     (tmp_path / "a.docx").write_bytes(b"x")

@@ -104,7 +104,8 @@ def test_a_large_picture_is_made_smaller(folder: Path) -> None:
 def test_text_is_escaped(folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
     facts = {"data": "<i>here</i>", "command": "boxwright train '<i>'"}
-    page = write_report(folder, LAYOUT, title="<i>run</i>", facts=facts, commands=["boxwright train <data>"])
+    page = write_report(folder, LAYOUT, title="<i>run</i>", facts=facts, commands=["boxwright train <data> --a-b"])
+    assert "<pre>boxwright train &lt;data&gt; <span>--a-b</span></pre>" in page.read_text()  # no line ends in it
     found = Page(page)
     assert "i" not in found.tags
     assert "script" not in found.tags

@@ -103,6 +103,15 @@ def test_each_trial_is_run_once_and_none_too_many(location: StudyLocation) -> No
     assert len({line.split()[0] for names in runs for line in names}) >= 2
 
 
+def test_a_worker_killed_before_its_first_heartbeat(location: StudyLocation) -> None:
+    """Optuna alone never takes its trial for dead, and the others waited for ever."""
+    study = opened(location)
+    study.ask()  # runs from now on, without the thread that sends heartbeats
+    found = search(study, location, 1, lambda trial: Outcome(0.5))
+    assert [trial.number for trial in found] == [0]
+    assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
 def test_two_new_workers_create_one_study(location: StudyLocation) -> None:
     workers = [start(location.folder, generations=4) for _ in range(3)]
     output = [worker.communicate(timeout=300) for worker in workers]

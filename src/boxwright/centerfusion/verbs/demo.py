@@ -44,7 +44,7 @@ class FusionDemoSettings:
     )
     imgsz: tuple[int, int] = (192, 320)  # height and width of the network input
     width: float = 0.25  # channels of the network, as a share of the published ones
-    epochs: int = 10  # passes over the training images
+    epochs: int = 8  # passes over the training images
     batch_size: int = 8  # images per step
 
 

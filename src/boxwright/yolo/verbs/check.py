@@ -74,7 +74,8 @@ def _check_splits(
             text = f"the {split} split has no box at all, so {then}"
             found[split].append(Problem("no box", Path(data), 0, text))
         elif split not in described.splits and not described.is_one_set:
-            found[split] = [Problem("missing split", Path(data), 0, no_split(data, described, split), "image")]
+            text = no_split(data, described, split).removeprefix(f"{data} ")
+            found[split] = [Problem("missing split", Path(data), 0, text, "image")]
     if described.is_one_set:
         text = f"one set of images: training validates on what it trains on; {divide_by(data)}"
         found["val"] = [Problem("shared image", Path(data), 0, text)]

@@ -5,6 +5,7 @@ pixel (2y + r, 2x + c) of a 2x2 cell into a channel group of its own, so a 3x3 k
 pixels (docs/spec/yolov5.md, B1.3).
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from boxwright.yolo.weights import load_model
 from boxwright.yolo.zoo import build_model
 
 _FOCUS_KERNEL = 3
+_log = logging.getLogger("boxwright.yolo")
 
 
 def with_conv6_stem(model: DetectionModel) -> DetectionModel:
@@ -108,17 +110,23 @@ def weights(config: WeightsConfig) -> DetectionModel | None:
         if not isinstance(network, DarknetModel):
             kinds = f"a .weights file belongs to a Darknet cfg, but {source} holds the network of a yaml"
             raise UserError(f"{target}: {kinds}")
-        cfg = target.with_suffix(".cfg")
-        if cfg.exists() and read_cfg(cfg) != network.spec:
+        cfg, spec = target.with_suffix(".cfg"), network.spec
+        if network.trained_size:
+            spec = replace(spec, input_size=network.trained_size[::-1])
+        there = read_cfg(cfg) if cfg.exists() else None
+        if there not in (None, spec):
             raise UserError(
                 f"{cfg} beside {target.name} is of another network; name another file, or take the cfg away"
             )
+        if there and network.trained_size and there.input_size != spec.input_size:
+            size = "width={} and height={}".format(*spec.input_size or ())
+            _log.warning("%s stays as it is, but %s was trained at %s", cfg, source, size)
         write_darknet(target, network)
         print(
             f"{target} has no place for a checksum: damage to its numbers would not be noticed (.safetensors has one)"
         )
         # The format says neither its network nor its classes.
-        beside = {cfg: network.spec.to_text(), target.with_suffix(".names"): "".join(f"{n}\n" for n in network.names)}
+        beside = {cfg: spec.to_text(), target.with_suffix(".names"): "".join(f"{n}\n" for n in network.names)}
         for file, text in beside.items():
             if not file.exists():
                 write_atomically(file, text)
@@ -134,16 +142,19 @@ def weights(config: WeightsConfig) -> DetectionModel | None:
 def data(config: ConvertDataConfig) -> int:
     """Convert a data set and print what each split holds; return 1 if something of the source is left out, else 0."""
     assert config.to  # the setting is required
-    splits = convert_data(config.source, config.target, config.to, copy=config.copy_images, compat=config.compat)
+    splits, num_unfit = convert_data(
+        config.source, config.target, config.to, copy=config.copy_images, compat=config.compat
+    )
     for split, index in splits.items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
     print(f"written to {config.target}")
     problems = [problem for index in splits.values() for problem in index.problems]
     images = len({problem.path for problem in problems if problem.drops == "image"})
-    rows = sum(problem.drops == "row" for problem in problems)
-    if images or rows:
-        print(f"left out: {images} images and {rows} boxes of {config.source}, which `boxwright check` lists")
-    return int(images + rows > 0)
+    boxes = num_unfit + sum(problem.drops == "row" for problem in problems)
+    boxes += sum(problem.count for problem in problems if problem.kind == "set aside")
+    if images or boxes:
+        print(f"left out: {images} images and {boxes} boxes of {config.source}, which `boxwright check` lists")
+    return int(images + boxes > 0)
 
 
 def split(config: SplitConfig) -> Path:

@@ -22,6 +22,7 @@ from boxwright.terminal import counted
 from boxwright.yolo.detection import DetectionModel, LayerInfo
 from boxwright.yolo.graph import BLOCKS
 from boxwright.yolo.hyp import load_run
+from boxwright.yolo.input_size import write_size
 from boxwright.yolo.published import schedule_rules, with_release
 from boxwright.yolo.settings import InfoConfig, RunConfig
 from boxwright.yolo.spec import ModelSpec
@@ -102,11 +103,12 @@ class ModelSummary:
         classes = counted(network.num_classes, "class")
         num_modules = sum(1 for _ in network.modules())  # with the network itself, as published summaries count layers
         num_gradients = sum(row.count for row in self.parameters if row.trained)
+        trained_at = f"; trained at {write_size(network.trained_size)} px" if network.trained_size else ""
         lines += [
             "",
             f"{self.name}: {counted(len(network.layers), 'layer')} ({num_modules} modules), "
             f"{self.num_parameters:,} parameters "
-            f"({self.num_parameters_fused:,} fused), {num_gradients:,} gradients, {classes}",
+            f"({self.num_parameters_fused:,} fused), {num_gradients:,} gradients, {classes}{trained_at}",
             f"strides {', '.join(map(str, network.strides))}; "
             f"{self.gflops:.2f} GFLOPs for one image of {width} x {height} (convolutions)",
         ]
