@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test lint types tests install format clean
+.PHONY: demo test lint types tests audit install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -23,6 +23,10 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
+
+# Kills, faults, damage and full disks, with the counts of docs/safety.md: an hour or so.
+audit: $(INSTALLED)
+	$(RUN) -m tests.audits
 
 format: $(INSTALLED)
 	$(RUN) -m ruff format src tests benchmarks examples

@@ -3,10 +3,12 @@
 import logging
 import re
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
 # What no line is broken in: `code`, 'a path', a command that ends its line, a word.
 _UNIT = re.compile(r"`[^`]+`\S*|'[^']+'\S*|(?:(?<=: )|^)boxwright [a-z].*|\S+")
@@ -17,6 +19,45 @@ def say(text: str, *, to_stderr: bool = False) -> None:
     """Print sentences; a terminal gets lines that end between words, anything else one line as it is."""
     stream: TextIO = sys.stderr if to_stderr else sys.stdout
     print(wrapped(text, columns()) if stream.isatty() else text, file=stream, flush=True)
+
+
+class CtrlC:
+    """A context in which the second Ctrl-C ends the process at once; the first one raises KeyboardInterrupt as ever.
+
+    Outside the main thread, where Python cannot handle signals, it changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._before: Any = None
+        self._is_held = self._came = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+            if callable(self._before):  # else Ctrl-C is ignored, or ends the process as it is
+                signal.signal(signal.SIGINT, self._first)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if callable(self._before):
+            signal.signal(signal.SIGINT, self._before)
+
+    def _first(self, number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self._came = True
+        if not self._is_held:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Finish a block, such as one that writes, before KeyboardInterrupt is raised."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self._came:
+            raise KeyboardInterrupt
 
 
 class SayHandler(logging.Handler):

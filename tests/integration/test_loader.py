@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -299,3 +301,18 @@ def test_a_dead_worker_is_told_where_its_batch_is_waited_for(index: DataIndex) -
         child.join()
     with pytest.raises(UserError, match="a loader process died"):
         list(batches)
+
+
+def test_a_worker_that_dies_while_it_hands_over_a_batch(
+    index: DataIndex, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is found as a broken connection; the worker itself, if it lives for a moment, prints nothing."""
+    for kind in (ConnectionResetError, EOFError, multiprocessing.AuthenticationError):
+
+        def broken(connection: Any, key: bytes, kind: type[Exception] = kind) -> None:
+            raise kind("gone")
+
+        monkeypatch.setattr(multiprocessing.connection, "answer_challenge", broken)
+        with pytest.raises(UserError, match="a loader process died"):
+            list(make_val_loader(index, imgsz=64, batch_size=2, stride=32, workers=2))
+    assert "Traceback" not in capfd.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import pytest
 import torch
 
 from boxwright.checkpoints.native import save_checkpoint
+from boxwright.cli.main import main
 from boxwright.data.images import read_image
 from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
+from boxwright.inference.streams import Frame
 from boxwright.yolo.detector import Detector, load
 from boxwright.yolo.settings import PredictConfig
 from boxwright.yolo.verbs.predict import predict
@@ -238,3 +242,31 @@ def test_a_list_that_is_no_text(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00photo")
     with pytest.raises(UserError, match="not UTF-8"):
         predict(config(weights, tmp_path / "list.txt"))
+
+
+def test_ctrl_c_keeps_what_was_found(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(4):
+        write_image(tmp_path / "set" / f"{number}.jpg", np.full((64, 64, 3), 90, np.uint8))
+    real, calls = Detector.run, list[Frame]()
+
+    def run(self: Detector, frame: Frame, *args: Any) -> Any:
+        calls.append(frame)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, frame, *args)
+
+    monkeypatch.setattr(Detector, "run", run)
+    argv = ["predict", "--weights", str(weights), "--source", str(tmp_path / "set"), "--imgsz", "64", "--save-json"]
+    argv += ["--conf-thres", "0", "--max-det", "1", "--project", str(tmp_path / "runs"), "--device", "cpu"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background has it ignored
+    try:
+        assert main(argv) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    folder = tmp_path / "runs" / "exp"
+    assert len(json.loads((folder / "predictions.json").read_text())) == 2
+    assert sorted(file.name for file in folder.iterdir()) == ["0.jpg", "1.jpg", "predictions.json"]
+    assert "2 boxes in 2 images" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
     for name in ("last.pt", "best.pt"):
         ours, theirs = (torch.load(f / "weights" / name, weights_only=True) for f in (folder, whole))
         for content in (ours, theirs):
-            for setting in ("name", "workers", "model"):
+            for setting in ("name", "workers", "model", "exist_ok"):
                 content["config"].pop(setting)
         assert_same(ours, theirs, name)
 
@@ -109,3 +110,29 @@ def test_a_finished_run_is_only_measured_again(world: dict[str, Any]) -> None:
     assert "has finished its 3 epochs" in again.stderr
     assert f"results in {world['whole']}" in again.stdout
     assert [(weights / name).read_bytes() for name in ("last.pt", "best.pt")] == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(world: dict[str, Any], damage: str) -> None:
+    folder = world["whole"].parent / f"damaged {damage}"
+    shutil.copytree(world["whole"], folder)
+    path = folder / "weights" / "last.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes({"flipped": content, "cut": content[:2000], "empty": b"", "gone": b""}[damage])
+    if damage == "gone":
+        path.unlink()
+    done = run({}, resume=folder)
+    assert done.returncode == 0, done.stderr
+    assert "going on from the checkpoint before it, of epoch 2" in done.stderr
+    assert_same_run(folder, world["whole"])
+
+
+def test_without_one_before_the_sentence_says_what_is_left(world: dict[str, Any]) -> None:
+    folder = world["whole"].parent / "alone"
+    shutil.copytree(world["whole"], folder)
+    (folder / "weights" / "last.previous.pt").unlink()
+    (folder / "weights" / "last.pt").write_bytes(b"damaged")
+    done = run({}, resume=folder)
+    assert done.returncode == 2
+    assert f"--weights '{folder / 'weights' / 'best.pt'}'" in done.stderr

@@ -18,7 +18,7 @@ from tests.integration.small_runs import write_world
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups here")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_to_the_group(tmp_path: Path, number: signal.Signals, code: int) -> None:
     data, network = write_world(tmp_path)
     last = tmp_path / "runs" / "exp" / "weights" / "last.pt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
+from boxwright.data.structures import Batch
 from boxwright.errors import UserError
 from boxwright.yolo.evaluation import Evaluation
 from boxwright.yolo.settings import ValConfig
+from boxwright.yolo.verbs import val as verb
 from boxwright.yolo.verbs.val import val
 from boxwright.yolo.zoo import build_model, load_spec
 
@@ -251,3 +254,33 @@ def test_tables_fit_80_columns(weights: Path, data: Path, tmp_path: Path, capsys
     assert len(table) == 5  # its head, all, three classes
     assert table[0].endswith("COCO AP")
     assert max(map(len, table)) <= 80
+
+
+def test_without_rect_no_image_depends_on_the_batch_size(
+    weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    real = verb.evaluate
+
+    def evaluate(network: Any, batches: Any, *args: Any, **kwargs: Any) -> Evaluation:
+        def kept() -> Iterator[Batch]:
+            for batch in batches:
+                rows = zip(batch.paths, batch.images, strict=True)
+                found.update({path.name: image.clone() for path, image in rows})
+                yield batch
+
+        found: dict[str, torch.Tensor] = {}
+        done = real(network, kept(), *args, **kwargs)
+        for name, image in found.items():
+            seen.setdefault(name, []).append(image)
+        return done
+
+    monkeypatch.setattr(verb, "evaluate", evaluate)
+    shared = {"weights": (str(weights),), "data": str(data), "imgsz": (64,), "workers": 0, "device": "cpu"}
+    shared |= {"noplots": True, "project": str(tmp_path / "runs")}
+    for no_rect in (True, False):
+        for batch_size in (1, 4):
+            val(ValConfig.model_validate({**shared, "batch_size": batch_size, "no_rect": no_rect}))
+    assert len(seen) == 4
+    assert all(torch.equal(one, four) and one.shape[1:] == (64, 64) for one, four, *_ in seen.values())
+    assert any(one.shape != four.shape for *_, one, four in seen.values())

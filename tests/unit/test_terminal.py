@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -119,3 +120,34 @@ def test_messages_go_to_what_is_the_standard_error_then() -> None:
 )
 def test_counts(number: int, noun: str, text: str) -> None:
     assert counted(number, noun) == text
+
+
+def interrupted(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, in which Ctrl-C is `ctrl_c()`."""
+    head = (
+        "import os, signal, time\nfrom boxwright.terminal import CtrlC\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what runs in the background has it ignored
+        "def ctrl_c():\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0)\n"
+    )
+    return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, check=False)
+
+
+def test_the_second_interrupt_ends_the_process_at_once() -> None:
+    done = interrupted(
+        "with CtrlC():\n"
+        "    try:\n        ctrl_c()\n"
+        "    except KeyboardInterrupt:\n        print('first', flush=True)\n        ctrl_c()\n        print('second')\n"
+    )
+    assert done.stdout == "first\n"
+    assert done.returncode == -2
+
+
+def test_an_interrupt_waits_for_a_file_to_be_whole() -> None:
+    done = interrupted(
+        "try:\n"
+        "    with CtrlC() as keys:\n        with keys.held():\n            ctrl_c()\n            print('whole')\n"
+        "        print('not reached')\n"
+        "except KeyboardInterrupt:\n    print('raised')\n"
+        "try:\n    ctrl_c()\nexcept KeyboardInterrupt:\n    print('as before')\n"
+    )
+    assert done.stdout.split("\n") == ["whole", "raised", "as before", ""]

@@ -140,7 +140,11 @@ def write_scene(sheets: Iterable[tuple[int, Image]], folder: Path, name: str, fp
             write_image(path, sheet)
             written.append(path)
             video.add(sheet)
-    except BaseException:  # an interrupted run leaves no video that cannot be played
+    except KeyboardInterrupt:  # what was drawn stays
+        if video.size is not None:
+            video.finish()
+        raise
+    except BaseException:
         video.drop()
         raise
     return [*written, video.finish()] if written else []

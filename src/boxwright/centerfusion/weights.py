@@ -18,7 +18,7 @@ from boxwright.centerfusion.frustum import FrustumOptions
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FAMILY, MODEL, FusionConfig
 from boxwright.checkpoints.archive import read_archive
-from boxwright.checkpoints.native import is_native, load_checkpoint
+from boxwright.checkpoints.native import is_native, load_checkpoint, warn_not_finite
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.settings.load import load
@@ -86,6 +86,7 @@ def open_trained(
                 f"{path} lacks {len(report.missing)} entries of {MODEL}, such as {report.missing[0]}; a camera-only "
                 "checkpoint goes with --no-radar"
             )
+    warn_not_finite(model.state_dict(), path)
     model.frustum, model.num_peaks = FrustumOptions.of(config), num_peaks or config.max_det
     return model.eval(), config
 
@@ -113,7 +114,9 @@ def load_into(model: CenterFusion, weights: str) -> str:
     """
     path = Path(weights).expanduser()
     content = _read_native(path)
-    report = load_published(model, read_published(path) if content is None else _state(content))
+    state = read_published(path) if content is None else _state(content)
+    warn_not_finite(state, path)
+    report = load_published(model, state)
     if not report.loaded:
         raise UserError(f"nothing of {path} fits {MODEL}")
     return f"{path}: {report}"

@@ -3,18 +3,22 @@
 Any safetensors reader can take the tensors; the entries `spec`, `names`, `strides`, `imgsz` of the metadata are ours.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from boxwright.checkpoints.native import FORMAT, VERSION
-from boxwright.data.files import reason, write_atomically
+from boxwright.data.files import reason, say_once, write_atomically
 from boxwright.errors import UserError
 
+_DIGEST = "sha256"  # of the metadata: the digest of everything else in the file
 _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
 
 
@@ -41,7 +45,18 @@ def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str
     """
     metadata = {"format": FORMAT, "version": str(VERSION)} | {key: json.dumps(value) for key, value in model.items()}
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
+    metadata[_DIGEST] = _digest(tensors, metadata)
     write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the digest of all tensors and of all other metadata."""
+    total = hashlib.sha256(json.dumps(sorted(item for item in metadata.items() if item[0] != _DIGEST)).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -63,6 +78,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is a safetensors file without a description of a network by Boxwright (its metadata has "
             f"{', '.join(sorted(metadata)) or 'no entry'}); `boxwright convert weights` writes such files"
         )
+    if _DIGEST not in metadata:
+        say_once(f"{path} has no checksum, as an earlier version wrote it: damage to its numbers would not be noticed")
+    elif metadata[_DIGEST] != _digest(tensors, metadata):
+        raise UserError(f"{path} is damaged, or was changed by another tool: its numbers do not have their checksum")
     try:
         return tensors, {
             key: json.loads(metadata[key])

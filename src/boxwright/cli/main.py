@@ -1,14 +1,17 @@
 """From argv to a verb: choose the system, read its flags, call it. Nothing heavy is loaded before that."""
 
 import difflib
+import errno
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
+from boxwright.data.files import not_drawn, reason
 from boxwright.errors import UserError
-from boxwright.terminal import SayHandler, say, word_wrap
+from boxwright.terminal import CtrlC, SayHandler, say, word_wrap
 
 if TYPE_CHECKING:
     from boxwright.settings.base import Verb
@@ -29,6 +32,7 @@ VERBS = {
 }
 _COMPUTE = ("demo", "train", "val", "predict", "export", "evolve", "bench")  # run a network: memory is kept for it
 _HELP = {"-h", "--help"}
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _OTHER_NAMES = {"detect": "predict", "test": "val", "validate": "val", "fit": "train"}
 
 
@@ -47,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one verb.
 
     Returns:
-        exit code: 0 success, 1 the verb found something wrong, 2 a user error, 130 interrupted.
+        exit code: 0 success, 1 the verb found something wrong, 2 a user error, 130 interrupted, 141 the reader is gone.
     """
     name, *words = argv or [""]
     try:
@@ -70,12 +74,27 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("boxwright: interrupted", to_stderr=True)
         return 130
+    except BrokenPipeError:  # who reads the output has seen enough, as `head` does
+        return 141
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        say(f"boxwright: cannot write {error.filename or 'the output'}: {reason(error)}", to_stderr=True)
+        return 2
     return 0
 
 
 def entry_point() -> None:
     """Run the `boxwright` script."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is still in a buffer
+        if not code:
+            code = 2
+            say(f"boxwright: cannot write the output: {reason(error)}", to_stderr=True)
+    sys.exit(code)
 
 
 def _run_logged(name: str, argv: Sequence[str]) -> int:
@@ -92,12 +111,18 @@ def _run_logged(name: str, argv: Sequence[str]) -> int:
     level, handler = logger.level, SayHandler()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    not_drawn.clear()
     try:
-        with word_wrap():
-            return run(name, argv)
+        with word_wrap(), CtrlC():
+            code = run(name, argv)
     finally:  # who calls `main` from Python keeps an own logging
         logger.removeHandler(handler)
         logger.setLevel(level)
+    sys.stdout.flush()
+    if not_drawn:
+        more = f", and {len(not_drawn) - 1} more" if len(not_drawn) > 1 else ""
+        raise UserError(f"{name} is done, but {not_drawn[0]}{more}")
+    return code
 
 
 def run(verb: str, argv: Sequence[str]) -> int:

@@ -7,13 +7,12 @@ label. Files are written under another name and renamed. A cache that cannot be 
 the run.
 """
 
-import functools
 import hashlib
 import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ def cached_index(
     about = {
         "key": key,
         "state": _state(index),
-        "checksum": _checksum(arrays.values()),
         "names": index.names,
         "category_ids": index.category_ids,
         "annotations": os.fspath(index.annotations) if index.annotations else None,
@@ -69,8 +67,10 @@ def cached_index(
     import torch
 
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    text = json.dumps(about)
+    metadata = {_FORMAT: f"{_checksum(arrays, text)} {text}"}  # one entry: those of several have no fixed order
     try:
-        write_atomically(file, safetensors.torch.save(tensors, {_FORMAT: json.dumps(about)}), make_folder=True)
+        write_atomically(file, safetensors.torch.save(tensors, metadata), make_folder=True)
     except UserError as error:  # without a cache the next run only starts later
         _log.info("the index is not kept: %s", error)
     return index
@@ -107,19 +107,27 @@ def _state(index: DataIndex) -> str:
     return total.hexdigest()
 
 
-def _checksum(arrays: Iterable[Array]) -> int:
-    return functools.reduce(lambda value, array: zlib.crc32(array.data, value), arrays, 0)
+def _checksum(arrays: Mapping[str, Array], about: str) -> int:
+    """Compute the checksum of everything in a cache file that is trusted."""
+    total = zlib.crc32(about.encode())
+    for name, array in arrays.items():
+        total = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), total)
+        total = zlib.crc32(array.data, total)
+    return total
 
 
 def _load(file: Path, key: str) -> DataIndex | None:
     try:
         with safetensors.safe_open(file, "pt") as stored:
-            about = json.loads(stored.metadata().get(_FORMAT, "{}"))  # of another version: nothing is said
-            if not about or about["key"] != key:
+            checksum, _, text = (stored.metadata() or {}).get(_FORMAT, "").partition(" ")
+            if not text:  # of another version: nothing is said
                 return None
             arrays: dict[str, Any] = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
-        if _checksum(arrays.values()) != about["checksum"]:
+        if str(_checksum(arrays, text)) != checksum:
             raise ValueError("damaged")
+        about = json.loads(text)
+        if about["key"] != key:
+            return None
         index = DataIndex(
             names=tuple(about["names"]),
             category_ids=tuple(about["category_ids"]),

@@ -1,11 +1,14 @@
 """Files and folders written whole or not at all, system errors as user errors, free names, links, threads."""
 
 import contextlib
+import errno
+import fcntl
 import functools
 import json
 import logging
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +72,102 @@ def read_lines(file: Path) -> list[str]:
     return [line.strip() for line in read_text(file).splitlines()]
 
 
+_LONGEST_STEM = 200  # bytes of a name that its hidden one begins with: file systems take 255 for a name
+
+
+class Hidden:
+    """A hidden file or folder beside a path, for what is not whole yet.
+
+    It is created exclusively, under a name that cannot be foreseen: a link that somebody has put there is not followed.
+    Its owner keeps it locked. The next process that writes into the folder removes those without an owner, which
+    processes that were killed have left.
+
+    Args:
+        path: of the whole file or folder.
+        folder: make a folder.
+        suffix: ends the name, for libraries that go by it.
+    """
+
+    def __init__(self, path: Path, *, folder: bool = False, suffix: str = "") -> None:
+        self._lock = -1
+        while self._lock < 0:
+            # In the same folder, since a rename is one step only within a file system.
+            stem = os.fsdecode(os.fsencode(path.name)[:_LONGEST_STEM])
+            name = f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}"
+            self.path = path.with_name(name)
+            if folder:
+                self.path.mkdir(parents=True)
+            flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+            with contextlib.suppress(FileNotFoundError if folder else FileExistsError):
+                self._lock = os.open(self.path, flags | os.O_NOFOLLOW, 0o666)
+            if self._lock >= 0 and not _lock(self._lock):  # taken for left behind, in this very moment
+                self.drop()
+
+    def become(self, path: Path) -> None:
+        """Take the name of the path, in one step."""
+        os.replace(self.path, path)
+
+    def drop(self) -> None:
+        """Remove what is still hidden, and give up the lock; a second call does nothing."""
+        if self._lock < 0:
+            return
+        with contextlib.suppress(OSError):
+            _remove(self.path)
+        os.close(self._lock)
+        self._lock = -1
+
+
+# Of earlier versions, which wrote no token, checkpoints and tables alone: others may name files so, too.
+_HIDDEN = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp(\.\w+)?|\..+\.(?:pt|csv)\.(\d+)\.tmp")
+_swept: set[Path] = set()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the hidden files and folders that processes have left that are gone; see `Hidden`."""
+    _swept.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in [entry for entry in entries if not entry.is_symlink()]:
+            match = _HIDDEN.fullmatch(entry.name)
+            process = int(match[1] or match[3]) if match else os.getpid()
+            # Earlier versions have locked nothing.
+            if not match or (process != os.getpid() and _is_alive(process)):
+                continue
+            with contextlib.suppress(OSError):
+                descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if _lock(descriptor, or_else=False):
+                        _remove(Path(entry.path))
+                        _log.info("removed %s, which a process that is gone has left", entry.path)
+                finally:
+                    os.close(descriptor)
+
+
+def _lock(descriptor: int, *, or_else: bool = True) -> bool:
+    """Lock an open file that has a name; `or_else` is the answer of file systems that know no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return or_else and error.errno not in (errno.EAGAIN, errno.EACCES)
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, *, sync: bool = False, make_folder: bool = False, advice: str = "") -> Generator[Path]:
     """Write a file so that readers see all of it or what was there before.
@@ -85,19 +184,19 @@ def whole_file(path: Path, *, sync: bool = False, make_folder: bool = False, adv
     Raises:
         UserError: it cannot be written.
     """
-    # In the same folder, since a rename is one step only within a file system; one per process, since ranks share them.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with file_errors("write", path, advice):
-            if make_folder:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
+    with file_errors("write", path, advice):
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if sync or path.parent not in _swept:
+            remove_leftovers(path.parent)
+        hidden = Hidden(path)
+        try:
+            yield hidden.path
             if sync:
-                _sync(temporary)
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+                _sync(hidden.path)
+            hidden.become(path)
+        finally:
+            hidden.drop()
     if sync:
         with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the content is safe by then
             _sync(path.parent)
@@ -115,6 +214,45 @@ def write_atomically(
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def open_without_links(path: Path, flags: int) -> int:
+    """Open a file of ours that stays, as logs do, to be written; a link in its place is not followed.
+
+    Raises:
+        UserError: it cannot be opened, or is a link or a pipe.
+    """
+    with file_errors("write", path):
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise UserError(f"cannot write {path}: it is a link or a pipe, not a file of the run") from error
+            raise
+
+
+def append(path: Path, content: str | bytes) -> None:
+    """Append all of a content or nothing. Text begins a new line, also after one that a crash has cut off.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    descriptor = open_without_links(path, os.O_RDWR | os.O_APPEND)
+    try:
+        with file_errors("write", path):
+            size = os.fstat(descriptor).st_size
+            is_torn = isinstance(content, str) and size and os.pread(descriptor, 1, size - 1) != b"\n"
+            data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+            try:
+                rest = memoryview(b"\n" + data if is_torn else data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, size)
+                raise
+    finally:
+        os.close(descriptor)
+
+
 class JsonList:
     """A json file of a list that is written row by row, and has its name only when it is closed.
 
@@ -124,10 +262,10 @@ class JsonList:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._before = "[\n"
         with file_errors("write", path):
-            self._file = self._hidden.open("w", encoding="utf-8")
+            self._hidden = Hidden(path)
+            self._file = self._hidden.path.open("w", encoding="utf-8")
 
     def add(self, row: Mapping[str, Any]) -> None:
         with file_errors("write", self.path):
@@ -135,10 +273,26 @@ class JsonList:
         self._before = ",\n"
 
     def close(self) -> None:
-        with file_errors("write", self.path):
-            self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
-            self._file.close()
-            os.replace(self._hidden, self.path)
+        try:
+            with file_errors("write", self.path):
+                self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
+                self._file.close()
+                self._hidden.become(self.path)
+        finally:
+            self._hidden.drop()
+
+
+not_drawn: list[str] = []  # what the verb has gone on without; the command line ends with code 2 then
+
+
+@contextlib.contextmanager
+def picture_errors() -> Generator[None]:
+    """Warn of a picture or page that cannot be written, and go on: it is not what the verb was asked for."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        _log.warning("%s; going on without it", error)
+        not_drawn.append(str(error))
 
 
 def _sync(path: Path) -> None:
@@ -195,20 +349,21 @@ def whole_folder(folder: Path) -> Generator[Path]:
         UserError: the place is taken, or something cannot be written.
     """
     require_free(folder)
-    made = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    with file_errors("write", folder):
+        remove_leftovers(folder.parent)
+        hidden = Hidden(folder, folder=True)
     try:
-        made.mkdir(parents=True)
-        yield made
+        yield hidden.path
         if folder.is_dir():
             folder.rmdir()  # it is empty, as required above
-        made.rename(folder)
+        hidden.become(folder)
     except UnicodeEncodeError as error:
         raise UserError(f"cannot write {folder}: a file name in it is not Unicode text: {error.object!r}") from error
     except OSError as error:
-        place = str(error.filename or folder).replace(str(made), str(folder))
+        place = str(error.filename or folder).replace(str(hidden.path), str(folder))
         raise UserError(f"cannot write {place}: {reason(error)}") from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        hidden.drop()
 
 
 class FreeNames:

@@ -8,9 +8,11 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, chain, count
+from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 import cv2
@@ -140,8 +142,11 @@ class BatchPool(Generic[K, B]):
                     self.close()  # now: left to the garbage collector, workers would be waited for in vain
                     raise item
                 yield item
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError, multiprocessing.AuthenticationError) as error:
+            # A worker that dies while it hands over a batch is found as a broken connection; what one has raised itself
+            # comes with its traceback in the text.
+            of_worker = "in DataLoader worker process" in str(error)
+            if of_worker or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
                 raise
             self.close()
             raise UserError(
@@ -158,9 +163,16 @@ class BatchPool(Generic[K, B]):
 def _start_worker(_: int) -> None:
     gc.freeze()  # a collection would write to every object of before the fork, whose pages are shared
     cv2.setNumThreads(0)
+    sys.excepthook = _without_lost_connections
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which finishes its step with our batches
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # so is SIGTERM to the whole group, as `timeout` and batch systems send it
+
+
+def _without_lost_connections(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print no traceback of a worker whose trainer has ended, or given it up, while it handed over a batch."""
+    if not issubclass(kind, OSError | EOFError | multiprocessing.AuthenticationError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 class TrainLoader(Generic[B]):

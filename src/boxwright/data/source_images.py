@@ -11,6 +11,7 @@ import mmap
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from boxwright.data.cache import user_cache_dir
-from boxwright.data.files import file_errors, write_atomically
+from boxwright.data.files import file_errors, say_once, write_atomically
 from boxwright.data.images import (
     loaded_size,
     read_indexed_image,
@@ -35,6 +36,7 @@ from boxwright.ops.arrays import Image
 _MEMORY_MARGIN: Final = 1.1  # the cache may not take the last tenth of what is free
 _DISK_MARGIN: Final = 1.05  # file systems round up and keep some for themselves
 _GB: Final = 1e9
+_CHECKSUM_BYTES: Final = 4  # of a CRC-32
 
 
 class SourceImages:
@@ -127,24 +129,33 @@ class DiskCache(_Cached):
     """Keeps images as .npy files in a cache folder; they are mapped, so that only what is seen is read.
 
     A file is named by the path, size and modification time of its image and by the form in which it is read, so that an
-    edited image is decoded anew. Files are written beside their name and renamed.
+    edited image is decoded anew. Files are written beside their name and renamed. A checksum of all bytes ends each
+    file; it is compared when a run first reads it.
     """
 
     def __init__(self, source: SourceImages, folder: Path) -> None:
         super().__init__(source)
         self._folder = folder
+        self._checked = _shared_bytes(len(self.index))  # that the file is whole
 
     def load(self, image: int) -> Image:
         file = self._folder / self.name(image)
+        checked = self._checked.numpy()
         try:
+            if not checked[image] and not _is_whole(file):
+                raise ValueError("damaged")
             pixels = np.load(file, mmap_mode="r", allow_pickle=False)
             if pixels.shape == (*self.size(image), 3) and pixels.dtype == np.uint8:
+                checked[image] = 1
                 return pixels
-        except (OSError, ValueError, EOFError):
-            pass  # absent or damaged: decode and write it again
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError) as error:
+            say_once(f"a cached image is damaged, it is decoded again: {file} ({error})")
         pixels = self.source.load(image)
         buffer = io.BytesIO()
         np.save(buffer, pixels, allow_pickle=False)
+        buffer.write(zlib.crc32(buffer.getbuffer()).to_bytes(_CHECKSUM_BYTES, "little"))
         with contextlib.suppress(UserError):  # a full or read-only disk only means that the image is decoded again
             write_atomically(file, buffer.getbuffer())
         return pixels
@@ -156,6 +167,13 @@ class DiskCache(_Cached):
             status = path.stat()
         key = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{self.form(image)}"
         return hashlib.sha256(os.fsencode(key)).hexdigest()[:40] + ".npy"
+
+
+def _is_whole(file: Path) -> bool:
+    """Tell whether a file ends with the checksum of what is before."""
+    content = np.memmap(file, np.uint8, "r")
+    end = len(content) - _CHECKSUM_BYTES
+    return end > 0 and zlib.crc32(content[:end].data) == int.from_bytes(content[end:].tobytes(), "little")
 
 
 def with_cache(source: SourceImages, cache: str, *, cache_folder: Path | None = None, copies: int = 1) -> SourceImages:

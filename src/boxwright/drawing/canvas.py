@@ -5,14 +5,13 @@ OpenCV's coordinates are short integers.
 """
 
 import colorsys
-import os
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from boxwright.data.files import write_atomically
+from boxwright.data.files import Hidden, file_errors, write_atomically
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Bools, Color, Floats, Image, Ints
 
@@ -180,8 +179,9 @@ class VideoFile:
         self.fps = fps
         self.size: tuple[int, int] | None = None  # height and width of the frames; None: none so far
         self._advice = advice
-        self._hidden = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # OpenCV needs the suffix
+        self._hidden: Hidden | None = None
         self._writer: cv2.VideoWriter | None = None
+        self._num_frames = 0
 
     def add(self, image: Image) -> None:
         """Append a frame; the first one sets the size.
@@ -192,24 +192,51 @@ class VideoFile:
         height, width = image.shape[:2]
         if self._writer is None:
             code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._hidden), code, self.fps, (width, height))
+            with file_errors("write", self.path, self._advice):
+                self._hidden = Hidden(self.path, suffix=self.path.suffix)  # OpenCV needs it
+            self._writer = cv2.VideoWriter(str(self._hidden.path), code, self.fps, (width, height))
             if not self._writer.isOpened():
+                self.drop()
                 raise UserError(f"cannot write the video {self.path}{self._advice}")
             self.size = (height, width)
         # OpenCV drops a frame of another size without a word.
         assert self.size == (height, width), "all frames of a video have one size"
         self._writer.write(image)
+        self._num_frames += 1
 
     def finish(self) -> Path:
-        """Close the file and give it its name."""
+        """Close the file and give it its name.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         assert self._writer is not None
+        assert self._hidden is not None
         self._writer.release()
-        if self._hidden.exists():
-            self._hidden.replace(self.path)
+        try:
+            # OpenCV says nothing where a frame, or the index at the end, could not be written.
+            if _count_frames(self._hidden.path) < self._num_frames:
+                raise UserError(
+                    f"cannot write the video {self.path}: frames of it are missing; is the disk full?{self._advice}"
+                )
+            with file_errors("write", self.path, self._advice):
+                self._hidden.become(self.path)
+        finally:
+            self._hidden.drop()
         return self.path
 
     def drop(self) -> None:
         """Close and delete the file."""
         if self._writer is not None:
             self._writer.release()
-        self._hidden.unlink(missing_ok=True)
+        if self._hidden is not None:
+            self._hidden.drop()
+
+
+def _count_frames(video: Path) -> int:
+    """Return how many frames a video file says it has; 0 where it cannot be read."""
+    capture = cv2.VideoCapture(str(video))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()

@@ -231,6 +231,8 @@ def _call(callback: Callback, hook: str, *args: object, **kwargs: object) -> Non
     try:
         getattr(callback, hook)(*args, **kwargs)
     except Exception as error:
+        if isinstance(error, UserError):  # a sentence for the user already
+            raise CallbackError(str(error)) from error
         said = " ".join(str(error).split())  # one line
         text = f"{type(error).__name__}: {said}" if said else type(error).__name__
         raise CallbackError(f"callback {type(callback).__name__} raised in {hook}: {text}") from error

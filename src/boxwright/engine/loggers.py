@@ -1,8 +1,10 @@
 """Training loggers: results.csv, events.jsonl, TensorBoard, log.log, MLflow."""
 
+import io
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +13,7 @@ from typing import Any
 
 import torch
 
-from boxwright.data.files import write_atomically
+from boxwright.data.files import append, file_errors, write_atomically
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport, StepReport
 from boxwright.engine.console import ConsoleLog
 from boxwright.engine.device import resolve
@@ -22,12 +24,17 @@ from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump
 
+_log = logging.getLogger("boxwright.train")
+
 
 class ResultsCsv(Callback):
     """Writes the published results.csv as a whole and renames it, so that it never disagrees with the checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def on_pretrain_routine_end(self, report: StartReport) -> None:
+        self.on_train_start(report)  # which is not called where no epoch is left
 
     def on_train_start(self, report: StartReport) -> None:
         if report.history:
@@ -55,8 +62,12 @@ class EventsJsonl(Callback):
         self.about = about or {}
         self._begun = False
 
+    def on_pretrain_routine_end(self, report: StartReport) -> None:
+        self._heal()
+
     def on_train_start(self, report: StartReport) -> None:
         self._begun = True
+        self._heal()
         device = next((parameter.device for parameter in report.model.parameters()), torch.device("cpu"))
         precision = resolve(report.config.precision, device).name
         machine = {"device": f"{environment_line(str(device))}; {precision}"}
@@ -77,12 +88,33 @@ class EventsJsonl(Callback):
 
     def _append(self, event: str, values: dict[str, Any]) -> None:
         """Append a line. The file is closed each time: a process that is killed loses nothing."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "time": round(time.time(), 3)} | values) + "\n")
+        append(self.path, json.dumps({"event": event, "time": round(time.time(), 3)} | values) + "\n")
+
+    def _heal(self) -> None:
+        """Cut off what a crash has left at the end that is no line of JSON."""
+        if not self.path.is_file() or self.path.is_symlink():
+            return
+        with file_errors("write", self.path):
+            text = self.path.read_bytes()
+            kept = len(text)
+            while kept and not _is_json_line(text[text.rfind(b"\n", 0, kept - 1) + 1 : kept]):
+                kept = text.rfind(b"\n", 0, kept - 1) + 1
+            if kept < len(text):
+                os.truncate(self.path, kept)
+                _log.warning("%s ended in the middle of a line, which is cut off", self.path)
+
+
+def _is_json_line(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict) and line.endswith(b"\n")
+    except ValueError:
+        return False
 
 
 class TensorBoard(Callback):
     """Writes the scalars of each epoch, and under `cost/` the time and memory of its steps.
+
+    The records are appended here, not by the thread of `SummaryWriter`, in which a full disk is a traceback.
 
     Args:
         folder: where the event file goes.
@@ -92,33 +124,53 @@ class TensorBoard(Callback):
     def __init__(self, folder: Path, tags: Callable[[Mapping[str, float]], Mapping[str, float]] = dict) -> None:
         self.folder = folder
         self.tags = tags
-        self._writer: Any = None
+        self._path: Path | None = None
         self._cost: StepCost | None = None
 
     def on_train_start(self, report: StartReport) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        self._writer = SummaryWriter(
-            str(self.folder), purge_step=len(report.history) + 1 if report.steps_done else None
-        )
+        self._path = self.folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._append(file_version="brain.Event:2")
+        if report.steps_done:  # readers forget what a killed run has written after its last checkpoint
+            self._append(step=len(report.history) + 1, session_log={"status": "START"})
 
     def on_step_report(self, report: StepReport) -> None:
         self._cost = report.cost
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
-        for name, value in (asdict(self._cost) if self._cost is not None else {}).items():
-            self._writer.add_scalar(f"cost/{name}", value, report.epoch + 1)
-        for name, value in self.tags(report.history[-1]).items():
-            if name != "epoch":
-                self._writer.add_scalar(name, value, report.epoch + 1)
+        costs = asdict(self._cost) if self._cost is not None else {}
+        values = {f"cost/{name}": value for name, value in costs.items()} | dict(self.tags(report.history[-1]))
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items() if name != "epoch"]
+        self._append(step=report.epoch + 1, summary={"value": scalars})
 
-    def teardown(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def _append(self, **event: object) -> None:
+        from tensorboard.compat.proto import event_pb2  # slow to import
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        assert self._path is not None
+        record = io.BytesIO()
+        written: Any = event_pb2  # its classes are made when it is imported
+        RecordWriter(record).write(written.Event(wall_time=time.time(), **event).SerializeToString())
+        append(self._path, record.getvalue())
 
 
 # Tracebacks of user errors, which are printed as one sentence: they go to log.log and to no other handler.
 _ERRORS = logging.getLogger("boxwright.user_errors")
+
+
+class _FileHandler(logging.Handler):
+    """Appends lines to a file; what could not be written is an error for its owner, not for whoever logs a line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self.path = path
+        self.error: UserError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            append(self.path, self.format(record) + "\n")
+        except UserError as error:
+            self.error = self.error or error
 
 
 class TextLog(Callback):
@@ -128,27 +180,26 @@ class TextLog(Callback):
         self.path = path
         self._own = logging.Logger(f"boxwright.log {path}", logging.INFO)  # not in the tree: only this file gets it
         self._loggers = (self._own, logging.getLogger("boxwright"), _ERRORS)
-        self._file: logging.FileHandler | None = None
+        self._file: _FileHandler | None = None
 
     def on_train_start(self, report: StartReport) -> None:
-        self._file = logging.FileHandler(self.path, encoding="utf-8")
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._file = _FileHandler(self.path)
         for logger in self._loggers:
             logger.addHandler(self._file)
         _ERRORS.propagate = False
         _ERRORS.setLevel(logging.INFO)
-        self._own.info(f"resumed after epoch {len(report.history)}" if report.steps_done else "start")
+        self._write(f"resumed after epoch {len(report.history)}" if report.steps_done else "start")
 
     def on_step_report(self, report: StepReport) -> None:
         losses = "  ".join(f"{name} {value:.5g}" for name, value in report.losses.items())
         at = f"epoch {report.epoch + 1}/{report.epochs}, step {report.step}/{report.steps}"
-        self._own.info("%s  %s  lr %.4g", at, losses, report.rates[-1])
+        self._write(f"{at}  {losses}  lr {report.rates[-1]:.4g}")
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
         metrics = report.score.metrics if report.score else {}
         values = "  ".join(f"{name} {value:.5f}" for name, value in metrics.items()) or "not validated"
         best = "  best so far" if report.improved else ""
-        self._own.info("epoch %d/%d done  %s%s", report.epoch + 1, report.epochs, values, best)
+        self._write(f"epoch {report.epoch + 1}/{report.epochs} done  {values}{best}")
 
     def teardown(self) -> None:
         if self._file is None:
@@ -156,8 +207,14 @@ class TextLog(Callback):
         self._own.info("end")
         for logger in self._loggers:
             logger.removeHandler(self._file)
-        self._file.close()
         self._file = None
+
+    def _write(self, line: str) -> None:
+        """Log a line; raise what has kept it, or a line before, from being written."""
+        assert self._file is not None
+        self._own.info("%s", line)
+        if self._file.error is not None:
+            raise self._file.error
 
 
 _KEY = "mlflow_run.txt"  # in the run folder: tracking URI and id of its MLflow run
@@ -202,7 +259,7 @@ class MlflowLog(Callback):
             self._client.update_run(run, status="RUNNING")
         else:
             self._run = self._created(report.folder, report.config)
-            key.write_text(f"{uri}\n{self._run}\n", encoding="utf-8")
+            write_atomically(key, f"{uri}\n{self._run}\n")
         self._log_epochs(report.history)
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:

@@ -4,14 +4,17 @@ What differs from system to system is the class of the prepared run, which the c
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
 
+from boxwright.checkpoints.native import previous
+from boxwright.data.files import file_errors, write_atomically
 from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
 from boxwright.engine.device import Policy, count_processes, device_of_rank, one_core_left, resolve
 from boxwright.engine.distributed import World
@@ -31,6 +34,7 @@ from boxwright.settings.base import Frozen, TrainingConfig
 from boxwright.settings.load import dump_yaml, load
 from boxwright.terminal import counted
 
+LAST = "last.pt"
 _log = logging.getLogger("boxwright.train")
 C = TypeVar("C", bound=TrainingConfig)
 V = TypeVar("V", bound=Frozen)
@@ -129,7 +133,7 @@ def resume(
     num_processes = 1
     if not is_launched():
         path = _find_checkpoint(path)
-        config, _ = _settings_of(load_run(path), overrides, find_run)
+        config, _ = _settings_of(_read_run(path)[0], overrides, find_run)
         num_processes = count_processes(config.device, config.nproc)
     checked = checked_callbacks(callbacks, num_processes)
     return run_job(_resume, num_processes, path, dict(overrides), find_run, checked)
@@ -155,12 +159,11 @@ def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequenc
     if world.is_first:
         folder = before or new_run_folder(config.project, config.name, config.exist_ok)
     with only_run_in(folder) if world.is_first else nullcontext():
-        if world.is_first:
-            # Not after a restart, where last.pt may be all that is left of this very run.
-            if before is None:
-                drop_checkpoints(folder)
-            (folder / "config.yaml").write_text(dump_yaml(prepared.config), encoding="utf-8")
+        if world.is_first and before is None:  # not after a restart, where last.pt may be all that is left of this run
+            drop_checkpoints(folder)
         try:
+            if world.is_first:
+                write_atomically(folder / "config.yaml", dump_yaml(prepared.config))
             return _fit(prepared, policy, world.from_first(folder), world, callbacks)
         except UserError:
             if world.is_first and is_new:  # what was there before is not ours to remove
@@ -176,7 +179,7 @@ def _resume(
     folder = checkpoint.parent.parent
     with only_run_in(folder) if world.is_first else nullcontext():
         # Read once the folder is ours: another process may have been writing it until then.
-        content = world.from_first(load_run(checkpoint) if world.is_first else {})
+        content = world.from_first(readable_run(checkpoint) if world.is_first else {})
         config, run = _settings_of(content, overrides, find_run)
         policy, callbacks = _begin_process(config, world, callbacks)
         try:
@@ -186,7 +189,7 @@ def _resume(
                 raise
             raise UserError(f"{error}; if the data was moved: --resume '{folder}' --data WHERE_IT_IS_NOW") from error
         if world.is_first:
-            (folder / "config.yaml").write_text(dump_yaml(prepared.config), encoding="utf-8")
+            write_atomically(folder / "config.yaml", dump_yaml(prepared.config))
         print(f"resuming {folder} after epoch {content['epoch']} of {config.epochs}")
         return _fit(prepared, policy, folder, world, callbacks, content)
 
@@ -255,16 +258,50 @@ def _fit(
     return folder
 
 
+def _read_run(checkpoint: Path) -> tuple[dict[str, Any], UserError | None]:
+    """Read a checkpoint to resume from, or the one before it where it cannot be read.
+
+    Returns:
+        the content, and why it is that of the one before; None: it is not.
+
+    Raises:
+        UserError: neither can be read; the sentence says which weights are left.
+    """
+    try:
+        return load_run(checkpoint), None
+    except UserError as error:
+        if checkpoint.name != LAST:
+            raise
+        before = previous(checkpoint)
+        with suppress(UserError):
+            return load_run(before), error
+        others = [f for f in sorted(checkpoint.parent.glob("*.pt")) if f.name not in (LAST, before.name)]
+        best = next((file for file in others if file.name == "best.pt"), others[-1] if others else None)
+        left = "there is no older checkpoint to go on from"
+        left += f"; start a new run from what is left, --weights '{best}'" if best else ""
+        raise UserError(f"{error}; {left}") from error
+
+
+def readable_run(checkpoint: Path) -> dict[str, Any]:
+    """Read the checkpoint that a run resumes from; the one before it takes the place of one that cannot be read."""
+    content, error = _read_run(checkpoint)
+    if error is not None:
+        _log.warning("%s; going on from the checkpoint before it, of epoch %d", error, content["epoch"])
+        with file_errors("write", checkpoint):
+            os.replace(previous(checkpoint), checkpoint)  # else the next save would keep the damaged one as the older
+    return content
+
+
 def _find_checkpoint(path: Path | None) -> Path:
-    """Find the last.pt that a run resumes from."""
+    """Find the last.pt that a run resumes from; it may be missing where the one before it is there."""
     if path is None:
-        found = sorted(Path("runs/train").glob("*/weights/last.pt"), key=lambda file: file.stat().st_mtime)
-        if not found:
+        files = [*Path("runs/train").glob(f"*/weights/{LAST}"), *Path("runs/train").glob("*/weights/last.previous.pt")]
+        if not files:
             raise UserError("there is no runs/train/*/weights/last.pt to go on with; name one: --resume PATH")
-        return found[-1]
+        return max(files, key=lambda file: file.stat().st_mtime).with_name(LAST)
     if path.is_dir():
-        path = path / "weights" / "last.pt"
-    if not path.is_file():
+        path = path / "weights" / LAST
+    if not path.is_file() and not (path.name == LAST and previous(path).is_file()):
         raise UserError(f"there is no checkpoint {path} to go on with")
     path = path.absolute()
     if path.parent.name != "weights":

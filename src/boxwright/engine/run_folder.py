@@ -13,10 +13,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from boxwright.data.files import Hidden, file_errors, open_without_links, remove_leftovers
 from boxwright.errors import UserError
 
 _LOCK = ".boxwright_running"
-_PURPOSE = {"last.pt": " (for --resume)"}
+_PURPOSE = {"last.pt": " (for --resume)", "last.previous.pt": " (the one before it)"}
 _NUM_NAMED = 3  # weight files that are listed one by one
 _log = logging.getLogger("boxwright.train")
 
@@ -36,9 +37,8 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
         folder = Path(project, name if number == 1 else f"{name}{number}")
         try:
             folder.mkdir(parents=True, exist_ok=exist_ok)
-            probe = folder / ".boxwright_can_write"
-            probe.touch()
-            probe.unlink()
+            Hidden(folder / "can_write").drop()
+            remove_leftovers(folder)
         except FileExistsError:
             if exist_ok:  # a plain file is in the way
                 raise UserError(f"run folder {folder} cannot be made: a file of that name is there") from None
@@ -59,8 +59,8 @@ def typed_command() -> str:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Remove last.pt and best.pt of an earlier run from a folder that a new run takes."""
-    for path in (folder / "weights" / name for name in ("last.pt", "best.pt")):
+    """Remove last.pt, the one before it and best.pt of an earlier run from a folder that a new run takes."""
+    for path in (folder / "weights" / name for name in (*_PURPOSE, "best.pt")):
         if path.exists():
             _log.warning("%s of an earlier run is removed: this run writes its own (--exist-ok)", path)
             path.unlink()
@@ -95,10 +95,7 @@ def only_run_in(folder: Path) -> Generator[None]:
     """
     path = folder / _LOCK
     while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(f"run folder {folder} cannot be written ({error.strerror})") from error
+        descriptor = open_without_links(path, os.O_RDWR)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -116,8 +113,9 @@ def only_run_in(folder: Path) -> Generator[None]:
             break
         os.close(descriptor)  # who held it before has deleted this file: the next one has its own
     try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+        with file_errors("write", path):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is still locked, see above

@@ -1,7 +1,10 @@
 """What ends a run before its last epoch: a fitness that stays, losses that are not finite, signals."""
 
+import errno
 import math
+import os
 import signal
+import termios
 import threading
 from dataclasses import dataclass
 from types import FrameType
@@ -90,11 +93,24 @@ def _first_bad(known: Tensor, value: Tensor, bad: Tensor, step: int) -> Tensor:
     return torch.where(bad & (known[0] < 0), now, known)
 
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}  # what the process exits with
+# What the process exits with. SIGHUP: the terminal was closed, or the connection to it lost.
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+
+
+def _leave_terminal() -> None:
+    """Write to nowhere from now on where the terminal is gone, so that no line ends the run before it is saved."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 class Interrupt:
-    """A context that notes SIGTERM and SIGINT in `received`, so that the running step is finished and saved.
+    """A context that notes SIGTERM, SIGINT and SIGHUP in `received`, so that the running step is finished and saved.
 
     A second signal ends the process at once, unless it is patient: Ctrl-C reaches one of several processes from the
     terminal and from its launcher, which ends it by itself where it takes too long. Outside the main thread, where
@@ -109,6 +125,8 @@ class Interrupt:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # started by nohup: it is to go on
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -118,5 +136,7 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if not self.patient:
             signal.signal(number, signal.SIG_DFL)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.checkpoints.native import halved, load_checkpoint, save_checkpoint
+from boxwright.checkpoints.native import halved, load_checkpoint, not_finite, save_checkpoint
 from boxwright.engine.callbacks import (
     Callback,
     CallbackError,
@@ -144,7 +144,7 @@ class Trainer:
 
         Raises:
             UserError: the loss is not finite, a checkpoint cannot be written, or a callback raised.
-            SystemExit: 143 or 130 after SIGTERM or SIGINT; the state is saved then.
+            SystemExit: 143, 130 or 129 after SIGTERM, SIGINT or SIGHUP; the state is saved then.
         """
         if self.world.is_first:
             self.weights_folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,8 @@ class Trainer:
                 report = EndReport(self.folder, self.state.epoch, self._history(), best, fitness, self._stopped)
                 self.hooks.notify(Callback.on_train_end, report)
             except CallbackError as error:
-                _errors.info("%s", error, exc_info=error.__cause__)
+                if not isinstance(error.__cause__, UserError):
+                    _errors.info("%s", error, exc_info=error.__cause__)
                 raise UserError(f"{error}; {self._keep_state()}") from error.__cause__
             finally:
                 self.task.close()
@@ -215,6 +216,7 @@ class Trainer:
         """Validate, log and save. A signal during validation ends the run as after the last step of the epoch."""
         state, config = self.state, self.config
         last = state.epoch + 1 == config.epochs
+        self._check_weights()
         score = None
         due = not config.noval and (state.epoch + 1) % config.val_period == 0
         if due or last or self.stopping.may_stop_next(state.epoch):
@@ -304,7 +306,7 @@ class Trainer:
                 "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
             },
         }
-        save_checkpoint(path, content)
+        save_checkpoint(path, content, keep_before=True)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Restore the state that `save_last` wrote."""
@@ -362,7 +364,7 @@ class Trainer:
     def _keep_state(self) -> str:
         """Save the state after an error of a callback, if it is one between two steps; say how to resume."""
         path = self.weights_folder / "last.pt"
-        if self._between_steps and self._finite.first() is None:
+        if self._between_steps and self._finite.first() is None and not self._wrong_weights():
             try:
                 self.save_last(path)
             except UserError as error:  # as on a full disk, which may be what the callback has found
@@ -401,6 +403,31 @@ class Trainer:
         _errors.info("%s", text)
         raise DivergedError(text)
 
+    def _wrong_weights(self) -> list[str]:
+        """Return names of weights, or of their averages, that are not finite; waits for the device."""
+        return not_finite(self.task.model.state_dict()) or not_finite(self.ema.module.state_dict())
+
+    def _check_weights(self) -> None:
+        """Stop before weights that are not finite are validated, and saved over good ones.
+
+        A finite loss and gradient do not exclude them: the last update of an epoch may have been the one too large.
+
+        Raises:
+            DivergedError: names an entry.
+        """
+        wrong = self.world.from_first(self._wrong_weights() if self.world.is_first else [])
+        if not wrong:
+            return
+        kept = self.weights_folder / "last.pt"
+        keep = f"{kept} of before is kept. " if kept.exists() else ""
+        text = (
+            f"the weights are not finite at epoch {self.state.epoch + 1}, step {self.state.step}: "
+            f"{counted(len(wrong), 'entry')}, such as {wrong[0]}. {keep}"
+            "Try a lower --optim.lr0 or --optim.weight_decay, or --precision fp32"
+        )
+        _errors.info("%s", text)
+        raise DivergedError(text)
+
     def _exit_on_signal(self, interrupt: Interrupt) -> None:
         """Save and exit after a signal to any rank, all ranks after the same step."""
         number = self.world.largest(interrupt.received or 0)
@@ -408,6 +435,7 @@ class Trainer:
             return
         signal = Signals(number)
         self.check_finite()
+        self._check_weights()
         if self.world.is_first:
             path = self.weights_folder / "last.pt"
             self.save_last(path)

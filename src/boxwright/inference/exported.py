@@ -5,6 +5,7 @@ Nothing in a file is executed but the network's own operators.
 """
 
 import importlib
+import io
 import json
 import logging
 import shutil
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from boxwright.checkpoints.names import missing_weights
+from boxwright.data.files import Hidden, remove_leftovers
 from boxwright.errors import UserError
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 
@@ -348,7 +350,9 @@ def write_torchscript(module: nn.Module, path: Path, info: ExportInfo, inputs: S
     # Warnings are of branches on shapes, which are the same for every image of a network.
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         script = torch.jit.trace(module, tuple(inputs), check_trace=False)
-        torch.jit.save(script, str(path), _extra_files={METADATA_KEY: info.to_json().encode()})
+        content = io.BytesIO()  # written to a file that gets full, it would end the process
+        torch.jit.save(script, content, _extra_files={METADATA_KEY: info.to_json().encode()})
+        path.write_bytes(content.getbuffer())
 
 
 def write_openvino(source: Path, folder: Path, info: ExportInfo, *, half: bool) -> None:
@@ -366,7 +370,11 @@ def write_openvino(source: Path, folder: Path, info: ExportInfo, *, half: bool) 
     openvino = require("openvino")
     model = openvino.Core().read_model(str(source))
     model.set_rt_info(info.to_json(), METADATA_KEY)
-    openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=half)
+    try:
+        openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=half)
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[-1:]  # its words do not say that a disk is full
+        raise UserError(f"OpenVINO cannot write {folder.name} ({''.join(why)}): is the disk full?") from error
 
 
 def write_ncnn(module: nn.Module, folder: Path, info: ExportInfo, inputs: Sequence[Tensor], *, half: bool) -> None:
@@ -432,8 +440,10 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
     start = time.perf_counter()
     try:
         # Beside the target: a file can be moved in one step only within one file system.
-        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True) as folder:
-            temporary = Path(folder, target.name)
+        remove_leftovers(target.parent)
+        hidden = Hidden(target, folder=True)
+        try:
+            temporary = hidden.path / target.name
             agreement = write(temporary)
             if agreement.fault:
                 raise UserError(f"{target} is not kept: {agreement.fault}")
@@ -442,6 +452,8 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
             if target.is_dir():
                 shutil.rmtree(target)  # a folder that is not empty cannot be replaced in one step
             temporary.replace(target)
+        finally:
+            hidden.drop()
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     print(f"{target}: {megabytes:.1f} MB in {time.perf_counter() - start:.1f} s; {agreement}")

@@ -25,13 +25,14 @@ import numpy as np
 from numpy.lib import format as npy
 
 from boxwright.data.cache import user_cache_dir
+from boxwright.data.files import Hidden, file_errors, remove_leftovers
 from boxwright.nuscenes.build import read_annotations, read_samples, read_sensors
 from boxwright.nuscenes.geometry import hidden_behind_others, seen_in_images
 from boxwright.nuscenes.structures import SEEN
 from boxwright.nuscenes.tables import version_folder
 from boxwright.ops.arrays import Array, Bools, Ints
 
-_LAYOUT = 4  # goes up when the arrays change
+_LAYOUT = 5  # goes up when the arrays change
 _META = "index.json"
 _THREADS = 4
 _SAMPLES_AT_ONCE = 32  # samples whose annotations are projected together
@@ -104,16 +105,12 @@ def open_nuscenes(
     if scenes is None:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(dir=parent, suffix=".tmp"))
-        except OSError as error:
+            scenes, stored = _build_and_keep(folder, stored)
+        except OSError as error:  # as on a full disk, which the folder of temporary files may not be on
             _log.info("the index is not kept: %s", error)
-            made = Path(tempfile.mkdtemp(prefix="boxwright-"))
-        try:
-            scenes = _build(folder, made)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
-        stored = _keep(made, stored, scenes)
+            with file_errors("write the index of", folder):
+                scenes, stored = _build_and_keep(folder, Path(tempfile.mkdtemp(prefix="boxwright-"), stored.name))
+            atexit.register(shutil.rmtree, stored.parent, ignore_errors=True)
         for old in parent.glob(f"{identity}-*"):
             if old != stored:
                 shutil.rmtree(old, ignore_errors=True)
@@ -138,9 +135,11 @@ def _kept_scenes(stored: Path) -> list[str] | None:
     """Read the scenes of an index that was kept; None if it is not there or damaged."""
     try:
         meta: dict[str, Any] = json.loads((stored / _META).read_text(encoding="utf-8"))
-        if any(_checksum(stored / name) != total for name, total in meta["checksums"].items()):
+        scenes, sums = meta["scenes"], meta["checksums"]
+        wrong = meta["checksum"] != _checksum_of_meta(scenes, sums) or sums.keys() != {f.name for f in _arrays(stored)}
+        if wrong or any(_checksum(stored / name) != total for name, total in sums.items()):
             raise ValueError("damaged")
-        return meta["scenes"]
+        return scenes
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -148,21 +147,37 @@ def _kept_scenes(stored: Path) -> list[str] | None:
         return None
 
 
-def _keep(made: Path, target: Path, scenes: list[str]) -> Path:
-    """Give a folder of arrays its name, unless another process was first; return the folder to be used."""
-    sums = {file.name: _checksum(file) for file in sorted(made.glob("*.npy"))}
-    (made / _META).write_text(json.dumps({"scenes": scenes, "checksums": sums}), encoding="utf-8")
-    if _kept_scenes(target) is None:
-        shutil.rmtree(target, ignore_errors=True)  # damaged, if it is there
-        try:
-            os.replace(made, target)
-            return target
-        except OSError:
-            if _kept_scenes(target) is None:
-                atexit.register(shutil.rmtree, made, ignore_errors=True)
-                return made
-    shutil.rmtree(made, ignore_errors=True)
-    return target
+def _arrays(stored: Path) -> list[Path]:
+    return sorted(stored.glob("*.npy"))
+
+
+def _checksum_of_meta(scenes: object, checksums: object) -> int:
+    return zlib.crc32(json.dumps([scenes, checksums]).encode())
+
+
+def _build_and_keep(folder: Path, target: Path) -> tuple[list[str], Path]:
+    """Build the index of the tables in a folder, and keep it unless another process was first.
+
+    Returns:
+        names of the scenes, and the folder of arrays to be used.
+    """
+    remove_leftovers(target.parent)
+    made = Hidden(target, folder=True)
+    try:
+        scenes = _build(folder, made.path)
+        sums = {file.name: _checksum(file) for file in _arrays(made.path)}
+        meta = {"scenes": scenes, "checksums": sums, "checksum": _checksum_of_meta(scenes, sums)}
+        (made.path / _META).write_text(json.dumps(meta), encoding="utf-8")
+        if _kept_scenes(target) is None:
+            shutil.rmtree(target, ignore_errors=True)  # damaged, if it is there
+            try:
+                made.become(target)
+            except OSError:
+                if _kept_scenes(target) is None:
+                    raise
+    finally:
+        made.drop()
+    return scenes, target
 
 
 def _build(folder: Path, made: Path) -> list[str]:

@@ -3,6 +3,7 @@
 Matplotlib is used through Figure objects only: no pyplot, no global state, no display needed.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from boxwright.data.files import write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.drawing.canvas import class_color
 from boxwright.drawing.text import first_font, font_runs, readable_names
@@ -46,7 +48,11 @@ def short(name: str, length: int = 22) -> str:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Draw a figure into a file; the suffix picks the format."""
+    """Draw a figure into a file; the suffix picks the format.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     FigureCanvasAgg(figure)
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
@@ -55,7 +61,9 @@ def save_figure(figure: Figure, path: Path) -> None:
             text.set_fontfamily([*text.get_fontfamily(), *map(_family, sorted(fonts))])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box, which is good enough
-        figure.savefig(path, dpi=130)
+        content = io.BytesIO()
+        figure.savefig(content, format=path.suffix[1:], dpi=130)
+    write_atomically(path, content.getbuffer())
 
 
 @lru_cache

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from boxwright.checkpoints.native import load_checkpoint
+from boxwright.data.files import write_atomically
 from boxwright.drawing.canvas import fit
 from boxwright.engine.environment import environment_line
 from boxwright.engine.run_folder import typed_command
@@ -304,7 +305,7 @@ def write_report(
         text = f"<pre>{html.escape(settings)}</pre>"
         parts += ["<h2>Settings</h2>", f"<details><summary>all settings of the run</summary>{text}</details>"]
     page = folder / "report.html"
-    page.write_text(_PAGE.format(title=title, style=_STYLE, body="\n".join(parts)), encoding="utf-8")
+    write_atomically(page, _PAGE.format(title=title, style=_STYLE, body="\n".join(parts)))
     return page
 
 

@@ -6,9 +6,6 @@ which names the scenes of train and val: they are in no official list). Each fil
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +16,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from boxwright.data.files import Hidden, remove_leftovers
 from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats, Ints
@@ -273,9 +271,11 @@ def write_nuscenes(
         raise UserError(f"{root} is there already; a synthetic nuScenes root is written into a new or an empty folder")
     try:
         root.absolute().parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.absolute().parent))
+        remove_leftovers(root.absolute().parent)
+        hidden = Hidden(root.absolute(), folder=True)
     except OSError as error:
         raise UserError(f"{root}: the folder cannot be made: {error.strerror}") from error
+    beside = hidden.path
     tables: Tables = {name: [] for name in TABLES}
     for table, entries in (("category", CATEGORIES), ("attribute", ATTRIBUTES)):
         tables[table] = [{"token": token(table, e), "name": e, "description": f"Synthetic {e}"} for e in entries]
@@ -307,12 +307,11 @@ def write_nuscenes(
             file = beside / settings.version / f"{table}.json"
             file.write_text(f"[\n{rows}\n]\n" if rows else "[]\n", encoding="utf-8", newline="\n")
         (beside / settings.version / "splits.json").write_text(splits + "\n", encoding="utf-8")
-        beside.chmod(0o755)
         if root.exists():
             root.rmdir()
-        os.replace(beside, root)
+        hidden.become(root)
     except OSError as error:
         raise UserError(f"{root} cannot be written: {error.strerror}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        hidden.drop()
     return root

@@ -14,6 +14,7 @@ from typing import Any, cast
 import yaml
 
 from boxwright.data.convert import read_annotated, write_yolo
+from boxwright.data.files import write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.split_names import Split
 from boxwright.engine.run_folder import new_run_folder
@@ -207,7 +208,7 @@ def training_settings(file: str | Path, flags: Mapping[str, Setting], *, hyp: st
                 path = write_yolo(index, names, target, split if number == 1 else f"{split}{number}")
             data[split].append(str(path))
     text = yaml.safe_dump(data | {"names": list(names)}, sort_keys=False, allow_unicode=True)
-    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    write_atomically(folder / "data.yaml", text)
     named = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
     return config.model_copy(update=named | {"data": str(folder / "data.yaml")})
 

@@ -225,6 +225,9 @@ class ValConfig(InferenceConfig):
     )
     batch_size: Count = setting(32, "images per batch")
     imgsz: InputSize = setting((), f"{_INPUT_SIZE}; two: every image is fitted into just that shape")
+    no_rect: bool = setting(
+        False, "fit every image into the full square, not each batch into a shape of its own: numbers to be compared"
+    )
     conf_thres: Fraction = setting(0.001, "lowest score")
     iou_thres: Fraction = setting(0.6, "NMS overlap")
     max_det: Count = setting(300, "most boxes per image")

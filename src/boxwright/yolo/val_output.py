@@ -1,6 +1,7 @@
 """What runs of YOLO print and leave in their folder: tables, label files, metrics.json, predictions.json, curves."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.cells import set_cell_size
 
-from boxwright.data.files import FreeNames, write_atomically
+from boxwright.data.files import FreeNames, picture_errors, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.data.yolo_txt import label_row
@@ -285,7 +286,8 @@ def plot_curves(evaluation: Evaluation, folder: Path) -> None:
             best = int(np.argmax(mean))
             summary += f", best {mean[best]:.2f} at {curves.axis[best]:.3f}"
         legend = with_ap if prefix == "PR" else names
-        plot_curve(path, curves.axis, values, legend, x_name=x_name, y_name=y_name, summary=summary)
+        with picture_errors():
+            plot_curve(path, curves.axis, values, legend, x_name=x_name, y_name=y_name, summary=summary)
 
 
 def write_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> str:
@@ -297,10 +299,11 @@ def write_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> st
             times = (one.speeds.preprocess, one.speeds.inference, one.speeds.nms)
             coco = math.nan if one.coco is None else float(one.coco[0])
             rows.append((weights, size, [one.precision, one.recall, one.map50, one.map, coco, *times]))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("weights", "imgsz", *names))
-        table.writerows((weights, size, *(f"{value:.5g}" for value in values)) for weights, size, values in rows)
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(("weights", "imgsz", *names))
+    table.writerows((weights, size, *(f"{value:.5g}" for value in values)) for weights, size, values in rows)
+    write_atomically(path, text.getvalue())
     lines = [f"{'imgsz':>6}" + "".join(f"{name:>9}" for name in names)]
     for weights in found:
         lines += [weights] if len(found) > 1 else []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.checkpoints.archive import read_archive
-from boxwright.checkpoints.native import is_native
+from boxwright.checkpoints.native import is_native, warn_not_finite
 from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from boxwright.data.files import read_lines, refuse_url
 from boxwright.errors import UserError
@@ -42,6 +42,13 @@ def read_weights(path: str | Path, model: str = "", *, fallback: str = "", stric
     Raises:
         UserError: missing, not a checkpoint, damaged, or refused (the message names what the file asks for).
     """
+    weights = _read_any(path, model, fallback, strict=strict)
+    warn_not_finite(weights.state_dict, weights.path)
+    return weights
+
+
+def _read_any(path: str | Path, model: str, fallback: str, *, strict: bool) -> Weights:
+    """Read weights by the format of their file, see `read_weights`."""
     refuse_url(path, "the weights")
     path = Path(path)
     if is_darknet(path):

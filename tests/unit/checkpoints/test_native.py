@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
 
-from boxwright.checkpoints.native import load_checkpoint, save_checkpoint
+from boxwright.checkpoints.native import load_checkpoint, not_finite, previous, save_checkpoint, warn_not_finite
 from boxwright.errors import UserError
 
 
@@ -137,3 +138,50 @@ def test_missing_folder_and_foreign_file(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "later.pt", {"version": 99})
     with pytest.raises(UserError, match="version 99"):
         load_checkpoint(tmp_path / "later.pt")
+
+
+def test_the_checkpoint_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    for number in range(3):
+        save_checkpoint(path, {"number": number}, keep_before=True)
+    assert previous(path).name == "last.previous.pt"
+    assert [load_checkpoint(file)["number"] for file in (path, previous(path))] == [2, 1]
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_the_checkpoint_before_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    test_the_checkpoint_before_is_kept(tmp_path)
+
+
+def test_what_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = tmp_path / "last.pt", torch.save
+    save_checkpoint(path, {"number": 1}, keep_before=True)
+
+    def save_on_a_bad_disk(what: object, file: BinaryIO) -> None:
+        buffer = io.BytesIO()
+        real(what, buffer)
+        data = bytearray(buffer.getvalue())
+        data[data.index(b"number")] ^= 1
+        file.write(data)
+
+    monkeypatch.setattr(torch, "save", save_on_a_bad_disk)
+    with pytest.raises(UserError, match=r"does not read back the same; the last\.pt of before is kept"):
+        save_checkpoint(path, {"number": 2}, keep_before=True)
+    assert load_checkpoint(path)["number"] == 1
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path: Path, caplog: pytest.LogCaptureFixture, number: float) -> None:
+    state = {"a": torch.ones(3), "n": torch.tensor(3), "h": torch.ones(2).half(), "none": torch.empty(0)}
+    assert not_finite(state) == []
+    warn_not_finite(state, tmp_path)
+    assert not caplog.records
+    state["h"][1] = number
+    assert not_finite(state) == ["h"]
+    warn_not_finite(state, tmp_path / "w.pt")
+    assert "w.pt are not finite: 1 entry of 4, such as h" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,25 @@ def test_the_module_runs_like_the_script() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("boxwright: there is no verb 'nope'")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["info", "--env"]])
+def test_output_into_a_full_disk(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "boxwright", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "boxwright: cannot write the output: no space left on device\n"
+
+
+def test_a_reader_that_is_gone() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "boxwright", "info", "--env"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert said == ""
+    assert process.returncode == 141

@@ -20,6 +20,7 @@ from boxwright.settings.base import OptimConfig, TrainingConfig
 
 CPU = Policy("fp32", torch.device("cpu"))
 STEPS, BATCH = 5, 2
+KEPT = ("last.previous.pt", "last.pt")  # of a run of two epochs or more
 
 
 class LineTask:

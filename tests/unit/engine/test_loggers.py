@@ -194,3 +194,14 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     with pytest.raises(UserError, match=r"pip install 'boxwright\[mlflow\]'"):
         named_callbacks(["mlflow"])
+
+
+@pytest.mark.parametrize("torn", ['{"event": "st', '{"event": "step"', '{"event": "step"}', "\0\0\0", "x\n", ""])
+def test_a_torn_end_of_the_events_is_cut_off(tmp_path: Path, torn: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"event": "start"}\n{"event": "end"}\n' + torn)
+    events = EventsJsonl(path)
+    events.on_train_start(begin([]))
+    events.teardown()
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["start", "end", "start", "end"]
+    assert ("ended in the middle of a line" in caplog.text) == bool(torn)

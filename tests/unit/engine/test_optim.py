@@ -18,6 +18,7 @@ from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.train import freeze_layers, train
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import small_settings
+from tests.unit.engine.line_task import KEPT
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_patience_ends_the_run(settings: dict[str, Any], capsys: pytest.CaptureF
 
 def test_save_period_and_noval(settings: dict[str, Any]) -> None:
     folder = train(load(RunConfig, settings | {"epochs": 3, "save_period": 2, "noval": True}))
-    assert sorted(file.name for file in (folder / "weights").iterdir()) == ["best.pt", "epoch2.pt", "last.pt"]
+    assert sorted(file.name for file in (folder / "weights").iterdir()) == ["best.pt", "epoch2.pt", *KEPT]
     rows = (folder / "results.csv").read_text().splitlines()
     assert rows[0].startswith("epoch,train/box_loss,train/obj_loss,train/cls_loss,metrics/precision,metrics/recall")
     assert rows[0].endswith("x/lr0,x/lr1,x/lr2")

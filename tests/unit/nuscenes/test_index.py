@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -129,3 +130,35 @@ def test_file_names_may_have_any_letters(tmp_path: Path) -> None:
     assert split.record(0).path.name == "szene-ü 0103-0-CAM_FRONT.jpg"
     assert split.radar(0).shape[1] == 6
     assert json.loads((index.stored / "index.json").read_text())["scenes"] == list(index.scenes)
+
+
+def test_every_flipped_bit_of_a_kept_index_is_noticed(root: Path, builds: list[Path]) -> None:
+    good = opened(root)
+    expected = {name: array.tobytes() for name, array in good.arrays.items()}
+    rng = np.random.default_rng(0)
+    for file in sorted(good.stored.iterdir()):
+        whole = file.read_bytes()
+        flips = [(int(rng.integers(len(whole))), 1 << int(rng.integers(8))) for _ in range(3)]
+        for at, bit in [*flips, (max(whole.find(b"0061"), 0), 1)]:
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            again = opened(root)
+            assert again.scenes == good.scenes
+            assert {name: array.tobytes() for name, array in again.arrays.items()} == expected
+            assert file.read_bytes() == whole
+    assert len(builds) > 40
+
+
+def test_a_full_disk_only_costs_the_index(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = module._build
+
+    def full_in_the_cache(folder: Path, made: Path) -> list[str]:
+        if made.is_relative_to(root.parent / "cache"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return build(folder, made)
+
+    monkeypatch.setattr(module, "_build", full_in_the_cache)
+    assert opened(root).scenes == ("scene-0061", "scene-0103")
+    assert not list((root.parent / "cache").iterdir())
+    monkeypatch.setattr(module, "_build", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(UserError, match=r"cannot write the index of .*: no space left"):
+        opened(root)

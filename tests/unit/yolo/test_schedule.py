@@ -71,7 +71,7 @@ def test_images_of_the_data_and_recipe_of_the_model(tmp_path: Path, monkeypatch:
         (["--schedule"], "needs the number of training images"),
         (["--schedule", "--images", "0"], "images (--images): should be greater than or equal to 1"),
         (["--schedule", "yolov5n", "--images", "9"], "the picture is a file that ends in"),
-        (["--schedule", "gone/a.png", "--images", "9"], "gone/a.png cannot be written"),
+        (["--schedule", "gone/a.png", "--images", "9"], "cannot write gone/a.png"),
         (["--schedule", "--images", "9", "--cos-lr", "--optim.schedule", "step"], "two schedules"),
         (["yolov5n", "--epochs", "3"], "--epochs is about a training run"),
         (["yolov5n", "--hyp", "VOC"], "--hyp is about a training run"),

@@ -15,7 +15,7 @@ from boxwright.centerfusion.task import CenterFusionTask
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.verbs.use import LAYOUT, fusion_val
 from boxwright.centerfusion.weights import load_into
-from boxwright.data.files import absolute_path
+from boxwright.data.files import absolute_path, picture_errors
 from boxwright.data.identity import check_same_data, describe_data
 from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
@@ -127,7 +127,8 @@ class FusionRun:
         from boxwright.centerfusion.pictures import plot_fusion_batch
 
         for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
-            plot_fusion_batch(batch, folder / f"train_batch{number}.jpg")
+            with picture_errors():
+                plot_fusion_batch(batch, folder / f"train_batch{number}.jpg")
 
     def finish(self, folder: Path, policy: Policy) -> None:
         """Measure the best weights once more, in full precision, draw the curves and write the report."""
@@ -139,7 +140,8 @@ class FusionRun:
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
 
-            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, best_epoch(folder))
+            with picture_errors():
+                plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, best_epoch(folder))
             given = shlex.join(["--weights", str(best), "--data", config.data, "--version", config.version])
             commands = (
                 "# draw a drive",
@@ -149,8 +151,9 @@ class FusionRun:
                 "# train once more with these settings",
                 shlex.join(["boxwright", "train", "--config", str(folder)]),
             )
-            page = write_report(folder, LAYOUT, title=f"Training run {folder.name}", commands=commands)
-            print(f"report: {page}")
+            with picture_errors():
+                page = write_report(folder, LAYOUT, title=f"Training run {folder.name}", commands=commands)
+                print(f"report: {page}")
 
 
 def with_milestones(config: FusionConfig) -> FusionConfig:

@@ -28,7 +28,7 @@ from boxwright.centerfusion.settings import (
 )
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.weights import open_trained
-from boxwright.data.files import absolute_path
+from boxwright.data.files import absolute_path, picture_errors
 from boxwright.engine.console import with_progress
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.run_folder import new_run_folder
@@ -110,14 +110,16 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         if not config.noplots:
             from boxwright.nuscenes.metric_report import plot_nuscenes_curves
 
-            plot_nuscenes_curves(found.metrics, folder / "curves")
+            with picture_errors():
+                plot_nuscenes_curves(found.metrics, folder / "curves")
             if not (folder / "events.jsonl").exists():  # a run that was trained gets the page of its training
                 what = config.weights or config.json_file
                 facts = {"weights" if config.weights else "submission": str(absolute_path(what))}
                 facts["data"] = f"{absolute_path(config.data)}, {config.version}: {name}, {len(split)} images"
                 facts |= measuring_facts(start, config.device, "bf16 or fp16" if config.half else "fp32")
                 title = f"{Path(what).name} measured on {name}"
-                write_report(folder, LAYOUT, title=title, facts=facts, settings=dump_yaml(config))
+                with picture_errors():
+                    write_report(folder, LAYOUT, title=title, facts=facts, settings=dump_yaml(config))
     else:
         print(f"{config.data} has no annotations of {name}: the submission is written, nothing is measured")
     if config.plots:

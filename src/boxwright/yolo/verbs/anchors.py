@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from boxwright.data.dataset import open_dataset
-from boxwright.data.files import write_atomically
+from boxwright.data.files import picture_errors, write_atomically
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.terminal import counted
@@ -67,7 +67,8 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
         from boxwright.yolo.anchor_plot import plot_anchors  # matplotlib is slow to import
 
         own = (Path(name).name, current) if now else None
-        plot_anchors(sizes, found, own, anchor_t, folder / "anchors.png")
+        with picture_errors():
+            plot_anchors(sizes, found, own, anchor_t, folder / "anchors.png")
     return report
 
 

@@ -14,6 +14,7 @@ from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import halved, is_native, save_checkpoint, stripped
 from boxwright.checkpoints.safetensors_file import write_safetensors
 from boxwright.data.convert import convert_data
+from boxwright.data.files import write_atomically
 from boxwright.data.split import split_data
 from boxwright.errors import UserError
 from boxwright.terminal import counted
@@ -121,11 +122,14 @@ def weights(config: WeightsConfig) -> DetectionModel | None:
             size = "width={} and height={}".format(*spec.input_size or ())
             _log.warning("%s stays as it is, but %s was trained at %s", cfg, source, size)
         write_darknet(target, network)
+        print(
+            f"{target} has no place for a checksum: damage to its numbers would not be noticed (.safetensors has one)"
+        )
         # The format says neither its network nor its classes.
         beside = {cfg: spec.to_text(), target.with_suffix(".names"): "".join(f"{n}\n" for n in network.names)}
         for file, text in beside.items():
             if not file.exists():
-                file.write_text(text, encoding="utf-8")
+                write_atomically(file, text)
     elif suffix == ".pt":
         save_checkpoint(target, {"model": network.describe(), "state_dict": state, "ema": None})
     else:

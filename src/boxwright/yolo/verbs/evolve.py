@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from boxwright.data.files import write_atomically
+from boxwright.data.files import picture_errors, write_atomically
 from boxwright.engine.callbacks import Callback, EpochReport
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.schedule import check_schedule
@@ -319,7 +319,9 @@ class Trials:
             f"#   boxwright train --hyp {shlex.quote(str(file))} {flags}\n"
         )
         write_atomically(file, text + yaml.safe_dump(dict(best.hyps), sort_keys=False), advice=_TRIALS_KEPT)
-        save_figure(plot_search(finished, [KEY_OF_SETTING[name] for name in self.space], best), folder / "evolve.png")
+        with picture_errors():
+            figure = plot_search(finished, [KEY_OF_SETTING[name] for name in self.space], best)
+            save_figure(figure, folder / "evolve.png")
         if self.config.nosave:
             # Hundreds of trials would fill a disk. A trial that is not the best now will not be the best later.
             others = (trial_folder(folder, trial.number) for trial in finished if trial.number != best.number)

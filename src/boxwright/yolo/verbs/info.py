@@ -288,10 +288,7 @@ class ScheduleReport:
         from boxwright.reporting.plots import plot_schedule
 
         warm = min(self.warmup_steps / self.steps_per_epoch, float(self.config.epochs))
-        try:
-            plot_schedule(self.title, self.steps / self.steps_per_epoch, self.settings, warm, path)
-        except OSError as error:
-            raise UserError(f"--schedule {path} cannot be written: {error.strerror}") from error
+        plot_schedule(self.title, self.steps / self.steps_per_epoch, self.settings, warm, path)
 
 
 def describe_schedule(config: RunConfig, num_images: int | None = None) -> ScheduleReport:

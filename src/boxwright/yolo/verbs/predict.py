@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from boxwright.data.files import FreeNames, JsonList, write_atomically
+from boxwright.data.files import FreeNames, JsonList, append, file_errors, write_atomically
 from boxwright.data.yolo_txt import label_row
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.canvas import VideoFile, write_image
@@ -25,6 +25,7 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.inference.sources import open_source
 from boxwright.inference.streams import Frame, shown
+from boxwright.terminal import CtrlC
 from boxwright.yolo.detector import load
 from boxwright.yolo.result import WRITABLE_SUFFIXES, Result
 from boxwright.yolo.settings import PredictConfig
@@ -64,37 +65,47 @@ def predict(config: PredictConfig) -> Path:
             raise UserError(f"no image of {shown(config.source)} could be read")
         folder = new_run_folder(config.project, config.name, config.exist_ok)
         if config.save_log:
-            log = stack.enter_context((folder / "log.log").open("a", encoding="utf-8"))
-            stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, log)))
-        total = Total()
+            stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, folder / "log.log")))
+        total, ctrl_c = Total(), stack.enter_context(CtrlC())
+        stopped: KeyboardInterrupt | None = None
         with contextlib.closing(PredictionWriter(folder, config, detector.names)) as writer:
             try:
                 for frame in chain([first], frames):
                     result = detector.run(frame, size, postprocess)
-                    writer.save(frame, result)
-                    total.add(result)
-                    print(f"{frame.position} {frame.path}: {describe(result)}", flush=True)
-            except KeyboardInterrupt:  # the usual end of a camera; what was written stays and is closed
+                    with ctrl_c.held():  # no file ends in the middle
+                        writer.save(frame, result)
+                        total.add(result)
+                        print(f"{frame.position} {frame.path}: {describe(result)}", flush=True)
+            except KeyboardInterrupt as error:  # the usual end of a camera; what was written stays and is closed
+                stopped = error
                 print("stopped")
         if total.images:
             print(total.summary())
         boxes, images = f"box{'' if total.boxes == 1 else 'es'}", f"image{'' if total.images == 1 else 's'}"
         print(f"{total.boxes} {boxes} in {total.images} {images}; results are in {folder}")
+        if stopped is not None:
+            raise stopped
     return folder
 
 
 class _Tee(io.TextIOBase):
-    """A stream that writes to two others."""
+    """A stream that writes to another one and appends its lines to a file."""
 
-    def __init__(self, *streams: TextIO) -> None:
-        self._streams = streams
+    def __init__(self, stream: TextIO, file: Path) -> None:
+        self._stream = stream
+        self._file = file
+        self._line = ""
 
     def write(self, text: str, /) -> int:
-        return max(stream.write(text) for stream in self._streams)
+        self._stream.write(text)
+        self._line += text
+        if "\n" in text:
+            line, self._line = self._line, ""
+            append(self._file, line)
+        return len(text)
 
     def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()
+        self._stream.flush()
 
 
 def describe(result: Result) -> str:
@@ -142,8 +153,6 @@ class PredictionWriter:
         self.config = config
         self._videos: dict[Path | None, VideoFile] = {}  # by what the frames come from
         self._seconds: dict[Path | None, float] = {}  # of the last frame of a stream
-        self._predictions = JsonList(folder / "predictions.json") if config.save_json else None
-        self._tasks = JsonList(folder / "label_studio.json") if config.label_studio else None
         self._free_names, self._video_names = FreeNames(), FreeNames()
         plain = takewhile(lambda part: not glob.has_magic(part), Path(config.source).parts)
         root = Path(*plain)  # which the files of a prefix are below
@@ -157,12 +166,15 @@ class PredictionWriter:
             rectangles = f'  <RectangleLabels name="label" toName="image">\n{labels}  </RectangleLabels>\n'
             view = f'<View>\n  <Image name="image" value="$image"/>\n{rectangles}</View>\n'
             write_atomically(folder / "label_studio.xml", view)
+        self._predictions = JsonList(folder / "predictions.json") if config.save_json else None
+        self._tasks = JsonList(folder / "label_studio.json") if config.label_studio else None
 
     def close(self) -> None:
-        self._close_videos()
-        for file in (self._predictions, self._tasks):
-            if file is not None:
-                file.close()
+        with contextlib.ExitStack() as stack:  # each is closed, also where another one cannot be written
+            for file in (self._predictions, self._tasks):
+                if file is not None:
+                    stack.callback(file.close)
+            self._close_videos()
         if self._no_tasks:
             _log.warning("label_studio.json has no tasks for the %d frames of videos and streams", self._no_tasks)
 
@@ -177,7 +189,8 @@ class PredictionWriter:
             lines = [
                 label_row(int(label), (*box, score) if config.save_conf else box, ".6g") for label, box, score in found
             ]
-            (self.folder / "labels").mkdir(exist_ok=True)
+            with file_errors("make", self.folder / "labels"):
+                (self.folder / "labels").mkdir(exist_ok=True)
             if lines:  # as published, an image without boxes has no file
                 write_atomically(self.folder / "labels" / f"{stem}.txt", "".join(lines))
         if config.save_crop:

@@ -11,7 +11,7 @@ import torch
 
 from boxwright.data.check import images_of_train
 from boxwright.data.dataset import divide_by, open_dataset
-from boxwright.data.files import absolute_path
+from boxwright.data.files import absolute_path, picture_errors
 from boxwright.data.identity import check_same_data, describe_data
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
@@ -157,9 +157,11 @@ class YoloRun:
         from boxwright.drawing.sheets import plot_batch
         from boxwright.reporting.plots import plot_labels
 
-        plot_labels(self.train_index, folder / "labels.jpg")
+        with picture_errors():
+            plot_labels(self.train_index, folder / "labels.jpg")
         for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
-            plot_batch(batch, self.train_index.names, folder / f"train_batch{number}.jpg")
+            with picture_errors():
+                plot_batch(batch, self.train_index.names, folder / f"train_batch{number}.jpg")
 
     def finish(self, folder: Path, policy: Policy) -> None:
         """Measure the best weights once more, in full precision, with both metrics, and write the report."""
@@ -175,7 +177,8 @@ class YoloRun:
             from boxwright.yolo.val_output import LAYOUT, next_commands
 
             number = best_epoch(folder)
-            plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, number)
+            with picture_errors():
+                plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, number)
             weights, again = shlex.quote(str(best)), shlex.quote(str(folder))
             commands = [
                 *(next_commands(weights) if best.exists() else ()),
@@ -190,8 +193,9 @@ class YoloRun:
                 "# train once more with these settings",
                 f"boxwright train --config {again}",
             ]
-            page = write_report(folder, LAYOUT, title=f"Training run {folder.name}", commands=commands)
-            print(f"report: {page}")
+            with picture_errors():
+                page = write_report(folder, LAYOUT, title=f"Training run {folder.name}", commands=commands)
+                print(f"report: {page}")
 
 
 def v3_tags(row: Mapping[str, float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from boxwright.data.dataset import open_dataset
-from boxwright.data.files import absolute_path, write_atomically
+from boxwright.data.files import absolute_path, picture_errors, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.console import with_progress
@@ -121,7 +121,8 @@ def study(config: ValConfig) -> dict[str, dict[int, Evaluation]]:
             found[path][size] = _measure(at_size, network, _Outputs(at_size, index, None, size, policy))
     print(write_study(found, folder / "study.csv"))
     if not config.noplots:
-        plot_study(found, folder / "study.png")
+        with picture_errors():
+            plot_study(found, folder / "study.png")
     print(f"results in {folder}")
     return found
 
@@ -153,9 +154,10 @@ def _measure(config: ValConfig, network: Network, outputs: "_Outputs") -> Evalua
     """Run a network over the split of the outputs, at the size that the settings have by now."""
     index, policy = outputs.index, outputs.policy
     only_speed, size = config.task == "speed", config.imgsz
+    is_rect = network.input_size is None and size[0] == size[1] and not config.no_rect
     loader = make_val_loader(
         index,
-        imgsz=size[0] if network.input_size is None and size[0] == size[1] else (size[0], size[1]),
+        imgsz=size[0] if is_rect else (size[0], size[1]),
         batch_size=config.batch_size,
         stride=max(network.strides),
         workers=config.workers,
@@ -200,7 +202,8 @@ class _Outputs:
         if not self.config.noplots and self.num_batches < _NUM_BATCH_SHEETS:
             from boxwright.drawing.sheets import plot_val_batch
 
-            plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
+            with picture_errors():
+                plot_val_batch(batch, detections, self.index.names, self.folder / f"val_batch{self.num_batches}.jpg")
         if not self.config.noplots:
             self.worst.take(batch, detections)
         self.num_batches += 1
@@ -224,10 +227,13 @@ class _Outputs:
             from boxwright.yolo.val_output import plot_curves
 
             plot_curves(evaluation, self.folder)
-            plot_confusion(evaluation.confusion, evaluation.names, self.folder / "confusion_matrix.png")
-            self.worst.write(self.folder / "worst_images.jpg")
+            with picture_errors():
+                plot_confusion(evaluation.confusion, evaluation.names, self.folder / "confusion_matrix.png")
+            with picture_errors():
+                self.worst.write(self.folder / "worst_images.jpg")
             if not (self.folder / "events.jsonl").exists():  # a run that was trained gets the page of its training
-                self._write_report(self.folder)
+                with picture_errors():
+                    self._write_report(self.folder)
         print(f"results in {self.folder}")
 
     def _write_report(self, folder: Path) -> None:
