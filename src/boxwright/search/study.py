@@ -182,7 +182,6 @@ def quiet_optuna() -> Generator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="optuna")
             warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-            warnings.filterwarnings("ignore", message="`x0` has been deprecated", category=FutureWarning)
             yield
     finally:
         optuna.logging.set_verbosity(before)
