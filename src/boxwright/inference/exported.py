@@ -7,8 +7,10 @@ Nothing in a file is executed but the network's own operators.
 import importlib
 import json
 import logging
+import os
 import shutil
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -16,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from types import ModuleType
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 import torch
 import yaml
@@ -470,11 +473,13 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
 
 
 def require(library: str) -> Any:
-    """Import a library of the extra `export`.
+    """Import a library of the extra `export`, after telling it to send nothing to its makers.
 
     Raises:
         UserError: it is not installed; says how to install it.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is loaded
+    sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))  # OpenVINO then takes its own silent stub
     try:
         return importlib.import_module(library)
     except ImportError as error:

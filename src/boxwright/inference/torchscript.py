@@ -64,7 +64,9 @@ _OTHER_OPERATORS = {
     "prim": frozenset("NumToTensor RaiseException abs device dtype is_cuda max min shape tolist data layout".split()),
     "torchvision": frozenset(("nms", "deform_conv2d", "roi_align")),
 }
-_TYPES = frozenset("Tensor int float bool str complex number List Dict Tuple Optional Union NoneType Any Device Final".split())
+_TYPES = frozenset(
+    "Tensor int float bool str complex number List Dict Tuple Optional Union NoneType Any Device Final".split()
+)
 _FUNCTIONS = frozenset(
     """
     annotate uninitialized isinstance int float bool str range len zip enumerate list

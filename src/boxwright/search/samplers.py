@@ -7,8 +7,8 @@ five decimals. As published, a value of 0 stays 0.
 
 Deviation: draws follow from the seed and the generation, so that a search by one worker can be repeated.
 
-CMA-ES (Hansen, arXiv:1604.00772) by the package cmaes. Its state is not kept in the study, as Optuna's own sampler keeps
-it, in a pickle: a study may come from someone else. It is computed anew from the numbers of the finished trials.
+CMA-ES (Hansen, arXiv:1604.00772) by the package cmaes. Optuna's own sampler keeps its state in the study as a pickle,
+and a study may come from someone else. Here the state is computed anew from the numbers of the finished trials.
 """
 
 import math
