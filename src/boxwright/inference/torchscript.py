@@ -1,9 +1,9 @@
 """TorchScript archives, scanned before PyTorch loads them: a network's operators run, nothing else does.
 
-TorchScript is a language: its operators read and write files, print, and call the profiler, and code of an archive runs
-while it is loaded. So the archive is taken apart by the standard library's `zipfile` and `ast`, every name in its code is
-looked up in closed lists, its pickles are read by the closed reader of checkpoints, and PyTorch gets a new archive
-written from what was read, in memory. So it sees no entry, no byte of code and no comment that was not scanned.
+TorchScript is a language: its operators read and write files, print, and call the profiler, and code of an archive
+runs while it is loaded. So the archive is taken apart by the standard library's `zipfile` and `ast`, every name in its
+code is looked up in closed lists, its pickles are read by the closed reader of checkpoints, and PyTorch gets a new
+archive written from what was read, in memory. It sees no entry, no byte of code and no comment that was not scanned.
 
 Source: the layout that PyTorch documents in torch/csrc/jit/docs/serialization.md (BSD-3-Clause).
 """
@@ -26,8 +26,8 @@ _MAX_ENTRIES = 100_000
 _PICKLES = ("data", "constants")
 _NUMBERS = ("version", ".data/version", "byteorder")
 
-# Operators of `torch.`, methods and properties of tensors and lists. All are pure but for their own tensors; each checks
-# its bounds. Those that end in "_" work in place: the list has them without.
+# Operators of `torch.`, methods and properties of tensors and lists. All are pure but for their own tensors, and check
+# their bounds. Those that end in "_" work in place: the list has them without.
 _OPERATORS = frozenset(
     """
     abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv alpha_dropout all any amax amin aminmax arange argmax
