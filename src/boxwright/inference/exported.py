@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from boxwright.checkpoints.names import missing_weights
 from boxwright.errors import UserError
+from boxwright.inference.admission import check_ncnn, check_onnx, check_openvino
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 from boxwright.inference.torchscript import read_torchscript
 
@@ -125,6 +126,7 @@ def open_exported(path: Path, device: torch.device) -> ExportedFile:
 def _open_onnx(path: Path) -> ExportedFile:
     """Open a file with ONNX Runtime, on the CPU."""
     runtime = require("onnxruntime")
+    check_onnx(require("onnx"), path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     # As many threads as PyTorch was given: by default the runtime would take every core.
@@ -198,6 +200,7 @@ def _open_openvino(path: Path) -> ExportedFile:
     """Open an xml, or the folder it is in, with OpenVINO on the CPU."""
     openvino = require("openvino")
     file = path if path.suffix == ".xml" else next(iter(sorted(path.glob("*.xml"))), path / "model.xml")
+    check_openvino(file)
     core = openvino.Core()
     try:
         model = core.read_model(str(file))
@@ -238,6 +241,7 @@ def _open_ncnn(path: Path) -> ExportedFile:
     for part in parts:
         if not part.is_file():
             raise UserError(f"{path} cannot be read as an NCNN model: it holds no {part.name}")
+    check_ncnn(*parts)
     if net.load_param(str(parts[0])) or net.load_model(str(parts[1])):
         raise UserError(f"{path} cannot be read as an NCNN model: {parts[0].name} or {parts[1].name} is damaged")
 
