@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 _HEAD = 8  # bytes that say how long the json is
-_DTYPES = {
-    str(dtype): dtype
-    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8)
-    + (torch.int64, torch.int32, torch.int16, torch.int8)
-}
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_WHOLE = (torch.bool, torch.uint8, torch.int64, torch.int32, torch.int16, torch.int8)
+_DTYPES = {str(dtype): dtype for dtype in (*_FLOATS, *_WHOLE)}
 _ARRAY_KINDS = "fiub"
 
 
@@ -47,9 +45,14 @@ def pack(value: object, *classes: type) -> bytes:
             numbers.append(item)
             return ["bytes", len(item)]
         if isinstance(item, Tensor):
-            values = item.detach().cpu().contiguous()
-            numbers.append(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-            return ["tensor", str(values.dtype), list(values.shape), len(numbers[-1])]
+            values = item.detach().cpu()
+            # With its strides: a state that is laid out in another way is updated with other rounding.
+            order = sorted(range(values.dim()), key=lambda d: -values.stride(d))
+            if not values.permute(order).is_contiguous():
+                values = values.contiguous()
+            flat = values.as_strided((values.numel(),), (1,))
+            numbers.append(flat.view(torch.uint8).numpy().tobytes())
+            return ["tensor", str(values.dtype), list(values.shape), list(values.stride()), len(numbers[-1])]
         if isinstance(item, np.ndarray) and item.dtype.kind in _ARRAY_KINDS:
             numbers.append(item.tobytes())
             return ["array", item.dtype.str, list(item.shape), len(numbers[-1])]
@@ -94,9 +97,9 @@ def unpack(data: bytes | memoryview, *classes: type) -> Any:
             case "bytes":
                 return bytes(take(parts[0]))
             case "tensor":
-                dtype, shape, size = _DTYPES[parts[0]], parts[1], parts[2]
+                dtype, shape, stride, size = _DTYPES[parts[0]], *parts[1:]
                 flat = torch.frombuffer(take(size), dtype=dtype) if size else torch.empty(0, dtype=dtype)
-                return flat.reshape(shape)
+                return flat.as_strided(shape, stride)  # which looks that it stays inside
             case "array":
                 dtype = np.dtype(parts[0])
                 if dtype.kind not in _ARRAY_KINDS:

@@ -45,7 +45,7 @@ def check_onnx(onnx: Any, path: Path) -> None:
     for node in _nodes([model.graph, *model.functions]):
         if node.domain not in domains or node.op_type == _CONTEXT:
             raise UserError(
-                f"refuses to load {path}: it asks for the operator {node.domain}.{node.op_type}, which is none of ONNX; "
+                f"refuses to load {path}: it asks for the operator {node.domain}.{node.op_type}, none of ONNX; "
                 "libraries of operators are not loaded"
             )
     for tensor in _tensors(onnx, model):

@@ -19,7 +19,6 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.study import StudyDirection
 from pydantic import TypeAdapter
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
@@ -134,9 +133,9 @@ def _check_content(study: optuna.Study, location: StudyLocation) -> None:
         "folder": TypeAdapter(str),
     }
     try:
-        # Sampler and pruner compare numbers by direction; Optuna's own notes say which trial is a retry of which.
-        if study.directions != [StudyDirection.MAXIMIZE]:
-            raise ValueError("it does not look for the largest fitness")
+        if len(study.directions) != 1:
+            raise ValueError("it has more than one objective")
+        # Optuna's own notes say which trial is a retry of which.
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
             generation_of(trial, trials)
