@@ -8,6 +8,7 @@ here: starting processes (launch.py).
 import errno
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable
@@ -93,7 +94,7 @@ def _until(done: Callable[[], bool], end: float) -> None:
 T = TypeVar("T")
 SECONDS_TO_REACH = 45.0  # how long the meeting place is tried: rank 0 may start later
 _RETRY_SECONDS = 0.5
-_SECONDS_TO_ACCEPT = 10.0  # how long rank 0 waits for its own call to the meeting place
+_SECONDS_TO_ACCEPT = 5.0  # how long rank 0 waits for its own call to the meeting place, and others for an answer
 _PLACES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 TIMEOUT = timedelta(hours=2)  # others wait so long while one reads the data or measures the best weights
 
@@ -138,7 +139,7 @@ class World:
         data, sizes = self._padded(pack(value, *classes))
         found = [torch.empty_like(data) for _ in range(self.size)]
         dist.all_gather(found, data)
-        return [unpack(memoryview(other.numpy())[:size], *classes) for other, size in zip(found, sizes, strict=True)]
+        return [unpack(other.numpy().data[:size], *classes) for other, size in zip(found, sizes, strict=True)]
 
     def at_first(self, value: T, *classes: type) -> list[T]:
         """Gather the value of every rank, by rank, at the first; an empty list elsewhere."""
@@ -147,7 +148,7 @@ class World:
         data, sizes = self._padded(pack(value, *classes))
         found = [torch.empty_like(data) for _ in range(self.size)] if self.is_first else []
         dist.gather(data, found or None)
-        return [unpack(memoryview(other.numpy())[:size], *classes) for other, size in zip(found, sizes, strict=False)]
+        return [unpack(other.numpy().data[:size], *classes) for other, size in zip(found, sizes, strict=False)]
 
     def from_first(self, value: T, *classes: type) -> T:
         """Return the value of the first rank; those of the others may be anything."""
@@ -159,7 +160,7 @@ class World:
         if data is None:
             data = torch.empty(int(size), dtype=torch.uint8)
         dist.broadcast(data, src=0)
-        return value if self.is_first else unpack(memoryview(data.numpy()), *classes)
+        return value if self.is_first else unpack(data.numpy().data, *classes)
 
     def _padded(self, data: bytes) -> tuple[Tensor, list[int]]:
         """Return the bytes of this rank as a tensor as long as that of the rank with the most, and all lengths."""
@@ -290,12 +291,7 @@ def _meeting_place(world: World) -> Store:
                 raise UserError(f"rank {world.rank} cannot reach {place}: {error.strerror or error}; {why}") from error
             time.sleep(_RETRY_SECONDS)
     try:
-        with _silent_stderr():  # it logs each attempt to reach something that is no store, with frames of C++
-            store = TCPStore(
-                *(host, int(port), None, world.is_first, timedelta(seconds=max(end - time.monotonic(), 2))),
-                wait_for_workers=False,
-                master_listen_fd=None if listener is None else listener.detach(),
-            )
+        store = _open_store(host, int(port), listener, max(end - time.monotonic(), 2))
         store.set_timeout(TIMEOUT)
         if store.add(f"boxwright rank {world.rank}", 1) > 1:
             raise UserError(f"two processes of this run have the rank {world.rank}: give each its own RANK")
@@ -330,6 +326,32 @@ def _listen(host: str, port: int, place: str) -> socket.socket:
             f"rank 0 cannot listen at {place}: {error.strerror or error}; take a free port, as torchrun does by itself"
         ) from error
     return listener
+
+
+def _open_store(host: str, port: int, listener: socket.socket | None, seconds: float) -> TCPStore:
+    """Open or reach the store at an address; a RuntimeError tells that what answers there is none."""
+    opened: list[TCPStore | RuntimeError] = []
+
+    def open_it() -> None:
+        handle = None if listener is None else listener.detach()
+        limit = timedelta(seconds=seconds)
+        try:
+            opened.append(
+                TCPStore(host, port, None, listener is not None, limit, wait_for_workers=False, master_listen_fd=handle)
+            )
+        except RuntimeError as error:
+            opened.append(error)
+
+    # In a thread, which is left alone: it would wait without limit for a server that takes the call and says nothing.
+    thread = threading.Thread(target=open_it, daemon=True)
+    with _silent_stderr():  # it logs each attempt to reach something that is no store, with frames of C++
+        thread.start()
+        thread.join(seconds + _SECONDS_TO_ACCEPT)
+    if not opened:
+        raise RuntimeError("what listens there does not answer")
+    if isinstance(opened[0], RuntimeError):
+        raise opened[0]
+    return opened[0]
 
 
 @contextmanager

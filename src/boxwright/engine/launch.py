@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from torch.distributed import DistError  # pyright: ignore[reportPrivateImportUsage]
 from torch.multiprocessing.spawn import start_processes
@@ -154,11 +154,12 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
         with _blocked_signals():  # until `_work` can answer them
             context = start_processes(_work, (num_processes, folder, job, *arguments), num_processes, join=False)
         assert context is not None
-        failed = _wait_for(context.processes, received)
+        processes = cast(list[BaseProcess], context.processes)
+        failed = _wait_for(processes, received)
         if received:
             raise SystemExit(EXIT_CODES.get(received[0], 128 + received[0]))
         if failed is not None:
-            code = context.processes[failed].exitcode or 0
+            code = processes[failed].exitcode or 0
             if code in (2, *EXIT_CODES.values()):  # it has printed why
                 raise SystemExit(code)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

@@ -16,8 +16,25 @@ from boxwright.errors import UserError
 _ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # the last: what ONNX Runtime itself brings
 _CONTEXT = "EPContext"  # an operator that hands a file to the driver of a device
 _OPENVINO_OPSETS = re.compile(r"opset\d{1,2}")
-_OPENVINO_BITS = {"f64": 64, "f32": 32, "f16": 16, "bf16": 16, "boolean": 8, "i64": 64, "i32": 32, "i16": 16, "i8": 8}
-_OPENVINO_BITS |= {"u64": 64, "u32": 32, "u16": 16, "u8": 8, "i4": 4, "u4": 4, "nf4": 4, "u1": 1}
+_OPENVINO_BITS = {
+    "f64": 64,
+    "f32": 32,
+    "f16": 16,
+    "bf16": 16,
+    "boolean": 8,
+    "i64": 64,
+    "i32": 32,
+    "i16": 16,
+    "i8": 8,
+    "u64": 64,
+    "u32": 32,
+    "u16": 16,
+    "u8": 8,
+    "i4": 4,
+    "u4": 4,
+    "nf4": 4,
+    "u1": 1,
+}
 _MAX_DEPTH = 64  # of an xml, which has about 8
 _NCNN_MAGIC = "7767517"
 _NCNN_WEIGHTS = {  # layer type -> key of the number of its weights

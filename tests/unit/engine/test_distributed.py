@@ -211,6 +211,7 @@ def test_mistakes_of_a_launch_are_told(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, object], says: str
 ) -> None:
     monkeypatch.setattr(distributed, "SECONDS_TO_REACH", 1.0)
+    monkeypatch.setattr(distributed, "_SECONDS_TO_ACCEPT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:  # something else, which never answers
         if environment.get("MASTER_PORT") == "taken":
             environment = environment | {"MASTER_PORT": server.getsockname()[1]}

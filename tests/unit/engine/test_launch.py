@@ -41,15 +41,15 @@ def talk(world: World, text: str) -> Path:
 
 def listens(world: World) -> Path:
     world.wait()  # all are connected
-    own = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
+    own = {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
     listening = "0A"
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             _, address, _, state, *rest = line.split()
             if state == listening and f"socket:[{rest[5]}]" in own:
-                print(table, address.partition(":")[0], file=sys.stderr)
+                os.write(2, f"{table} {address.partition(':')[0]}\\n".encode())
     folder = Path(os.environ["BOXWRIGHT_STORE"]).parent
-    print("mode", oct(folder.stat().st_mode)[-3:], file=sys.stderr)
+    os.write(2, f"mode {oct(folder.stat().st_mode)[-3:]}\\n".encode())
     world.wait()
     return folder
 
