@@ -97,7 +97,7 @@ class CenterFusionTask(LoaderTask):
             settings=DecodeSettings(num_peaks=self.config.max_det, radar=self._radar, fixed=self.config.fixed),
             autocast=autocast,
             criterion=self._losses,
-            gather=self.world.at_first if self.world.size > 1 else None,
+            gather=(lambda found: self.world.at_first(found, Detections3d)) if self.world.size > 1 else None,
             watch=watch,
         )
         # Each process has the losses of its share; one that had no images has none.

@@ -50,6 +50,8 @@ def read_zip(file: BinaryIO, size: int) -> object:
         if len(pickles) != 1:
             raise DamagedError("it is a zip file but not one that torch.save wrote (no data.pkl)")
         folder = pickles[0].removesuffix("data.pkl")
+        if any(name.startswith(f"{folder}code/") for name in archive.namelist()):
+            raise DamagedError("it is a TorchScript archive, which is read under a name that ends in .torchscript")
 
         def read(name: str) -> bytes:
             nonlocal bytes_left

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STAND_IN_MODULES = ("models", "utils", "torch.nn")  # classes of these packages become stand-ins
+STAND_IN_MODULES = ("models", "utils", "torch.nn", "__torch__")  # classes of these packages become stand-ins
+NATIVE_CLASSES = "__torch__.torch.classes."  # TorchScript's name for classes that are not in its archive
 STAND_IN_NAMES = {"argparse.Namespace", "numpy.ndarray"}
 STORAGES = {  # name of the storage class -> what it holds
     "torch.DoubleStorage": torch.float64,
@@ -47,7 +48,8 @@ class Name:
 
     @property
     def is_stand_in(self) -> bool:
-        return self.text in STAND_IN_NAMES or self.text.startswith(tuple(f"{m}." for m in STAND_IN_MODULES))
+        listed = self.text in STAND_IN_NAMES or self.text.startswith(tuple(f"{m}." for m in STAND_IN_MODULES))
+        return listed and not self.text.startswith(NATIVE_CLASSES)
 
 
 @dataclass(slots=True)
@@ -111,6 +113,12 @@ def method_name(owner: Any, name: Any, *_: Any) -> str:
     return name
 
 
+def typed_list(items: Any) -> list[Any]:
+    if type(items) is not list:
+        raise DamagedError("a malformed list")
+    return items
+
+
 def device_text(*parts: Any) -> str:
     if any(type(part) not in (str, int) for part in parts):
         raise DamagedError("a malformed device")
@@ -127,6 +135,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("__builtin__.set", "builtins.set"), lambda items=(): {scalar_key(item) for item in items}),
     "__builtin__.getattr": method_name,
     "_codecs.encode": encode,
+    # TorchScript's lists of one type.
+    **{f"torch.jit._pickle.build_{kind}list": typed_list for kind in ("int", "double", "bool", "tensor")},
+    "torch.jit._pickle.restore_type_tag": lambda value, _: value,
     "numpy.dtype": number_type,
     **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), number),
     # No array in a checkpoint is needed.

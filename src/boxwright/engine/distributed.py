@@ -5,37 +5,46 @@ returns what it was given. Source: PyTorch's torch.distributed and the environme
 here: starting processes (launch.py).
 """
 
+import errno
 import os
+import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed import FileStore, PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.nn.parallel import DistributedDataParallel
 
+from boxwright.engine.exchange import pack, unpack
 from boxwright.errors import UserError
 
+STORE_FILE = "BOXWRIGHT_STORE"  # environment: where the processes that launch.py starts meet
 _CALL = "boxwright call"
 _SECONDS_TO_MEET = 600.0
 _PAUSE = 0.05
 
 
-def launcher_store(seconds: float = 30) -> TCPStore | None:
-    """Connect to the store of torchrun (PyTorch's TCPStore), which lives as long as torchrun itself.
+def launcher_store(seconds: float = 30) -> Store | None:
+    """Connect to the store of the launcher, which lives as long as the launcher itself.
 
     Args:
         seconds: the longest that a request waits.
 
     Returns:
-        None where there is no torchrun.
+        a file where launch.py is the launcher, PyTorch's TCPStore where torchrun is, None where there is neither.
     """
+    if file := os.environ.get(STORE_FILE):
+        store = FileStore(file, -1)  # -1: it is the launcher that removes the file
+        store.set_timeout(timedelta(seconds=seconds))
+        return store
     host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not host or not port:
         return None
@@ -46,7 +55,7 @@ def launcher_store(seconds: float = 30) -> TCPStore | None:
         return None
 
 
-def store_of_this_start(store: TCPStore, rank: int, size: int) -> PrefixStore:
+def store_of_this_start(store: Store, rank: int, size: int) -> PrefixStore:
     """Return the part of the store that only the processes see that were started together with this one.
 
     When torchrun starts processes anew, its store still holds the addresses of those before, so that a new process may
@@ -83,6 +92,10 @@ def _until(done: Callable[[], bool], end: float) -> None:
 
 
 T = TypeVar("T")
+SECONDS_TO_REACH = 45.0  # how long the meeting place is tried: rank 0 may start later
+_RETRY_SECONDS = 0.5
+_SECONDS_TO_ACCEPT = 5.0  # how long rank 0 waits for its own call to the meeting place, and others for an answer
+_PLACES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 TIMEOUT = timedelta(hours=2)  # others wait so long while one reads the data or measures the best weights
 
 
@@ -119,29 +132,45 @@ class World:
         dist.all_reduce(highest, dist.ReduceOp.MAX)
         return int(highest)
 
-    def all(self, value: T) -> list[T]:
-        """Gather the value of every rank, by rank. It is pickled."""
+    def all(self, value: T, *classes: type) -> list[T]:
+        """Gather the value of every rank, by rank; see exchange.py for what can be sent."""
         if self.size == 1:
             return [value]
-        values: list[T | None] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return cast("list[T]", values)
+        data, sizes = self._padded(pack(value, *classes))
+        found = [torch.empty_like(data) for _ in range(self.size)]
+        dist.all_gather(found, data)
+        return [unpack(other.numpy().data[:size], *classes) for other, size in zip(found, sizes, strict=True)]
 
-    def at_first(self, value: T) -> list[T]:
-        """Gather the value of every rank, by rank, at the first; an empty list elsewhere. It is pickled."""
+    def at_first(self, value: T, *classes: type) -> list[T]:
+        """Gather the value of every rank, by rank, at the first; an empty list elsewhere."""
         if self.size == 1:
             return [value]
-        values: list[T | None] = [None] * self.size
-        dist.gather_object(value, values if self.is_first else None)
-        return cast("list[T]", values) if self.is_first else []
+        data, sizes = self._padded(pack(value, *classes))
+        found = [torch.empty_like(data) for _ in range(self.size)] if self.is_first else []
+        dist.gather(data, found or None)
+        return [unpack(other.numpy().data[:size], *classes) for other, size in zip(found, sizes, strict=False)]
 
-    def from_first(self, value: T) -> T:
-        """Return the value of the first rank. It is pickled."""
+    def from_first(self, value: T, *classes: type) -> T:
+        """Return the value of the first rank; those of the others may be anything."""
         if self.size == 1:
             return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-        return values[0]
+        data = torch.frombuffer(bytearray(pack(value, *classes)), dtype=torch.uint8) if self.is_first else None
+        size = torch.tensor(0 if data is None else data.numel())
+        dist.broadcast(size, src=0)
+        if data is None:
+            data = torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(data, src=0)
+        return value if self.is_first else unpack(data.numpy().data, *classes)
+
+    def _padded(self, data: bytes) -> tuple[Tensor, list[int]]:
+        """Return the bytes of this rank as a tensor as long as that of the rank with the most, and all lengths."""
+        own = torch.tensor(len(data))
+        sizes = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(sizes, own)
+        numbers = [int(size) for size in sizes]
+        padded = torch.zeros(max(numbers), dtype=torch.uint8)
+        padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return padded, numbers
 
     @torch.no_grad()
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
@@ -174,29 +203,168 @@ class World:
 
 
 def read_world() -> World:
-    """Read who this process is from the environment that torchrun, or another launcher of its kind, has set."""
-    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    world = World(*(int(os.environ.get(name) or default) for name, default in names.items()))
-    return world if "RANK" in os.environ and world.size > 1 else World()
+    """Read who this process is from the environment that torchrun, or another launcher of its kind, has set.
+
+    Raises:
+        UserError: it contradicts itself.
+    """
+    given = {name: os.environ.get(name) or default for name, default in _PLACES.items()}
+    for name, text in given.items():
+        if not text.isascii() or not text.isdecimal():
+            raise UserError(f"{name} in the environment is {text!r}; the launcher sets it to a whole number from 0 on")
+    world = World(*map(int, given.values()))
+    if "RANK" not in os.environ or world.size <= 1:  # batch systems number single processes too
+        return World()
+    for name, place, of, size in (
+        ("RANK", world.rank, "WORLD_SIZE", world.size),
+        ("LOCAL_RANK", world.local_rank, "LOCAL_WORLD_SIZE", world.local_size),
+    ):
+        if place >= size and (name == "RANK" or "LOCAL_WORLD_SIZE" in os.environ):
+            raise UserError(
+                f"{name} in the environment is {place}, but {of} is {size}: ranks count from 0 to {of} - 1; start as "
+                "many processes as the world has"
+            )
+    return world
 
 
 @contextmanager
 def joined(world: World) -> Generator[None]:
-    """Connect the processes: gloo, and nccl for tensors of a GPU. A single process does nothing."""
+    """Connect the processes: gloo, and nccl for tensors of a GPU. A single process does nothing.
+
+    Raises:
+        UserError: they cannot reach each other.
+    """
     if world.size == 1:
         yield
         return
+    _choose_interface(world)
     has_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     backend, store = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", launcher_store(TIMEOUT.total_seconds())
     if store is None:
-        dist.init_process_group(backend, timeout=TIMEOUT)
-    else:
-        own = store_of_this_start(store, world.rank, world.size)
-        dist.init_process_group(backend, timeout=TIMEOUT, store=own, rank=world.rank, world_size=world.size)
+        store = _meeting_place(world)
+    elif STORE_FILE not in os.environ:
+        store = store_of_this_start(store, world.rank, world.size)
+    dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=world.rank, world_size=world.size)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _choose_interface(world: World) -> None:
+    """Let the processes of one machine talk on its loopback interface; check the interfaces that the user has named."""
+    present = [name for _, name in socket.if_nameindex()]
+    loopback = next((name for name in ("lo", "lo0") if name in present), "")
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if world.local_size == world.size and loopback:
+            os.environ[variable] = loopback
+            continue
+        # NCCL takes beginnings of names, "=" before a whole one, and "^" before those to leave out.
+        named = os.environ.get(variable, "")
+        names = [] if named.startswith("^") else [name for name in named.removeprefix("=").split(",") if name]
+        if names and not any(other.startswith(name) for name in names for other in present):
+            raise UserError(
+                f"{variable} in the environment is {named}, but this machine has no such network interface; it has "
+                f"{', '.join(present)}"
+            )
+
+
+def _meeting_place(world: World) -> Store:
+    """Return the store at MASTER_ADDR and MASTER_PORT, which the first rank opens, once all ranks are there."""
+    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise UserError(
+            "several processes need a place to meet: set MASTER_ADDR to the machine of rank 0 and MASTER_PORT to a "
+            f"free port of it, got {host!r} and {port!r}; torchrun sets both"
+        )
+    place, end = f"MASTER_ADDR {host}, MASTER_PORT {port}", time.monotonic() + SECONDS_TO_REACH
+    listener = _listen(host, int(port), place) if world.is_first else None
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), timeout=max(end - time.monotonic(), 2) / 2):
+                if listener is not None:
+                    listener.accept()[0].close()
+            break
+        except OSError as error:
+            if time.monotonic() + _RETRY_SECONDS > end or listener is not None:
+                why = "does that name this machine?" if world.is_first else "was rank 0 started, is the port open?"
+                raise UserError(f"rank {world.rank} cannot reach {place}: {error.strerror or error}; {why}") from error
+            time.sleep(_RETRY_SECONDS)
+    try:
+        store = _open_store(host, int(port), listener, max(end - time.monotonic(), 2))
+        store.set_timeout(TIMEOUT)
+        if store.add(f"boxwright rank {world.rank}", 1) > 1:
+            raise UserError(f"two processes of this run have the rank {world.rank}: give each its own RANK")
+        ranks = [f"boxwright rank {rank}" for rank in range(world.size)]
+        _until(lambda: store.check(ranks), time.monotonic() + _SECONDS_TO_MEET)
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"rank {world.rank} finds no other rank of this run at {place}: {said}") from error
+    return store
+
+
+def _listen(host: str, port: int, place: str) -> socket.socket:
+    """Open the port of the meeting place on the address that was named, not on every interface."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise UserError(f"{place}: there is no machine of that name ({error.strerror or error})") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        try:
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            listener.bind(("", port, 0, 0)[: len(address)])  # an address that something forwards to this machine
+        listener.listen()
+        listener.settimeout(_SECONDS_TO_ACCEPT)
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"rank 0 cannot listen at {place}: {error.strerror or error}; take a free port, as torchrun does by itself"
+        ) from error
+    return listener
+
+
+def _open_store(host: str, port: int, listener: socket.socket | None, seconds: float) -> TCPStore:
+    """Open or reach the store at an address; a RuntimeError tells that what answers there is none."""
+    opened: list[TCPStore | RuntimeError] = []
+
+    def open_it() -> None:
+        handle = None if listener is None else listener.detach()
+        limit = timedelta(seconds=seconds)
+        try:
+            opened.append(
+                TCPStore(host, port, None, listener is not None, limit, wait_for_workers=False, master_listen_fd=handle)
+            )
+        except RuntimeError as error:
+            opened.append(error)
+
+    # In a thread, which is left alone: it would wait without limit for a server that takes the call and says nothing.
+    thread = threading.Thread(target=open_it, daemon=True)
+    with _silent_stderr():  # it logs each attempt to reach something that is no store, with frames of C++
+        thread.start()
+        thread.join(seconds + _SECONDS_TO_ACCEPT)
+    if not opened:
+        raise RuntimeError("what listens there does not answer")
+    if isinstance(opened[0], RuntimeError):
+        raise opened[0]
+    return opened[0]
+
+
+@contextmanager
+def _silent_stderr() -> Generator[None]:
+    """Send what C++ code writes to stderr nowhere."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 _PIXELS = (0, 2, 3)  # all dimensions of (B, C, H, W) but the channels

@@ -1,27 +1,26 @@
-"""Run a job in one process or in several: those that torchrun has started, or some that are started here by PyTorch's
-own launcher, as torchrun would.
-"""
+"""Run a job in one process or in several: those that torchrun has started, or some that are started here."""
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-import uuid
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from torch.distributed import DistError  # pyright: ignore[reportPrivateImportUsage]
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.multiprocessing.spawn import start_processes
 
 from boxwright.engine.allocator import keep_large_buffers
-from boxwright.engine.distributed import World, joined, launcher_store, read_world
+from boxwright.engine.distributed import STORE_FILE, World, joined, launcher_store, read_world
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import UserError
 from boxwright.terminal import SayHandler, say, word_wrap
@@ -107,6 +106,9 @@ def _error_key() -> str:
 
 
 _SECONDS_TO_SAVE = 600  # after a signal, before processes are killed
+_POLL_SECONDS = 0.2
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_RESULT = "result"  # file for the path that the first process returns
 Job = Callable[..., Path]  # (world, *arguments), a function of a module: it is looked up by name in other processes
 
 
@@ -142,45 +144,75 @@ def run_job(job: Job, num_processes: int, *arguments: Any) -> Path:
 
 
 def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
-    """Start the processes and wait for them; return what the first one returned."""
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=num_processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        local_addr="localhost",
-    )
+    """Start the processes and wait for them; return what the first one returned.
+
+    PyTorch's own launcher listens on all interfaces and unpickles what comes. These meet in a file of a folder that
+    only this user can enter, and talk on the loopback interface.
+    """
     sys.stdout.flush()
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SECONDS_TO_SAVE))  # 30, which a large step may take
-    try:
-        with _around_launcher(num_processes):
-            return elastic_launch(launch, _work)(job, *arguments)[0]
-    except SignalException as error:
-        raise SystemExit(EXIT_CODES.get(error.sigval, 128 + error.sigval)) from None
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode in (2, *EXIT_CODES.values()):  # it has printed why
-            raise SystemExit(failure.exitcode) from None
-        signal_name = failure.signal_name() if failure.exitcode < 0 else ""
-        how = f"was killed by {signal_name}" if signal_name else f"ended with code {failure.exitcode}"
-        raise UserError(
-            f"process {rank} of this run {how}, so that all were ended; go on from the last checkpoint with: "
-            "boxwright train --resume, if it had saved one"
-        ) from None
+    with TemporaryDirectory(prefix="boxwright-") as folder, _around_processes(num_processes) as received:
+        with _blocked_signals():  # until `_work` can answer them
+            context = start_processes(_work, (num_processes, folder, job, *arguments), num_processes, join=False)
+        assert context is not None
+        processes = cast(list[BaseProcess], context.processes)
+        failed = _wait_for(processes, received)
+        if received:
+            raise SystemExit(EXIT_CODES.get(received[0], 128 + received[0]))
+        if failed is not None:
+            code = processes[failed].exitcode or 0
+            if code in (2, *EXIT_CODES.values()):  # it has printed why
+                raise SystemExit(code)
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            raise UserError(
+                f"process {failed} of this run {how}, so that all were ended; go on from the last checkpoint with: "
+                "boxwright train --resume, if it had saved one"
+            )
+        return Path(os.fsdecode(Path(folder, _RESULT).read_bytes()))
 
 
-def _work(job: Job, *arguments: Any) -> Path:
+def _wait_for(processes: Sequence[BaseProcess], received: Sequence[signal.Signals]) -> int | None:
+    """Wait until all processes have ended, and end the others when one fails or a signal comes.
+
+    Args:
+        processes: by rank.
+        received: signals to this process, which grow meanwhile. The first is handed on, so that the processes save; a
+            second one ends them at once.
+
+    Returns:
+        the rank that failed first, or None.
+    """
+    failed: int | None = None
+    ends = math.inf  # when those that are left are killed
+    while alive := [process for process in processes if process.is_alive()]:
+        wait([process.sentinel for process in alive], timeout=_POLL_SECONDS)
+        if failed is None:
+            failed = next((rank for rank, process in enumerate(processes) if process.exitcode), None)
+        if ends == math.inf and (received or failed is not None):
+            ends = time.monotonic() + _SECONDS_TO_SAVE
+            for process in alive:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid or 0, received[0] if received else signal.SIGTERM)
+        if time.monotonic() > ends or len(received) > 1:
+            for process in alive:
+                process.kill()
+    return failed if failed is not None else next((rank for rank, p in enumerate(processes) if p.exitcode), None)
+
+
+def _work(rank: int, num_processes: int, folder: str, job: Job, *arguments: Any) -> None:
     """Run the job in one of the processes, as one that the command line has started."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes}
+    os.environ.update({name: str(place) for name, place in places.items()})
+    os.environ[STORE_FILE] = str(Path(folder, "store"))
     keep_large_buffers()
     logger = logging.getLogger("boxwright")
     logger.addHandler(SayHandler())
     logger.setLevel(logging.INFO)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         with word_wrap():
-            return run_job(job, 1, *arguments)
+            result = run_job(job, 1, *arguments)
+        if rank == 0:
+            Path(folder, _RESULT).write_bytes(os.fsencode(result))
     except UserError as error:
         say(f"boxwright: {error}", to_stderr=True)
         raise SystemExit(2) from None
@@ -192,25 +224,31 @@ def _work(job: Job, *arguments: Any) -> Path:
 
 
 @contextmanager
-def _around_launcher(num_processes: int) -> Generator[None]:
-    """Share the cores among the processes, unless the user has set the number of threads; silence the launcher's own
-    log, whose news become one sentence; restore the signal handlers that it replaces.
-    """
-    shares_cores = "OMP_NUM_THREADS" not in os.environ
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
-    silent = ("torch.distributed.elastic", "torch.multiprocessing")
-    named = [*silent, *(name for name in logging.root.manager.loggerDict if name.startswith(silent))]  # own levels
-    levels = {logger: logger.level for logger in map(logging.getLogger, named)}
-    handlers = {number: signal.getsignal(number) for number in (*EXIT_CODES, signal.SIGHUP, signal.SIGQUIT)}
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL)
+def _blocked_signals() -> Generator[None]:
+    """Hold signals back; a process that is started meanwhile holds them back until it lets them in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _around_processes(num_processes: int) -> Generator[list[signal.Signals]]:
+    """Share the cores among the processes, unless the user has set the number of threads; yield a list that gets the
+    signals to this process.
+    """
+    shares_cores = "OMP_NUM_THREADS" not in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
+    received: list[signal.Signals] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            handlers[number] = signal.signal(number, lambda number, frame: received.append(signal.Signals(number)))
+    try:
+        yield received
+    finally:
         if shares_cores:
             del os.environ["OMP_NUM_THREADS"]
-        for logger, level in levels.items():
-            logger.setLevel(level)
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

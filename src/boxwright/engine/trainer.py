@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -71,6 +71,9 @@ def load_run(path: Path) -> dict[str, Any]:
     if "engine" not in content:
         raise UserError(f"{path} holds weights only; a run goes on from its last.pt (start a new one with --weights)")
     return content
+
+
+_MEASURED = ("fitness", "metrics", "losses", "more", "class_maps")  # of a Score
 
 
 class Trainer:
@@ -259,7 +262,9 @@ class Trainer:
 
         watch: ValWatch[Any, Any] = ValWatch(before, self.hooks.after_val_batch)
         score = self.task.evaluate(self.ema.module, self.policy.autocast, watch)
-        score = self.world.from_first(score)
+        # The first rank has measured; `detail` is for its reports only.
+        values = (score.fitness, score.metrics, score.losses, score.more, score.class_maps)
+        score = replace(score, **dict(zip(_MEASURED, self.world.from_first(values), strict=True)))
         self.hooks.notify(Callback.on_val_end, score)
         return score
 
@@ -393,7 +398,7 @@ class Trainer:
             return
         paths = next((paths for step, paths in self._recent if step == bad.step), ())
         epoch, step = divmod(bad.step, self.task.steps_per_epoch)
-        images = ", ".join(str(path) for of_rank in self.world.all(paths) for path in of_rank)
+        images = ", ".join(str(path) for of_rank in self.world.all(tuple(paths)) for path in of_rank)
         kept = self.weights_folder / "last.pt"
         keep = f"{kept} of before is kept. " if kept.exists() else ""
         text = (

@@ -8,8 +8,10 @@ import importlib
 import io
 import json
 import logging
+import os
 import shutil
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -17,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from types import ModuleType
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 import torch
 import yaml
@@ -27,7 +30,9 @@ from torch import Tensor, nn
 from boxwright.checkpoints.names import missing_weights
 from boxwright.data.files import Hidden, remove_leftovers
 from boxwright.errors import UserError
+from boxwright.inference.admission import check_ncnn, check_onnx, check_openvino
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
+from boxwright.inference.torchscript import read_torchscript
 
 METADATA_KEY = "boxwright"
 ONNX_SUFFIX, TORCHSCRIPT_SUFFIX = ".onnx", ".torchscript"
@@ -123,6 +128,7 @@ def open_exported(path: Path, device: torch.device) -> ExportedFile:
 def _open_onnx(path: Path) -> ExportedFile:
     """Open a file with ONNX Runtime, on the CPU."""
     runtime = require("onnxruntime")
+    check_onnx(require("onnx"), path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     # As many threads as PyTorch was given: by default the runtime would take every core.
@@ -138,7 +144,8 @@ def _open_onnx(path: Path) -> ExportedFile:
     def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = zip((entry.name for entry in inputs), _arrays(given).values(), strict=True)
         arrays = {name: value.astype("float16") if name in half else value for name, value in arrays}
-        return dict(zip(names, map(torch.from_numpy, session.run(names, arrays)), strict=True))
+        with _told(path):
+            return dict(zip(names, map(torch.from_numpy, session.run(names, arrays)), strict=True))
 
     others = dict(session.get_modelmeta().custom_metadata_map)
     shapes = {output.name: _shape(output.shape) for output in session.get_outputs()}
@@ -152,19 +159,20 @@ def _shape(sizes: Sequence[Any]) -> Shape:
 
 def _open_torchscript(path: Path, device: torch.device) -> ExportedFile:
     """Open a file with PyTorch; a tuple of outputs is numbered, as TorchScript keeps no names."""
-    extra: dict[str, Any] = {METADATA_KEY: "", "config.txt": ""}  # the second is that of other makers
+    archive, texts = read_torchscript(path, (METADATA_KEY, "config.txt"))  # the second is that of other makers
     try:
         with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated: whoever has such a file knows
-            script = torch.jit.load(str(path), map_location=device, _extra_files=extra)
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"{path} cannot be read as TorchScript: {str(error).splitlines()[0]}") from error
+            script = torch.jit.load(archive, map_location=device)
+    except (RuntimeError, ValueError, LookupError, TypeError, torch.jit.Error) as error:
+        raise UserError(f"{path} cannot be read as TorchScript: {_first_line(error)}") from error
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = script(*inputs.values())
+        with _told(path):
+            found = script(*inputs.values())
         outputs: Sequence[Any] = found if isinstance(found, tuple | list) else (found,)
         return {str(i): value for i, value in enumerate(outputs) if isinstance(value, Tensor)}
 
-    own, config = (text.decode() if isinstance(text, bytes) else str(text) for text in extra.values())
+    own, config = texts.values()
     try:
         others = TypeAdapter(dict[str, Any]).validate_json(config or "{}")
     except ValueError:
@@ -173,10 +181,28 @@ def _open_torchscript(path: Path, device: torch.device) -> ExportedFile:
     return ExportedFile(run, own, others, (_shape(shape),) if isinstance(shape, list) else ())
 
 
+def _first_line(error: BaseException) -> str:
+    """Return what a runtime says first; what follows are places in its own source."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _told(path: Path) -> Generator[None]:
+    """Turn what a runtime raises while it runs a file into a UserError; running out of memory stays what it is."""
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the runtimes' own types share no base
+        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+        raise UserError(f"{path} cannot be run on these images: {lines[-1].strip()}") from error
+
+
 def _open_openvino(path: Path) -> ExportedFile:
     """Open an xml, or the folder it is in, with OpenVINO on the CPU."""
     openvino = require("openvino")
     file = path if path.suffix == ".xml" else next(iter(sorted(path.glob("*.xml"))), path / "model.xml")
+    check_openvino(file)
     core = openvino.Core()
     try:
         model = core.read_model(str(file))
@@ -189,7 +215,8 @@ def _open_openvino(path: Path) -> ExportedFile:
     compiled = core.compile_model(model, "CPU", settings | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = compiled(list(_arrays(inputs).values()))
+        with _told(path):
+            found = compiled(list(_arrays(inputs).values()))
         # Copied, because the next call writes into the same memory.
         return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
 
@@ -216,6 +243,7 @@ def _open_ncnn(path: Path) -> ExportedFile:
     for part in parts:
         if not part.is_file():
             raise UserError(f"{path} cannot be read as an NCNN model: it holds no {part.name}")
+    check_ncnn(*parts)
     if net.load_param(str(parts[0])) or net.load_model(str(parts[1])):
         raise UserError(f"{path} cannot be read as an NCNN model: {parts[0].name} or {parts[1].name} is damaged")
 
@@ -461,11 +489,13 @@ def write_verified(target: Path, write: Callable[[Path], A]) -> A:
 
 
 def require(library: str) -> Any:
-    """Import a library of the extra `export`.
+    """Import a library of the extra `export`, after telling it to send nothing to its makers.
 
     Raises:
         UserError: it is not installed; says how to install it.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is loaded
+    sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))  # OpenVINO then takes its own silent stub
     try:
         return importlib.import_module(library)
     except ImportError as error:

@@ -6,8 +6,12 @@ with probability 0.8, by 1 + gain * N(0,1) * U(0,1) * 0.2, limited to 0.3 .. 3, 
 five decimals. As published, a value of 0 stays 0.
 
 Deviation: draws follow from the seed and the generation, so that a search by one worker can be repeated.
+
+CMA-ES (Hansen, arXiv:1604.00772) by the package cmaes. Optuna's own sampler keeps its state in the study as a pickle,
+and a study may come from someone else. Here the state is computed anew from the numbers of the finished trials.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,6 +35,8 @@ _PROBABILITY, _SIGMA = 0.8, 0.2
 _LEAST, _MOST = 0.3, 3.0  # factors of one mutation
 _DECIMALS = 5
 _ATTEMPTS = 1000  # where all values are 0 or at a limit nothing can change
+_CMA_SIGMA = 1 / 6  # of the first generation, in shares of the limits; Optuna's default
+_CMA_RESAMPLING = 10  # draws of a point outside of the limits per dimension, before it is clipped; likewise
 
 
 def distributions(space: Space) -> dict[str, FloatDistribution]:
@@ -80,6 +86,41 @@ def mutate(parent: Values, ranges: Sequence[Range], rng: np.random.Generator) ->
     return child
 
 
+def draw_by_cma(
+    space: Space, start: Mapping[str, float], finished: Sequence[tuple[Mapping[str, float], float]], seed: int
+) -> dict[str, float]:
+    """Draw from CMA-ES after as many of its generations as the finished trials fill.
+
+    Args:
+        space: what is searched; two values or more.
+        start: where the search begins.
+        finished: values and fitness of each trial, in order; one worker gets what CMA-ES is, of several workers some
+            trials were drawn a generation earlier.
+        seed: of this draw.
+    """
+    from cmaes import CMA
+
+    limits = np.array([(r.low, r.high) for r in space.values()])
+    logarithmic = np.array([r.is_logarithmic for r in space.values()])
+
+    def scaled(values: Values) -> Values:
+        return np.log(values, out=values.copy(), where=logarithmic)
+
+    low, high = scaled(limits[:, 0]), scaled(limits[:, 1])
+
+    def shares(values: Mapping[str, float]) -> Values:
+        return np.clip((scaled(np.array([float(values[name]) for name in space])) - low) / (high - low), 0.0, 1.0)
+
+    bounds = np.tile((0.0, 1.0), (len(space), 1))
+    cma = CMA(shares(start), _CMA_SIGMA, bounds=bounds, n_max_resampling=_CMA_RESAMPLING * len(space), seed=seed)
+    size = cma.population_size
+    for first in range(0, len(finished) // size * size, size):
+        cma.tell([(shares(values), -fitness) for values, fitness in finished[first : first + size]])
+    point = low + cma.ask() * (high - low)
+    values = np.clip(np.exp(point, out=point.copy(), where=logarithmic), limits[:, 0], limits[:, 1])
+    return dict(zip(space, values.tolist(), strict=True))
+
+
 def generation_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
     """Return the number of a trial in the search, counted from 0.
 
@@ -122,8 +163,11 @@ class SearchSampler(BaseSampler):
         before = _trials_before(trial, trials)
         if not before:
             return dict(self.start)
+        finished = [t for t in before if t.state == TrialState.COMPLETE and self._has_values(t)]
+        if self.kind == "cmaes":
+            shown = [(t.params, float(t.value or 0.0)) for t in sorted(finished, key=lambda t: t.number)]
+            return draw_by_cma(self.space, self.start, shown, self._seed(trial, trials))
         rng = np.random.default_rng([self.seed, generation_of(trial, trials)])
-        finished = [t for t in before if t.state == TrialState.COMPLETE and self.space.keys() <= t.params.keys()]
         if finished:
             values = np.array([[t.params[name] for name in self.space] for t in finished])
             parent = draw_parent(values, np.array([float(t.value or 0.0) for t in finished]), self.parents, rng)
@@ -142,16 +186,26 @@ class SearchSampler(BaseSampler):
     def _sampler(self, study: Study, trial: FrozenTrial) -> BaseSampler | None:
         """Return Optuna's sampler of a trial; None: its values are drawn here."""
         trials = study.get_trials(deepcopy=False)
-        if self.kind == "published" or not _trials_before(trial, trials):
+        if self.kind != "tpe" or not _trials_before(trial, trials):
             return None
         if self._drawing is None or self._drawing[0] != trial.number:
-            seed = int(np.random.SeedSequence([self.seed, generation_of(trial, trials)]).generate_state(1)[0])
-            if self.kind == "tpe":
-                self._drawing = trial.number, TPESampler(seed=seed)
-            else:
-                x0 = dict(self.start)
-                self._drawing = trial.number, CmaEsSampler(x0=x0, seed=seed, warn_independent_sampling=False)
+            self._drawing = trial.number, TPESampler(seed=self._seed(trial, trials))
         return self._drawing[1]
+
+    def _seed(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+        return int(np.random.SeedSequence([self.seed, generation_of(trial, trials)]).generate_state(1)[0])
+
+    def _has_values(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has a fitness, and all values within their limits: a study may come from someone else."""
+        values = [trial.params.get(name) for name in self.space]
+        return (
+            isinstance(trial.value, int | float)
+            and math.isfinite(trial.value)
+            and all(
+                isinstance(value, int | float) and r.low <= value <= r.high
+                for value, r in zip(values, self.space.values(), strict=True)
+            )
+        )
 
 
 def _trials_before(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

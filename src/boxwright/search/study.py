@@ -8,6 +8,7 @@ import functools
 import logging
 import math
 import time
+import uuid
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,11 +20,14 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from pydantic import TypeAdapter
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
 
+from boxwright.data.files import write_atomically
 from boxwright.errors import UserError
+from boxwright.search.samplers import generation_of
 
 LOCK_SECONDS = 30.0  # how long another process may keep an SQLite file locked
 HEARTBEAT_SECONDS = 15
@@ -42,6 +46,10 @@ _SQLITE_REASONS = {
 }
 _PERCENTILE = 25.0  # prune percentile: end a trial below the best quarter at its epoch
 _SECONDS_OF_TABLES = 2.0  # in which another worker has created the tables of a new database
+_TOKEN, _MARK = (
+    "boxwright token",
+    ".study",
+)  # a user attribute, and the file in the folder of each worker that repeats it
 _SETTINGS_SECONDS = 10.0  # how long the worker that created a study may take to write its settings
 
 
@@ -118,9 +126,58 @@ def open_study(location: StudyLocation) -> tuple[optuna.Study, bool]:
     with database_errors(location):
         storage = open_storage(location)
         try:
-            return optuna.create_study(storage=storage, study_name=location.name, direction="maximize"), True
+            study = optuna.create_study(storage=storage, study_name=location.name, direction="maximize")
+            study.set_user_attr(_TOKEN, uuid.uuid4().hex)
+            return study, True
         except DuplicatedStudyError:
-            return optuna.load_study(storage=storage, study_name=location.name), False
+            study = optuna.load_study(storage=storage, study_name=location.name)
+            _check_content(study, location)
+            return study, False
+
+
+def _check_content(study: optuna.Study, location: StudyLocation) -> None:
+    """Raise a UserError if a study does not hold what this program writes: it may come from someone else."""
+    kinds: dict[str, TypeAdapter[Any]] = {
+        "metrics": TypeAdapter(dict[str, float]),
+        "hyps": TypeAdapter(dict[str, Any]),
+        "host": TypeAdapter(str),
+        "folder": TypeAdapter(str),
+    }
+    try:
+        if len(study.directions) != 1:
+            raise ValueError("it has more than one objective")
+        # Optuna's own notes say which trial is a retry of which.
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials:
+            generation_of(trial, trials)
+            for name, kind in kinds.items():
+                if name in trial.user_attrs:
+                    kind.validate_python(trial.user_attrs[name])
+    except (SQLAlchemyError, OptunaError):
+        raise
+    except Exception as error:  # whatever Optuna raises where a value is none of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"the study in {_shown(location)} holds what boxwright evolve did not write: {reason}"
+        ) from error
+
+
+def mark_folder(study: optuna.Study, folder: Path) -> None:
+    """Note in the folder of a worker that this study may resume what lies there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / _MARK, str(study.user_attrs.get(_TOKEN, "")))
+
+
+def is_marked(study: optuna.Study, folder: Path) -> bool:
+    """Whether a worker of this study has written its note into a folder.
+
+    The study says in which folder a trial lies. A study of someone else could name any folder, but not what is noted
+    there.
+    """
+    try:
+        return bool(token := study.user_attrs.get(_TOKEN)) and (folder / _MARK).read_text(encoding="utf-8") == token
+    except (OSError, ValueError):
+        return False
 
 
 class MissingHeartbeats:
@@ -171,6 +228,10 @@ def shared_settings(study: optuna.Study, key: str, own: dict[str, Any] | None) -
         if time.monotonic() > end:
             return {}
         time.sleep(0.1)
+    if not isinstance(kept, dict):
+        raise UserError(
+            f"the settings in the study {study.study_name} are none of boxwright evolve; name another study"
+        )
     return kept
 
 
@@ -195,10 +256,14 @@ def database_errors(location: StudyLocation) -> Generator[None]:
             )
         # SQLite says what is wrong in words only.
         reason = next((said for sign, said in _SQLITE_REASONS.items() if sign in words), reason)
-        shown = location.url
-        with suppress(SQLAlchemyError):  # a malformed one is shown as it is
-            shown = make_url(shown).render_as_string(hide_password=True)
-        raise UserError(f"the study in {shown} {reason}") from error
+        raise UserError(f"the study in {_shown(location)} {reason}") from error
+
+
+def _shown(location: StudyLocation) -> str:
+    """Return the URL of a study without its password; a malformed one as it is."""
+    with suppress(SQLAlchemyError):
+        return make_url(location.url).render_as_string(hide_password=True)
+    return location.url
 
 
 def make_pruner(kind: Literal["", "median", "percentile"]) -> BasePruner:
@@ -220,7 +285,6 @@ def quiet_optuna() -> Generator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="optuna")
             warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-            warnings.filterwarnings("ignore", message="`x0` has been deprecated", category=FutureWarning)
             yield
     finally:
         optuna.logging.set_verbosity(before)

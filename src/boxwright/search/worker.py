@@ -18,7 +18,7 @@ from boxwright.errors import UserError
 from boxwright.search.results import FinishedTrial, finished_trials
 from boxwright.search.samplers import distributions, generation_of
 from boxwright.search.space import Space
-from boxwright.search.study import MissingHeartbeats, StudyLocation
+from boxwright.search.study import MissingHeartbeats, StudyLocation, is_marked, mark_folder
 
 _POLL_SECONDS = 5.0  # how often a worker without a trial looks whether another worker has died
 _TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
@@ -77,6 +77,7 @@ def run_search(
     """
     waiting = ""
     heartbeats = MissingHeartbeats(location)
+    mark_folder(study, location.folder)
     while True:
         fail_stale_trials(study)
         trials = study.get_trials(deepcopy=False)
@@ -119,7 +120,8 @@ def _run_one(
             raise _GivenUpError
         # A retry resumes in the folder of the worker that died, where that is in sight; else it begins anew in our own.
         before = Path(str(trial.user_attrs.get("folder", location.folder)))
-        root = before if has_checkpoint(trial_folder(before, number)) else location.folder
+        is_ours = is_marked(study, before) and has_checkpoint(trial_folder(before, number))
+        root = before if is_ours else location.folder
         trial.set_user_attr("host", socket.gethostname())
         trial.set_user_attr("folder", str(root))
         limits = distributions(space)

@@ -18,6 +18,7 @@ from boxwright.settings.base import Frozen
 from boxwright.settings.flags import flags_of, suggest
 
 C = TypeVar("C", bound=Frozen)
+_PLACES = ("project", "target", "out", "plots", "schedule")  # settings that say where to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,11 @@ def load(
         UserError: lists every setting that is unknown or has a bad value, by dotted path.
     """
     # Later layers win.
+    given = flatten(settings or {})
     from_yaml = read_yaml_settings(config_file(config)) if config else {}
-    merged = {**(below or {}), **from_yaml, **flatten(settings or {})}
+    if config:
+        _check_places({name: setting for name, setting in from_yaml.items() if name not in given}, config_file(config))
+    merged = {**(below or {}), **from_yaml, **given}
     flags = flags_of(kind)
     known = [flag.setting for flag in flags]
     problems = {name: f"no such setting{suggest(name, flags)}" for name in merged if name not in known}
@@ -75,6 +79,35 @@ def load(
     if len(lines) == 1:
         raise UserError(f"wrong setting: {lines[0]}")
     raise UserError("\n  ".join([f"{len(lines)} settings are wrong:", *lines]))
+
+
+def _check_places(settings: Mapping[str, Setting], file: Path) -> None:
+    """Refuse what a settings file says about where to write if that leads elsewhere."""
+    for name in _PLACES:
+        if (setting := settings.get(name)) is not None and isinstance(setting.value, str) and setting.value:
+            require_inside(Path(setting.value).expanduser(), file, setting, name, f"give it as --{name}")
+    name = settings.get("name")
+    if name is not None and (Path(str(name.value)).is_absolute() or ".." in Path(str(name.value)).parts):
+        raise UserError(f"{name.origin}: name is the name of a folder below the project, not {name.value!r}")
+
+
+def require_inside(path: Path, file: Path, setting: Setting, name: str, advice: str) -> None:
+    """Refuse a path that is written to, unless it lies below the working folder or beside the file that names it.
+
+    Args:
+        path: as the file means it.
+        file: may come from someone else.
+        setting: the path as it is written there, and where.
+        name: of the setting.
+        advice: how a user says that it is meant so.
+    """
+    folder, target = file.resolve().parent, path.resolve()
+    is_own = file.name == "config.yaml" and target == folder.parent  # the project of a run folder
+    if not is_own and not any(target.is_relative_to(root) for root in (Path.cwd().resolve(), folder)):
+        raise UserError(
+            f"{setting.origin}: {name} {setting.value!r} lies neither below the working folder nor beside this file; "
+            f"if that is meant, {advice}"
+        )
 
 
 def dump(config: Frozen) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from boxwright.data.split_names import Split
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.settings.flags import nearest
-from boxwright.settings.load import Setting, load, read_yaml_settings
+from boxwright.settings.load import Setting, load, read_yaml_settings, require_inside
 from boxwright.yolo.hyp import load_run
 from boxwright.yolo.settings import PredictConfig, RunConfig
 
@@ -243,6 +243,9 @@ def _read(file: str | Path, flags: Mapping[str, Setting]) -> RunYaml:
     for name, key in _FIXED.items():
         if name in flags:
             raise UserError(f"{flags[name].origin} does not go with --run: {file} says it by {key}")
+    for key in ("work_dir", "output_pos", "convertor_path"):
+        if key in run.values:
+            require_inside(run.path(key), run.file, run.values[key], key, "start the run in a folder above it")
     return run
 
 

@@ -151,7 +151,7 @@ class Detect2d(LoaderTask):
             autocast=autocast,
             coco_truth=self._coco_truth,
             criterion=self.criterion,
-            gather=self.world.at_first if self.world.size > 1 else None,
+            gather=(lambda found: self.world.at_first(found, Detections)) if self.world.size > 1 else None,
             watch=watch,
         )
         self.criterion.train()

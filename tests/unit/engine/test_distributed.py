@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -12,8 +14,9 @@ import torch
 from torch import nn
 from torch.distributed import TCPStore
 
+from boxwright.engine import distributed
 from boxwright.engine.device import count_processes, device_of_rank
-from boxwright.engine.distributed import World, read_world, store_of_this_start, synchronise_norms
+from boxwright.engine.distributed import World, joined, read_world, store_of_this_start, synchronise_norms
 from boxwright.engine.launch import folder_before_restart, remember_folder
 from boxwright.engine.optim import parameter_roles
 from boxwright.engine.stopping import Interrupt
@@ -177,3 +180,48 @@ def test_a_second_signal(patient: bool) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.received is signal.SIGINT
         assert (signal.getsignal(signal.SIGINT) is signal.SIG_DFL) is not patient
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, **environment: object) -> None:
+    """Set the environment as a launcher of several machines does."""
+    both = {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1, "LOCAL_WORLD_SIZE": 1}
+    for name, value in (both | environment).items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"RANK": 2}, "RANK in the environment is 2, but WORLD_SIZE is 2"),
+        ({"LOCAL_RANK": 4, "LOCAL_WORLD_SIZE": 4}, "LOCAL_RANK in the environment is 4, but LOCAL_WORLD_SIZE is 4"),
+        ({"RANK": "first"}, "RANK in the environment is 'first'"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE in the environment is '-2'"),
+        ({"GLOO_SOCKET_IFNAME": "nosuch0"}, "this machine has no such network interface; it has "),
+        ({"MASTER_ADDR": ""}, "set MASTER_ADDR to the machine of rank 0"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT to a free port of it"),
+        (
+            {"RANK": 1},
+            "rank 1 cannot reach MASTER_ADDR 127.0.0.1, MASTER_PORT 1: Connection refused; was rank 0 started",
+        ),
+        ({"MASTER_PORT": "taken"}, "rank 0 cannot listen at MASTER_ADDR 127.0.0.1, MASTER_PORT"),
+        ({"MASTER_PORT": "taken", "RANK": 1}, "rank 1 finds no other rank of this run at MASTER_ADDR"),
+    ],
+)
+def test_mistakes_of_a_launch_are_told(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, object], says: str
+) -> None:
+    monkeypatch.setattr(distributed, "SECONDS_TO_REACH", 1.0)
+    monkeypatch.setattr(distributed, "_SECONDS_TO_ACCEPT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # something else, which never answers
+        if environment.get("MASTER_PORT") == "taken":
+            environment = environment | {"MASTER_PORT": server.getsockname()[1]}
+        launched(monkeypatch, **environment)
+        with pytest.raises(UserError, match=re.escape(says)), joined(read_world()):
+            pass
+
+
+def test_ranks_of_one_machine_talk_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(monkeypatch, LOCAL_WORLD_SIZE=2, GLOO_SOCKET_IFNAME="nosuch0", MASTER_ADDR="")
+    with pytest.raises(UserError, match="MASTER_ADDR"), joined(read_world()):
+        pass
+    assert os.environ["GLOO_SOCKET_IFNAME"] in ("lo", "lo0")

@@ -39,6 +39,20 @@ def talk(world: World, text: str) -> Path:
     print(text, torch.get_num_threads())
     return Path(f"folder {world.rank} of {world.size}")
 
+def listens(world: World) -> Path:
+    world.wait()  # all are connected
+    own = {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
+    listening = "0A"
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, address, _, state, *rest = line.split()
+            if state == listening and f"socket:[{rest[5]}]" in own:
+                os.write(2, f"{table} {address.partition(':')[0]}\\n".encode())
+    folder = Path(os.environ["BOXWRIGHT_STORE"]).parent
+    os.write(2, f"mode {oct(folder.stat().st_mode)[-3:]}\\n".encode())
+    world.wait()
+    return folder
+
 def all_mistaken(world: World) -> Path:
     raise UserError("this is wrong")
 
@@ -104,6 +118,17 @@ def test_a_death_is_told(tmp_path: Path) -> None:
         "with: boxwright train --resume, if it had saved one"
     ]
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_listen_on_loopback_only_and_meet_in_a_private_folder(tmp_path: Path) -> None:
+    code, out, err = in_two_processes(tmp_path, "listens")
+    assert code == 0, err
+    told = err.splitlines()
+    assert told.count("tcp 0100007F") == 2  # 127.0.0.1: gloo of each
+    assert [line for line in told if line.startswith("tcp") and line != "tcp 0100007F"] == []
+    assert told.count("mode 700") == 2
+    assert not Path(out[-1]).exists()
 
 
 def report(world: World) -> Path:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
-from boxwright.search.samplers import Parents, SearchSampler, distributions, draw_parent, generation_of, mutate
+from boxwright.search.samplers import (
+    Parents,
+    SearchSampler,
+    distributions,
+    draw_by_cma,
+    draw_parent,
+    generation_of,
+    mutate,
+)
 from boxwright.search.space import Range
 from boxwright.yolo.settings import EvolveConfig
 from boxwright.yolo.verbs.evolve import PUBLISHED, start_values
@@ -149,3 +160,45 @@ def test_a_retried_trial_keeps_its_generation_and_its_values() -> None:
     assert [t.params for t in finished] == [t.params for t in whole.get_trials()]
     assert [t.number for t in finished] == [0, 2, 3, 4]
     assert [generation_of(t, broken.get_trials()) for t in finished] == [0, 1, 2, 3]
+
+
+def test_cma_es_learns_from_the_numbers_of_the_trials() -> None:
+    """Its draws gather around what the trials liked, and need nothing but their numbers."""
+    space = {"loss.box": Range(1, 0.0, 1.0), "loss.cls": Range(1, 1e-4, 1.0)}
+    start = {"loss.box": 0.5, "loss.cls": 0.01}
+    finished: list[tuple[dict[str, float], float]] = []
+    for seed in range(120):
+        drawn = draw_by_cma(space, start, finished, seed)
+        assert all(space[name].low <= value <= space[name].high for name, value in drawn.items())
+        finished.append((drawn, -((drawn["loss.box"] - 0.8) ** 2) - (np.log10(drawn["loss.cls"]) + 3) ** 2 / 10))
+    last = [values for values, _ in finished[-20:]]
+    assert np.mean([values["loss.box"] for values in last]) == pytest.approx(0.8, abs=0.1)
+    assert np.mean([np.log10(values["loss.cls"]) for values in last]) == pytest.approx(-3, abs=0.4)
+
+
+def test_a_study_holds_no_pickle_and_none_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that Optuna's own sampler would read its state from."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("unpickled")
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=SearchSampler("cmaes", SPACE, START, "single", 0))
+    monkeypatch.setattr(pickle, "loads", refuse)
+    for count in range(20):
+        trial = study.ask(dict(distributions(SPACE)))
+        assert not study.trials[-1].system_attrs
+        if count == 5:
+            study._storage.set_trial_system_attr(trial._trial_id, "cma:optimizer:0", "80049500")
+        study.tell(trial, trial.params["optim.momentum"])
+
+
+def test_trials_whose_values_cannot_be_are_left_out() -> None:
+    """A study may come from someone else."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=SearchSampler("cmaes", SPACE, START, "single", 0))
+    limits = {name: FloatDistribution(-1e9, 1e9) for name in SPACE}
+    for value in (1e8, -5.0):
+        study.add_trial(create_trial(params=dict.fromkeys(SPACE, value), distributions=limits, value=9.0))
+    trial = study.ask(dict(distributions(SPACE)))
+    assert all(SPACE[name].low <= value <= SPACE[name].high for name, value in trial.params.items())

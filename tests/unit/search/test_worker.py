@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +302,44 @@ def test_a_trial_in_the_queue_is_taken_by_one_worker(location: StudyLocation) ->
     for worker in workers:
         worker.join()
     assert sorted(taken) == list(range(80))
+
+
+def test_a_folder_that_no_worker_of_the_study_has_marked_is_not_resumed(
+    location: StudyLocation, tmp_path: Path
+) -> None:
+    """A study from someone else may name any folder of this user."""
+    foreign = tmp_path / "foreign"
+    (foreign / "trials" / "0000" / "weights").mkdir(parents=True)
+    (foreign / "trials" / "0000" / "weights" / "last.pt").touch()
+    study, _ = open_study(location)
+    study.sampler = SearchSampler("published", SPACE, {"x": 0.5}, "single", 0)
+    study.enqueue_trial({}, user_attrs={"folder": str(foreign)})
+    folders: list[Path] = []
+
+    def objective(trial: OpenTrial) -> Outcome:
+        folders.append(trial.folder)
+        return Outcome(0.5)
+
+    run_search(study, location, SPACE, 1, objective, lambda trials: None)
+    assert folders == [location.folder / "trials" / "0000"]
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        ("trial_user_attributes", ("metrics", '"text"')),
+        ("trial_user_attributes", ("hyps", "[1]")),
+        ("trial_user_attributes", ("metrics", "no json")),
+        ("trial_system_attributes", ("failed_trial", '"x"')),
+    ],
+)
+def test_a_study_that_holds_something_else_is_told(
+    location: StudyLocation, table: str, values: tuple[str, str]
+) -> None:
+    study, _ = open_study(location)
+    study.tell(study.ask(), 0.5)
+    with closing(sqlite3.connect(location.folder / "study.db")) as database:
+        database.execute(f"insert into {table} (trial_id, key, value_json) values (1, ?, ?)", values)
+        database.commit()
+    with pytest.raises(UserError, match="holds what boxwright evolve did not write"):
+        open_study(location)

@@ -17,6 +17,7 @@ from boxwright.yolo.settings import PredictConfig, RunConfig, ValConfig
 
 
 def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return str(path)
 
@@ -150,3 +151,32 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
 def test_a_missing_config_names_the_file(tmp_path: Path) -> None:
     assert str(tmp_path / "config.yaml") in mistakes(config=str(tmp_path))
     assert "nowhere.yaml" in mistakes(config="nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("project: /somewhere/else", "project '/somewhere/else' lies neither"),
+        ("project: ../..", "project '../..' lies neither"),
+        ("name: ../x", "name is the name of a folder below the project"),
+        ("name: /x", "name is the name of a folder below the project"),
+    ],
+)
+def test_a_settings_file_does_not_say_where_to_write_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, refused: str
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    file = write(tmp_path / "files" / "config.yaml", text)
+    assert f"{file}:1: {refused}" in mistakes(config=file)
+    key = text.partition(":")[0]
+    typed = load(RunConfig, {key: text.partition(": ")[2]}, config=file)  # what the user types may lead anywhere
+    assert getattr(typed, key) == text.partition(": ")[2]
+
+
+def test_places_near_the_file_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "else" / "runs" / "exp"
+    for project in ("runs/mine", str(run.parent), str(run / "below")):  # the second is the project of the run itself
+        file = write(run / "config.yaml", f"project: {project}")
+        assert load(RunConfig, config=file).project == project

@@ -6,6 +6,7 @@ Source of the search space and of the files' names: hyper-parameter evolution as
 
 import importlib.util
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from boxwright.data.files import picture_errors, write_atomically
 from boxwright.engine.callbacks import Callback, EpochReport
@@ -153,6 +155,27 @@ def read_hyp_space(path: Path) -> Space:
     return read_space(path, setting_of, check)
 
 
+def kept_space(limits: object, study_name: str) -> Space:
+    """Return the limits that a study keeps; it may come from someone else.
+
+    Raises:
+        UserError: they are not limits of hyper-parameters.
+    """
+    try:
+        found = TypeAdapter(dict[str, tuple[float, float, float]]).validate_python(limits)
+        space = {name: Range(*values) for name, values in found.items()}
+        for name, r in space.items():
+            if name not in KEY_OF_SETTING or not (r.gain > 0 and -math.inf < r.low < r.high < math.inf):
+                raise ValueError(name)
+            load(RunConfig, {name: r.low})
+            load(RunConfig, {name: r.high})
+    except ValueError as error:
+        raise UserError(
+            f"the search space in the study {study_name} is none: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return space
+
+
 def start_values(config: RunConfig, space: Space) -> dict[str, float]:
     """Return the values of the searched settings, within their limits: where a search begins."""
     values: dict[str, float] = {}
@@ -234,9 +257,14 @@ def agree(study: "Study", config: EvolveConfig, space: Space, *, is_new: bool) -
         return _absolute(config), space
     if kept.get("version") != _VERSION:
         raise UserError(f"the study {study.study_name} was begun by another version of boxwright")
-    begun = load(EvolveConfig, kept["settings"])
-    merged = load(EvolveConfig, {**flatten(kept["settings"]), **flatten(own)})
-    theirs = {name: Range(*values) for name, values in kept["space"].items()}
+    shared = kept.get("settings")
+    if not isinstance(shared, dict) or not shared.keys().isdisjoint(_NOT_KEPT):  # a study may come from someone else
+        raise UserError(
+            f"the settings in the study {study.study_name} are none of boxwright evolve; name another study"
+        )
+    begun = load(EvolveConfig, shared)
+    merged = load(EvolveConfig, {**flatten(shared), **flatten(own)})
+    theirs = kept_space(kept.get("space"), study.study_name)
     before, now = flatten(dump(begun)), flatten(dump(merged))
     names = [name for name in setting_names(EvolveConfig) if name not in (*OF_A_WORKER, "space", "noplots")]
     pairs = ((name, before[name].value, now[name].value) for name in names)

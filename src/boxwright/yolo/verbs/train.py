@@ -23,6 +23,7 @@ from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
+from boxwright.settings.load import load
 from boxwright.terminal import counted
 from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
@@ -283,8 +284,11 @@ def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[R
         place = str(absolute_path(config.data))  # a resume may start in another folder
         config = config.model_copy(update={"imgsz": fitting, "data": place})
         model = with_fitting_anchors(model, data, config)
-    config, spec = world.from_first((config, model and model.spec.to_mapping()))
-    return config, model or build_model(read_spec(spec or {}, "the first process"), data.names)
+    given = config.model_dump(mode="json", exclude_unset=True)
+    given, spec = world.from_first((given, model.spec.to_mapping() if model else {}))
+    if model is None:
+        return load(RunConfig, given), build_model(read_spec(spec, "the first process"), data.names)
+    return config, model
 
 
 def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
