@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
-from boxwright.errors import UserError
+from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
 from boxwright.terminal import SayHandler, say, word_wrap
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("boxwright: interrupted", to_stderr=True)
         return 130
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
+        return 2
     return 0
 
 

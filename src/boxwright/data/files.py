@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.errors import UserError
+from boxwright.reading import read_text
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -49,19 +50,6 @@ def absolute_path(path: str | Path) -> Path:
     with contextlib.suppress(OSError):  # behind a link, `..` may be the parent of another folder
         return short if short.samefile(path) else path
     return path
-
-
-def read_text(file: Path) -> str:
-    """Read a UTF-8 text file, without the mark that some editors put first.
-
-    Raises:
-        UserError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        with file_errors("read", file):
-            return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {file}: not UTF-8 text") from error
 
 
 def read_lines(file: Path) -> list[str]:

@@ -23,7 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.distributed import World, joined, launcher_store, read_world
 from boxwright.engine.stopping import EXIT_CODES
-from boxwright.errors import UserError
+from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
 from boxwright.terminal import SayHandler, say, word_wrap
 
 _FOLDER = "boxwright run folder"  # key in the store of the launcher, which outlives a restart
@@ -186,7 +186,10 @@ def _work(job: Job, *arguments: Any) -> Path:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception:  # the launcher would not show it
+    except Exception as error:  # the launcher would not show it
+        if is_out_of_memory(error):
+            say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
+            raise SystemExit(2) from None
         traceback.print_exc()
         raise SystemExit(1) from None
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 
 from boxwright.errors import UserError
+from boxwright.reading import load_yaml, read_text
 from boxwright.yolo.darknet import DarknetModel
 from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
 from boxwright.yolo.detection import DetectionModel, DetectionSpec
@@ -54,7 +54,7 @@ def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
     if path.is_file() and path.suffix == ".cfg":
         spec = read_cfg(path)
     elif path.is_file():
-        spec = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+        spec = _read_yaml(read_text(path), str(path))
     elif model.removesuffix(".cfg") in DARKNET_NAMES:
         file = f"{model.removesuffix('.cfg')}.cfg"
         spec = DarknetSpec.from_text(_own_text("cfg", file), file)
@@ -96,10 +96,7 @@ def _own_text(folder: str, file: str) -> str:
 
 
 def _read_yaml(text: str, where: str) -> ModelSpec:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid yaml: {' '.join(str(error).split())}") from error
+    content = load_yaml(text, where)
     if not isinstance(content, dict):
         raise UserError(f"{where}: a model yaml is a mapping with nc, anchors, backbone and head")
     return ModelSpec.from_mapping(cast(Mapping[str, Any], content), where)

@@ -64,7 +64,7 @@ def predict(config: PredictConfig) -> Path:
             raise UserError(f"no image of {shown(config.source)} could be read")
         folder = new_run_folder(config.project, config.name, config.exist_ok)
         if config.save_log:
-            log = stack.enter_context((folder / "log.log").open("a", encoding="utf-8"))
+            log = stack.enter_context((folder / "log.log").open("a", encoding="utf-8", errors="backslashreplace"))
             stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, log)))
         total = Total()
         with contextlib.closing(PredictionWriter(folder, config, detector.names)) as writer:
