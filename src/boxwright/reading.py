@@ -1,7 +1,7 @@
 """The door of every reader: regular files only, yaml within bounds, and any error of a parser as one sentence.
 
-A reader is `@reads("xml")`, or has `with parsing(file, "xml"):` around what it does with a file of somebody else. Memory
-that ran out is no mistake of the file and passes.
+A reader is `@reads("xml")`, or has `with parsing(file, "xml"):` around what it does with a file of somebody else.
+Memory that ran out is no mistake of the file and passes.
 """
 
 import os
@@ -10,9 +10,10 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 import yaml
+from yaml.composer import ComposerError
 
 from boxwright.errors import UserError, is_out_of_memory
 
@@ -82,11 +83,32 @@ def why(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+class TooLargeError(UserError):
+    """A file is larger than files of its kind can be."""
+
+
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
-def read_bytes(file: Path, most: int = 0, *, first: int = -1) -> bytes:
-    """Read a file that is a file: a pipe or a device has no end, or waits for one.
+def open_file(file: str | Path) -> BinaryIO:
+    """Open a file that is a file: a pipe or a device has no end, or waits for one.
+
+    Raises:
+        UserError: it is none.
+        OSError: it cannot be opened.
+    """
+    # Not blocking, or a pipe without a writer would be waited for here.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    stream = open(os.open(file, flags), "rb")  # noqa: SIM115, the caller closes it
+    mode = os.fstat(stream.fileno()).st_mode
+    if not stat.S_ISREG(mode):
+        stream.close()
+        raise UserError(f"cannot read {file}: it is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a file")
+    return stream
+
+
+def read_bytes(file: str | Path, most: int = 0, *, first: int = -1) -> bytes:
+    """Read a file, see `open_file`.
 
     Args:
         file: where it is.
@@ -96,20 +118,14 @@ def read_bytes(file: Path, most: int = 0, *, first: int = -1) -> bytes:
     Raises:
         UserError: it cannot be read, is no file, or is larger.
     """
-    with parsing(file):
-        # Not blocking, or a pipe without a writer would be waited for here.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-        with open(os.open(file, flags), "rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
-                raise UserError(f"cannot read {file}: it is {kind}, not a file")
-            if most and status.st_size > most:
-                raise UserError(f"cannot read {file}: it has {status.st_size:,} bytes, such a file at most {most:,}")
-            return stream.read(status.st_size if first < 0 else first)
+    with parsing(file), open_file(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if most and size > most:
+            raise TooLargeError(f"cannot read {file}: it has {size:,} bytes, such a file at most {most:,}")
+        return stream.read(size if first < 0 else first)
 
 
-def read_text(file: Path, most: int = 0) -> str:
+def read_text(file: str | Path, most: int = 0) -> str:
     """Read a UTF-8 text file, without the mark that some editors put first; see `read_bytes`.
 
     Raises:
@@ -155,13 +171,13 @@ class BoundedLoader(yaml.SafeLoader):
         is_alias = self.check_event(yaml.AliasEvent)
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"it is nested deeper than {_DEEPEST} levels", mark)
+            raise ComposerError(None, None, f"it is nested deeper than {_DEEPEST} levels", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         if node is None or (is_alias and id(node) in self._measured):
             return node
         if is_alias:
-            raise yaml.composer.ComposerError(None, None, "a value contains itself", mark)
+            raise ComposerError(None, None, "a value contains itself", mark)
         below: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode):
             below = node.value
@@ -174,7 +190,7 @@ class BoundedLoader(yaml.SafeLoader):
             text = "its aliases stand for more values than a file of this size can hold"
             if len(self._measured) > _MOST_NODES:
                 text = f"it holds more than {_MOST_NODES:,} values"
-            raise yaml.composer.ComposerError(None, None, text, mark)
+            raise ComposerError(None, None, text, mark)
         return node
 
 
