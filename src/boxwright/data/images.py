@@ -17,12 +17,14 @@ from typing import cast
 import cv2
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from boxwright.errors import UserError, is_out_of_memory
 from boxwright.ops.arrays import Image
 from boxwright.reading import TooLargeError, open_file, parsing, read_bytes
+from boxwright.settings.base import limit
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -41,6 +43,23 @@ _ADVICE = "; replace it or take it out of the data set"
 _SHRINK = "; make it smaller, or allow more than {:,} by --max-pixels"
 
 
+_slot: NDArray[np.uint8] | None = None  # of a loader process: memory that the main process sees, too
+
+
+def share_readings(slot: NDArray[np.uint8]) -> None:
+    """Let this process write the name of the image that it reads into shared memory; see `BatchPool`."""
+    global _slot
+    _slot = slot
+
+
+def note_reading(path: str | Path) -> None:
+    """Say which image is read now, to whoever waits for it; empty: none."""
+    if _slot is not None:
+        name = os.fsencode(path)[: len(_slot) - 1]
+        _slot[: len(name)] = np.frombuffer(name, np.uint8)
+        _slot[len(name)] = 0
+
+
 class BrokenImageError(UserError):
     """The file is no usable image."""
 
@@ -49,20 +68,8 @@ class BrokenImageError(UserError):
         self.why = why  # for messages that name the file by themselves
 
 
-MAX_PIXELS = 100_000_000  # of one image: with what decoders need beside it, less than 1 GB
-_MAX_PIXELS_VARIABLE = "BOXWRIGHT_MAX_PIXELS"  # the environment: loader processes and ranks have it, too
 _BYTES = 10  # that decoding may take a pixel: 3 of the result, 6 of a progressive JPEG or 7 of a lossless WebP
 _FILE_BYTES = 4  # that the file itself may have a pixel
-
-
-def limit_pixels(most: int) -> None:
-    """Set the most pixels that an image of this process, and of those that it starts, may have."""
-    os.environ[_MAX_PIXELS_VARIABLE] = str(most)
-
-
-def max_pixels() -> int:
-    """Return the most pixels that an image may have."""
-    return int(os.environ.get(_MAX_PIXELS_VARIABLE, MAX_PIXELS))
 
 
 def _read_file(path: Path) -> bytes:
@@ -71,7 +78,7 @@ def _read_file(path: Path) -> bytes:
     Raises:
         BrokenImageError: it cannot be read, is no file or no image, or larger.
     """
-    most = max_pixels()
+    most = limit("max_pixels")
     try:
         data = read_bytes(path, _FILE_BYTES * most + (1 << 20))
     except UserError as error:
@@ -91,7 +98,7 @@ def _read_file(path: Path) -> bytes:
 
 def _refuse_large(path: Path, width: int, height: int, cost: int = _BYTES) -> None:
     """Raise a BrokenImageError for an image that may not be decoded: for its pixels, or the bytes that they take."""
-    most = max_pixels()
+    most = limit("max_pixels")
     if width * height * max(cost, _BYTES) > most * _BYTES:
         raise BrokenImageError(path, f"{width} x {height} pixels are too many", _SHRINK.format(most))
 
@@ -182,6 +189,7 @@ def read_image(path: Path, reduction: int = 1) -> Image:
     Raises:
         BrokenImageError: the file is missing, truncated or no image.
     """
+    note_reading(path)
     content = _read_file(path)
     data = np.frombuffer(content, np.uint8)  # OpenCV's own reader does not take every file name on every system
     is_jpeg = content[:2] == _JPEG_START
@@ -311,7 +319,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         with open_file(path) as file:
             start = file.read(len(_PNG_START))
             if start == _PNG_START:
-                content = start + file.read(_FILE_BYTES * max_pixels())
+                content = start + file.read(_FILE_BYTES * limit("max_pixels"))
                 if not content.endswith(_PNG_END):  # Pillow does not look at the last checksum
                     return None
                 image = PngImageFile(io.BytesIO(content))
