@@ -10,6 +10,7 @@ import io
 import os
 import re
 import struct
+import time
 import warnings
 from pathlib import Path
 from typing import cast
@@ -47,7 +48,11 @@ _slot: NDArray[np.uint8] | None = None  # of a loader process: memory that the m
 
 
 def share_readings(slot: NDArray[np.uint8]) -> None:
-    """Let this process write the name of the image that it reads into shared memory; see `BatchPool`."""
+    """Let this process write into shared memory which image it reads, and since when; see `BatchPool`.
+
+    Args:
+        slot: room for the nanoseconds of the monotonic clock (8 bytes, 0: none is read) and a path.
+    """
     global _slot
     _slot = slot
 
@@ -55,9 +60,11 @@ def share_readings(slot: NDArray[np.uint8]) -> None:
 def note_reading(path: str | Path) -> None:
     """Say which image is read now, to whoever waits for it; empty: none."""
     if _slot is not None:
-        name = os.fsencode(path)[: len(_slot) - 1]
-        _slot[: len(name)] = np.frombuffer(name, np.uint8)
-        _slot[len(name)] = 0
+        _slot[:] = 0
+        if path:
+            name = os.fsencode(path)[: len(_slot) - 8]
+            _slot[8 : 8 + len(name)] = np.frombuffer(name, np.uint8)
+            _slot[:8].view(np.int64)[0] = time.monotonic_ns()  # one clock for all processes of a machine
 
 
 class BrokenImageError(UserError):

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -174,8 +175,7 @@ class BatchPool(Generic[K, B]):
         if not self._timeout:
             yield
             return
-        before = self._readings.clone()
-        timer = threading.Timer(self._timeout, self._end_stuck, (before,))
+        timer = threading.Timer(self._timeout, self._end_stuck)
         timer.daemon = True
         timer.start()
         try:
@@ -183,10 +183,12 @@ class BatchPool(Generic[K, B]):
         finally:
             timer.cancel()
 
-    def _end_stuck(self, before: Tensor) -> None:
-        """Kill the workers that still read what they read when the wait began, or all of them if none does."""
-        same = [i for i in range(self.workers) if self._readings[i, 0] and torch.equal(self._readings[i], before[i])]
-        names = [os.fsdecode(bytes(self._readings[i].numpy()).partition(b"\0")[0]) for i in same]
+    def _end_stuck(self) -> None:
+        """Kill the workers, and keep the names of the images that they have read for most of the time."""
+        since = time.monotonic_ns() - self._timeout * 5 * 10**8
+        slots = self._readings.numpy()
+        stuck = [slot[8:].tobytes() for slot in slots if 0 < slot[:8].view(np.int64)[0] < since]
+        names = [os.fsdecode(name.partition(b"\0")[0]) for name in stuck]
         where = f"; it was reading {' or '.join(dict.fromkeys(names))}" if names else ""
         self._ended = (
             f"a loader process gave nothing for {self._timeout} s and was ended{where}: look at that file and its "
