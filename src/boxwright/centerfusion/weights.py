@@ -21,6 +21,7 @@ from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native, load_checkpoint
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
+from boxwright.reading import parsing, reads
 from boxwright.settings.load import load
 
 _PARALLEL = "module."  # that data-parallel training puts before each name
@@ -46,6 +47,7 @@ class LoadReport:
         return ", ".join(parts)
 
 
+@reads("checkpoint")
 def open_trained(
     weights: str, *, no_radar: bool = False, compat: str = "", num_peaks: int | None = None
 ) -> tuple[CenterFusion, FusionConfig]:
@@ -112,8 +114,9 @@ def load_into(model: CenterFusion, weights: str) -> str:
         what was done, to be printed.
     """
     path = Path(weights).expanduser()
-    content = _read_native(path)
-    report = load_published(model, read_published(path) if content is None else _state(content))
+    with parsing(path, "checkpoint"):
+        content = _read_native(path)
+        report = load_published(model, read_published(path) if content is None else _state(content))
     if not report.loaded:
         raise UserError(f"nothing of {path} fits {MODEL}")
     return f"{path}: {report}"
@@ -142,6 +145,7 @@ def _state(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return content["ema"] if "ema" in content else content["state_dict"]
 
 
+@reads("checkpoint")
 def read_published(path: str | Path) -> Mapping[str, Tensor]:
     """Read the weights of a published checkpoint, or the bare entries of a DLA-34 backbone.
 

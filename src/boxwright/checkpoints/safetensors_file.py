@@ -14,6 +14,7 @@ from torch import Tensor
 from boxwright.checkpoints.native import FORMAT, VERSION
 from boxwright.data.files import reason, write_atomically
 from boxwright.errors import UserError
+from boxwright.reading import open_file, reads
 
 _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
 
@@ -21,10 +22,10 @@ _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
 def is_safetensors(path: Path) -> bool:
     """Tell whether a file begins as the format does: the length of a json header, then that header."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(10)
         size = path.stat().st_size
-    except OSError:
+    except (OSError, UserError):
         return False
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= min(size - 8, _LARGEST_HEADER)
 
@@ -44,6 +45,7 @@ def write_safetensors(path: Path, state_dict: dict[str, Tensor], model: dict[str
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
+@reads("safetensors file")
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a network: its entries, and spec, names, strides and imgsz in plain values; old files have no imgsz.
 

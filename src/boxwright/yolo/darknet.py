@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.errors import UserError
+from boxwright.reading import open_file
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
 from boxwright.yolo.detection import DRY_RUN_SIDE, BoxCoding, Budget, DetectionModel, LayerInfo, Weights
 from boxwright.yolo.head import add_prior, decode_level
@@ -290,9 +291,9 @@ _ORDER = (
 def is_darknet(path: Path) -> bool:
     """Tell whether a file begins as Darknet's do: three small version numbers."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(12)
-    except OSError:
+    except (OSError, UserError):
         return False
     versions = np.frombuffer(start, "<i4") if len(start) == 12 else np.array([-1])
     return bool(((versions >= 0) & (versions < _LARGEST_VERSION)).all())

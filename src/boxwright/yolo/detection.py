@@ -86,6 +86,8 @@ def check_channels(channels: int, where: str) -> int:
 MOST_LAYERS = 2000  # with repeats; the largest published network has 250
 MOST_PARAMETERS = 300_000_000  # 1.2 GB of float32, twice the largest published network
 MOST_CLASSES = 100_000
+LARGEST_SIDE = 16_384  # pixels of an input that a file asks for
+LARGEST_STRIDE = 4096
 _LARGEST_MAP = 1 << 27  # numbers that one operation of the dry run may give: 0.5 GB of float32
 
 
