@@ -60,7 +60,11 @@ def _sentence(file: str | Path, what: str, error: Exception) -> str:
         return f"cannot read {file}: not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line})"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot read {file}: {error.strerror.lower()}"
-    return f"{file}{_line(error)}: not {f'valid {what}' if what else 'readable'}: {why(error)}"
+    return f"{file}{_line(error)}: not {_valid(what)}: {why(error)}"
+
+
+def _valid(what: str) -> str:
+    return f"{'a ' if ' ' in what else ''}valid {what}" if what else "readable"
 
 
 def _line(error: Exception) -> str:
@@ -78,6 +82,8 @@ def why(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it lacks {error.args[0]!r}" if error.args else "an entry is missing"
     text = str(getattr(error, "problem", None) or getattr(error, "msg", None) or error)
+    if "Traceback" in text:  # of TorchScript
+        text = text.strip().splitlines()[-1]
     if "integer string conversion" in text:
         return "a number has too many digits"
     return " ".join(text.split()) or type(error).__name__

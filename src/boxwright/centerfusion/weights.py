@@ -47,7 +47,7 @@ class LoadReport:
         return ", ".join(parts)
 
 
-@reads("checkpoint")
+@reads("checkpoint file")
 def open_trained(
     weights: str, *, no_radar: bool = False, compat: str = "", num_peaks: int | None = None
 ) -> tuple[CenterFusion, FusionConfig]:
@@ -114,7 +114,7 @@ def load_into(model: CenterFusion, weights: str) -> str:
         what was done, to be printed.
     """
     path = Path(weights).expanduser()
-    with parsing(path, "checkpoint"):
+    with parsing(path, "checkpoint file"):
         content = _read_native(path)
         report = load_published(model, read_published(path) if content is None else _state(content))
     if not report.loaded:
@@ -145,7 +145,7 @@ def _state(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return content["ema"] if "ema" in content else content["state_dict"]
 
 
-@reads("checkpoint")
+@reads("checkpoint file")
 def read_published(path: str | Path) -> Mapping[str, Tensor]:
     """Read the weights of a published checkpoint, or the bare entries of a DLA-34 backbone.
 

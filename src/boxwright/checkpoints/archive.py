@@ -21,7 +21,7 @@ from boxwright.reading import reads
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # first value of a file of before PyTorch 1.6
 
 
-@reads("checkpoint")
+@reads("checkpoint file")
 def read_archive(path: Path) -> object:
     """Read what a `torch.save` file holds, as inert values (see restricted.py).
 

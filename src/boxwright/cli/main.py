@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -71,9 +72,13 @@ def main(argv: Sequence[str]) -> int:
         say("boxwright: interrupted", to_stderr=True)
         return 130
     except Exception as error:
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
+        elif isinstance(error, OSError) and error.filename is not None:
+            why = (error.strerror or type(error).__name__).lower()
+            say(f"boxwright: {os.fsdecode(error.filename)}: {why}", to_stderr=True)
+        else:
             raise
-        say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
         return 2
     return 0
 

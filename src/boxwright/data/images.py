@@ -95,7 +95,7 @@ def _read_file(path: Path) -> bytes:
     if not data:
         raise BrokenImageError(path, "the image file is empty")
     try:
-        with parsing(path, "image"):
+        with parsing(path, "image file"):
             width, height, cost = _claimed_size(data)
     except UserError as error:
         raise BrokenImageError(path, "cannot be read as an image", _ADVICE) from error

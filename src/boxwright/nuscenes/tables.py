@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Floats, Ints
-from boxwright.reading import parsing
+from boxwright.reading import parsing, why
 
 Record = dict[str, Any]
 Keys = NDArray[np.uint64]
@@ -127,9 +127,10 @@ def stream_members(path: Path, name: str) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f'it has no "{name}"')
             if reader.peek(optional=True):
                 raise ValueError("text follows its end")
-    except (OSError, ValueError, RecursionError):
-        with parsing(path, f'JSON object with "{name}"'):
-            raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} cannot be read: {why(error)}; it should be one JSON object with "{name}"') from error
 
 
 def version_folder(root: Path, version: str) -> Path:

@@ -136,7 +136,7 @@ def test_yaml_files(tmp_path: Path) -> None:
     path.write_text("nc: 80\nanchors: 3\nbackbone: []\nhead: [[[-1], 1, Detect, [nc, anchors]]]\n", encoding="utf-8")
     assert load_spec(str(path), 5).num_classes == 5
     path.write_text("nc: [", encoding="utf-8")
-    with pytest.raises(UserError, match=r"mein modell\.yaml: not valid yaml"):
+    with pytest.raises(UserError, match=r"mein modell\.yaml:1: not valid yaml"):
         load_spec(str(path), None)
     path.write_text("- a\n", encoding="utf-8")
     with pytest.raises(UserError, match="a model yaml is a mapping"):
