@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test lint types tests install format clean
+.PHONY: demo test fuzz lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -23,6 +23,10 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
+
+# Damaged files for every reader: COUNT of them (5,000), those of SEED (1).
+fuzz: $(INSTALLED)
+	$(RUN) -m tests.fuzz.readers
 
 format: $(INSTALLED)
 	$(RUN) -m ruff format src tests benchmarks examples

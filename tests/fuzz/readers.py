@@ -145,7 +145,8 @@ def readers(folder: Path) -> list[Reader]:
 
     def label(path: Path) -> object:
         path.replace(labels)
-        describe_folder(folder / "set")
+        with contextlib.suppress(UserError):
+            describe_folder(folder / "set")
         index = read_yolo([picture], ["a", "b"])
         if not len(index):
             raise UserError(str(index.problems[0]))
@@ -371,12 +372,14 @@ def main() -> int:
     os.environ["BOXWRIGHT_MAX_PIXELS"] = "100000000"
     count = int(os.environ.get("COUNT", "5000"))
     seed = int(os.environ.get("SEED", "1"))
-    with TemporaryDirectory() as folder:
-        every = readers(Path(folder))
+    with TemporaryDirectory() as above:
+        folder = Path(above, "set")
+        folder.mkdir()
+        every = readers(folder)
         each, faults = -(-count // len(every)), 0
         print(f"{'reader':<20}{'inputs':>8}{'read':>8}{'told':>8}{'slowest s':>11}  faults")
         for reader in every:
-            found = run(reader, Path(folder), each, seed)
+            found = run(reader, folder, each, seed)
             faults += len(found.faults)
             print(
                 f"{reader.name:<20}{each:>8}{found.read:>8}{found.told:>8}{found.slowest:>11.2f}  {dict(found.kinds)}"

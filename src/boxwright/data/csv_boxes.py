@@ -36,6 +36,7 @@ _NO_HEADER = ("image", "left", "top", "right", "bottom", "class")
 _ONE_CLASS = "object"  # what the boxes of a file without a column of classes are called
 
 
+_MOST_ABOVE = 50_000  # files and folders beside the folder of a csv
 _LONGEST_LINE = 1 << 16  # bytes of the names of columns
 
 
@@ -218,7 +219,9 @@ def _image_paths(file: Path, names: Sequence[str], images: Path | None) -> dict[
         return {name: direct / name for name in names}
     for folder in folders:
         by_name, by_stem = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
-        for path in map(Path, sorted(files_below(folder, IMAGE_SUFFIXES))):
+        # Above the csv may lie anything, such as all of somebody's files.
+        most = 0 if folder in (images, file.parent) else _MOST_ABOVE
+        for path in map(Path, sorted(files_below(folder, IMAGE_SUFFIXES, most))):
             by_name[path.name.lower()].append(path)
             by_stem[path.stem.lower()].append(path)
         last = {name: name.rpartition("/")[2].lower() for name in names}

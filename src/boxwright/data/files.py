@@ -138,11 +138,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
+def files_below(folder: Path, suffixes: Collection[str], most: int = 0) -> list[str]:
     """List files of these suffixes, in lower or upper case, below a folder.
 
-    Links are followed, but no folder is entered twice. Hidden files are left out.
+    Links are followed, but no folder is entered twice. Hidden files are left out. Where there are more than `most`
+    files and folders (0: any number), the list is empty: that is no data set, but the home of all of them.
     """
+    seen = 0
     found: list[str] = []
     entered: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -151,6 +153,9 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
             folders.clear()
             continue
         entered.add(real)
+        seen += len(folders) + len(names)
+        if most and seen > most:
+            return []
         folders.sort()
         found += [
             os.path.join(parent, name)
