@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from boxwright.data.images import note_reading
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import BatchPool, TrainLoader
 from boxwright.data.source_images import RamCache, SourceImages
@@ -299,3 +301,22 @@ def test_a_dead_worker_is_told_where_its_batch_is_waited_for(index: DataIndex) -
         child.join()
     with pytest.raises(UserError, match="a loader process died"):
         list(batches)
+
+
+class _Hanging:
+    """Makes numbers; the fourth one hangs while it reads an image."""
+
+    def __call__(self, key: int) -> int:
+        note_reading(f"/images/{key}.jpg")
+        if key == 3:
+            time.sleep(1000)
+        return key
+
+
+def test_a_loader_that_hangs_is_ended_and_its_image_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOXWRIGHT_LOADER_TIMEOUT", "1")
+    pool = BatchPool(_Hanging(), 2)
+    found: list[int] = []
+    with pytest.raises(UserError, match=r"gave nothing for 1 s.*was reading /images/3\.jpg: .*--loader-timeout"):
+        found.extend(number for number in pool.batches(range(8)))
+    assert not multiprocessing.active_children()
