@@ -100,7 +100,12 @@ def write_atomically(
         UserError: it cannot be written; `advice` ends the sentence.
     """
     with whole_file(path, make_folder=make_folder, advice=advice) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a cell of a csv file; text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 class JsonList:
@@ -115,7 +120,7 @@ class JsonList:
         self._hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._before = "[\n"
         with file_errors("write", path):
-            self._file = self._hidden.open("w", encoding="utf-8")
+            self._file = self._hidden.open("w", encoding="utf-8", errors="backslashreplace")
 
     def add(self, row: Mapping[str, Any]) -> None:
         with file_errors("write", self.path):

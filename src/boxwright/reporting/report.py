@@ -302,7 +302,9 @@ def write_report(
         text = f"<pre>{html.escape(settings)}</pre>"
         parts += ["<h2>Settings</h2>", f"<details><summary>all settings of the run</summary>{text}</details>"]
     page = folder / "report.html"
-    page.write_text(_PAGE.format(title=title, style=_STYLE, body="\n".join(parts)), encoding="utf-8")
+    page.write_text(
+        _PAGE.format(title=title, style=_STYLE, body="\n".join(parts)), encoding="utf-8", errors="backslashreplace"
+    )
     return page
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.cells import set_cell_size
 
-from boxwright.data.files import FreeNames, write_atomically
+from boxwright.data.files import FreeNames, csv_cell, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.data.yolo_txt import label_row
@@ -300,7 +300,9 @@ def write_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> st
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("weights", "imgsz", *names))
-        table.writerows((weights, size, *(f"{value:.5g}" for value in values)) for weights, size, values in rows)
+        table.writerows(
+            (csv_cell(weights), size, *(f"{value:.5g}" for value in values)) for weights, size, values in rows
+        )
     lines = [f"{'imgsz':>6}" + "".join(f"{name:>9}" for name in names)]
     for weights in found:
         lines += [weights] if len(found) > 1 else []
