@@ -275,3 +275,11 @@ def test_a_signal_during_validation_ends_the_run_there(tmp_path: Path) -> None:
     for part in ("state_dict", "ema", "engine"):
         assert_same(last(tmp_path / "stopped")[part], last(tmp_path / "whole")[part], part)
     assert (tmp_path / "stopped" / "results.csv").read_text() == (tmp_path / "whole" / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("config", [None, [], "x"])
+def test_a_checkpoint_without_a_config_is_damaged(config: object, tmp_path: Path) -> None:
+    whole = {"format": "boxwright", "version": 1, "epoch": 1, "model": {}, "engine": {}, "state_dict": {}, "ema": {}}
+    torch.save(whole if config is None else whole | {"config": config}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt is damaged: it lacks config of a run"):
+        load_run(tmp_path / "last.pt")
