@@ -19,7 +19,7 @@ from boxwright.data.yolo_txt import label_file, unread_label
 from boxwright.errors import UserError
 from boxwright.reading import load_yaml, read_bytes, read_text
 
-_MOST_DIGITS = 10  # longer ones are no numbers of classes
+_MOST_DIGITS = 18  # longer ones are no numbers of classes
 _HEAD = 65536  # bytes of a json that tell whether it is COCO
 _COCO_KEYS = (b'"images"', b'"annotations"')
 _NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
@@ -165,7 +165,7 @@ def _counted_classes(folder: Path, images: Sequence[Path]) -> tuple[str, ...]:
     for file in map(label_file, images):
         for line in read_lines(file):
             first = line.split()[0] if line else ""
-            number = int(first) if first.isdecimal() and len(first) < _MOST_DIGITS else 0
+            number = int(first) if first.isdecimal() and len(first) <= _MOST_DIGITS else 0
             if number >= MOST_CLASSES:
                 numbered(number + 1, file)  # refuses it
             largest = max(largest, number)
