@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test lint types tests audit install format clean
+.PHONY: demo test fuzz audit lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -27,6 +27,10 @@ tests: $(INSTALLED)
 # Kills, faults, damage and full disks, with the counts of docs/safety.md: an hour or so.
 audit: $(INSTALLED)
 	$(RUN) -m tests.audits
+
+# Damaged files for every reader: COUNT of them (5,000), those of SEED (1).
+fuzz: $(INSTALLED)
+	$(RUN) -m tests.fuzz.readers
 
 format: $(INSTALLED)
 	$(RUN) -m ruff format src tests benchmarks examples

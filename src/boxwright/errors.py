@@ -13,3 +13,23 @@ class UserError(Exception):
 
 class DivergedError(UserError):
     """Training has come to a loss or gradient that is not finite."""
+
+
+MEMORY_ADVICE = (
+    "memory ran out: take a smaller --batch-size or --imgsz, fewer --workers, or no --cache ram; other programs may "
+    "hold memory, too"
+)
+_OUT_OF_MEMORY = (
+    *("not enough memory", "out of memory", "cannot allocate memory", "insufficient memory", "bad_alloc"),
+    *("can't allocate", "unable to allocate", "unable to mmap", "failed to map segment"),
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, says that memory ran out, whichever library says so."""
+    while error is not None:
+        told = isinstance(error, RuntimeError | OSError | ImportError) or type(error).__module__.startswith("cv2")
+        if isinstance(error, MemoryError) or (told and any(words in str(error).lower() for words in _OUT_OF_MEMORY)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

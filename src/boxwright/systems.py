@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from boxwright.checkpoints.names import missing_weights
 from boxwright.errors import UserError
-from boxwright.settings.base import Files, Frozen, TrainingConfig, TrainingFiles, Verb
+from boxwright.settings.base import Files, Frozen, TrainingConfig, TrainingFiles, Verb, set_limits
 from boxwright.settings.flags import flags_of
 from boxwright.settings.load import Setting, flatten, load
 from boxwright.terminal import say
@@ -144,6 +144,7 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         config = find_object(entry.load)(entry.settings, others, files)
     else:
         config = load(entry.settings, others, config=files.config)
+    set_limits(config)
     if problems := find_problems(verb, entry, config):
         raise UserError("; ".join(problems))
     if not getattr(config, "json_file", ""):  # it is measured without a network

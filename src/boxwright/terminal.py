@@ -1,4 +1,8 @@
-"""Sentences for a terminal: lines broken between words and never inside a command, and counts in correct English."""
+"""Sentences for a terminal: lines broken between words and never inside a command, and counts in correct English.
+
+Here, too, text from files loses what would move a cursor or set a title: `shown` for what goes to a terminal by itself,
+`word_wrap` for all that is printed.
+"""
 
 import logging
 import re
@@ -15,9 +19,28 @@ _UNIT = re.compile(r"`[^`]+`\S*|'[^']+'\S*|(?:(?<=: )|^)boxwright [a-z].*|\S+")
 _AFTER_CONSONANT = re.compile(r"[^aeiou]y$")
 
 
+# Control characters but tab and line feed, marks that turn the direction of writing, halves of surrogate pairs.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_LINE = 2000  # characters of a message; a value from a file may have millions
+
+
+def shown(text: str) -> str:
+    """Return text with escapes in place of control characters, and of bytes of file names that are no text."""
+    return _UNSEEN.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    code = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # a byte that the file system could not decode
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print sentences; a terminal gets lines that end between words, anything else one line as it is."""
     stream: TextIO = sys.stderr if to_stderr else sys.stdout
+    lines = shown(text).split("\n")
+    lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}... (cut)" for line in lines]
+    text = _encodable("\n".join(lines), stream)
     print(wrapped(text, columns()) if stream.isatty() else text, file=stream, flush=True)
 
 
@@ -60,6 +83,12 @@ class CtrlC:
             raise KeyboardInterrupt
 
 
+def _encodable(text: str, stream: TextIO) -> str:
+    """Escape what the encoding of a stream has no bytes for."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 class SayHandler(logging.Handler):
     """Prints messages to what is the standard error at the time: a moving line puts there what goes above it."""
 
@@ -69,31 +98,40 @@ class SayHandler(logging.Handler):
 
 @contextmanager
 def word_wrap() -> Generator[None]:
-    """Break lines that anything prints to a terminal between words, as `say` does."""
+    """Escape what `shown` does in all that is printed, and break lines of a terminal between words, as `say` does."""
     stdout, stderr = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Wrapping(s)) if s.isatty() else s for s in (stdout, stderr))
+    sys.stdout, sys.stderr = (cast(TextIO, _Careful(stream)) for stream in (stdout, stderr))
     try:
         yield
     finally:
         sys.stdout, sys.stderr = stdout, stderr
 
 
-class _Wrapping:
-    """A terminal whose long lines are wrapped where they come in one piece, as `print` writes them."""
+def raw(stream: TextIO) -> TextIO:
+    """Return what is behind a stream of `word_wrap`, for what moves the cursor on purpose."""
+    return stream.stream if isinstance(stream, _Careful) else stream
+
+
+class _Careful:
+    """A stream without control characters; a terminal's long lines are wrapped where they come in one piece."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.stream = stream
         self._at_start = True  # of a line
 
+    @property
+    def rich_proxied_file(self) -> Any:
+        """Return where rich writes: its colours and moving lines are no text from files."""
+        return self.stream if self.stream.isatty() else self
+
     def write(self, text: str) -> int:
-        # What moves the cursor has been laid out already.
-        is_laid_out = not self._at_start or "\x1b" in text or "\r" in text
-        self._stream.write(text if is_laid_out else wrapped(text, columns()))
+        safe = _encodable(shown(text), self.stream)
+        self.stream.write(wrapped(safe, columns()) if self._at_start and self.stream.isatty() else safe)
         self._at_start = text.endswith("\n") if text else self._at_start
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
 
 def columns() -> int:

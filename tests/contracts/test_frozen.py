@@ -10,6 +10,7 @@ import pytest
 
 import boxwright
 from boxwright.centerfusion.settings import FusionLossConfig
+from boxwright.settings.base import LIMITS
 from boxwright.settings.flags import setting_names
 from boxwright.systems import SYSTEMS, load_system
 from tests.contracts.freeze import FROZEN, RENEW, frozen_text
@@ -43,5 +44,6 @@ def test_no_setting_is_dead(verb: str) -> None:
     ]
     nodes = (node for path in rooms for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    read |= set(LIMITS)  # go through the environment, in one loop
     read |= set(FusionLossConfig.model_fields)  # the weights of the heads are read in one loop
     assert [name for name in setting_names(KINDS[verb]) if name.rpartition(".")[2] not in read] == []

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from boxwright.data.images import note_reading
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import BatchPool, TrainLoader
 from boxwright.data.source_images import RamCache, SourceImages
@@ -316,3 +318,22 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch(
         with pytest.raises(UserError, match="a loader process died"):
             list(make_val_loader(index, imgsz=64, batch_size=2, stride=32, workers=2))
     assert "Traceback" not in capfd.readouterr().err
+
+
+class _Hanging:
+    """Makes numbers; the fourth one hangs while it reads an image."""
+
+    def __call__(self, key: int) -> int:
+        note_reading(f"/images/{key}.jpg")
+        if key == 3:
+            time.sleep(1000)
+        return key
+
+
+def test_a_loader_that_hangs_is_ended_and_its_image_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOXWRIGHT_LOADER_TIMEOUT", "1")
+    pool = BatchPool(_Hanging(), 2)
+    found: list[int] = []
+    with pytest.raises(UserError, match=r"gave nothing for 1 s.*was reading /images/3\.jpg: .*--loader-timeout"):
+        found.extend(number for number in pool.batches(range(8)))
+    assert not multiprocessing.active_children()

@@ -102,7 +102,7 @@ def test_coco_and_plain_labels(tmp_path: Path) -> None:
             "train_path: voc\nval_path: voc\ntask: x\n",
             "run.yaml:8: task is no key .*; did you mean task_name",
         ),
-        ("train_path: broken.json\nval_path: voc\n", "run.yaml:6: train_path: .*broken.json is not valid json"),
+        ("train_path: broken.json\nval_path: voc\n", "run.yaml:6: train_path: .*broken.json:1: not valid json"),
     ],
 )
 def test_mistakes(tmp_path: Path, lines: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

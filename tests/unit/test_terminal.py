@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Generator
@@ -11,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import pytest
 
-from boxwright.terminal import SayHandler, counted, say, word_wrap, wrapped
+from boxwright.terminal import SayHandler, counted, raw, say, shown, word_wrap, wrapped
 
 
 class Terminal(io.StringIO):
@@ -86,12 +87,49 @@ def test_what_others_print_is_wrapped_too() -> None:
 
 
 @pytest.mark.parametrize("text", [f"\x1b[1m{LONG}\x1b[0m", f"\r{LONG}"])
-def test_what_is_laid_out_already_is_left_alone(text: str) -> None:
+def test_what_moves_the_cursor_on_purpose_is_left_alone(text: str) -> None:
     with terminal() as screen, word_wrap():
-        print(text)
+        print(text, file=raw(sys.stdout))
         print("a", end="")
         print(LONG)
     assert screen.getvalue() == f"{text}\na{LONG}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("a\rb\x00", r"a\x0db\x00"),
+        ("\x9b31m", r"\x9b31m"),
+        ("txt.\u202egpj", r"txt.\u202egpj"),
+        (os.fsdecode(b"l\xe9.jpg"), r"l\xe9.jpg"),
+        ("\ud800", r"\ud800"),
+        ("tab\tand é 車", "tab\tand é 車"),
+    ],
+)
+def test_text_from_files_is_shown_without_control_characters(text: str, seen: str) -> None:
+    assert shown(text) == seen
+    for stream in (io.StringIO(), Terminal()):
+        with redirect_stdout(stream), redirect_stderr(stream), word_wrap():
+            print(text)
+            say(text)
+            say(text, to_stderr=True)
+        assert stream.getvalue() == f"{seen}\n" * 3
+
+
+def test_what_an_encoding_lacks_is_escaped() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with redirect_stdout(stream), word_wrap():
+        print("車")
+        say("車")
+    stream.flush()
+    assert stream.buffer.getvalue() == rb"\u8eca" + b"\n" + rb"\u8eca" + b"\n"  # type: ignore[attr-defined]
+
+
+def test_a_value_of_any_length_is_cut() -> None:
+    with terminal() as screen:
+        say("x" * 10**6)
+    assert len(screen.getvalue()) < 3000
 
 
 def test_messages_go_to_what_is_the_standard_error_then() -> None:

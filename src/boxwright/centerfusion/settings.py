@@ -21,12 +21,16 @@ from boxwright.settings.base import (
     Milestones,
     NotNegative,
     OptimConfig,
+    Pixels,
     Positive,
     Schedule,
+    Seconds,
     TrainingConfig,
     as_list,
     folder_of_runs,
+    loader_limit,
     output,
+    pixel_limit,
     setting,
 )
 from boxwright.settings.load import model_in
@@ -205,6 +209,7 @@ class FusionValConfig(FusionInferenceConfig):
     conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(-1.0, "lowest score")
     iou_thres: Fraction = setting(0.0, "suppress boxes with a larger bird's-eye overlap; 0: none, as published")
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
+    loader_timeout: Seconds = loader_limit()
     project: str = folder_of_runs("runs/val")
     plots: CountOrNone = output(0, "draw this many key frames")
     noplots: bool = output(False, "draw no curves")
@@ -257,6 +262,7 @@ class FusionCheckConfig(Frozen):
     data: str = setting("", "nuScenes root", position=True, required=True)
     version: str = setting("", "folder of tables; empty: the only one")
     allow_missing: bool = setting(False, "files that are not there are no error, only listed")
+    max_pixels: Pixels = pixel_limit()
 
 
 class NuscenesConfig(Frozen):

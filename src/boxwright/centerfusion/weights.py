@@ -21,6 +21,7 @@ from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native, load_checkpoint, warn_not_finite
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
+from boxwright.reading import parsing, reads
 from boxwright.settings.load import load
 
 _PARALLEL = "module."  # that data-parallel training puts before each name
@@ -46,6 +47,7 @@ class LoadReport:
         return ", ".join(parts)
 
 
+@reads("checkpoint file")
 def open_trained(
     weights: str, *, no_radar: bool = False, compat: str = "", num_peaks: int | None = None
 ) -> tuple[CenterFusion, FusionConfig]:
@@ -113,10 +115,11 @@ def load_into(model: CenterFusion, weights: str) -> str:
         what was done, to be printed.
     """
     path = Path(weights).expanduser()
-    content = _read_native(path)
-    state = read_published(path) if content is None else _state(content)
-    warn_not_finite(state, path)
-    report = load_published(model, state)
+    with parsing(path, "checkpoint file"):
+        content = _read_native(path)
+        state = read_published(path) if content is None else _state(content)
+        warn_not_finite(state, path)
+        report = load_published(model, state)
     if not report.loaded:
         raise UserError(f"nothing of {path} fits {MODEL}")
     return f"{path}: {report}"
@@ -145,6 +148,7 @@ def _state(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return content["ema"] if "ema" in content else content["state_dict"]
 
 
+@reads("checkpoint file")
 def read_published(path: str | Path) -> Mapping[str, Tensor]:
     """Read the weights of a published checkpoint, or the bare entries of a DLA-34 backbone.
 

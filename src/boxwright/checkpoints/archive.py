@@ -4,9 +4,10 @@ Every number of the file is read at most once and nothing is unpacked, so a file
 bytes. Source: the layout that `torch.save` documents (data.pkl beside data/<key>, stored without compression).
 """
 
+import mmap
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -15,10 +16,12 @@ from boxwright.checkpoints.inert import DamagedError, RefusedError
 from boxwright.checkpoints.names import missing_weights
 from boxwright.checkpoints.restricted import read_pickle
 from boxwright.errors import UserError
+from boxwright.reading import reads
 
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # first value of a file of before PyTorch 1.6
 
 
+@reads("checkpoint file")
 def read_archive(path: Path) -> object:
     """Read what a `torch.save` file holds, as inert values (see restricted.py).
 
@@ -38,8 +41,6 @@ def read_archive(path: Path) -> object:
         ) from error
     except (DamagedError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{path} is not a readable checkpoint: {error}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def read_zip(file: BinaryIO, size: int) -> object:
@@ -76,7 +77,11 @@ def read_zip(file: BinaryIO, size: int) -> object:
 
 def read_old(file: BinaryIO, size: int) -> object:
     """Read four pickles (magic, version, machine, content), the keys of the storages, then their numbers in order."""
+    if not size:
+        raise DamagedError("it is empty")
     bytes_left = size
+    # Mapped, as a pickle may ask for more bytes at once than there are: a plain file would make room for them.
+    file = cast(BinaryIO, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     waiting: dict[str, Tensor] = {}  # made empty, as the numbers follow after the pickle
 
     def storage(key: str, dtype: torch.dtype, num_items: int) -> Tensor:

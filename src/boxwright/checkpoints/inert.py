@@ -62,14 +62,16 @@ class StandIn:
 
 def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     """Build a tensor over a storage, after checking that it lies inside and repeats no element."""
+    if type(size) not in (tuple, list) or type(stride) not in (tuple, list) or len(size) > 16:
+        raise DamagedError("a tensor has a malformed shape")
     numbers = (offset, *size, *stride)
-    if not isinstance(storage, Tensor) or any(type(n) is not int or n < 0 for n in numbers):
+    if not isinstance(storage, Tensor) or any(type(n) is not int or not 0 <= n < 1 << 62 for n in numbers):
         raise DamagedError("a tensor has a malformed shape")
     num_items, last = 1, offset
     for side, step in zip(size, stride, strict=True):
         num_items *= side
         last += (side - 1) * step
-    if num_items > storage.numel() or (num_items and last >= storage.numel()) or len(size) > 16:
+    if num_items > storage.numel() or (num_items and last >= storage.numel()):
         raise DamagedError(f"a tensor of shape {tuple(size)} does not fit into its {storage.numel()} numbers")
     return storage.as_strided(size, stride, offset) if num_items else storage.new_empty(size)
 

@@ -14,13 +14,14 @@ def missing_weights(path: str | Path) -> str:
 def names_in_checkpoint(path: Path, name: bytes) -> bool:
     """Look for the name of an entry in a file of torch.save; False where there is no such file."""
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                pickles = [entry for entry in archive.namelist() if entry.endswith("data.pkl")]
-                return any(name in archive.read(entry) for entry in pickles)
         if not path.is_file():
             return False
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                # Compressed ones, which torch.save does not write, could grow without an end.
+                pickles = [e for e in archive.infolist() if e.filename.endswith("data.pkl") and not e.compress_type]
+                return any(name in archive.read(entry) for entry in pickles)
         with path.open("rb") as file:
             return name in file.read(_HEAD_OF_OLD_FILE)
-    except (zipfile.BadZipFile, OSError):  # reported where it is opened
+    except Exception:  # reported where it is opened
         return False

@@ -25,6 +25,7 @@ from boxwright.checkpoints.inert import (
     StandIn,
     scalar_key,
 )
+from boxwright.errors import is_out_of_memory
 
 # Makes the one-dimensional tensor of a whole storage from its key, type and number of items; called once a key. Raises
 # DamagedError if there is none of that size.
@@ -49,8 +50,59 @@ def read_pickle(data: Any, new_storage: NewStorage) -> Any:
         return _Machine(new_storage).run(pickletools.genops(data))
     except (RefusedError, DamagedError):
         raise
-    except (ValueError, TypeError, LookupError, RuntimeError, OverflowError, MemoryError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise DamagedError(f"the pickle is malformed ({type(error).__name__}: {error})") from error
+
+
+_MOST_VIEWS, _SMALL = 4, 1 << 20  # bytes of all tensors, as a multiple of those of the storages, and what is no matter
+_DEEPEST, _EXPANSION = 100, 4
+
+
+def check_shared(content: Any) -> None:
+    """Refuse containers that contain themselves, or that others share so often that walking them has no end.
+
+    Stand-ins are not entered more than once: whoever walks a network of them has limits of his own.
+
+    Raises:
+        DamagedError: says which of it.
+    """
+    sizes: dict[int, tuple[int, int]] = {}  # by the id of a container: values that it stands for, levels in it
+    entered: set[int] = set()
+    waiting = [content]
+    distinct = 0
+    while waiting:
+        value = waiting[-1]
+        if not _is_container(value) or id(value) in sizes:
+            waiting.pop()
+            continue
+        parts = value.state.values() if isinstance(value, StandIn) else value.values() if type(value) is dict else value
+        unknown = [part for part in parts if _is_container(part) and id(part) not in sizes]
+        if isinstance(value, StandIn):
+            waiting.pop()
+            waiting += unknown
+            sizes[id(value)] = 1, 0
+            continue
+        if unknown:
+            if id(value) in entered or any(id(part) in entered for part in unknown):
+                raise DamagedError("a container contains itself")
+            entered.add(id(value))
+            waiting += unknown
+            continue
+        waiting.pop()
+        below = [sizes.get(id(part), (1, 0)) for part in parts]
+        size, levels = 1 + sum(item[0] for item in below), 1 + max((item[1] for item in below), default=0)
+        distinct += 1 + len(below)
+        if levels > _DEEPEST:
+            raise DamagedError(f"its containers are nested deeper than {_DEEPEST}")
+        if size > _EXPANSION * distinct + 10_000:
+            raise DamagedError("its containers share others so often that they stand for more than the file can hold")
+        sizes[id(value)] = size, levels
+
+
+def _is_container(value: Any) -> bool:
+    return type(value) in (list, tuple, dict, set, StandIn)
 
 
 class _Machine:
@@ -62,12 +114,15 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.viewed = 0  # bytes of all tensors
 
     def run(self, operations: Iterator[tuple[Any, Any, int | None]]) -> Any:
         for operation, arg, _ in operations:
             name: str = operation.name
             if name == "STOP":
-                return self.stack.pop()
+                content = self.stack.pop()
+                check_shared(content)
+                return content
             if name in LITERALS:
                 self.stack.append(arg)
             elif name in CONSTANTS:
@@ -124,7 +179,13 @@ class _Machine:
         if not isinstance(callee, Name) or type(args) is not tuple:
             raise RefusedError(f"a call of a {type(callee).__name__}")
         if callee.text in CALLS:
-            self.stack.append(CALLS[callee.text](*cast(tuple[Any, ...], args)))
+            made = CALLS[callee.text](*cast(tuple[Any, ...], args))
+            if isinstance(made, Tensor):
+                # Views of one storage become numbers of their own when they are converted.
+                self.viewed += made.nbytes
+                if self.viewed > _MOST_VIEWS * sum(storage.nbytes for storage in self.storages.values()) + _SMALL:
+                    raise DamagedError("its tensors show the same numbers again and again")
+            self.stack.append(made)
         elif callee.is_stand_in:
             self.stack.append(StandIn(callee.text))
         else:

@@ -17,6 +17,7 @@ from torch import Tensor
 from boxwright.checkpoints.native import FORMAT, VERSION
 from boxwright.data.files import reason, say_once, write_atomically
 from boxwright.errors import UserError
+from boxwright.reading import open_file, reads
 
 _DIGEST = "sha256"  # of the metadata: the digest of everything else in the file
 _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
@@ -25,10 +26,10 @@ _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format
 def is_safetensors(path: Path) -> bool:
     """Tell whether a file begins as the format does: the length of a json header, then that header."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(10)
         size = path.stat().st_size
-    except OSError:
+    except (OSError, UserError):
         return False
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= min(size - 8, _LARGEST_HEADER)
 
@@ -59,6 +60,7 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     return total.hexdigest()
 
 
+@reads("safetensors file")
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a network: its entries, and spec, names, strides and imgsz in plain values; old files have no imgsz.
 

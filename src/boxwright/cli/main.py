@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
 from boxwright.data.files import not_drawn, reason
-from boxwright.errors import UserError
+from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
 from boxwright.terminal import CtrlC, SayHandler, say, word_wrap
 
 if TYPE_CHECKING:
@@ -76,10 +76,15 @@ def main(argv: Sequence[str]) -> int:
         return 130
     except BrokenPipeError:  # who reads the output has seen enough, as `head` does
         return 141
-    except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+    except Exception as error:
+        if is_out_of_memory(error):
+            say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
+        elif isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            say(f"boxwright: cannot write {error.filename or 'the output'}: {reason(error)}", to_stderr=True)
+        elif isinstance(error, OSError) and error.filename is not None:
+            say(f"boxwright: {os.fsdecode(error.filename)}: {reason(error)}", to_stderr=True)
+        else:
             raise
-        say(f"boxwright: cannot write {error.filename or 'the output'}: {reason(error)}", to_stderr=True)
         return 2
     return 0
 

@@ -23,6 +23,7 @@ from boxwright.data.files import in_threads, write_atomically
 from boxwright.data.index import ARRAYS, DataIndex, Problem
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array
+from boxwright.reading import read_bytes
 
 _FORMAT = "boxwright data index 6"  # another name for each change of what is kept: files of before are made again
 _log = logging.getLogger("boxwright.data")
@@ -81,13 +82,15 @@ def digest(settings: object, listed: Iterable[Path], contents: Sequence[Path]) -
 
     def content_digest(file: Path) -> bytes:
         try:
-            return hashlib.sha256(file.read_bytes()).digest()
-        except OSError as error:
-            return f"missing {error.errno}".encode().ljust(32)  # as long as a digest, so that no two lists agree
+            return hashlib.sha256(read_bytes(file)).digest()
+        except UserError as error:
+            return f"missing {getattr(error.__cause__, 'errno', 0)}".encode().ljust(
+                32
+            )  # as long as a digest, so that no two lists agree
 
     total = hashlib.sha256(json.dumps(settings).encode())
     for path in (*listed, None, *contents):
-        total.update((os.fsencode(path) if path else b"") + b"\0")
+        total.update((os.fspath(path).encode("utf-8", "surrogatepass") if path else b"") + b"\0")
     total.update(b"".join(in_threads(content_digest, contents)))
     return total.hexdigest()
 
@@ -98,7 +101,7 @@ def _state(index: DataIndex) -> str:
     def state(file: Path) -> bytes:
         try:
             status = os.stat(file)
-        except OSError:
+        except (OSError, ValueError):  # the latter for names that no file can have
             return b"missing\0"
         return f"{status.st_size} {status.st_mtime_ns}\0".encode()
 

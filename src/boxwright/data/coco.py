@@ -16,22 +16,22 @@ from typing import Any, cast
 
 import numpy as np
 
-from boxwright.data.files import read_text
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, join_records, pixel_record, read_records
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
+from boxwright.reading import parsing, read_text, reads
 
 
+@reads("COCO json")
 def read_json(file: Path) -> dict[str, Any]:
     """Read a COCO json, with lists under images, annotations and categories.
 
     Raises:
         UserError: not readable, not json, or a key is missing.
     """
-    try:
-        content = json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is not valid json: {error}") from error
+    text = read_text(file)
+    with parsing(file, "json"):
+        content = json.loads(text)
     if not isinstance(content, dict):
         raise UserError(f"{file}: a COCO file is an object with images, annotations and categories")
     table = cast("dict[str, Any]", content)
@@ -120,10 +120,10 @@ def _categories(content: dict[str, Any], file: Path) -> list[_Category]:
         raise UserError(f"{file}: a category has an id and a name: {error!r}") from error
     if all(isinstance(row[0], int) for row in rows):
         rows.sort(key=lambda row: row[0])
+    below = Counter(row[2] for row in rows)
     found: list[_Category] = []
-    for i, (number, name, above) in enumerate(rows):
-        others = [row[2] for j, row in enumerate(rows) if j != i]
-        is_root = bool(others) and str(number) not in used and above != name and set(others) == {name}
+    for number, name, above in rows:
+        is_root = len(rows) > 1 and str(number) not in used and above != name and below[name] == len(rows) - 1
         found.append(_Category(number, name, is_root))
     return found
 
@@ -154,6 +154,7 @@ class _Part:
     problems: list[Problem]
 
 
+@reads("COCO json")
 def _read_file(
     file: Path,
     content: dict[str, Any],
@@ -327,9 +328,10 @@ def with_annotations(index: DataIndex) -> DataIndex:
         return index
     try:
         content = read_json(file)
-        images = [(Path(str(image["file_name"])).name, int(image["id"])) for image in content["images"]]
-        by_name = {str(category["name"]): int(category["id"]) for category in content["categories"]}
-    except (UserError, KeyError, TypeError, ValueError) as error:
+        with parsing(file, "COCO json"):
+            images = [(Path(str(image["file_name"])).name, int(image["id"])) for image in content["images"]]
+            by_name = {str(category["name"]): int(category["id"]) for category in content["categories"]}
+    except UserError as error:
         _log.warning("%s is not used: %s", file, error)
         return index
     by_file = dict(images)

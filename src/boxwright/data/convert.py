@@ -222,7 +222,7 @@ def write_coco(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> 
         categories = [{"id": n, "name": name} for n, name in zip(category_ids, index.names, strict=True)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         file = folder / "annotations" / f"instances_{split}.json"
-        file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
     return lost
 
 

@@ -5,17 +5,18 @@ numbers that are all within 0..1 are shares of the image. A row whose corners ar
 keras-retinanet has no header: path, x1, y1, x2, y2, class.
 """
 
-import ast
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxwright.data.files import files_below, read_text, say_once
+from boxwright.data.files import files_below, say_once
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, join_records, pixel_record, read_records
 from boxwright.errors import UserError
+from boxwright.reading import parsing, read_bytes, read_text, reads
 
 # What a column is called, in lower case without blanks, dashes and underscores.
 _COLUMNS = {
@@ -33,6 +34,10 @@ _COLUMNS = {
 }
 _NO_HEADER = ("image", "left", "top", "right", "bottom", "class")
 _ONE_CLASS = "object"  # what the boxes of a file without a column of classes are called
+
+
+_MOST_ABOVE = 50_000  # files and folders beside the folder of a csv
+_LONGEST_LINE = 1 << 16  # bytes of the names of columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,11 @@ class _Table:
 def is_box_table(file: Path) -> bool:
     """Tell whether a csv file has rows of boxes, by its first line."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            return _columns(next(csv.reader(opened, delimiter=_delimiter(file)), [])) is not None
-    except (OSError, UnicodeDecodeError, csv.Error):
+        line = read_bytes(file, first=_LONGEST_LINE).partition(b"\n")[0]
+        with parsing(file):
+            text = line.decode("utf-8-sig")
+            return _columns(next(csv.reader([text], delimiter=_delimiter(text)), [])) is not None
+    except UserError:
         return False
 
 
@@ -123,9 +130,7 @@ def _read_one(
     return record, problems + more
 
 
-def _delimiter(file: Path) -> str:
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        line = opened.readline()
+def _delimiter(line: str) -> str:
     return max(",;\t", key=line.count)
 
 
@@ -147,13 +152,15 @@ def _columns(cells: Sequence[str]) -> dict[str, int] | None:
     return None
 
 
+@reads("csv")
 def _read_table(file: Path) -> _Table:
     """Read all rows.
 
     Raises:
         UserError: unreadable, or the first line does not name columns of boxes.
     """
-    rows = [*csv.reader(read_text(file).splitlines(), delimiter=_delimiter(file))]
+    lines = read_text(file).splitlines()
+    rows = [*csv.reader(lines, delimiter=_delimiter(lines[0] if lines else ""))]
     columns = _columns(rows[0]) if rows else None
     if columns is None:
         there = ", ".join(rows[0]) if rows else "nothing"
@@ -174,7 +181,7 @@ def _read_table(file: Path) -> _Table:
                 table.sizes[name] = (int(float(values["height"])), int(float(values["width"])))
             if corners := _corners(values):
                 boxes.append(_Box(line, values.get("class") or _ONE_CLASS, corners))
-        except (ValueError, SyntaxError, TypeError):
+        except (ValueError, OverflowError):
             text = "a corner is missing or no number; the row is left out"
             table.problems.append(Problem("unreadable label", file, line, text, "row"))
     numbers = [number for boxes in table.boxes.values() for box in boxes for number in box.corners]
@@ -185,13 +192,16 @@ def _read_table(file: Path) -> _Table:
     return table
 
 
+_APART = re.compile(r"[\s,]+")
+
+
 def _corners(values: Mapping[str, str]) -> tuple[float, float, float, float] | None:
     """Return left, top, right, bottom of a row; None where they are all empty."""
     if "left" not in values:
         text = values["bbox"]
         if not text:
             return None
-        left, top, width, height = (float(number) for number in ast.literal_eval(text))
+        left, top, width, height = (float(number) for number in _APART.split(text.strip("[]() ")))
         return left, top, left + width, top + height
     ends = ("right", "bottom") if "right" in values and "bottom" in values else ("w", "h")
     cells = [values[column] for column in ("left", "top", *ends)]
@@ -209,7 +219,9 @@ def _image_paths(file: Path, names: Sequence[str], images: Path | None) -> dict[
         return {name: direct / name for name in names}
     for folder in folders:
         by_name, by_stem = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
-        for path in map(Path, sorted(files_below(folder, IMAGE_SUFFIXES))):
+        # Above the csv may lie anything, such as all of somebody's files.
+        most = 0 if folder in (images, file.parent) else _MOST_ABOVE
+        for path in map(Path, sorted(files_below(folder, IMAGE_SUFFIXES, most))):
             by_name[path.name.lower()].append(path)
             by_stem[path.stem.lower()].append(path)
         last = {name: name.rpartition("/")[2].lower() for name in names}

@@ -18,11 +18,12 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from boxwright.data.files import files_below, read_lines, read_text, say_once
+from boxwright.data.files import files_below, read_lines, say_once
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.split_names import SPLITS, Split
 from boxwright.data.voc import VocFolder
 from boxwright.errors import UserError
+from boxwright.reading import read_text, reads, yaml_nodes
 
 Form = Literal["yolo", "coco", "csv", "voc"]
 FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
@@ -116,6 +117,7 @@ class DataYaml:
         return self.file.suffix.lower() in FORMS
 
 
+@reads("data yaml")
 def read_data_yaml(file: Path) -> DataYaml:
     """Read and check a data yaml.
 
@@ -154,9 +156,7 @@ def _read_mapping(file: Path) -> dict[str, Any]:
     Raises:
         UserError: with the line of the key.
     """
-    loader = yaml.SafeLoader(read_text(file))
-    try:
-        node = loader.get_single_node()
+    with yaml_nodes(read_text(file), file) as (loader, node):
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{file}: a data yaml is a mapping with train, val and names")
         first: dict[tuple[str, str], int] = {}
@@ -169,10 +169,6 @@ def _read_mapping(file: Path) -> dict[str, Any]:
                     raise UserError(f"{file}:{line}: {twice}")
                 first[name] = line
         entries = cast("dict[str, Any]", loader.construct_document(node))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid yaml: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
     for (place, key), line in first.items():
         near = difflib.get_close_matches(key.lower(), [known for known in _KEYS if not entries.get(known)], n=1)
         if not place and key not in _KEYS and key not in _KEYS_OF_OTHERS and near:
@@ -183,7 +179,7 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     names, count = entries.get("names"), entries.get("nc")
     if names is None and isinstance(count, int) and count > 0:
-        names = numbered(count)
+        names = numbered(count, f"{file}: nc")
     if isinstance(names, dict):
         try:
             by_index = {int(key): name for key, name in cast("dict[Any, Any]", names).items()}
@@ -204,11 +200,21 @@ def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     return found
 
 
-def numbered(count: int) -> tuple[str, ...]:
-    """Return names of classes that have none: class0, class1, ..."""
+MOST_CLASSES = 100_000
+
+
+def numbered(count: int, where: str | Path) -> tuple[str, ...]:
+    """Return names of classes that have none: class0, class1, ...
+
+    Raises:
+        UserError: more than `MOST_CLASSES`, which is a slip of the finger or worse; `where` names the place.
+    """
+    if count > MOST_CLASSES:
+        raise UserError(f"{where}: a data set of {count:,} classes; at most {MOST_CLASSES:,} are possible")
     return tuple(f"class{i}" for i in range(count))
 
 
+@reads(".data file")
 def read_darknet_data(file: Path) -> DataYaml:
     """Read a `.data` file as what a data yaml says.
 
@@ -253,12 +259,13 @@ def read_darknet_data(file: Path) -> DataYaml:
         if count and int(count) != len(names):
             raise UserError(f"{place}: classes is {count} but {path} has {len(names)} names")
     elif count:
-        names = numbered(int(count))
+        names = numbered(int(count), place)
     else:
         raise UserError(f"{file}: names= (a file with one class a line) or classes= is missing")
     return DataYaml(file, roots, splits, names)
 
 
+@reads(".names file")
 def read_names_file(file: Path) -> tuple[str, ...]:
     """Read class names, one per line; blank lines at the end do not count.
 
@@ -268,9 +275,10 @@ def read_names_file(file: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in read_text(file).rstrip().splitlines()]
     if not lines:
         raise UserError(f"{file}: a .names file has one class a line, this one is empty")
+    first: dict[str, int] = {}
     for number, name in enumerate(lines, 1):
         if not name:
             raise UserError(f"{file}:{number}: a blank line between class names; classes are counted by line")
-        if lines.index(name) < number - 1:
-            raise UserError(f"{file}:{number}: the class {name} stands in line {lines.index(name) + 1} already")
+        if first.setdefault(name, number) < number:
+            raise UserError(f"{file}:{number}: the class {name} stands in line {first[name]} already")
     return tuple(lines)

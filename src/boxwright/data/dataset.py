@@ -21,7 +21,7 @@ from boxwright.data.split_names import Split
 from boxwright.data.voc import CLASSES_FILE, VocFolder, is_voc_root, read_voc, read_voc_names
 from boxwright.data.yolo_txt import label_file, read_yolo
 from boxwright.errors import UserError
-from boxwright.settings.base import Compat
+from boxwright.settings.base import Compat, limit
 
 _NOTES = ("root category", "category twice")  # said where a data set is opened, though nothing is lost
 _log = logging.getLogger("boxwright.data")
@@ -126,7 +126,10 @@ def read_split(
         shaped_by = partial(digest, settings, files, every)
         read_files = _read_csv if described.form == "csv" else read_coco
         read = partial(read_files, files, named_by=every, names=described.names, images=images)
-    return read(decode=True) if decode else cached_index(f"{file} {split} {compat}", shaped_by, read, cache_dir)
+    if decode:
+        return read(decode=True)
+    # With the limit: an image that is left out for it is in the index of another one.
+    return cached_index(f"{file} {split} {compat} {limit('max_pixels')}", shaped_by, read, cache_dir)
 
 
 def _read_voc(voc: VocFolder, split: Split, *, decode: bool = False) -> DataIndex:

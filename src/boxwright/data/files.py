@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.errors import UserError
+from boxwright.reading import read_text
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -52,19 +53,6 @@ def absolute_path(path: str | Path) -> Path:
     with contextlib.suppress(OSError):  # behind a link, `..` may be the parent of another folder
         return short if short.samefile(path) else path
     return path
-
-
-def read_text(file: Path) -> str:
-    """Read a UTF-8 text file, without the mark that some editors put first.
-
-    Raises:
-        UserError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        with file_errors("read", file):
-            return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {file}: not UTF-8 text") from error
 
 
 def read_lines(file: Path) -> list[str]:
@@ -211,7 +199,12 @@ def write_atomically(
         UserError: it cannot be written; `advice` ends the sentence.
     """
     with whole_file(path, make_folder=make_folder, advice=advice) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a cell of a csv file; text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def open_without_links(path: Path, flags: int) -> int:
@@ -265,7 +258,7 @@ class JsonList:
         self._before = "[\n"
         with file_errors("write", path):
             self._hidden = Hidden(path)
-            self._file = self._hidden.path.open("w", encoding="utf-8")
+            self._file = self._hidden.path.open("w", encoding="utf-8", errors="backslashreplace")
 
     def add(self, row: Mapping[str, Any]) -> None:
         with file_errors("write", self.path):
@@ -304,11 +297,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
+def files_below(folder: Path, suffixes: Collection[str], most: int = 0) -> list[str]:
     """List files of these suffixes, in lower or upper case, below a folder.
 
-    Links are followed, but no folder is entered twice. Hidden files are left out.
+    Links are followed, but no folder is entered twice. Hidden files are left out. Where there are more than `most`
+    files and folders (0: any number), the list is empty: that is no data set, but the home of all of them.
     """
+    seen = 0
     found: list[str] = []
     entered: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -317,6 +312,9 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
             folders.clear()
             continue
         entered.add(real)
+        seen += len(folders) + len(names)
+        if most and seen > most:
+            return []
         folders.sort()
         found += [
             os.path.join(parent, name)

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-import yaml
-
 from boxwright.data.csv_boxes import is_box_table
-from boxwright.data.data_yaml import FORMS, DataYaml, Form, numbered, read_darknet_data, read_data_yaml
-from boxwright.data.files import files_below, read_lines, read_text, say_once
+from boxwright.data.data_yaml import FORMS, MOST_CLASSES, DataYaml, Form, numbered, read_darknet_data, read_data_yaml
+from boxwright.data.files import files_below, read_lines, say_once
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.split_names import SPLITS, Split, by_folder, split_of
 from boxwright.data.voc import annotation_files, is_voc_root, voc_folder
 from boxwright.data.yolo_txt import label_file, unread_label
 from boxwright.errors import UserError
+from boxwright.reading import load_yaml, read_bytes, read_text
 
+_MOST_DIGITS = 18  # longer ones are no numbers of classes
 _HEAD = 65536  # bytes of a json that tell whether it is COCO
 _COCO_KEYS = (b'"images"', b'"annotations"')
 _NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
@@ -76,8 +76,8 @@ def _data_yaml(folder: Path) -> Path | None:
 
 def _names_splits(file: Path) -> bool:
     try:
-        content = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, UserError):
+        content = load_yaml(read_text(file), file)
+    except UserError:
         return True  # said when it is read
     return isinstance(content, dict) and any(key in cast("dict[object, object]", content) for key in SPLITS)
 
@@ -89,9 +89,8 @@ def _of_voc(folder: Path) -> DataYaml:
 
 def _is_coco(file: Path) -> bool:
     try:
-        with file.open("rb") as opened:
-            head = opened.read(_HEAD)
-    except OSError:
+        head = read_bytes(file, first=_HEAD)
+    except UserError:
         return False
     is_object = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
     return is_object and any(key in head for key in _COCO_KEYS) and b'"shapes"' not in head  # which labelme has
@@ -163,6 +162,9 @@ def _counted_classes(folder: Path, images: Sequence[Path]) -> tuple[str, ...]:
     for file in map(label_file, images):
         for line in read_lines(file):
             first = line.split()[0] if line else ""
-            largest = max(largest, int(first) if first.isdecimal() else 0)
+            number = int(first) if first.isdecimal() and len(first) <= _MOST_DIGITS else 0
+            if number >= MOST_CLASSES:
+                numbered(number + 1, file)  # refuses it
+            largest = max(largest, number)
     say_once(f"{folder} has no classes.txt: its classes are called by their numbers, up to class{largest}")
-    return numbered(largest + 1)
+    return numbered(largest + 1, folder)

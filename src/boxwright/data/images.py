@@ -8,19 +8,24 @@ What is not here: keeping decoded images (source_images.py).
 
 import io
 import os
+import re
 import struct
+import time
+import warnings
 from pathlib import Path
 from typing import cast
 
 import cv2
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from boxwright.data.files import reason
-from boxwright.errors import UserError
+from boxwright.errors import UserError, is_out_of_memory
 from boxwright.ops.arrays import Image
+from boxwright.reading import TooLargeError, open_file, parsing, read_bytes
+from boxwright.settings.base import limit
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -31,7 +36,35 @@ _REDUCED = {
 _LARGEST_REDUCTION = 8  # what JPEG decoders offer: the inverse DCT at 1/8 is its mean
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PFM_STARTS = (b"PF", b"Pf")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS_PER_SAMPLE, _SAMPLES, _TIFF_SIDES = 258, 277, ((256, 322), (257, 323))  # tags; a side and that of a tile
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of whole numbers
+_MOST_TAGS = 1000
 _ADVICE = "; replace it or take it out of the data set"
+_SHRINK = "; make it smaller, or allow more than {:,} by --max-pixels"
+
+
+_slot: NDArray[np.uint8] | None = None  # of a loader process: memory that the main process sees, too
+
+
+def share_readings(slot: NDArray[np.uint8]) -> None:
+    """Let this process write into shared memory which image it reads, and since when; see `BatchPool`.
+
+    Args:
+        slot: room for the nanoseconds of the monotonic clock (8 bytes, 0: none is read) and a path.
+    """
+    global _slot
+    _slot = slot
+
+
+def note_reading(path: str | Path) -> None:
+    """Say which image is read now, to whoever waits for it; empty: none."""
+    if _slot is not None:
+        _slot[:] = 0
+        if path:
+            name = os.fsencode(path)[: len(_slot) - 8]
+            _slot[8 : 8 + len(name)] = np.frombuffer(name, np.uint8)
+            _slot[:8].view(np.int64)[0] = time.monotonic_ns()  # one clock for all processes of a machine
 
 
 class BrokenImageError(UserError):
@@ -40,6 +73,112 @@ class BrokenImageError(UserError):
     def __init__(self, path: Path, why: str, advice: str = "") -> None:
         super().__init__(f"{path}: {why}{advice}")
         self.why = why  # for messages that name the file by themselves
+
+
+_BYTES = 10  # that decoding may take a pixel: 3 of the result, 6 of a progressive JPEG or 7 of a lossless WebP
+_FILE_BYTES = 4  # that the file itself may have a pixel
+
+
+def _read_file(path: Path) -> bytes:
+    """Read an image file whose size, and that of the image in it, keep within the limit.
+
+    Raises:
+        BrokenImageError: it cannot be read, is no file or no image, or larger.
+    """
+    most = limit("max_pixels")
+    try:
+        data = read_bytes(path, _FILE_BYTES * most + (1 << 20))
+    except UserError as error:
+        if isinstance(error, TooLargeError):
+            raise BrokenImageError(path, "the file is larger than an image may be", _SHRINK.format(most)) from error
+        raise BrokenImageError(path, f"cannot be opened ({str(error).rpartition(f'{path}: ')[2]})") from error
+    if not data:
+        raise BrokenImageError(path, "the image file is empty")
+    try:
+        with parsing(path, "image file"):
+            width, height, cost = _claimed_size(data)
+    except UserError as error:
+        raise BrokenImageError(path, "cannot be read as an image", _ADVICE) from error
+    _refuse_large(path, width, height, cost)
+    return data
+
+
+def _refuse_large(path: Path, width: int, height: int, cost: int = _BYTES) -> None:
+    """Raise a BrokenImageError for an image that may not be decoded: for its pixels, or the bytes that they take."""
+    most = limit("max_pixels")
+    if width * height * max(cost, _BYTES) > most * _BYTES:
+        raise BrokenImageError(path, f"{width} x {height} pixels are too many", _SHRINK.format(most))
+
+
+def _claimed_size(data: bytes) -> tuple[int, int, int]:
+    """Read width and height from the header, without decoding, and the bytes a pixel that decoding takes.
+
+    Source: the published layouts of the formats. Pillow's readers, which make more of a header and refuse what OpenCV
+    reads, are asked only for formats that no suffix here stands for.
+
+    Raises:
+        Exception: it is no image.
+    """
+    if data[:2] == _JPEG_START:
+        return (*_jpeg_size(data), _BYTES)
+    if data[:8] == _PNG_START:
+        return (*struct.unpack_from(">II", data, 16), _BYTES)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # Pillow would make its canvas at once
+        if data[12:16] == b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"), _BYTES
+        if data[12:16] == b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), _BYTES
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF, _BYTES
+    if data[:2] == b"BM":
+        is_old = struct.unpack_from("<I", data, 14)[0] == 12
+        width, height = struct.unpack_from("<HH" if is_old else "<ii", data, 18)
+        return abs(width), abs(height), _BYTES
+    if data[:4] in _TIFF_STARTS:
+        return _tiff_size(data)
+    if data[:2] in _PFM_STARTS:
+        found = re.match(rb"P[Ff]\s+(\d{1,9})\s+(\d{1,9})\s", data)
+        if found is None:
+            raise ValueError("it has no size")
+        return int(found[1]), int(found[2]), 3 + 12 + 12  # floats, and once more while they become 8 bits
+    with warnings.catch_warnings(action="ignore"):
+        return (*PIL.Image.open(io.BytesIO(data)).size, _BYTES)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Find the frame header of a JPEG file."""
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        if marker == 0xDA:  # pixels
+            break
+        has_no_length = marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9
+        at += 1 if has_no_length else 2 + struct.unpack_from(">H", data, at + 2)[0]
+    raise ValueError("it has no size")
+
+
+def _tiff_size(data: bytes) -> tuple[int, int, int]:
+    """Read the first directory of a TIFF file, or of a BigTIFF."""
+    order, is_big = "<" if data[:1] == b"I" else ">", data[2:4] in (b"+\0", b"\0+")
+    start, counts, entry, room = (8, "Q", "HHQ", 12) if is_big else (4, "H", "HHI", 8)
+    (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, start)
+    (number,) = struct.unpack_from(order + counts, data, at)
+    tags: dict[int, int] = {}
+    at += struct.calcsize("=" + counts)
+    for i in range(min(number, _MOST_TAGS)):
+        tag, kind, count = struct.unpack_from(order + entry, data, at + i * (room + (8 if is_big else 4)))
+        value = at + i * (room + (8 if is_big else 4)) + room
+        if tag == _BITS_PER_SAMPLE and count * 2 > (8 if is_big else 4):  # each sample its own: they stand elsewhere
+            (value,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, value)
+        if kind in _TIFF_NUMBERS and count:
+            tags[tag] = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, value)[0]
+    stored = -(-tags.get(_BITS_PER_SAMPLE, 1) * tags.get(_SAMPLES, 1) // 8)
+    width, height = (max(tags[side], tags.get(tile, 1)) for side, tile in _TIFF_SIDES)
+    return width, height, 7 + stored  # the result, a strip as it is stored and as it is unpacked
 
 
 def read_image(path: Path, reduction: int = 1) -> Image:
@@ -57,29 +196,29 @@ def read_image(path: Path, reduction: int = 1) -> Image:
     Raises:
         BrokenImageError: the file is missing, truncated or no image.
     """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)  # OpenCV's own reader does not take every file name on every system
-    except OSError as error:
-        raise BrokenImageError(path, f"cannot be opened ({reason(error)})") from error
-    if data.size == 0:
-        raise BrokenImageError(path, "the image file is empty")
-    is_jpeg = data[:2].tobytes() == _JPEG_START
-    if is_jpeg and data[-2:].tobytes() != _JPEG_END:
+    note_reading(path)
+    content = _read_file(path)
+    data = np.frombuffer(content, np.uint8)  # OpenCV's own reader does not take every file name on every system
+    is_jpeg = content[:2] == _JPEG_START
+    if is_jpeg and content[-2:] != _JPEG_END:
         # A file may lack the end marker and still hold every row. OpenCV only warns of missing rows and fills them with
         # grey; Pillow raises, so it has the last word.
         try:
-            with PIL.Image.open(io.BytesIO(data.tobytes())) as opened:
-                opened.load()
-        except (OSError, SyntaxError, ValueError) as error:
+            JpegImageFile(io.BytesIO(content)).load()  # not by PIL.Image.open, which has its own limit of pixels
+        except MemoryError:
+            raise
+        except Exception as error:
             raise BrokenImageError(path, "the JPEG file is truncated", _ADVICE) from error
     decoded_at = min(reduction, _LARGEST_REDUCTION) if is_jpeg else 1
     try:
         image = cv2.imdecode(data, _REDUCED[decoded_at])
-    except cv2.error:
+    except cv2.error as error:
+        if is_out_of_memory(error):
+            raise
         image = None
     if image is None:
         raise BrokenImageError(path, "cannot be read as an image", _ADVICE)
-    if data[:2].tobytes() in _PFM_STARTS:
+    if content[:2] in _PFM_STARTS:
         # Its floats, of which 1 is white, OpenCV would round to 0 and 1.
         floats = np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), np.float32)
         image = np.clip(np.nan_to_num(floats) * 255 + 0.5, 0, 255).astype(np.uint8)
@@ -175,6 +314,7 @@ def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
         BrokenImageError: missing, not an image, cut off, or smaller than 10 px.
     """
     height, width = (None if decode else _header_size(path)) or read_image(path).shape[:2]
+    _refuse_large(path, width, height)
     if min(height, width) < MIN_SIDE:
         raise BrokenImageError(path, f"{width} x {height} pixels are fewer than {MIN_SIDE} x {MIN_SIDE}")
     return height, width
@@ -183,10 +323,10 @@ def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
 def _header_size(path: Path) -> tuple[int, int] | None:
     """Read height and width from a JPEG or PNG header; None where only the decoder can tell."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(len(_PNG_START))
             if start == _PNG_START:
-                content = start + file.read()
+                content = start + file.read(_FILE_BYTES * limit("max_pixels"))
                 if not content.endswith(_PNG_END):  # Pillow does not look at the last checksum
                     return None
                 image = PngImageFile(io.BytesIO(content))
@@ -207,5 +347,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
             exif = PIL.Image.Exif()
             exif.load(image.info.get("exif", b""))
             return (width, height) if exif.get(_ORIENTATION_TAG) in _TURNED else (height, width)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return None  # damaged or unusual

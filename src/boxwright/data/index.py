@@ -20,6 +20,7 @@ from boxwright.data.files import in_threads
 from boxwright.data.identity import describe_images
 from boxwright.data.images import BrokenImageError, image_size
 from boxwright.ops.arrays import Array, Floats, Ints
+from boxwright.reading import parsing
 
 ProblemKind = Literal[
     "missing image",
@@ -239,13 +240,15 @@ def read_records(
         except BrokenImageError as error:
             kind = "corrupt image" if os.path.lexists(images[i]) else "missing image"
             return None, [Problem(kind, images[i], 0, f"{error.why}; the image is left out", "image")]
-        return read(i, size)
+        with parsing(images[i], "annotation"):
+            return read(i, size)
 
     results = in_threads(read_one, range(len(images)))
     records = [record for record, _ in results if record is not None]
     return records, [problem for _, problems in results for problem in problems]
 
 
+_LARGEST_SIDE = 1 << 31  # pixels; a larger number in an annotation is none
 _OUTSIDE = 1.0  # pixels that a box may stick out before it is worth a word
 
 
@@ -280,7 +283,7 @@ def pixel_record(
         image_id: COCO id of the image, -1 without.
     """
     problems: list[Problem] = []
-    frame = declared if min(declared) > 0 else size
+    frame = declared if min(declared) > 0 and max(declared) < _LARGEST_SIDE else size
     if frame != size:
         text = (
             f"says that {image.name} has {frame[1]} x {frame[0]} pixels, it has {size[1]} x {size[0]}; boxes are scaled"

@@ -3,6 +3,7 @@
 What a batch is depends on its key alone; with no workers, batches are made in this process.
 """
 
+import contextlib
 import gc
 import math
 import multiprocessing
@@ -10,7 +11,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate, chain, count
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -22,10 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from boxwright.data.images import note_reading, share_readings
 from boxwright.data.sampler import BatchPlan, Share
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats, Ints
+from boxwright.settings.base import limit
 
+_LONGEST_NAME = 4096  # bytes of a path
 _ALIGNMENT = 64  # bytes; no element of an array straddles a line of the processor's cache
 
 
@@ -79,6 +86,8 @@ class _Batches(Dataset[Any], Generic[K, B]):
             return self._make(key)
         except UserError as error:  # raised here, it would come out with the traceback of the worker in its text
             return UserError(str(error))
+        finally:
+            note_reading("")
 
 
 class _Keys(Sampler[K]):
@@ -104,6 +113,11 @@ class BatchPool(Generic[K, B]):
         self._keys: _Keys[K] = _Keys()
         self.workers = min(workers, os.cpu_count() or 1)
         self._loader: DataLoader[Any] | None = None
+        self._timeout = limit("loader_timeout")
+        # Of each worker: its process, and the image that it reads.
+        self._pids = torch.zeros(self.workers, dtype=torch.int64).share_memory_()
+        self._readings = torch.zeros((self.workers, _LONGEST_NAME), dtype=torch.uint8).share_memory_()
+        self._ended = ""  # what has been ended, and why
         cv2.setNumThreads(0)  # one thread a process: cores are shared out by processes
         if self.workers:
             forks = "fork" in multiprocessing.get_all_start_methods()  # forked workers share the pages of the index
@@ -115,7 +129,7 @@ class BatchPool(Generic[K, B]):
                 persistent_workers=True,
                 prefetch_factor=2,
                 pin_memory=pin_memory,
-                worker_init_fn=_start_worker,
+                worker_init_fn=partial(_start_worker, pids=self._pids, readings=self._readings),
                 multiprocessing_context="fork" if forks else None,
                 generator=torch.Generator(),  # else every epoch would advance the generator of the run
             )
@@ -137,7 +151,11 @@ class BatchPool(Generic[K, B]):
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler)
         try:
-            for item in items:
+            while True:
+                with self._watched():
+                    item = next(items, None)
+                if item is None:
+                    return
                 if isinstance(item, UserError):
                     self.close()  # now: left to the garbage collector, workers would be waited for in vain
                     raise item
@@ -149,10 +167,41 @@ class BatchPool(Generic[K, B]):
             if of_worker or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
                 raise
             self.close()
+            if self._ended:
+                raise UserError(self._ended) from None
             raise UserError(
                 "a loader process died, perhaps ended by the system when memory ran out: take fewer --workers; "
                 "resume a training run with: boxwright train --resume"
             ) from error
+
+    @contextmanager
+    def _watched(self) -> Generator[None]:
+        """End the workers if no batch comes in time: one that hangs in a file would be waited for without an end."""
+        if not self._timeout:
+            yield
+            return
+        timer = threading.Timer(self._timeout, self._end_stuck)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_stuck(self) -> None:
+        """Kill the workers, and keep the names of the images that they have read for most of the time."""
+        since = time.monotonic_ns() - self._timeout * 5 * 10**8
+        slots = self._readings.numpy()
+        stuck = [slot[8:].tobytes() for slot in slots if 0 < slot[:8].view(np.int64)[0] < since]
+        names = [os.fsdecode(name.partition(b"\0")[0]) for name in stuck]
+        where = f"; it was reading {' or '.join(dict.fromkeys(names))}" if names else ""
+        self._ended = (
+            f"a loader process gave nothing for {self._timeout} s and was ended{where}: look at that file and its "
+            "disk, or allow more by --loader-timeout"
+        )
+        for pid in self._pids.tolist():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
     def close(self) -> None:
         """End the workers. The pool makes batches here from then on."""
@@ -160,7 +209,9 @@ class BatchPool(Generic[K, B]):
         self.workers = 0
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(number: int, *, pids: Tensor, readings: Tensor) -> None:
+    pids[number] = os.getpid()
+    share_readings(readings[number].numpy())
     gc.freeze()  # a collection would write to every object of before the fork, whose pages are shared
     cv2.setNumThreads(0)
     sys.excepthook = _without_lost_connections

@@ -27,6 +27,7 @@ from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
 from boxwright.data.split_names import SPLITS, Split, by_folder
 from boxwright.errors import UserError
+from boxwright.reading import parsing, read_bytes
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CLASSES_FILE = "classes.txt"  # may hold the order of the classes
@@ -68,9 +69,8 @@ def annotation_files(root: Path) -> list[Path]:
 def _may_be_voc(file: Path) -> bool:
     """Tell whether the first element is `annotation`, or cannot be told."""
     try:
-        with file.open("rb") as opened:
-            first = re.search(rb"<([A-Za-z_][\w.:-]*)[\s/>]", opened.read(4096))
-    except OSError:
+        first = re.search(rb"<([A-Za-z_][\w.:-]*)[\s/>]", read_bytes(file, first=4096))
+    except UserError:
         return True
     return first is None or first[1] == b"annotation"
 
@@ -269,13 +269,29 @@ class _AnnotationError(Exception):
     """The xml cannot be used: why, and the line of it."""
 
 
+# An annotation of a thousand objects has ten thousand elements and half a megabyte.
+_LARGEST, _MOST_ELEMENTS, _DEEPEST = 16 << 20, 200_000, 50
+
+
 def _parse(file: Path) -> Element:
     """Read an annotation as elements with an attribute `line`."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()
 
+    depth = count = 0
+
     def start(tag: str, _: object) -> None:
+        nonlocal depth, count
+        depth, count = depth + 1, count + 1
+        if depth > _DEEPEST or count > _MOST_ELEMENTS:
+            what = f"is nested deeper than {_DEEPEST}" if depth > _DEEPEST else f"has more than {_MOST_ELEMENTS:,}"
+            raise _AnnotationError(f"{what} elements", parser.CurrentLineNumber)
         builder.start(tag, {"line": str(parser.CurrentLineNumber)})
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
 
     def refuse(*_: object) -> None:
         raise _AnnotationError("has a document type or entities, which are not read", parser.CurrentLineNumber)
@@ -283,14 +299,19 @@ def _parse(file: Path) -> Element:
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     parser.StartElementHandler = start
-    parser.EndElementHandler = builder.end
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     try:
-        parser.Parse(file.read_bytes(), True)
-    except OSError as error:
-        raise _AnnotationError(f"cannot be read ({error.strerror})", 0) from error
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter for encodings
-        raise _AnnotationError(f"is not valid xml ({error})", getattr(error, "lineno", 0)) from error
+        with parsing(file, "xml"):
+            parser.Parse(read_bytes(file, _LARGEST), True)
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, _AnnotationError):
+            raise cause from None
+        text, line = f"cannot be read ({error})", 0
+        if isinstance(cause, expat.ExpatError | ValueError | LookupError):  # the latter for encodings
+            text, line = f"is not valid xml ({cause})", getattr(cause, "lineno", 0)
+        raise _AnnotationError(text, line) from error
     return builder.close()
 
 

@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.index import DataIndex, Problem, Record, read_records
+from boxwright.errors import UserError
+from boxwright.reading import read_text
 from boxwright.settings.base import Compat
 
 _BOX_COLUMNS = 5
 _POLYGON_COLUMNS = 7  # class and three corners: from this many numbers on a row is a polygon
 _OUTSIDE = 0.01  # share of the image that a box may stick out before it is worth a word
+_LARGEST = 64 << 20  # bytes: a million boxes
+_SHOWN = 60  # characters of what is no number
 _NO_ROWS = np.zeros((0, 5), np.float32)
 
 Row = NDArray[np.float32]  # class, cx, cy, w, h
@@ -95,7 +99,7 @@ def _read_row(cells: list[str], is_polygon: bool) -> tuple[Row, Polygon]:
     try:
         numbers = np.array(cells, dtype=np.float32)
     except ValueError as error:  # could not convert string to float: 'x'
-        raise _RowError("unreadable label", f"{str(error).rpartition(': ')[2]} is not a number") from None
+        raise _RowError("unreadable label", f"{str(error).rpartition(': ')[2][:_SHOWN]} is not a number") from None
     polygon = np.zeros((0, 2), np.float32)
     if is_polygon:
         if len(numbers) % 2 == 0 or len(numbers) < 3:
@@ -177,15 +181,17 @@ def read_yolo(
     def read(i: int, size: tuple[int, int]) -> tuple[Record | None, list[Problem]]:
         file = label_file(images[i])
         try:
-            labels = parse_labels(file.read_text(encoding="utf-8-sig"), file, compat)
-        except FileNotFoundError:
-            text = f"there is no label file; the image counts as background{unread_label(images[i], file)}"
-            labels = LabelFile(_NO_ROWS, problems=(Problem("missing label", file, 0, text),))
-        except (OSError, UnicodeDecodeError) as error:
-            why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-            return None, [
-                Problem("unreadable label", file, 0, f"cannot be read ({why}); the image is left out", "image")
-            ]
+            text = read_text(file, _LARGEST)
+        except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                text = f"there is no label file; the image counts as background{unread_label(images[i], file)}"
+                labels = LabelFile(_NO_ROWS, problems=(Problem("missing label", file, 0, text),))
+            else:
+                why = str(error).removeprefix(f"cannot read {file}: ")
+                text = f"cannot be read ({why}); the image is left out"
+                return None, [Problem("unreadable label", file, 0, text, "image")]
+        else:
+            labels = parse_labels(text, file, compat)
         problems = sorted(labels.problems, key=lambda problem: problem.line)
         if labels.rejected:
             return None, problems

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, Progress, StartReport, StepReport
 from boxwright.engine.task import AnyBatch, Score
-from boxwright.terminal import columns, counted, say
+from boxwright.terminal import columns, counted, say, shown
 
 B = TypeVar("B")
 _REDRAWN_AFTER = 0.5  # seconds
@@ -99,7 +99,7 @@ class MovingLine:
     def write(self, text: str) -> None:
         """Print a line above it."""
         self._shown = time.perf_counter()
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(shown(text), markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Take the line away."""

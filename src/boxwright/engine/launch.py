@@ -22,7 +22,7 @@ from torch.multiprocessing.spawn import start_processes
 from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.distributed import STORE_FILE, World, joined, launcher_store, read_world
 from boxwright.engine.stopping import EXIT_CODES
-from boxwright.errors import UserError
+from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
 from boxwright.terminal import SayHandler, say, word_wrap
 
 _FOLDER = "boxwright run folder"  # key in the store of the launcher, which outlives a restart
@@ -218,7 +218,10 @@ def _work(rank: int, num_processes: int, folder: str, job: Job, *arguments: Any)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception:  # the launcher would not show it
+    except Exception as error:  # the launcher would not show it
+        if is_out_of_memory(error):
+            say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
+            raise SystemExit(2) from None
         traceback.print_exc()
         raise SystemExit(1) from None
 
@@ -244,6 +247,8 @@ def _around_processes(num_processes: int) -> Generator[list[signal.Signals]]:
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # as under nohup
+                continue
             handlers[number] = signal.signal(number, lambda number, frame: received.append(signal.Signals(number)))
     try:
         yield received

@@ -30,7 +30,7 @@ from boxwright.engine.schedule import check_schedule, warn_once
 from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer, load_run
 from boxwright.errors import UserError
-from boxwright.settings.base import Frozen, TrainingConfig
+from boxwright.settings.base import Frozen, TrainingConfig, set_limits
 from boxwright.settings.load import dump_yaml, load
 from boxwright.terminal import counted
 
@@ -206,6 +206,7 @@ def _begin_process(
     config: TrainingConfig, world: World, callbacks: Sequence[Callback]
 ) -> tuple[Policy, Sequence[Callback]]:
     """Choose device and precision of this process, and load the callbacks that the settings name."""
+    set_limits(config)
     policy = resolve(config.precision, device_of_rank(config.device, world))
     policy = Policy(world.from_first(policy.name), policy.device)  # machines may differ in what auto is
     return policy, (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()

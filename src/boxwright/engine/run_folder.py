@@ -15,6 +15,7 @@ from pathlib import Path
 
 from boxwright.data.files import Hidden, file_errors, open_without_links, remove_leftovers
 from boxwright.errors import UserError
+from boxwright.terminal import shown
 
 _LOCK = ".boxwright_running"
 _PURPOSE = {"last.pt": " (for --resume)", "last.previous.pt": " (the one before it)"}
@@ -33,6 +34,8 @@ def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Pa
     Raises:
         UserError: the folder cannot be made or written to.
     """
+    if shown(f"{project}{name}") != f"{project}{name}":  # logs and plots could not name their files
+        raise UserError(f"run folder {Path(project, name)} has control characters, or bytes that are no UTF-8 text")
     for number in itertools.count(1):
         folder = Path(project, name if number == 1 else f"{name}{number}")
         try:

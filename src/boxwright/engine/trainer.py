@@ -38,6 +38,7 @@ from boxwright.engine.schedule import Schedule
 from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, Interrupt
 from boxwright.engine.task import AnyBatch, Score, Task, ValWatch
 from boxwright.errors import DivergedError, UserError
+from boxwright.reading import parsing
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump
 from boxwright.terminal import counted, say
@@ -70,6 +71,9 @@ def load_run(path: Path) -> dict[str, Any]:
     content = load_checkpoint(path)
     if "engine" not in content:
         raise UserError(f"{path} holds weights only; a run goes on from its last.pt (start a new one with --weights)")
+    kinds = {"config": dict, "engine": dict, "model": dict, "state_dict": dict, "ema": dict, "epoch": int}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
+        raise UserError(f"{path} is damaged: it lacks {' and '.join(wrong)} of a run, so nothing can go on from it")
     return content
 
 
@@ -315,6 +319,10 @@ class Trainer:
 
     def restore(self, content: dict[str, Any]) -> None:
         """Restore the state that `save_last` wrote."""
+        with parsing(self.folder / "weights" / "last.pt", "checkpoint of this run"):
+            self._restore(content)
+
+    def _restore(self, content: dict[str, Any]) -> None:
         engine, model = content["engine"], self.task.model
         model.load_state_dict(content["state_dict"])
         self.ema.module.load_state_dict(content["ema"])

@@ -23,8 +23,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 import torch
-import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from boxwright.checkpoints.names import missing_weights
@@ -33,6 +32,7 @@ from boxwright.errors import UserError
 from boxwright.inference.admission import check_ncnn, check_onnx, check_openvino
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 from boxwright.inference.torchscript import read_torchscript
+from boxwright.reading import load_yaml, read_text, reads
 
 METADATA_KEY = "boxwright"
 ONNX_SUFFIX, TORCHSCRIPT_SUFFIX = ".onnx", ".torchscript"
@@ -76,8 +76,9 @@ class ExportInfo:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except ValueError as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise UserError(
-                f"{path} is not an exported {cls.system} network: it was not made by `boxwright export`"
+                f"{path} is not an exported {cls.system} network: it was not made by `boxwright export` ({why})"
             ) from error
 
 
@@ -104,6 +105,7 @@ def is_exported(path: str | Path) -> bool:
     )
 
 
+@reads("exported network")
 def open_exported(path: Path, device: torch.device) -> ExportedFile:
     """Open an exported file by its suffix.
 
@@ -223,8 +225,8 @@ def _open_openvino(path: Path) -> ExportedFile:
     # Files of other makers have a yaml beside them.
     beside = None if metadata else next(iter(sorted(file.parent.glob("*.yaml"))), None)
     try:
-        others = TypeAdapter(dict[str, Any]).validate_python(yaml.safe_load(beside.read_bytes()) if beside else {})
-    except (OSError, ValueError, yaml.YAMLError):
+        others = TypeAdapter(dict[str, Any]).validate_python(load_yaml(read_text(beside), beside) if beside else {})
+    except (UserError, ValueError):
         others = {}
     shapes = tuple(
         tuple(size.get_length() if size.is_static else None for size in entry.partial_shape) for entry in model.inputs

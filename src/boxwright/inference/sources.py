@@ -16,6 +16,8 @@ from boxwright.data.files import is_url, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.errors import UserError
 from boxwright.inference.streams import DEFAULT_FPS, PROTOCOLS, Frame, is_stream, read_streams
+from boxwright.reading import reads
+from boxwright.settings.base import limit
 
 logger = logging.getLogger("boxwright.predict")
 
@@ -77,6 +79,9 @@ def _read_video(path: Path, stride: int, position: str) -> Generator[Frame]:
     try:
         if not capture.isOpened():
             raise UserError(f"{path} cannot be opened as a video")
+        width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > limit("max_pixels"):
+            raise UserError(f"{path}: frames of {width} x {height} pixels are too large; --max-pixels allows them")
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         fps = (capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS) / stride
         number = 0
@@ -125,6 +130,7 @@ def streams_of(source: str | Path) -> list[str]:
     return list(entries.values())
 
 
+@reads("list of files")
 def _read_list(path: Path) -> list[Path]:
     """Read a text file that lists files, relative to itself or to the working directory."""
     files: list[Path] = []

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import RADAR_FIELDS
 from boxwright.ops.arrays import Floats
+from boxwright.reading import read_bytes, reads
 
 VALID_STATE, UNAMBIGUOUS = 0, 3
 DYNAMIC_PROPERTIES = range(7)
@@ -24,8 +25,10 @@ _VX, _VY, _DYN_PROP, _AMBIGUITY, _INVALID = (
 )
 _KINDS = {"F": "f", "I": "i", "U": "u"}
 _LONGEST_HEADER = 4096  # bytes
+_LARGEST = 64 << 20  # bytes; a sweep has 125 points of 43 bytes
 
 
+@reads("radar sweep")
 def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
     """Read (18, N) points of a binary .pcd file in the frame of its radar, see `structures.RADAR_FIELDS`.
 
@@ -39,10 +42,7 @@ def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
     Raises:
         UserError: the file cannot be read, is cut off, or has other fields.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the radar sweep {file}: {error.strerror}") from error
+    content = read_bytes(file, _LARGEST)
     # The points begin right behind the line break of the DATA line; only the first bytes can hold it.
     start = content.find(b"\n", content.find(b"\nDATA ", 0, _LONGEST_HEADER) + 1) + 1
     if start <= 0 or b"\nDATA " not in content[:_LONGEST_HEADER]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Floats, Ints
+from boxwright.reading import parsing, why
 
 Record = dict[str, Any]
 Keys = NDArray[np.uint64]
@@ -129,8 +130,7 @@ def stream_members(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        said = error.msg if isinstance(error, json.JSONDecodeError) else error
-        raise UserError(f'{path} cannot be read: {said}; it should be one JSON object with "{name}"') from error
+        raise UserError(f'{path} cannot be read: {why(error)}; it should be one JSON object with "{name}"') from error
 
 
 def version_folder(root: Path, version: str) -> Path:
@@ -179,14 +179,11 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
                 count += 1
     except FileNotFoundError as error:
         raise UserError(f"the table {file} is missing") from error
-    except OSError as error:
-        raise UserError(f"cannot read the table {file}: {error.strerror}") from error
     except CutOffError as error:
         raise UserError(f"the table {file} is cut off after record {count}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the table {file} is no text: {error.reason}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"the table {file} is damaged after record {count}: {error}") from error
+    except (OSError, ValueError, RecursionError):
+        with parsing(file, f"table after record {count}"):
+            raise
 
 
 class Block:
@@ -282,7 +279,10 @@ def read_rows(folder: Path, table: str, dtype: np.dtype[Any], fields: Callable[[
 
 def token_keys(tokens: Sequence[Any]) -> Keys:
     """Hash tokens to (N,) keys; 0 for the empty one, which points nowhere on purpose."""
-    digests = b"".join(blake2b(str(token).encode(), digest_size=8).digest() if token else b"\0" * 8 for token in tokens)
+    digests = b"".join(
+        blake2b(str(token).encode("utf-8", "surrogatepass"), digest_size=8).digest() if token else b"\0" * 8
+        for token in tokens
+    )
     return np.frombuffer(digests, np.uint64)
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna import Study
 from optuna.trial import TrialState
 
+from boxwright.data.files import csv_cell
 from boxwright.search.samplers import generation_of
 
 _PANEL_COLUMNS = 5
@@ -59,10 +60,10 @@ def csv_text(trials: Sequence[FinishedTrial], metrics: Sequence[str]) -> str:
     keys = list(dict.fromkeys(key for trial in trials for key in trial.hyps))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*metrics, *keys, "trial", "fitness", "state"))
+    writer.writerow((*map(csv_cell, (*metrics, *keys)), "trial", "fitness", "state"))
     for trial in trials:
         values = [trial.metrics.get(name, 0.0) for name in metrics] + [trial.hyps.get(key, "") for key in keys]
-        writer.writerow((*values, trial.number, trial.fitness, "pruned" if trial.pruned else "complete"))
+        writer.writerow((*map(csv_cell, values), trial.number, trial.fitness, "pruned" if trial.pruned else "complete"))
     return text.getvalue()
 
 

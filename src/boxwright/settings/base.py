@@ -4,6 +4,7 @@ A setting is declared once, in its class: name, type, limits, default, meaning a
 reader, suggestions and docs/settings.md are made from that (settings/flags.py, settings/load.py).
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,32 @@ class Frozen(BaseModel):
         )
 
 
+# Limits of reading files: their defaults. They go through the environment, where loader processes and ranks find them.
+LIMITS = {
+    "max_pixels": 100_000_000,  # with what decoders need beside them, less than 1 GB
+    "loader_timeout": 600,
+}
+
+
+def limit(name: str) -> int:
+    """Return a limit of reading that the settings of this process, or of the one that started it, have set."""
+    return int(os.environ.get(f"BOXWRIGHT_{name.upper()}", LIMITS[name]))
+
+
+def set_limits(config: "Frozen") -> None:
+    """Make the limits that a verb's settings have hold in this process and those that it starts."""
+    for name in LIMITS.keys() & type(config).model_fields.keys():
+        os.environ[f"BOXWRIGHT_{name.upper()}"] = str(getattr(config, name))
+
+
+Pixels = Annotated[int, Field(ge=100, le=10**10)]
+pixel_limit = partial(setting, LIMITS["max_pixels"], "most pixels of an image; a larger one is left out")
+Seconds = Annotated[int, Field(ge=0, le=10**6)]
+loader_limit = partial(
+    setting, LIMITS["loader_timeout"], "seconds after which a loader process that gives nothing is ended; 0: never"
+)
+
+
 class OptimConfig(Frozen):
     """Optimizer, learning rate, averaging."""
 
@@ -157,6 +184,8 @@ class TrainingConfig(RunFolder):
     epochs: Count = setting(100, "passes over the training images", on_resume=True)
     batch_size: TrainBatch = setting(16, "images per step, over all processes; -1: as many as fit in memory")
     workers: CountOrNone = setting(8, "loader processes, at most one per core", on_resume=True)
+    loader_timeout: Seconds = loader_limit(on_resume=True)
+    max_pixels: Pixels = pixel_limit()
     device: str = setting(
         "",
         "cpu, a GPU as 0 or cuda:0, several as 0,1 (one process each); empty: the first GPU, else the CPU",
@@ -189,6 +218,7 @@ class InferenceConfig(RunFolder):
 
     device: str = setting("", DEVICE)
     half: bool = setting(False, "half precision: bf16 on the CPU, fp16 on a GPU")
+    max_pixels: Pixels = pixel_limit()
 
 
 class DemoConfig(Frozen):

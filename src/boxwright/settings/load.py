@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from boxwright.errors import UserError
+from boxwright.reading import read_text, yaml_nodes
 from boxwright.settings.base import Frozen
 from boxwright.settings.flags import flags_of, suggest
 
@@ -160,9 +161,7 @@ def read_yaml_settings(path: Path) -> dict[str, Setting]:
     Raises:
         UserError: the file cannot be read, is no yaml mapping, has a tag other than plain values, or names a key twice.
     """
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
+    with yaml_nodes(read_text(path), path) as (loader, root):
         if root is None:
             return {}
         if not isinstance(root, yaml.MappingNode):
@@ -173,15 +172,6 @@ def read_yaml_settings(path: Path) -> dict[str, Setting]:
                 raise UserError(f"{path}:{line}: {key} is set a second time (first at {found[key].origin})")
             found[key] = Setting(value, f"{path}:{line}")
         return found
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"cannot read the settings file {path}: {reason}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{place}: not valid yaml: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:  # a character that yaml does not allow
-        raise UserError(f"{path}: not valid yaml: {' '.join(str(error).split())}") from error
 
 
 def _leaves(

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.errors import UserError
+from boxwright.reading import open_file
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
-from boxwright.yolo.detection import DRY_RUN_SIDE, BoxCoding, DetectionModel, LayerInfo, Weights
+from boxwright.yolo.detection import DRY_RUN_SIDE, BoxCoding, Budget, DetectionModel, LayerInfo, Weights
 from boxwright.yolo.head import add_prior, decode_level
 from boxwright.yolo.layers import Concat, join_channels
 from boxwright.yolo.published import RELEASES, V3
@@ -186,6 +187,7 @@ def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...],
     wiring: list[tuple[int, ...]] = []
     channels: list[int] = []
     levels = iter(spec.anchors)
+    budget = Budget()
     for i, section in enumerate(spec.sections):
         out = channels[-1] if i else spec.input_channels
         named: tuple[int, ...] = section.get("layers") or section.get("from") or ()
@@ -221,7 +223,8 @@ def assemble(spec: DarknetSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...],
         modules.append(module)
         wiring.append(sources)
         channels.append(out)
-        num_parameters = sum(p.numel() for p in module.parameters())
+        budget.add_layers(1, section.place)
+        num_parameters = budget.add(module, section.place)
         infos.append(LayerInfo(i, named or (-1,), 1, section.kind, num_parameters, args))
     return modules, tuple(infos), wiring
 
@@ -266,7 +269,7 @@ def convolutional(section: Section, in_channels: int) -> tuple[nn.Sequential, tu
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     try:
         parts["Conv2d"] = nn.Conv2d(in_channels, out, kernel, strides, padding, groups=groups, bias=not normalised)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise UserError(f"{section.place}: {error}") from error
     if normalised:
         parts["BatchNorm2d"] = nn.BatchNorm2d(out, eps=_RULES.batch_norm_eps)
@@ -288,9 +291,9 @@ _ORDER = (
 def is_darknet(path: Path) -> bool:
     """Tell whether a file begins as Darknet's do: three small version numbers."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(12)
-    except OSError:
+    except (OSError, UserError):
         return False
     versions = np.frombuffer(start, "<i4") if len(start) == 12 else np.array([-1])
     return bool(((versions >= 0) & (versions < _LARGEST_VERSION)).all())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from boxwright.errors import UserError
+from boxwright.reading import read_text, reads
 from boxwright.yolo.detection import Levels, check_channels, growth, read_levels, write_levels
 
 logger = logging.getLogger("boxwright.models")
@@ -68,7 +69,9 @@ _REQUIRED = {
     "shortcut": ("from",),
     "yolo": ("mask", "anchors", "classes"),
 }
+_LARGEST_FILE = 4 << 20  # bytes
 _LARGEST = 65536  # far beyond any network; a slip of the finger must not ask for terabytes
+_AT_LEAST = dict.fromkeys("filters size stride stride_x stride_y groups classes".split(), 1) | {"padding": 0}
 # What the words of a section may be. per_layer is another name of per_feature, avg_relu of relu.
 _WORDS = {
     "weights_type": ("none", "per_feature", "per_layer", "per_channel"),
@@ -137,6 +140,8 @@ class DarknetSpec:
         net, *sections = read_sections(text, where) or [Section("", (), where)]
         if net.kind != "net":
             raise UserError(f"{where}: a cfg begins with the section [net]")
+        if any(abs(net.number(key)) > _LARGEST for key in ("width", "height")):
+            raise UserError(f"{net.place}: width and height can be at most {_LARGEST}")
         channels = check_channels(net.number("channels", 3), net.place)
         width, height = net.number("width"), net.number("height")
         layers = tuple(sections)
@@ -209,17 +214,14 @@ class DarknetSpec:
         return {"cfg": self.to_text()}
 
 
+@reads("cfg")
 def read_cfg(path: Path) -> DarknetSpec:
     """Read a cfg file.
 
     Raises:
         UserError: unreadable, or as `DarknetSpec.from_text`.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    return DarknetSpec.from_text(text, str(path))
+    return DarknetSpec.from_text(read_text(path, _LARGEST_FILE), str(path))
 
 
 def read_sections(text: str, where: str) -> list[Section]:
@@ -271,12 +273,14 @@ def check_section(index: int, section: Section, layers: tuple[Section, ...]) -> 
     for key in _REQUIRED[section.kind]:
         if section.get(key) in (None, ()):
             raise UserError(f"{place}: [{section.kind}] lacks {key}=")
-    for key in ("filters", "size", "stride", "stride_x", "stride_y", "padding", "groups", "classes"):
+    for key, kind in _KEYS[section.kind].items():
         value = section.get(key)
-        for number in value if isinstance(value, tuple) else () if value is None else (value,):
-            if number < (least := 0 if key == "padding" else 1):
-                raise UserError(f"{place}: {key} must be at least {least}, not {number}")
-            if number > _LARGEST:
+        if not kind.startswith("int") or value is None:
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if key in _AT_LEAST and number < _AT_LEAST[key]:
+                raise UserError(f"{place}: {key} must be at least {_AT_LEAST[key]}, not {number}")
+            if abs(number) > _LARGEST:
                 raise UserError(f"{place}: {key} can be at most {_LARGEST}, not {number}")
     for key, words in _WORDS.items():
         if section.get(key) not in (None, *words):

@@ -3,18 +3,22 @@
 The anchors of a description stand here too: one list of sides a level, in pixels.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from boxwright.errors import UserError
+from boxwright.errors import UserError, is_out_of_memory
 from boxwright.yolo.published import CURRENT
 
+_MOST_ANCHORS = 1000  # a level
 Levels = tuple[tuple[tuple[float, float], ...], ...]  # width, height in pixels: [level][anchor]
 
 
@@ -27,7 +31,7 @@ def read_levels(value: object, num_levels: int, where: str) -> tuple[Levels, boo
     Raises:
         UserError: they are of another form, or do not fit the levels.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST_ANCHORS:
         level = tuple((float(2 * i), float(2 * i + 1)) for i in range(value))  # the published placeholder
         return (level,) * num_levels, True
     levels = items(value)
@@ -38,7 +42,9 @@ def read_levels(value: object, num_levels: int, where: str) -> tuple[Levels, boo
     read: list[tuple[tuple[float, float], ...]] = []
     for i, level in enumerate(levels):
         sides = items(level)
-        numbers = [s for s in sides or [] if isinstance(s, int | float) and not isinstance(s, bool) and s > 0]
+        numbers = [
+            s for s in sides or [] if isinstance(s, int | float) and not isinstance(s, bool) and 0 < s < math.inf
+        ]
         if sides is None or len(numbers) != len(sides) or not sides or len(sides) % 2:
             raise UserError(f"{where}: anchors of level {i} must be pairs of width and height above 0, not {level!r}")
         read.append(tuple(zip(map(float, numbers[0::2]), map(float, numbers[1::2]), strict=True)))
@@ -75,6 +81,51 @@ def check_channels(channels: int, where: str) -> int:
     if channels not in (1, 3):
         raise UserError(f"{where}: a network takes images of 3 channels (RGB) or 1 (grey) here, not {channels}")
     return channels
+
+
+MOST_LAYERS = 2000  # with repeats; the largest published network has 250
+MOST_PARAMETERS = 300_000_000  # 1.2 GB of float32, twice the largest published network
+MOST_CLASSES = 100_000
+LARGEST_SIDE = 16_384  # pixels of an input that a file asks for
+LARGEST_STRIDE = 4096
+_LARGEST_MAP = 1 << 27  # numbers that one operation of the dry run may give: 0.5 GB of float32
+
+
+class Budget:
+    """Counts the layers and parameters of a network while it is built, and refuses one beyond all reason.
+
+    It is counted on the meta device first (`zoo.build_model`), so that nothing is taken for what is refused.
+    """
+
+    def __init__(self) -> None:
+        self._layers = self._parameters = 0
+
+    def add_layers(self, count: int, place: str) -> None:
+        self._layers += count
+        if self._layers > MOST_LAYERS:
+            raise UserError(
+                f"{place}: with it the network has {self._layers:,} layers; at most {MOST_LAYERS:,} are built"
+            )
+
+    def add(self, module: nn.Module, place: str) -> int:
+        """Count a module that was built; return its number of parameters."""
+        count = sum(parameter.numel() for parameter in module.parameters())
+        self._parameters += count
+        if self._parameters > MOST_PARAMETERS:
+            total = f"{self._parameters:,} parameters, {self._parameters * 4 / 1e9:,.1f} GB"
+            raise UserError(f"{place}: with it the network has {total}; at most {MOST_PARAMETERS:,} are built")
+        return count
+
+
+class _SmallMaps(TorchDispatchMode):
+    """Refuses an operation that gives a map beyond all reason, where no memory is taken for it: on the meta device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(value, Tensor) and value.numel() > _LARGEST_MAP:
+                raise RuntimeError(f"a map of {tuple(value.shape)} numbers is larger than any network needs")
+        return found
 
 
 DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use
@@ -169,6 +220,8 @@ class DetectionModel(Network):
     def __init__(self, spec: DetectionSpec, names: Sequence[str] | None) -> None:
         super().__init__()
         self.spec = spec  # how to build this network again
+        if spec.num_classes > MOST_CLASSES:
+            raise UserError(f"a model of {spec.num_classes:,} classes; at most {MOST_CLASSES:,} are possible")
         self.names = tuple(map(str, range(spec.num_classes) if names is None else names))
         if len(self.names) != spec.num_classes:
             raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
@@ -215,10 +268,16 @@ class DetectionModel(Network):
             UserError: the layers of the description `where` do not fit together.
         """
         self.eval()  # a training pass would move the batch-norm statistics of a new network towards black images
+        images = torch.zeros(1, self.spec.input_channels, DRY_RUN_SIDE, DRY_RUN_SIDE)
         try:
-            raw = self(torch.zeros(1, self.spec.input_channels, DRY_RUN_SIDE, DRY_RUN_SIDE))
-        except RuntimeError as error:
-            raise UserError(f"{where}: the layers do not fit together: {str(error).splitlines()[0]}") from error
+            with _SmallMaps() if images.is_meta else nullcontext():
+                raw = self(images)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{where}: the layers do not fit together: {(str(error) or repr(error)).splitlines()[0]}"
+            ) from error
         self.train()  # a new network is in training mode, as any nn.Module
         return raw
 

@@ -21,9 +21,10 @@ from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.inference.exported import ExportedFile, ExportInfo, largest_difference, open_exported, require
 from boxwright.ops.boxes import pairwise_iou
+from boxwright.reading import parsing
 from boxwright.terminal import counted
 from boxwright.yolo.darknet import YoloLayer
-from boxwright.yolo.detection import BoxCoding, DetectionModel, Network
+from boxwright.yolo.detection import LARGEST_SIDE, LARGEST_STRIDE, MOST_CLASSES, BoxCoding, DetectionModel, Network
 from boxwright.yolo.head import DetectHead, decode_level
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import CURRENT, RELEASES
@@ -33,6 +34,7 @@ _log = logging.getLogger("boxwright.export")
 ROWS, DETECTIONS, MAPS = "rows", "detections", "maps"
 OUTPUT = "output0"  # the name that programs for published files look for
 _PUBLISHED_STRIDE = 32  # where a published file says none
+_LARGEST_BATCH = 4096
 _SAME_IOU = 0.9  # of two detections that count as the same
 
 
@@ -56,7 +58,18 @@ class YoloInfo(ExportInfo):
 
     def __post_init__(self) -> None:
         if self.release not in RELEASES:
-            raise ValueError(self.release)
+            raise ValueError(f"the release {self.release!r} is not known")
+        if not 0 < len(self.names) <= MOST_CLASSES:
+            raise ValueError(f"it has {len(self.names)} class names")
+        if not self.strides or not all(1 <= stride <= LARGEST_STRIDE for stride in self.strides):
+            raise ValueError(f"its strides are {list(self.strides)[:10]}")
+        sides = (*(self.input_size or ()), *(self.imgsz or ()))
+        if not all(1 <= side <= LARGEST_SIDE for side in sides) or not 1 <= (self.batch or 1) <= _LARGEST_BATCH:
+            raise ValueError(f"its images are {sides[-1] if sides else 0} pixels wide, {self.batch or 1} at a time")
+        if self.output not in (ROWS, DETECTIONS, MAPS):
+            raise ValueError(f"its output is {self.output!r}")
+        if self.output == MAPS and not len(self.anchors) == len(self.codings) == len(self.strides):
+            raise ValueError("its anchors, strides and levels do not agree")
 
 
 def read_published(file: ExportedFile, path: Path) -> YoloInfo:
@@ -72,7 +85,7 @@ def read_published(file: ExportedFile, path: Path) -> YoloInfo:
         names = ast.literal_eval(names) if isinstance(names, str) else names
         if isinstance(names, Mapping):
             names = [name for _, name in sorted((int(k), v) for k, v in cast("dict[Any, Any]", names).items())]
-        if names is None and width is not None and width > 5:
+        if names is None and width is not None and 5 < width <= 5 + MOST_CLASSES:
             names = range(width - 5)
             _log.warning("%s does not say its class names: they are the numbers 0 to %d", path, width - 6)
         names = TypeAdapter(tuple[str, ...]).validate_python([*map(str, names or ())])
@@ -86,7 +99,8 @@ def read_published(file: ExportedFile, path: Path) -> YoloInfo:
         raise UserError(f"{about}: its rows have {width} numbers, not 5 + {len(names)} classes")
     images = file.inputs[0] if file.inputs else ()
     batch, height, across = (images[0], images[2], images[3]) if len(images) == 4 else (None, None, None)
-    return YoloInfo(names, (height, across) if height and across else None, strides, ROWS, batch=batch)
+    with parsing(path, "exported network"):
+        return YoloInfo(names, (height, across) if height and across else None, strides, ROWS, batch=batch)
 
 
 class ExportedNetwork(Network):
@@ -119,12 +133,18 @@ class ExportedNetwork(Network):
 
     def _rows(self, images: Tensor, size: int) -> Tensor:
         """Compute the rows of some images; a file of a fixed batch gets black ones besides."""
+        with parsing(self._path, "YOLO network"):
+            return self._checked_rows(images, size)
+
+    def _checked_rows(self, images: Tensor, size: int) -> Tensor:
         padding = images.new_zeros(size - len(images), *images.shape[1:])
         found = self._run({"images": torch.cat((images, padding))})
         if self.info.output == MAPS:
             return self._decode(list(found.values()))
         if self.info.output == DETECTIONS:
             (rows,) = found.values()
+            if rows.ndim != 2 or rows.shape[1] != 7 or not _fit(rows, size, self.num_classes):
+                raise ValueError("its detections are no rows of image, x, y, width, height, score and class")
             return rows_of_detections(rows, size, self.num_classes)[: len(images)]
         # Published files may give their maps besides.
         rows = next((value for value in found.values() if value.ndim == 3), None)
@@ -142,6 +162,12 @@ class ExportedNetwork(Network):
 
     def decode(self, raw: list[Tensor]) -> Tensor:
         return raw[0]
+
+
+def _fit(found: Tensor, num_images: int, num_classes: int) -> bool:
+    """Tell whether detections are of these images and classes."""
+    limits = ((found[:, 0], num_images), (found[:, 6], num_classes))
+    return all(bool(((values >= 0) & (values < count)).all()) for values, count in limits)
 
 
 def rows_of_detections(found: Tensor, num_images: int, num_classes: int) -> Tensor:

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from boxwright.errors import UserError
-from boxwright.yolo.detection import DRY_RUN_SIDE, DetectionModel, LayerInfo
+from boxwright.errors import UserError, is_out_of_memory
+from boxwright.yolo.detection import DRY_RUN_SIDE, Budget, DetectionModel, LayerInfo
 from boxwright.yolo.head import DetectHead
 from boxwright.yolo.hub_layers import (
     C3SPP,
@@ -234,6 +234,8 @@ class GraphModel(DetectionModel):
                 module.eps = rules.batch_norm_eps
         raw = self.dry_run(spec.rows[0].place.split(",")[0])
         self.strides = tuple(DRY_RUN_SIDE // x.shape[2] for x in raw)
+        if raw[0].is_meta:  # only sketched, see `zoo.build_model`: there are no numbers to set
+            return
         # The convolutions whose outputs are the raw maps: in the head, or in v1.0 the rows that feed it.
         predictors = self.head.m if len(self.head.m) else [self.model[s if s >= 0 else last - 1] for s in sources[last]]
         convolutions = [m for m in predictors if isinstance(m, nn.Conv2d)]
@@ -266,17 +268,19 @@ def assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...], l
     infos: list[LayerInfo] = []
     wiring: list[tuple[int, ...]] = []
     channels: list[int] = []
+    budget = Budget()
     for i, row in enumerate(spec.rows):
         in_channels = tuple(channels[s] for s in row.sources) if i else (spec.input_channels,)
         # Rounded half to even, as Python does and as published: 9 * .5 gives 4, not 5.
         repeats = max(round(row.repeats * spec.depth_multiple), 1) if row.repeats > 1 else 1
+        budget.add_layers(repeats, row.place)
         sources = tuple(s if s >= -1 else i + s for s in row.sources)
         predicted = all(spec.rows[s if s >= 0 else i - 1].block == "nn.Conv2d" for s in sources)
         built = build_row(row, Site(in_channels, repeats, spec, activation, predicted))
         modules.append(built.module)
         wiring.append(sources)
         channels.append(built.out_channels)
-        num_parameters = sum(p.numel() for p in built.module.parameters())
+        num_parameters = budget.add(built.module, row.place)
         block = BLOCKS[row.block]
         shown = 1 if spec.layer_rules.early and isinstance(block, Widening) and block.repeats_inside else repeats
         infos.append(LayerInfo(i, row.sources, shown, row.block.removeprefix("nn."), num_parameters, built.args))
@@ -303,7 +307,9 @@ def build_row(row: Row, site: Site) -> Built:
     try:
         signature.bind(site, *args)
         return block(site, *args)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except Exception as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
         wanted = ", ".join(str(p).replace("'", "") for p in list(signature.parameters.values())[1:])
         raise UserError(f"{row.place}: {row.block} takes [{wanted}], not {list(row.args)} ({error})") from error
 
@@ -315,6 +321,6 @@ def _activation(text: str) -> nn.Module:
         name, args, keywords = (call.func, call.args, call.keywords) if isinstance(call, ast.Call) else (call, [], [])
         options = {str(k.arg): ast.literal_eval(k.value) for k in keywords if k.arg != "inplace"}
         return ACTIVATIONS[ast.unparse(name).split(".")[-1]](*map(ast.literal_eval, args), **options)
-    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except Exception as error:  # of what is no call, no number, or nested without an end
         known = ", ".join(f"nn.{name}()" for name in ACTIVATIONS)
         raise UserError(f"unknown activation {text!r} (known are {known})") from error

@@ -35,6 +35,7 @@ ACTIVATIONS = {
     **{name: f"nn.{name}()" for name in graph.ACTIVATIONS},
     "LeakyReLU": "nn.LeakyReLU({})",
 }
+_LONGEST_NAME = 1000  # of an entry
 _DEEPEST, _MOST_MODULES = 50, 50_000  # far above any release: a network that contains itself ends here
 _LEAKY_SLOPE = 0.1  # of every release that has LeakyReLU
 
@@ -64,12 +65,15 @@ def walk(module: StandIn) -> Iterator[tuple[str, StandIn]]:
     """
     # A list instead of recursion: a hostile tree ends at the two limits, not at Python's stack.
     waiting: list[tuple[str, StandIn, int]] = [("", module, 0)]
+    parents: set[int] = set()
     for _ in range(_MOST_MODULES):
         prefix, current, depth = waiting.pop()
         yield prefix, current
         below = [(f"{prefix}{name}.", child, depth + 1) for name, child in children(current).items()]
-        if below and depth == _DEEPEST:
+        # Activations are shared by many, but no release shares a module that has others in it.
+        if below and (depth == _DEEPEST or id(current) in parents or len(prefix) > _LONGEST_NAME):
             break
+        parents |= {id(current)} if below else set()
         waiting += reversed(below)
         if not waiting:
             return

@@ -19,6 +19,7 @@ from boxwright.data.index import DataIndex
 from boxwright.data.split_names import Split
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
+from boxwright.reading import parsing
 from boxwright.settings.flags import nearest
 from boxwright.settings.load import Setting, load, read_yaml_settings, require_inside
 from boxwright.yolo.hyp import load_run
@@ -83,7 +84,8 @@ class RunYaml:
         if "model" in self.values:
             model = self._value("model")
             beside = self._absolute(str(model.value))
-            settings["model"] = Setting(str(beside), model.origin) if beside.is_file() else model
+            with parsing(self.file, "run yaml"):  # a name may be too long for a path
+                settings["model"] = Setting(str(beside), model.origin) if beside.is_file() else model
         return settings
 
     def prediction(self) -> dict[str, Setting]:
@@ -101,7 +103,8 @@ class RunYaml:
         if "hyp" not in self.values:
             return ""
         beside = self.path("hyp")
-        return str(beside) if beside.is_file() else str(self.values["hyp"].value)
+        with parsing(self.file, "run yaml"):
+            return str(beside) if beside.is_file() else str(self.values["hyp"].value)
 
     def origin(self, key: str) -> str:
         """Return where a key is written; of one that is not there, the file."""

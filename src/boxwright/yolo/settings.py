@@ -23,16 +23,20 @@ from boxwright.settings.base import (
     NotNegative,
     OptimConfig,
     Paths,
+    Pixels,
     Positive,
     RunFolder,
+    Seconds,
     Sides,
     TrainBatch,
     TrainingConfig,
     TrainingFiles,
     as_list,
     folder_of_runs,
+    loader_limit,
     of_file,
     output,
+    pixel_limit,
     setting,
 )
 
@@ -233,6 +237,7 @@ class ValConfig(InferenceConfig):
     max_det: Count = setting(300, "most boxes per image")
     single_cls: bool = setting(False, "treat all classes as one")
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
+    loader_timeout: Seconds = loader_limit()
     augment: bool = setting(False, _AUGMENT)
     compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published metric")
     verbose: bool = output(False, "print one line per class")
@@ -342,7 +347,7 @@ of_search = partial(setting, group="the search")
 # Workers of one study may differ in these: where files lie and what computes. All others are the study's own.
 OF_A_WORKER = (
     *("project", "name", "exist_ok", "study", "generations"),
-    *("data", "weights", "workers", "device", "nproc", "cache"),
+    *("data", "weights", "workers", "loader_timeout", "device", "nproc", "cache"),
 )
 OF_THE_SEARCH = ("generations", "study", "sampler", "parents", "space", "prune")  # a trial has no such settings
 
@@ -403,6 +408,7 @@ class AnchorsConfig(RunFolder):
     )
     project: str = folder_of_runs("runs/anchors")
     noplots: bool = setting(False, "draw nothing")
+    max_pixels: Pixels = pixel_limit()
 
 
 class BenchConfig(Frozen):
@@ -425,6 +431,7 @@ class CheckConfig(Frozen):
 
     data: str = setting("", _DATA, position=True, required=True)
     plots: str = setting("", "draw classes, positions and sizes of the boxes into this folder", metavar="DIR")
+    max_pixels: Pixels = pixel_limit()
 
 
 class YoloDemoConfig(DemoConfig):
@@ -486,6 +493,7 @@ class ConvertDataConfig(Frozen):
     to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write", required=True)
     copy_images: bool = setting(False, "copy images; otherwise they are linked", flags="--copy")
     compat: Compat = setting("faithful", "keep or mend known defects of reading labels")
+    max_pixels: Pixels = pixel_limit()
 
 
 class SplitConfig(Frozen):
@@ -498,3 +506,4 @@ class SplitConfig(Frozen):
     )
     seed: int = setting(0, "seed of the draw")
     compat: Compat = setting("faithful", "keep or mend known defects of reading labels")
+    max_pixels: Pixels = pixel_limit()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 from boxwright.errors import UserError
-from boxwright.yolo.detection import Levels, check_channels, items, read_levels, write_levels
+from boxwright.yolo.detection import MOST_CLASSES, MOST_LAYERS, Levels, check_channels, items, read_levels, write_levels
 from boxwright.yolo.published import CURRENT, LayerRules, layer_rules
 
 REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
@@ -77,7 +77,7 @@ class ModelSpec:
             raise UserError(f"{where}: generation: {error}") from error
         anchors, anchors_to_find = read_levels(mapping["anchors"], len(head[-1].sources), where)
         return cls(
-            num_classes=_count(mapping["nc"], f"{where}: nc"),
+            num_classes=_count(mapping["nc"], f"{where}: nc", MOST_CLASSES),
             depth_multiple=_multiple(mapping.get("depth_multiple", 1.0), f"{where}: depth_multiple"),
             width_multiple=_multiple(mapping.get("width_multiple", 1.0), f"{where}: width_multiple"),
             anchors=anchors,
@@ -111,15 +111,17 @@ class ModelSpec:
         return mapping if self.activation is None else mapping | {"activation": self.activation}
 
 
-def _count(value: object, what: str) -> int:
+def _count(value: object, what: str, most: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"{what} must be a whole number of at least 1, not {value!r}")
+    if most and value > most:
+        raise UserError(f"{what} can be at most {most:,}, not {value:,}")
     return value
 
 
 def _multiple(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
-        raise UserError(f"{what} must be a number above 0, not {value!r}")
+        raise UserError(f"{what} must be a number above 0 and below 100, not {value!r}")
     return float(value)
 
 
@@ -147,4 +149,4 @@ def read_row(value: object, index: int, place: str) -> Row:
     if arguments is None or not isinstance(block, str):
         raise UserError(f"{place}: block must be a name and arguments a list, not {block!r}, {args!r}")
     frozen = tuple(tuple(cast(list[Any], a)) if isinstance(a, list) else a for a in arguments)
-    return Row(tuple(sources or ()), _count(repeats, f"{place}: number"), block, frozen, place)
+    return Row(tuple(sources or ()), _count(repeats, f"{place}: number", MOST_LAYERS), block, frozen, place)

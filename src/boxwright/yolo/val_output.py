@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.cells import set_cell_size
 
-from boxwright.data.files import FreeNames, picture_errors, write_atomically
+from boxwright.data.files import FreeNames, csv_cell, picture_errors, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.data.yolo_txt import label_row
@@ -302,7 +302,7 @@ def write_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> st
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow(("weights", "imgsz", *names))
-    table.writerows((weights, size, *(f"{value:.5g}" for value in values)) for weights, size, values in rows)
+    table.writerows((csv_cell(weights), size, *(f"{value:.5g}" for value in values)) for weights, size, values in rows)
     write_atomically(path, text.getvalue())
     lines = [f"{'imgsz':>6}" + "".join(f"{name:>9}" for name in names)]
     for weights in found:

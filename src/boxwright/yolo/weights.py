@@ -18,9 +18,10 @@ from boxwright.checkpoints.safetensors_file import is_safetensors, read_safetens
 from boxwright.data.files import read_lines, refuse_url
 from boxwright.errors import UserError
 from boxwright.inference.exported import is_exported
+from boxwright.reading import reads
 from boxwright.yolo.darknet import is_darknet, read_darknet
 from boxwright.yolo.darknet_cfg import DarknetSpec
-from boxwright.yolo.detection import DetectionModel, Network, Weights
+from boxwright.yolo.detection import LARGEST_SIDE, LARGEST_STRIDE, DetectionModel, Network, Weights
 from boxwright.yolo.export import ExportedNetwork
 from boxwright.yolo.layers import Conv, FusedConv
 from boxwright.yolo.postprocess import AugmentedNetwork, Ensemble
@@ -28,6 +29,7 @@ from boxwright.yolo.published_pt import read_published
 from boxwright.yolo.zoo import DARKNET_NAMES, build_model, load_spec, read_spec
 
 
+@reads("file of weights")
 def read_weights(path: str | Path, model: str = "", *, fallback: str = "", strict: bool = False) -> Weights:
     """Read our own checkpoint or safetensors, a published YOLOv5 `.pt` or a Darknet `.weights`; nothing is executed.
 
@@ -74,6 +76,7 @@ def _read_any(path: str | Path, model: str, fallback: str, *, strict: bool) -> W
     return _described(state_dict, described, path, "native")
 
 
+@reads("file of weights")
 def load_model(path: str | Path, model: str = "") -> DetectionModel:
     """Build the network that a file describes and give it its weights; in eval mode, on the CPU.
 
@@ -122,19 +125,30 @@ def transfer(model: DetectionModel, weights: Weights, exclude: Sequence[str] = (
     return len(fitting), len(own)
 
 
+def _word(name: object) -> str:
+    if not isinstance(name, str | int | float):
+        raise TypeError(f"a class is called by a {type(name).__name__}")
+    return str(name)
+
+
 def _described(
     state_dict: dict[str, Tensor], model: dict[str, Any], path: Path, source: Literal["native", "safetensors"]
 ) -> Weights:
     """Return entries with the description of the network that our own files hold."""
     try:
         spec = read_spec(model["spec"], f"the model in {path}")
-        names, strides = tuple(map(str, model["names"])), tuple(map(int, model["strides"]))
+        names, strides = tuple(map(_word, model["names"])), tuple(map(int, model["strides"]))
         sides = model.get("imgsz") or ()
         sides = cast(Sequence[Any], sides) if isinstance(sides, list | tuple) else (sides,)
         size = (int(sides[0]), int(sides[-1])) if sides else None
-    except (KeyError, TypeError, ValueError) as error:
+        if not all(1 <= stride <= LARGEST_STRIDE for stride in strides):
+            raise ValueError(f"strides {list(strides)[:10]}")
+        if size and not all(1 <= side <= LARGEST_SIDE for side in size):
+            raise ValueError(f"images of {size[1]} x {size[0]} pixels")
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path}: its description of the model is malformed ({error})") from error
-    float32 = {key: t.float() if t.is_floating_point() else t for key, t in state_dict.items()}
+    made: dict[int, Tensor] = {}  # a tensor that several entries share is converted once
+    float32 = {key: made.setdefault(id(t), t.float() if t.is_floating_point() else t) for key, t in state_dict.items()}
     return Weights(float32, spec, names, strides, None, source, path, size)
 
 

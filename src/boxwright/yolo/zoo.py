@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 
 from boxwright.errors import UserError
+from boxwright.reading import load_yaml, read_text
 from boxwright.yolo.darknet import DarknetModel
 from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
 from boxwright.yolo.detection import DetectionModel, DetectionSpec
@@ -54,7 +54,7 @@ def load_spec(model: str, num_classes: int | None = None) -> DetectionSpec:
     if path.is_file() and path.suffix == ".cfg":
         spec = read_cfg(path)
     elif path.is_file():
-        spec = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+        spec = _read_yaml(read_text(path), str(path))
     elif model.removesuffix(".cfg") in DARKNET_NAMES:
         file = f"{model.removesuffix('.cfg')}.cfg"
         spec = DarknetSpec.from_text(_own_text("cfg", file), file)
@@ -96,13 +96,15 @@ def _own_text(folder: str, file: str) -> str:
 
 
 def _read_yaml(text: str, where: str) -> ModelSpec:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid yaml: {' '.join(str(error).split())}") from error
+    content = load_yaml(text, where)
     if not isinstance(content, dict):
         raise UserError(f"{where}: a model yaml is a mapping with nc, anchors, backbone and head")
     return ModelSpec.from_mapping(cast(Mapping[str, Any], content), where)
+
+
+# Networks that have been found to be of a reasonable size, which takes .2 s.
+_SKETCHED: dict[str, None] = {}
+_MOST_SKETCHED = 64
 
 
 def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> DetectionModel:
@@ -111,9 +113,17 @@ def build_model(spec: DetectionSpec, names: Sequence[str] | None = None) -> Dete
     Raises:
         UserError: the description names something unknown, or its layers do not fit together.
     """
-    if isinstance(spec, DarknetSpec):
-        return DarknetModel(spec, names)
-    return GraphModel(cast(ModelSpec, spec), names)
+
+    def build() -> DetectionModel:
+        return DarknetModel(spec, names) if isinstance(spec, DarknetSpec) else GraphModel(cast(ModelSpec, spec), names)
+
+    if (known := repr(spec)) not in _SKETCHED:
+        with torch.device("meta"):  # without memory: what is too large is refused here
+            build()
+        _SKETCHED[known] = None
+        while len(_SKETCHED) > _MOST_SKETCHED:
+            _SKETCHED.pop(next(iter(_SKETCHED)))
+    return build()
 
 
 def read_spec(mapping: Mapping[str, Any], where: str) -> DetectionSpec:

@@ -280,3 +280,56 @@ def test_paths_of_any_python_and_system_are_text(
 ) -> None:
     path = archive(tmp_path / "a.pt", b"\x80\x02}" + text("weights") + calls(module, name, *parts) + b"s.")
     assert read_archive(path) == {"weights": read}
+
+
+def shared_lists() -> object:
+    """Nest sixty lists of which each has the one before twice: 2^60 values in a few hundred bytes."""
+    value: object = ["x"]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+def with_itself() -> object:
+    value: dict[str, object] = {}
+    value["a"] = [value]
+    return value
+
+
+def nested() -> object:
+    value: object = ()
+    for _ in range(500):
+        value = (value,)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [(shared_lists, "share others so often"), (with_itself, "contains itself"), (nested, "deeper than")],
+)
+def test_containers_that_stand_for_too_much_are_refused(tmp_path: Path, make: object, says: str) -> None:
+    file = tmp_path / "a.pt"
+    torch.save({"format": "boxwright", "model": {"names": make()}}, file)  # type: ignore[operator]
+    for read in (read_archive, read_weights):
+        with pytest.raises(UserError, match=says):
+            read(file)
+
+
+def test_shared_containers_of_a_reasonable_size_are_read(tmp_path: Path) -> None:
+    names, file = ["a", "b"], tmp_path / "a.pt"
+    torch.save({"x": names, "y": [names] * 50, "z": {"n": names}}, file)
+    assert read_archive(file) == {"x": names, "y": [names] * 50, "z": {"n": names}}
+
+
+def test_views_of_one_storage_do_not_multiply_it(tmp_path: Path) -> None:
+    numbers, file = torch.zeros(300_000, dtype=torch.float16), tmp_path / "a.pt"
+    torch.save({str(i): numbers[: len(numbers) - i] for i in range(100)}, file)
+    with pytest.raises(UserError, match="the same numbers again and again"):
+        read_archive(file)
+
+
+def test_a_claim_of_bytes_that_are_not_there_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "a.pt"
+    file.write_bytes(b"\x80\x02\x8d" + (1 << 40).to_bytes(8, "little") + b"x.")  # a text of a terabyte
+    with pytest.raises(UserError, match=r"a\.pt is not a readable checkpoint"):
+        read_archive(file)

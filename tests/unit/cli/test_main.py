@@ -111,3 +111,34 @@ def test_a_reader_that_is_gone() -> None:
         said = process.stderr.read()
     assert said == ""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "memory ran out: take a smaller --batch-size or --imgsz"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "memory ran out"),
+        (OSError(12, "Cannot allocate memory"), "memory ran out"),
+        (OSError(36, "File name too long", "x" * 300), "xxx: file name too long"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    error: Exception, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert cli.main(["check", "x"]) == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+
+
+def test_an_error_of_ours_is_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(cli, "run", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main(["check", "x"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from boxwright.data.dataset import open_dataset, read_names
+from boxwright.data.voc import VocSplit, read_voc
 from boxwright.errors import UserError
 from tests.unit.data.small_sets import voc_object, write_image, write_voc, write_yolo
 
@@ -340,3 +341,16 @@ def test_files_of_one_split_are_put_together(tmp_path: Path) -> None:
         "a.jpg": [0, 1, 1],
         "b.jpg": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("<annotation>" + "<a>" * 60, "nested deeper than 50"), ("<annotation>" + "<a/>" * 200_001, "more than 200,000")],
+)
+def test_an_xml_of_too_many_elements_is_left_out(text: str, says: str, tmp_path: Path) -> None:
+    image, file = tmp_path / "a.png", tmp_path / "a.xml"
+    write_image(image, 20, 20)
+    file.write_text(text)
+    index = read_voc(VocSplit([(image, file)]), ["a"])
+    assert len(index) == 0
+    assert says in index.problems[0].text

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from boxwright.data.dataset import open_dataset, splits_of
+from boxwright.data.folders import describe_folder
 from boxwright.errors import UserError
 from tests.unit.data.small_sets import voc_object, write_image, write_voc
 
@@ -258,3 +259,10 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
         image(tmp_path / f"images/{split}/{split}.jpg")
         label(tmp_path / f"labels/{split}/{split}.txt", "2 .5 .5 .2 .2\n" if split == "val" else BOX)
     assert open_dataset(tmp_path, "train").names == ("class0", "class1", "class2")  # of both splits
+
+
+def test_a_class_number_beyond_reason_makes_no_names(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 20, 20)
+    (tmp_path / "a.txt").write_text("2000000000 .5 .5 .1 .1\n")
+    with pytest.raises(UserError, match=r"a\.txt: a data set of 2,000,000,001 classes; at most 100,000"):
+        describe_folder(tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -187,3 +189,61 @@ def test_png_with_a_damaged_middle_is_left_out(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(BrokenImageError, match="cannot be read as an image"):
         image_size(path)
+
+
+def _claims(suffix: str, width: int, height: int) -> bytes:
+    """Make a small file whose header claims another size."""
+    image = np.zeros((16, 16, 3), np.uint8)
+    data = bytearray(cv2.imencode(suffix, image)[1].tobytes())
+    big, little = (lambda n, b: n.to_bytes(b, "big")), (lambda n, b: n.to_bytes(b, "little"))
+    if suffix == ".jpg":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = big(height, 2) + big(width, 2)
+    elif suffix == ".png":
+        data[16:24] = big(width, 4) + big(height, 4)
+        data[29:33] = big(zlib.crc32(data[12:29]), 4)
+    elif suffix == ".bmp":
+        data[18:26] = little(width, 4) + little(height, 4)
+    elif suffix == ".webp":
+        bits = int.from_bytes(data[21:25], "little") >> 28 << 28 | (height - 1) << 14 | (width - 1)
+        data[12:16] = b"VP8L"
+        data[21:25] = little(bits, 4)
+    elif suffix == ".pfm":
+        data = bytearray(f"PF\n{width} {height}\n-1.0\n".encode() + bytes(100))
+    else:
+        for tag, side in ((256, width), (257, height)):
+            at = data.index(little(tag, 2) + little(3, 2)) if little(tag, 2) + little(3, 2) in data else -1
+            at = at if at >= 0 else data.index(little(tag, 2) + little(4, 2))
+            data[at + 2 : at + 12] = little(4, 2) + little(1, 4) + little(side, 4)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tiff", ".pfm"])
+def test_a_size_beyond_the_limit_is_refused_before_decoding(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(_claims(suffix, 16_000, 16_000))
+    for reader in (read_image, image_size):
+        with pytest.raises(BrokenImageError, match=r"16000 x 16000 pixels are too many.*--max-pixels"):
+            reader(path)
+
+
+def test_the_limit_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((20, 30, 3), np.uint8))
+    monkeypatch.setenv("BOXWRIGHT_MAX_PIXELS", "599")
+    for reader in (read_image, image_size):
+        with pytest.raises(BrokenImageError, match=r"30 x 20 pixels are too many.*more than 599"):
+            reader(path)
+    monkeypatch.setenv("BOXWRIGHT_MAX_PIXELS", "600")
+    assert read_image(path).shape[:2] == image_size(path) == (20, 30)
+
+
+def test_a_pipe_a_device_and_a_file_without_an_end_are_no_images(tmp_path: Path) -> None:
+    pipe, sparse = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    os.mkfifo(pipe)
+    with sparse.open("wb") as stream:
+        stream.truncate(1 << 40)
+    for path, says in ((pipe, "a pipe"), (Path("/dev/zero"), "a device"), (sparse, "larger than an image")):
+        for reader in (read_image, image_size):
+            with pytest.raises(BrokenImageError, match=says):
+                reader(path)

@@ -306,3 +306,11 @@ def test_nohup_is_obeyed() -> None:
             assert interrupt.received == signal.SIGHUP
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("config", [None, [], "x"])
+def test_a_checkpoint_without_a_config_is_damaged(config: object, tmp_path: Path) -> None:
+    whole = {"format": "boxwright", "version": 1, "epoch": 1, "model": {}, "engine": {}, "state_dict": {}, "ema": {}}
+    torch.save(whole if config is None else whole | {"config": config}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt is damaged: it lacks config of a run"):
+        load_run(tmp_path / "last.pt")

@@ -254,5 +254,5 @@ def test_radar_sweeps_and_their_filters(tmp_path: Path) -> None:
     assert read_radar(file).shape == (18, 0)
     file.write_bytes(pcd([]))
     assert read_radar(file).shape == (18, 0)
-    with pytest.raises(UserError, match=r"cannot read the radar sweep .*: No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*none\.pcd: no such file"):
         read_radar(tmp_path / "none.pcd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def test_yaml_files(tmp_path: Path) -> None:
     path.write_text("nc: 80\nanchors: 3\nbackbone: []\nhead: [[[-1], 1, Detect, [nc, anchors]]]\n", encoding="utf-8")
     assert load_spec(str(path), 5).num_classes == 5
     path.write_text("nc: [", encoding="utf-8")
-    with pytest.raises(UserError, match=r"mein modell\.yaml: not valid yaml"):
+    with pytest.raises(UserError, match=r"mein modell\.yaml:1: not valid yaml"):
         load_spec(str(path), None)
     path.write_text("- a\n", encoding="utf-8")
     with pytest.raises(UserError, match="a model yaml is a mapping"):
@@ -149,3 +150,59 @@ def test_yaml_files(tmp_path: Path) -> None:
 def test_names_must_match_the_classes() -> None:
     with pytest.raises(UserError, match="3 classes but 2 names"):
         build_model(ModelSpec.from_mapping(GOOD), ["a", "b"])
+
+
+YAML = """nc: {nc}
+depth_multiple: {depth}
+width_multiple: {width}
+anchors: {anchors}
+backbone: {rows}
+head: [[[-1], 1, Detect, [nc, anchors]]]
+"""
+USUAL: dict[str, Any] = {"nc": 2, "depth": 1.0, "width": 1.0, "anchors": 3, "rows": "[[-1, 1, Conv, [16, 3, 8]]]"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rows": "[[-1, 1000000000, Conv, [16]]]"}, "row 1 .*number can be at most 2,000"),
+        ({"rows": "[[-1, 1500, Conv, [8, 3, 8]], [-1, 1500, C3, [8]]]"}, "row 2 .*layers; at most 2,000"),
+        ({"rows": "[[-1, 90, Conv, [8]]]", "depth": 99.0}, "row 1 .*8,910 layers; at most"),
+        ({"rows": "[[-1, 1, Conv, [1000000000000, 6]]]"}, "row 1 .*parameters, .*GB; at most"),
+        ({"rows": "[[-1, 1, Conv, [100000, 6]]]", "width": 99.0}, "row 1 .*parameters"),
+        ({"rows": "[[-1, 1, Conv, [16, 3, 8]], [-1, 1, C3, [16, True, 1, 1.0e9]]]"}, "row 2 "),
+        (
+            {"rows": "[[-1, 1, Conv, [16, 3, 1]], [-1, 1, nn.Upsample, [None, 1000, nearest]]]"},
+            "do not fit together: a map",
+        ),
+        ({"rows": "[[-1, 1, Conv, [16, 3, 1, 100000]]]"}, "together: a map"),
+        ({"rows": "[[-1, 1, Conv, [16, 3, 8, {a: 1}]]]"}, "x.yaml"),
+        ({"rows": "[[-1, 1, Conv, [.inf, 3]]]"}, "row 1 .*Conv takes"),
+        ({"rows": "[[-1, 1, Conv, [2026-01-01, 3]]]"}, "row 1 .*Conv takes"),
+        ({"rows": "[[-1, 1, Concat, [1.5]]]"}, "do not fit together"),
+        ({"nc": 10**9}, "nc can be at most 100,000"),
+        ({"nc": "9" * 5000}, "nc must be a whole number"),
+        ({"nc": 99_999, "rows": "[[-1, 1, Conv, [1024, 3, 8]]]"}, "head row 1 .*parameters"),
+        ({"anchors": 10**9}, "anchors must list"),
+        ({"anchors": "[[10, .inf]]"}, "pairs of width and height"),
+        ({"width": 1e9}, "width_multiple must be a number above 0 and below 100"),
+    ],
+)
+def test_a_network_beyond_all_reason_is_refused_before_memory_is_taken(
+    changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(YAML.format(**(USUAL | changes)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=says):
+        build_model(load_spec(str(file)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+def test_a_sketch_on_the_meta_device_moves_no_random_number() -> None:
+    spec = load_spec("yolov5n", 3)
+    torch.manual_seed(0)
+    first = build_model(spec).state_dict()  # sketched, or known from another test
+    torch.manual_seed(0)
+    second = build_model(spec).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -13,7 +13,7 @@ from boxwright.centerfusion.settings import (
 )
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
 from boxwright.nuscenes.split import splits_there
-from boxwright.terminal import counted
+from boxwright.terminal import counted, raw
 
 
 def open_root(config: FusionConfig | FusionInferenceConfig) -> NuscenesIndex:
@@ -58,7 +58,7 @@ def make(config: SyntheticConfig) -> Path:
     from boxwright.synthetic.world import WorldSettings
 
     def show(done: int, total: int) -> None:
-        print(f"\r{done}/{total} scenes", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(f"\r{done}/{total} scenes", end="\n" if done == total else "", file=raw(sys.stderr), flush=True)
 
     # Images are 9/16 as high as wide, as those of nuScenes are.
     made = WorldSettings(height=round(config.width * 9 / 16), **config.model_dump(exclude={"format", "out"}))

@@ -24,6 +24,7 @@ from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
 from boxwright.nuscenes.split import NuscenesSplit
+from boxwright.reading import parsing
 from boxwright.reporting.report import best_epoch, write_report
 from boxwright.settings.base import TrainingConfig
 from boxwright.terminal import counted
@@ -77,8 +78,9 @@ class FusionRun:
     def go_on(cls, config: FusionConfig, content: Mapping[str, Any], world: World) -> Self:
         """Prepare the run of a checkpoint."""
         check_loading(config, world)
-        model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
-        model.load_state_dict(content["state_dict"])
+        with parsing("the checkpoint", "checkpoint of a run"):
+            model = CenterFusion(CenterFusionSpec.from_mapping(content["model"]["spec"]))
+            model.load_state_dict(content["state_dict"])
         train, val = _open(config, world)
         moved = config.data != content["config"]["data"]
         check_same_data(content.get("data", {}), describe_data(train, val), config.data, moved=moved)

@@ -45,7 +45,8 @@ _log = logging.getLogger("boxwright.evolve")
 _TRIALS_KEPT = "; the trials so far are in the study"
 _KEY, _VERSION = "boxwright evolve", 1  # under which the settings of a search are kept in its study
 _NOT_KEPT = ("project", "name", "exist_ok", "study", "space", "device", "nproc")
-_NO_EFFECT = ("project", "name", "exist_ok", "noplots", "nosave", "workers", "device", "nproc")  # on the result
+# On the result.
+_NO_EFFECT = ("project", "name", "exist_ok", "noplots", "nosave", "workers", "device", "nproc", "loader_timeout")
 KEY_OF_SETTING = {setting: key for key, setting in SETTING_OF_KEY.items() if key != "giou"}
 METRICS = (
     *("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
@@ -305,7 +306,11 @@ class Trials:
         callbacks = (pruning,) if self.config.prune else ()
         try:
             if saved:
-                resume(trial.folder, {name: getattr(self.config, name) for name in ("workers", "device")}, callbacks)
+                resume(
+                    trial.folder,
+                    {name: getattr(self.config, name) for name in ("workers", "device", "loader_timeout")},
+                    callbacks,
+                )
             else:
                 train(config, callbacks)
             fitness, metrics, config = _result(trial.folder)

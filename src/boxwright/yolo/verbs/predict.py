@@ -8,6 +8,7 @@ import contextlib
 import glob
 import io
 import logging
+import os
 import sys
 from itertools import chain, takewhile
 from pathlib import Path
@@ -24,8 +25,9 @@ from boxwright.drawing.canvas import VideoFile, write_image
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.inference.sources import open_source
-from boxwright.inference.streams import Frame, shown
-from boxwright.terminal import CtrlC
+from boxwright.inference.streams import Frame
+from boxwright.inference.streams import shown as shown_source
+from boxwright.terminal import CtrlC, shown
 from boxwright.yolo.detector import load
 from boxwright.yolo.result import WRITABLE_SUFFIXES, Result
 from boxwright.yolo.settings import PredictConfig
@@ -62,7 +64,7 @@ def predict(config: PredictConfig) -> Path:
         size = detector.input_size(config.imgsz)
         first = next(frames, None)
         if first is None:
-            raise UserError(f"no image of {shown(config.source)} could be read")
+            raise UserError(f"no image of {shown_source(config.source)} could be read")
         folder = new_run_folder(config.project, config.name, config.exist_ok)
         if config.save_log:
             stack.enter_context(contextlib.redirect_stdout(_Tee(sys.stdout, folder / "log.log")))
@@ -162,7 +164,7 @@ class PredictionWriter:
             # Label files name classes by number; labelling tools read the names from here.
             write_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in names))
         if config.label_studio:
-            labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in names)
+            labels = "".join(f"    <Label value={quoteattr(shown(name))}/>\n" for name in names)
             rectangles = f'  <RectangleLabels name="label" toName="image">\n{labels}  </RectangleLabels>\n'
             view = f'<View>\n  <Image name="image" value="$image"/>\n{rectangles}</View>\n'
             write_atomically(folder / "label_studio.xml", view)
@@ -200,7 +202,7 @@ class PredictionWriter:
                 self._predictions.add(row)
         if self._tasks is not None and frame.number is None and frame.path is not None:
             place = frame.path.relative_to(self._root) if frame.path.is_relative_to(self._root) else frame.path
-            self._tasks.add(result.to_label_studio(config.label_studio + quote(place.as_posix())))
+            self._tasks.add(result.to_label_studio(config.label_studio + quote(os.fsencode(place.as_posix()))))
         elif self._tasks is not None:
             self._no_tasks += 1
         if config.nosave:

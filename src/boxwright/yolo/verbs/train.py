@@ -22,6 +22,7 @@ from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
 from boxwright.errors import UserError
+from boxwright.reading import parsing
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import load
 from boxwright.terminal import counted
@@ -93,7 +94,8 @@ class YoloRun:
     def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> Self:
         """Prepare the run of a checkpoint."""
         train_index, val_index = _open(config, world)
-        names = tuple(content["model"]["names"])
+        with parsing("the checkpoint", "checkpoint of a run"):
+            names = tuple(content["model"]["names"])
         if train_index.names != names:
             raise UserError(
                 f"the data has the classes {', '.join(train_index.names)}, the run was started with {', '.join(names)}"
@@ -101,8 +103,9 @@ class YoloRun:
         now, moved = describe_data(train_index, val_index), config.data != content["config"]["data"]
         check_same_data(content.get("data", {}), now, config.data, moved=moved)
         # Built from the checkpoint alone: the weights and the yaml that the run began with may be gone by now.
-        model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
-        model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
+        with parsing("the checkpoint", "checkpoint of a run"):
+            model = build_model(read_spec(content["model"]["spec"], "the checkpoint"), names)
+            model.load_state_dict(content["state_dict"])  # before the loss takes the anchors
         return cls(config, model, train_index, val_index)
 
     def freeze(self) -> Sequence[str]:

@@ -1,0 +1,68 @@
+"""What an exported file says about itself is checked before anything is made of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from boxwright.errors import UserError
+from boxwright.inference.exported import ExportedFile
+from boxwright.yolo.export import ExportedNetwork, YoloInfo
+
+GOOD = {"names": ["a", "b"], "strides": [8, 16, 32], "input_size": None, "output": "rows"}
+
+
+def test_good_metadata_are_read() -> None:
+    assert YoloInfo.from_json(json.dumps(GOOD), Path("x.onnx")).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"names": []}, "0 class names"),
+        ({"strides": []}, "its strides are"),
+        ({"strides": [10**8]}, "its strides are"),
+        ({"strides": [0]}, "its strides are"),
+        ({"input_size": [-1, -1]}, "-1 pixels wide"),
+        ({"input_size": [10**6, 10**6]}, "1000000 pixels wide"),
+        ({"imgsz": [0, 0]}, "0 pixels wide"),
+        ({"batch": 10**9}, "1000000000 at a time"),
+        ({"output": "other"}, "its output is 'other'"),
+        ({"output": "maps"}, "do not agree"),
+        ({"release": "v9"}, "'v9' is not known"),
+        ({"names": 3}, "not an exported YOLO network"),
+    ],
+)
+def test_wrong_metadata_are_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says) as told:
+        YoloInfo.from_json(json.dumps(GOOD | changes), Path("x.onnx"))
+    assert "x.onnx" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "rows"),
+    [
+        ("detections", torch.zeros(1, 1, 7)),
+        ("detections", torch.full((1, 7), 1e12)),
+        ("detections", torch.full((1, 7), -1.0)),
+        ("rows", torch.zeros(7)),
+        ("rows", torch.zeros(1, 1, 3)),
+        ("rows", None),
+    ],
+)
+def test_outputs_of_another_shape_are_told(
+    output: str, rows: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_: object) -> dict[str, torch.Tensor]:
+        if rows is None:
+            raise RuntimeError("the network\nfails")
+        return {"rows": rows}
+
+    info = json.dumps(GOOD | {"output": output})
+    monkeypatch.setattr("boxwright.yolo.export.open_exported", lambda *_: ExportedFile(run, info))
+    network = ExportedNetwork("x.onnx", torch.device("cpu"))
+    with pytest.raises(UserError, match=r"x\.onnx"):
+        network(torch.zeros(1, 3, 64, 64))
