@@ -33,3 +33,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def reason(error: OSError) -> str:
+    """Return what the system says about an error, without its number and the path."""
+    return (error.strerror or str(error)).lower()

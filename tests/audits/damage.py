@@ -50,7 +50,8 @@ def kept_files(root: Path) -> dict[str, Kept]:
     state = {"a.weight": torch.randn(8, 3, 3, 3), "a.bias": torch.randn(8), "n": torch.tensor(3)}
     described = {"spec": {"nc": 2}, "names": ["a", "b"], "strides": [8, 16], "imgsz": [64, 64]}
     last, best, weights = root / "last.pt", root / "best.pt", root / "w.safetensors"
-    save_checkpoint(last, {"model": described, "state_dict": state, "ema": state, "engine": {"run": {"epoch": 1}}})
+    run = {"config": {}, "epoch": 1, "engine": {"run": {"epoch": 1}}}
+    save_checkpoint(last, run | {"model": described, "state_dict": state, "ema": state})
     save_checkpoint(best, {"model": described, "state_dict": state, "metrics": {"epoch": 1.0}})
     write_safetensors(weights, state, described)
     yaml = write_yolo(root / "set", {"a": "0 .5 .5 .2 .2\n1 .3 .3 .1 .1\n", "b": "bad row\n"})

@@ -72,7 +72,9 @@ class Boundaries:
 
 
 def _content(epoch: int) -> dict[str, Any]:
-    return {"epoch": epoch, "engine": {"run": {"epoch": epoch}}, "state_dict": {"w": torch.full((50,), float(epoch))}}
+    state = {"w": torch.full((50,), float(epoch))}
+    engine = {"run": {"epoch": epoch}}
+    return {"epoch": epoch, "config": {}, "model": {}, "engine": engine, "state_dict": state, "ema": {}}
 
 
 def _save_in_a_child(path: Path, at: int, fault: int) -> tuple[int, int]:

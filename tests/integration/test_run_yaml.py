@@ -119,7 +119,7 @@ def test_mistakes(tmp_path: Path, lines: str, says: str, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["train", "--run", "gone.yaml"], "cannot read the settings file gone.yaml"),
+        (["train", "--run", "gone.yaml"], "cannot read gone.yaml: no such file"),
         (["train", "--run", "RUN", "--data", "d.yaml"], "--data does not go with --run"),
         (["train", "--run", "RUN", "--resume"], "--resume"),
         (["train", "--run", "RUN", "--config", "c.yaml"], "--config does not go with --run"),

@@ -107,7 +107,7 @@ def test_a_run(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
         sum(float(rows[-1][f"train/{name}_loss"]) for name in ("box", "obj", "cls")), rel=1e-4
     )
     assert {file.name for file in (folder / "weights").iterdir()} == {
-        *("best.pt", "last.pt", "epoch1.pt", "epoch2.pt", "epoch3.pt")
+        *("best.pt", "last.pt", "last.previous.pt", "epoch1.pt", "epoch2.pt", "epoch3.pt")
     }
     # 64 to 192 for 128, one size for each two batches that gather a nominal one
     assert set(sides) <= set(range(64, 193, 32))

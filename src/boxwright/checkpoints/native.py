@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints.archive import read_archive
-from boxwright.data.files import Hidden, reason, whole_file
-from boxwright.errors import UserError
+from boxwright.data.files import Hidden, whole_file
+from boxwright.errors import UserError, reason
 from boxwright.terminal import counted
 
 _log = logging.getLogger("boxwright.checkpoints")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints.native import FORMAT, VERSION
-from boxwright.data.files import reason, say_once, write_atomically
-from boxwright.errors import UserError
+from boxwright.data.files import say_once, write_atomically
+from boxwright.errors import UserError, reason
 from boxwright.reading import open_file, reads
 
 _DIGEST = "sha256"  # of the metadata: the digest of everything else in the file

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
-from boxwright.data.files import not_drawn, reason
-from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
+from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory, reason
 from boxwright.terminal import CtrlC, SayHandler, say, word_wrap
 
 if TYPE_CHECKING:
@@ -112,6 +111,8 @@ def _run_logged(name: str, argv: Sequence[str]) -> int:
         from boxwright.engine.allocator import keep_large_buffers
 
         keep_large_buffers()  # before torch allocates
+    from boxwright.data.files import not_drawn
+
     logger = logging.getLogger("boxwright")
     level, handler = logger.level, SayHandler()
     logger.addHandler(handler)

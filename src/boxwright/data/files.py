@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from boxwright.errors import UserError
+from boxwright.errors import UserError, reason
 from boxwright.reading import read_text
 
 Item = TypeVar("Item")
@@ -30,11 +30,6 @@ _BLOCK = 64  # items per task: most answers are quick, and a task of its own wou
 def say_once(line: str) -> None:
     """Log a line; a run opens its data several times."""
     _log.info("%s", line)
-
-
-def reason(error: OSError) -> str:
-    """Return what the system says about an error, without its number and the path."""
-    return (error.strerror or str(error)).lower()
 
 
 @contextlib.contextmanager

@@ -210,11 +210,11 @@ def write_network(
         images: (1, 3, H, W) each, to calibrate int8 on.
     """
     fixed, stride = size if is_static(config) else None, max(model.strides)
-    output = DETECTIONS if config.nms else MAPS if target.name.endswith(NCNN_SUFFIX) else ROWS
+    output = DETECTIONS if config.nms else ROWS
     batch = None if _takes_any_batch(config) else config.batch_size
     info = YoloInfo(model.names, fixed, model.strides, output, model.release, size, batch)
     height, width = fixed or (8 * stride, 10 * stride)  # two different sides: a free one must not be taken for fixed
-    if output == MAPS:
+    if target.name.endswith(NCNN_SUFFIX):
         _write_ncnn(target, config, model, info, (height, width))
         return
     onnx = target.suffix != TORCHSCRIPT_SUFFIX
@@ -233,7 +233,7 @@ def _write_ncnn(
 ) -> None:
     """Write the folder of NCNN's: maps of one image of free or fixed sides, and in its json how to decode them."""
     anchors = (model.anchors * torch.tensor(model.strides).view(-1, 1, 1)).tolist()
-    info = replace(info, anchors=anchors, codings=model.box_codings, batch=None)
+    info = replace(info, output=MAPS, anchors=anchors, codings=model.box_codings, batch=None)
     sizes = [size] if info.input_size else [size, (size[0] * 2, size[1] * 3)]
     target.mkdir()
     maps = predict_maps(model).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
