@@ -142,6 +142,8 @@ class DarknetModel(DetectionModel):
         shortcuts = [i for i, section in enumerate(spec.sections[: outputs[0]]) if section.kind == "shortcut"]
         self.num_backbone_layers = shortcuts[-1] + 1 if shortcuts else 0
         raw = self.dry_run(spec.sections[0].place.rpartition(":")[0])
+        if not raw:  # on the meta device: there are no numbers to set
+            return
         for i, maps in zip(outputs, raw, strict=True):
             height, width = maps.shape[2:4]
             if height != width or DRY_RUN_SIDE % height:
@@ -346,7 +348,7 @@ def read_darknet(path: Path, spec: DarknetSpec, *, strict: bool = True) -> Weigh
                 state_dict[key.replace("running_var", "num_batches_tracked")] = torch.zeros((), dtype=torch.int64)
     width, height = spec.input_size or (0, 0)
     trained_size = (height, width) if spec.input_size else None
-    return Weights(state_dict, spec, model.names, model.strides, None, "darknet", path, trained_size)
+    return Weights(state_dict, spec, model.names, None, None, "darknet", path, trained_size)
 
 
 def write_darknet(path: Path, model: DarknetModel) -> None:

@@ -6,14 +6,12 @@ The anchors of a description stand here too: one list of sides a level, in pixel
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from boxwright.errors import UserError, is_out_of_memory
 from boxwright.yolo.published import CURRENT
@@ -117,15 +115,25 @@ class Budget:
         return count
 
 
-class _SmallMaps(TorchDispatchMode):
-    """Refuses an operation that gives a map beyond all reason, where no memory is taken for it: on the meta device."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for value in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(value, Tensor) and value.numel() > _LARGEST_MAP:
-                raise RuntimeError(f"a map of {tuple(value.shape)} numbers is larger than any network needs")
-        return found
+def _refuse_large_map(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse a module of the dry run before it makes a map beyond all reason; a hook before its forward pass."""
+    x = inputs[0]
+    size = sum(part.numel() for part in inputs)  # of joins
+    if isinstance(module, nn.MultiheadAttention):
+        size = module.num_heads * len(x) ** 2  # a weight for each pair of cells
+    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Upsample | nn.ZeroPad2d | nn.MaxPool2d):
+        channels = getattr(module, "out_channels", x.shape[1])
+        height, width = x.shape[2:]
+        if isinstance(module, nn.ConvTranspose2d):
+            height, width = height * module.stride[0], width * module.stride[1]
+        elif isinstance(module, nn.Upsample):
+            factor = cast(float, module.scale_factor or 1.0)
+            height, width = cast(tuple[int, int], module.size or (height * factor, width * factor))
+        padding = cast(tuple[int, ...] | int, getattr(module, "padding", 0))
+        border = 2 * (padding if isinstance(padding, int) else max(padding))
+        size = channels * (height + border) * (width + border)
+    if size > _LARGEST_MAP:
+        raise RuntimeError(f"a map of {int(size):,} numbers is larger than any network needs")
 
 
 DRY_RUN_SIDE = 256  # pixels: the image on which strides are measured, a multiple of every stride in use
@@ -269,15 +277,20 @@ class DetectionModel(Network):
         """
         self.eval()  # a training pass would move the batch-norm statistics of a new network towards black images
         images = torch.zeros(1, self.spec.input_channels, DRY_RUN_SIDE, DRY_RUN_SIDE)
+        if images.is_meta:  # only its parameters are counted, see `zoo.build_model`
+            return []
+        hooks = [module.register_forward_pre_hook(_refuse_large_map) for module in self.modules() if module is not self]
         try:
-            with _SmallMaps() if images.is_meta else nullcontext():
-                raw = self(images)
+            raw = self(images)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             raise UserError(
                 f"{where}: the layers do not fit together: {(str(error) or repr(error)).splitlines()[0]}"
             ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
         self.train()  # a new network is in training mode, as any nn.Module
         return raw
 
@@ -299,7 +312,7 @@ class Weights:
     state_dict: Mapping[str, Tensor]  # float32, averaged weights where the file has them
     spec: DetectionSpec
     names: tuple[str, ...]  # of classes
-    strides: tuple[int, ...]  # input pixels per cell of each level
+    strides: tuple[int, ...] | None  # input pixels per cell of each level; None: the file does not say them
     hyp: dict[str, Any] | None  # hyper-parameters it was trained with, in the published flat form, where known
     source: Literal["native", "yolov5", "darknet", "safetensors"]
     path: Path

@@ -234,7 +234,7 @@ class GraphModel(DetectionModel):
                 module.eps = rules.batch_norm_eps
         raw = self.dry_run(spec.rows[0].place.split(",")[0])
         self.strides = tuple(DRY_RUN_SIDE // x.shape[2] for x in raw)
-        if raw[0].is_meta:  # only sketched, see `zoo.build_model`: there are no numbers to set
+        if not raw:  # on the meta device: there are no numbers to set
             return
         # The convolutions whose outputs are the raw maps: in the head, or in v1.0 the rows that feed it.
         predictors = self.head.m if len(self.head.m) else [self.model[s if s >= 0 else last - 1] for s in sources[last]]

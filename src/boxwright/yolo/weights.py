@@ -97,7 +97,7 @@ def load_model(path: str | Path, model: str = "") -> DetectionModel:
         raise UserError(
             f"{path}: {len(wrong)} entries do not fit the network that the file describes, such as {wrong[0]}"
         )
-    if network.strides != weights.strides:
+    if weights.strides is not None and network.strides != weights.strides:
         raise UserError(f"{path}: the file claims strides {weights.strides} but its network has {network.strides}")
     network.load_state_dict(dict(weights.state_dict))
     network.trained_size = weights.trained_size

@@ -102,7 +102,7 @@ def _read_yaml(text: str, where: str) -> ModelSpec:
     return ModelSpec.from_mapping(cast(Mapping[str, Any], content), where)
 
 
-# Networks that have been found to be of a reasonable size, which takes .2 s.
+# Networks that have been found to be of a reasonable size.
 _SKETCHED: dict[str, None] = {}
 _MOST_SKETCHED = 64
 

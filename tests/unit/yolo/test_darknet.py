@@ -158,7 +158,8 @@ def test_the_yolov4_family(name: str, layers: int, parameters: int, file_size: i
     assert sum(p.numel() for p in model.parameters()) == parameters
     statistics = sum(value.numel() for key, value in model.state_dict().items() if "running" in key)
     assert 20 + 4 * (parameters + statistics) == file_size
-    assert model.strides == strides
+    if parameters < 10_000_000:  # those of the large ones are in what OpenCV computes, see tests/parity
+        assert DarknetModel(spec).strides == strides
     assert DarknetSpec.from_text(spec.to_text()) == spec
     squared = name in ("yolov4-csp", "yolov4x-mish")
     assert [coding.squared for coding in model.box_codings] == [squared] * len(strides)

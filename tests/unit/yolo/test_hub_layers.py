@@ -50,7 +50,7 @@ def test_every_block_is_built_from_its_row_and_learns() -> None:
 
 @pytest.mark.parametrize(("block", "inner"), [("C3Ghost", "m"), ("C3TR", "m.tr"), ("C3x", "m")])
 def test_repeats_are_inside_the_cross_stage_blocks(block: str, inner: str) -> None:
-    built = network([ROWS[0], [-1, 3, block, [16]]]).model[1]
+    built = network([[-1, 1, "Conv", [16, 3, 8]], [-1, 3, block, [16]]]).model[1]
     assert len(list(built.get_submodule(inner).children())) == 3
 
 
