@@ -27,6 +27,7 @@ SMALLER = {
     "--epochs 100": "--epochs 1",
     "--img 640": "--img 64",
     "--batch 16": "--batch 4",
+    "--include onnx torchscript openvino": "--imgsz 64 --include onnx torchscript",  # the third: test_network.py
     "v5x@": "v5s@",
     "--generations 300": "--generations 2",
     "--scenes 10": "--scenes 2 --key-frames 2 --width 160",

@@ -26,9 +26,11 @@ def test_signal_to_the_group(tmp_path: Path, number: signal.Signals, code: int) 
     command += ["--project", str(tmp_path / "runs"), "--epochs", "1000", "--batch-size", "4", "--imgsz", "64"]
     command += ["--workers", "1", "--device", "cpu", "--noval"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path)}
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a suite under nohup ignores it, and so would its children
     training = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
+    signal.signal(signal.SIGHUP, before)
     try:
         deadline = time.monotonic() + 120
         while not last.exists() and training.poll() is None and time.monotonic() < deadline:
