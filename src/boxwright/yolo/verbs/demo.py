@@ -34,7 +34,7 @@ class DemoSettings:
 
     drives: YoloSetSettings = field(default_factory=YoloSetSettings)  # `val` holds scenes that no training image shows
     imgsz: int = 320  # network input side
-    epochs: int = 9  # passes over the training images
+    epochs: int = 8  # passes over the training images
     num_predictions: int = 2  # further scenes that are predicted on and shown, six images each
 
 
