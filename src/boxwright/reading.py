@@ -60,11 +60,8 @@ def _sentence(file: str | Path, what: str, error: Exception) -> str:
         return f"cannot read {file}: not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line})"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot read {file}: {error.strerror.lower()}"
-    return f"{file}{_line(error)}: not {_valid(what)}: {why(error)}"
-
-
-def _valid(what: str) -> str:
-    return f"{'a ' if ' ' in what else ''}valid {what}" if what else "readable"
+    valid = f"{'a ' if ' ' in what else ''}valid {what}" if what else "readable"
+    return f"{file}{_line(error)}: not {valid}: {why(error)}"
 
 
 def _line(error: Exception) -> str:

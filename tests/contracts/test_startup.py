@@ -53,5 +53,27 @@ def test_a_mistake_is_found_before_torch_is_loaded() -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_torchvision_and_the_compiler_of_torch_are_not_loaded_for_a_network() -> None:
+    """Either costs nearly as much as torch itself; a network is built, its boxes are found, an optimizer steps."""
+    code = """
+import sys
+import torch
+from boxwright.engine.optim import make_optimizer
+from boxwright.ops.nms import batched_nms
+from boxwright.settings.base import OptimConfig
+from boxwright.yolo.zoo import build_model, load_spec
+model = build_model(load_spec("yolov5n", 2))
+optimizer = make_optimizer(model, OptimConfig(), 5e-4)
+sum(maps.mean() for maps in model(torch.rand(1, 3, 64, 64))).backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+assert len(batched_nms(torch.full((1, 5, 7), 0.9), score_threshold=0.1, iou_threshold=0.5)[0]) == 1
+print(sorted({"torchvision", "torch._dynamo", "scipy"} & {*sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_the_measure_can_fail() -> None:
     assert "numpy" in modules_after("import numpy")

@@ -142,8 +142,11 @@ class DiskCache(_Cached):
         file = self._folder / self.name(image)
         checked = self._checked.numpy()
         try:
-            if not checked[image] and not _is_whole(file):
-                raise ValueError("damaged")
+            if not checked[image]:  # the file ends with the checksum of what is before
+                content = np.memmap(file, np.uint8, "r")
+                end = len(content) - _CHECKSUM_BYTES
+                if end <= 0 or zlib.crc32(content[:end].data) != int.from_bytes(content[end:].tobytes(), "little"):
+                    raise ValueError("damaged")
             pixels = np.load(file, mmap_mode="r", allow_pickle=False)
             if pixels.shape == (*self.size(image), 3) and pixels.dtype == np.uint8:
                 checked[image] = 1
@@ -167,13 +170,6 @@ class DiskCache(_Cached):
             status = path.stat()
         key = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{self.form(image)}"
         return hashlib.sha256(os.fsencode(key)).hexdigest()[:40] + ".npy"
-
-
-def _is_whole(file: Path) -> bool:
-    """Tell whether a file ends with the checksum of what is before."""
-    content = np.memmap(file, np.uint8, "r")
-    end = len(content) - _CHECKSUM_BYTES
-    return end > 0 and zlib.crc32(content[:end].data) == int.from_bytes(content[end:].tobytes(), "little")
 
 
 def with_cache(source: SourceImages, cache: str, *, cache_folder: Path | None = None, copies: int = 1) -> SourceImages:

@@ -1,6 +1,7 @@
 """Values that processes send each other, as json and the bytes of tensors: nothing that arrives can run code.
 
-Lists, tuples, dicts, paths, tensors and arrays are told apart by a tag; a data class only where the receiver names it.
+A tag says which of list, tuple, dict, path, tensor and array a value is; a data class is accepted only where the
+receiver names it.
 """
 
 import json

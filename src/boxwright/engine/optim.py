@@ -7,7 +7,7 @@ dict.
 
 import copy
 import math
-from typing import Any
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn, optim
@@ -21,32 +21,34 @@ _ADAM_BETA2 = 0.999
 ROLES = ("bias", "weight", "norm")
 
 
-def _plain(method: Any) -> Any:
-    return getattr(method, "__wrapped__", method)
-
-
-class _Plain:
-    """The methods that torch wraps to hide them from its compiler, as they were: the wrapper imports it, 1.4 s of CPU.
+class _Plain(Optimizer):
+    """The methods of torch as they are written: the wrappers that hide them from its compiler import it, 1.4 s of CPU.
 
     Only networks are compiled here, never a step of the optimizer.
     """
 
-    add_param_group = _plain(Optimizer.add_param_group)
-    zero_grad = _plain(Optimizer.zero_grad)
-    state_dict = _plain(Optimizer.state_dict)
-    load_state_dict = _plain(Optimizer.load_state_dict)
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
+    state_dict = unwrap(Optimizer.state_dict)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
 
 
 class SGD(_Plain, optim.SGD):
     """SGD of torch."""
 
+    step = torch.no_grad()(unwrap(optim.SGD.step))
+
 
 class Adam(_Plain, optim.Adam):
     """Adam of torch."""
 
+    step = torch.no_grad()(unwrap(optim.Adam.step))
+
 
 class AdamW(_Plain, optim.AdamW):
     """AdamW of torch."""
+
+    step = torch.no_grad()(unwrap(optim.AdamW.step))
 
 
 def parameter_roles(model: nn.Module) -> dict[str, list[str]]:

@@ -166,7 +166,9 @@ def _open_torchscript(path: Path, device: torch.device) -> ExportedFile:
         with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated: whoever has such a file knows
             script = torch.jit.load(archive, map_location=device)
     except (RuntimeError, ValueError, LookupError, TypeError, torch.jit.Error) as error:
-        raise UserError(f"{path} cannot be read as TorchScript: {_first_line(error)}") from error
+        # What follows the first line are places in the source of the runtime.
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{path} cannot be read as TorchScript: {reason}") from error
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with _told(path):
@@ -181,11 +183,6 @@ def _open_torchscript(path: Path, device: torch.device) -> ExportedFile:
         others = {}
     shape: Any = others.get("shape")
     return ExportedFile(run, own, others, (_shape(shape),) if isinstance(shape, list) else ())
-
-
-def _first_line(error: BaseException) -> str:
-    """Return what a runtime says first; what follows are places in its own source."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager

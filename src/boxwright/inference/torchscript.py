@@ -237,7 +237,8 @@ class _Scan:
         if taken := local & _RESERVED:
             raise RefusedError(f"a variable {min(taken)!r}")
         # Text that stands alone does nothing.
-        function.body = [part for part in function.body if not _is_text(part)] or [ast.Pass()]
+        acts = [p for p in function.body if not (isinstance(p, ast.Expr) and isinstance(p.value, ast.Constant))]
+        function.body = acts or [ast.Pass()]
         self._check(function, local)
 
     def _check(self, node: ast.AST, local: frozenset[str]) -> None:
@@ -308,10 +309,6 @@ class _Scan:
 
 def _is_operator(name: str) -> bool:
     return name in _OPERATORS or name.removesuffix("_") in _OPERATORS
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _members(node: ast.ClassDef) -> Iterator[str]:

@@ -165,7 +165,10 @@ class Advice(Callback):
     def _found(self, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
         """Collect the advice, by name, that the rows of results.csv give rise to."""
         warm, config, done = self._warm_epochs, self._config, len(history)
-        train, val = ([_sum(row, prefix) for row in history] for prefix in ("train/", "val/"))
+        train, val = (  # sums of the losses; 0 of validation where there was none
+            [sum(value for name, value in row.items() if name.startswith(prefix)) for row in history]
+            for prefix in ("train/", "val/")
+        )
         losses = [
             (int(row["epoch"]) - 1, of_train, of_val)
             for row, of_train, of_val in zip(history, train, val, strict=True)
@@ -182,8 +185,3 @@ class Advice(Callback):
             "validation": validation_not_finite(val[-1], done),
         }
         return {name: line for name, line in found.items() if line}
-
-
-def _sum(row: Mapping[str, float], prefix: str) -> float:
-    """Sum the columns of one kind; 0 of validation where there was none."""
-    return sum(value for name, value in row.items() if name.startswith(prefix))

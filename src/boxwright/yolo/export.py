@@ -7,7 +7,7 @@ image number, cxcywh in input pixels, score, class. NCNN's give the maps of the 
 import ast
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -279,6 +279,16 @@ def append_nms(
         "nms/score": np.array(score_threshold, np.float32),
     }
     model.graph.initializer.extend(array(value, name) for name, value in constants.items())
+    for own in model.graph.node:  # the rows are no output any more
+        own.output[:] = ["nms/rows" if name == OUTPUT else name for name in own.output]
+    model.graph.node.extend(_nms_nodes(node, onnx.TensorProto.FLOAT, agnostic=agnostic))
+    del model.graph.output[:]
+    output = onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["found", 7])
+    model.graph.output.append(output)
+
+
+def _nms_nodes(node: Callable[..., Any], number: int, *, agnostic: bool) -> list[Any]:
+    """Return the nodes from "nms/rows" to `OUTPUT`; `node` makes one, `number` is the type of its numbers."""
     # The operator takes every class of a box by itself: scores of all but the best class become 0.
     one_class = [
         node("Equal", ["nms/scores", "nms/best"], ["nms/is_best"]),
@@ -291,7 +301,7 @@ def append_nms(
             node("ArgMax", ["nms/scores"], ["nms/best_class"], axis=2, keepdims=1),
             node("GatherND", ["nms/best_class", "nms/places"], ["nms/labels"]),
         ]
-    nodes = [
+    return [
         node("Split", ["nms/rows", "nms/parts"], ["nms/boxes", "nms/objectness", "nms/classes"], axis=2),
         node("Mul", ["nms/objectness", "nms/classes"], ["nms/scores"]),
         node("ReduceMax", ["nms/scores", "nms/last"], ["nms/best"], keepdims=1),
@@ -309,8 +319,8 @@ def append_nms(
         node("GatherND", ["nms/best", "nms/places"], ["nms/kept_scores"]),
         node("Gather", ["nms/selected", "nms/image"], ["nms/images"], axis=1),
         *labels,
-        node("Cast", ["nms/images"], ["nms/image_numbers"], to=onnx.TensorProto.FLOAT),
-        node("Cast", ["nms/labels"], ["nms/class_numbers"], to=onnx.TensorProto.FLOAT),
+        node("Cast", ["nms/images"], ["nms/image_numbers"], to=number),
+        node("Cast", ["nms/labels"], ["nms/class_numbers"], to=number),
         node(
             "Concat",
             ["nms/image_numbers", "nms/kept_boxes", "nms/kept_scores", "nms/class_numbers"],
@@ -318,12 +328,6 @@ def append_nms(
             axis=1,
         ),
     ]
-    for own in model.graph.node:  # the rows are no output any more
-        own.output[:] = ["nms/rows" if name == OUTPUT else name for name in own.output]
-    model.graph.node.extend(nodes)
-    del model.graph.output[:]
-    output = onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["found", 7])
-    model.graph.output.append(output)
 
 
 @dataclass(frozen=True, slots=True)

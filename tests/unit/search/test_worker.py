@@ -105,8 +105,16 @@ def test_each_trial_is_run_once_and_none_too_many(location: StudyLocation) -> No
     assert len({line.split()[0] for names in runs for line in names}) >= 2
 
 
-def test_a_worker_killed_before_its_first_heartbeat(location: StudyLocation) -> None:
+def test_a_worker_killed_before_its_first_heartbeat(location: StudyLocation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Optuna alone never takes its trial for dead, and the others waited for ever."""
+    polls = iter(range(1000))
+
+    def wait(seconds: float) -> None:
+        assert next(polls, None) is not None, "the search waits for ever"
+        sleep(seconds)
+
+    sleep = worker_module.time.sleep
+    monkeypatch.setattr(worker_module.time, "sleep", wait)
     study = opened(location)
     study.ask()  # runs from now on, without the thread that sends heartbeats
     found = search(study, location, 1, lambda trial: Outcome(0.5))
