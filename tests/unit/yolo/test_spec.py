@@ -178,7 +178,7 @@ USUAL: dict[str, Any] = {"nc": 2, "depth": 1.0, "width": 1.0, "anchors": 3, "row
         ({"rows": "[[-1, 1, Conv, [16, 3, 1, 100000]]]"}, "together: a map"),
         ({"rows": "[[-1, 1, Conv, [16, 3, 1]], [-1, 1, C3TR, [16]]]"}, "together: a map"),
         ({"rows": "[[-1, 1, Conv, [16, 3, 1]], [-1, 1, nn.ConvTranspose2d, [8, 99, 99]]]"}, "together: a map"),
-        ({"rows": "[[-1, 1, Conv, [2000, 1]], [-1, 1, nn.ZeroPad2d, [[99, 99, 99, 99]]]]"}, "together: a map"),
+        ({"rows": "[[-1, 1, Conv, [16, 1]], [-1, 1, nn.ZeroPad2d, [[9999, 9999, 9999, 9999]]]]"}, "together: a map"),
         ({"rows": "[[-1, 1, Conv, [16, 3, 8, {a: 1}]]]"}, "x.yaml"),
         ({"rows": "[[-1, 1, Conv, [.inf, 3]]]"}, "row 1 .*Conv takes"),
         ({"rows": "[[-1, 1, Conv, [2026-01-01, 3]]]"}, "row 1 .*Conv takes"),
