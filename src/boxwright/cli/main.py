@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
+from boxwright.engine.shutdown import no_shutdown_of_ranks
 from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory, reason
 from boxwright.terminal import CtrlC, SayHandler, say, word_wrap
 
@@ -90,15 +91,16 @@ def main(argv: Sequence[str]) -> int:
 
 def entry_point() -> None:
     """Run the `boxwright` script."""
-    code = main(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is still in a buffer
-        if not code:
-            code = 2
-            say(f"boxwright: cannot write the output: {reason(error)}", to_stderr=True)
-    sys.exit(code)
+    with no_shutdown_of_ranks():
+        code = main(sys.argv[1:])
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written is still in a buffer
+            if not code:
+                code = 2
+                say(f"boxwright: cannot write the output: {reason(error)}", to_stderr=True)
+        sys.exit(code)
 
 
 def _run_logged(name: str, argv: Sequence[str]) -> int:

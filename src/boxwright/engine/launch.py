@@ -21,6 +21,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.distributed import STORE_FILE, World, joined, launcher_store, read_world
+from boxwright.engine.shutdown import no_shutdown_of_ranks
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
 from boxwright.terminal import SayHandler, say, word_wrap
@@ -207,23 +208,24 @@ def _work(rank: int, num_processes: int, folder: str, job: Job, *arguments: Any)
     logger = logging.getLogger("boxwright")
     logger.addHandler(SayHandler())
     logger.setLevel(logging.INFO)
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        with word_wrap():
-            result = run_job(job, 1, *arguments)
-        if rank == 0:
-            Path(folder, _RESULT).write_bytes(os.fsencode(result))
-    except UserError as error:
-        say(f"boxwright: {error}", to_stderr=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception as error:  # the launcher would not show it
-        if is_out_of_memory(error):
-            say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
+    with no_shutdown_of_ranks():
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            with word_wrap():
+                result = run_job(job, 1, *arguments)
+            if rank == 0:
+                Path(folder, _RESULT).write_bytes(os.fsencode(result))
+        except UserError as error:
+            say(f"boxwright: {error}", to_stderr=True)
             raise SystemExit(2) from None
-        traceback.print_exc()
-        raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        except Exception as error:  # the launcher would not show it
+            if is_out_of_memory(error):
+                say(f"boxwright: {MEMORY_ADVICE}", to_stderr=True)
+                raise SystemExit(2) from None
+            traceback.print_exc()
+            raise SystemExit(1) from None
 
 
 @contextmanager
