@@ -4,16 +4,18 @@ The deformable convolution becomes GridSample and Conv, the association standard
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
+from boxwright.centerfusion.postprocess import decode
 from boxwright.centerfusion.settings import STRIDE, FusionExportConfig
 from boxwright.centerfusion.structures import RawHeads
 from boxwright.centerfusion.weights import open_trained
@@ -32,6 +34,8 @@ from boxwright.nuscenes.structures import CLASS_NAMES
 
 _log = logging.getLogger("boxwright.export")
 _TOLERANCE = 1e-3  # of the largest relative difference; what float32 leaves of a network of random weights is 1e-4
+_ROUNDINGS, _TRIALS = 8, 16  # reach of the trials that find what rounding decides, and how many there are
+_BOX_FIELDS = ("scores", "boxes", "depth", "rotation", "dims", "amodel_offset", "attributes", "velocity")
 _FIELD_OF_VIEW = 0.75  # focal length of an example camera as part of the width of its image, about that of nuScenes
 
 
@@ -51,17 +55,28 @@ class CenterAgreement:
     """How a file compares with its network."""
 
     heads: Mapping[str, float]  # largest |a - b| / (1 + |b|) of each, the second ones for equal associated radar
-    association: float  # largest difference of the associated radar for equal first heads; 0 without radar
+    association: float  # the same of the associated radar where rounding does not decide it; 0 without radar
+    boxes: float  # the same of the decoded boxes that are compared: those of one class and cell in both
+    num_boxes: int  # of the network
+    num_same: int  # found by the file, too
+    num_rounded: int  # of those, boxes whose associated radar is decided by rounding: they are not compared
 
     @property
     def fault(self) -> str:
         """Return why the file must not be kept; empty where it may."""
-        agrees = max(*self.heads.values(), self.association) <= _TOLERANCE  # false for what is no number, too
+        differences = (*self.heads.values(), self.association, self.boxes)
+        agrees = all(difference <= _TOLERANCE for difference in differences)  # false for what is no number, too
         return "" if agrees else f"it differs from PyTorch ({self})"
 
     def __str__(self) -> str:
         worst = max(self.heads, key=lambda name: self.heads[name])
-        return f"heads differ by at most {self.heads[worst]:.1g} ({worst}), associated radar by {self.association:.1g}"
+        text = (
+            f"heads differ by at most {self.heads[worst]:.1g} ({worst}), associated radar by {self.association:.1g}, "
+            f"boxes by {self.boxes:.1g}; {self.num_same} of {self.num_boxes} boxes found by both"
+        )
+        if self.num_rounded:
+            text += f"; rounding decides which radar return {self.num_rounded} of them get: those are not compared"
+        return text
 
 
 class CenterOnnx:
@@ -141,23 +156,72 @@ def export_center(model: CenterFusion, path: Path, input_size: tuple[int, int]) 
 
 
 @torch.no_grad()
-def compare_center(model: CenterFusion, exported: CenterOnnx, inputs: Mapping[str, Tensor]) -> CenterAgreement:
-    """Run a network and a file of it, and measure how far they differ.
+def compare_center(
+    model: CenterFusion, exported: Callable[..., RawHeads], inputs: Mapping[str, Tensor]
+) -> CenterAgreement:
+    """Run a network and a file of it, and measure how far what a user gets of them differs: heads, radar and boxes.
+
+    Which return an object gets is a choice: cells of nearly equal score compete, a depth lies near the end of a range,
+    an edge near that of a cell. Where rounding alone makes the choice, neither answer is wrong and none is compared.
 
     Args:
         model: in eval mode.
-        exported: a file of it.
+        exported: a file of it, called as the network is.
         inputs: by name, as the file takes them.
     """
-    found, gap = exported(**inputs), 0.0
-    association = found.pop("pc_hm", None)
+    found, own = exported(**inputs), model(**inputs)
+    association = found.get("pc_hm")
+    heads = own if association is None else model(inputs["images"], association=association)
+    differences = {
+        name: largest_difference(found[name], heads[name], relative=True) for name in found if name != "pc_hm"
+    }
+    gap, rounded = 0.0, torch.zeros_like(found["dep"][:, 0], dtype=torch.bool)
     if association is not None:
-        # Rounding may change the order of nearly equal peaks, and with it whole windows of the association. So that is
-        # compared for the first heads of the file, and the second heads for its association.
+        least, most = _rounded_associations(model, found, own, inputs)
+        rounded = (most - least > _TOLERANCE * (1 + least.abs())).any(1)
         expected = associate(found, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
-        gap = largest_difference(association, expected)
-    heads = model(inputs["images"], association=association)
-    return CenterAgreement({name: largest_difference(found[name], heads[name], relative=True) for name in found}, gap)
+        sure = ~rounded[:, None].expand_as(expected)
+        gap = largest_difference(association[sure], expected[sure], relative=True)
+        rounded = max_pool2d(rounded[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0  # that the second heads see
+    theirs, ours = decode(found, model.num_peaks), decode(own, model.num_peaks)
+    same = ((theirs.cells[:, :, None] == ours.cells[:, None]).all(-1)) & (
+        theirs.labels[:, :, None] == ours.labels[:, None]
+    )
+    image, row, other = same.nonzero(as_tuple=True)
+    unsure = rounded[image, theirs.cells[image, row, 1], theirs.cells[image, row, 0]]
+    image, row, other = image[~unsure], row[~unsure], other[~unsure]
+    of_boxes = [
+        largest_difference(getattr(theirs, name)[image, row], getattr(ours, name)[image, other], relative=True)
+        for name in _BOX_FIELDS
+    ]
+    worst = max(of_boxes, key=lambda value: float("inf") if value != value else value)
+    counts = ours.scores.numel(), len(unsure), int(unsure.sum())
+    return CenterAgreement(differences, gap, worst, *counts)
+
+
+def _rounded_associations(
+    model: CenterFusion, found: RawHeads, own: RawHeads, inputs: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Associate with first heads that are moved at random, by a few times what the file and the network differ.
+
+    Returns:
+        the least and the greatest values (B, 3, H, W) of the associated radar.
+    """
+    generator = torch.Generator().manual_seed(0)
+    first = {name: found[name] for name in model.first_heads}
+    reach = {
+        name: _ROUNDINGS * max(largest_difference(value, own[name], relative=True), torch.finfo(torch.float32).eps)
+        for name, value in first.items()
+    }
+    moved: list[Tensor] = []
+    for _ in range(_TRIALS):
+        heads = {
+            name: value + reach[name] * (1 + value.abs()) * (2 * torch.rand(value.shape, generator=generator) - 1)
+            for name, value in first.items()
+        }
+        moved.append(associate(heads, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks))
+    least, most = torch.aminmax(torch.stack(moved), dim=0)
+    return least, most
 
 
 def _example_inputs(input_size: tuple[int, int], *, radar: bool) -> dict[str, Tensor]:
