@@ -195,7 +195,7 @@ class FusionInferenceConfig(InferenceConfig):
     batch_size: Count = setting(16, "images per batch")
     max_det: Count = setting(100, "peaks per image")
     flip_test: bool = setting(False, "run on each image and its mirror image")
-    no_radar: bool = setting(False, "published weights of the camera-only network")
+    no_radar: bool = setting(False, "camera only: weights of a network with radar are refused; else the file says it")
     compat: Compat | Literal[""] = setting(
         "", "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
     )

@@ -134,11 +134,12 @@ def splits_there(scenes: Sequence[str], folder: Path) -> list[str]:
 def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
     """List the splits that a version is published for: mini_train, mini_val of a mini version, else train, val, test.
 
-    With a `splits.json`, those that it names.
+    With a `splits.json`, those that it names; of several names of the same scenes the first.
     """
     there = splits_there(scenes, folder)
     if (folder / "splits.json").is_file():
-        return there
+        own = splits_of(scenes, folder)
+        return [name for at, name in enumerate(there) if own[name] not in [own[other] for other in there[:at]]]
     usual = ("mini_train", "mini_val") if folder.name.endswith("mini") else ("train", "val", "test")
     return [name for name in usual if name in there] or [EVERYTHING]
 

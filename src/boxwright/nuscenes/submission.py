@@ -86,8 +86,8 @@ def to_global(
     if fixed:
         turns = turns * Rotation.from_rotvec([np.pi / 2, 0.0, 0.0])
     rotations = (Rotation.from_quat(cameras) * turns).as_quat(scalar_first=True)
-    # The likeliest attribute of the family that a class has; -1 for classes without.
-    of_family = _OF_FAMILY[labels]
+    # The likeliest attribute of the family that a class has; -1 for classes without, and for networks without.
+    of_family = _OF_FAMILY[labels] & ~np.isnan(logits)
     centers = locations.copy()
     # y points down, so up is minus; the published code goes up by the whole height.
     centers[:, 1] -= dims[:, 0] / (2 if fixed else 1)

@@ -1,7 +1,8 @@
 """Write the world as a nuScenes root: images, radar and lidar files, maps and tables.
 
 Layout: samples/CHANNEL/ (key frames), sweeps/CHANNEL/ (radar between them), maps/, VERSION/ (tables and `splits.json`,
-which names the scenes of train and val: they are in no official list). Each file is a function of the settings.
+which names the scenes of train and val: they are in no official list). Each file is a function of the settings. The
+nuscenes-devkit takes `train` and `val` for its own scenes whatever `splits.json` says, so that both have a second name.
 """
 
 import hashlib
@@ -36,6 +37,7 @@ _SCENE_GAP = 100_000_000  # microseconds between the starts of two scenes
 _LATE = 8_000  # microseconds by which a sensor is off the time of its key frame, at most
 _LIDAR_POINTS = 4000.0  # returns of 1 m2 that is 1 m away
 _UNSEEN = 0.02  # objects of which a smaller share is visible, and which return nothing, are not annotated
+OWN_SPLITS = "synthetic_"  # before the names of splits that the nuscenes-devkit reads from `splits.json`
 _FIRST_NAME = 9001  # of a scene; official ones end at scene-1110
 
 Tables = dict[str, list[dict[str, Any]]]  # records by the name of their table
@@ -292,7 +294,8 @@ def write_nuscenes(
     tables["map"].append(record)
     names = [f"scene-{_FIRST_NAME + index}" for index in range(settings.scenes)]
     split = settings.scenes - settings.num_val
-    splits = json.dumps({"train": names[:split], "val": names[split:]}, indent=1)
+    shares = {"train": names[:split], "val": names[split:]}
+    splits = json.dumps(shares | {f"{OWN_SPLITS}{name}": own for name, own in shares.items()}, indent=1)
     cv2.setNumThreads(1)  # polygons are small: more threads only wait for each other
     try:
         for index, name in enumerate(names):

@@ -54,7 +54,7 @@ def convert(config: NuscenesConfig) -> list[Path]:
 
 def make(config: SyntheticConfig) -> Path:
     """Write a nuScenes root of a synthetic world; return its folder."""
-    from boxwright.synthetic.nuscenes_root import write_nuscenes
+    from boxwright.synthetic.nuscenes_root import OWN_SPLITS, write_nuscenes
     from boxwright.synthetic.world import WorldSettings
 
     def show(done: int, total: int) -> None:
@@ -69,4 +69,5 @@ def make(config: SyntheticConfig) -> Path:
         f"{counted(made.key_frames, 'key frame')}, six cameras each"
     )
     print(f"written to {config.out}")
+    print(f"the nuscenes-devkit keeps train and val for its own scenes: there, take {OWN_SPLITS}train, {OWN_SPLITS}val")
     return Path(config.out)
