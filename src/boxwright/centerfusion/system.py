@@ -32,11 +32,12 @@ find_config = find_preset
 
 def missing_data(config: settings.FusionConfig | settings.FusionValConfig | settings.FusionPredictConfig) -> list[str]:
     """Look for the tables of the data set, if it was named; return what is wrong."""
-    from boxwright.nuscenes.tables import version_folder
+    from boxwright.nuscenes.tables import version_folder, version_of
 
     try:
         if config.data:
-            version_folder(Path(config.data).expanduser(), config.version)
+            root = Path(config.data).expanduser()
+            version_folder(root, version_of(root, config.version, settings.USUAL_VERSION))
     except UserError as error:
         return [str(error)]
     return []
