@@ -77,9 +77,10 @@ class Parser(argparse.ArgumentParser):
             if not word.startswith("-"):
                 out = "; write --out for the folder to write" if "--out" in self.spellings else ""
                 self.error(f"'{word}' stands alone: no flag before it takes it{self._one_value(word, argv) or out}")
-            answered = [flag for flag in self.answers if flag == word or (flag.startswith(word) and len(word) > 3)]
-            if word in self.answers or len(answered) == 1:
-                self.error(f"there is no flag {answered[0]}: {self.answers[answered[0]]}")
+            begun = [flag for flag in self.answers if flag.startswith(word) and len(word) > 3]
+            answered = word if word in self.answers else begun[0] if len(begun) == 1 else ""
+            if answered:
+                self.error(f"there is no flag {answered}: {self.answers[answered]}")
             # Dots and underscores are what people forget: --momentum is --optim.momentum.
             tails = {_tail(name): name for name in reversed(self.spellings)}
             near = tails.get(nearest(_tail(word), tails))

@@ -225,7 +225,8 @@ def _fit(
     if world.is_first:
         remember_folder(folder)
     if policy.device.type == "cuda":  # an exact resume needs the same kernels to give the same bits
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+        torch.backends.cudnn.benchmark = not config.deterministic
     # channels_last: convolutions of either device read it without a copy to their own layout.
     model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frozen = prepared.freeze()

@@ -21,7 +21,7 @@ from boxwright.nuscenes.index import NuscenesIndex, absent, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
 from boxwright.nuscenes.split import splits_of
 from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES, RADAR
-from boxwright.nuscenes.tables import read_table, versions_of
+from boxwright.nuscenes.tables import read_table, version_of
 from boxwright.ops.arrays import Array, Ints
 from boxwright.terminal import shown
 
@@ -40,10 +40,8 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
     Raises:
         UserError: the version is not there, a table is missing or damaged, or a token points nowhere.
     """
-    there = versions_of(Path(data).expanduser())
-    if not version and len(there) > 1:
-        raise UserError(f"{data} has several versions: name one with --version ({', '.join(there)})")
-    index = open_nuscenes(data, version or "".join(there), allow_missing=allow_missing)
+    version = version_of(Path(data).expanduser(), version)
+    index = open_nuscenes(data, version, allow_missing=allow_missing)
     console = Console(soft_wrap=True, highlight=False)
     found: list[Problem] = []
     for problem in problems_of(index):

@@ -311,6 +311,15 @@ class NuscenesSplit:
         points = [read_radar(self.index.root / self.index.file_name(row)) for row in rows["row"]]
         return accumulate(points, cam_from_global @ global_from_radar)
 
+    def labels_of_images(self) -> tuple[Ints, Ints]:
+        """Return the labels (N,) of all objects that images show, and the position (N,) of the image of each."""
+        arrays = self.index.arrays
+        position = np.full(len(arrays["images"]), -1, np.int64)
+        position[self.image_rows] = np.arange(len(self))
+        images = np.repeat(position, np.diff(arrays["seen_offsets"]))
+        some = np.flatnonzero((images >= 0) & ~arrays["seen"]["hidden"])
+        return arrays["annotations"]["label"][arrays["seen"]["annotation"][some]].astype(np.int64), images[some]
+
     def ground_truth(self) -> GlobalBoxes:
         """Return all annotations of the ten classes, as the metric takes them."""
         return self._annotated(racks=False)

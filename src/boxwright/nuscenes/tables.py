@@ -151,6 +151,20 @@ def version_folder(root: Path, version: str) -> Path:
     raise UserError(f"{root} {problem}")
 
 
+def version_of(root: Path, named: str, usual: str = "") -> str:
+    """Choose the version of a root: the named one, else the only one, else the usual one.
+
+    Raises:
+        UserError: there are several, and no usual one.
+    """
+    there = versions_of(root)
+    if named or len(there) < 2:
+        return named or "".join(there)
+    if usual not in there:
+        raise UserError(f"{root} has several versions: name one with --version ({', '.join(there)})")
+    return usual
+
+
 def versions_of(root: Path) -> list[str]:
     """List the folders of a root that hold tables; empty if it is no nuScenes root."""
     return sorted(file.parent.name for file in root.glob("*/sample.json")) if root.is_dir() else []

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.centerfusion.settings import (
+    USUAL_VERSION,
     FusionCheckConfig,
     FusionConfig,
     FusionInferenceConfig,
@@ -13,12 +14,15 @@ from boxwright.centerfusion.settings import (
 )
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
 from boxwright.nuscenes.split import splits_there
+from boxwright.nuscenes.tables import version_of
 from boxwright.terminal import counted, raw
 
 
 def open_root(config: FusionConfig | FusionInferenceConfig) -> NuscenesIndex:
-    """Open the index of the version that settings name; make it first where there is none."""
-    return open_nuscenes(Path(config.data).expanduser(), config.version, allow_missing=config.allow_missing)
+    """Open the index of the version that settings name, or that is there; make it first where there is none."""
+    root = Path(config.data).expanduser()
+    version = version_of(root, config.version, USUAL_VERSION)
+    return open_nuscenes(root, version, allow_missing=config.allow_missing)
 
 
 def choose_split(index: NuscenesIndex, named: str, usual: Sequence[str]) -> str:
@@ -44,8 +48,9 @@ def convert(config: NuscenesConfig) -> list[Path]:
     from boxwright.nuscenes.convert import convert_nuscenes
 
     written: list[Path] = []
+    version = version_of(Path(config.source).expanduser(), config.version, "v1.0-mini")
     for file, images, boxes in convert_nuscenes(
-        config.source, config.target, config.version, sweeps=config.sweeps, allow_missing=config.allow_missing
+        config.source, config.target, version, sweeps=config.sweeps, allow_missing=config.allow_missing
     ):
         print(f"{file}: {counted(images, 'image')}, {counted(boxes, 'annotation')}")
         written.append(file)

@@ -115,7 +115,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
             if not (folder / "events.jsonl").exists():  # a run that was trained gets the page of its training
                 what = config.weights or config.json_file
                 facts = {"weights" if config.weights else "submission": str(absolute_path(what))}
-                facts["data"] = f"{absolute_path(config.data)}, {config.version}: {name}, {len(split)} images"
+                facts["data"] = f"{absolute_path(config.data)}, {index.version}: {name}, {len(split)} images"
                 facts |= measuring_facts(start, config.device, "bf16 or fp16" if config.half else "fp32")
                 title = f"{Path(what).name} measured on {name}"
                 with picture_errors():
