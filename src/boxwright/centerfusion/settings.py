@@ -243,15 +243,23 @@ class FusionValConfig(FusionInferenceConfig):
 
 
 class FusionPredictConfig(FusionInferenceConfig):
-    """Draw what CenterFusion finds in a scene of a nuScenes root."""
+    """Draw what CenterFusion finds in a scene of a nuScenes root, or in images and videos with their calibration."""
 
+    data: str = setting("", "nuScenes root", metavar="DIR")
+    source: str = setting("", "in place of --data: image, folder, glob, list file or video; goes with --calib")
+    calib: str = setting("", "json with the camera matrix of --source, and where its radar is", metavar="FILE")
+    vid_stride: Count = setting(1, "take every N-th frame of a video")
     scene: str = setting("", "name of the scene; empty: the first one")
     batch_size: Count = setting(6, "images per batch")
     conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(0.3, "lowest score that is drawn")
     project: str = folder_of_runs("runs/predict")
-    save_json: bool = output(False, "write a submission of the scene")
+    nosave: bool = output(False, "draw nothing")
+    save_json: bool = output(False, "write a submission of the scene; of --source, detections.json")
     # Key frames are half a second apart.
-    fps: Annotated[float, Field(ge=0.1, le=60.0)] = output(2.0, "frames per second of the video")
+    fps: Annotated[float, Field(ge=0.1, le=60.0)] = output(2.0, "frames per second of the video of a scene")
+
+    def needs(self) -> tuple[str, ...]:
+        return ("weights", "data or source")
 
 
 class FusionExportConfig(Frozen):
@@ -269,7 +277,16 @@ class FusionInfoConfig(Frozen):
     """Show the parts, parameters and outputs of CenterFusion."""
 
     model: str = setting(MODEL, "model or checkpoint to describe", position=True)
-    imgsz: Annotated[InputSides, Field(min_length=1)] = setting((448, 800), "side, or height and width, of the image")
+    weights: str = setting("", "checkpoint to describe, Boxwright's or published", metavar="FILE")
+    imgsz: InputSides = setting((), "side, or height and width, of the image; empty: as it was trained")
+
+
+class FusionWeightsConfig(Frozen):
+    """Write CenterFusion as a published .pth, or a published file as a Boxwright checkpoint."""
+
+    source: str = setting("", "published .pth or Boxwright .pt", metavar="IN", position=True, required=True)
+    target: str = setting("", "file to write: .pth (published layout) or .pt", position=True, required=True)
+    model: Model = setting(MODEL, "model of the weights")
 
 
 class FusionDemoConfig(DemoConfig):

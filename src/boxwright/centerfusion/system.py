@@ -131,8 +131,9 @@ VERBS = {
     "val": Verb(settings.FusionValConfig, "boxwright.centerfusion.verbs.use:fusion_val", check=_DATA),
     "predict": Verb(settings.FusionPredictConfig, "boxwright.centerfusion.verbs.use:fusion_predict", check=_DATA),
     "export": Verb(settings.FusionExportConfig, "boxwright.centerfusion.export:fusion_export"),
-    "info": Verb(settings.FusionInfoConfig, "boxwright.centerfusion.verbs.use:info", None),
+    "info": Verb(settings.FusionInfoConfig, "boxwright.centerfusion.verbs.files:info", None),
     "check": Verb(settings.FusionCheckConfig, "boxwright.centerfusion.verbs.data:check", None),
+    "convert weights": Verb(settings.FusionWeightsConfig, "boxwright.centerfusion.verbs.files:convert_weights", None),
     "convert nuscenes": Verb(settings.NuscenesConfig, "boxwright.centerfusion.verbs.data:convert", None),
     "convert synthetic": Verb(settings.SyntheticConfig, "boxwright.centerfusion.verbs.data:make", None),
 }

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, name: str, system: systems.System, epilog: str = "") -> None:
         """Make the options of a verb of a system; the epilog is the last lines of the help page."""
         verb = system.VERBS[name]
-        self.name, self.flags = name, verb_flags(verb)
+        self.name, self.flags, self._help = name, verb_flags(verb), systems.help_command(system, name)
         # Those of this verb alone stand behind its name.
         self.answers = {key.removeprefix(f"{name} "): answer for key, answer in system.ANSWERS.items()}
         self.spellings = {spelling: flag for flag in self.flags for spelling in flag.names}
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse complains of."""
-        raise UserError(f"{message[0].lower()}{message[1:]} (`{self.prog} --help` lists all flags)")
+        raise UserError(f"{message[0].lower()}{message[1:]} (`{self._help}` lists all flags)")
 
     def read(self, argv: Sequence[str]) -> dict[str, Setting]:
         """Read what the user gave, by dotted path, each value with the flag that set it.

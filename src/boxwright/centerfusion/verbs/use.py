@@ -1,4 +1,4 @@
-"""What is done with a trained CenterFusion: val, predict and info.
+"""What is done with a trained CenterFusion on a nuScenes root: val and predict.
 
 Val measures a checkpoint, or a submission, by the nuScenes metric; predict draws a scene as a sheet of each key frame
 and as a video.
@@ -14,18 +14,10 @@ from pathlib import Path
 import torch
 
 from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, evaluate_fusion, measure
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
+from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.samples import make_val_loader
-from boxwright.centerfusion.settings import (
-    MODEL,
-    STRIDE,
-    FusionConfig,
-    FusionInferenceConfig,
-    FusionInfoConfig,
-    FusionPredictConfig,
-    FusionValConfig,
-)
+from boxwright.centerfusion.settings import FusionConfig, FusionInferenceConfig, FusionPredictConfig, FusionValConfig
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.weights import open_trained
 from boxwright.data.files import absolute_path, picture_errors
@@ -36,7 +28,7 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.metric_report import format_metrics, read_measured
 from boxwright.nuscenes.split import EVERYTHING, NuscenesSplit
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
-from boxwright.reporting.report import RunLayout, Table, measuring_facts, write_report
+from boxwright.reporting.report import RunLayout, measuring_facts, write_report
 from boxwright.settings.load import dump_yaml
 from boxwright.terminal import counted
 
@@ -202,31 +194,3 @@ def _evaluate_network(
             autocast=policy.autocast,
             measures=isinstance(config, FusionValConfig),
         )
-
-
-def info(config: FusionInfoConfig) -> str:
-    """Print and return one line per part of the model, or of the network of a checkpoint, then the sum.
-
-    Raises:
-        UserError: there is no such model or checkpoint, or the network does not take such an image.
-    """
-    if config.model != MODEL and not Path(config.model).is_file():
-        raise UserError(f"there is no model {config.model}; did you mean {MODEL}?")
-    height, width = config.imgsz[0], config.imgsz[-1]
-    spec = CenterFusionSpec() if config.model == MODEL else open_trained(config.model)[0].spec
-    network = CenterFusion(spec).eval()
-    # Shapes of the outputs without computing them.
-    with torch.device("meta"), torch.no_grad():
-        grid = (height // STRIDE, width // STRIDE)
-        association = torch.zeros(1, 3, *grid) if spec.radar else None
-        shapes = network.to("meta")(torch.zeros(1, 3, height, width), association=association)
-    rows: list[list[str]] = []
-    for name, part in network.named_children():
-        count = sum(parameter.numel() for parameter in part.parameters())
-        shape = " x ".join(map(str, shapes[name].shape[1:])) if name in shapes else "features"
-        rows.append([name, f"{count:,}", shape])
-    total = sum(parameter.numel() for parameter in network.parameters())
-    table = Table(f"{config.model}, image of {width} x {height}", ("part", "parameters", "output"), rows)
-    text = f"{table.as_text()}\n{total:,} parameters"
-    print(text)
-    return text
