@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.settings.base import (
     Compat,
     Count,
@@ -54,7 +55,7 @@ class NetworkConfig(Frozen):
     first_depth: Positive = setting(1.0, "mean depth in metres that the depth heads start with; published 1")
 
 
-class RadarConfig(Frozen):
+class RadarConfig(RadarReading):
     """From radar sweeps to the map that the network sees."""
 
     sweeps: Count = setting(3, "sweeps of each radar that are gathered")

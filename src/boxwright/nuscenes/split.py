@@ -18,7 +18,8 @@ from boxwright.data.identity import describe_images
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import inverses, published_intrinsics, transforms
 from boxwright.nuscenes.index import NuscenesIndex, absent
-from boxwright.nuscenes.radar import accumulate, read_radar
+from boxwright.nuscenes.radar import DEVKIT, accumulate, read_radar
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.structures import (
     BIKE_RACK,
     CAMERAS,
@@ -156,11 +157,16 @@ class NuscenesSplit:
     image_rows: Ints  # and of its images
 
     def __init__(
-        self, index: NuscenesIndex, split: str, num_sweeps: int = 1, scenes: Sequence[str] | None = None
+        self,
+        index: NuscenesIndex,
+        split: str,
+        num_sweeps: int = 1,
+        scenes: Sequence[str] | None = None,
+        reading: RadarReading = DEVKIT,
     ) -> None:
         if num_sweeps < 0:
             raise UserError(f"radar sweeps are counted from 0, not {num_sweeps}")
-        self.index, self.split, self.num_sweeps = index, split, num_sweeps
+        self.index, self.split, self.num_sweeps, self.reading = index, split, num_sweeps, reading
         names = scenes_of_split(split, index.scenes, index.folder)
         self.scene_names = [name for name in names if scenes is None or name in scenes]
         rows, images, radars = (index.arrays[name] for name in ("samples", "images", "radars"))
@@ -308,8 +314,9 @@ class NuscenesSplit:
             calibration["translation"], calibration["rotation"]
         )
         cam_from_global = inverses(image["global_from_cam"])
-        points = [read_radar(self.index.root / self.index.file_name(row)) for row in rows["row"]]
-        return accumulate(points, cam_from_global @ global_from_radar)
+        points = [read_radar(self.index.root / self.index.file_name(row), self.reading) for row in rows["row"]]
+        seconds = (image["timestamp"] - rows["timestamp"]) * 1e-6 if self.reading.move_points else None
+        return accumulate(points, cam_from_global @ global_from_radar, seconds)
 
     def labels_of_images(self) -> tuple[Ints, Ints]:
         """Return the labels (N,) of all objects that images show, and the position (N,) of the image of each."""

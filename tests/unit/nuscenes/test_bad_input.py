@@ -12,6 +12,7 @@ import pytest
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import RADAR_FIELDS
 from boxwright.nuscenes.tables import read_table
@@ -249,7 +250,13 @@ def test_radar_sweeps_and_their_filters(tmp_path: Path) -> None:
     for tail in (b"", b"\0", b"more than is asked for"):
         file.write_bytes(pcd([*kept, *dropped], tail=tail))
         np.testing.assert_array_equal(read_radar(file)[0], (5, 6))
-        np.testing.assert_array_equal(read_radar(file, filtered=False)[1], (5, 6, 7, 8, 9))
+        np.testing.assert_array_equal(read_radar(file, None)[1], (5, 6, 7, 8, 9))
+    for states, more in (
+        ({"dyn_prop": (6, 7)}, (6, 8)),
+        ({"ambig_state": ()}, (5, 6, 9)),
+        ({"invalid_state": (0, 4)}, (5, 6, 7)),
+    ):
+        np.testing.assert_array_equal(read_radar(file, RadarReading(**states))[0], more)
     file.write_bytes(pcd([point(float("nan"), 5), point(6, 6)]))
     assert read_radar(file).shape == (18, 0)
     file.write_bytes(pcd([]))

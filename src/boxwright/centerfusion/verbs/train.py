@@ -199,7 +199,9 @@ def _open(config: FusionConfig, world: World) -> tuple[NuscenesSplit, NuscenesSp
     with world.first_of_each_machine_first():  # it writes the index that the others read
         index = open_root(config)
         names = (config.train_split, ("mini_train", "train")), (config.val_split, ("mini_val", "val", "test"))
-        train, val = (NuscenesSplit(index, choose_split(index, *name), config.num_sweeps) for name in names)
+        train, val = (
+            NuscenesSplit(index, choose_split(index, *name), config.num_sweeps, reading=config.radar) for name in names
+        )
     for split in (train, val):
         if not split.has_annotations:
             raise UserError(f"{split.index.folder} has no annotations of the split {split.split}")

@@ -84,7 +84,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         model, trained = open_trained(
             config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det
         )
-        split = NuscenesSplit(index, name, trained.num_sweeps)
+        split = NuscenesSplit(index, name, trained.num_sweeps, reading=trained.radar)
         found = _evaluate_network(config, model, trained, split)
         use_radar = not trained.no_radar
     folder = new_run_folder(config.project, config.name, config.exist_ok)
@@ -144,7 +144,7 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
         near = difflib.get_close_matches(name, index.scenes, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(index.scenes[:10])}"
         raise UserError(f"--scene {name}: {index.folder} has no such scene{hint}")
-    scene = NuscenesSplit(index, EVERYTHING, trained.num_sweeps, (name,))
+    scene = NuscenesSplit(index, EVERYTHING, trained.num_sweeps, (name,), trained.radar)
     found = _evaluate_network(config, model, trained, scene)
     predictions, speeds = found.predictions, found.speeds
     folder = new_run_folder(config.project, config.name, config.exist_ok)  # now that every image could be read
