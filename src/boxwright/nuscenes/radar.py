@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from boxwright.errors import UserError
 from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.structures import RADAR_FIELDS
-from boxwright.ops.arrays import Floats
+from boxwright.ops.arrays import Array, Floats
 from boxwright.reading import read_bytes, reads
 
 DEVKIT = RadarReading()
@@ -94,6 +94,34 @@ def _header(text: bytes) -> tuple[np.dtype[Any], int]:
     if count < 0:
         raise ValueError("its header has a negative width")
     return dtype, count
+
+
+_TYPES = {"id": "<i2"} | dict.fromkeys(("x", "y", "z", "rcs", "vx", "vy", "vx_comp", "vy_comp"), "<f4")
+RADAR_DTYPE = np.dtype([(name, _TYPES.get(name, "i1")) for name in RADAR_FIELDS])
+"""A point of a sweep as nuScenes stores it: 43 bytes."""
+
+
+def write_radar(path: Path, points: Array) -> None:
+    """Write one sweep as a binary .pcd file, as those of nuScenes are.
+
+    Args:
+        points: (P,) of `RADAR_DTYPE`, in the frame of the radar: x forward, y left.
+    """
+    header = (
+        "# .PCD v0.7 - Point Cloud Data file format",
+        "VERSION 0.7",
+        f"FIELDS {' '.join(RADAR_FIELDS)}",
+        f"SIZE {' '.join(str(RADAR_DTYPE[name].itemsize) for name in RADAR_FIELDS)}",
+        f"TYPE {' '.join(RADAR_DTYPE[name].kind.upper() for name in RADAR_FIELDS)}",
+        f"COUNT {' '.join('1' for _ in RADAR_FIELDS)}",
+        f"WIDTH {len(points)}",
+        "HEIGHT 1",
+        "VIEWPOINT 0 0 0 1 0 0 0",
+        f"POINTS {len(points)}",
+        "DATA binary",
+    )
+    # The official reader needs a byte after the last point.
+    path.write_bytes("\n".join(header).encode() + b"\n" + np.asarray(points, RADAR_DTYPE).tobytes() + b"\n")
 
 
 def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Floats, seconds: Floats | None = None) -> Floats:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from boxwright.centerfusion.verbs.demo import FusionDemoSettings
 from boxwright.errors import UserError
+from boxwright.nuscenes.radar import RADAR_DTYPE
 from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, RADAR_FIELDS
+from boxwright.nuscenes.write import TABLES, quaternion
 from boxwright.synthetic.camera import cuboid_corners, transform
 from boxwright.synthetic.catalog import CATEGORIES, KIND_OF, KINDS, make_rig
-from boxwright.synthetic.nuscenes_root import TABLES, quaternion, write_nuscenes, yaw_quaternion
-from boxwright.synthetic.radar import RADAR_DTYPE, measure
+from boxwright.synthetic.nuscenes_root import write_nuscenes, yaw_quaternion
+from boxwright.synthetic.radar import measure
 from boxwright.synthetic.render import render_view
 from boxwright.synthetic.world import KEY_FRAME_SECONDS, SEEN_RADIUS, STILL, WorldSettings, make_scene
 
@@ -346,7 +348,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("boxwright.synthetic.nuscenes_root.write_pcd", broken)
+    monkeypatch.setattr("boxwright.synthetic.nuscenes_root.write_radar", broken)
     with pytest.raises(UserError, match="No space left"):
         write_nuscenes(tmp_path / "new", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

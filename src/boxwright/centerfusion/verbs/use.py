@@ -121,7 +121,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
 
 
 def fusion_predict(config: FusionPredictConfig) -> Path:
-    """Find objects in all cameras of a scene and draw them.
+    """Find objects in all cameras of a scene and draw them; with `source`, see `verbs.source`.
 
     Args:
         config: settings of the verb.
@@ -132,9 +132,10 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
     Raises:
         UserError: weights or data are missing or do not belong together, or there is no such scene.
     """
-    for name in ("weights", "data"):
-        if not getattr(config, name):
-            raise UserError(f"predict on a nuScenes scene needs --{name}")
+    if config.source:
+        from boxwright.centerfusion.verbs.source import predict_source
+
+        return predict_source(config)
     model, trained = open_trained(
         config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det
     )
