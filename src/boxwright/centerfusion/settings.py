@@ -220,6 +220,10 @@ class FusionInferenceConfig(InferenceConfig):
     batch_size: Count = setting(16, "images per batch")
     max_det: Count = setting(100, "peaks per image")
     flip_test: bool = setting(False, "run on each image and its mirror image")
+    # Peaks of one image hardly overlap: what goes is what two cameras see where they overlap.
+    iou_thres: Fraction = setting(
+        0.0, "suppress boxes of a key frame, whichever camera sees them, with a larger overlap from above; 0: none"
+    )
     no_radar: bool = setting(False, "camera only: weights of a network with radar are refused; else the file says it")
     compat: Compat | Literal[""] = setting(
         "", "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
@@ -232,7 +236,6 @@ class FusionValConfig(FusionInferenceConfig):
     json_file: str = setting("", "measure this submission; no network is run", flags="--json")
     split: str = setting("", "split to measure on; empty: mini_val, val or test, as the version has it")
     conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(-1.0, "lowest score")
-    iou_thres: Fraction = setting(0.0, "suppress boxes with a larger bird's-eye overlap; 0: none, as published")
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
     loader_timeout: Seconds = loader_limit()
     project: str = folder_of_runs("runs/val")

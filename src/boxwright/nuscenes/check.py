@@ -16,8 +16,9 @@ from rich.table import Table
 from boxwright.data.files import in_threads
 from boxwright.data.images import BrokenImageError, image_size
 from boxwright.data.index import Problem
+from boxwright.engine.console import with_progress
 from boxwright.errors import UserError
-from boxwright.nuscenes.index import NuscenesIndex, absent, open_nuscenes
+from boxwright.nuscenes.index import NuscenesIndex, absent, doubtful_cameras, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
 from boxwright.nuscenes.split import splits_of
 from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES, RADAR
@@ -71,7 +72,7 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
 
 _UNREAD = ("visibility", "log", "map")  # tables of the format that training does not need
 _NAMED = 20  # missing files of a folder that are named one by one
-_BATCH = 2048  # files read together
+_BATCH = 512  # files read together
 
 
 def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
@@ -103,6 +104,8 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
     if len(lacking):
         text = f"{len(lacking)} key frames have no radar, which leaves their maps empty; the first is "
         yield Problem("sample without radar", file, 0, text + bytes(tokens[lacking[0]]).decode())
+    for doubt in doubtful_cameras(index):
+        yield Problem("doubtful intrinsics", index.folder / "calibrated_sensor.json", 0, doubt)
     labels = index.arrays["annotations"]["label"]
     for label, name in enumerate(CLASS_NAMES):
         if len(labels) and not (labels == label).any():
@@ -144,7 +147,8 @@ def _damaged(index: NuscenesIndex, rows: Array) -> Iterator[Problem]:
         text = f"the image has {width} x {height} pixels, its table says {row['width']} x {row['height']}"
         return Problem("size mismatch", path, 0, text, "image")
 
-    for start in range(0, len(rows), _BATCH):
+    what = "radar sweeps" if rows.dtype == RADAR else "images"
+    for start in with_progress(range(0, len(rows), _BATCH), f"reading {what}, {_BATCH} each"):
         # Decoding releases the lock of the interpreter: threads use all cores without copies of the index.
         found = in_threads(look, list(rows[start : start + _BATCH]))
         yield from (problem for problem in found if problem is not None)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from boxwright.data.files import file_errors
+from boxwright.data.files import file_errors, say_once
 from boxwright.data.identity import describe_images
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import inverses, published_intrinsics, transforms
@@ -187,8 +187,10 @@ class NuscenesSplit:
         """Select those whose files are missing; that is a user error unless the index allows it."""
         rows = self.index.arrays[name]["row"][positions]
         lost = np.flatnonzero(absent(self.index, rows))
-        if len(lost) and not self.index.allow_missing:
-            kind = "images" if name == "images" else "radar sweeps"
+        kind = "images" if name == "images" else "radar sweeps"
+        if len(lost) and self.index.allow_missing:
+            say_once(f"{self.split}: {len(lost)} of {len(rows)} {kind} are missing and left out")
+        elif len(lost):
             more = f", one of {len(lost)} {kind} of {self.split} that are" if len(lost) > 1 else ""
             raise UserError(
                 f"{self.index.root / self.index.file_name(int(rows[lost[0]]))} is missing{more}; "

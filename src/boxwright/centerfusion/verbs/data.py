@@ -12,17 +12,21 @@ from boxwright.centerfusion.settings import (
     NuscenesConfig,
     SyntheticConfig,
 )
-from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
+from boxwright.data.files import say_once
+from boxwright.nuscenes.index import NuscenesIndex, doubtful_cameras, open_nuscenes
 from boxwright.nuscenes.split import splits_there
 from boxwright.nuscenes.tables import version_of
 from boxwright.terminal import counted, raw
 
 
 def open_root(config: FusionConfig | FusionInferenceConfig) -> NuscenesIndex:
-    """Open the index of the version that settings name, or that is there; make it first where there is none."""
+    """Open the index of the version that settings name, made first where there is none; name doubtful cameras."""
     root = Path(config.data).expanduser()
     version = version_of(root, config.version, USUAL_VERSION)
-    return open_nuscenes(root, version, allow_missing=config.allow_missing)
+    index = open_nuscenes(root, version, allow_missing=config.allow_missing)
+    for doubt in doubtful_cameras(index):
+        say_once(doubt)
+    return index
 
 
 def choose_split(index: NuscenesIndex, named: str, usual: Sequence[str]) -> str:

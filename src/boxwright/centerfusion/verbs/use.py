@@ -177,11 +177,12 @@ def _evaluate_network(
         flip_test=config.flip_test,
         radar=not trained.no_radar,
         fixed=trained.fixed,
+        iou_threshold=config.iou_thres,
     )
     workers = 0
     if isinstance(config, FusionValConfig):
         workers = config.workers
-        settings = replace(settings, score_threshold=config.conf_thres, iou_threshold=config.iou_thres)
+        settings = replace(settings, score_threshold=config.conf_thres)
     loader = make_val_loader(
         split, trained, batch_size=config.batch_size, workers=workers, pin_memory=device.type == "cuda"
     )
