@@ -1,9 +1,9 @@
-"""The calibration of an own camera, one json: its matrix, and where camera and radars are on the car (docs/fusion.md)."""
+"""The calibration of an own camera, one json: its matrix, and where camera and radars are; see docs/fusion.md."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -12,7 +12,6 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import doubt_intrinsics, inverses, transforms
 from boxwright.nuscenes.radar import accumulate, read_radar
 from boxwright.nuscenes.settings import RadarReading
-from boxwright.nuscenes.structures import RADAR_FIELDS
 from boxwright.nuscenes.tables import ROTATION_TOLERANCE
 from boxwright.ops.arrays import Floats
 from boxwright.reading import read_text, reads
@@ -77,7 +76,11 @@ class Calibration:
     def read_radar(self, name: str, reading: RadarReading) -> tuple[Floats, list[Path]]:
         """Gather the radar (18, N) of an image in the frame of the camera; also return the files that are not there."""
         files = [self.path.parent / pattern.replace(NAME, name) for _, pattern in self.radars]
-        there = [(cam_from_radar, file) for (cam_from_radar, _), file in zip(self.radars, files, strict=True) if file.exists()]
+        there = [
+            (cam_from_radar, file)
+            for (cam_from_radar, _), file in zip(self.radars, files, strict=True)
+            if file.exists()
+        ]
         points = accumulate([read_radar(file, reading) for _, file in there], np.array([place for place, _ in there]))
         return points, [file for file in files if not file.exists()]
 
@@ -102,7 +105,9 @@ def read_calibration(path: str | Path) -> Calibration:
     if len(rows) == 1:
         matrix[:, : rows.pop()] = given.intrinsics
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and matrix[2, :3].tolist() == [0, 0, 1] and matrix[1, 0] == 0):
-        raise UserError(f"{path}: intrinsics: should be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, fx and fy above 0")
+        raise UserError(
+            f"{path}: intrinsics: should be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, fx and fy above 0"
+        )
     if matrix[0, 1] != 0:
         raise UserError(f"{path}: intrinsics: a skew of {matrix[0, 1]:g} is not known here; rectify the images")
     if given.radar and given.extrinsics is None:

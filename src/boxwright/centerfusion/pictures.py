@@ -182,7 +182,7 @@ def boxes_of_detections(found: Detections3d) -> SolidBoxes:
     up = np.stack((zero, -dims[:, 0], zero), 1)
     axes = np.stack((forward, left, up), 1)
     return SolidBoxes(
-        positions=location[:, None] + (_CORNERS + (0, 0, 0.5)) @ axes,
+        positions=location[:, None] + (_CORNERS + np.array((0, 0, 0.5))) @ axes,
         velocities=velocity,
         labels=found.labels.numpy(),
         scores=found.scores.numpy().astype(np.float64),
@@ -268,7 +268,9 @@ def _draw_camera(
     panel[top : top + image.shape[0], left : left + image.shape[1]] = image
 
 
-def draw_found(image: Image, boxes: SolidBoxes, radar: SolidPoints | None, calib: Floats, ego_from_cam: Floats) -> Image:
+def draw_found(
+    image: Image, boxes: SolidBoxes, radar: SolidPoints | None, calib: Floats, ego_from_cam: Floats
+) -> Image:
     """Paint one image with its boxes in 3-D, and beside it the view from above; (H, W, 3) uint8 BGR with even sides.
 
     Args:

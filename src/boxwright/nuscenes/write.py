@@ -209,9 +209,10 @@ class _Scene:
             self._where = f"{self._name}, key frame {number + 1}"
             if samples and frame.timestamp <= samples[-1]["timestamp"]:
                 raise self._error(f"its time {frame.timestamp} is not after that of the key frame before")
-            sample = {"token": token(self._name, "sample", number), "timestamp": int(frame.timestamp)}
-            samples.append(sample | {"scene_token": token("scene", self._name)})
-            self._write_frame(frame, sample["token"])
+            name = token(self._name, "sample", number)
+            scene = token("scene", self._name)
+            samples.append({"token": name, "timestamp": int(frame.timestamp), "scene_token": scene})
+            self._write_frame(frame, name)
         if not samples:
             raise UserError(f"write_root: scene {self._name} has no key frame")
         _link(samples)
@@ -308,7 +309,9 @@ class _Scene:
         time = frame.timestamp if shot.timestamp is None else shot.timestamp
         stream = self._streams.setdefault(channel, [])
         if stream and time <= stream[-1]["timestamp"]:
-            raise self._error(f"{channel}: the time {time} is not after {stream[-1]['timestamp']}, that of the one before")
+            raise self._error(
+                f"{channel}: the time {time} is not after {stream[-1]['timestamp']}, that of the one before"
+            )
         pose = self._pose(frame.global_from_ego if shot.global_from_ego is None else shot.global_from_ego, "car")
         place = self._pose(shot.ego_from_sensor, channel)
         name = token(self._name, "data", channel, len(stream))
@@ -376,7 +379,11 @@ class _Scene:
     def _pose(self, matrix: Array, of: str) -> dict[str, Any]:
         made = self._array(matrix, (4, 4), f"the pose of {of}")
         turn = made[:3, :3]
-        if np.abs(turn @ turn.T - np.eye(3)).max() > _RIGID or np.linalg.det(turn) < 0 or made[3].tolist() != [0, 0, 0, 1]:
+        if (
+            np.abs(turn @ turn.T - np.eye(3)).max() > _RIGID
+            or np.linalg.det(turn) < 0
+            or made[3].tolist() != [0, 0, 0, 1]
+        ):
             raise self._error(f"the pose of {of} should be a (4, 4) matrix of a rotation and a translation")
         return {"translation": made[:3, 3].tolist(), "rotation": quaternion(turn)}
 

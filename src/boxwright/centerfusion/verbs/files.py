@@ -9,10 +9,11 @@ from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FAMILY, MODEL, STRIDE, FusionConfig, FusionInfoConfig, FusionWeightsConfig
 from boxwright.centerfusion.weights import load_published, open_trained, read_published
 from boxwright.checkpoints.archive import read_archive
-from boxwright.checkpoints.native import is_native, save_checkpoint
 from boxwright.checkpoints.names import missing_weights
+from boxwright.checkpoints.native import is_native, save_checkpoint
 from boxwright.data.files import whole_file
 from boxwright.errors import UserError
+from boxwright.nuscenes.structures import CLASS_NAMES
 from boxwright.reporting.report import Table
 from boxwright.settings.load import dump, flatten
 from boxwright.terminal import counted
@@ -100,7 +101,7 @@ def convert_weights(config: FusionWeightsConfig) -> Path:
     epoch = content.get("epoch")
     state, epoch = network.state_dict(), epoch if isinstance(epoch, int) else 0
     if suffix == ".pt":
-        described = {"family": FAMILY, "spec": network.spec.model_dump()}
+        described = {"family": FAMILY, "spec": dict(network.spec), "names": list(CLASS_NAMES)}
         kept = {"model": described, "state_dict": state, "config": dump(trained), "epoch": epoch}
         save_checkpoint(target, kept)
     else:
@@ -115,7 +116,9 @@ def convert_weights(config: FusionWeightsConfig) -> Path:
         if name.startswith(_SHAPES_INPUT) and setting.value != usual[name].value
     ]
     if lost and suffix == ".pth":
-        print(f"a .pth holds no settings: whoever opens it takes the published ones, but this one has {', '.join(lost)}")
+        print(
+            f"a .pth holds no settings: whoever opens it takes the published ones, but this one has {', '.join(lost)}"
+        )
     return target
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import warnings
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ def predict_source(config: FusionPredictConfig) -> Path:
     Raises:
         UserError: weights, source or calibration do not fit each other, or no image could be read.
     """
-    if config.data:
-        raise UserError("predict takes --data, a nuScenes root, or --source with --calib, not both")
+    for name in ("data", "scene"):
+        if getattr(config, name):
+            raise UserError(f"predict takes a scene of a nuScenes root (--data), or --source: leave out --{name}")
     if not config.calib:
         raise UserError(
             "predict --source needs --calib, a json with the camera matrix (docs/fusion.md; "
@@ -68,14 +70,15 @@ def predict_source(config: FusionPredictConfig) -> Path:
             calib, doubt = calibration.camera(width, height)
             radar, missing = calibration.read_radar(name, detector.config.radar) if use_radar else (None, [])
             doubts.say(doubt, [str(file) for file in missing], calibration.path)
-            found = detector.predict(
-                np.ascontiguousarray(frame.image[..., ::-1]),
-                calib,
-                radar if use_radar else None,
-                conf_thres=config.conf_thres,
-                max_det=config.max_det,
-                flip_test=config.flip_test,
-            )
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the same doubt
+                found = detector.predict(
+                    np.ascontiguousarray(frame.image[..., ::-1]),
+                    calib,
+                    radar,
+                    conf_thres=config.conf_thres,
+                    max_det=config.max_det,
+                    flip_test=config.flip_test,
+                )
             writer.save(frame, name, found, radar, calib)
             print(f"{frame.position} {frame.path}: {_counts(found)}", flush=True)
             num_images, num_objects = num_images + 1, num_objects + len(found)

@@ -136,6 +136,9 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
         from boxwright.centerfusion.verbs.source import predict_source
 
         return predict_source(config)
+    for name in ("calib", "vid_stride"):
+        if name in config.model_fields_set:
+            raise UserError(f"--{name.replace('_', '-')} goes with --source, images or videos without a nuScenes root")
     model, trained = open_trained(
         config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det
     )
@@ -150,7 +153,11 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
     predictions, speeds = found.predictions, found.speeds
     folder = new_run_folder(config.project, config.name, config.exist_ok)  # now that every image could be read
     samples = range(len(scene.sample_tokens))
-    pictures = write_key_frames(scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps)
+    pictures: list[Path] = []
+    if not config.nosave:
+        pictures = write_key_frames(
+            scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps
+        )
     if config.save_json:
         write_submission(folder / "results.json", predictions, scene.sample_tokens, use_radar=not trained.no_radar)
     shown = int((predictions.scores >= config.conf_thres).sum())
