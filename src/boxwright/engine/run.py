@@ -191,6 +191,8 @@ def _resume(
         if world.is_first:
             write_atomically(folder / "config.yaml", dump_yaml(prepared.config))
         print(f"resuming {folder} after epoch {content['epoch']} of {config.epochs}")
+        if late := [epoch for epoch in config.optim.milestones if epoch >= config.epochs]:
+            _log.warning("the rate does not fall after epoch %d: the run ends before", min(late))
         if policy.device.type == "cuda" and not config.deterministic:
             print(
                 "its last digits may differ from an undisturbed run's, which only a run with --deterministic excludes"
