@@ -98,7 +98,9 @@ def test_killed_and_told_to_stop(root: Path, whole: Path, monkeypatch: pytest.Mo
 def test_camera_only_then_radar_from_its_checkpoint(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = train(load(FusionConfig, tiny_settings(root, tmp_path, epochs=1, no_radar=True)))
+    more = {"no_radar": True, "balance_classes": True, "version": ""}  # of which there is one
+    first = train(load(FusionConfig, tiny_settings(root, tmp_path, epochs=1, **more)))
+    assert f"version: {VERSION}\n" in (first / "config.yaml").read_text(encoding="utf-8")
     state = torch.load(first / "weights" / "best.pt", weights_only=True)["state_dict"]
     assert not any(key.startswith(("dep_sec", "rot_sec")) for key in state)
     summary = json.loads((first / "metrics_summary.json").read_text(encoding="utf-8"))

@@ -154,7 +154,8 @@ def balanced_weights(labels: Ints, images: Ints, num_images: int) -> Floats:
         num_images: I.
     """
     shown, classes = np.divmod(np.unique(images * len(CLASS_NAMES) + labels), len(CLASS_NAMES))
-    weights = np.bincount(shown, weights=1 / np.bincount(classes)[classes], minlength=num_images)
+    shares = 1 / np.bincount(classes)[classes]
+    weights = np.bincount(shown, weights=shares, minlength=num_images).astype(np.float64)
     empty = weights == 0
     weights[empty] = weights[~empty].mean() if not empty.all() else 1.0
     return weights

@@ -49,6 +49,7 @@ OTHER_VALUES: dict[str, Any] = {
     "augment.random_crop": True,
     "augment.max_crop": False,
     "augment.color": False,
+    "augment.reduced_decoding": True,
 } | {f"loss.{name}": 0.3 for name in FusionConfig().loss.model_dump()}
 ELSEWHERE = {"network.first_depth"}  # what `FusionRun.begin` gives the network; test_fusion_training.py
 

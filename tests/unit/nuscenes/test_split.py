@@ -36,6 +36,15 @@ def test_images_stand_by_sample_and_sensor(tmp_path: Path) -> None:
     np.testing.assert_allclose(split.ego_positions(), [(0, 0, 0), (1, 0, 0), (2, 0, 0)])
 
 
+def test_labels_of_all_images(tmp_path: Path) -> None:
+    """Those that the records of the images hold."""
+    split = NuscenesSplit(opened(tmp_path, tables()), "mini_val", 0)
+    labels, images = split.labels_of_images()
+    held = [split.record(position).annotations.labels.tolist() for position in range(len(split))]
+    assert len(labels) > 2
+    assert [labels[images == position].tolist() for position in range(len(split))] == held
+
+
 def test_tables_in_any_order_give_the_same_split(tmp_path: Path) -> None:
     made = tables()
     for table in ("sample", "sample_data", "ego_pose", "instance", "scene", "calibrated_sensor"):
