@@ -4,7 +4,8 @@ The deformable convolution becomes GridSample and Conv, the association standard
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -69,7 +70,7 @@ class CenterAgreement:
         return "" if agrees else f"it differs from PyTorch ({self})"
 
     def __str__(self) -> str:
-        worst = max(self.heads, key=lambda name: self.heads[name])
+        worst = max(self.heads, key=lambda name: (math.isnan(self.heads[name]), self.heads[name]))
         text = (
             f"heads differ by at most {self.heads[worst]:.1g} ({worst}), associated radar by {self.association:.1g}, "
             f"boxes by {self.boxes:.1g}; {self.num_same} of {self.num_boxes} boxes found by both"
@@ -180,7 +181,7 @@ def compare_center(
     same = same_cell & (theirs.labels[:, :, None] == ours.labels[:, None])
     image, row, other = same.nonzero(as_tuple=True)
     a, b = (
-        torch.cat([getattr(peaks, name)[image, at].reshape(len(image), -1) for name in _BOX_FIELDS], dim=1)
+        torch.cat([getattr(peaks, name)[image, at][..., None].flatten(1) for name in _BOX_FIELDS], dim=1)
         for peaks, at in ((theirs, row), (ours, other))
     )
     # A network without a head of attributes has none in both.
@@ -191,7 +192,9 @@ def compare_center(
         expected = associate(found, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
         gaps = ((association - expected).abs() / (1 + expected.abs())).nan_to_num(torch.inf).amax(1)
         if (gaps > _TOLERANCE).any() or (of_boxes > _TOLERANCE).any():
-            rounded = _decided_by_rounding(model, found, own, inputs)
+            trials = [own["pc_hm"], expected, *_moved_associations(model, found, own, inputs)]
+            least, most = torch.aminmax(torch.stack(trials), dim=0)
+            rounded = (most - least > _TOLERANCE * (1 + least.abs())).any(1)
             gaps = torch.where(rounded, 0.0, gaps)
             # The second heads see the cells around theirs.
             near = max_pool2d(rounded[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
@@ -201,10 +204,12 @@ def compare_center(
     return CenterAgreement(differences, gap, worst, ours.scores.numel(), len(image), int(excused.sum()))
 
 
-def _decided_by_rounding(model: CenterFusion, found: RawHeads, own: RawHeads, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Find the cells (B, H, W) whose associated radar is another one where the first heads differ by rounding alone.
+def _moved_associations(
+    model: CenterFusion, found: RawHeads, own: RawHeads, inputs: Mapping[str, Tensor]
+) -> Iterator[Tensor]:
+    """Associate with first heads that are moved at random, by a few times what the file and the network differ.
 
-    They are moved at random, by a few times what the file and the network differ.
+    Cells (B, 3, H, W) that are not the same in all of them are decided by rounding.
     """
     generator = torch.Generator().manual_seed(0)
     first = {name: found[name] for name in model.first_heads}
@@ -212,15 +217,12 @@ def _decided_by_rounding(model: CenterFusion, found: RawHeads, own: RawHeads, in
         name: _ROUNDINGS * max(largest_difference(value, own[name], relative=True), torch.finfo(torch.float32).eps)
         for name, value in first.items()
     }
-    moved: list[Tensor] = []
     for _ in range(_TRIALS):
         heads = {
             name: value + reach[name] * (1 + value.abs()) * (2 * torch.rand(value.shape, generator=generator) - 1)
             for name, value in first.items()
         }
-        moved.append(associate(heads, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks))
-    least, most = torch.aminmax(torch.stack(moved), dim=0)
-    return (most - least > _TOLERANCE * (1 + least.abs())).any(1)
+        yield associate(heads, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
 
 
 def _example_inputs(input_size: tuple[int, int], *, radar: bool) -> dict[str, Tensor]:

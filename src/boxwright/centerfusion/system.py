@@ -95,7 +95,7 @@ ANSWERS = {
     "train --flip_test": "leave it out: val and predict have --flip-test",
 }
 _DATA = "boxwright.centerfusion.system:missing_data"
-_FIRST_LAYER = b"base.base_layer.0.weight"  # of DLA; no YOLO has an entry of this name
+_FIRST_LAYER = b"base_layer.0.weight"  # ends the name of an entry of DLA, bare or in a network; no YOLO has one
 
 
 def claims(what: str, value: str) -> bool:

@@ -185,7 +185,8 @@ def write_root(
         num_val = max(len(scenes) // 5, 1) if len(scenes) > 1 else 0
         first = len(scenes) - num_val
         shares = splits or {"train": list(scenes)[:first], "val": list(scenes)[first:]}
-        write_tables(beside / version, tables, shares)
+        # The nuscenes-devkit takes train, val and the like for its own scenes: there they have a second name.
+        write_tables(beside / version, tables, {**shares, **{f"own_{name}": own for name, own in shares.items()}})
     return root
 
 
