@@ -65,7 +65,9 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
         points = f"{np.median(some['points']):.0f}" if len(some) else ""
         table.add_row(f"{label} {name}", str(len(some)), str(known), str(int((some["attribute"] >= 0).sum())), points)
     console.print(table)
-    kinds = Counter(problem.kind for problem in found)
+    kinds: Counter[str] = Counter()
+    for problem in found:
+        kinds[problem.kind] += problem.count
     console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))
     return int(any(problem.drops for problem in found))
 
@@ -125,7 +127,7 @@ def _missing(index: NuscenesIndex, rows: Ints, what: Literal["image", "radar swe
     for folder, count in named.items():
         if count > _NAMED:
             text = f"{count - _NAMED} more {what}s of this folder are missing"
-            yield Problem(kind, index.root / folder, 0, text, drops)
+            yield Problem(kind, index.root / folder, 0, text, drops, count - _NAMED)
 
 
 def _damaged(index: NuscenesIndex, rows: Array) -> Iterator[Problem]:

@@ -189,7 +189,8 @@ class NuscenesSplit:
         lost = np.flatnonzero(absent(self.index, rows))
         kind = "images" if name == "images" else "radar sweeps"
         if len(lost) and self.index.allow_missing:
-            say_once(f"{self.split}: {len(lost)} of {len(rows)} {kind} are missing and left out")
+            where = self.scene_names[0] if len(self.scene_names) == 1 else self.split
+            say_once(f"{where}: {len(lost)} of {len(rows)} {kind} are missing and left out")
         elif len(lost):
             more = f", one of {len(lost)} {kind} of {self.split} that are" if len(lost) > 1 else ""
             raise UserError(
