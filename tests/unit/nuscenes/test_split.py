@@ -37,8 +37,11 @@ def test_images_stand_by_sample_and_sensor(tmp_path: Path) -> None:
 
 
 def test_labels_of_all_images(tmp_path: Path) -> None:
-    """Those that the records of the images hold."""
+    """Those that the records of the images hold: not that of an object which another one hides."""
     split = NuscenesSplit(opened(tmp_path, tables()), "mini_val", 0)
+    seen = np.array(split.index.arrays["seen"])
+    seen["hidden"][-1] = True
+    split.index.arrays["seen"] = seen
     labels, images = split.labels_of_images()
     held = [split.record(position).annotations.labels.tolist() for position in range(len(split))]
     assert len(labels) > 2
