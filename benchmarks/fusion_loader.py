@@ -7,10 +7,10 @@ over the same images; the figures are medians of CPU time, so that other work on
 
     decode      reading and decoding the JPEG file in full: the yardstick
     decode 1/2  the same at half scale
-    train       a training sample of 448 x 800: decoding at reduced scale, warp, colours, radar map, targets
+    train       a training sample of 448 x 800: decoding in full, warp, colours, radar map, targets
     no radar    the same without radar
-    full scale  the training sample with the file decoded in full
-    val         a validation sample, which decodes in full
+    reduced     the training sample with the file decoded at reduced scale (--augment.reduced_decoding)
+    val         a validation sample
 
     python benchmarks/fusion_loader.py [--rounds 15]
 """
@@ -73,9 +73,9 @@ def report(name: str, source: Any, rounds: int) -> None:
     variants: dict[str, Callable[[int, int], object]] = {
         "decode": lambda _, image: read_image(source.record(image).path),
         "decode 1/2": lambda _, image: read_image(source.record(image).path, 2),
-        "train": sampler(source, config, training=True, reduce=True),
-        "no radar": sampler(source, camera_only, training=True, reduce=True),
-        "full scale": sampler(source, config, training=True, reduce=False),
+        "train": sampler(source, config, training=True, reduce=False),
+        "no radar": sampler(source, camera_only, training=True, reduce=False),
+        "reduced": sampler(source, config, training=True, reduce=True),
         "val": sampler(source, config, training=False, reduce=False),
     }
     times: dict[str, list[float]] = {variant: [] for variant in variants}

@@ -22,6 +22,7 @@ SYSTEMS = {  # name -> module, imported when it is asked for; the first one is t
     "centerfusion": "boxwright.centerfusion.system",
 }
 NAMED_BY = ("model", "config", "weights", "data", "task")  # what a user names that may say which system is meant
+NAMED_OTHERWISE = {"convert weights": {"source": "weights"}}  # settings of a verb that name the same
 
 
 _FILES_OF_WEIGHTS = {"weights", "classifier_weights"}  # settings
@@ -89,6 +90,12 @@ def choosing_flag(system: System, verb: str) -> str:
     return next((f"--{name} {value}" for name, value in system.CHOSEN_BY.items() if name in settings), "")
 
 
+def help_command(system: System, verb: str) -> str:
+    """Return the command that shows the help page of a verb of a system."""
+    is_default = system is load_system(next(iter(SYSTEMS)))
+    return " ".join(filter(None, ("boxwright", verb, "" if is_default else choosing_flag(system, verb), "--help")))
+
+
 def subverbs(verb: str) -> dict[str, Verb]:
     """List the verbs of two words that begin with this one, of all systems; none if it is a verb by itself."""
     if verb in load_system(next(iter(SYSTEMS))).VERBS:
@@ -123,8 +130,9 @@ def call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
     """
     settings = flatten(given)
     named: list[tuple[str, str]] = []
-    for what in filter(settings.__contains__, NAMED_BY):
-        value = settings[what].value
+    others = NAMED_OTHERWISE.get(verb, {})
+    for setting in filter(settings.__contains__, (*NAMED_BY, *others)):
+        value, what = settings[setting].value, others.get(setting, setting)
         several = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else (value,)
         named += [(what, str(first)) for first in several[:1] if first is not None]  # several run as one network
     return run(choose(verb, named), verb, settings, **objects)
@@ -145,7 +153,7 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
     else:
         config = load(entry.settings, others, config=files.config)
     set_limits(config)
-    if problems := find_problems(verb, entry, config):
+    if problems := find_problems(system, verb, config):
         raise UserError("; ".join(problems))
     if not getattr(config, "json_file", ""):  # it is measured without a network
         _say_environment(config)
@@ -161,8 +169,9 @@ def _say_environment(config: Frozen) -> None:
         say(environment_line(device))
 
 
-def find_problems(verb: str, entry: Verb, config: Frozen) -> list[str]:
+def find_problems(system: System, verb: str, config: Frozen) -> list[str]:
     """List what is missing or not there, all of it and before torch is loaded."""
+    entry = system.VERBS[verb]
     flags = {flag.setting: flag for flag in flags_of(entry.settings)}
 
     def spelled(need: str) -> str:
@@ -172,7 +181,7 @@ def find_problems(verb: str, entry: Verb, config: Frozen) -> list[str]:
     lacking = [need for need in config.needs() if not any(getattr(config, name) for name in need.split(" or "))]
     names = [spelled(need) for need in lacking]
     listed = (", and " if any(" or " in name for name in names) else " and ").join(names)
-    problems = [f"{verb} needs {listed} (`boxwright {verb} --help` lists all flags)"] if lacking else []
+    problems = [f"{verb} needs {listed} (`{help_command(system, verb)}` lists all flags)"] if lacking else []
     if os.environ.get("RANK", "0") == "0":  # other processes of a run get the weights from the first one
         for name in _FILES_OF_WEIGHTS & flags.keys():
             value = getattr(config, name)

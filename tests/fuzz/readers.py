@@ -20,6 +20,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from boxwright.centerfusion.calibration import read_calibration
 from boxwright.checkpoints.archive import read_archive
 from boxwright.data.coco import read_coco
 from boxwright.data.csv_boxes import read_csv, read_csv_names
@@ -118,6 +119,9 @@ INFO = {
 TABLE = [{"token": "a" * 8, "translation": [1.0, 2.0, 3.0], "rotation": [1.0, 0, 0, 0], "timestamp": 15}]
 BOX = {"sample_token": "s", "translation": [1, 2, 3], "size": [1, 2, 3], "rotation": [1, 0, 0, 0], "velocity": [0, 0]}
 BOX |= {"detection_name": "car", "detection_score": 0.5, "attribute_name": ""}
+PLACE = {"translation": [1, 0, 1.5], "rotation": [0.5, -0.5, 0.5, -0.5]}
+CALIBRATION = {"intrinsics": [[400, 0, 320], [0, 400, 180], [0, 0, 1]], "image_size": [640, 360], "extrinsics": PLACE}
+CALIBRATION |= {"radar": [{"extrinsics": PLACE, "files": "{name}.pcd"}]}
 SUBMISSION = {"meta": {"use_camera": True}, "results": {"s": [BOX]}}
 
 
@@ -198,6 +202,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader("nuScenes table", "t.json", text(json.dumps(TABLE)), table),
         Reader("submission", "u.json", text(json.dumps(SUBMISSION)), lambda path: read_submission(path, ["s"])),
         Reader("radar", "r.pcd", (_sweep(),), read_radar),
+        Reader("calibration", "c.json", text(json.dumps(CALIBRATION)), read_calibration),
         *_weights(folder),
     ]
 

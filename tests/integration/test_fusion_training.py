@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +23,7 @@ from boxwright.engine.run import resume
 from boxwright.engine.stopping import FiniteWatch
 from boxwright.settings.load import load
 from boxwright.systems import training_of
-from tests.integration.fusion_runs import VERSION, tiny_settings, write_root
+from tests.integration.fusion_runs import VERSION, WORLD, tiny_settings, write_root
 from tests.integration.small_runs import run
 from tests.integration.test_resume import assert_same, assert_same_run
 
@@ -98,7 +102,9 @@ def test_killed_and_told_to_stop(root: Path, whole: Path, monkeypatch: pytest.Mo
 def test_camera_only_then_radar_from_its_checkpoint(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = train(load(FusionConfig, tiny_settings(root, tmp_path, epochs=1, no_radar=True)))
+    more = {"no_radar": True, "balance_classes": True, "version": ""}  # of which there is one
+    first = train(load(FusionConfig, tiny_settings(root, tmp_path, epochs=1, **more)))
+    assert f"version: {VERSION}\n" in (first / "config.yaml").read_text(encoding="utf-8")
     state = torch.load(first / "weights" / "best.pt", weights_only=True)["state_dict"]
     assert not any(key.startswith(("dep_sec", "rot_sec")) for key in state)
     summary = json.loads((first / "metrics_summary.json").read_text(encoding="utf-8"))
@@ -166,11 +172,56 @@ def test_val_measures_what_training_measured(root: Path, whole: Path, tmp_path: 
 def test_predict_draws_a_scene(root: Path, whole: Path, tmp_path: Path) -> None:
     best = str(whole / "weights" / "best.pt")
     words = ["predict", "--model", "centerfusion-dla34", "--weights", best, "--data", str(root), "--version", VERSION]
+    words += ["--iou-thres", "0.01"]
     assert main([*words, "--scene", "scene-9002", "--project", str(tmp_path), "--save-json"]) == 0
     folder = tmp_path / "exp"
     assert sorted(path.name for path in folder.rglob("*.png")) == ["0001.png", "0002.png"]
     assert (folder / "scene-9002.mp4").stat().st_size > 1000
-    assert (folder / "results.json").is_file()
+    files = folder / "results.json", whole / "results_nuscenes_det_val.json"
+    ours, all_boxes = (sum(map(len, json.loads(file.read_text())["results"].values())) for file in files)
+    assert 2 <= ours < all_boxes  # of boxes that overlap the best is left
+
+
+def test_a_root_without_lidar_maps_some_sweeps_and_with_small_images_of_one_camera(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_root(tmp_path / "root")
+    folder = root / VERSION
+    tables = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("sample_data", "calibrated_sensor")}
+    back = [record for record in tables["sample_data"] if "/CAM_BACK/" in record["filename"]]
+    for record in back:
+        picture = cv2.imread(str(root / record["filename"]))
+        assert picture is not None
+        assert cv2.imwrite(str(root / record["filename"]), picture[::2, ::2])
+        record["width"], record["height"] = WORLD.width // 2, WORLD.height // 2
+    tables["sample_data"] = [record for record in tables["sample_data"] if "LIDAR" not in record["filename"]]
+    for name, records in tables.items():
+        (folder / f"{name}.json").write_text(json.dumps(records))
+    (folder / "map.json").unlink()
+    shutil.rmtree(root / "maps")
+    shutil.rmtree(root / "samples" / "LIDAR_TOP")
+    for sweep in sorted(root.glob("s*/RADAR_FRONT/*.pcd"))[::3]:
+        sweep.unlink()
+    assert main(["check", str(root)]) == 1
+    said = capsys.readouterr().out
+    assert re.search(
+        r"CAM_BACK, 4 images: the principal point .* not near the middle of images of 64 x 36 pixels", said
+    )
+    assert "problems: 3 missing radar sweep" in said
+    words = ["--model", "centerfusion-dla34", "--weights", str(whole / "weights" / "best.pt"), "--data", str(root)]
+    words += ["--version", VERSION, "--workers", "0", "--noplots", "--project", str(tmp_path)]
+    assert main(["val", *words]) == 2
+    assert "allow missing files (--allow-missing)" in capsys.readouterr().err
+    cameras = {record["calibrated_sensor_token"] for record in back}
+    for record in tables["calibrated_sensor"]:
+        if record["token"] in cameras:
+            record["camera_intrinsic"] = (np.diag([0.5, 0.5, 1]) @ record["camera_intrinsic"]).tolist()
+    (folder / "calibrated_sensor.json").write_text(json.dumps(tables["calibrated_sensor"]))
+    assert main(["val", *words, "--allow-missing"]) == 0
+    told = capsys.readouterr()
+    assert "scene-9002: 2 of 20 radar sweeps are missing and left out" in told.err
+    assert "principal point" not in told.err
+    assert len(json.loads((tmp_path / "exp" / "results_nuscenes_det_val.json").read_text())["results"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import torch
 
 from boxwright.cli.main import main
 from boxwright.engine.optim import make_optimizer
+from boxwright.engine.run import resume
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
+from boxwright.systems import training_of
 from boxwright.yolo.loss import check_criterion, make_criterion
 from boxwright.yolo.settings import LossConfig, RunConfig
 from boxwright.yolo.verbs.train import train
@@ -107,7 +109,8 @@ def test_autobalance_where_there_is_nothing_to_balance(flags: list[str], capsys:
         check_criterion(build_model(load_spec(str(network))), LossConfig(autobalance=True))
 
 
-def test_a_schedule_reaches_the_rates_of_the_run(flags: list[str]) -> None:
+def test_a_schedule_reaches_the_rates_of_the_run(flags: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """And a run that goes on to an end before its fall says so."""
     settings: dict[str, Any] = {"data": flags[2], "model": flags[4], "project": flags[-1], "epochs": 5}
     settings |= {"batch_size": 3, "imgsz": 64, "workers": 0, "device": "cpu", "noplots": True, "noval": True}
     settings |= {"optim.release": "v3", "optim.warmup_epochs": 0, "optim.schedule": "multi-step"}
@@ -115,3 +118,5 @@ def test_a_schedule_reaches_the_rates_of_the_run(flags: list[str]) -> None:
     header, *rows = (folder / "results.csv").read_text().splitlines()
     rates = [float(line.split(",")[header.split(",").index("x/lr1")]) for line in rows]
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
+    resume(folder, {"epochs": 4}, training_of)
+    assert "the rate does not fall after epoch 4: the run ends before" in caplog.text

@@ -9,6 +9,7 @@ Legend: N points or boxes; h w the network's input, H W its grid. Camera frame: 
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from boxwright.data.images import read_image
 from boxwright.engine.device import resolve
 from boxwright.errors import UserError
 from boxwright.inference.inputs import Source, frames_of, is_one, own_name
+from boxwright.nuscenes.geometry import doubt_intrinsics
 from boxwright.nuscenes.structures import RADAR_FIELDS, Detections3d
 from boxwright.ops.arrays import Array, Floats, Image
 
@@ -138,6 +140,8 @@ class CenterFusionDetector:
         pixels = _read_pixels(image)
         calib = _read_camera_matrix(intrinsics)
         image_hw = (pixels.shape[0], pixels.shape[1])
+        if doubt := doubt_intrinsics(calib, image_hw[1], image_hw[0]):
+            warnings.warn(f"intrinsics: {doubt}", stacklevel=3)
         center, scale = centered(image_hw).center, base_scale(config.augment, image_hw)
         grid_from_image = affine_map(center, scale, 0.0, config.grid_hw)
         input_from_image = affine_map(center, scale, 0.0, config.input_hw)

@@ -69,7 +69,7 @@ def rotation_from_alpha(alpha: Tensor, x: Tensor, cx: Tensor, fx: Tensor) -> Ten
 
 
 class Peaks(NamedTuple):
-    """The best cells of each image, highest score first; equal scores are in no certain order."""
+    """The best cells of each image, highest score first; equal scores in the order of class, row and column."""
 
     scores: Tensor  # (B, K) values of the heat map
     labels: Tensor  # (B, K) int64 class
@@ -87,28 +87,24 @@ def peaks(heatmap: Tensor, k: int, *, suppress: bool = True) -> Peaks:
         heatmap = heatmap * (max_pool2d(heatmap, 3, stride=1, padding=1) == heatmap)
     flat = heatmap.flatten(1)
     size = flat.shape[1]
-    # The k best cells lie in the k sets of the greatest maxima, which spares a search through the whole map. A set has
-    # one cell of each part, so that the maxima are taken of whole parts at once.
-    parts = next(count for count in range(64, 0, -1) if size % count == 0)
-    stride = size // parts
-    sets = _indices_of_best(flat.unflatten(1, (parts, stride)).amax(1), min(k, stride))
-    starts = torch.arange(0, size, stride, device=flat.device)
-    members = (sets[:, None] + starts[:, None]).flatten(1)
+    # The k best cells lie in the k runs of cells of the greatest maxima, which spares a sort of the whole map. Runs
+    # keep the order of the cells, so the first of equal cells lies in the first of equal runs.
+    length = next(count for count in range(64, 0, -1) if size % count == 0)
+    runs = _first_best(flat.unflatten(1, (-1, length)).amax(2), k).sort(dim=1).values
+    members = (runs[..., None] * length + torch.arange(length, device=flat.device)).flatten(1)
     values = flat.gather(1, members)
-    best = _indices_of_best(values, min(k, members.shape[1]))
-    scores, order = values.gather(1, best).sort(dim=1, descending=True)
-    found = members.gather(1, best.gather(1, order))
+    best = _first_best(values, k)
+    found = members.gather(1, best)
     plane = heatmap.shape[2] * heatmap.shape[3]
-    return Peaks(scores, found // plane, found % plane)
+    return Peaks(values.gather(1, best), found // plane, found % plane)
 
 
-def _indices_of_best(values: Tensor, k: int) -> Tensor:
-    """Find the indices (B, k) of the k greatest of each row (B, N), in any order."""
-    in_numpy = values.dtype in (torch.float32, torch.float64)  # it has no bfloat16
-    if values.device.type == "cpu" and in_numpy and not torch.compiler.is_compiling():
-        # NumPy's partition takes a third of the time of torch's.
-        return torch.from_numpy(np.argpartition(-values.detach().numpy(), k - 1, axis=1)[:, :k])
-    return values.topk(k, sorted=False).indices
+def _first_best(values: Tensor, k: int) -> Tensor:
+    """Find the indices (B, k) of the k greatest of each row (B, N), the first of equal ones first."""
+    k = min(k, values.shape[1])
+    if torch.onnx.is_in_onnx_export():
+        return values.topk(k).indices  # ONNX promises this order of equal ones, torch does not
+    return values.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
 def gaussian_radius(height: Array | float, width: Array | float, overlap: float = 0.7) -> Floats:

@@ -26,6 +26,8 @@ SECOND_HEADS = {"dep_sec": 1, "rot_sec": 8, "nuscenes_att": 8, "velocity": 3}
 """Those that also read the associated radar."""
 CAMERA_HEADS = {"nuscenes_att": 8, "velocity": 3}
 """What a network without radar has in the place of the second heads, built like the first ones."""
+OPTIONAL_HEADS = ("nuscenes_att", "velocity")
+"""Those that a published network of boxes alone lacks; as the published switches that add them."""
 PRIOR_BIAS = -4.6  # of the heat map, which begins at sigmoid(-4.6) = 0.01 everywhere
 BACKBONE = ("base.", "dla_up.", "ida_up.")
 """What the names of the parameters begin with that make the features; the others are heads."""
@@ -46,6 +48,13 @@ class CenterFusionSpec(Frozen):
     dla_node: NodeKind = "dcn"  # convolutions of the up-sampling, deformable or ordinary 1x1 ones ("conv")
     head_conv: Count = 256  # hidden channels of a head at width 1
     num_classes: Count = len(CLASS_NAMES)  # channels of the heat map
+    nuscenes_att: bool = True  # has a head of attributes
+    velocity: bool = True  # has a head of velocity
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Return the optional heads that the network does not have."""
+        return tuple(name for name in OPTIONAL_HEADS if not getattr(self, name))
 
     def scaled(self, channels: int) -> int:
         """Scale a number of channels to this width."""
@@ -85,6 +94,7 @@ class CenterFusion(nn.Module):
         features, hidden = channels[_FIRST_LEVEL], spec.scaled(spec.head_conv)
         first = FIRST_HEADS | {"hm": spec.num_classes} | ({} if spec.radar else CAMERA_HEADS)
         second = SECOND_HEADS if spec.radar else {}
+        first, second = ({n: size for n, size in heads.items() if n not in spec.lacking} for heads in (first, second))
         for name, size in first.items():
             self.add_module(name, _make_head(name, features, hidden, size, second=False))
         for name, size in second.items():

@@ -22,7 +22,14 @@ from boxwright.drawing.sheets import JPEG_QUALITY, tile
 from boxwright.drawing.text import draw_label, draw_text, letter_size, text_width
 from boxwright.nuscenes.geometry import inverses, rotation_matrices
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, RADAR_FIELDS, GlobalBoxes, ImageRecord
+from boxwright.nuscenes.structures import (
+    CAMERAS,
+    CLASS_NAMES,
+    RADAR_FIELDS,
+    Detections3d,
+    GlobalBoxes,
+    ImageRecord,
+)
 from boxwright.ops.arrays import Floats, Image
 
 ROWS = (("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"), ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"))
@@ -30,6 +37,7 @@ PANEL = (44, 38, 35)
 GAP = 6  # pixels between panels
 ASPECT = 9 / 16  # of the panels: nuScenes' images
 _CELL_SIDE = 640
+_LOWEST, _HIGHEST = 360, 900  # pixels: an image of `draw_found` is made as high
 # Shares of the length forward, the width to the left and the height up; front first, bottom before top.
 _CORNERS = np.array([(x, y, z) for z in (-0.5, 0.5) for x, y in ((0.5, 0.5), (0.5, -0.5), (-0.5, -0.5), (-0.5, 0.5))])
 
@@ -162,6 +170,25 @@ def boxes_of_global(boxes: GlobalBoxes) -> SolidBoxes:
     )
 
 
+def boxes_of_detections(found: Detections3d) -> SolidBoxes:
+    """Convert what was found in an image to boxes in the frame of its camera."""
+    location, dims, yaw, velocity = (
+        getattr(found, name).numpy().astype(np.float64) for name in ("locations", "dims", "rotation_y", "velocity")
+    )
+    zero = np.zeros_like(yaw)
+    # y points down, and a rotation of 0 looks along x.
+    forward = np.stack((np.cos(yaw), zero, -np.sin(yaw)), 1) * dims[:, 2:]
+    left = np.stack((np.sin(yaw), zero, np.cos(yaw)), 1) * dims[:, 1:2]
+    up = np.stack((zero, -dims[:, 0], zero), 1)
+    axes = np.stack((forward, left, up), 1)
+    return SolidBoxes(
+        positions=location[:, None] + (_CORNERS + np.array((0, 0, 0.5))) @ axes,
+        velocities=velocity,
+        labels=found.labels.numpy(),
+        scores=found.scores.numpy().astype(np.float64),
+    )
+
+
 def points_of_radar(radar: Floats) -> SolidPoints:
     """Convert the radar of one image, (18, N) in the frame of its camera, see `RADAR_FIELDS`."""
     # vx_comp and vy_comp hold the velocity along the camera's x and z by now; along y, radar measures none.
@@ -239,6 +266,32 @@ def _draw_camera(
     image = draw_boxes_3d(image, found.transform(cam_from_global), calib, CLASS_NAMES)
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     panel[top : top + image.shape[0], left : left + image.shape[1]] = image
+
+
+def draw_found(
+    image: Image, boxes: SolidBoxes, radar: SolidPoints | None, calib: Floats, ego_from_cam: Floats
+) -> Image:
+    """Paint one image with its boxes in 3-D, and beside it the view from above; (H, W, 3) uint8 BGR with even sides.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        boxes, radar: in the frame of its camera.
+        calib: (3, 4) camera matrix of the image.
+        ego_from_cam: (4, 4).
+    """
+    height = min(max(image.shape[0], _LOWEST), _HIGHEST)
+    view = fit(image, (height, 4 * height))
+    to_view = np.diag((view.shape[1] / image.shape[1], view.shape[0] / image.shape[0], 1.0))
+    # Pixel centers, as in `_draw_camera`.
+    to_view[:2, 2] = np.diag(to_view)[:2] / 2 - 0.5
+    calib = to_view @ calib
+    if radar is not None:
+        view = draw_points(view, radar, calib)
+    view = draw_boxes_3d(view, boxes, calib, CLASS_NAMES)
+    seen = None if radar is None else radar.transform(ego_from_cam)
+    above = draw_birds_eye(None, boxes.transform(ego_from_cam), seen, size=view.shape[0])
+    sheet = np.concatenate((view, above), axis=1)
+    return np.pad(sheet, ((0, sheet.shape[0] % 2), (0, sheet.shape[1] % 2), (0, 0)), mode="edge")
 
 
 def _draw_title(strip: Image, frame: KeyFrame, counts: str, unit: float) -> None:

@@ -22,7 +22,7 @@ from boxwright.centerfusion.heads import (
     rotation_from_alpha,
 )
 from boxwright.centerfusion.structures import RawHeads
-from boxwright.nuscenes.structures import Detections3d
+from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, Detections3d
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class CenterPeaks:
     rotation: Tensor  # (B, K, 8) two bins, see `heads.decode_rotation`
     dims: Tensor  # (B, K, 3) metres
     amodel_offset: Tensor  # (B, K, 2) from the middle of the box to the projected 3-D centre
-    attributes: Tensor  # (B, K, 8) logits
-    velocity: Tensor  # (B, K, 3) m/s
+    attributes: Tensor  # (B, K, 8) logits; NaN without such a head
+    velocity: Tensor  # (B, K, 3) m/s; 0 without such a head, as published
 
 
 def run_network(model: nn.Module, images: Tensor, radar: Tensor | None, calibs: Tensor, *, flip_test: bool) -> RawHeads:
@@ -70,6 +70,10 @@ def decode(heads: RawHeads, k: int = 100) -> CenterPeaks:
         """Read a head at the peaks."""
         return at_least_float32(at_cells(heads[name], found.cells))
 
+    def read_or(value: float, name: str, channels: int) -> Tensor:
+        """Read a head that some networks lack; they give a value in its place."""
+        return read(name) if name in heads else found.scores.new_full((*found.scores.shape, channels), value)
+
     cells = torch.stack((found.cells % width, found.cells // width), dim=-1)
     centers = cells + read("reg")
     half = read("wh").clamp(min=0) / 2
@@ -82,8 +86,8 @@ def decode(heads: RawHeads, k: int = 100) -> CenterPeaks:
         rotation=read("rot_sec" if "rot_sec" in heads else "rot"),
         dims=read("dim"),
         amodel_offset=read("amodel_offset"),
-        attributes=read("nuscenes_att"),
-        velocity=read("velocity"),
+        attributes=read_or(float("nan"), "nuscenes_att", len(ATTRIBUTE_NAMES)),
+        velocity=read_or(0.0, "velocity", 3),
     )
 
 

@@ -33,8 +33,8 @@ from boxwright.centerfusion.targets import mirror_annotations, room_for_targets,
 from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, batch_block
 from boxwright.data.sampler import BatchPlan, sample_generator
 from boxwright.nuscenes.split import NuscenesSplit
-from boxwright.nuscenes.structures import ImageRecord
-from boxwright.ops.arrays import Array, Image, Ints
+from boxwright.nuscenes.structures import CLASS_NAMES, ImageRecord
+from boxwright.ops.arrays import Array, Floats, Image, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ class SampleMaker:
         """
         record = self.source.record(position)
         placement, color = self.draw(record, rng) if rng else (centered((record.height, record.width)), None)
-        # Validation samples at full scale, as published.
-        self.write_placed(position, record, placement, color, out, reduce=rng is not None)
+        reduce = rng is not None and self.config.augment.reduced_decoding
+        self.write_placed(position, record, placement, color, out, reduce=reduce)
         return record
 
     def write_placed(
@@ -139,6 +139,26 @@ class SampleMaker:
         if not config.no_radar:
             radar = self.source.radar(position)
             paint_radar(radar, record.calib, image_hw, grid_from_image, config.radar, out.radar, flip=placement.flip)
+
+
+def balanced_weights(labels: Ints, images: Ints, num_images: int) -> Floats:
+    """Return (I,) how likely each image is drawn, so that each class is shown about as often as any other.
+
+    An image has 1 / (images that show the class) for every class that it shows; those that show nothing keep their
+    share of an epoch.
+    Source: Zhu et al., "Class-balanced Grouping and Sampling", 2019 (arXiv:1908.09492), section 3.1.
+
+    Args:
+        labels: (N,) class of each object.
+        images: (N,) position of the image that shows it.
+        num_images: I.
+    """
+    shown, classes = np.divmod(np.unique(images * len(CLASS_NAMES) + labels), len(CLASS_NAMES))
+    shares = 1 / np.bincount(classes)[classes]
+    weights = np.bincount(shown, weights=shares, minlength=num_images).astype(np.float64)
+    empty = weights == 0
+    weights[empty] = weights[~empty].mean() if not empty.all() else 1.0
+    return weights
 
 
 def make_train_loader(

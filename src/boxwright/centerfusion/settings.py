@@ -6,10 +6,11 @@ pillar size that it really had.
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.settings.base import (
     Compat,
     Count,
@@ -54,7 +55,7 @@ class NetworkConfig(Frozen):
     first_depth: Positive = setting(1.0, "mean depth in metres that the depth heads start with; published 1")
 
 
-class RadarConfig(Frozen):
+class RadarConfig(RadarReading):
     """From radar sweeps to the map that the network sees."""
 
     sweeps: Count = setting(3, "sweeps of each radar that are gathered")
@@ -90,6 +91,12 @@ class FusionAugmentConfig(Frozen):
         True, "the longer side of an image fills the width of the input; false: the width of the image does"
     )
     color: bool = setting(True, "change brightness, contrast, saturation and lighting")
+    # Published: both are warped from the full image. Measured with benchmarks/fusion_loader.py.
+    reduced_decoding: bool = setting(
+        False,
+        "decode training images at half scale where the input is no larger: a sample of nuScenes takes 0.9 of the CPU "
+        "time, but is less sharp than a validation image (0.4 of the variance of its Laplacian)",
+    )
 
 
 class FusionLossConfig(Frozen):
@@ -106,6 +113,9 @@ class FusionLossConfig(Frozen):
     velocity: NotNegative = setting(1.0, "weight of the velocity")
 
 
+_SGD_DECAY = 1e-4  # published
+
+
 class FusionOptimConfig(OptimConfig):
     """Adam, whose rate falls once; no warm-up, no clipping, no averaging, as published."""
 
@@ -116,7 +126,7 @@ class FusionOptimConfig(OptimConfig):
         (), "multi-step: the rate falls where these epochs begin; empty: after five sixths of the run, as published"
     )
     momentum: Fraction = setting(0.9, "SGD momentum, Adam beta1")
-    weight_decay: NotNegative = setting(0.0, "weight decay")
+    weight_decay: NotNegative = setting(0.0, "weight decay; if it is not given, SGD has 0.0001, as published")
     release: Literal["", "v7.0", "centernet"] = setting(
         "centernet", "release whose schedule is used; v7.0, or empty: that of the current YOLOv5"
     )
@@ -127,8 +137,16 @@ class FusionOptimConfig(OptimConfig):
     clip_norm: NotNegative = setting(0.0, "largest norm of the gradient; 0: no limit")
     ema_decay: Fraction = setting(0.0, "decay of the averaged weights after its ramp; 0: no average")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_decay(cls, given: Any) -> Any:
+        """Give SGD its published weight decay where none was named."""
+        is_sgd = isinstance(given, dict) and cast("dict[str, Any]", given).get("optimizer") == "SGD"
+        return {"weight_decay": _SGD_DECAY, **given} if is_sgd else given
 
-_VERSION = "folder of tables: v1.0-mini, v1.0-trainval, v1.0-test"
+
+USUAL_VERSION = "v1.0-trainval"
+_VERSION = f"folder of tables, such as v1.0-mini; empty: the only one, else {USUAL_VERSION}"
 _MISSING = "leave out images and radar sweeps that are not there"
 Model = Annotated[str, Field(pattern=f"^{MODEL}$")]
 
@@ -142,7 +160,7 @@ class FusionConfig(TrainingConfig):
         "", "checkpoint to start from, Boxwright's or published; empty: from scratch", metavar="FILE"
     )
     data: str = setting("", "nuScenes root", metavar="DIR")
-    version: str = setting("v1.0-trainval", _VERSION)
+    version: str = setting("", _VERSION)
     train_split: str = setting("", "split to train on; empty: mini_train or train")
     val_split: str = setting("", "split to measure on; empty: mini_val or val")
     allow_missing: bool = setting(False, _MISSING)
@@ -150,9 +168,16 @@ class FusionConfig(TrainingConfig):
     batch_size: Count = setting(32, "images per step, over all processes")
     imgsz: Annotated[InputSides, Field(min_length=2)] = setting((448, 800), "height and width of the network input")
     no_radar: bool = setting(False, "camera only: no radar is read, no second heads")
+    balance_classes: bool = setting(
+        False, "draw images with replacement, those with rare classes more often; published: every image once"
+    )
     freeze_backbone: bool = setting(False, "train the heads alone; batch-norm statistics are still updated")
     patience: CountOrNone = setting(0, "epochs without a better NDS before the run stops; 0: never")
     max_det: Count = setting(100, "validation: peaks per image")
+    deterministic: bool = setting(
+        False,
+        "on a GPU, kernels that give the same bits each time, which an exact resume needs; slower, and not published",
+    )
     save_epochs: Milestones = output((20, 40, 50), "and after these epochs, counted from 1")
     network: NetworkConfig = setting(NetworkConfig, "network")
     radar: RadarConfig = setting(RadarConfig, "radar")
@@ -190,12 +215,16 @@ class FusionInferenceConfig(InferenceConfig):
     model: Model = setting(MODEL, "model that is run")
     weights: str = setting("", "checkpoint to run, Boxwright's or published", metavar="FILE", required=True)
     data: str = setting("", "nuScenes root", metavar="DIR", required=True)
-    version: str = setting("v1.0-trainval", _VERSION)
+    version: str = setting("", _VERSION)
     allow_missing: bool = setting(False, _MISSING)
     batch_size: Count = setting(16, "images per batch")
     max_det: Count = setting(100, "peaks per image")
     flip_test: bool = setting(False, "run on each image and its mirror image")
-    no_radar: bool = setting(False, "published weights of the camera-only network")
+    # Peaks of one image hardly overlap: what goes is what two cameras see where they overlap.
+    iou_thres: Fraction = setting(
+        0.0, "suppress boxes of a key frame, whichever camera sees them, with a larger overlap from above; 0: none"
+    )
+    no_radar: bool = setting(False, "camera only: weights of a network with radar are refused; else the file says it")
     compat: Compat | Literal[""] = setting(
         "", "keep (faithful) or mend (fixed) known defects; empty: as it was trained, published weights faithful"
     )
@@ -207,7 +236,6 @@ class FusionValConfig(FusionInferenceConfig):
     json_file: str = setting("", "measure this submission; no network is run", flags="--json")
     split: str = setting("", "split to measure on; empty: mini_val, val or test, as the version has it")
     conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(-1.0, "lowest score")
-    iou_thres: Fraction = setting(0.0, "suppress boxes with a larger bird's-eye overlap; 0: none, as published")
     workers: CountOrNone = setting(8, "loader processes, at most one per core")
     loader_timeout: Seconds = loader_limit()
     project: str = folder_of_runs("runs/val")
@@ -219,15 +247,23 @@ class FusionValConfig(FusionInferenceConfig):
 
 
 class FusionPredictConfig(FusionInferenceConfig):
-    """Draw what CenterFusion finds in a scene of a nuScenes root."""
+    """Draw what CenterFusion finds in a scene of a nuScenes root, or in images and videos with their calibration."""
 
+    data: str = setting("", "nuScenes root", metavar="DIR")
+    source: str = setting("", "in place of --data: image, folder, glob, list file or video; goes with --calib")
+    calib: str = setting("", "json with the camera matrix of --source, and where its radar is", metavar="FILE")
+    vid_stride: Count = setting(1, "take every N-th frame of a video")
     scene: str = setting("", "name of the scene; empty: the first one")
     batch_size: Count = setting(6, "images per batch")
     conf_thres: Annotated[float, Field(ge=-1.0, le=1.0)] = setting(0.3, "lowest score that is drawn")
     project: str = folder_of_runs("runs/predict")
-    save_json: bool = output(False, "write a submission of the scene")
+    nosave: bool = output(False, "draw nothing")
+    save_json: bool = output(False, "write a submission of the scene; of --source, detections.json")
     # Key frames are half a second apart.
-    fps: Annotated[float, Field(ge=0.1, le=60.0)] = output(2.0, "frames per second of the video")
+    fps: Annotated[float, Field(ge=0.1, le=60.0)] = output(2.0, "frames per second of the video of a scene")
+
+    def needs(self) -> tuple[str, ...]:
+        return ("weights", "data or source")
 
 
 class FusionExportConfig(Frozen):
@@ -245,7 +281,16 @@ class FusionInfoConfig(Frozen):
     """Show the parts, parameters and outputs of CenterFusion."""
 
     model: str = setting(MODEL, "model or checkpoint to describe", position=True)
-    imgsz: Annotated[InputSides, Field(min_length=1)] = setting((448, 800), "side, or height and width, of the image")
+    weights: str = setting("", "checkpoint to describe, Boxwright's or published", metavar="FILE")
+    imgsz: InputSides = setting((), "side, or height and width, of the image; empty: as it was trained")
+
+
+class FusionWeightsConfig(Frozen):
+    """Write CenterFusion as a published .pth, or a published file as a Boxwright checkpoint."""
+
+    source: str = setting("", "published .pth or Boxwright .pt", metavar="IN", position=True, required=True)
+    target: str = setting("", "file to write: .pth (published layout) or .pt", position=True, required=True)
+    model: Model = setting(MODEL, "model of the weights")
 
 
 class FusionDemoConfig(DemoConfig):
@@ -270,7 +315,7 @@ class NuscenesConfig(Frozen):
 
     source: str = setting("", "nuScenes root", metavar="IN", position=True, required=True)
     target: str = setting("", "folder to write, which may be IN", position=True, required=True)
-    version: str = setting("v1.0-mini", "folder of tables")
+    version: str = setting("", "folder of tables; empty: the only one, else v1.0-mini")
     sweeps: Count = setting(3, "sweeps of each radar that are gathered")
     allow_missing: bool = setting(False, _MISSING)
 

@@ -11,14 +11,15 @@ from boxwright.centerfusion.evaluation import DecodeSettings, evaluate_fusion
 from boxwright.centerfusion.frustum import FrustumOptions, associate_targets
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion
-from boxwright.centerfusion.samples import make_train_loader, make_val_loader
+from boxwright.centerfusion.samples import balanced_weights, make_train_loader, make_val_loader
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.data.identity import describe_data
 from boxwright.engine.distributed import World, distribute, synchronise_norms
-from boxwright.engine.schedule import ScheduleRules
+from boxwright.engine.schedule import ScheduleRules, warn_once
 from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
 from boxwright.nuscenes.metric import SHORT_ERRORS
+from boxwright.nuscenes.metric_report import absent_classes
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
 
@@ -67,10 +68,11 @@ class CenterFusionTask(LoaderTask):
             "pin_memory": device.type == "cuda",
         }
         self.train_loader = make_train_loader(train, config, **shared)
+        self._weights = balanced_weights(*train.labels_of_images(), len(train)) if config.balance_classes else None
         self.val_loader = make_val_loader(val, config, batch_size=config.batch_size, **shared)
 
     def train_batches(self, epoch: int, start_step: int, class_maps: Sequence[float] = ()) -> Iterator[Batch3d]:
-        return self.train_loader.batches(epoch, start_step)
+        return self.train_loader.batches(epoch, start_step, self._weights)
 
     def loss(self, batch: Batch3d, epoch: int, step: int) -> StepLoss:
         if self._radar:  # the second heads are given the radar at the annotated objects
@@ -106,6 +108,8 @@ class CenterFusionTask(LoaderTask):
         if found.metrics is None:  # of another process
             return Score(0.0, dict.fromkeys(self.metric_names, 0.0), losses, found)
         metrics = found.metrics
+        if note := absent_classes(metrics):
+            warn_once(note)
         errors = {_SHORT_NAMES[name]: error for name, error in metrics.tp_errors.items()}
         columns = {"mAP": metrics.mean_ap, "NDS": metrics.nd_score} | errors
         maps = metrics.class_aps.tolist()

@@ -5,28 +5,34 @@ Published are the `.pth` files of CenterFusion, CenterTrack and DLA-34. Nothing 
 a camera-only file can start a network with radar).
 """
 
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from boxwright.centerfusion.detector import CenterFusionDetector
+from boxwright.centerfusion.dla import CHANNELS
 from boxwright.centerfusion.frustum import FrustumOptions
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
+from boxwright.centerfusion.network import BACKBONE, FIRST_HEADS, CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FAMILY, MODEL, FusionConfig
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import is_native, load_checkpoint, warn_not_finite
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
+from boxwright.nuscenes.structures import CLASS_NAMES
 from boxwright.reading import parsing, reads
 from boxwright.settings.load import load
 
+_log = logging.getLogger("boxwright.weights")
+_WIDEST = "base.level5.root.conv.weight"  # an entry with as many rows as the deepest level has channels
 _PARALLEL = "module."  # that data-parallel training puts before each name
 _BACKBONE_START = "base_layer."  # an entry of a file of the backbone alone begins so
-_NUM_NAMED = 3  # entries that a report names
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +44,19 @@ class LoadReport:
     skipped: tuple[tuple[str, str], ...]  # of the file, which were not used, and why
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} of {len(self.loaded) + len(self.missing)} entries loaded"]
-        if self.missing:
-            parts.append(f"{len(self.missing)} keep their own start ({_some(self.missing)})")
-        if self.skipped:
-            skipped = _some([f"{name}: {reason}" for name, reason in self.skipped])
-            parts.append(f"{len(self.skipped)} of the file not used ({skipped})")
-        return ", ".join(parts)
+        all_parts = Counter(map(_part_of, (*self.loaded, *self.missing)))
+        taken = Counter(map(_part_of, self.loaded))
+        whole = [part for part, count in all_parts.items() if taken[part] == count]
+        partly = [f"part of {part}" for part, count in all_parts.items() if 0 < taken[part] < count]
+        own = [part for part in all_parts if not taken[part]]
+        said = f"{len(self.loaded)} of {sum(all_parts.values())} entries taken ({', '.join(whole + partly)})"
+        if own:
+            said += f"; own start: {', '.join(own)}"
+        unused: dict[str, str] = {}
+        for name, reason in self.skipped:  # of a part, its first entry says why
+            unused.setdefault(_part_of(name, 2 if name.startswith(BACKBONE) else 1), reason)
+        listed = ", ".join(f"{part} ({reason})" for part, reason in unused.items())
+        return said + (f"; not used of the file: {listed}" if listed else "")
 
 
 @reads("checkpoint file")
@@ -55,7 +67,7 @@ def open_trained(
 
     Args:
         weights: a checkpoint of this tool, or a published one.
-        no_radar: a published file is of the camera-only network.
+        no_radar: the file has to be of the camera-only network.
         compat: how radar is associated and boxes are placed; empty: as it was trained, or as published.
         num_peaks: objects of an image that radar is associated with; None: as it was trained, or as published.
 
@@ -79,15 +91,23 @@ def open_trained(
         except (KeyError, TypeError, RuntimeError) as error:  # a RuntimeError names hundreds of entries
             raise UserError(f"{path} is damaged: its weights are not those of the network that it describes") from error
     else:
-        config = load(FusionConfig, {"no_radar": no_radar, **chosen})
-        model = CenterFusion(CenterFusionSpec(radar=not no_radar))
-        report = load_published(model, read_published(path))
+        state = read_published(path)
+        spec = _described_by(state, path)
+        if no_radar and spec.radar:
+            raise UserError(f"{path} is a camera and radar network: leave out --no-radar")
+        config = load(FusionConfig, {"no_radar": not spec.radar, **chosen})
+        model = CenterFusion(spec)
+        report = load_published(model, state)
         if report.missing:
             # A checkpoint to use has to be whole; one to start a training from need not, see `load_into`.
             raise UserError(
-                f"{path} lacks {len(report.missing)} entries of {MODEL}, such as {report.missing[0]}; a camera-only "
-                "checkpoint goes with --no-radar"
+                f"{path} is not whole: it lacks {len(report.missing)} entries of the network that the others are of, "
+                f"such as {report.missing[0]}"
             )
+        without = {"velocity": "velocities are 0", "nuscenes_att": "boxes have no attribute"}
+        said = [f"without {name}: {without[name]}, as published" for name in spec.lacking]
+        sensors = "camera and radar" if spec.radar else "camera only"
+        _log.info("%s", "; ".join([f"{path}: {sensors}, {report}", *said]))
     warn_not_finite(model.state_dict(), path)
     model.frustum, model.num_peaks = FrustumOptions.of(config), num_peaks or config.max_det
     return model.eval(), config
@@ -203,6 +223,36 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"
 
 
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    """List the first few names."""
-    return ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")
+def _part_of(entry: str, depth: int = 1) -> str:
+    """Return the part of a network that an entry belongs to: a head or a stage, and with more depth what is in it."""
+    return ".".join(entry.split(".")[:depth])
+
+
+def _described_by(state: Mapping[str, Tensor], path: Path) -> CenterFusionSpec:
+    """Describe the network that published entries are of, by their names and shapes.
+
+    Raises:
+        UserError: they are of no network of 3-D boxes of the classes of nuScenes; the sentence says what is lacking.
+    """
+    heads = {_part_of(name) for name in state}
+    lacking = [name for name in FIRST_HEADS if name not in heads]
+    last = state.get("hm.2.bias", torch.zeros(0))
+    classes = f"{len(last)} classes instead of {len(CLASS_NAMES)}" if len(last) not in (0, len(CLASS_NAMES)) else ""
+    if lacking or classes:
+        problem = " and ".join([*([f"no {', '.join(lacking)}"] if lacking else []), *([classes] if classes else [])])
+        raise UserError(
+            f"{path} is no network of 3-D boxes of nuScenes, it has {problem}: it can start a training "
+            f"(`train --weights`), but not be run"
+        )
+    try:
+        width = len(state[_WIDEST]) / CHANNELS[-1]
+        return CenterFusionSpec(
+            width=width,
+            radar="dep_sec" in heads,
+            dla_node="dcn" if any("conv_offset_mask" in name for name in state) else "conv",
+            head_conv=round(len(state["hm.0.weight"]) / width),
+            nuscenes_att="nuscenes_att" in heads,
+            velocity="velocity" in heads,
+        )
+    except (KeyError, TypeError, ZeroDivisionError, ValidationError) as error:
+        raise UserError(f"{path} is not whole: it lacks entries of {MODEL} or they have other shapes") from error

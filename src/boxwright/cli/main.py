@@ -151,7 +151,9 @@ def run(verb: str, argv: Sequence[str]) -> int:
         verb, argv = f"{verb} {argv[at]}", [*argv[:at], *argv[at + 1 :]]
     # The system decides which flags there are, and flags say which system it is: those of the default are read first.
     first = systems.choose(verb, ())
-    system = systems.choose(verb, Parser(verb, first).named(argv, systems.NAMED_BY))
+    others = systems.NAMED_OTHERWISE.get(verb, {})
+    named = Parser(verb, first).named(argv, (*systems.NAMED_BY, *others))
+    system = systems.choose(verb, [(others.get(what, what), value) for what, value in named])
     hint = ""
     if system is first and _HELP & set(argv):
         others = [other for other in map(systems.load_system, systems.SYSTEMS) if other is not first]

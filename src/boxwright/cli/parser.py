@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, name: str, system: systems.System, epilog: str = "") -> None:
         """Make the options of a verb of a system; the epilog is the last lines of the help page."""
         verb = system.VERBS[name]
-        self.name, self.flags = name, verb_flags(verb)
+        self.name, self.flags, self._help = name, verb_flags(verb), systems.help_command(system, name)
         # Those of this verb alone stand behind its name.
         self.answers = {key.removeprefix(f"{name} "): answer for key, answer in system.ANSWERS.items()}
         self.spellings = {spelling: flag for flag in self.flags for spelling in flag.names}
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse complains of."""
-        raise UserError(f"{message[0].lower()}{message[1:]} (`{self.prog} --help` lists all flags)")
+        raise UserError(f"{message[0].lower()}{message[1:]} (`{self._help}` lists all flags)")
 
     def read(self, argv: Sequence[str]) -> dict[str, Setting]:
         """Read what the user gave, by dotted path, each value with the flag that set it.
@@ -77,9 +77,10 @@ class Parser(argparse.ArgumentParser):
             if not word.startswith("-"):
                 out = "; write --out for the folder to write" if "--out" in self.spellings else ""
                 self.error(f"'{word}' stands alone: no flag before it takes it{self._one_value(word, argv) or out}")
-            answered = [flag for flag in self.answers if flag == word or (flag.startswith(word) and len(word) > 3)]
-            if word in self.answers or len(answered) == 1:
-                self.error(f"there is no flag {answered[0]}: {self.answers[answered[0]]}")
+            begun = [flag for flag in self.answers if flag.startswith(word) and len(word) > 3]
+            answered = word if word in self.answers else begun[0] if len(begun) == 1 else ""
+            if answered:
+                self.error(f"there is no flag {answered}: {self.answers[answered]}")
             # Dots and underscores are what people forget: --momentum is --optim.momentum.
             tails = {_tail(name): name for name in reversed(self.spellings)}
             near = tails.get(nearest(_tail(word), tails))

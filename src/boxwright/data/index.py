@@ -53,6 +53,7 @@ ProblemKind = Literal[
     "corrupt radar sweep",
     "sample without camera",
     "sample without radar",
+    "doubtful intrinsics",
     "class without boxes",
 ]
 

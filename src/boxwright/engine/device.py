@@ -41,6 +41,12 @@ def select_device(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+def choose_kernels(*, deterministic: bool) -> None:
+    """Let a GPU compute with kernels that give the same bits each time, or with those that it finds fastest."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
 def count_processes(device: str, nproc: int) -> int:
     """Count the processes that a run is to have on this machine: one for each of several GPUs, or `nproc`.
 

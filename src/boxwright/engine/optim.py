@@ -62,7 +62,12 @@ def parameter_roles(model: nn.Module) -> dict[str, list[str]]:
 
 
 def make_optimizer(
-    model: nn.Module, config: OptimConfig, weight_decay: float, *, decays_everything: bool = False
+    model: nn.Module,
+    config: OptimConfig,
+    weight_decay: float,
+    *,
+    decays_everything: bool = False,
+    nesterov: bool = True,
 ) -> Optimizer:
     """Make the optimizer of the parameters that are not frozen, with fused kernels.
 
@@ -71,6 +76,7 @@ def make_optimizer(
         config: kind, rate and momentum.
         weight_decay: of the `weight` group, already scaled to the batch.
         decays_everything: the same for the other groups.
+        nesterov: of SGD with momentum.
     """
     parameters = dict(model.named_parameters())
     groups = [
@@ -81,7 +87,9 @@ def make_optimizer(
         for role, names in parameter_roles(model).items()
     ]
     if config.optimizer == "SGD":
-        return SGD(groups, lr=config.lr0, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        return SGD(
+            groups, lr=config.lr0, momentum=config.momentum, nesterov=nesterov and config.momentum > 0, fused=True
+        )
     kind = Adam if config.optimizer == "Adam" else AdamW
     return kind(groups, lr=config.lr0, betas=(config.momentum, _ADAM_BETA2), fused=True)
 

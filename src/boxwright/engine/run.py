@@ -16,7 +16,7 @@ from torch import nn
 from boxwright.checkpoints.native import previous
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
-from boxwright.engine.device import Policy, count_processes, device_of_rank, one_core_left, resolve
+from boxwright.engine.device import Policy, choose_kernels, count_processes, device_of_rank, one_core_left, resolve
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
 from boxwright.engine.run_folder import (
@@ -191,6 +191,12 @@ def _resume(
         if world.is_first:
             write_atomically(folder / "config.yaml", dump_yaml(prepared.config))
         print(f"resuming {folder} after epoch {content['epoch']} of {config.epochs}")
+        if late := [epoch for epoch in config.optim.milestones if epoch >= config.epochs]:
+            _log.warning("the rate does not fall after epoch %d: the run ends before", min(late))
+        if policy.device.type == "cuda" and not config.deterministic:
+            print(
+                "its last digits may differ from an undisturbed run's, which only a run with --deterministic excludes"
+            )
         return _fit(prepared, policy, folder, world, callbacks, content)
 
 
@@ -224,8 +230,8 @@ def _fit(
     config, model = prepared.config, prepared.model
     if world.is_first:
         remember_folder(folder)
-    if policy.device.type == "cuda":  # an exact resume needs the same kernels to give the same bits
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    if policy.device.type == "cuda":
+        choose_kernels(deterministic=config.deterministic)
     # channels_last: convolutions of either device read it without a copy to their own layout.
     model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frozen = prepared.freeze()

@@ -52,6 +52,7 @@ def check_schedule(config: OptimConfig, epochs: int, *, validates: bool = True) 
         raise UserError(
             f"--optim.milestones {' '.join(map(str, config.milestones))}: each is named once and lies before the end "
             f"of the run, which has {counted(epochs, 'epoch')}"
+            + (f", as --optim.milestones {max(epochs * 5 // 6, 1)} does" if epochs > 1 else ": leave it out")
         )
     if config.schedule == "plateau" and not validates:
         raise UserError("--optim.schedule plateau looks at the fitness after each epoch: leave out --noval")
@@ -122,7 +123,8 @@ class ScheduleRules:
       an optimizer step gathers.
     - "uniform": one rate and one decay for everything. Warm-up, if any, ends within the first epoch, where every batch
       updates the weights. Later they are updated once per nominal batch, by the mean loss of its batches.
-    - "plain": as "uniform", but in warm-up the rate rises in a straight line over `warmup_epochs`.
+    - "plain": as "uniform", but in warm-up the rate rises in a straight line over `warmup_epochs`, and SGD has plain
+      momentum.
     """
 
     form: Literal["grouped", "uniform", "plain"] = "grouped"
@@ -181,6 +183,11 @@ class Schedule:
     def decays_everything(self) -> bool:
         """Whether biases and normalisation decay like weights."""
         return self.rules.form != "grouped"
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether the momentum of SGD is Nesterov's."""
+        return self.rules.form != "plain"
 
     @property
     def warmup_steps(self) -> int:

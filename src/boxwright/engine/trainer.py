@@ -112,7 +112,11 @@ class Trainer:
             config.optim, config.epochs, task.steps_per_epoch, config.batch_size, task.schedule_rules
         )
         self.optimizer = make_optimizer(
-            task.model, config.optim, self.schedule.weight_decay, decays_everything=self.schedule.decays_everything
+            task.model,
+            config.optim,
+            self.schedule.weight_decay,
+            decays_everything=self.schedule.decays_everything,
+            nesterov=self.schedule.nesterov,
         )
         self.scaler = policy.make_scaler()
         self._data = task.describe_data()

@@ -16,12 +16,13 @@ from rich.table import Table
 from boxwright.data.files import in_threads
 from boxwright.data.images import BrokenImageError, image_size
 from boxwright.data.index import Problem
+from boxwright.engine.console import with_progress
 from boxwright.errors import UserError
-from boxwright.nuscenes.index import NuscenesIndex, absent, open_nuscenes
+from boxwright.nuscenes.index import NuscenesIndex, absent, doubtful_cameras, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
 from boxwright.nuscenes.split import splits_of
 from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES, RADAR
-from boxwright.nuscenes.tables import read_table, versions_of
+from boxwright.nuscenes.tables import read_table, version_of
 from boxwright.ops.arrays import Array, Ints
 from boxwright.terminal import shown
 
@@ -40,10 +41,8 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
     Raises:
         UserError: the version is not there, a table is missing or damaged, or a token points nowhere.
     """
-    there = versions_of(Path(data).expanduser())
-    if not version and len(there) > 1:
-        raise UserError(f"{data} has several versions: name one with --version ({', '.join(there)})")
-    index = open_nuscenes(data, version or "".join(there), allow_missing=allow_missing)
+    version = version_of(Path(data).expanduser(), version)
+    index = open_nuscenes(data, version, allow_missing=allow_missing)
     console = Console(soft_wrap=True, highlight=False)
     found: list[Problem] = []
     for problem in problems_of(index):
@@ -66,14 +65,16 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
         points = f"{np.median(some['points']):.0f}" if len(some) else ""
         table.add_row(f"{label} {name}", str(len(some)), str(known), str(int((some["attribute"] >= 0).sum())), points)
     console.print(table)
-    kinds = Counter(problem.kind for problem in found)
+    kinds: Counter[str] = Counter()
+    for problem in found:
+        kinds[problem.kind] += problem.count
     console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))
     return int(any(problem.drops for problem in found))
 
 
 _UNREAD = ("visibility", "log", "map")  # tables of the format that training does not need
 _NAMED = 20  # missing files of a folder that are named one by one
-_BATCH = 2048  # files read together
+_BATCH = 512  # files read together
 
 
 def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
@@ -105,6 +106,8 @@ def problems_of(index: NuscenesIndex) -> Iterator[Problem]:
     if len(lacking):
         text = f"{len(lacking)} key frames have no radar, which leaves their maps empty; the first is "
         yield Problem("sample without radar", file, 0, text + bytes(tokens[lacking[0]]).decode())
+    for doubt in doubtful_cameras(index):
+        yield Problem("doubtful intrinsics", index.folder / "calibrated_sensor.json", 0, doubt)
     labels = index.arrays["annotations"]["label"]
     for label, name in enumerate(CLASS_NAMES):
         if len(labels) and not (labels == label).any():
@@ -124,7 +127,7 @@ def _missing(index: NuscenesIndex, rows: Ints, what: Literal["image", "radar swe
     for folder, count in named.items():
         if count > _NAMED:
             text = f"{count - _NAMED} more {what}s of this folder are missing"
-            yield Problem(kind, index.root / folder, 0, text, drops)
+            yield Problem(kind, index.root / folder, 0, text, drops, count - _NAMED)
 
 
 def _damaged(index: NuscenesIndex, rows: Array) -> Iterator[Problem]:
@@ -146,7 +149,8 @@ def _damaged(index: NuscenesIndex, rows: Array) -> Iterator[Problem]:
         text = f"the image has {width} x {height} pixels, its table says {row['width']} x {row['height']}"
         return Problem("size mismatch", path, 0, text, "image")
 
-    for start in range(0, len(rows), _BATCH):
+    what = "radar sweeps" if rows.dtype == RADAR else "images"
+    for start in with_progress(range(0, len(rows), _BATCH), f"reading {what}, {_BATCH} each"):
         # Decoding releases the lock of the interpreter: threads use all cores without copies of the index.
         found = in_threads(look, list(rows[start : start + _BATCH]))
         yield from (problem for problem in found if problem is not None)

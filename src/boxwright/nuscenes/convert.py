@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from boxwright.data.files import whole_file
+from boxwright.engine.console import with_progress
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit, usual_splits
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, CLASS_NAMES
@@ -75,7 +76,9 @@ def write_published(split: NuscenesSplit, file: Path) -> tuple[int, int]:
     }
     with whole_file(file, make_folder=True) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write('{"images": ')
-        images = _write_list(stream, (_image(split, int(at), int(videos[at])) for at in order))
+        images = _write_list(
+            stream, (_image(split, int(at), int(videos[at])) for at in with_progress(order, f"writing {split.split}"))
+        )
         stream.write(', "annotations": ')
         annotations = _write_list(stream, _annotations(split, videos))
         stream.write(", " + json.dumps(about)[1:])

@@ -10,6 +10,8 @@ about those by rounding.
 Legend: N boxes, P pairs.
 """
 
+import math
+
 import numpy as np
 from scipy.spatial import KDTree
 
@@ -50,6 +52,8 @@ def inverses(rigid: Array) -> Floats:
     return made
 
 
+_CUT, _SCALED = 0.25, 0.08  # from the middle to the principal point, as a share of a side; 0.05 in nuScenes
+_NARROWEST, _WIDEST = 8.0, 150.0  # degrees that a camera without distortion may see; 65 to 93 in nuScenes
 _NEAREST_SEEN, _NEAREST_CORNER = 1.0, 0.1  # metres
 _BOX_CORNERS = np.array([(x, y, z) for x in (0.5, -0.5) for y in (0.5, -0.5) for z in (0.5, -0.5)])
 
@@ -57,6 +61,27 @@ _BOX_CORNERS = np.array([(x, y, z) for x in (0.5, -0.5) for y in (0.5, -0.5) for
 def published_intrinsics(intrinsics: Array) -> Floats:
     """Round camera matrices to the digits of the published conversion, which keeps single precision."""
     return intrinsics.astype(np.float32).astype(np.float64)
+
+
+def doubt_intrinsics(camera: Array, width: int, height: int) -> str:
+    """Say why a camera matrix (3, 3) or (3, 4) in pixels cannot well belong to images of a size; empty: it may."""
+    if min(width, height) <= 0:
+        return ""
+    (fx, cx), (fy, cy) = camera[0, [0, 2]].tolist(), camera[1, [1, 2]].tolist()
+    size = f"images of {width} x {height} pixels"
+    x, y = cx / width - 0.5, cy / height - 0.5
+    # A matrix of another scale moves its principal point along the diagonal, a cut of the image along one side.
+    if max(abs(x), abs(y)) > _CUT or (x * y > 0 and min(abs(x), abs(y)) > _SCALED):
+        text = f"the principal point ({cx:.0f}, {cy:.0f}) is not near the middle of {size}"
+        if cx > 0 and cy > 0:
+            text += f", but of those of about {2 * cx:.0f} x {2 * cy:.0f}: a matrix is scaled and cut with its image"
+        return text
+    if max(fx, fy) > 2 * min(fx, fy):
+        return f"the focal lengths {fx:g} and {fy:g} differ as if pixels were not square"
+    view = math.degrees(2 * math.atan(width / 2 / fx))
+    if not _NARROWEST <= view <= _WIDEST:
+        return f"the focal length {fx:g} gives {size} a view of {view:.3g} degrees; it is counted in pixels"
+    return ""
 
 
 def seen_in_images(

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import zlib
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,11 +27,13 @@ from numpy.lib import format as npy
 
 from boxwright.data.cache import user_cache_dir
 from boxwright.data.files import Hidden, file_errors, remove_leftovers
+from boxwright.engine.console import with_progress
 from boxwright.nuscenes.build import read_annotations, read_samples, read_sensors
-from boxwright.nuscenes.geometry import hidden_behind_others, seen_in_images
-from boxwright.nuscenes.structures import SEEN
+from boxwright.nuscenes.geometry import doubt_intrinsics, hidden_behind_others, seen_in_images
+from boxwright.nuscenes.structures import CAMERAS, SEEN
 from boxwright.nuscenes.tables import version_folder
 from boxwright.ops.arrays import Array, Bools, Ints
+from boxwright.terminal import counted
 
 _LAYOUT = 5  # goes up when the arrays change
 _META = "index.json"
@@ -200,7 +203,7 @@ def _build(folder: Path, made: Path) -> list[str]:
     header: dict[str, Any] = {"descr": npy.dtype_to_descr(SEEN), "fortran_order": False, "shape": (0,)}
     with (made / "seen.npy").open("wb") as stream:
         npy.write_array_header_1_0(stream, header)
-        for start in range(0, len(offsets) - 1, _SAMPLES_AT_ONCE):
+        for start in with_progress(range(0, len(offsets) - 1, _SAMPLES_AT_ONCE), "projecting annotations"):
             stop = min(start + _SAMPLES_AT_ONCE, len(offsets) - 1)
             low, high = np.searchsorted(images["sample"], (start, stop))
             # A copy in memory: rows of a few samples, which are indexed many times below.
@@ -243,3 +246,15 @@ def absent(index: NuscenesIndex, rows: Ints) -> Bools:
             there = set[str]()
         lost[positions] = [os.path.basename(index.file_name(row)) not in there for row in rows[positions].tolist()]
     return lost
+
+
+def doubtful_cameras(index: NuscenesIndex) -> Iterator[str]:
+    """Say of each camera whose intrinsics do not fit the size of its images why, and of how many."""
+    images, intrinsics = index.arrays["images"], index.arrays["calibrations"]["intrinsic"]
+    kinds, counts = np.unique(images[["sensor", "calibration", "width", "height"]], return_counts=True)
+    found: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
+    for (sensor, calibration, width, height), count in zip(kinds.tolist(), counts.tolist(), strict=True):
+        if doubt := doubt_intrinsics(intrinsics[calibration], width, height):
+            found[sensor].append((doubt, count))
+    for sensor, doubts in found.items():
+        yield f"{CAMERAS[sensor - 1]}, {counted(sum(count for _, count in doubts), 'image')}: {doubts[0][0]}"

@@ -63,7 +63,18 @@ def format_metrics(metrics: NuscenesMetrics, *, verbose: bool = True) -> str:
     for index, name in enumerate(ERROR_NAMES):
         lines.append(_line(f"m{SHORT_ERRORS[name]}", _mean(metrics.range_errors[:, :, index])))
     lines.append(_line("labels", metrics.range_truth.sum(axis=0).tolist()))
+    if note := absent_classes(metrics):
+        lines += ["", note]
     return "\n".join(lines)
+
+
+def absent_classes(metrics: NuscenesMetrics) -> str:
+    """Say how many classes lower mAP because nothing of them is annotated; empty: none."""
+    absent = [name for name, count in zip(CLASS_NAMES, metrics.num_truth, strict=True) if not count]
+    if not absent:
+        return ""
+    verbs = "has no annotations here and counts" if len(absent) == 1 else "have no annotations here and count"
+    return f"{len(absent)} of {len(CLASS_NAMES)} classes {verbs} as AP 0: {', '.join(absent)}"
 
 
 def _mean(rows: Floats) -> list[float]:

@@ -11,30 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.errors import UserError
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.structures import RADAR_FIELDS
-from boxwright.ops.arrays import Floats
+from boxwright.ops.arrays import Array, Floats
 from boxwright.reading import read_bytes, reads
 
-VALID_STATE, UNAMBIGUOUS = 0, 3
-DYNAMIC_PROPERTIES = range(7)
+DEVKIT = RadarReading()
 TOO_CLOSE = 1.0
 """Metres: points nearer than that in x and in y are returns of the car itself."""
 
-_VX, _VY, _DYN_PROP, _AMBIGUITY, _INVALID = (
-    RADAR_FIELDS.index(name) for name in ("vx_comp", "vy_comp", "dyn_prop", "ambig_state", "invalid_state")
-)
+_VX, _VY = RADAR_FIELDS.index("vx_comp"), RADAR_FIELDS.index("vy_comp")
 _KINDS = {"F": "f", "I": "i", "U": "u"}
 _LONGEST_HEADER = 4096  # bytes
 _LARGEST = 64 << 20  # bytes; a sweep has 125 points of 43 bytes
 
 
 @reads("radar sweep")
-def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
+def read_radar(file: Path, reading: RadarReading | None = DEVKIT) -> NDArray[np.float32]:
     """Read (18, N) points of a binary .pcd file in the frame of its radar, see `structures.RADAR_FIELDS`.
 
     Args:
         file: a radar sweep of nuScenes.
-        filtered: keep valid, unambiguous points with a known dynamic property only, as the devkit does by default.
+        reading: which points are kept: valid, unambiguous ones with a known dynamic property, as the devkit does by
+            default; None: all of them.
 
     Returns:
         no points if the first one is NaN, which is how an empty sweep is written.
@@ -61,10 +60,14 @@ def read_radar(file: Path, *, filtered: bool = True) -> NDArray[np.float32]:
     # The devkit takes a NaN in the first point for an empty sweep, whatever follows.
     if count and np.isnan(points[:, 0]).any():
         return points[:, :0]
-    if not filtered:
+    if reading is None:
         return points
-    known = np.isin(points[_DYN_PROP], DYNAMIC_PROPERTIES)
-    return points[:, known & (points[_INVALID] == VALID_STATE) & (points[_AMBIGUITY] == UNAMBIGUOUS)]
+    kept = np.ones(points.shape[1], np.bool_)
+    for name in ("dyn_prop", "ambig_state", "invalid_state"):
+        states: tuple[int, ...] = getattr(reading, name)
+        if states:  # np.isin takes three times as long for the 125 points of a sweep
+            kept &= (points[RADAR_FIELDS.index(name)][:, None] == np.array(states, np.float32)).any(1)
+    return points[:, kept]
 
 
 @lru_cache(maxsize=4096)
@@ -93,15 +96,44 @@ def _header(text: bytes) -> tuple[np.dtype[Any], int]:
     return dtype, count
 
 
-def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Floats) -> Floats:
+_TYPES = {"id": "<i2"} | dict.fromkeys(("x", "y", "z", "rcs", "vx", "vy", "vx_comp", "vy_comp"), "<f4")
+RADAR_DTYPE = np.dtype([(name, _TYPES.get(name, "i1")) for name in RADAR_FIELDS])
+"""A point of a sweep as nuScenes stores it: 43 bytes."""
+
+
+def write_radar(path: Path, points: Array) -> None:
+    """Write one sweep as a binary .pcd file, as those of nuScenes are.
+
+    Args:
+        points: (P,) of `RADAR_DTYPE`, in the frame of the radar: x forward, y left.
+    """
+    header = (
+        "# .PCD v0.7 - Point Cloud Data file format",
+        "VERSION 0.7",
+        f"FIELDS {' '.join(RADAR_FIELDS)}",
+        f"SIZE {' '.join(str(RADAR_DTYPE[name].itemsize) for name in RADAR_FIELDS)}",
+        f"TYPE {' '.join(RADAR_DTYPE[name].kind.upper() for name in RADAR_FIELDS)}",
+        f"COUNT {' '.join('1' for _ in RADAR_FIELDS)}",
+        f"WIDTH {len(points)}",
+        "HEIGHT 1",
+        "VIEWPOINT 0 0 0 1 0 0 0",
+        f"POINTS {len(points)}",
+        "DATA binary",
+    )
+    # The official reader needs a byte after the last point.
+    path.write_bytes("\n".join(header).encode() + b"\n" + np.asarray(points, RADAR_DTYPE).tobytes() + b"\n")
+
+
+def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Floats, seconds: Floats | None = None) -> Floats:
     """Gather sweeps in the frame of a camera.
 
-    Points nearer than 1 m in x and y to their radar are dropped. Positions are moved with the ego motion alone, not
-    along their velocity; compensated velocities (vx, vy, 0) are turned with the frame.
+    Points nearer than 1 m in x and y to their radar are dropped. Positions are moved with the ego motion, and along
+    their velocity only if times are given; compensated velocities (vx, vy, 0) are turned with the frame.
 
     Args:
         sweeps: (18, n) points of each, in the frame of its radar.
         cam_from_radar: (len(sweeps), 4, 4) from each to the camera at the time of its image.
+        seconds: (len(sweeps),) from each to the time of the image; None: points stay where they were measured.
 
     Returns:
         (18, N) float64; rows 0 to 2 in the camera frame, rows 8 and 9 the velocity along the camera's x and z.
@@ -113,6 +145,8 @@ def accumulate(sweeps: list[NDArray[np.float32]], cam_from_radar: Floats) -> Flo
     # A point is dropped only if both x and y are small, as in the devkit.
     far = (np.abs(points[:2]) >= TOO_CLOSE).any(0)
     points, matrices = points[:, far], cam_from_radar[of[far]]
+    if seconds is not None:
+        points[:2] += points[[_VX, _VY]] * seconds[of[far]]
     turn = matrices[:, :3, :3]
     points[:3] = (np.einsum("nij,jn->ni", turn, points[:3]) + matrices[:, :3, 3]).T
     # Radar measures velocity in its horizontal plane: the third component is 0, so two columns suffice.

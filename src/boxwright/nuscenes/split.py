@@ -13,12 +13,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from boxwright.data.files import file_errors
+from boxwright.data.files import file_errors, say_once
 from boxwright.data.identity import describe_images
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import inverses, published_intrinsics, transforms
 from boxwright.nuscenes.index import NuscenesIndex, absent
-from boxwright.nuscenes.radar import accumulate, read_radar
+from boxwright.nuscenes.radar import DEVKIT, accumulate, read_radar
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.structures import (
     BIKE_RACK,
     CAMERAS,
@@ -134,11 +135,12 @@ def splits_there(scenes: Sequence[str], folder: Path) -> list[str]:
 def usual_splits(scenes: Sequence[str], folder: Path) -> list[str]:
     """List the splits that a version is published for: mini_train, mini_val of a mini version, else train, val, test.
 
-    With a `splits.json`, those that it names.
+    With a `splits.json`, those that it names; of several names of the same scenes the first.
     """
     there = splits_there(scenes, folder)
     if (folder / "splits.json").is_file():
-        return there
+        own = splits_of(scenes, folder)
+        return [name for at, name in enumerate(there) if own[name] not in [own[other] for other in there[:at]]]
     usual = ("mini_train", "mini_val") if folder.name.endswith("mini") else ("train", "val", "test")
     return [name for name in usual if name in there] or [EVERYTHING]
 
@@ -155,11 +157,16 @@ class NuscenesSplit:
     image_rows: Ints  # and of its images
 
     def __init__(
-        self, index: NuscenesIndex, split: str, num_sweeps: int = 1, scenes: Sequence[str] | None = None
+        self,
+        index: NuscenesIndex,
+        split: str,
+        num_sweeps: int = 1,
+        scenes: Sequence[str] | None = None,
+        reading: RadarReading = DEVKIT,
     ) -> None:
         if num_sweeps < 0:
             raise UserError(f"radar sweeps are counted from 0, not {num_sweeps}")
-        self.index, self.split, self.num_sweeps = index, split, num_sweeps
+        self.index, self.split, self.num_sweeps, self.reading = index, split, num_sweeps, reading
         names = scenes_of_split(split, index.scenes, index.folder)
         self.scene_names = [name for name in names if scenes is None or name in scenes]
         rows, images, radars = (index.arrays[name] for name in ("samples", "images", "radars"))
@@ -180,8 +187,11 @@ class NuscenesSplit:
         """Select those whose files are missing; that is a user error unless the index allows it."""
         rows = self.index.arrays[name]["row"][positions]
         lost = np.flatnonzero(absent(self.index, rows))
-        if len(lost) and not self.index.allow_missing:
-            kind = "images" if name == "images" else "radar sweeps"
+        kind = "images" if name == "images" else "radar sweeps"
+        if len(lost) and self.index.allow_missing:
+            where = self.scene_names[0] if len(self.scene_names) == 1 else self.split
+            say_once(f"{where}: {len(lost)} of {len(rows)} {kind} are missing and left out")
+        elif len(lost):
             more = f", one of {len(lost)} {kind} of {self.split} that are" if len(lost) > 1 else ""
             raise UserError(
                 f"{self.index.root / self.index.file_name(int(rows[lost[0]]))} is missing{more}; "
@@ -307,8 +317,18 @@ class NuscenesSplit:
             calibration["translation"], calibration["rotation"]
         )
         cam_from_global = inverses(image["global_from_cam"])
-        points = [read_radar(self.index.root / self.index.file_name(row)) for row in rows["row"]]
-        return accumulate(points, cam_from_global @ global_from_radar)
+        points = [read_radar(self.index.root / self.index.file_name(row), self.reading) for row in rows["row"]]
+        seconds = (image["timestamp"] - rows["timestamp"]) * 1e-6 if self.reading.move_points else None
+        return accumulate(points, cam_from_global @ global_from_radar, seconds)
+
+    def labels_of_images(self) -> tuple[Ints, Ints]:
+        """Return the labels (N,) of all objects that images show, and the position (N,) of the image of each."""
+        arrays = self.index.arrays
+        position = np.full(len(arrays["images"]), -1, np.int64)
+        position[self.image_rows] = np.arange(len(self))
+        images = np.repeat(position, np.diff(arrays["seen_offsets"]))
+        some = np.flatnonzero((images >= 0) & ~arrays["seen"]["hidden"])
+        return arrays["annotations"]["label"][arrays["seen"]["annotation"][some]].astype(np.int64), images[some]
 
     def ground_truth(self) -> GlobalBoxes:
         """Return all annotations of the ten classes, as the metric takes them."""

@@ -138,8 +138,8 @@ class Detections3d:
     dims: Tensor  # (N, 3) float32 height, width, length in metres
     rotation_y: Tensor  # (N,) float32 rad about the camera's y axis; 0 looks along x
     alpha: Tensor  # (N,) float32 rad, the same as seen from the camera
-    velocity: Tensor  # (N, 3) float32 m/s
-    attributes: Tensor  # (N, 8) float32 logits
+    velocity: Tensor  # (N, 3) float32 m/s; 0 of a network without a head of velocity
+    attributes: Tensor  # (N, 8) float32 logits; NaN of a network without a head of attributes
 
     def __len__(self) -> int:
         return self.scores.shape[0]

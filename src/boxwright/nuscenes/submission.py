@@ -86,8 +86,6 @@ def to_global(
     if fixed:
         turns = turns * Rotation.from_rotvec([np.pi / 2, 0.0, 0.0])
     rotations = (Rotation.from_quat(cameras) * turns).as_quat(scalar_first=True)
-    # The likeliest attribute of the family that a class has; -1 for classes without.
-    of_family = _OF_FAMILY[labels]
     centers = locations.copy()
     # y points down, so up is minus; the published code goes up by the whole height.
     centers[:, 1] -= dims[:, 0] / (2 if fixed else 1)
@@ -98,7 +96,7 @@ def to_global(
         sizes=dims[:, [1, 2, 0]],
         rotations=rotations,
         velocities=_turned(global_from_cam, images, velocity)[:, :2],
-        attributes=np.where(of_family.any(axis=1), np.where(of_family, logits, -np.inf).argmax(axis=1), -1),
+        attributes=likeliest_attributes(labels, logits),
         scores=scores,
         num_points=np.full(len(best), -1, np.int64),
         sensors=np.array([record.sensor for record in records], np.int64)[images],
@@ -111,6 +109,15 @@ def to_global(
     middle = boxes.centers[:, :2]
     corners = rectangle_corners(middle, boxes.sizes[:, [1, across]], yaw)
     return boxes.take(suppress(boxes.samples, middle, corners, iou_thresh, _SUPPRESSION_REACH))
+
+
+def likeliest_attributes(labels: Ints, logits: Floats) -> Ints:
+    """Choose of logits (N, 8) the likeliest attribute (N,) of the family that a class has.
+
+    -1 for classes without attributes, and for networks without.
+    """
+    of_family = _OF_FAMILY[labels] & ~np.isnan(logits)
+    return np.where(of_family.any(axis=1), np.where(of_family, logits, -np.inf).argmax(axis=1), -1)
 
 
 def write_submission(path: Path, boxes: GlobalBoxes, sample_tokens: Sequence[str], use_radar: bool) -> None:

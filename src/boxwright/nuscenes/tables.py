@@ -20,7 +20,9 @@ from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
+from boxwright.engine.console import MovingLine
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Floats, Ints
 from boxwright.reading import parsing, why
@@ -46,6 +48,7 @@ class JsonReader:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self.read = 0  # characters
         self._text = ""
         self._at = 0
 
@@ -103,6 +106,7 @@ class JsonReader:
         waiting = len(self._text) - self._at
         chunk = self._file.read(max(_CHUNK, waiting))
         self._text, self._at = self._text[self._at :] + chunk, 0
+        self.read += len(chunk)
         return bool(chunk)
 
 
@@ -151,21 +155,35 @@ def version_folder(root: Path, version: str) -> Path:
     raise UserError(f"{root} {problem}")
 
 
+def version_of(root: Path, named: str, usual: str = "") -> str:
+    """Choose the version of a root: the named one, else the only one, else the usual one.
+
+    Raises:
+        UserError: there are several, and no usual one.
+    """
+    there = versions_of(root)
+    if named or len(there) < 2:
+        return named or "".join(there)
+    if usual not in there:
+        raise UserError(f"{root} has several versions: name one with --version ({', '.join(there)})")
+    return usual
+
+
 def versions_of(root: Path) -> list[str]:
     """List the folders of a root that hold tables; empty if it is no nuScenes root."""
     return sorted(file.parent.name for file in root.glob("*/sample.json")) if root.is_dir() else []
 
 
 def read_table(folder: Path, table: str) -> Iterator[Record]:
-    """Yield the records of a table, one at a time.
+    """Yield the records of a table, one at a time, and show on the standard error how far a large one is read.
 
     Raises:
         UserError: the table is missing, is cut off, or is not a list of records.
     """
     file, count = folder / f"{table}.json", 0
     try:
-        with file.open(encoding="utf-8-sig") as stream:
-            reader = JsonReader(stream)
+        with file.open(encoding="utf-8-sig") as stream, MovingLine(Console(stderr=True, soft_wrap=True)) as line:
+            reader, size = JsonReader(stream), file.stat().st_size
             if reader.peek(optional=True) != "[":
                 raise UserError(f"{file} is not a table: it does not start with a list of records")
             reader.skip("[")
@@ -177,6 +195,8 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
                     raise UserError(f"{file} is not a table: after record {count} there is no record but {character!r}")
                 yield reader.value()
                 count += 1
+                if not count % _BLOCK and line.is_due:
+                    line.show(f"reading {table}.json", reader.read >> 20, size >> 20, ["MB"])
     except FileNotFoundError as error:
         raise UserError(f"the table {file} is missing") from error
     except CutOffError as error:

@@ -195,6 +195,10 @@ class TrainingConfig(RunFolder):
     sync_bn: bool = setting(False, "batch norms over the images of all processes")
     precision: Precision = setting("auto", "precision of the network; auto: bf16 where the hardware has it")
     patience: CountOrNone = setting(100, "epochs without a better fitness before the run stops; 0: never")
+    deterministic: bool = setting(
+        True,
+        "on a GPU, kernels that give the same bits each time, which an exact resume needs; false: the fastest ones",
+    )
     seed: int = setting(0, "seed of everything random")
     compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published system")
     nosave: bool = output(False, "write checkpoints only at the end")

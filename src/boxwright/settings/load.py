@@ -4,8 +4,9 @@ Every layer is a flat mapping from dotted path (`optim.lr0`) to a value that kno
 mistakes are reported together, each with its file and line or its flag. Nothing in a file is executed.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +16,11 @@ from pydantic import ValidationError
 
 from boxwright.errors import UserError
 from boxwright.reading import read_text, yaml_nodes
-from boxwright.settings.base import Frozen
+from boxwright.settings.base import Frozen, as_list
 from boxwright.settings.flags import flags_of, suggest
+from boxwright.terminal import counted
 
+_log = logging.getLogger("boxwright.settings")
 C = TypeVar("C", bound=Frozen)
 _PLACES = ("project", "target", "out", "plots", "schedule")  # settings that say where to write
 
@@ -54,6 +57,7 @@ def load(
     from_yaml = read_yaml_settings(config_file(config)) if config else {}
     if config:
         _check_places({name: setting for name, setting in from_yaml.items() if name not in given}, config_file(config))
+        from_yaml |= _fitted_milestones(kind, from_yaml, given)
     merged = {**(below or {}), **from_yaml, **given}
     flags = flags_of(kind)
     known = [flag.setting for flag in flags]
@@ -80,6 +84,39 @@ def load(
     if len(lines) == 1:
         raise UserError(f"wrong setting: {lines[0]}")
     raise UserError("\n  ".join([f"{len(lines)} settings are wrong:", *lines]))
+
+
+def _fitted_milestones(
+    kind: type[Frozen], recipe: Mapping[str, Setting], given: Mapping[str, Setting]
+) -> dict[str, Setting]:
+    """Move the falls of a settings file's rate to where they lie in a run of another length, and say so.
+
+    A caller's other schedule has none.
+    """
+    named, length, schedule = recipe.get("optim.milestones"), given.get("epochs"), given.get("optim.schedule")
+    if named is None or "optim.milestones" in given:
+        return {}
+    if schedule is not None and schedule.value != "multi-step":
+        return {"optim.milestones": replace(named, value=[])}
+    if length is None or "epochs" not in kind.model_fields:
+        return {}
+    own = recipe["epochs"].value if "epochs" in recipe else kind.model_fields["epochs"].default
+    try:
+        before, epochs = int(own), int(length.value)
+        falls = [int(fall) for fall in as_list(named.value)]
+    except (TypeError, ValueError):  # reported with all other wrong values
+        return {}
+    if epochs == before or not all(0 < fall < before for fall in falls):
+        return {}
+    moved = sorted({max(fall * epochs // before, 1) for fall in falls} - {epochs})
+    fitted = {"optim.milestones": replace(named, value=moved)}
+    if not moved:  # a run of one epoch
+        fitted["optim.schedule"] = replace(named, value="step")
+    to, instead = (" and ".join(map(str, places)) for places in (moved, falls))
+    where = f"after epoch {to} instead of {instead}: --optim.milestones sets it" if moved else "nowhere"
+    file = Path(named.origin.rpartition(":")[0]).name
+    _log.info("%s is for %s; of %d, the rate falls %s", file, counted(before, "epoch"), epochs, where)
+    return fitted
 
 
 def _check_places(settings: Mapping[str, Setting], file: Path) -> None:

@@ -1,11 +1,10 @@
 """Write the world as a nuScenes root: images, radar and lidar files, maps and tables.
 
 Layout: samples/CHANNEL/ (key frames), sweeps/CHANNEL/ (radar between them), maps/, VERSION/ (tables and `splits.json`,
-which names the scenes of train and val: they are in no official list). Each file is a function of the settings.
+which names the scenes of train and val: they are in no official list). Each file is a function of the settings. The
+nuscenes-devkit takes `train` and `val` for its own scenes whatever `splits.json` says, so that both have a second name.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,46 +13,29 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from boxwright.data.files import Hidden, remove_leftovers
 from boxwright.drawing.canvas import write_image
-from boxwright.errors import UserError
+from boxwright.nuscenes.radar import write_radar
+from boxwright.nuscenes.write import TABLES, Tables, new_root, quaternion, token, write_tables
 from boxwright.ops.arrays import Floats, Ints
 from boxwright.synthetic.catalog import ATTRIBUTES, CATEGORIES, KINDS, VISIBILITY, make_rig
-from boxwright.synthetic.radar import UNAMBIGUOUS, measure, write_pcd
+from boxwright.synthetic.radar import UNAMBIGUOUS, measure
 from boxwright.synthetic.render import render_view
 from boxwright.synthetic.world import KEY_FRAME_SECONDS, SWEEP_SECONDS, WorldSettings, make_scene
 
-TABLES = (
-    *("attribute", "category", "map", "sensor", "visibility"),  # what all scenes share
-    *("log", "scene", "sample", "sample_data", "ego_pose", "calibrated_sensor"),  # the drives
-    *("instance", "sample_annotation"),
-)
 _JPEG_QUALITY = 88
 _EPOCH = 1_530_000_000_000_000  # microseconds
 _SCENE_GAP = 100_000_000  # microseconds between the starts of two scenes
 _LATE = 8_000  # microseconds by which a sensor is off the time of its key frame, at most
 _LIDAR_POINTS = 4000.0  # returns of 1 m2 that is 1 m away
 _UNSEEN = 0.02  # objects of which a smaller share is visible, and which return nothing, are not annotated
+OWN_SPLITS = "synthetic_"  # before the names of splits that the nuscenes-devkit reads from `splits.json`
 _FIRST_NAME = 9001  # of a scene; official ones end at scene-1110
-
-Tables = dict[str, list[dict[str, Any]]]  # records by the name of their table
-
-
-def token(*parts: str | int) -> str:
-    """Return the 32 hexadecimal digits that name a record; the same parts give the same ones."""
-    return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
 def yaw_quaternion(yaw: float) -> list[float]:
     """Return the unit quaternion w, x, y, z of a rotation about z by `yaw` radians."""
     return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
-
-
-def quaternion(rotation: Floats) -> list[float]:
-    """Return the unit quaternion w, x, y, z, w >= 0, of a (3, 3) rotation."""
-    return Rotation.from_matrix(rotation).as_quat(canonical=True, scalar_first=True).tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +93,7 @@ class SceneWriter:
                     stamp = self._stamp(frame, stream.late - before)
                     path = self._record(stream, frame, stamp, frame * each + number, each * (last + 1) - 1)
                     points, owners = measure(self._scene, mount, self._time(stamp), visible, self._rng)
-                    write_pcd(path, points)
+                    write_radar(path, points)
                     if number == each - 1:
                         sure = (points["ambig_state"] == UNAMBIGUOUS) & (points["invalid_state"] == 0)
                         radar_points += np.bincount(owners[sure & (owners >= 0)], minlength=len(visible))
@@ -267,15 +249,6 @@ def write_nuscenes(
         UserError: `root` is a file or holds something, or it cannot be written.
     """
     settings = settings or WorldSettings()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root} is there already; a synthetic nuScenes root is written into a new or an empty folder")
-    try:
-        root.absolute().parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(root.absolute().parent)
-        hidden = Hidden(root.absolute(), folder=True)
-    except OSError as error:
-        raise UserError(f"{root}: the folder cannot be made: {error.strerror}") from error
-    beside = hidden.path
     tables: Tables = {name: [] for name in TABLES}
     for table, entries in (("category", CATEGORIES), ("attribute", ATTRIBUTES)):
         tables[table] = [{"token": token(table, e), "name": e, "description": f"Synthetic {e}"} for e in entries]
@@ -292,26 +265,15 @@ def write_nuscenes(
     tables["map"].append(record)
     names = [f"scene-{_FIRST_NAME + index}" for index in range(settings.scenes)]
     split = settings.scenes - settings.num_val
-    splits = json.dumps({"train": names[:split], "val": names[split:]}, indent=1)
+    shares = {"train": names[:split], "val": names[split:]}
+    splits = shares | {f"{OWN_SPLITS}{name}": own for name, own in shares.items()}
     cv2.setNumThreads(1)  # polygons are small: more threads only wait for each other
-    try:
+    with new_root(root, "a synthetic nuScenes root") as beside:
         for index, name in enumerate(names):
             SceneWriter(beside, settings, tables, index, name).write()
             if on_progress:
                 on_progress(index + 1, settings.scenes)
-        for folder in (beside / "maps", beside / settings.version):
-            folder.mkdir()
+        (beside / "maps").mkdir()
         write_image(beside / filename, np.full((64, 64), 255, np.uint8))
-        for table, records in tables.items():
-            rows = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
-            file = beside / settings.version / f"{table}.json"
-            file.write_text(f"[\n{rows}\n]\n" if rows else "[]\n", encoding="utf-8", newline="\n")
-        (beside / settings.version / "splits.json").write_text(splits + "\n", encoding="utf-8")
-        if root.exists():
-            root.rmdir()
-        hidden.become(root)
-    except OSError as error:
-        raise UserError(f"{root} cannot be written: {error.strerror}") from error
-    finally:
-        hidden.drop()
+        write_tables(beside / settings.version, tables, splits)
     return root

@@ -7,12 +7,10 @@ motion taken out. So a car that crosses the ray shows no velocity. That is how t
 Source of fields and header: the binary .pcd radar files of nuScenes (Caesar et al., CVPR 2020, arXiv 1903.11027).
 """
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.nuscenes.structures import RADAR_FIELDS
+from boxwright.nuscenes.radar import RADAR_DTYPE
 from boxwright.ops.arrays import Floats, Ints
 from boxwright.synthetic.camera import transform, turned
 from boxwright.synthetic.catalog import KINDS, Mount
@@ -20,8 +18,6 @@ from boxwright.synthetic.world import STILL, Objects, Scene
 
 Echoes = tuple[Floats, Ints, Floats]  # points (P, 2), owners (P,), velocity over ground (P, 2); sensor frame
 
-_TYPES = {"id": "<i2"} | dict.fromkeys(("x", "y", "z", "rcs", "vx", "vy", "vx_comp", "vy_comp"), "<f4")
-RADAR_DTYPE = np.dtype([(name, _TYPES.get(name, "i1")) for name in RADAR_FIELDS])
 _HALF_FIELD = np.deg2rad(60.0)
 _RANGE = (1.2, 90.0)  # metres
 _POSITION_NOISE, _SPEED_NOISE = 0.2, 0.1  # standard deviations, m and m/s
@@ -94,25 +90,6 @@ def measure(
     points["pdh0"] = np.where(trusted, 1, 4)
     points["vx_rms"], points["vy_rms"] = 3, 3
     return points, owners[kept]
-
-
-def write_pcd(path: Path, points: NDArray[np.void]) -> None:
-    """Write one measurement as a binary .pcd file."""
-    header = (
-        "# .PCD v0.7 - Point Cloud Data file format",
-        "VERSION 0.7",
-        f"FIELDS {' '.join(RADAR_FIELDS)}",
-        f"SIZE {' '.join(str(RADAR_DTYPE[name].itemsize) for name in RADAR_FIELDS)}",
-        f"TYPE {' '.join(RADAR_DTYPE[name].kind.upper() for name in RADAR_FIELDS)}",
-        f"COUNT {' '.join('1' for _ in RADAR_FIELDS)}",
-        f"WIDTH {len(points)}",
-        "HEIGHT 1",
-        "VIEWPOINT 0 0 0 1 0 0 0",
-        f"POINTS {len(points)}",
-        "DATA binary",
-    )
-    # The official reader needs a byte after the last point.
-    path.write_bytes("\n".join(header).encode() + b"\n" + points.tobytes() + b"\n")
 
 
 def _object_echoes(objects: Objects, sensor_from_global: Floats, rng: np.random.Generator) -> Echoes:

@@ -205,7 +205,10 @@ def find_network(content: object, where: str) -> tuple[StandIn, StandIn]:
     if isinstance(network, dict):
         raise UserError(f"{where} holds weights without a model description; give a whole checkpoint")
     if not isinstance(network, StandIn) or not network.class_name.startswith("models."):
-        raise UserError(f"{where} is a file of torch.save but holds no YOLOv5 network and no Boxwright checkpoint")
+        raise UserError(
+            f"{where} is a file of torch.save but holds no YOLOv5 network and no Boxwright checkpoint (CenterFusion is "
+            "opened by --model centerfusion-dla34, in Python by bw.load_fusion)"
+        )
     layers = list(children(children(network).get("model", network)).values())
     if not layers or layers[-1].class_name != HEAD:
         last = layers[-1].class_name if layers else "nothing"

@@ -68,7 +68,10 @@ def _read_any(path: str | Path, model: str, fallback: str, *, strict: bool) -> W
         raise UserError(f"{path} is a Boxwright checkpoint without a model")
     described = cast(dict[str, Any], described)
     if (family := described.get("family")) is not None:
-        raise UserError(f"{path} is a checkpoint of {family}: name its model, as --model {family}-dla34")
+        raise UserError(
+            f"{path} is a checkpoint of {family}: name its model, as --model {family}-dla34; in Python, open it with "
+            "bw.load_fusion"
+        )
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
     settings = content.get("config")
     if isinstance(settings, dict):  # of a run: checkpoints of before have the size there alone

@@ -84,6 +84,12 @@ def write_image(path: Path, hw: tuple[int, int], seed: int) -> None:
     data.tofile(path)
 
 
+def write_grain(path: Path, hw: tuple[int, int]) -> None:
+    """Write an image in which neighbours differ."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8)
+    cv2.imencode(path.suffix, pixels)[1].tofile(path)
+
+
 def write_scenes(folder: Path, count: int, hw: tuple[int, int] = (180, 320), num_objects: int = 5) -> Scenes:
     """JPEG files of one size, with objects and radar."""
     folder.mkdir(parents=True, exist_ok=True)

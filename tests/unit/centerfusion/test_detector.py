@@ -105,6 +105,11 @@ def test_detection_is_in_the_frame_of_the_camera() -> None:
     np.testing.assert_allclose(found.velocity[0], (0, 0, 5), atol=1e-3)  # along its length, as published
 
 
+def test_intrinsics_of_another_image_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"intrinsics: the principal point .* of images of 400 x 225 pixels, but of"):
+        CenterFusionDetector(OneCar(), CONFIG).predict(IMAGE, np.diag([2.0, 2, 1]) @ CALIB)
+
+
 def test_radar_reaches_the_network() -> None:
     at_car = radar((0.116, 0.5, 13.0, 0, 0))  # the middle of column 28
     detector = CenterFusionDetector(OneCar(), CONFIG)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from boxwright.centerfusion.export import CenterExportInfo, CenterOnnx, export_center
-from boxwright.centerfusion.frustum import FrustumOptions
+from boxwright.centerfusion.export import CenterExportInfo, CenterOnnx, _example_inputs, compare_center, export_center
+from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
+from boxwright.centerfusion.structures import RawHeads
 from boxwright.errors import UserError
 
 pytest.importorskip("onnxruntime")
@@ -64,6 +66,53 @@ def test_without_radar(tmp_path: Path) -> None:
     assert file.info.names == ("0", "1", "2")
     with pytest.raises(UserError, match="takes images of 96x64 pixels only"):
         file(torch.randn(1, 3, 64, 64))
+
+
+def rounded(model: CenterFusion, size: float) -> Callable[..., RawHeads]:
+    """A file of a network, as another program would compute it: first heads a little off, then all that follows."""
+
+    def exported(**inputs: Tensor) -> RawHeads:
+        generator = torch.Generator().manual_seed(1)
+        heads = model(**inputs)
+        first = {
+            name: heads[name] + size * torch.randn(heads[name].shape, generator=generator) for name in model.first_heads
+        }
+        association = associate(first, inputs["radar"], inputs["calibs"], model.frustum, model.num_peaks)
+        rest = model(inputs["images"], association=association)
+        return first | {name: rest[name] for name in ("pc_hm", *model.second_heads)}
+
+    return exported
+
+
+@torch.no_grad()
+def test_objects_that_only_rounding_orders_are_no_difference() -> None:
+    model = lively().eval()
+    model.hm[2].weight.zero_()  # type: ignore[union-attr]  # every cell scores alike
+    inputs = _example_inputs(SIZE, radar=True)
+    agreement = compare_center(model, rounded(model, 1e-6), inputs)
+    assert not agreement.fault, agreement
+    assert agreement.num_rounded > 0
+    assert "with another radar return, where rounding decides which" in str(agreement)
+
+
+@torch.no_grad()
+def test_a_wrong_file_is_refused() -> None:
+    model = lively().eval()
+    inputs = _example_inputs(SIZE, radar=True)
+    assert not compare_center(model, model, inputs).fault
+
+    def elsewhere(**given: Tensor) -> RawHeads:
+        heads = model(**given)
+        return model(given["images"], association=heads["pc_hm"].roll(3, dims=3))
+
+    assert "associated radar by " in compare_center(model, elsewhere, inputs).fault
+    assert "it differs from PyTorch" in compare_center(model, rounded(model, 0.1), inputs).fault
+
+    def no_number(**given: Tensor) -> RawHeads:
+        heads = model(**given)
+        return heads | {"velocity": heads["velocity"] * torch.nan}
+
+    assert "(velocity)" in compare_center(model, no_number, inputs).fault
 
 
 def test_refusals(tmp_path: Path) -> None:

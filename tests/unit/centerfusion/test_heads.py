@@ -24,6 +24,14 @@ def test_best_cells_are_those_of_a_sort(shape: tuple[int, int, int, int], k: int
     assert all(len(set(zip(*row, strict=True))) == len(row[0]) for row in zip(found.labels, found.cells, strict=True))
 
 
+@given(st.tuples(*[st.integers(1, 7)] * 4), st.integers(1, 90), st.integers(0, 99))
+def test_equal_scores_come_in_the_order_of_their_cells(shape: tuple[int, int, int, int], k: int, seed: int) -> None:
+    heatmap = torch.randint(0, 3, shape, generator=torch.Generator().manual_seed(seed)).float()
+    found = peaks(heatmap, k, suppress=False)
+    expected = heatmap.flatten(1).sort(dim=1, descending=True, stable=True).indices[:, :k]
+    assert torch.equal(found.labels * shape[2] * shape[3] + found.cells, expected)
+
+
 def test_more_peaks_than_cells() -> None:
     found = peaks(torch.rand(2, 3, 4, 5), 100)
     assert found.cells.shape == (2, 60)

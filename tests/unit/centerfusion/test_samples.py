@@ -23,6 +23,7 @@ from boxwright.centerfusion.augment import (
 from boxwright.centerfusion.samples import (
     SampleArrays,
     SampleMaker,
+    balanced_weights,
     make_train_loader,
     make_val_loader,
 )
@@ -39,6 +40,7 @@ from tests.unit.centerfusion.scenes3d import (
     objects,
     points,
     record,
+    write_grain,
     write_image,
     write_scenes,
 )
@@ -185,6 +187,31 @@ def test_reduced_decoding_shows_everything_where_full_decoding_does(tmp_path: Pa
         centers.append([(x * weights).sum() / weights.sum(), (y * weights).sum() / weights.sum()])
     np.testing.assert_allclose(centers[0], map_points(np.array([300.0, 170.0]), matrix), atol=0.05)
     np.testing.assert_allclose(centers[0], centers[1], atol=0.1)
+
+
+def test_training_and_validation_read_images_alike(tmp_path: Path) -> None:
+    """A training sample of which nothing is drawn is that of validation; decoded at half scale it is less sharp."""
+    source = one(tmp_path, 3, hw=(192, 320))
+    write_grain(source.records[0].path, (192, 320))
+    still = FusionAugmentConfig(flip=0.0, shift=0.0, color=False)
+    sharpness: list[float] = []
+    for reduced in (False, True):
+        augment = still.model_copy(update={"reduced_decoding": reduced})
+        config = SMALL.model_copy(update={"augment": augment})
+        trained, validated = (make_sample(source, 0, config, rng) for rng in (sample_generator(0, 0, 0), None))
+        assert np.array_equal(trained.image, validated.image) is not reduced
+        sharpness.append(cv2.Laplacian(trained.image, cv2.CV_32F).var())
+    assert sharpness[1] < 0.7 * sharpness[0]
+
+
+def test_classes_are_drawn_about_equally_often() -> None:
+    """Of a hundred images ninety show class 0, one class 7 and 0, nine nothing: these keep their share."""
+    labels, images = np.array([0] * 90 + [0, 7, 7]), np.array([*range(90), 90, 90, 90])
+    weights = balanced_weights(labels, images, 100)
+    chances = weights / weights.sum()
+    assert chances[91:].sum() == pytest.approx(0.09)
+    assert chances[90] / chances[:90].sum() == pytest.approx((1 + 1 / 91) / (90 / 91))
+    np.testing.assert_array_equal(balanced_weights(labels[:0], images[:0], 3), np.ones(3))
 
 
 def test_reduction_follows_the_magnification() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from boxwright.centerfusion import system
 from boxwright.centerfusion.settings import MODEL, FusionConfig, FusionExportConfig, find_preset
 from boxwright.centerfusion.verbs.train import with_milestones
 from boxwright.cli.parser import Parser
+from boxwright.engine.schedule import check_schedule
 from boxwright.errors import UserError
-from boxwright.settings.load import dump_yaml, load
+from boxwright.settings.load import dump, dump_yaml, load
 from boxwright.systems import NAMED_BY, choose
 from boxwright.yolo import system as yolo_system
 
@@ -58,7 +60,106 @@ def test_a_preset_says_source_result_and_command(name: str) -> None:
 
 def test_published_settings_are_the_preset() -> None:
     published = load(FusionConfig, config=find_preset("centerfusion"))
-    assert published == with_milestones(FusionConfig())
+    assert published == with_milestones(FusionConfig(precision="fp32"))
+
+
+def test_the_camera_only_recipe_crops_at_random_and_is_measured_at_its_end() -> None:
+    """Published: no shift, and no validation before the 140 epochs are over."""
+    baseline = load(FusionConfig, config=find_preset("centernet-baseline"))
+    assert baseline.augment == FusionConfig().augment.model_copy(update={"random_crop": True, "shift": 0.0})
+    assert (baseline.epochs, baseline.val_period, baseline.batch_size, baseline.optim.lr0) == (140, 140, 128, 5e-4)
+    assert (baseline.optim.milestones, baseline.save_epochs, baseline.precision) == ((90, 120), (90, 120), "fp32")
+    assert "--weights dla34-ba72cf86.pth" in Path(find_preset("centernet-baseline")).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "falls"),
+    [("centerfusion", 20, (16,)), ("centerfusion", 120, (100,)), ("centernet-baseline", 14, (9, 12))],
+)
+def test_a_recipe_of_another_length_falls_in_proportion(
+    name: str, epochs: int, falls: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config = load(FusionConfig, {"epochs": epochs}, config=find_preset(name))
+    check_schedule(config.optim, config.epochs)
+    assert config.optim.milestones == falls
+    assert f"{name}.yaml is for" in caplog.text
+    assert "--optim.milestones sets it" in caplog.text
+
+
+def test_what_a_shortened_recipe_is_told_goes_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Named falls are kept; another schedule has none; of one epoch there is none; a run folder is a recipe, too."""
+    caplog.set_level("INFO")
+    preset = find_preset("centerfusion")
+    named = load(FusionConfig, {"epochs": 20, "optim.milestones": [5]}, config=preset)
+    assert named.optim.milestones == (5,)
+    cosine = load(FusionConfig, {"epochs": 20, "optim.schedule": "cosine"}, config=preset)
+    check_schedule(cosine.optim, 20)
+    assert load(FusionConfig, {"epochs": 60}, config=preset).optim.milestones == (50,)
+    assert not caplog.text
+    one = with_milestones(load(FusionConfig, {"epochs": 1}, config=preset))
+    check_schedule(one.optim, 1)
+    assert "of 1, the rate falls nowhere" in caplog.text
+    (tmp_path / "config.yaml").write_text(dump_yaml(with_milestones(FusionConfig(epochs=12))), encoding="utf-8")
+    assert load(FusionConfig, {"epochs": "6"}, config=str(tmp_path)).optim.milestones == (5,)
+
+
+@pytest.mark.parametrize(
+    ("given", "decay"),
+    [
+        ({}, 0.0),
+        ({"optim.optimizer": "SGD"}, 1e-4),
+        ({"optim.optimizer": "SGD", "optim.weight_decay": 0.0}, 0.0),
+        ({"optim.optimizer": "AdamW"}, 0.0),
+    ],
+)
+def test_sgd_decays_as_published(given: dict[str, object], decay: float) -> None:
+    config = load(FusionConfig, given)
+    assert (config.optim.momentum, config.optim.weight_decay) == (0.9, decay)
+    assert load(FusionConfig, dump(config)) == config
+
+
+# Every option of the published program; `task` stands alone there.
+PUBLISHED_OPTIONS = """
+    dataset test_dataset exp_id eval debug no_pause demo load_model resume gpus num_workers not_cuda_benchmark seed
+    not_set_cuda_env print_iter save_all vis_thresh debugger_theme run_dataset_eval save_imgs save_img_suffix
+    skip_first save_video save_framerate resize_video video_h video_w transpose_video show_track_color not_show_bbox
+    not_show_number qualitative tango_color arch dla_node head_conv num_head_conv head_kernel down_ratio num_classes
+    num_resnet_layers backbone neck msra_outchannel prior_bias input_res input_h input_w dataset_version optim lr
+    lr_step save_point num_epochs batch_size master_batch_size num_iters val_intervals trainval ltrb ltrb_weight
+    reset_hm reuse_hm dense_reg shuffle_train flip_test test_scales nms K not_prefetch_test fix_short keep_res
+    out_thresh depth_scale save_results load_results use_loaded_results ignore_loaded_cats model_output_list
+    non_block_test vis_gt_bev kitti_split test_focal_length not_rand_crop not_max_crop shift scale aug_rot rotate flip
+    no_color_aug tracking pre_hm same_aug_pre zero_pre_hm hm_disturb lost_disturb fp_disturb pre_thresh track_thresh
+    new_thresh max_frame_dist ltrb_amodal ltrb_amodal_weight public_det no_pre_img zero_tracking hungarian max_age
+    tracking_weight reg_loss hm_weight off_weight wh_weight hp_weight hm_hp_weight amodel_offset_weight dep_weight
+    dep_res_weight dim_weight rot_weight nuscenes_att nuscenes_att_weight velocity velocity_weight
+    custom_dataset_img_path custom_dataset_ann_path pointcloud train_split val_split max_pc r_a r_b img_format
+    max_pc_dist freeze_backbone radar_sweeps warm_start_weights pc_z_offset eval_n_plots eval_render_curves
+    hm_transparency iou_thresh pillar_dims show_velocity
+""".split()
+
+
+def test_every_published_option_has_an_equal_or_is_answered() -> None:
+    """What an answer says to write is a flag of this verb, or names the verb that has it."""
+    parser = Parser("train", system)
+    flags = {*parser.spellings, *Parser("val", system).spellings}
+    for option in PUBLISHED_OPTIONS:
+        try:
+            parser.read([f"--{option}", "1"])
+            continue
+        except UserError as error:
+            answer = str(error)
+        assert f"there is no flag --{option}: " in answer or f"did you mean --{option.replace('_', '-')}?" in answer
+        written = re.search(r"write (boxwright )?(\w+ )?(--[\w.-]+)", answer)
+        if written and not written[1]:
+            assert written[3] in flags, answer
+
+
+def test_options_of_training_belong_to_training() -> None:
+    for option in ("lr", "radar_sweeps", "velocity", "flip"):
+        with pytest.raises(UserError, match=f"no flag --{option}: leave it out: it is said in training"):
+            Parser("val", system).read([f"--{option}", "1"])
 
 
 def test_what_chooses_the_system(tmp_path: Path) -> None:

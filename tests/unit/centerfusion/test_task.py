@@ -32,6 +32,10 @@ OTHER_VALUES: dict[str, Any] = {
     "radar.max_depth": 30.0,
     "radar.pillar_dims": [1.0, 0.3, 0.4],
     "radar.z_offset": 0.5,
+    "radar.dyn_prop": [0, 7],
+    "radar.ambig_state": [],
+    "radar.invalid_state": [0, 4],
+    "radar.move_points": True,
     "frustum.enabled": False,
     "frustum.expansion_ratio": 0.25,
     "frustum.window_ratio": 0.5,
@@ -45,6 +49,7 @@ OTHER_VALUES: dict[str, Any] = {
     "augment.random_crop": True,
     "augment.max_crop": False,
     "augment.color": False,
+    "augment.reduced_decoding": True,
 } | {f"loss.{name}": 0.3 for name in FusionConfig().loss.model_dump()}
 ELSEWHERE = {"network.first_depth"}  # what `FusionRun.begin` gives the network; test_fusion_training.py
 

@@ -11,10 +11,11 @@ import torch
 import boxwright as bw
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FAMILY, FusionConfig
-from boxwright.centerfusion.weights import load_published, read_published
+from boxwright.centerfusion.weights import load_published, open_trained, read_published
 from boxwright.checkpoints.native import FORMAT, VERSION, save_checkpoint
 from boxwright.errors import UserError
-from boxwright.nuscenes.structures import CLASS_NAMES
+from boxwright.nuscenes.structures import CLASS_NAMES, ImageAnnotations, ImageRecord
+from boxwright.nuscenes.submission import to_global
 from boxwright.settings.load import load
 
 
@@ -90,7 +91,8 @@ def save(path: Path, model: CenterFusion, prefix: str = "") -> Path:
 def test_data_parallel_prefix(tmp_path: Path) -> None:
     trained, network = small(1), small(2)
     report = load_published(network, read_published(save(tmp_path / "model.pth", trained, "module.")))
-    assert str(report) == "446 of 446 entries loaded"
+    heads = "hm, reg, wh, dep, rot, dim, amodel_offset, dep_sec, rot_sec, nuscenes_att, velocity"
+    assert str(report) == f"446 of 446 entries taken ({heads}, base, dla_up, ida_up)"
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in network.state_dict().items())
 
 
@@ -109,14 +111,16 @@ def test_camera_only_file_starts_a_network_with_radar(tmp_path: Path) -> None:
     reasons = dict(report.skipped)
     assert reasons["velocity.0.weight"] == "32x8x3x3 instead of 32x11x3x3"
     assert reasons["velocity.2.weight"] == "3x32x1x1 instead of 32x32x1x1"
-    assert "keep their own start" in str(report)
+    assert "part of nuscenes_att, part of velocity); own start: dep_sec, rot_sec; not used" in str(report)
+    assert "velocity (32x8x3x3 instead of 32x11x3x3)" in str(report)
 
 
 def test_other_heads_and_unknown_entries(tmp_path: Path) -> None:
     trained, network = small(1, num_classes=3), small(2)
     path = save(tmp_path / "model.pth", trained)
     content = torch.load(path)
-    content["state_dict"]["tracking.0.weight"] = torch.zeros(2)
+    for name in ("tracking.0.weight", "tracking.2.weight", "base.pre_img_layer.0.weight"):
+        content["state_dict"][name] = torch.zeros(2)
     torch.save(content, path)
     report = load_published(network, read_published(path))
     assert report.missing == ("hm.2.weight", "hm.2.bias")
@@ -124,12 +128,77 @@ def test_other_heads_and_unknown_entries(tmp_path: Path) -> None:
         "hm.2.weight": "3x32x1x1 instead of 10x32x1x1",
         "hm.2.bias": "3 instead of 10",
         "tracking.0.weight": "not in the network",
+        "tracking.2.weight": "not in the network",
+        "base.pre_img_layer.0.weight": "not in the network",
     }
-    assert str(report) == (
-        "444 of 446 entries loaded, 2 keep their own start (hm.2.weight, hm.2.bias), "
-        "3 of the file not used (hm.2.weight: 3x32x1x1 instead of 10x32x1x1, hm.2.bias: 3 instead of 10, "
-        "tracking.0.weight: not in the network)"
+    assert str(report).startswith("444 of 446 entries taken (reg, wh, ")
+    assert str(report).endswith(
+        "ida_up, part of hm); not used of the file: hm (3x32x1x1 instead of 10x32x1x1), "
+        "tracking (not in the network), base.pre_img_layer (not in the network)"
     )
+
+
+def test_published_networks_with_and_without_optional_heads_are_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a published file is, with radar or without, is seen from its entries, whatever switches it was made with."""
+    changes: list[dict[str, object]] = [
+        {},
+        {"radar": False},
+        {"radar": False, "velocity": False, "nuscenes_att": False},
+        {"radar": False, "velocity": False, "dla_node": "conv", "head_conv": 64},
+    ]
+    for change in changes:
+        saved = small(1, **change)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            model, config = open_trained(str(save(tmp_path / "model.pth", saved)))
+        assert (model.spec, config.no_radar) == (saved.spec, not saved.spec.radar)
+        assert all(torch.equal(value, saved.state_dict()[name]) for name, value in model.state_dict().items())
+        assert ("velocities are 0" in caplog.text) == ("velocity" in change)
+        assert ("boxes have no attribute" in caplog.text) == ("nuscenes_att" in change)
+
+
+def test_a_network_of_boxes_alone_says_neither_velocity_nor_attribute(tmp_path: Path) -> None:
+    saved = small(1, radar=False, velocity=False, nuscenes_att=False)
+    with torch.no_grad():
+        dict(saved.named_parameters())["dim.2.bias"].fill_(2.0)
+    detector = bw.load_fusion(save(tmp_path / "model.pth", saved), device="cpu")
+    calib = np.array([(120.0, 0, 80), (0, 120.0, 45), (0, 0, 1)])
+    found = detector.predict(np.zeros((90, 160, 3), np.uint8), calib, conf_thres=-1.0, max_det=5)
+    assert len(found) == 5
+    assert not found.velocity.any()
+    record = ImageRecord(Path(), 160, 90, 1, 0, calib, np.eye(4), ImageAnnotations(*(np.empty(0) for _ in range(11))))
+    boxes = to_global([found], [record], fixed=False)
+    assert boxes.attributes.tolist() == [-1] * 5
+    assert not boxes.velocities.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "dropped", "message"),
+    [
+        ({"num_classes": 80}, ("dep", "rot"), "it has no dep, rot and 80 classes instead of 10: it can start a trai"),
+        ({"num_classes": 3}, (), r"it has 3 classes instead of 10: it can start a training \(`train --weights`\)"),
+        ({}, ("ida_up",), "is not whole: it lacks 38 entries of the network that the others are of, such as ida_up"),
+        ({}, ("velocity.2",), "is not whole: it lacks 2 entries of .*, such as velocity.2.weight"),
+        ({}, ("base.level5.root",), "is not whole: it lacks entries of centerfusion-dla34 or they have other shapes"),
+    ],
+)
+def test_published_files_that_cannot_be_run(
+    change: dict[str, object], dropped: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    state = small(1, radar=False, **change).state_dict()
+    left = {name: value for name, value in state.items() if not name.startswith(dropped or ("none",))}
+    torch.save(left, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=message):
+        open_trained(str(tmp_path / "x.pth"))
+    report = load_published(small(2), read_published(tmp_path / "x.pth"))  # all can start a training
+    assert len(report.loaded) > 200
+
+
+def test_a_network_with_radar_is_none_without(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a camera and radar network: leave out --no-radar"):
+        open_trained(str(save(tmp_path / "model.pth", small(1))), no_radar=True)
 
 
 def test_entries_of_the_backbone_alone(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from boxwright.engine.device import Policy, cpu_has_bf16, one_core_left, resolve, select_device
+from boxwright.centerfusion.settings import FusionConfig
+from boxwright.engine.device import Policy, choose_kernels, cpu_has_bf16, one_core_left, resolve, select_device
 from boxwright.errors import UserError
 from boxwright.settings.base import Precision
 from boxwright.settings.load import load
@@ -113,3 +114,16 @@ def test_a_gpu_and_a_number_of_the_user_change_nothing(monkeypatch: pytest.Monke
     assert threads_inside("cuda", monkeypatch) == [3]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads_inside("cpu", monkeypatch) == [3]
+
+
+def test_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As published the fastest are looked for; who asks for the same bits again gets them."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted, **_: asked.append(wanted))
+    asked: list[bool] = []
+    for deterministic in (False, True):
+        choose_kernels(deterministic=deterministic)
+        assert torch.backends.cudnn.benchmark is not deterministic
+    assert asked == [False, True]
+    assert not FusionConfig().deterministic
+    assert RunConfig().deterministic

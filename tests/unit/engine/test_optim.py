@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boxwright.engine.optim import apply_settings, clip_gradients, make_optimizer
-from boxwright.engine.schedule import StepSettings
+from boxwright.engine.schedule import Schedule, ScheduleRules, StepSettings
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
@@ -102,6 +102,15 @@ def test_everything_decays_where_the_release_says_so() -> None:
     for everything, decays in ((False, [0.0, 0.1, 0.0]), (True, [0.1] * 3)):
         optimizer = make_optimizer(model, OptimConfig(), 0.1, decays_everything=everything)
         assert [group["weight_decay"] for group in optimizer.param_groups] == decays
+
+
+def test_momentum_of_a_published_centre_network_is_plain() -> None:
+    """Its SGD is torch's own: no Nesterov."""
+    model = torch.nn.Linear(2, 1)
+    for form, nesterov in (("plain", False), ("uniform", True), ("grouped", True)):
+        rules = Schedule(OptimConfig(), 1, 1, 1, ScheduleRules(form))
+        (group, *_) = make_optimizer(model, OptimConfig(), 0.0, nesterov=rules.nesterov).param_groups
+        assert group["nesterov"] is nesterov
 
 
 def test_clipping() -> None:

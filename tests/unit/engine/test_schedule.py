@@ -158,7 +158,10 @@ def test_a_schedule_by_name_wins_over_the_release() -> None:
         ({"cos_lr": True, "schedule": "step"}, "--cos-lr and --optim.schedule step are two schedules"),
         ({"schedule": "multi-step"}, "needs the epochs where the rate falls"),
         ({"milestones": (3, 3), "schedule": "multi-step"}, "3 3: each is named once"),
-        ({"milestones": (3, 100), "schedule": "multi-step"}, "before the end of the run, which has 100 epochs"),
+        (
+            {"milestones": (3, 100), "schedule": "multi-step"},
+            "the run, which has 100 epochs, as --optim.milestones 83 does",
+        ),
         ({"milestones": (3,)}, "are for --optim.schedule multi-step, not for linear"),
         ({"schedule": "plateau"}, "leave out --noval"),
     ],

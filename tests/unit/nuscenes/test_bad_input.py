@@ -12,14 +12,32 @@ import pytest
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
 from boxwright.nuscenes.radar import read_radar
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import RADAR_FIELDS
-from boxwright.nuscenes.tables import read_table
+from boxwright.nuscenes.tables import read_table, version_of
 from tests.unit.nuscenes.small_root import VERSION, pcd, point, tables, write_root
 
 
 def open_root(root: Path, *, allow_missing: bool = False) -> NuscenesIndex:
     return open_nuscenes(root, VERSION, allow_missing=allow_missing, cache_dir=root / "cache")
+
+
+def test_a_version_need_not_be_named_where_there_is_one(tmp_path: Path) -> None:
+    """Of several, the usual one; without such a one they are listed."""
+
+    def add(name: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sample.json").write_text("[]")
+
+    assert version_of(tmp_path, "") == ""  # what is wrong with it is said where it is opened
+    add("v1.0-mini")
+    assert version_of(tmp_path, "", "v1.0-trainval") == "v1.0-mini"
+    assert version_of(tmp_path, "v2", "v1.0-trainval") == "v2"
+    add("v1.0-trainval")
+    assert version_of(tmp_path, "", "v1.0-trainval") == "v1.0-trainval"
+    with pytest.raises(UserError, match=r"several versions: name one with --version \(v1\.0-mini, v1\.0-trainval"):
+        version_of(tmp_path, "", "v1.0-test")
 
 
 def test_a_version_that_is_not_there(tmp_path: Path) -> None:
@@ -249,7 +267,13 @@ def test_radar_sweeps_and_their_filters(tmp_path: Path) -> None:
     for tail in (b"", b"\0", b"more than is asked for"):
         file.write_bytes(pcd([*kept, *dropped], tail=tail))
         np.testing.assert_array_equal(read_radar(file)[0], (5, 6))
-        np.testing.assert_array_equal(read_radar(file, filtered=False)[1], (5, 6, 7, 8, 9))
+        np.testing.assert_array_equal(read_radar(file, None)[1], (5, 6, 7, 8, 9))
+    for states, more in (
+        ({"dyn_prop": (6, 7)}, (6, 8)),
+        ({"ambig_state": ()}, (5, 6, 9)),
+        ({"invalid_state": (0, 4)}, (5, 6, 7)),
+    ):
+        np.testing.assert_array_equal(read_radar(file, RadarReading(**states))[0], more)
     file.write_bytes(pcd([point(float("nan"), 5), point(6, 6)]))
     assert read_radar(file).shape == (18, 0)
     file.write_bytes(pcd([]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import cv2
 import numpy as np
 import pytest
 
-from boxwright.nuscenes.geometry import rectangle_corners, rectangle_iou, suppress
+from boxwright.nuscenes.geometry import doubt_intrinsics, rectangle_corners, rectangle_iou, suppress
 
 
 def some_rectangles(count: int, seed: int = 0, spread: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +45,31 @@ def test_plain_cases() -> None:
 def test_rectangles_that_coincide_overlap_wholly_far_from_the_origin() -> None:
     _, corners = some_rectangles(1000)
     np.testing.assert_allclose(rectangle_iou(corners, corners.copy()), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("camera", "size", "says"),
+    [
+        ((1266, 1266, 816, 491), (1600, 900), ""),
+        ((721, 721, 609, 173), (1242, 375), ""),  # cut at the top
+        ((633, 633, 408, 245), (800, 450), ""),
+        (
+            (1266, 1266, 816, 491),
+            (800, 450),
+            "not near the middle of images of 800 x 450 pixels, but of tho",
+        ),
+        ((1266, 1266, 816, 491), (1200, 675), "about 1632 x 982"),
+        ((633, 633, 408, 245), (1600, 900), "about 816 x 490"),
+        ((1266, 1266, -30, 491), (1600, 900), r"\(-30, 491\) is not near the middle of images of 1600 x 900 pixels$"),
+        ((1266, 500, 816, 491), (1600, 900), "the focal lengths 1266 and 500 differ"),
+        ((5.5, 5.5, 816, 491), (1600, 900), "a view of 179 degrees; it is counted in pixels"),
+        ((90000, 90000, 816, 491), (1600, 900), "a view of 1.02 degrees"),
+    ],
+)
+def test_intrinsics_of_other_images_are_doubted(camera: tuple[float, ...], size: tuple[int, int], says: str) -> None:
+    fx, fy, cx, cy = camera
+    doubt = doubt_intrinsics(np.array([[fx, 0, cx, 0], [0, fy, cy, 0], [0, 0, 1, 0]]), *size)
+    assert re.search(says, doubt) if says else not doubt
 
 
 def test_without_pairs() -> None:

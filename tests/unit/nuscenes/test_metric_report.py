@@ -10,7 +10,7 @@ import pytest
 
 from boxwright.drawing.canvas import class_color
 from boxwright.nuscenes.metric import evaluate
-from boxwright.nuscenes.metric_report import format_metrics, plot_nuscenes_curves
+from boxwright.nuscenes.metric_report import absent_classes, format_metrics, plot_nuscenes_curves
 from boxwright.nuscenes.structures import CLASS_NAMES, GlobalBoxes
 from tests.unit.nuscenes.nuscenes_boxes import box, boxes
 
@@ -61,6 +61,16 @@ def test_tables() -> None:
     assert ["mean", "1.000", "-", "0.000", "-", "-"] in rows
     assert ["mATE", "0.250", "-", "1.000", "-", "-"] in rows
     assert ["labels", "1", "0", "1", "0", "0"] in rows
+    assert lines[-1].startswith("8 of 10 classes have no annotations here and count as AP 0: truck, bus, trailer, ")
+
+
+def test_classes_without_annotations_that_count() -> None:
+    """One beyond the range of its class is as good as none; where all are there, nothing is said."""
+    every = [box(label=name, center=(5, index, 0)) for index, name in enumerate(CLASS_NAMES)]
+    far = [*every[:-1], box(label=CLASS_NAMES[-1], center=(45, 0, 0))]
+    assert absent_classes(evaluate(boxes(*every), boxes(), np.zeros((1, 2)))) == ""
+    note = absent_classes(evaluate(boxes(*far), boxes(), np.zeros((1, 2))))
+    assert note == "1 of 10 classes has no annotations here and counts as AP 0: barrier"
 
 
 def test_short() -> None:

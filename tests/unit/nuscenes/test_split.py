@@ -12,6 +12,7 @@ import pytest
 
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
+from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.split import SPLITS, NuscenesSplit, official_scenes
 from tests.unit.nuscenes.small_root import VERSION, Tables, tables, write_root
 
@@ -33,6 +34,18 @@ def test_images_stand_by_sample_and_sensor(tmp_path: Path) -> None:
     assert split.images_of_sample(1) == [6, 7, 8, 9, 10, 11]
     assert split.samples_of_scene("scene-0103") == [0, 1, 2]
     np.testing.assert_allclose(split.ego_positions(), [(0, 0, 0), (1, 0, 0), (2, 0, 0)])
+
+
+def test_labels_of_all_images(tmp_path: Path) -> None:
+    """Those that the records of the images hold: not that of an object which another one hides."""
+    split = NuscenesSplit(opened(tmp_path, tables()), "mini_val", 0)
+    seen = np.array(split.index.arrays["seen"])
+    seen["hidden"][-1] = True
+    split.index.arrays["seen"] = seen
+    labels, images = split.labels_of_images()
+    held = [split.record(position).annotations.labels.tolist() for position in range(len(split))]
+    assert len(labels) > 2
+    assert [labels[images == position].tolist() for position in range(len(split))] == held
 
 
 def test_tables_in_any_order_give_the_same_split(tmp_path: Path) -> None:
@@ -127,6 +140,15 @@ def test_radar_is_moved_with_the_car(tmp_path: Path) -> None:
     np.testing.assert_allclose(of_one[9], (2, -1) * 3, atol=1e-9)
     np.testing.assert_allclose(of_one[8], 0.0, atol=1e-9)
     assert split.radar(0).shape == (18, 6)  # the first key frame has none before it
+
+
+def test_points_follow_their_velocity_if_asked_for(tmp_path: Path) -> None:
+    index = opened(tmp_path, tables())
+    points = NuscenesSplit(index, "mini_train", 3, reading=RadarReading(move_points=True)).radar(6)
+    # What was seen 0.25 and 0.5 s before the image has gone on at 2 and -1 m/s.
+    np.testing.assert_allclose(points[2, :6], (10, 12, 10, 11.25, 10, 10.5), atol=1e-9)
+    there = NuscenesSplit(index, "mini_train", 3).radar(6)
+    np.testing.assert_array_equal(np.delete(points, 2, axis=0), np.delete(there, 2, axis=0))
 
 
 def test_no_radar_is_an_empty_map(tmp_path: Path) -> None:

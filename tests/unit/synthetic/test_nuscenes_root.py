@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from boxwright.centerfusion.verbs.demo import FusionDemoSettings
 from boxwright.errors import UserError
+from boxwright.nuscenes.radar import RADAR_DTYPE
 from boxwright.nuscenes.structures import CAMERAS, CLASS_NAMES, RADAR_FIELDS
+from boxwright.nuscenes.write import TABLES, quaternion
 from boxwright.synthetic.camera import cuboid_corners, transform
 from boxwright.synthetic.catalog import CATEGORIES, KIND_OF, KINDS, make_rig
-from boxwright.synthetic.nuscenes_root import TABLES, quaternion, write_nuscenes, yaw_quaternion
-from boxwright.synthetic.radar import RADAR_DTYPE, measure
+from boxwright.synthetic.nuscenes_root import write_nuscenes, yaw_quaternion
+from boxwright.synthetic.radar import measure
 from boxwright.synthetic.render import render_view
 from boxwright.synthetic.world import KEY_FRAME_SECONDS, SEEN_RADIUS, STILL, WorldSettings, make_scene
 
@@ -138,7 +140,9 @@ def test_each_key_frame_has_all_sensors_and_radars_have_sweeps(root: Path, table
 
 def test_splits_share_no_scene(root: Path, tables: dict[str, Records]) -> None:
     splits = json.loads((root / SETTINGS.version / "splits.json").read_text("utf-8"))
-    assert splits == {"train": ["scene-9001"], "val": ["scene-9002"]}
+    assert splits["train"] == splits["synthetic_train"] == ["scene-9001"]
+    # The devkit reads from this file only names that are none of its own.
+    assert splits["val"] == splits["synthetic_val"] == ["scene-9002"]
     assert [record["name"] for record in tables["scene"].values()] == ["scene-9001", "scene-9002"]
 
 
@@ -328,7 +332,8 @@ def test_smallest_roots(tmp_path: Path, objects: int) -> None:
     folder = made / "v1.0-mini"
     assert len(json.loads((folder / "sample.json").read_text("utf-8"))) == 1
     assert len(json.loads((folder / "sample_annotation.json").read_text("utf-8"))) <= objects
-    assert json.loads((folder / "splits.json").read_text("utf-8")) == {"train": ["scene-9001"], "val": []}
+    splits = json.loads((folder / "splits.json").read_text("utf-8"))
+    assert (splits["train"], splits["val"]) == (["scene-9001"], [])
     assert not (made / "sweeps").exists()
 
 
@@ -343,7 +348,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("boxwright.synthetic.nuscenes_root.write_pcd", broken)
+    monkeypatch.setattr("boxwright.synthetic.nuscenes_root.write_radar", broken)
     with pytest.raises(UserError, match="No space left"):
         write_nuscenes(tmp_path / "new", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]

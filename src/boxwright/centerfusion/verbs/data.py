@@ -5,20 +5,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.centerfusion.settings import (
+    USUAL_VERSION,
     FusionCheckConfig,
     FusionConfig,
     FusionInferenceConfig,
     NuscenesConfig,
     SyntheticConfig,
 )
-from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
+from boxwright.data.files import say_once
+from boxwright.nuscenes.index import NuscenesIndex, doubtful_cameras, open_nuscenes
 from boxwright.nuscenes.split import splits_there
+from boxwright.nuscenes.tables import version_of
 from boxwright.terminal import counted, raw
 
 
 def open_root(config: FusionConfig | FusionInferenceConfig) -> NuscenesIndex:
-    """Open the index of the version that settings name; make it first where there is none."""
-    return open_nuscenes(Path(config.data).expanduser(), config.version, allow_missing=config.allow_missing)
+    """Open the index of the version that settings name, made first where there is none; name doubtful cameras."""
+    root = Path(config.data).expanduser()
+    version = version_of(root, config.version, USUAL_VERSION)
+    index = open_nuscenes(root, version, allow_missing=config.allow_missing)
+    for doubt in doubtful_cameras(index):
+        say_once(doubt)
+    return index
 
 
 def choose_split(index: NuscenesIndex, named: str, usual: Sequence[str]) -> str:
@@ -44,8 +52,9 @@ def convert(config: NuscenesConfig) -> list[Path]:
     from boxwright.nuscenes.convert import convert_nuscenes
 
     written: list[Path] = []
+    version = version_of(Path(config.source).expanduser(), config.version, "v1.0-mini")
     for file, images, boxes in convert_nuscenes(
-        config.source, config.target, config.version, sweeps=config.sweeps, allow_missing=config.allow_missing
+        config.source, config.target, version, sweeps=config.sweeps, allow_missing=config.allow_missing
     ):
         print(f"{file}: {counted(images, 'image')}, {counted(boxes, 'annotation')}")
         written.append(file)
@@ -54,7 +63,7 @@ def convert(config: NuscenesConfig) -> list[Path]:
 
 def make(config: SyntheticConfig) -> Path:
     """Write a nuScenes root of a synthetic world; return its folder."""
-    from boxwright.synthetic.nuscenes_root import write_nuscenes
+    from boxwright.synthetic.nuscenes_root import OWN_SPLITS, write_nuscenes
     from boxwright.synthetic.world import WorldSettings
 
     def show(done: int, total: int) -> None:
@@ -69,4 +78,5 @@ def make(config: SyntheticConfig) -> Path:
         f"{counted(made.key_frames, 'key frame')}, six cameras each"
     )
     print(f"written to {config.out}")
+    print(f"the nuscenes-devkit keeps train and val for its own scenes: there, take {OWN_SPLITS}train, {OWN_SPLITS}val")
     return Path(config.out)

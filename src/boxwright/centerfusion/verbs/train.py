@@ -65,6 +65,7 @@ class FusionRun:
         place = str(absolute_path(config.data))  # a resume may start in another folder
         config = config.model_copy(update={"data": place})
         train, val = _open(config, world)
+        config = config.model_copy(update={"version": train.index.version})
         torch.manual_seed(config.seed)
         model = CenterFusion(spec_of(config))
         # Of the published depth the bias is 0 but for rounding.
@@ -72,6 +73,13 @@ class FusionRun:
             model.start_at_depth(config.network.first_depth)
         if config.weights and world.is_first:  # the others get theirs when the task is made
             print(load_into(model, config.weights))
+        elif world.is_first and config.network == NetworkConfig():  # that the published weights fit
+            start = (
+                "ImageNet weights, --weights dla34-ba72cf86.pth"
+                if config.no_radar
+                else ("the camera-only baseline, --weights centernet_baseline_e170.pth")
+            )
+            _log.info("starts from random weights; the published run starts from %s", start)
         return cls(config, model, train, val)
 
     @classmethod
@@ -191,10 +199,12 @@ def _open(config: FusionConfig, world: World) -> tuple[NuscenesSplit, NuscenesSp
     with world.first_of_each_machine_first():  # it writes the index that the others read
         index = open_root(config)
         names = (config.train_split, ("mini_train", "train")), (config.val_split, ("mini_val", "val", "test"))
-        train, val = (NuscenesSplit(index, choose_split(index, *name), config.num_sweeps) for name in names)
+        train, val = (
+            NuscenesSplit(index, choose_split(index, *name), config.num_sweeps, reading=config.radar) for name in names
+        )
     for split in (train, val):
         if not split.has_annotations:
-            raise UserError(f"{config.data}, {config.version}, has no annotations of the split {split.split}")
+            raise UserError(f"{split.index.folder} has no annotations of the split {split.split}")
     counts = world.all((len(train), len(val)))
     for rank, other in enumerate(counts):
         if other != counts[0]:

@@ -1,4 +1,4 @@
-"""What is done with a trained CenterFusion: val, predict and info.
+"""What is done with a trained CenterFusion on a nuScenes root: val and predict.
 
 Val measures a checkpoint, or a submission, by the nuScenes metric; predict draws a scene as a sheet of each key frame
 and as a video.
@@ -14,18 +14,10 @@ from pathlib import Path
 import torch
 
 from boxwright.centerfusion.evaluation import DecodeSettings, FusionEvaluation, evaluate_fusion, measure
-from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
+from boxwright.centerfusion.network import CenterFusion
 from boxwright.centerfusion.pictures import write_key_frames
 from boxwright.centerfusion.samples import make_val_loader
-from boxwright.centerfusion.settings import (
-    MODEL,
-    STRIDE,
-    FusionConfig,
-    FusionInferenceConfig,
-    FusionInfoConfig,
-    FusionPredictConfig,
-    FusionValConfig,
-)
+from boxwright.centerfusion.settings import FusionConfig, FusionInferenceConfig, FusionPredictConfig, FusionValConfig
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.weights import open_trained
 from boxwright.data.files import absolute_path, picture_errors
@@ -36,7 +28,7 @@ from boxwright.errors import UserError
 from boxwright.nuscenes.metric_report import format_metrics, read_measured
 from boxwright.nuscenes.split import EVERYTHING, NuscenesSplit
 from boxwright.nuscenes.submission import read_submission, says_radar, write_submission
-from boxwright.reporting.report import RunLayout, Table, measuring_facts, write_report
+from boxwright.reporting.report import RunLayout, measuring_facts, write_report
 from boxwright.settings.load import dump_yaml
 from boxwright.terminal import counted
 
@@ -92,7 +84,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
         model, trained = open_trained(
             config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det
         )
-        split = NuscenesSplit(index, name, trained.num_sweeps)
+        split = NuscenesSplit(index, name, trained.num_sweeps, reading=trained.radar)
         found = _evaluate_network(config, model, trained, split)
         use_radar = not trained.no_radar
     folder = new_run_folder(config.project, config.name, config.exist_ok)
@@ -115,7 +107,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
             if not (folder / "events.jsonl").exists():  # a run that was trained gets the page of its training
                 what = config.weights or config.json_file
                 facts = {"weights" if config.weights else "submission": str(absolute_path(what))}
-                facts["data"] = f"{absolute_path(config.data)}, {config.version}: {name}, {len(split)} images"
+                facts["data"] = f"{absolute_path(config.data)}, {index.version}: {name}, {len(split)} images"
                 facts |= measuring_facts(start, config.device, "bf16 or fp16" if config.half else "fp32")
                 title = f"{Path(what).name} measured on {name}"
                 with picture_errors():
@@ -129,7 +121,7 @@ def fusion_val(config: FusionValConfig) -> FusionEvaluation:
 
 
 def fusion_predict(config: FusionPredictConfig) -> Path:
-    """Find objects in all cameras of a scene and draw them.
+    """Find objects in all cameras of a scene and draw them; with `source`, see `verbs.source`.
 
     Args:
         config: settings of the verb.
@@ -140,9 +132,13 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
     Raises:
         UserError: weights or data are missing or do not belong together, or there is no such scene.
     """
-    for name in ("weights", "data"):
-        if not getattr(config, name):
-            raise UserError(f"predict on a nuScenes scene needs --{name}")
+    if config.source:
+        from boxwright.centerfusion.verbs.source import predict_source
+
+        return predict_source(config)
+    for name in ("calib", "vid_stride"):
+        if name in config.model_fields_set:
+            raise UserError(f"--{name.replace('_', '-')} goes with --source, images or videos without a nuScenes root")
     model, trained = open_trained(
         config.weights, no_radar=config.no_radar, compat=config.compat, num_peaks=config.max_det
     )
@@ -152,12 +148,16 @@ def fusion_predict(config: FusionPredictConfig) -> Path:
         near = difflib.get_close_matches(name, index.scenes, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(index.scenes[:10])}"
         raise UserError(f"--scene {name}: {index.folder} has no such scene{hint}")
-    scene = NuscenesSplit(index, EVERYTHING, trained.num_sweeps, (name,))
+    scene = NuscenesSplit(index, EVERYTHING, trained.num_sweeps, (name,), trained.radar)
     found = _evaluate_network(config, model, trained, scene)
     predictions, speeds = found.predictions, found.speeds
     folder = new_run_folder(config.project, config.name, config.exist_ok)  # now that every image could be read
     samples = range(len(scene.sample_tokens))
-    pictures = write_key_frames(scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps)
+    pictures: list[Path] = []
+    if not config.nosave:
+        pictures = write_key_frames(
+            scene, predictions, samples, folder, score_threshold=config.conf_thres, fps=config.fps
+        )
     if config.save_json:
         write_submission(folder / "results.json", predictions, scene.sample_tokens, use_radar=not trained.no_radar)
     shown = int((predictions.scores >= config.conf_thres).sum())
@@ -184,11 +184,12 @@ def _evaluate_network(
         flip_test=config.flip_test,
         radar=not trained.no_radar,
         fixed=trained.fixed,
+        iou_threshold=config.iou_thres,
     )
     workers = 0
     if isinstance(config, FusionValConfig):
         workers = config.workers
-        settings = replace(settings, score_threshold=config.conf_thres, iou_threshold=config.iou_thres)
+        settings = replace(settings, score_threshold=config.conf_thres)
     loader = make_val_loader(
         split, trained, batch_size=config.batch_size, workers=workers, pin_memory=device.type == "cuda"
     )
@@ -202,31 +203,3 @@ def _evaluate_network(
             autocast=policy.autocast,
             measures=isinstance(config, FusionValConfig),
         )
-
-
-def info(config: FusionInfoConfig) -> str:
-    """Print and return one line per part of the model, or of the network of a checkpoint, then the sum.
-
-    Raises:
-        UserError: there is no such model or checkpoint, or the network does not take such an image.
-    """
-    if config.model != MODEL and not Path(config.model).is_file():
-        raise UserError(f"there is no model {config.model}; did you mean {MODEL}?")
-    height, width = config.imgsz[0], config.imgsz[-1]
-    spec = CenterFusionSpec() if config.model == MODEL else open_trained(config.model)[0].spec
-    network = CenterFusion(spec).eval()
-    # Shapes of the outputs without computing them.
-    with torch.device("meta"), torch.no_grad():
-        grid = (height // STRIDE, width // STRIDE)
-        association = torch.zeros(1, 3, *grid) if spec.radar else None
-        shapes = network.to("meta")(torch.zeros(1, 3, height, width), association=association)
-    rows: list[list[str]] = []
-    for name, part in network.named_children():
-        count = sum(parameter.numel() for parameter in part.parameters())
-        shape = " x ".join(map(str, shapes[name].shape[1:])) if name in shapes else "features"
-        rows.append([name, f"{count:,}", shape])
-    total = sum(parameter.numel() for parameter in network.parameters())
-    table = Table(f"{config.model}, image of {width} x {height}", ("part", "parameters", "output"), rows)
-    text = f"{table.as_text()}\n{total:,} parameters"
-    print(text)
-    return text
