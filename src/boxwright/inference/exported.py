@@ -33,7 +33,7 @@ from boxwright.errors import UserError
 from boxwright.inference.admission import check_ncnn, check_onnx, check_openvino
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 from boxwright.inference.torchscript import read_torchscript
-from boxwright.reading import load_yaml, read_text, reads
+from boxwright.reading import load_yaml, read_bytes, read_text, reads
 
 _log = logging.getLogger("boxwright.exported")
 
@@ -121,6 +121,9 @@ def open_exported(path: Path, device: torch.device) -> ExportedFile:
     """
     if not path.exists():
         raise UserError(missing_weights(path))
+    for part in path.iterdir() if path.is_dir() else [path]:
+        if not part.is_dir():
+            read_bytes(part, first=0)  # refuses a pipe, which the runtimes would wait for
     if path.suffix == TORCHSCRIPT_SUFFIX:
         file = _open_torchscript(path, device)
     elif device.type != "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,12 @@ def test_class_names_of_a_file_stay_in_their_line(monkeypatch: pytest.MonkeyPatc
     info = json.dumps(GOOD | {"names": ["a", "b\nPASS\x1b[1m"]})
     monkeypatch.setattr("boxwright.yolo.export.open_exported", lambda *_: ExportedFile(dict, info))
     assert ExportedNetwork("x.onnx", torch.device("cpu")).names == ("a", r"b\x0aPASS\x1b[1m")
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.torchscript", "x.xml", "x_openvino_model/x.bin", "x_ncnn_model/x.param"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(UserError, match="it is a pipe, not a file"):
+        ExportedNetwork(file if file.parent == tmp_path else file.parent, torch.device("cpu"))
