@@ -45,7 +45,7 @@ import numpy as np
 from boxwright.data.dataset import open_dataset
 from boxwright.data.images import read_image
 from boxwright.data.index import DataIndex
-from boxwright.data.source_images import SourceImages, with_cache
+from boxwright.data.source_images import SourceImages, open_source_images
 from boxwright.yolo.augmentation import NUM_TILES
 from boxwright.yolo.loader import make_train_loader, weights_of_images
 from boxwright.yolo.samples import TrainingSamples
@@ -85,8 +85,8 @@ def report_samples(index: DataIndex, size: int, rounds: int, folder: Path) -> No
     sources = {
         "full": SourceImages(index, size, reduce=False),
         "reduced": SourceImages(index, size),
-        "ram": with_cache(SourceImages(index, size), "ram"),
-        "disk": with_cache(SourceImages(index, size), "disk", cache_folder=folder),
+        "ram": open_source_images(index, size, "ram"),
+        "disk": open_source_images(index, size, "disk", cache_folder=folder),
     }
     variants: dict[str, Callable[[int], object]] = {"decode": lambda _: decode_all(index)}
     variants |= {f"decode 1/{n}": lambda _, n=n: decode_all(index, n) for n in (2, 8)}

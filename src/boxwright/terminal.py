@@ -1,7 +1,7 @@
 """Sentences for a terminal: lines broken between words and never inside a command, and counts in correct English.
 
-Here, too, text from files loses what would move a cursor or set a title: `shown` for what goes to a terminal by itself,
-`word_wrap` for all that is printed.
+Here, too, text from files loses what would move a cursor, set a title or begin a line: `one_line` for a name,
+`sentence` for a message, `shown` for what goes to a terminal by itself, `word_wrap` for all that is printed.
 """
 
 import logging
@@ -21,12 +21,23 @@ _AFTER_CONSONANT = re.compile(r"[^aeiou]y$")
 
 # Control characters but tab and line feed, marks that turn the direction of writing, halves of surrogate pairs.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_FEED = re.compile(r"\n(?!  )")  # not of a message in several lines, which indents them
 _LONGEST_LINE = 2000  # characters of a message; a value from a file may have millions
 
 
 def shown(text: str) -> str:
     """Return text with escapes in place of control characters, and of bytes of file names that are no text."""
     return _UNSEEN.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """Return a name as `shown` does, with escapes in place of tabs and line feeds, too."""
+    return shown(text).replace("\t", r"\x09").replace("\n", r"\x0a")
+
+
+def sentence(text: str) -> str:
+    """Return a message as `shown` does; a line feed is escaped unless two blanks follow it: it came with a name."""
+    return _LINE_FEED.sub(r"\\x0a", shown(text))
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -38,7 +49,7 @@ def _escape(found: re.Match[str]) -> str:
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print sentences; a terminal gets lines that end between words, anything else one line as it is."""
     stream: TextIO = sys.stderr if to_stderr else sys.stdout
-    lines = shown(text).split("\n")
+    lines = sentence(text).split("\n")
     lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}... (cut)" for line in lines]
     text = _encodable("\n".join(lines), stream)
     print(wrapped(text, columns()) if stream.isatty() else text, file=stream, flush=True)

@@ -46,6 +46,7 @@ def content_of(index: DataIndex) -> list[Any]:
 
 def kept_files(root: Path) -> dict[str, Kept]:
     """Write one file of each format below a folder; caches go to `root / "cache"`."""
+    root.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     state = {"a.weight": torch.randn(8, 3, 3, 3), "a.bias": torch.randn(8), "n": torch.tensor(3)}
     described = {"spec": {"nc": 2}, "names": ["a", "b"], "strides": [8, 16], "imgsz": [64, 64]}

@@ -17,7 +17,7 @@ from tests.audits.full_disk import audit_full_disk
 
 
 def test_no_damage_is_taken_in_silence(tmp_path: Path) -> None:
-    found = audit_damage(tmp_path, 12)
+    found = audit_damage(tmp_path / "damage", 12)
     assert len(found) == 5
     for name, counts in found.items():
         assert not [verdict for verdict in counts if verdict.startswith("SILENT")], name

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import pytest
 
-from boxwright.terminal import SayHandler, counted, raw, say, shown, word_wrap, wrapped
+from boxwright.terminal import SayHandler, counted, one_line, raw, say, shown, word_wrap, wrapped
 
 
 class Terminal(io.StringIO):
@@ -115,6 +115,15 @@ def test_text_from_files_is_shown_without_control_characters(text: str, seen: st
             say(text)
             say(text, to_stderr=True)
         assert stream.getvalue() == f"{seen}\n" * 3
+
+
+def test_a_name_cannot_begin_a_line() -> None:
+    """Where a message has several lines, those after the first are indented."""
+    assert one_line("a\n\tPASS\x07") == r"a\x0a\x09PASS\x07"
+    stream = io.StringIO()
+    with redirect_stdout(stream), word_wrap():
+        say("no class a\nPASS; there are\n  these")
+    assert stream.getvalue() == "no class a\\x0aPASS; there are\n  these\n"
 
 
 def test_what_an_encoding_lacks_is_escaped() -> None:

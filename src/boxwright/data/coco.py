@@ -7,6 +7,7 @@ Crowd regions stay in the ground truth only.
 import itertools
 import json
 import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -241,7 +242,7 @@ def _image_paths(file: Path, names: Sequence[str], images: Path | None) -> dict[
     for form in (dict(zip(names, names, strict=True)), forward, short):
         for name in names[:100]:  # the very first may be the one that is missing
             for place in places:
-                if (place / form[name]).is_file():
+                if os.path.isfile(place / form[name]):
                     if form is short and len(set(short.values())) < len(short):
                         raise UserError(f"{file}: its images have folders in their names that are not in {place}")
                     return {name: place / form[name] for name in names}

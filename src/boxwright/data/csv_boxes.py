@@ -6,6 +6,7 @@ keras-retinanet has no header: path, x1, y1, x2, y2, class.
 """
 
 import csv
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -214,7 +215,7 @@ def _corners(values: Mapping[str, str]) -> tuple[float, float, float, float] | N
 def _image_paths(file: Path, names: Sequence[str], images: Path | None) -> dict[str, Path]:
     """Return the image file of each name: as written, by its last part, or by its stem."""
     folders = [images] if images else [file.parent, file.parent.parent]
-    direct = next((folder for folder in folders for name in names[:100] if (folder / name).is_file()), None)
+    direct = next((folder for folder in folders for name in names[:100] if os.path.isfile(folder / name)), None)
     if direct is not None:
         return {name: direct / name for name in names}
     for folder in folders:

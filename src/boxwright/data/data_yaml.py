@@ -54,7 +54,7 @@ def list_images(sources: Sequence[str], roots: Sequence[Path], named_in: Path) -
             found.add(os.path.join(roots[0], source))
             continue
         place = find_source(source, roots, named_in)
-        if place.is_dir():
+        if os.path.isdir(place):
             found.update(files_below(place, IMAGE_SUFFIXES))
             continue
         for entry in filter(None, read_lines(place)):

@@ -22,6 +22,7 @@ from boxwright.data.voc import CLASSES_FILE, VocFolder, is_voc_root, read_voc, r
 from boxwright.data.yolo_txt import label_file, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat, limit
+from boxwright.terminal import one_line
 
 _NOTES = ("root category", "category twice")  # said where a data set is opened, though nothing is lost
 _log = logging.getLogger("boxwright.data")
@@ -61,12 +62,13 @@ def open_dataset(
 def read_names(data: str | Path) -> tuple[str, ...]:
     """Read the class names of a data set."""
     described = describe(data)
-    if described.names:
-        return described.names
-    if described.voc:
-        return read_voc_names(described.voc.root, described.voc.xmls)
-    files = _files(described, [source for sources in described.splits.values() for source in sources])
-    return read_coco_names(files) if described.form == "coco" else read_csv_names(files)
+    names = described.names
+    if not names and described.voc:
+        names = read_voc_names(described.voc.root, described.voc.xmls)
+    elif not names:
+        files = _files(described, [source for sources in described.splits.values() for source in sources])
+        names = read_coco_names(files) if described.form == "coco" else read_csv_names(files)
+    return tuple(map(one_line, names))
 
 
 def splits_of(data: str | Path) -> tuple[Split, ...]:

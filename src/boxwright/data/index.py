@@ -21,6 +21,7 @@ from boxwright.data.identity import describe_images
 from boxwright.data.images import BrokenImageError, image_size
 from boxwright.ops.arrays import Array, Floats, Ints
 from boxwright.reading import parsing
+from boxwright.terminal import one_line
 
 ProblemKind = Literal[
     "missing image",
@@ -72,7 +73,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else str(self.path)
-        return f"{place}: {self.text}"
+        return one_line(f"{place}: {self.text}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +178,7 @@ class DataIndex:
         encoded = [os.fsencode(record.path) for record in records]
         polygons = [points for record in records for points in record.polygons or (_NO_POINTS,) * len(record.classes)]
         return cls(
-            names=tuple(names),
+            names=tuple(map(one_line, names)),
             path_bytes=np.frombuffer(b"".join(encoded), dtype=np.uint8),
             path_offsets=_offsets([len(path) for path in encoded]),
             sizes=np.array([(record.height, record.width) for record in records], dtype=np.int32).reshape(-1, 2),

@@ -172,6 +172,13 @@ class DiskCache(_Cached):
         return hashlib.sha256(os.fsencode(key)).hexdigest()[:40] + ".npy"
 
 
+def open_source_images(
+    index: DataIndex, imgsz: int, cache: str, *, cache_folder: Path | None = None, copies: int = 1
+) -> SourceImages:
+    """Return the images of an index at the scale that training at `imgsz` needs; cached as `with_cache` says."""
+    return with_cache(SourceImages(index, imgsz), cache, cache_folder=cache_folder, copies=copies)
+
+
 def with_cache(source: SourceImages, cache: str, *, cache_folder: Path | None = None, copies: int = 1) -> SourceImages:
     """Put the wanted cache before source images: "" (none), "ram" or "disk".
 

@@ -364,7 +364,7 @@ def _read_one(
         declared = 0, 0
     record, more = pixel_record(image, size, declared, objects, file)
     named = PureWindowsPath(annotation.findtext("filename", "").strip()).name
-    if named and Path(named).stem != image.stem and (image.parent / named).is_file():
+    if named and Path(named).stem != image.stem and os.path.isfile(image.parent / named):
         text = f"it says that its image is {named}, which is another one; it is read for {image.name}, as it is called"
         more.append(Problem("other image", file, 0, text))
     if not items:

@@ -1,7 +1,8 @@
 """What runs of any system show: a line that moves while they work, and a table with a row per epoch.
 
 A terminal gets lines of its own width, and the moving line is written over itself. In a pipe or a file, lines are as
-long as COLUMNS says (80), and a moving line is a new line every 20 seconds.
+long as COLUMNS says (80), a moving line is a new line every 20 seconds, and rows begin with the word "epoch", as the
+moving line does: scripts wait for "epoch 3/".
 """
 
 import sys
@@ -226,11 +227,15 @@ class ConsoleLog(Callback):
 
     def _cells(self, report: EpochReport) -> list[_Cell]:
         """Make the row of an epoch."""
-        row, of_epochs = report.history[-1], len(str(report.epochs))
+        row = report.history[-1]
+        number = f"{report.epoch + 1}/{report.epochs}"
+        widest = 2 * len(str(report.epochs)) + 1
+        if not self.line.console.is_terminal:
+            number, widest = f"epoch {number}", widest + len("epoch ")
         losses = [(name.removesuffix("_loss"), value) for name, value in _below(row, "train")]
-        cells = [_Cell("epoch", f"{report.epoch + 1}/{report.epochs}", max(2 * of_epochs + 1, 5), 0)]
-        for number, (name, value) in enumerate(losses):
-            rank = 1 if number < _MAIN_LOSSES else 4
+        cells = [_Cell("epoch", number, max(widest, 5), 0)]
+        for place, (name, value) in enumerate(losses):
+            rank = 1 if place < _MAIN_LOSSES else 4
             cells.append(_Cell(name, _loss(value), max(len(name) + 1, 7), rank))
         measured = report.score.metrics if report.score is not None else {}
         for name in measured or self.titles or [name for name, _ in _below(row, "metrics")]:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,11 +25,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.engine.exchange import pack, unpack
 from boxwright.errors import UserError
+from boxwright.terminal import say
 
 STORE_FILE = "BOXWRIGHT_STORE"  # environment: where the processes that launch.py starts meet
 _CALL = "boxwright call"
-_SECONDS_TO_MEET = 600.0
+_SECONDS_TO_MEET = 600.0  # that a launcher's processes have: the disk that they start from may be slow
+_SECONDS_TO_TELL = 30.0  # until those that are missing are named
 _PAUSE = 0.05
+_MOST_NAMED = 10  # ranks in a message
 
 
 def launcher_store(seconds: float = 30) -> Store | None:
@@ -66,29 +69,59 @@ def store_of_this_start(store: Store, rank: int, size: int) -> PrefixStore:
     Raises:
         UserError: they do not all come.
     """
-    own, end = uuid.uuid4().hex, time.monotonic() + _SECONDS_TO_MEET
+    own = uuid.uuid4().hex
     if rank == 0:
         store.set(_CALL, own)
-        answers = [f"{own} {other}" for other in range(1, size)]
-        _until(lambda: store.check(answers), end)
-        store.set(f"{own} list", " ".join(store.get(answer).decode() for answer in answers))
+        answers = {other: f"{own} {other}" for other in range(1, size)}
+        _wait_for_ranks(store, answers, 0, _SECONDS_TO_MEET)
+        store.set(f"{own} list", " ".join(store.get(answer).decode() for answer in answers.values()))
         return PrefixStore(own, store)
-    call = ""
+    call, first = "", lambda: [0] if rank == 1 else []  # one of those that wait says so
     while True:
-        _until(lambda: store.check([_CALL]) and store.get(_CALL).decode() != call, end)  # noqa: B023  # used at once
+        # The lambdas are called before `call` changes.
+        is_new = lambda: store.check([_CALL]) and store.get(_CALL).decode() != call  # noqa: B023, E731
+        _until(is_new, first, _SECONDS_TO_MEET)
         call = store.get(_CALL).decode()
         store.set(f"{call} {rank}", own)
-        _until(lambda: store.check([f"{call} list"]) or store.get(_CALL).decode() != call, end)  # noqa: B023
+        _until(lambda: store.check([f"{call} list"]) or is_new(), list[int], _SECONDS_TO_MEET)  # noqa: B023
         if store.check([f"{call} list"]) and own in store.get(f"{call} list").decode().split():
             return PrefixStore(call, store)
 
 
-def _until(done: Callable[[], bool], end: float) -> None:
-    """Wait for a condition until a time."""
+def _wait_for_ranks(store: Store, keys: Mapping[int, str], rank: int, seconds: float) -> None:
+    """Wait until each rank has set its key; the lowest of those that came names the missing ones, see `_until`."""
+
+    def missing() -> list[int]:
+        came = [store.check([key]) for key in keys.values()]
+        tells = rank not in keys or rank == list(keys)[came.index(True)]
+        return [other for other, is_here in zip(keys, came, strict=True) if not is_here] if tells else []
+
+    _until(lambda: store.check(list(keys.values())), missing, seconds)
+
+
+def _until(done: Callable[[], bool], missing: Callable[[], Sequence[int]], seconds: float) -> None:
+    """Wait for a condition, and name the ranks that it waits for before long; they may be about to come.
+
+    Raises:
+        UserError: it has not come about in time.
+    """
+    start, is_told = time.monotonic(), False
     while not done():
-        if time.monotonic() > end:
-            raise UserError(f"not all processes of this run have started within {_SECONDS_TO_MEET:.0f} seconds")
+        waited = time.monotonic() - start
+        if waited > seconds:
+            who = _ranks(missing()) or "a rank"
+            raise UserError(f"{who} of this run did not come within {seconds:.0f} seconds: was every process started?")
+        if waited > _SECONDS_TO_TELL and not is_told:
+            if who := _ranks(missing()):
+                say(f"waiting for {who} of this run, {seconds:.0f} seconds at most: was it started?", to_stderr=True)
+            is_told = True
         time.sleep(_PAUSE)
+
+
+def _ranks(numbers: Sequence[int]) -> str:
+    """Format as "rank 3", or "ranks 1, 2"; many are cut off."""
+    names = [str(number) for number in numbers[:_MOST_NAMED]] + ["..."] * (len(numbers) > _MOST_NAMED)
+    return f"rank{'s' if len(numbers) > 1 else ''} {', '.join(names)}" if names else ""
 
 
 T = TypeVar("T")
@@ -242,13 +275,22 @@ def joined(world: World) -> Generator[None]:
     backend, store = "cpu:gloo,cuda:nccl" if has_gpu else "gloo", launcher_store(TIMEOUT.total_seconds())
     if store is None:
         store = _meeting_place(world)
-    elif STORE_FILE not in os.environ:
+    elif STORE_FILE in os.environ:
+        ranks = _keys(world)
+        store.set(ranks[world.rank], "here")
+        _wait_for_ranks(store, ranks, world.rank, _SECONDS_TO_MEET)
+    else:
         store = store_of_this_start(store, world.rank, world.size)
     dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=world.rank, world_size=world.size)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _keys(world: World) -> dict[int, str]:
+    """Name what each rank sets in a store to say that it has come."""
+    return {rank: f"boxwright rank {rank}" for rank in range(world.size)}
 
 
 def _choose_interface(world: World) -> None:
@@ -290,13 +332,13 @@ def _meeting_place(world: World) -> Store:
                 why = "does that name this machine?" if world.is_first else "was rank 0 started, is the port open?"
                 raise UserError(f"rank {world.rank} cannot reach {place}: {error.strerror or error}; {why}") from error
             time.sleep(_RETRY_SECONDS)
+    ranks = _keys(world)
     try:
         store = _open_store(host, int(port), listener, max(end - time.monotonic(), 2))
         store.set_timeout(TIMEOUT)
-        if store.add(f"boxwright rank {world.rank}", 1) > 1:
+        if store.add(ranks[world.rank], 1) > 1:
             raise UserError(f"two processes of this run have the rank {world.rank}: give each its own RANK")
-        ranks = [f"boxwright rank {rank}" for rank in range(world.size)]
-        _until(lambda: store.check(ranks), time.monotonic() + _SECONDS_TO_MEET)
+        _wait_for_ranks(store, ranks, world.rank, SECONDS_TO_REACH)
     except RuntimeError as error:
         said = str(error).strip().splitlines()[0][:200]
         raise UserError(f"rank {world.rank} finds no other rank of this run at {place}: {said}") from error

@@ -23,6 +23,7 @@ from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump
+from boxwright.terminal import sentence, shown
 
 _log = logging.getLogger("boxwright.train")
 
@@ -168,7 +169,8 @@ class _FileHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            append(self.path, self.format(record) + "\n")
+            text = self.format(record)  # with the frames of an error it has lines of its own
+            append(self.path, (shown(text) if record.exc_info else sentence(text)) + "\n")
         except UserError as error:
             self.error = self.error or error
 

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -27,12 +27,15 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from boxwright.checkpoints.names import missing_weights
+from boxwright.checkpoints.native import not_finite
 from boxwright.data.files import Hidden, remove_leftovers
 from boxwright.errors import UserError
 from boxwright.inference.admission import check_ncnn, check_onnx, check_openvino
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 from boxwright.inference.torchscript import read_torchscript
-from boxwright.reading import load_yaml, read_text, reads
+from boxwright.reading import load_yaml, read_bytes, read_text, reads
+
+_log = logging.getLogger("boxwright.exported")
 
 METADATA_KEY = "boxwright"
 ONNX_SUFFIX, TORCHSCRIPT_SUFFIX = ".onnx", ".torchscript"
@@ -118,13 +121,36 @@ def open_exported(path: Path, device: torch.device) -> ExportedFile:
     """
     if not path.exists():
         raise UserError(missing_weights(path))
+    for part in path.iterdir() if path.is_dir() else [path]:
+        if not part.is_dir():
+            read_bytes(part, first=0)  # refuses a pipe, which the runtimes would wait for
     if path.suffix == TORCHSCRIPT_SUFFIX:
-        return _open_torchscript(path, device)
-    if device.type != "cpu":
+        file = _open_torchscript(path, device)
+    elif device.type != "cpu":
         raise UserError(f"{path} runs on the CPU here: leave out --device, or export to TorchScript for a GPU")
-    if path.name.endswith(NCNN_SUFFIX):
-        return _open_ncnn(path)
-    return _open_onnx(path) if path.suffix == ONNX_SUFFIX else _open_openvino(path)
+    elif path.name.endswith(NCNN_SUFFIX):
+        file = _open_ncnn(path)
+    else:
+        file = _open_onnx(path) if path.suffix == ONNX_SUFFIX else _open_openvino(path)
+    return replace(file, run=_watched(file.run, path))
+
+
+def _watched(run: Run, path: Path) -> Run:
+    """Return `run`, which says once that what comes out is not finite, as is said of the weights of other files."""
+    is_told = False
+
+    def watched(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal is_told
+        found = run(inputs)
+        # Sums take a fifth of the time of a look at each number.
+        if is_told or all(value.sum().isfinite() for value in found.values()):
+            return found
+        if bad := not_finite(found):
+            is_told = True
+            _log.warning("%s gives numbers that are not finite (%s); what it finds means nothing", path, bad[0])
+        return found
+
+    return watched
 
 
 def _open_onnx(path: Path) -> ExportedFile:

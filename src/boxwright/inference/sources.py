@@ -16,7 +16,7 @@ from boxwright.data.files import is_url, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES, read_image
 from boxwright.errors import UserError
 from boxwright.inference.streams import DEFAULT_FPS, PROTOCOLS, Frame, is_stream, read_streams
-from boxwright.reading import reads
+from boxwright.reading import read_bytes, reads
 from boxwright.settings.base import limit
 
 logger = logging.getLogger("boxwright.predict")
@@ -51,6 +51,8 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
         if not _is_media(path):
             raise UserError(f"{path} is neither an image nor a video nor a .txt or .streams list (by its suffix)")
     else:
+        if path.exists():
+            read_bytes(path, first=0)  # raises: it is a pipe, a socket or a device
         files = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if _is_media(p))
         if not files and text.split()[:1] == ["screen"]:
             raise UserError(f"--source {text}: the screen is no source here; save pictures or a video of it")

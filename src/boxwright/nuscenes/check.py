@@ -24,7 +24,6 @@ from boxwright.nuscenes.split import splits_of
 from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES, RADAR
 from boxwright.nuscenes.tables import read_table, version_of
 from boxwright.ops.arrays import Array, Ints
-from boxwright.terminal import shown
 
 
 def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False) -> int:
@@ -46,7 +45,7 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
     console = Console(soft_wrap=True, highlight=False)
     found: list[Problem] = []
     for problem in problems_of(index):
-        console.print(shown(str(problem)), markup=False)
+        console.print(str(problem), markup=False)
         found.append(problem)
     table = Table("split", "scenes", "key frames", "images", "annotations")
     samples, images = index.arrays["samples"]["scene"], index.arrays["images"]["sample"]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.errors import UserError, is_out_of_memory
+from boxwright.terminal import one_line
 from boxwright.yolo.published import CURRENT
 
 _MOST_ANCHORS = 1000  # a level
@@ -230,7 +231,7 @@ class DetectionModel(Network):
         self.spec = spec  # how to build this network again
         if spec.num_classes > MOST_CLASSES:
             raise UserError(f"a model of {spec.num_classes:,} classes; at most {MOST_CLASSES:,} are possible")
-        self.names = tuple(map(str, range(spec.num_classes) if names is None else names))
+        self.names = tuple(map(str, range(spec.num_classes)) if names is None else map(one_line, names))
         if len(self.names) != spec.num_classes:
             raise UserError(f"the model has {spec.num_classes} classes but {len(self.names)} names are given")
 

@@ -22,7 +22,7 @@ from boxwright.errors import UserError
 from boxwright.inference.exported import ExportedFile, ExportInfo, largest_difference, open_exported, require
 from boxwright.ops.boxes import pairwise_iou
 from boxwright.reading import parsing
-from boxwright.terminal import counted
+from boxwright.terminal import counted, one_line
 from boxwright.yolo.darknet import YoloLayer
 from boxwright.yolo.detection import LARGEST_SIDE, LARGEST_STRIDE, MOST_CLASSES, BoxCoding, DetectionModel, Network
 from boxwright.yolo.head import DetectHead, decode_level
@@ -121,7 +121,8 @@ class ExportedNetwork(Network):
         file = open_exported(Path(path), device)
         self._run, self._path = file.run, Path(path)
         self.info = YoloInfo.from_json(file.metadata, Path(path)) if file.metadata else read_published(file, Path(path))
-        self.names, self.input_size, self.release = self.info.names, self.info.input_size, self.info.release
+        self.names, self.release = tuple(map(one_line, self.info.names)), self.info.release
+        self.input_size = self.info.input_size
         self.strides, self.trained_size = self.info.strides, self.info.imgsz
 
     def forward(self, images: Tensor) -> list[Tensor]:

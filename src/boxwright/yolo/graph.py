@@ -232,8 +232,11 @@ class GraphModel(DetectionModel):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = rules.batch_norm_eps
-        raw = self.dry_run(spec.rows[0].place.split(",")[0])
+        where = spec.rows[0].place.split(",")[0]
+        raw = self.dry_run(where)
         self.strides = tuple(DRY_RUN_SIDE // x.shape[2] for x in raw)
+        if not all(self.strides):
+            raise UserError(f"{where}: a raw map has more cells than the image has pixels: the upsampling is too much")
         if not raw:  # on the meta device: there are no numbers to set
             return
         # The convolutions whose outputs are the raw maps: in the head, or in v1.0 the rows that feed it.

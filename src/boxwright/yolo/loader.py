@@ -18,7 +18,7 @@ from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import FILL, fit_letterbox, place
 from boxwright.data.loader import TrainKey, TrainLoader, ValKey, ValLoader, image_buffer
 from boxwright.data.sampler import QUAD, BatchPlan, Share, plan_rect, sample_generator
-from boxwright.data.source_images import SourceImages, ValidationImages, with_cache
+from boxwright.data.source_images import SourceImages, ValidationImages, open_source_images, with_cache
 from boxwright.data.structures import Batch, Targets
 from boxwright.engine.distributed import World
 from boxwright.ops.arrays import Floats, Image, Ints
@@ -226,7 +226,7 @@ def make_train_loader(
     Raises:
         UserError: no images, or the cache does not fit.
     """
-    source = with_cache(SourceImages(index, imgsz), config.cache, copies=world.local_size)
+    source = open_source_images(index, imgsz, config.cache, copies=world.local_size)
     samples = TrainingSamples(source, imgsz, stride, config.augment, config.seed, mosaic=not config.rect)
     order, shapes = _order_and_shapes(index, (imgsz, imgsz), config.batch_size, stride, rect=config.rect, pad=0.0)
     group, seed = QUAD_SIZE if config.quad else 1, None if config.rect else config.seed

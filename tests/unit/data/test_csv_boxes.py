@@ -57,6 +57,7 @@ def test_rows_that_are_no_box(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "does not name the columns of boxes"),
         ("", "does not name the columns of boxes"),
         ("filename,xmin,ymin,xmax,ymax\ngone.jpg,1,1,9,9\n", "cannot find its first image 'gone.jpg'"),
+        (f"filename,xmin,ymin,xmax,ymax\n{'long' * 99},1,1,9,9\n", "cannot find its first image 'longlong"),
         ("filename,xmin,ymin,xmax,ymax\nx,1,1,9,9\n", "x.jpg may be"),
     ],
 )

@@ -76,3 +76,8 @@ def test_single_class() -> None:
     assert single.names == ("item",)
     assert single.classes.tolist() == [0, 0]
     assert DataIndex.from_records([], ["cell"]).as_single_class().names == ("cell",)
+
+
+def test_class_names_stay_in_their_line() -> None:
+    """So that they begin no line of a list of classes, and no table or plot."""
+    assert DataIndex.from_records([], ["a", "b\nc\x1b[31m", "d\té 車"]).names == ("a", r"b\x0ac\x1b[31m", r"d\x09é 車")

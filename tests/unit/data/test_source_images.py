@@ -10,7 +10,7 @@ import pytest
 
 from boxwright.data import source_images
 from boxwright.data.images import read_image, resize_for_validation
-from boxwright.data.source_images import SourceImages, ValidationImages, check_room, with_cache
+from boxwright.data.source_images import SourceImages, ValidationImages, check_room, open_source_images, with_cache
 from boxwright.errors import UserError
 from tests.unit.data.scenes import write_scenes
 
@@ -18,7 +18,7 @@ from tests.unit.data.scenes import write_scenes
 @pytest.mark.parametrize("cache", ["", "ram", "disk"])
 def test_every_cache_gives_the_pixels_of_the_files(tmp_path: Path, cache: str) -> None:
     index = write_scenes(tmp_path / "im", [(40, 50), (130, 70), (65, 65)], suffix=".jpg")
-    source = with_cache(SourceImages(index, 32), cache, cache_folder=tmp_path / "c")
+    source = open_source_images(index, 32, cache, cache_folder=tmp_path / "c")
     for _ in range(2):
         for image in range(len(index)):
             expected = SourceImages(index, 32).load(image)
@@ -53,7 +53,7 @@ def test_caches_of_training_and_validation_fit_together(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_a_cached_image_is_decoded_once(tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     index = write_scenes(tmp_path / "im", [(40, 50)])
-    source = with_cache(SourceImages(index, 32), cache, cache_folder=tmp_path / "c")
+    source = open_source_images(index, 32, cache, cache_folder=tmp_path / "c")
     source.load(0)
     monkeypatch.setattr(SourceImages, "load", lambda *_: pytest.fail("decoded again"))
     source.load(0)
@@ -62,7 +62,7 @@ def test_a_cached_image_is_decoded_once(tmp_path: Path, cache: str, monkeypatch:
 def test_the_disk_cache_notices_an_edit_and_damage(tmp_path: Path) -> None:
     index = write_scenes(tmp_path / "im", [(40, 50)], suffix=".bmp")
     path = index.path(0)
-    source = with_cache(SourceImages(index, 64), "disk", cache_folder=tmp_path / "c")
+    source = open_source_images(index, 64, "disk", cache_folder=tmp_path / "c")
     source.load(0)
     other = write_scenes(tmp_path / "other", [(40, 50)], boxes=0, suffix=".bmp").path(0)
     assert path.stat().st_size == other.stat().st_size
@@ -77,7 +77,7 @@ def test_the_disk_cache_notices_an_edit_and_damage(tmp_path: Path) -> None:
 def test_the_disk_cache_leaves_no_temporary_files_and_nothing_beside_the_images(tmp_path: Path) -> None:
     index = write_scenes(tmp_path / "im", [(40, 50), (60, 40)])
     before = sorted((tmp_path / "im").iterdir())
-    source = with_cache(SourceImages(index, 64), "disk", cache_folder=tmp_path / "c")
+    source = open_source_images(index, 64, "disk", cache_folder=tmp_path / "c")
     source.load(0)
     source.load(1)
     assert sorted((tmp_path / "im").iterdir()) == before
@@ -86,7 +86,7 @@ def test_the_disk_cache_leaves_no_temporary_files_and_nothing_beside_the_images(
 
 def test_a_disk_that_takes_nothing_only_means_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = write_scenes(tmp_path / "im", [(40, 50)])
-    source = with_cache(SourceImages(index, 64), "disk", cache_folder=tmp_path / "c")
+    source = open_source_images(index, 64, "disk", cache_folder=tmp_path / "c")
 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
@@ -99,7 +99,7 @@ def test_a_disk_that_takes_nothing_only_means_no_cache(tmp_path: Path, monkeypat
 def test_the_disk_cache_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     index = write_scenes(tmp_path / "im", [(40, 50)])
-    with_cache(SourceImages(index, 64), "disk").load(0)
+    open_source_images(index, 64, "disk").load(0)
     assert list((tmp_path / "cache").rglob("*.npy"))
 
 
@@ -107,29 +107,29 @@ def test_a_ram_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: p
     index = write_scenes(tmp_path, [(40, 50)])
     monkeypatch.setattr(source_images, "available_memory", lambda: 40 * 50 * 3)
     with pytest.raises(UserError, match=r"--cache ram needs 0.00 GB for 1 images but .* use --cache disk or none"):
-        with_cache(SourceImages(index, 64), "ram")
+        open_source_images(index, 64, "ram")
     monkeypatch.setattr(source_images, "available_memory", lambda: 40 * 50 * 3 * 2)
-    with_cache(SourceImages(index, 64), "ram")
+    open_source_images(index, 64, "ram")
     with pytest.raises(UserError, match="for 1 images in 2 processes"):
-        with_cache(SourceImages(index, 64), "ram", copies=2)
+        open_source_images(index, 64, "ram", copies=2)
     monkeypatch.setattr(source_images, "available_memory", lambda: int(1.5e9))
     index.sizes.flags.writeable = True
     index.sizes[0] = 40_000, 50_000
     with pytest.raises(UserError, match=r"needs 6.60 GB for 1 images but 1.50 GB of memory are available"):
-        with_cache(SourceImages(index, 40_000), "ram")
+        open_source_images(index, 40_000, "ram")
 
 
 def test_a_disk_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = write_scenes(tmp_path / "im", [(40, 50), (40, 50)])
     folder = tmp_path / "c"
-    with_cache(SourceImages(index, 64), "disk", cache_folder=folder).load(0)
+    open_source_images(index, 64, "disk", cache_folder=folder).load(0)
     monkeypatch.setattr(source_images, "free_disk", lambda _: 40 * 50 * 3)
     with pytest.raises(UserError, match=r"--cache disk needs 0.00 GB for 2 images but 0.00 GB are available in .*c; "):
-        with_cache(SourceImages(index, 64), "disk", cache_folder=folder)
+        open_source_images(index, 64, "disk", cache_folder=folder)
     monkeypatch.setattr(source_images, "free_disk", lambda _: 40 * 50 * 3 * 1.06)
-    with_cache(SourceImages(index, 64), "disk", cache_folder=folder)  # one of the two is there already
+    open_source_images(index, 64, "disk", cache_folder=folder)  # one of the two is there already
     with pytest.raises(UserError, match="needs"):
-        with_cache(SourceImages(index, 64), "disk", cache_folder=tmp_path / "other")
+        open_source_images(index, 64, "disk", cache_folder=tmp_path / "other")
 
 
 def test_free_memory_is_known_on_linux() -> None:

@@ -205,6 +205,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, **environment: object) -> None:
         ),
         ({"MASTER_PORT": "taken"}, "rank 0 cannot listen at MASTER_ADDR 127.0.0.1, MASTER_PORT"),
         ({"MASTER_PORT": "taken", "RANK": 1}, "rank 1 finds no other rank of this run at MASTER_ADDR"),
+        ({"MASTER_PORT": "free", "WORLD_SIZE": 4}, "ranks 1, 2, 3 of this run did not come within 1 seconds"),
     ],
 )
 def test_mistakes_of_a_launch_are_told(
@@ -215,9 +216,40 @@ def test_mistakes_of_a_launch_are_told(
     with socket.create_server(("127.0.0.1", 0)) as server:  # something else, which never answers
         if environment.get("MASTER_PORT") == "taken":
             environment = environment | {"MASTER_PORT": server.getsockname()[1]}
+        elif environment.get("MASTER_PORT") == "free":
+            with socket.create_server(("127.0.0.1", 0)) as other:
+                environment = environment | {"MASTER_PORT": other.getsockname()[1]}
         launched(monkeypatch, **environment)
         with pytest.raises(UserError, match=re.escape(says)), joined(read_world()):
             pass
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_ranks_that_do_not_come_are_named_long_before_the_end(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The processes that `--nproc` starts meet in a file; of those that are there the lowest rank speaks."""
+    monkeypatch.setattr(distributed, "_SECONDS_TO_TELL", 0.0)
+    monkeypatch.setattr(distributed, "_SECONDS_TO_MEET", 0.3)
+    monkeypatch.setenv(distributed.STORE_FILE, str(tmp_path / "store"))
+    launched(monkeypatch, RANK=rank, WORLD_SIZE=4, LOCAL_WORLD_SIZE=4)
+    store = distributed.launcher_store()
+    assert store is not None
+    store.set("boxwright rank 1", "here")
+    missing = "ranks 0, 2, 3" if rank == 1 else "ranks 2, 3" if rank == 0 else "a rank"
+    with pytest.raises(UserError, match=f"{missing} of this run did not come within"), joined(read_world()):
+        pass
+    told = capsys.readouterr().err
+    assert told == ("" if rank == 2 else f"waiting for {missing} of this run, 0 seconds at most: was it started?\n")
+
+
+@pytest.mark.parametrize(("rank", "missing"), [(0, "ranks 1, 2"), (1, "rank 0"), (2, "a rank")])
+def test_ranks_of_torchrun_that_do_not_come(
+    rank: int, missing: str, store: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "_SECONDS_TO_MEET", 0.1)
+    with pytest.raises(UserError, match=f"^{missing} of this run did not come"):
+        store_of_this_start(store, rank, 3)
 
 
 def test_ranks_of_one_machine_talk_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

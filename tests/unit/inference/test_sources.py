@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import cv2
@@ -80,6 +81,13 @@ def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_bytes(b"x")
     with pytest.raises(UserError, match="neither an image nor a video"):
         open_source(tmp_path / "a.docx")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.mp4", "a.txt"])
+def test_a_pipe_is_told(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="it is a pipe, not a file"):
+        open_source(tmp_path / name)
 
 
 def test_a_number_is_a_camera_unless_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

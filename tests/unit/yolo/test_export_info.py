@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,38 @@ def test_outputs_of_another_shape_are_told(
     network = ExportedNetwork("x.onnx", torch.device("cpu"))
     with pytest.raises(UserError, match=r"x\.onnx"):
         network(torch.zeros(1, 3, 64, 64))
+
+
+class _Constant(torch.nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.full((1, 1, 7), value))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.rows.expand(images.shape[0], -1, -1)
+
+
+@pytest.mark.parametrize("value", [0.5, float("inf"), float("nan")])
+def test_rows_that_are_not_finite_are_told_once(value: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "x.torchscript"
+    torch.jit.save(torch.jit.script(_Constant(value)), file, _extra_files={"boxwright": json.dumps(GOOD).encode()})
+    network = ExportedNetwork(file, torch.device("cpu"))
+    for _ in range(2):
+        network(torch.zeros(1, 3, 64, 64))
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" gives numbers that are not finite")[0] for line in told] == [str(file)] * (value != 0.5)
+
+
+def test_class_names_of_a_file_stay_in_their_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = json.dumps(GOOD | {"names": ["a", "b\nPASS\x1b[1m"]})
+    monkeypatch.setattr("boxwright.yolo.export.open_exported", lambda *_: ExportedFile(dict, info))
+    assert ExportedNetwork("x.onnx", torch.device("cpu")).names == ("a", r"b\x0aPASS\x1b[1m")
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.torchscript", "x.xml", "x_openvino_model/x.bin", "x_ncnn_model/x.param"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(UserError, match="it is a pipe, not a file"):
+        ExportedNetwork(file if file.parent == tmp_path else file.parent, torch.device("cpu"))

@@ -29,6 +29,9 @@ GOOD: dict[str, Any] = {
 }
 
 
+DETECT = [[-1, 2], 1, "Detect", ["nc", "anchors"]]
+
+
 def changed(**changes: Any) -> dict[str, Any]:
     return copy.deepcopy(GOOD) | changes
 
@@ -147,7 +150,13 @@ def test_yaml_files(tmp_path: Path) -> None:
     assert load_spec("yolov5s.yaml", None) == load_spec("yolov5s", None)
 
 
+def test_a_raw_map_is_no_larger_than_the_image() -> None:
+    with pytest.raises(UserError, match="a raw map has more cells than the image has pixels"):
+        build_model(ModelSpec.from_mapping(changed(head=[[-1, 1, "nn.Upsample", ["None", 16, "nearest"]], DETECT])))
+
+
 def test_names_must_match_the_classes() -> None:
+    assert build_model(ModelSpec.from_mapping(GOOD), ["a", "b\nc", "d"]).names == ("a", r"b\x0ac", "d")
     with pytest.raises(UserError, match="3 classes but 2 names"):
         build_model(ModelSpec.from_mapping(GOOD), ["a", "b"])
 

@@ -15,7 +15,6 @@ from boxwright.data.dataset import describe, divide_by, no_split, read_split
 from boxwright.data.files import file_errors
 from boxwright.data.index import DataIndex, Problem
 from boxwright.errors import UserError
-from boxwright.terminal import shown
 from boxwright.yolo.settings import CheckConfig
 
 
@@ -51,7 +50,7 @@ def check(config: CheckConfig) -> int:
     console = Console(soft_wrap=True, highlight=False)
     for split, problems in found.items():
         for problem in problems:
-            console.print(shown(f"{split}: {problem}"), markup=False)
+            console.print(f"{split}: {problem}", markup=False)
     _summary(console, indices, found)
     if config.plots:
         from boxwright.reporting.plots import plot_labels  # matplotlib is slow to import
@@ -101,7 +100,7 @@ def _summary(console: Console, indices: Mapping[str, DataIndex], found: Mapping[
         for images, boxes, sides in columns:
             there = number < len(boxes) and boxes[number]
             texts.append(f"{images[number]} / {boxes[number]} / {sides[number]:.0f} px" if there else "0")
-        table.add_row(escape(shown(f"{number} {name}")), *texts)
+        table.add_row(escape(f"{number} {name}"), *texts)
     console.print(table)
     kinds = Counter(problem.kind for problems in found.values() for problem in problems)
     console.print("problems: " + (", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none"))

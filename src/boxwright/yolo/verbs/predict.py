@@ -27,7 +27,7 @@ from boxwright.errors import UserError
 from boxwright.inference.sources import open_source
 from boxwright.inference.streams import Frame
 from boxwright.inference.streams import shown as shown_source
-from boxwright.terminal import CtrlC, shown
+from boxwright.terminal import CtrlC, one_line
 from boxwright.yolo.detector import load
 from boxwright.yolo.result import WRITABLE_SUFFIXES, Result
 from boxwright.yolo.settings import PredictConfig
@@ -77,7 +77,7 @@ def predict(config: PredictConfig) -> Path:
                     with ctrl_c.held():  # no file ends in the middle
                         writer.save(frame, result)
                         total.add(result)
-                        print(f"{frame.position} {frame.path}: {describe(result)}", flush=True)
+                        print(f"{frame.position} {one_line(str(frame.path))}: {describe(result)}", flush=True)
             except KeyboardInterrupt as error:  # the usual end of a camera; what was written stays and is closed
                 stopped = error
                 print("stopped")
@@ -164,7 +164,7 @@ class PredictionWriter:
             # Label files name classes by number; labelling tools read the names from here.
             write_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in names))
         if config.label_studio:
-            labels = "".join(f"    <Label value={quoteattr(shown(name))}/>\n" for name in names)
+            labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in names)
             rectangles = f'  <RectangleLabels name="label" toName="image">\n{labels}  </RectangleLabels>\n'
             view = f'<View>\n  <Image name="image" value="$image"/>\n{rectangles}</View>\n'
             write_atomically(folder / "label_studio.xml", view)
