@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from boxwright.centerfusion.export import CenterAgreement
     from boxwright.centerfusion.weights import load_detector as load_fusion
     from boxwright.engine.callbacks import Callback
+    from boxwright.engine.coco_evaluator import CocoEvaluator as CocoEvaluator
+    from boxwright.engine.coco_evaluator import coco_of as coco_of
+    from boxwright.metrics.coco import measure_results as measure_results
     from boxwright.yolo.detector import load as load
     from boxwright.yolo.evaluation import Evaluation
     from boxwright.yolo.export import YoloAgreement
@@ -28,10 +31,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "CocoEvaluator",
     "__version__",
     "anchors",
     "bench",
     "check",
+    "coco_of",
     "convert",
     "demo",
     "evolve",
@@ -39,17 +44,24 @@ __all__ = [
     "info",
     "load",
     "load_fusion",
+    "measure_results",
     "predict",
     "train",
     "val",
 ]
 
 
-_LAZY = {"load": "boxwright.yolo.detector:load", "load_fusion": "boxwright.centerfusion.weights:load_detector"}
+_LAZY = {
+    "CocoEvaluator": "boxwright.engine.coco_evaluator:CocoEvaluator",
+    "coco_of": "boxwright.engine.coco_evaluator:coco_of",
+    "load": "boxwright.yolo.detector:load",
+    "load_fusion": "boxwright.centerfusion.weights:load_detector",
+    "measure_results": "boxwright.metrics.coco:measure_results",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` and `load_fusion` where they are asked for, as they bring torch along."""
+    """Import what brings torch along where it is asked for."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from boxwright.systems import find_object
