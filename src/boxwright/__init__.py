@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from boxwright.engine.callbacks import Callback
     from boxwright.engine.coco_evaluator import CocoEvaluator as CocoEvaluator
     from boxwright.engine.coco_evaluator import coco_of as coco_of
+    from boxwright.engine.meters import Meters as Meters
+    from boxwright.engine.meters import Smoothed as Smoothed
     from boxwright.metrics.coco import measure_results as measure_results
     from boxwright.yolo.detector import load as load
     from boxwright.yolo.evaluation import Evaluation
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "CocoEvaluator",
+    "Meters",
+    "Smoothed",
     "__version__",
     "anchors",
     "bench",
@@ -52,6 +56,8 @@ __all__ = [
 
 
 _LAZY = {
+    "Meters": "boxwright.engine.meters:Meters",
+    "Smoothed": "boxwright.engine.meters:Smoothed",
     "CocoEvaluator": "boxwright.engine.coco_evaluator:CocoEvaluator",
     "coco_of": "boxwright.engine.coco_evaluator:coco_of",
     "load": "boxwright.yolo.detector:load",

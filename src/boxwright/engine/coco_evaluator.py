@@ -50,7 +50,7 @@ class CocoEvaluator:
         kinds = cast("list[IouType]", [iou_types] if isinstance(iou_types, str) else list(iou_types))
         if unknown := [kind for kind in kinds if kind not in FIELD]:
             raise UserError(f"iou_types: {unknown[0]!r} is none of {', '.join(FIELD)}")
-        self.truths = {kind: read_truth(truth, kind) for kind in kinds}
+        self.truths: dict[IouType, dict[str, Any]] = {kind: read_truth(truth, kind) for kind in kinds}
         first = next(iter(self.truths.values()), {"images": [], "categories": []})
         self._images = {image["id"]: image for image in first["images"]}
         self._categories = {category["id"] for category in first["categories"]}

@@ -203,8 +203,13 @@ class TrainingConfig(RunFolder):
     save_period: Annotated[int, Field(ge=-1)] = output(-1, "keep a checkpoint every N epochs; -1: never")
     save_epochs: Milestones = output((), "and after these epochs, counted from 1")
     save_half: bool = output(False, "write best.pt and those checkpoints in half precision, half as large")
+    save_best_only: bool = output(False, "keep best.pt alone: a run that is done leaves no last.pt to go on from")
+    best_weight: str = output("", "write the best weights to this file, too", metavar="PT")
     save_name: Literal["epoch", "epoch_"] = output("epoch", "file name prefix of those checkpoints", metavar="TEXT")
     val_period: Count = output(1, "validate every N epochs, and after the last")
+    log_period: Count = output(
+        20, "steps between two entries of log.log and events.jsonl, for which a GPU is waited for"
+    )
     project: str = folder_of_runs("runs/train")
     callbacks: Names = output((), "mlflow, and callbacks of installed packages by the name of their entry point")
     optim: OptimConfig = setting(OptimConfig, "optimizer")

@@ -181,6 +181,13 @@ class RunConfig(TrainingConfig):
     conf_thres: Fraction = output(0.001, "validation: lowest score")
     iou_thres: Fraction = output(0.6, "validation: NMS overlap")
     max_det: Count = output(300, "validation: most boxes per image")
+    summary: bool = output(False, "print the layers, parameters and cost of the network before training")
+    result_name: str = output(
+        "",
+        "release v3: write the COCO numbers of each epoch as text into this file of the run folder, too",
+        metavar="TXT",
+        bare="results.txt",
+    )
     augment: AugmentConfig = setting(AugmentConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
     optim: YoloOptimConfig = setting(  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen

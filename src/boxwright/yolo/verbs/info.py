@@ -172,9 +172,14 @@ def describe(
     if height % largest or width % largest:
         given = height if height == width else f"{height} {width}"
         raise UserError(f"--imgsz {given}: the largest stride of {name} is {largest}, the side must be a multiple")
+    return summarise(network, name, (height, width))
+
+
+def summarise(network: DetectionModel, name: str, size: tuple[int, int]) -> ModelSummary:
+    """Measure a network for an image of this height and width."""
     fused = fuse(network)
-    gflops = count_gflops(fused, (1, network.spec.input_channels, height, width))
-    return ModelSummary(name, network, parameter_rows(network), count_parameters(fused), (height, width), gflops)
+    gflops = count_gflops(fused, (1, network.spec.input_channels, *size))
+    return ModelSummary(name, network, parameter_rows(network), count_parameters(fused), size, gflops)
 
 
 def open_network(model: str = "", *, weights: str = "", num_classes: int | None = None) -> DetectionModel:
