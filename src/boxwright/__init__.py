@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from boxwright.yolo.detector import load as load
     from boxwright.yolo.evaluation import Evaluation
     from boxwright.yolo.export import YoloAgreement
+    from boxwright.yolo.loss import focal_loss as focal_loss
+    from boxwright.yolo.postprocess import scale_images as scale_images
     from boxwright.yolo.verbs.anchors import AnchorReport
+    from boxwright.yolo.verbs.bench import profile as profile
+    from boxwright.yolo.verbs.info import find_modules as find_modules
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,11 +49,15 @@ __all__ = [
     "demo",
     "evolve",
     "export",
+    "find_modules",
+    "focal_loss",
     "info",
     "load",
     "load_fusion",
     "measure_results",
     "predict",
+    "profile",
+    "scale_images",
     "train",
     "val",
 ]
@@ -60,9 +68,13 @@ _LAZY = {
     "Smoothed": "boxwright.engine.meters:Smoothed",
     "CocoEvaluator": "boxwright.engine.coco_evaluator:CocoEvaluator",
     "coco_of": "boxwright.engine.coco_evaluator:coco_of",
+    "find_modules": "boxwright.yolo.verbs.info:find_modules",
+    "focal_loss": "boxwright.yolo.loss:focal_loss",
     "load": "boxwright.yolo.detector:load",
     "load_fusion": "boxwright.centerfusion.weights:load_detector",
     "measure_results": "boxwright.metrics.coco:measure_results",
+    "profile": "boxwright.yolo.verbs.bench:profile",
+    "scale_images": "boxwright.yolo.postprocess:scale_images",
 }
 
 

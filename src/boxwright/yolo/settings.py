@@ -135,6 +135,9 @@ class LossConfig(Frozen):
     iou_t: Fraction = setting(0.2, "recipe v3: overlap of label and anchor sides above which they match")
     iou_kind: Literal["", "iou", "giou", "diou", "ciou"] = setting("", "overlap in the box term; empty: as published")
     fl_gamma: NotNegative = setting(0.0, "focal loss gamma; 0: plain cross-entropy")
+    reduction: Literal["mean", "sum"] = setting(
+        "mean", "terms are means over their cells and positives, or sums, for which smaller gains are needed"
+    )
     label_smoothing: Fraction = setting(
         0.0, "class targets become 1 - this / 2 and this / 2", flags="--label-smoothing --loss.label_smoothing"
     )
