@@ -306,9 +306,7 @@ class YoloLoss(LevelTerms):
                 moved = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / whole[1]
                 self.balance.copy_(moved / moved[self.reference_level])
         total = self._items(part, balance).sum()
-        return LossOutput(
-            total if self.config.reduction == "sum" else total * images, self._items(whole, balance)
-        )
+        return LossOutput(total if self.config.reduction == "sum" else total * images, self._items(whole, balance))
 
     def _items(self, terms: Tensor, balance: Tensor) -> Tensor:
         """Sum terms (3, L) to (3,) with their gains."""

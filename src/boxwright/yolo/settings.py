@@ -27,6 +27,7 @@ from boxwright.settings.base import (
     Positive,
     RunFolder,
     Seconds,
+    Shapes,
     Sides,
     TrainBatch,
     TrainingConfig,
@@ -428,7 +429,8 @@ class BenchConfig(Frozen):
         (), 'module of torch.nn or of ours, as "Conv2d(64, 128, 3)"; may be repeated', metavar="MODULE", repeats=True
     )
     model: str = setting("", "model or checkpoint to measure", flags="--model --cfg --weights")
-    shape: Sides = setting((1, 3, 640, 640), "sides of the input")
+    shape: Shapes = setting(((1, 3, 640, 640),), "sides of an input; may be repeated", repeats=True)
+    half: bool = setting(False, "half precision: bf16 on the CPU, fp16 on a GPU")
     repeats: Count = setting(10, "timed passes")
     device: str = setting("", DEVICE)
 
