@@ -44,10 +44,11 @@ def test_best_is_the_epoch_of_the_best_fitness(tmp_path: Path) -> None:
     assert [row.split(",")[2] for row in rows] == ["0.2", "0.6", "0.4"]
 
 
-def test_patience_ends_the_run(tmp_path: Path) -> None:
+def test_patience_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make_trainer(tmp_path, LineTask(fitness=[0.5, 0.4, 0.3, 0.6]), epochs=10, patience=2)
     trainer.fit()
     assert trainer.state.epoch == 3
+    assert "no better fitness for 2 epochs; the best was epoch 1" in capsys.readouterr().out
 
 
 def test_validation_every_few_epochs(tmp_path: Path) -> None:

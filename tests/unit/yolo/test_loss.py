@@ -138,6 +138,13 @@ def test_box_and_class_terms_are_means() -> None:
     torch.testing.assert_close(torch.stack((box, cls / NUM_CLASSES)), first[[0, 2]])
 
 
+def test_gr_is_the_share_of_the_overlap_in_the_objectness_target() -> None:
+    none, half, whole = (make_loss(gr=share)(make_maps(), make_targets(4)).items for share in (0, 0.5, 1))
+    assert none[1] != whole[1]
+    torch.testing.assert_close(half[1], (none[1] + whole[1]) / 2)  # the loss is linear in its target
+    assert none[0] == whole[0]
+
+
 @pytest.mark.parametrize("kind", [YoloLoss, YoloV3Loss])
 def test_sums_are_means_times_what_they_are_taken_over(kind: type[YoloLoss | YoloV3Loss]) -> None:
     """On one level; a total of sums is no more times the batch."""
