@@ -28,7 +28,7 @@ from boxwright.data.structures import Detections
 from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.evaluate import Speeds
-from boxwright.metrics.coco import CocoEvaluator, CocoTruth, truth_for
+from boxwright.metrics.coco import BoxEvaluator, CocoTruth, truth_for
 from boxwright.metrics.matching import ConfusionEvaluator
 from boxwright.yolo.evaluation import evaluate
 from boxwright.yolo.loader import make_val_loader
@@ -85,7 +85,7 @@ def metrics_alone(num_images: int = 5000, num_labels: int = 36_000, per_image: i
     for name, evaluator in (
         ("published", YoloEvaluator(index, "v7.0")),
         ("confusion", ConfusionEvaluator(index, "v7.0")),
-        ("COCO", CocoEvaluator(index, CocoTruth.from_index(index))),
+        ("COCO", BoxEvaluator(index, CocoTruth.from_index(index))),
     ):
         start = time.process_time()
         for first in range(0, num_images, 32):

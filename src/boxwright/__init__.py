@@ -21,35 +21,65 @@ if TYPE_CHECKING:
     from boxwright.centerfusion.export import CenterAgreement
     from boxwright.centerfusion.weights import load_detector as load_fusion
     from boxwright.engine.callbacks import Callback
+    from boxwright.engine.coco_evaluator import CocoEvaluator as CocoEvaluator
+    from boxwright.engine.coco_evaluator import coco_of as coco_of
+    from boxwright.engine.meters import Meters as Meters
+    from boxwright.engine.meters import Smoothed as Smoothed
+    from boxwright.metrics.coco import measure_results as measure_results
     from boxwright.yolo.detector import load as load
     from boxwright.yolo.evaluation import Evaluation
     from boxwright.yolo.export import YoloAgreement
+    from boxwright.yolo.loss import focal_loss as focal_loss
+    from boxwright.yolo.postprocess import scale_images as scale_images
     from boxwright.yolo.verbs.anchors import AnchorReport
+    from boxwright.yolo.verbs.bench import profile as profile
+    from boxwright.yolo.verbs.info import find_modules as find_modules
 
 __version__ = "0.1.0"
 __all__ = [
+    "CocoEvaluator",
+    "Meters",
+    "Smoothed",
     "__version__",
     "anchors",
     "bench",
     "check",
+    "coco_of",
     "convert",
     "demo",
     "evolve",
     "export",
+    "find_modules",
+    "focal_loss",
     "info",
     "load",
     "load_fusion",
+    "measure_results",
     "predict",
+    "profile",
+    "scale_images",
     "train",
     "val",
 ]
 
 
-_LAZY = {"load": "boxwright.yolo.detector:load", "load_fusion": "boxwright.centerfusion.weights:load_detector"}
+_LAZY = {
+    "Meters": "boxwright.engine.meters:Meters",
+    "Smoothed": "boxwright.engine.meters:Smoothed",
+    "CocoEvaluator": "boxwright.engine.coco_evaluator:CocoEvaluator",
+    "coco_of": "boxwright.engine.coco_evaluator:coco_of",
+    "find_modules": "boxwright.yolo.verbs.info:find_modules",
+    "focal_loss": "boxwright.yolo.loss:focal_loss",
+    "load": "boxwright.yolo.detector:load",
+    "load_fusion": "boxwright.centerfusion.weights:load_detector",
+    "measure_results": "boxwright.metrics.coco:measure_results",
+    "profile": "boxwright.yolo.verbs.bench:profile",
+    "scale_images": "boxwright.yolo.postprocess:scale_images",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` and `load_fusion` where they are asked for, as they bring torch along."""
+    """Import what brings torch along where it is asked for."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from boxwright.systems import find_object

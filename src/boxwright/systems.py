@@ -166,7 +166,8 @@ def _say_environment(config: Frozen) -> None:
     if device is not None and os.environ.get("RANK", "0") == "0":
         from boxwright.engine.environment import environment_line  # imports torch, so only after the checks
 
-        say(environment_line(device))
+        processes = max(getattr(config, "nproc", 1), int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+        say(environment_line(device, processes))
 
 
 def find_problems(system: System, verb: str, config: Frozen) -> list[str]:

@@ -82,7 +82,9 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     sides: list[int] = []
     rescaled = Detect2d._rescaled
 
@@ -92,6 +94,9 @@ def test_a_run(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
         return result
 
     monkeypatch.setattr(Detect2d, "_rescaled", note)
+    del settings["save_period"]
+    best = tmp_path / "best of this.pt"
+    settings |= {"save_best_only": True, "best_weight": str(best), "result_name": "results.txt", "summary": True}
     folder = train(load(RunConfig, settings))
     written = yaml.safe_load((folder / "config.yaml").read_text())
     assert (written["loss"]["obj"], written["optim"]["release"], written["augment"]["release"]) == (64.3, "v3", "v3")
@@ -106,9 +111,15 @@ def test_a_run(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
     assert total == pytest.approx(
         sum(float(rows[-1][f"train/{name}_loss"]) for name in ("box", "obj", "cls")), rel=1e-4
     )
-    assert {file.name for file in (folder / "weights").iterdir()} == {
-        *("best.pt", "last.pt", "last.previous.pt", "epoch1.pt", "epoch2.pt", "epoch3.pt")
-    }
+    assert [file.name for file in (folder / "weights").iterdir()] == ["best.pt"]
+    assert best.read_bytes() == (folder / "weights" / "best.pt").read_bytes()
+    text = (folder / "results.txt").read_text().splitlines()
+    assert [line.split()[0] for line in text] == ["epoch:0", "epoch:1", "epoch:2"]
+    expected = [float(rows[-1][f"metrics/{name}"]) for name in COCO_COLUMNS]
+    assert [float(number) for number in text[-1].split()[1:]] == pytest.approx(expected, abs=6e-5)
+    printed = capsys.readouterr().out
+    assert "strides 32; " in printed  # the summary
+    assert "weights on disk: best.pt" in printed
     # 64 to 192 for 128, one size for each two batches that gather a nominal one
     assert set(sides) <= set(range(64, 193, 32))
     assert len(set(sides)) > 1

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from boxwright.data.index import DataIndex, Record
 from boxwright.data.structures import Detections
-from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
+from boxwright.metrics.coco import BoxEvaluator, CocoMetrics, CocoTruth, as_json
 
 
 def reference(truth: dict[str, Any], results: list[dict[str, Any]]) -> COCOeval:
@@ -52,7 +52,7 @@ def ours(truth: dict[str, Any], results: list[dict[str, Any]], batch_size: int) 
     ]
     category_ids = [category["id"] for category in truth["categories"]]
     index = DataIndex.from_records(records, [str(i) for i in category_ids], category_ids=category_ids)
-    evaluator = CocoEvaluator(index, CocoTruth.from_json(truth))
+    evaluator = BoxEvaluator(index, CocoTruth.from_json(truth))
     detections = [rows_of(results, image["id"], category_ids) for image in truth["images"]]
     for start in range(0, len(detections), batch_size):
         part = detections[start : start + batch_size]

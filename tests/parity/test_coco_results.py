@@ -14,7 +14,9 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from boxwright.metrics.coco import IouType, evaluate_files
+import boxwright as bw
+from boxwright.errors import UserError
+from boxwright.metrics.coco import IouType, measure_results
 
 SIDE = 120
 NUM_IMAGES, NUM_CATEGORIES = 12, 3
@@ -31,7 +33,7 @@ def reference(truth: Path, results: Path, iou_type: IouType) -> list[float]:
 
 
 def assert_same(truth: Path, results: Path, iou_type: IouType) -> list[float]:
-    values = [number.value for number in evaluate_files(results, truth, iou_type)]
+    values = [number.value for number in measure_results(results, truth, iou_type)]
     np.testing.assert_array_equal(values, reference(truth, results, iou_type))
     return values
 
@@ -146,7 +148,7 @@ def test_keypoints(tmp_path: Path, seed: int) -> None:
 
 def test_no_result_at_all(tmp_path: Path) -> None:
     truth, _ = scene(np.random.default_rng(0))
-    values = [n.value for n in evaluate_files(*reversed(write(tmp_path, truth, [])), "bbox")]
+    values = [n.value for n in measure_results(*reversed(write(tmp_path, truth, [])), "bbox")]
     assert max(values) == 0
 
 
@@ -154,3 +156,34 @@ def test_nothing_labelled(tmp_path: Path) -> None:
     truth, results = scene(np.random.default_rng(0))
     truth["annotations"] = []
     assert assert_same(*write(tmp_path, truth, results), "bbox") == [-1.0] * 12
+
+
+def test_lists_arrays_and_objects_are_measured_as_files(tmp_path: Path) -> None:
+    truth, results = scene(np.random.default_rng(5))
+    files = write(tmp_path, truth, results)
+    expected = reference(*files, "bbox")
+    rows = [[r["image_id"], *r["bbox"], r["score"], r["category_id"]] for r in results]
+    of_numpy = [r | {"bbox": np.array(r["bbox"]), "score": np.float64(r["score"])} for r in results]
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO(str(files[0]))
+    for found, known in ((results, truth), (np.array(rows), api), (of_numpy, str(files[0]))):
+        assert [number.value for number in bw.measure_results(found, known)] == expected
+
+
+@pytest.mark.parametrize(
+    ("results", "iou_type", "says"),
+    [
+        (np.zeros((3, 5)), "bbox", r"the shape \(N, 6 or 7\), .* not \(3, 5\)"),
+        (np.zeros((3, 7)), "segm", "for bbox; not .* for segm"),
+        (np.full((1, 7), np.nan), "bbox", "not finite"),
+        (np.full((1, 7), 0.5), "bbox", "ids that are no whole numbers"),
+        ([{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}], "bbox", "results has 1 image_id that"),
+        ({}, "bbox", "results holds no list"),
+    ],
+)
+def test_mistakes_of_what_is_handed_over(results: Any, iou_type: IouType, says: str) -> None:
+    truth, _ = scene(np.random.default_rng(0))
+    for row in truth["annotations"]:
+        row["segmentation"] = outline(row["bbox"])
+    with pytest.raises(UserError, match=says):
+        bw.measure_results(results, truth, iou_type)

@@ -11,7 +11,7 @@ import torch
 
 from boxwright.data.index import DataIndex, Record
 from boxwright.data.structures import Detections
-from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth, as_json
+from boxwright.metrics.coco import BoxEvaluator, CocoMetrics, CocoTruth, as_json
 from boxwright.metrics.matching import IOU_THRESHOLDS, FlatBoxes, Generation, confusion, match
 from boxwright.ops.boxes import cxcywh_from_xyxy, scale_back, xyxy_from_cxcywh
 from boxwright.yolo.metric import (
@@ -224,7 +224,7 @@ def test_chain_coco_metric_of_whole_pixel_corners(recorded: Recorded) -> None:
 
 
 def coco(recorded: Recorded, detections: list[Detections]) -> CocoMetrics:
-    evaluator = CocoEvaluator(recorded.index, CocoTruth.from_json(recorded.meta["coco_ground_truth"]))
+    evaluator = BoxEvaluator(recorded.index, CocoTruth.from_json(recorded.meta["coco_ground_truth"]))
     for image, found in enumerate(detections):
         evaluator.process([found], [image])
     return evaluator.evaluate()

@@ -20,7 +20,7 @@ from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex, Record
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.task import ValWatch
-from boxwright.metrics.coco import CocoEvaluator, truth_for
+from boxwright.metrics.coco import BoxEvaluator, truth_for
 from boxwright.yolo.evaluation import Evaluation, evaluate
 from boxwright.yolo.loader import make_val_loader
 from boxwright.yolo.metric import YoloEvaluator
@@ -58,7 +58,7 @@ def as_detections(rows: list[dict[str, Any]], index: DataIndex) -> Detections:
 def test_stored_detections(index: DataIndex, stored: dict[int, list[dict[str, Any]]]) -> None:
     assert index.annotations is not None
     found = [as_detections(stored.get(image_id, []), index) for image_id in index.image_ids.tolist()]
-    coco, yolo = CocoEvaluator(index, truth_for(index)), YoloEvaluator(index, "v6.1")
+    coco, yolo = BoxEvaluator(index, truth_for(index)), YoloEvaluator(index, "v6.1")
     for evaluator in (coco, yolo):
         evaluator.process(found, range(len(index)))
     np.testing.assert_allclose(coco.evaluate().stats, COCO_KNOWN, atol=ROUNDED)
@@ -84,7 +84,7 @@ def test_weights_give_the_stored_detections_and_numbers(
     index: DataIndex, stored: dict[int, list[dict[str, Any]]], shared: Path
 ) -> None:
     ordered = reordered(index, list(stored))
-    coco = CocoEvaluator(ordered, truth_for(ordered))
+    coco = BoxEvaluator(ordered, truth_for(ordered))
     found: dict[int, Detections] = {}
 
     def keep(batch: Batch, detections: list[Detections]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from boxwright.data.dataset import open_dataset
-from boxwright.metrics.coco import CocoEvaluator, truth_for
+from boxwright.metrics.coco import BoxEvaluator, truth_for
 from boxwright.yolo.darknet import DarknetModel, write_darknet
 from boxwright.yolo.darknet_cfg import DarknetSpec
 from boxwright.yolo.evaluation import to_original
@@ -48,7 +48,7 @@ def test_published_accuracy(weights: Path, shared: Path, tmp_path: Path) -> None
     index = open_dataset(shared / "data" / "coco_val164" / "coco_val164.yaml", "val", cache_dir=tmp_path)
     model = load_model(weights)
     postprocess = YoloPostprocess(0.001, 0.5, 300, multi_label=False)
-    evaluator = CocoEvaluator(index, truth_for(index))
+    evaluator = BoxEvaluator(index, truth_for(index))
     loader = make_val_loader(index, imgsz=(416, 416), batch_size=16, stride=32, workers=0)
     with torch.inference_mode():
         for batch in loader:

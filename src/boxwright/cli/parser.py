@@ -49,7 +49,8 @@ class Parser(argparse.ArgumentParser):
         for flag in self.flags:
             options: dict[str, Any] = {"metavar": "" if flag.kind == "switch" else flag.metavar}
             if flag.kind == "list":
-                options |= {"nargs": "+", "action": "extend" if flag.repeats else "store"}
+                adds = "append" if flag.of_lists else "extend"
+                options |= {"nargs": "+", "action": adds if flag.repeats else "store"}
             elif flag.bare is not None:
                 options |= {"nargs": "?", "const": flag.bare}
             text = _escaped(f"the same as {flag.metavar}" if flag.position else flag.help)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import glob
 import json
 import logging
 import os
@@ -48,6 +49,16 @@ def absolute_path(path: str | Path) -> Path:
     with contextlib.suppress(OSError):  # behind a link, `..` may be the parent of another folder
         return short if short.samefile(path) else path
     return path
+
+
+def found_below(name: str) -> str:
+    """Say where below the current folder a file of this name lies, up to two folders down; empty: it does not.
+
+    Published tools searched for such a file and took it. Which one that would be is for the user to say.
+    """
+    pattern = glob.escape(Path(name).name)
+    found = [file for depth in ("*", "*/*") for file in sorted(Path().glob(f"{depth}/{pattern}")) if file.is_file()]
+    return f"; there is {found[0]}" if found else ""
 
 
 def read_lines(file: Path) -> list[str]:

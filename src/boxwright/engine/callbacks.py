@@ -79,7 +79,7 @@ class StepReport(Progress):
     rates: Sequence[float]  # learning rate of each parameter group
     batch_size: int  # images per step
     recent: Mapping[str, float]  # median of each loss over the newest 20 steps
-    cost: StepCost  # time and memory of a step of the first process
+    cost: StepCost  # time and memory of a step
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from rich.text import Text
 from torch import Tensor
 
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, Progress, StartReport, StepReport
+from boxwright.engine.meters import duration
 from boxwright.engine.task import AnyBatch, Score
 from boxwright.terminal import columns, counted, say, shown
 
@@ -27,14 +28,6 @@ _REPEATED_AFTER = 20.0  # seconds between two lines in a pipe
 _LEAST_BAR, _LARGEST_BAR = 8, 40  # characters
 _HEAD_EVERY = 20  # rows between two heads of the table: one is on most screens
 _MAIN_LOSSES = 3  # losses that come before metrics where not all fit
-
-
-def duration(seconds: float) -> str:
-    """Format as 0:12:34, or 3d 04h."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    return f"{days}d {hour:02}h" if days else f"{hours}:{minutes:02}:{rest:02}"
 
 
 def fitting_line(

@@ -172,7 +172,7 @@ class World:
         data, sizes = self._padded(pack(value, *classes))
         found = [torch.empty_like(data) for _ in range(self.size)]
         dist.all_gather(found, data)
-        return [unpack(other.numpy().data[:size], *classes) for other, size in zip(found, sizes, strict=True)]
+        return [unpack(other.cpu().numpy().data[:size], *classes) for other, size in zip(found, sizes, strict=True)]
 
     def at_first(self, value: T, *classes: type) -> list[T]:
         """Gather the value of every rank, by rank, at the first; an empty list elsewhere."""
@@ -197,12 +197,14 @@ class World:
 
     def _padded(self, data: bytes) -> tuple[Tensor, list[int]]:
         """Return the bytes of this rank as a tensor as long as that of the rank with the most, and all lengths."""
-        own = torch.tensor(len(data))
+        # Ours has gloo beside nccl; a group that a program of the user has opened may have nccl alone.
+        place = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        own = torch.tensor(len(data), device=place)
         sizes = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(sizes, own)
         numbers = [int(size) for size in sizes]
-        padded = torch.zeros(max(numbers), dtype=torch.uint8)
-        padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        padded = torch.zeros(max(numbers), dtype=torch.uint8, device=place)
+        padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(place)
         return padded, numbers
 
     @torch.no_grad()
@@ -233,6 +235,13 @@ class World:
     def loader_workers(self, wanted: int) -> int:
         """Limit the loader processes of a rank: over all ranks of this machine no more than it has cores."""
         return min(wanted, max((os.cpu_count() or 1) // self.local_size, 1))
+
+
+def current_world() -> World:
+    """Return the processes that have joined, also those of a group that the user's own program has opened."""
+    if not dist.is_available() or not dist.is_initialized():
+        return World()
+    return World(dist.get_rank(), dist.get_world_size())
 
 
 def read_world() -> World:

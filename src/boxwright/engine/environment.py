@@ -24,12 +24,15 @@ _GIB = 2**30
 _VERSION = sys.modules["boxwright"].__version__  # importing it would count as one of all that it offers
 
 
-def environment_line(device: str) -> str:
-    """Describe versions, device and memory in one line.
+def environment_line(device: str, processes: int = 1) -> str:
+    """Describe versions, each device and memory in one line.
 
     Args:
         device: as the setting says, also several GPUs; of one that is not there nothing is said.
+        processes: of this machine, each of which takes a GPU of its own where the setting names none.
     """
+    if device.strip().lower() in ("", "cuda") and torch.cuda.is_available():
+        device = ",".join(map(str, range(processes)))
     places = " and ".join(dict.fromkeys(_place(torch.device("cuda", n) if n >= 0 else None) for n in _gpus(device)))
     free = available_memory()
     memory = f", {free / _GIB:.1f} GiB of memory free" if free is not None and "GiB" not in places else ""

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from boxwright.data.files import append, file_errors, write_atomically
-from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport, StepReport
+from boxwright.engine.callbacks import Callback, EndReport, EpochReport, Progress, StartReport, StepReport
 from boxwright.engine.console import ConsoleLog
 from boxwright.engine.device import resolve
 from boxwright.engine.environment import environment_line
-from boxwright.engine.meters import StepCost
+from boxwright.engine.meters import StepCost, duration
 from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
@@ -50,6 +50,17 @@ class ResultsCsv(Callback):
         lines = [",".join(columns)]
         lines += [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in history]
         write_atomically(self.path, "\n".join(lines) + "\n")
+
+
+class ResultsTxt(ResultsCsv):
+    """Writes the results file of YOLOv3-SPP: `epoch:N`, counted from 0, and the 12 COCO numbers of that epoch."""
+
+    def _write(self, history: Sequence[Mapping[str, float]]) -> None:
+        lines: list[str] = []
+        for row in history:
+            numbers = [str(round(value, 4)) for name, value in row.items() if name.startswith("metrics/COCO_")]
+            lines += [f"epoch:{row['epoch'] - 1:.0f} {'  '.join(numbers)}"] if numbers else []
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))
 
 
 class EventsJsonl(Callback):
@@ -183,6 +194,7 @@ class TextLog(Callback):
         self._own = logging.Logger(f"boxwright.log {path}", logging.INFO)  # not in the tree: only this file gets it
         self._loggers = (self._own, logging.getLogger("boxwright"), _ERRORS)
         self._file: _FileHandler | None = None
+        self._start = self._mark = (0, 0.0)  # steps done and time: when the run went on, when the epoch did
 
     def on_train_start(self, report: StartReport) -> None:
         self._file = _FileHandler(self.path)
@@ -191,11 +203,26 @@ class TextLog(Callback):
         _ERRORS.propagate = False
         _ERRORS.setLevel(logging.INFO)
         self._write(f"resumed after epoch {len(report.history)}" if report.steps_done else "start")
+        self._start = (report.steps_done, time.perf_counter())
+
+    def on_train_epoch_start(self, progress: Progress) -> None:
+        self._mark = (progress.steps_done, time.perf_counter())
 
     def on_step_report(self, report: StepReport) -> None:
         losses = "  ".join(f"{name} {value:.5g}" for name, value in report.losses.items())
         at = f"epoch {report.epoch + 1}/{report.epochs}, step {report.step}/{report.steps}"
-        self._write(f"{at}  {losses}  lr {report.rates[-1]:.4g}")
+        cost, (done, since) = report.cost, self._start
+        left = (report.epochs * report.steps - report.steps_done) * (time.perf_counter() - since)
+        times = f"{cost.seconds:.3g} s per step, {cost.wait_seconds:.2g} s waiting for data"
+        memory = f"{cost.memory / 2**30:.2f} GiB, left {duration(left / max(report.steps_done - done, 1))}"
+        self._write(f"{at}  {losses}  lr {report.rates[-1]:.4g}  {times}, {memory}")
+
+    def on_train_epoch_end(self, progress: Progress) -> None:
+        seconds, steps = time.perf_counter() - self._mark[1], progress.steps_done - self._mark[0]
+        self._write(
+            f"epoch {progress.epoch + 1}/{progress.epochs} trained in {duration(seconds)} "
+            f"({seconds / max(steps, 1):.3g} s per step)"
+        )
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:
         metrics = report.score.metrics if report.score else {}

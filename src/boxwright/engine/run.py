@@ -22,9 +22,11 @@ from boxwright.engine.launch import folder_before_restart, is_launched, remember
 from boxwright.engine.run_folder import (
     drop_checkpoints,
     drop_if_not_begun,
+    keep_best_alone,
     new_run_folder,
     only_run_in,
     weights_on_disk,
+    with_checked_saving,
 )
 from boxwright.engine.schedule import check_schedule, warn_once
 from boxwright.engine.task import Task
@@ -107,7 +109,7 @@ def train(config: C, run: type[PreparedRun[C]], callbacks: Sequence[Callback] = 
     Raises:
         UserError: something in the settings, the data or the weights is wrong.
     """
-    config = run.completed(config)
+    config = with_checked_saving(run.completed(config))
     check_schedule(config.optim, config.epochs, validates=not config.noval)
     num_processes = count_processes(config.device, config.nproc)
     return run_job(_train, num_processes, config, run, checked_callbacks(callbacks, num_processes))
@@ -260,6 +262,8 @@ def _fit(
                     trainer.fit()
     if world.is_first:
         prepared.finish(folder, policy)
+        if config.save_best_only:
+            keep_best_alone(folder)
         print(weights_on_disk(folder))
     world.wait()  # a launcher ends all when one ends, so that the others stay until the first has measured
     return folder

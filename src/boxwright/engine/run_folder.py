@@ -12,15 +12,18 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from boxwright.data.files import Hidden, file_errors, open_without_links, remove_leftovers
+from boxwright.data.files import Hidden, absolute_path, file_errors, open_without_links, remove_leftovers
 from boxwright.errors import UserError
+from boxwright.settings.base import TrainingConfig
 from boxwright.terminal import shown
 
 _LOCK = ".boxwright_running"
 _PURPOSE = {"last.pt": " (for --resume)", "last.previous.pt": " (the one before it)"}
 _NUM_NAMED = 3  # weight files that are listed one by one
 _log = logging.getLogger("boxwright.train")
+C = TypeVar("C", bound=TrainingConfig)
 
 
 def new_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Path:
@@ -73,6 +76,38 @@ def drop_if_not_begun(folder: Path) -> None:
     """Remove the folder that a run has made if an error has ended it before its first step."""
     if not any((folder / name).exists() for name in ("log.log", "results.csv", "weights")):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_checked_saving(config: C) -> C:
+    """Refuse settings of saving that contradict each other or cannot be met; return them with a full path.
+
+    Raises:
+        UserError: names the flag.
+    """
+    periodic = [
+        f"--{name.replace('_', '-')}" for name in ("save_period", "save_epochs") if name in config.model_fields_set
+    ]
+    if config.save_best_only and periodic:
+        raise UserError(f"--save-best-only keeps best.pt alone, {periodic[0]} keeps other epochs: leave one out")
+    if not config.best_weight:
+        return config
+    path = absolute_path(config.best_weight)  # a resume may start in another folder
+    if path.suffix not in (".pt", ".pth"):
+        raise UserError(f"--best-weight {path}: a file of weights ends in .pt or .pth")
+    if path.exists() and (not config.exist_ok or not path.is_file()):
+        raise UserError(f"--best-weight {path} is there already; name a new file, or let it be replaced: --exist-ok")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--best-weight {path}: there is no folder {path.parent} that can be written to")
+    return config.model_copy(update={"best_weight": str(path)})
+
+
+def keep_best_alone(folder: Path) -> None:
+    """Remove the state of a run that is done, see `save_best_only`; without best weights it stays."""
+    if not (folder / "weights" / "best.pt").exists():
+        _log.warning("there are no best weights, as no validation gave a number: last.pt is kept (--save-best-only)")
+        return
+    for name in _PURPOSE:
+        (folder / "weights" / name).unlink(missing_ok=True)
 
 
 def weights_on_disk(folder: Path) -> str:

@@ -46,7 +46,6 @@ from boxwright.terminal import counted, say
 _errors = logging.getLogger("boxwright.user_errors")  # for log.log alone, see there
 # A scale starts at 2**16, and each step that is left out halves it: it gets here when some 26 more were than were not.
 _LEAST_SCALE = 2.0**-10
-LOG_STEPS = 20  # the device is waited for once in so many steps
 
 
 @dataclass(slots=True)
@@ -124,11 +123,11 @@ class Trainer:
         self.stopping = EarlyStopping(config.patience)
         self.state = RunState()
         self._finite = FiniteWatch(self.device)
-        self.clock = StepClock(self.device)
+        self.clock = StepClock(self.device, world)
         self._recent_losses: deque[Tensor] = deque(maxlen=WINDOW)  # on the device until they are read
         self._stopped = ""  # why a callback ended the run
         self._between_steps = True  # what is saved now can be resumed
-        self._recent: deque[tuple[int, tuple[Path, ...]]] = deque(maxlen=LOG_STEPS + 1)
+        self._recent: deque[tuple[int, tuple[Path, ...]]] = deque(maxlen=config.log_period + 1)
 
     @property
     def weights_folder(self) -> Path:
@@ -204,7 +203,7 @@ class Trainer:
             self._between_steps = True
             self.clock.end_step()
             self.hooks.notify(Callback.on_train_batch_end, self.progress, loss.items)
-            if state.step % LOG_STEPS == 0 or state.step == task.steps_per_epoch:
+            if state.step % self.config.log_period == 0 or state.step == task.steps_per_epoch:
                 self._report_step()
             self._exit_on_signal(interrupt)
             self.clock.begin()
@@ -283,8 +282,9 @@ class Trainer:
             return paths
         if improved:
             paths.append(self.weights_folder / "best.pt")
+            paths += [Path(self.config.best_weight)] if self.config.best_weight else []
         regular = self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0
-        if regular or epoch + 1 in self.config.save_epochs:
+        if (regular or epoch + 1 in self.config.save_epochs) and not self.config.save_best_only:
             paths.append(self.weights_folder / f"{self.config.save_name}{epoch + 1}.pt")
         for path in paths:  # averaged weights only, for use and for fine-tuning
             row = dict(self.state.history[-1])

@@ -21,7 +21,7 @@ from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.metrics.matching import flatten, truth_of
-from boxwright.ops.arrays import Floats
+from boxwright.ops.arrays import Array, Floats
 
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 5
 _ALL_IOU = "0.50:0.95"
@@ -172,7 +172,7 @@ class CocoMetrics:
         return dict(zip(STAT_NAMES, self.stats.tolist(), strict=True))
 
 
-class CocoEvaluator:
+class BoxEvaluator:
     """Matches detections as they come; only images that were processed count."""
 
     def __init__(self, index: DataIndex, truth: CocoTruth) -> None:
@@ -286,12 +286,14 @@ class Number:
     value: float
 
 
-def evaluate_files(results: Path, annotations: Path, iou_type: IouType = "bbox") -> tuple[Number, ...]:
+def measure_results(results: Any, truth: Any, iou_type: IouType = "bbox") -> tuple[Number, ...]:
     """Measure COCO results.
 
     Args:
-        results: json list of results, each with image_id, category_id, score and bbox, segmentation or keypoints.
-        annotations: COCO ground truth; all its images count, whether there are results for them or not.
+        results: a json file or a list of results, each with image_id, category_id, score and bbox, segmentation or
+            keypoints; or an array (N, 6 or 7) of image id, left, top, width, height, score and category id (else 1).
+        truth: COCO ground truth: a json file, its content, or an object that has it as `dataset`, as those of
+            pycocotools. All its images count, whether there are results for them or not.
         iou_type: what is compared.
 
     Returns:
@@ -301,28 +303,43 @@ def evaluate_files(results: Path, annotations: Path, iou_type: IouType = "bbox")
         UserError: a file cannot be read, lacks a key that this type needs, or the results name images or categories
             that the ground truth does not list.
     """
-    truth = _read_truth(annotations, iou_type)
-    rows = _read_results(results, iou_type)
+    named, against = place_of(results, "results"), place_of(truth, "truth")
+    content, rows = read_truth(truth, iou_type), _read_results(results, iou_type)
     for key, table in (("image_id", "images"), ("category_id", "categories")):
-        known = {row["id"] for row in truth[table]}
+        known = {row["id"] for row in content[table]}
         strangers = {row[key] for row in rows} - known
         if strangers:
             raise UserError(
-                f"{results} has {len(strangers)} {key} that {annotations} does not list: {_first(strangers)}; "
+                f"{named} has {len(strangers)} {key} that {against} does not list: {_first(strangers)}; "
                 f"the {table} there are {_first(known)}"
             )
     try:
-        ground_truth = hotcoco.COCO(truth)
-        # Results of nothing are allowed, but load_res takes its kind from the first record.
-        found = ground_truth.load_res(rows) if rows else hotcoco.COCO(truth | {"annotations": []})
-        evaluation = hotcoco.COCOeval(ground_truth, found, iou_type)
-        evaluation.evaluate()
-        evaluation.accumulate()
+        return measure_rows(content, rows, iou_type)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(f"{results} cannot be measured against {annotations} as {iou_type}: {error}") from error
+        raise UserError(f"{named} cannot be measured against {against} as {iou_type}: {error}") from error
+
+
+def measure_rows(truth: dict[str, Any], rows: list[dict[str, Any]], iou_type: IouType) -> tuple[Number, ...]:
+    """Measure result records against a ground truth, both checked; errors are those of hotcoco."""
+    ground_truth = hotcoco.COCO(truth)
+    # Results of nothing are allowed, but load_res takes its kind from the first record.
+    found = ground_truth.load_res(rows) if rows else hotcoco.COCO(truth | {"annotations": []})
+    evaluation = hotcoco.COCOeval(ground_truth, found, iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
     lines, limits = _KEYPOINT_LINES if iou_type == "keypoints" else BOX_LINES, evaluation.params.max_dets
     values = zip(lines, summarise(evaluation, lines), strict=True)
     return tuple(Number(line.name, line.iou, line.area, limits[line.limit], value) for line, value in values)
+
+
+def place_of(value: Any, name: str) -> str:
+    """Name a file or, of what is handed over in memory, the argument."""
+    return str(value) if isinstance(value, str | Path) else name
+
+
+def _content(value: Any) -> Any:
+    """Return what a json file holds, or what is handed over in its place."""
+    return _read_json(Path(value)) if isinstance(value, str | Path) else value
 
 
 def _read_json(path: Path) -> Any:
@@ -335,11 +352,14 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid json: {error}") from error
 
 
-def _read_truth(path: Path, iou_type: IouType) -> dict[str, Any]:
+def read_truth(source: Any, iou_type: IouType) -> dict[str, Any]:
     """Read the three lists of a ground truth, every record with the keys that this type needs."""
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no COCO ground truth: it is a list or a value, not images, annotations, categories")
+    place, content = place_of(source, "truth"), _content(source)
+    content = getattr(content, "dataset", content)  # of pycocotools' COCO
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{place} is no COCO ground truth: it is a list or a value, not images, annotations, categories"
+        )
     truth: dict[str, Any] = {}
     needed = {
         "images": ("id", "height", "width") if iou_type == "segm" else ("id",),  # masks are rendered at that size
@@ -347,11 +367,11 @@ def _read_truth(path: Path, iou_type: IouType) -> dict[str, Any]:
         "categories": ("id",),
     }
     for table, keys in needed.items():
-        rows = cast(dict[str, Any], content).get(table)
+        rows = cast(Mapping[str, Any], content).get(table)
         if not isinstance(rows, list):
-            raise UserError(f"{path} is no COCO ground truth: the key {table!r} is missing or no list")
+            raise UserError(f"{place} is no COCO ground truth: the key {table!r} is missing or no list")
         truth[table] = [
-            _checked(row, keys, f"{path}: entry {i} of {table}") for i, row in enumerate(cast(list[Any], rows))
+            _checked(row, keys, f"{place}: entry {i} of {table}") for i, row in enumerate(cast(list[Any], rows))
         ]
     for row in truth["annotations"]:
         row.setdefault("iscrowd", 0)
@@ -362,15 +382,35 @@ def _read_truth(path: Path, iou_type: IouType) -> dict[str, Any]:
     return truth
 
 
-def _read_results(path: Path, iou_type: IouType) -> list[dict[str, Any]]:
+_ARRAY_COLUMNS = 7  # image id, left, top, width, height, score, category id
+
+
+def _rows_of_array(array: Array, iou_type: IouType) -> list[dict[str, Any]]:
+    """Read an array of boxes, as pycocotools takes them, as result records."""
+    if iou_type != "bbox" or array.ndim != 2 or array.shape[1] not in (_ARRAY_COLUMNS - 1, _ARRAY_COLUMNS):
+        raise UserError(
+            f"results as an array have the shape (N, 6 or 7), a box a row, for bbox; not {array.shape} for {iou_type}"
+        )
+    ids = array[:, [0, *range(6, array.shape[1])]]
+    if not np.isfinite(array).all() or (ids != np.round(ids)).any():
+        raise UserError("results: the array holds numbers that are not finite, or ids that are no whole numbers")
+    rows = array.astype(np.float64)
+    if array.shape[1] < _ARRAY_COLUMNS:
+        rows = np.concatenate((rows, np.ones((len(rows), 1))), axis=1)
+    return as_json(rows)
+
+
+def _read_results(source: Any, iou_type: IouType) -> list[dict[str, Any]]:
     """Read a list of results, every record with what this type compares."""
-    rows = _read_json(path)
+    named, rows = place_of(source, "results"), _content(source)
+    if isinstance(rows, np.ndarray):
+        return _rows_of_array(cast(Array, rows), iou_type)
     if not isinstance(rows, list):
-        raise UserError(f"{path} holds no list of COCO results (records with image_id, category_id, score)")
+        raise UserError(f"{named} holds no list of COCO results (records with image_id, category_id, score)")
     field = FIELD[iou_type]
     read: list[dict[str, Any]] = []
     for i, row in enumerate(cast(list[Any], rows)):
-        place = f"{path}: entry {i} of the results"
+        place = f"{named}: entry {i} of the results"
         checked = _checked(row, ("image_id", "category_id", "score"), place)
         if field not in checked:
             others = [kind for kind, name in FIELD.items() if name in checked]
@@ -384,7 +424,9 @@ def _checked(row: Any, keys: Sequence[str], place: str) -> dict[str, Any]:
     """Copy a record; refuse one that lacks a key or has something else there than the rules say."""
     if not isinstance(row, dict):
         raise UserError(f"{place} is no record with {', '.join(keys)}")
-    record = dict(cast(dict[str, Any], row))
+    # What is handed over in memory often has numbers and boxes of NumPy.
+    items = cast(dict[str, Any], row).items()
+    record = {key: value.tolist() if isinstance(value, np.generic | np.ndarray) else value for key, value in items}
     missing = [key for key in keys if key not in record]
     if missing:
         raise UserError(f"{place} has no {', '.join(missing)}; it needs {', '.join(keys)}")
@@ -404,13 +446,17 @@ def val_results(results: str, annotations: str, iou_type: IouType = "bbox") -> t
     """Measure COCO results, print the numbers in the COCO order, and return them.
 
     Raises:
-        UserError: see `evaluate_files`.
+        UserError: see `measure_results`.
     """
     if not annotations:
         raise UserError("val --json needs --annotations: the COCO ground truth of these results")
-    numbers = evaluate_files(Path(results), Path(annotations), iou_type)
-    print(f"COCO metric of {results} against {annotations} ({iou_type})")
-    print(f"{'':<8}{'IoU':>10}{'area':>10}{'at most':>9}{'value':>9}")
-    for n in numbers:
-        print(f"{n.name:<8}{n.iou:>10}{n.area:>10}{n.max_detections:>9}{n.value:>9.3f}")
+    numbers = measure_results(results, annotations, iou_type)
+    print(f"COCO metric of {results} against {annotations} ({iou_type})\n{table_of(numbers)}")
     return numbers
+
+
+def table_of(numbers: Sequence[Number]) -> str:
+    """Format the COCO summary, one line a number."""
+    lines = [f"{'':<8}{'IoU':>10}{'area':>10}{'at most':>9}{'value':>9}"]
+    lines += [f"{n.name:<8}{n.iou:>10}{n.area:>10}{n.max_detections:>9}{n.value:>9.3f}" for n in numbers]
+    return "\n".join(lines)

@@ -32,7 +32,7 @@ class Shown(TypedDict, total=False):
     bare: str  # value of a flag that stands alone; absent: it needs a value
     group: str  # title in help texts; absent: that of the nested group, or "the run"
     position: bool  # may be given without a flag, in the order of the class
-    repeats: bool  # a flag that is given again adds to a list instead of replacing it
+    repeats: bool  # a flag that is given again adds to a list, or to a list of lists, instead of replacing it
     required: bool  # the verb does nothing without it
     on_resume: bool  # may be changed when a stopped run goes on
 
@@ -79,8 +79,15 @@ def _not_zero(value: int) -> int:
     return value
 
 
+def _as_shapes(value: Any) -> Any:
+    """Read one list of sides as a list of one, as most people write it."""
+    items = cast(Sequence[Any], value) if isinstance(value, list | tuple) else (value,)
+    return tuple(items) if items and all(isinstance(item, list | tuple) for item in items) else (value,)
+
+
 Sides = Annotated[tuple[Count, ...], BeforeValidator(as_list)]
 Milestones = Sides
+Shapes = Annotated[tuple[Sides, ...], Field(min_length=1), BeforeValidator(_as_shapes)]
 Names = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_paths)]
 TrainBatch = Annotated[int, Field(ge=-1), AfterValidator(_not_zero)]
@@ -207,8 +214,13 @@ class TrainingConfig(RunFolder):
     save_period: Annotated[int, Field(ge=-1)] = output(-1, "keep a checkpoint every N epochs; -1: never")
     save_epochs: Milestones = output((), "and after these epochs, counted from 1")
     save_half: bool = output(False, "write best.pt and those checkpoints in half precision, half as large")
+    save_best_only: bool = output(False, "keep best.pt alone: a run that is done leaves no last.pt to go on from")
+    best_weight: str = output("", "write the best weights to this file, too", metavar="PT")
     save_name: Literal["epoch", "epoch_"] = output("epoch", "file name prefix of those checkpoints", metavar="TEXT")
     val_period: Count = output(1, "validate every N epochs, and after the last")
+    log_period: Count = output(
+        20, "steps between two entries of log.log and events.jsonl, for which a GPU is waited for"
+    )
     project: str = folder_of_runs("runs/train")
     callbacks: Names = output((), "mlflow, and callbacks of installed packages by the name of their entry point")
     optim: OptimConfig = setting(OptimConfig, "optimizer")

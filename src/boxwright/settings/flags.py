@@ -49,7 +49,8 @@ class Flag:
     group: str
     bare: str | None  # value of a flag that stands alone
     position: bool
-    repeats: bool
+    repeats: bool  # given again, it adds to the list
+    of_lists: bool  # each time it is given is a list of its own
     required: bool
     on_resume: bool
 
@@ -57,7 +58,8 @@ class Flag:
     def shown_default(self) -> str:
         """Return the default as it would be typed; empty where there is none."""
         if isinstance(self.default, tuple):
-            return " ".join(map(str, cast("tuple[Any, ...]", self.default)))
+            items = cast("tuple[Any, ...]", self.default)
+            return " ".join(" ".join(map(str, item)) if self.of_lists else str(item) for item in items)
         return "" if self.default is None else str(self.default).lower() if self.kind == "switch" else str(self.default)
 
     @property
@@ -116,9 +118,17 @@ def _flags(kind: type[Frozen], prefix: str, title: str) -> Iterable[Flag]:
             bare=shown.get("bare", "true" if is_switch else None),
             position=shown.get("position", False),
             repeats=shown.get("repeats", False),
+            of_lists=any(_holds_lists(part) for part in types),
             required=shown.get("required", False),
             on_resume=shown.get("on_resume", False),
         )
+
+
+def _holds_lists(kind: Any) -> bool:
+    """Return whether a type is a tuple of tuples."""
+    items = get_args(kind) if get_origin(kind) is tuple else ()
+    inner = get_args(items[0])[0] if items and get_origin(items[0]) is Annotated else (*items, None)[0]
+    return get_origin(inner) is tuple
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -14,7 +14,7 @@ from boxwright.data.structures import Batch, Detections, Targets
 from boxwright.engine import evaluate as loop
 from boxwright.engine.evaluate import NO_SPEEDS, Gather, Speeds, Stages
 from boxwright.engine.task import Autocast, ValWatch
-from boxwright.metrics.coco import CocoEvaluator, CocoMetrics, CocoTruth
+from boxwright.metrics.coco import BoxEvaluator, CocoMetrics, CocoTruth
 from boxwright.metrics.matching import ConfusionEvaluator, Generation
 from boxwright.ops.arrays import Floats, Ints
 from boxwright.ops.boxes import xyxy_from_cxcywh
@@ -141,7 +141,7 @@ class _Metrics:
         self.index = index
         self.yolo = YoloEvaluator(index, generation)
         self.confusion = ConfusionEvaluator(index, generation, compat)
-        self.coco = None if coco_truth is None else CocoEvaluator(index, coco_truth)
+        self.coco = None if coco_truth is None else BoxEvaluator(index, coco_truth)
         self.seen: list[int] = []
 
     def process(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from boxwright.data.files import found_below
 from boxwright.errors import UserError
 from boxwright.settings.base import Files, Frozen
 from boxwright.settings.flags import OLD_NAMES, did_you_mean, flags_of
@@ -83,6 +84,7 @@ def find_hyp(name: str) -> Path:
         return Path(str(resources.files("boxwright.yolo") / "presets" / f"hyp.{preset}.yaml"))
     known = f"not a file ({path.absolute()}), nor a preset ({', '.join(presets)})"
     hint = f"; {_OTHER_PRESETS[preset]}" if preset in _OTHER_PRESETS else did_you_mean(preset, presets)
+    hint = found_below(name) or hint
     raise UserError(f"no hyper-parameters {name}: {known}{hint}")
 
 

@@ -4,7 +4,8 @@
 YOLOv3-SPP is a formula of its own, `YoloV3Loss`. Shapes are static and nothing waits for the device, so the step can be
 compiled.
 
-Every term is a mean: over the positives of a level, or over the cells of all images. Where several processes share a
+Every term is a mean: over the positives of a level, or over the cells of all images; with `reduction` sum it is the
+sum. Where several processes share a
 batch, each adds up its own part and divides by the count of all, so that the parts of all processes add up to what one
 process would have found; that is also true of their gradients.
 
@@ -17,7 +18,7 @@ Legend: B images, A anchors a level, C classes, K candidates of a level (assignm
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,13 +57,38 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, positive_weight: float
         positive_weight: weight of the positive part.
         gamma: focal exponent; 0 gives plain BCE without the alpha weights.
     """
-    loss: Tensor = _BinaryCrossEntropy.apply(logits, targets, positive_weight)
     if gamma == 0:
-        return loss
+        return _BinaryCrossEntropy.apply(logits, targets, positive_weight)
+    return focal_loss(logits, targets, gamma, positive_weight=positive_weight, reduction="none")
+
+
+def focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float = 1.5,
+    alpha: float = FOCAL_ALPHA,
+    *,
+    positive_weight: float = 1.0,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> Tensor:
+    """Compute the focal loss of float32 logits against targets in 0..1, which get no gradient.
+
+    Args:
+        gamma: exponent that weighs down what is known well.
+        alpha: weight of targets of 1; those of 0 have 1 - alpha.
+        positive_weight: weight of the positive part of the cross-entropy.
+        reduction: mean or sum of all elements, or each of them.
+
+    Source: Lin et al., 2017 (arXiv:1708.02002), equation 5, for targets between 0 and 1 as published for YOLO.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise UserError(f"focal_loss: the reduction is mean, sum or none, not {reduction!r}")
+    loss: Tensor = _BinaryCrossEntropy.apply(logits, targets, positive_weight)
     probability = torch.sigmoid(logits)
     agreement = targets * probability + (1 - targets) * (1 - probability)
-    alpha = targets * FOCAL_ALPHA + (1 - targets) * (1 - FOCAL_ALPHA)
-    return loss * alpha * (1.0 - agreement) ** gamma
+    weights = targets * alpha + (1 - targets) * (1 - alpha)
+    loss = loss * weights * (1.0 - agreement) ** gamma
+    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
@@ -148,7 +174,7 @@ def alone(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    total: Tensor  # scalar with gradient, sum of the terms times the batch size, as published; this process's part
+    total: Tensor  # scalar with gradient, sum of the terms, of means times the batch size; this process's part
     items: Tensor  # (3,) detached box, objectness and class terms, each with its gain; of all processes
 
 
@@ -197,6 +223,8 @@ class LevelTerms(nn.Module):
         # What the means are taken over, in all processes that share the batch: one sum of a few numbers.
         everywhere = self.over_ranks(torch.stack((*counts, torch.full_like(counts[0], raw[0].shape[0]))))
         images, totals = everywhere[-1], everywhere[:-1].clamp(min=1).unbind()
+        if self.config.reduction == "sum":
+            totals = [torch.ones_like(total) for total in totals]
         levels = zip(raw, found, self.codings, totals, strict=True)
         return [torch.stack(self.level_terms(*level, images)) for level in levels], images
 
@@ -213,14 +241,16 @@ class LevelTerms(nn.Module):
 
         wanted = objectness_targets(maps.shape[:4], found, iou.detach().clamp(min=0), config.gr, config.sort_obj_iou)
         objectness = binary_cross_entropy(objectness_logits, wanted, config.obj_pw, config.fl_gamma).sum()
-        # The mean over all cells of the whole batch, not of this process's images: the parts then add up.
-        objectness = objectness / (images * maps.shape[1:4].numel())
+        if config.reduction == "mean":
+            # Over all cells of the whole batch, not of this process's images: the parts then add up.
+            objectness = objectness / (images * maps.shape[1:4].numel())
         if self.num_classes == 1:
             return box, objectness, box.new_zeros(())
         smooth = 0.5 * config.label_smoothing
         class_targets = torch.full_like(class_logits, smooth).scatter_(1, found.labels[:, None], 1.0 - smooth)
         bce = binary_cross_entropy(class_logits, class_targets, config.cls_pw, config.fl_gamma).sum(dim=1)
-        return box, objectness, (bce * found.counts).sum() / (total * self.num_classes)
+        cls = (bce * found.counts).sum()
+        return box, objectness, cls if config.reduction == "sum" else cls / (total * self.num_classes)
 
 
 class YoloLoss(LevelTerms):
@@ -275,7 +305,8 @@ class YoloLoss(LevelTerms):
                 # Each level's weight follows the inverse of its loss, slowly; that of the reference level stays 1.
                 moved = self.balance * (1 - _AUTOBALANCE_RATE) + _AUTOBALANCE_RATE / whole[1]
                 self.balance.copy_(moved / moved[self.reference_level])
-        return LossOutput(self._items(part, balance).sum() * images, self._items(whole, balance))
+        total = self._items(part, balance).sum()
+        return LossOutput(total if self.config.reduction == "sum" else total * images, self._items(whole, balance))
 
     def _items(self, terms: Tensor, balance: Tensor) -> Tensor:
         """Sum terms (3, L) to (3,) with their gains."""

@@ -44,12 +44,13 @@ class YoloPostprocess:
 MEAN_GREY = 0.447  # of ImageNet: 0.485, 0.456, 0.406 averaged; the published border
 
 
-def scale_images(images: Tensor, factor: float, *, multiple: int = 32) -> Tensor:
+def scale_images(images: Tensor, factor: float, *, same_shape: bool = False, multiple: int = 32) -> Tensor:
     """Resize a batch by a factor and pad it at the right and bottom with grey, so that a network takes it.
 
     Args:
         images: (B, C, H, W) in 0..1.
         factor: new size over old size; 1 gives the images themselves.
+        same_shape: the result has the shape of the images; of larger ones it is the top left part.
         multiple: sides of the result are multiples of this (the largest stride).
 
     Returns:
@@ -63,7 +64,9 @@ def scale_images(images: Tensor, factor: float, *, multiple: int = 32) -> Tensor
     resized = interpolate(
         images, size=(int(height * factor), int(width * factor)), mode="bilinear", align_corners=False
     )
-    bottom, right = (math.ceil(side * factor / multiple) * multiple for side in (height, width))
+    bottom, right = height, width
+    if not same_shape:
+        bottom, right = (math.ceil(side * factor / multiple) * multiple for side in (height, width))
     return pad(resized, (0, right - resized.shape[3], 0, bottom - resized.shape[2]), value=MEAN_GREY)
 
 

@@ -27,6 +27,7 @@ from boxwright.settings.base import (
     Positive,
     RunFolder,
     Seconds,
+    Shapes,
     Sides,
     TrainBatch,
     TrainingConfig,
@@ -135,6 +136,9 @@ class LossConfig(Frozen):
     iou_t: Fraction = setting(0.2, "recipe v3: overlap of label and anchor sides above which they match")
     iou_kind: Literal["", "iou", "giou", "diou", "ciou"] = setting("", "overlap in the box term; empty: as published")
     fl_gamma: NotNegative = setting(0.0, "focal loss gamma; 0: plain cross-entropy")
+    reduction: Literal["mean", "sum"] = setting(
+        "mean", "terms are means over their cells and positives, or sums, for which smaller gains are needed"
+    )
     label_smoothing: Fraction = setting(
         0.0, "class targets become 1 - this / 2 and this / 2", flags="--label-smoothing --loss.label_smoothing"
     )
@@ -181,6 +185,13 @@ class RunConfig(TrainingConfig):
     conf_thres: Fraction = output(0.001, "validation: lowest score")
     iou_thres: Fraction = output(0.6, "validation: NMS overlap")
     max_det: Count = output(300, "validation: most boxes per image")
+    summary: bool = output(False, "print the layers, parameters and cost of the network before training")
+    result_name: str = output(
+        "",
+        "release v3: write the COCO numbers of each epoch as text into this file of the run folder, too",
+        metavar="TXT",
+        bare="results.txt",
+    )
     augment: AugmentConfig = setting(AugmentConfig, "augmentation")
     loss: LossConfig = setting(LossConfig, "loss")
     optim: YoloOptimConfig = setting(  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen
@@ -418,7 +429,8 @@ class BenchConfig(Frozen):
         (), 'module of torch.nn or of ours, as "Conv2d(64, 128, 3)"; may be repeated', metavar="MODULE", repeats=True
     )
     model: str = setting("", "model or checkpoint to measure", flags="--model --cfg --weights")
-    shape: Sides = setting((1, 3, 640, 640), "sides of the input")
+    shape: Shapes = setting(((1, 3, 640, 640),), "sides of an input; may be repeated", repeats=True)
+    half: bool = setting(False, "half precision: bf16 on the CPU, fp16 on a GPU")
     repeats: Count = setting(10, "timed passes")
     device: str = setting("", DEVICE)
 

@@ -13,7 +13,10 @@ RUN = "boxwright.yolo.verbs.train:YoloRun"
 _LOGGED = "leave it out: runs are logged to files, to TensorBoard and, with --callbacks mlflow, to MLflow"
 _PLACE = "write --project FOLDER and --name NAME: results go to FOLDER/NAME"
 _NO_TENSORFLOW = "leave it out: TensorFlow files are not written here; onnx2tf reads the ONNX file"
-_AUGMENTED = "leave it out: training images are always augmented; --augment.mosaic 0 and its like say how"
+_AUGMENTED = (
+    "leave it out for True; for False write --augment.mosaic 0 --augment.translate 0 --augment.scale 0 "
+    "--augment.fliplr 0 --augment.hsv_h 0 --augment.hsv_s 0 --augment.hsv_v 0"
+)
 # Flags of the releases of YOLOv5, and of the training scripts for YOLOv3-SPP, that are spelled differently here or are
 # not here, some behind the only verb that lacks them.
 ANSWERS = {
@@ -33,11 +36,10 @@ ANSWERS = {
     **dict.fromkeys(("--log-imgs", "--log-artifacts"), _LOGGED),
     "train --augment": _AUGMENTED,
     "evolve --augment": _AUGMENTED,
-    "--result-name": "leave it out: results.csv in the run folder, which --project and --name choose, has the results",
-    "--best-weight": "leave it out: the best weights are weights/best.pt in the run folder",
-    "--savebest": "leave it out: best.pt and last.pt are always written; --save-period 1 keeps every epoch",
-    "--freeze-layers": "write --freeze all-but-predictors, or --freeze backbone",
-    "--warmup": "write --optim.warmup_epochs N; 0 is none",
+    "--savebest": "write --save-best-only for True; False, which keeps every epoch, is --save-period 1",
+    "--freeze-layers": "write --freeze all-but-predictors for True; False is --freeze backbone, the default of a cfg",
+    "--warmup": "write --optim.warmup_epochs 1 for True, 0 for False",
+    "--mosaic": "write --augment.mosaic 1 for True, 0 for False",
     "--merge": "leave it out: boxes are not merged; --release takes NMS of another release",
     "val --hyp": "leave it out: no hyper-parameter changes what is measured",
     "predict --data": "leave it out: weights and exported files know their class names",

@@ -186,14 +186,14 @@ def fuse(model: DetectionModel) -> DetectionModel:
         if isinstance(parent, nn.Sequential) and hasattr(parent, "BatchNorm2d"):
             conv, norm = parent.get_submodule("Conv2d"), parent.get_submodule("BatchNorm2d")
             assert isinstance(conv, nn.Conv2d)
-            assert isinstance(norm, nn.BatchNorm2d)
+            assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
             parent.Conv2d = fold(conv, norm)
             del parent.BatchNorm2d
     return fused
 
 
 @torch.no_grad()
-def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> nn.Conv2d:
     """Fold into one convolution with bias that equals `norm(conv(x))` in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from boxwright.data.files import found_below
 from boxwright.errors import UserError
 from boxwright.reading import load_yaml, read_text
 from boxwright.yolo.darknet import DarknetModel
@@ -80,7 +81,8 @@ def yolov5_spec(model: str) -> ModelSpec:
     match = re.fullmatch(r"yolov5([nsmlx])(6?)(\.yaml)?", name)
     if not match:
         known = f"{', '.join(NAMES)}, yolov5s@v3.0 and the like for earlier releases"
-        raise UserError(f"no model {model!r}: known names are {known}, or give the path of a yaml or cfg")
+        there = found_below(model)
+        raise UserError(f"no model {model!r}: known names are {known}, or give the path of a yaml or cfg{there}")
     if release not in YOLOV5_RELEASES:
         raise UserError(f"no model {model!r}: the releases of YOLOv5 known here are {', '.join(YOLOV5_RELEASES)}")
     file = RELEASES[release].layers.model_yamls[bool(match[2])]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch import nn
 
+import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.cli.main import main
 from boxwright.errors import UserError
@@ -70,15 +72,23 @@ def test_modules_are_found_by_class_and_by_name(capsys: pytest.CaptureFixture[st
     network = build_model(load_spec("yolov5n"))
 
     def found(pattern: str) -> list[str]:
-        return [line.split()[0] for line in list_modules(network, pattern).splitlines()[1:-1]]
+        return [line.split()[1] for line in list_modules(network, pattern).splitlines()[1:-1]]
 
     assert len(found("BatchNorm2d")) == 57
     assert found("*Pool*") == ["model.9.m"]
     assert found("model.9.cv?") == ["model.9.cv1", "model.9.cv2"]
     assert main(["info", "yolov5n", "--find", "SPPF"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["model.9", "SPPF", "164,608"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["9", "model.9", "SPPF", "164,608"]
     assert main(["info", "yolov5n", "--find", "Nothing"]) == 2
     assert "class or name like 'Nothing'" in capsys.readouterr().err
+
+
+def test_modules_of_a_class_have_the_number_of_their_layer() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), nn.LeakyReLU()), nn.ReLU6())
+    assert [found[:2] for found in bw.find_modules(network, nn.ReLU)] == [(1, "1.0")]
+    assert [found.layer for found in bw.find_modules(network, nn.Module)] == [0, 1, 1, 1, 2]
+    assert [found.layer for found in bw.find_modules(nn.ModuleDict({"a": network}), "*ReLU*")] == [1, 1, 2]
+    assert bw.find_modules(nn.ModuleDict({"a": nn.ReLU()}), nn.ReLU)[0].layer == -1
 
 
 def test_frozen_parameters_have_no_gradient() -> None:

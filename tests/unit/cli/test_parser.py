@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def test_words_that_no_flag_takes() -> None:
         ("val", "--im", "imgsz"),
         ("predict", "--conf", "conf_thres"),
         ("predict", "--i", ""),
-        ("train", "--b", "batch_size"),
+        ("train", "--ba", "batch_size"),
         ("train", "--no", ""),
     ],
 )
@@ -143,8 +144,9 @@ def test_flags_may_stand_between_in_and_out(verb: str, words: str, flag: str, va
 
 
 def test_an_ambiguous_beginning_lists_what_it_could_be() -> None:
-    assert "--sa is ambiguous: it could be --save-period, --save-epochs, --save-half, --save-name (" in answer(
-        "train", "--sa", "1"
+    assert (
+        "--sa is ambiguous: it could be --save-period, --save-epochs, --save-half, --save-best-only, --save-name ("
+        in answer("train", "--sa", "1")
     )
     assert " and " in answer("train", "--optim.", "1").partition("(")[0]
 
@@ -161,7 +163,7 @@ PUBLISHED_FLAGS = {  # of YOLOv5 v1.0 to v7.0, and of the published training scr
         noplots evolve bucket cache cache-images image-weights img-weights device multi-scale single-cls optimizer adam
         sync-bn workers project name exist-ok quad cos-lr linear-lr label-smoothing patience freeze save-period seed
         local_rank entity upload_dataset bbox_interval artifact_alias log-imgs log-artifacts logdir
-        result-name best-weight savebest freeze-layers augment warmup
+        result-name best-weight savebest freeze-layers augment mosaic warmup
     """,
     "val": """
         data weights batch-size batch imgsz img img-size conf-thres conf iou-thres iou max-det task device workers
@@ -192,10 +194,20 @@ def test_every_published_flag_is_taken_or_answered(verb: str) -> None:
             assert "write " in said or "leave it out" in said
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_answers_name_flags_that_are_there(name: str) -> None:
+    system = load_system(name)
+    of_verb = {verb: set(parser(verb, name).spellings) for verb in system.VERBS}
+    anywhere = set().union(*of_verb.values())
+    for key, said in system.ANSWERS.items():
+        named = set(re.findall(r"--[a-z][\w.-]*", said))
+        assert named <= of_verb.get(key.rpartition(" ")[0], anywhere), key
+
+
 @pytest.mark.parametrize(
     ("verb", "typed", "says"),
     [
-        ("train", "--result", "results.csv"),  # beginnings too, as the published parsers took them
+        ("train", "--saveb", "--save-best-only"),  # beginnings too, as the published parsers took them
         ("train", "--ev", "boxwright evolve"),
         ("predict", "--view", "no window"),
         ("train", "--view-img=1", "no window"),

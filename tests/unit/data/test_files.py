@@ -16,6 +16,7 @@ from boxwright.data.files import (
     JsonList,
     absolute_path,
     append,
+    found_below,
     not_drawn,
     picture_errors,
     remove_leftovers,
@@ -136,3 +137,12 @@ def test_a_picture_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: p
     assert "a.png: no such file or directory; going on without it" in caplog.text
     assert len(not_drawn) == 1
     not_drawn.clear()
+
+
+def test_a_file_that_lies_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    for place in ("a/b/[x].cfg", "a/b/c/deep.cfg"):
+        (tmp_path / place).touch()
+    assert found_below("cfg/[x].cfg") == f"; there is {Path('a/b/[x].cfg')}"
+    assert found_below("deep.cfg") == found_below("x.cfg") == found_below("") == ""

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from boxwright.engine import console as module
 from boxwright.engine.callbacks import EpochReport, Progress, StartReport, StepReport
-from boxwright.engine.console import ConsoleLog, MovingLine, duration, fitting_line, with_progress
-from boxwright.engine.meters import StepCost
+from boxwright.engine.console import ConsoleLog, MovingLine, fitting_line, with_progress
+from boxwright.engine.meters import StepCost, duration
 from boxwright.engine.task import Score
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.train import TITLES

@@ -35,7 +35,11 @@ def test_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(environment, "select_device", lambda name: torch.device("cuda", int(name)))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: About())
-    assert environment_line("0,1").endswith("cuda:0 Some GPU (80 GiB) and cuda:1 Some GPU (80 GiB)")
+    both = "cuda:0 Some GPU (80 GiB) and cuda:1 Some GPU (80 GiB)"
+    assert environment_line("0,1").endswith(both)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert environment_line("", processes=2).endswith(both)
+    assert environment_line("1", processes=2).endswith(", cuda:1 Some GPU (80 GiB)")
 
 
 def test_info_env(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport, named_callbacks
-from boxwright.engine.loggers import EventsJsonl, MlflowLog, ResultsCsv, TensorBoard, TextLog
+from boxwright.engine.loggers import EventsJsonl, MlflowLog, ResultsCsv, ResultsTxt, TensorBoard, TextLog
 from boxwright.engine.trainer import load_run
 from boxwright.errors import UserError
 from boxwright.yolo.settings import RunConfig
@@ -62,13 +63,32 @@ def test_a_run_in_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     text = log.read_text()
     lines = [line.split(" ", 2)[2] for line in text.splitlines()]  # without date and time
     assert lines[0] == "start"
-    assert lines[1].startswith("epoch 1/2, step 5/5  loss ")
-    assert lines[2] == "epoch 1/2 done  not validated"
-    assert lines[4] == "epoch 2/2 done  error 0.50000  best so far"
-    assert lines[5:] == ["a row is left out", "end"]
+    number = r"[\d.e-]+"
+    cost = f"{number} s per step, {number} s waiting for data, {number} GiB, left 0:00:00"
+    assert re.fullmatch(f"epoch 1/2, step 5/5  loss {number}  lr {number}  {cost}", lines[1])
+    assert re.fullmatch(rf"epoch 1/2 trained in 0:00:00 \({number} s per step\)", lines[2])
+    assert lines[3] == "epoch 1/2 done  not validated"
+    assert lines[6] == "epoch 2/2 done  error 0.50000  best so far"
+    assert lines[7:] == ["a row is left out", "end"]
     logging.getLogger("boxwright").warning("after the end")
     assert log.read_text() == text
     assert "start" not in capsys.readouterr().err
+
+
+def test_results_in_the_form_of_yolov3_spp(tmp_path: Path) -> None:
+    def row(epoch: int, **metrics: float) -> dict[str, float]:
+        return {"epoch": epoch, "train/box_loss": 0.5} | {f"metrics/{name}": value for name, value in metrics.items()}
+
+    file = tmp_path / "results.txt"
+    rows = [row(1, COCO_AP=0.123456, COCO_AP50=1.0, precision=0.3), row(2), row(3, COCO_AP=-1.0, COCO_AP50=0.25)]
+    ResultsTxt(file).on_train_start(begin(rows))
+    assert file.read_text() == "epoch:0 0.1235  1.0\nepoch:2 -1.0  0.25\n"
+
+
+def test_steps_between_two_lines(tmp_path: Path) -> None:
+    make_trainer(tmp_path, callbacks=[TextLog(tmp_path / "log.log")], epochs=1, log_period=2).fit()
+    steps = re.findall(r"step (\d)/5 ", (tmp_path / "log.log").read_text())
+    assert steps == ["2", "4", "5"]
 
 
 def begin(history: list[dict[str, float]]) -> StartReport:

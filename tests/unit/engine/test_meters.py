@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from boxwright.data.structures import Batch
+from boxwright.engine import meters
 from boxwright.engine.callbacks import Callback, Progress, StepReport
-from boxwright.engine.meters import WINDOW, Smoothed, StepClock
+from boxwright.engine.meters import WINDOW, Meters, Smoothed, StepClock
 from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
 
@@ -29,6 +30,52 @@ def test_smoothed() -> None:
         for _ in range(WINDOW // 4):
             meter.update(value)
     assert (meter.median, meter.global_mean) == (2.5, 114 / 5)
+    assert (meter.mean, meter.max, meter.value) == (3.5, 8, 3)
+    assert str(meter) == "2.5000 (22.8000)"
+    one = Smoothed("{value:.1f} of {max:.0f}, {mean:g}", window=2)
+    one.update(9, count=3)
+    one.update(1)
+    assert str(one) == "1.0 of 9, 5"
+    assert one.global_mean == 7
+
+
+class ThreeRanks:
+    """A world of three ranks that have the same."""
+
+    def all(self, value: Any) -> list[Any]:
+        return [value, (10.0, 5), (0.0, 0)]
+
+
+def test_means_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "current_world", ThreeRanks)
+    many = Meters()
+    many.update(loss=torch.tensor(4.0))
+    many.synchronize()
+    assert (many["loss"].global_mean, many["loss"].value) == (14 / 6, 4)
+
+
+def test_a_loop_that_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this clock a batch takes 2 s to come and 60 s in all."""
+    # The start; at each item: it has come, it is done, the mark of the next; the end.
+    ticks = iter([0.0, *(60.0 * i + second for i in range(5) for second in (2, 60, 60)), 300.0])
+
+    class Clock:
+        perf_counter = staticmethod(lambda: next(ticks))
+
+    monkeypatch.setattr(meters, "time", Clock)
+    many = Meters(device=CPU)
+    many.add("lr", Smoothed("{value:.3f}"))
+    seen: list[int] = []
+    for item in many.log_every(range(5), 2, "Epoch: [1/3]"):
+        seen.append(item)
+        many.update(loss=float(item), lr=0.01)
+    lines = capsys.readouterr().out.splitlines()
+    assert seen == list(range(5))
+    assert [line.partition("  ")[0] for line in lines[:-1]] == [f"Epoch: [1/3] [{n}/5]" for n in (1, 2, 4, 5)]
+    assert lines[1].startswith(
+        "Epoch: [1/3] [2/5]  eta: 0:03:00  lr: 0.010  loss: 0.5000 (0.5000)  time: 60.0000  data: 2.0000  max mem: "
+    )
+    assert lines[-1] == "Epoch: [1/3] Total time: 0:05:00 (60.0000 s / it)"
 
 
 class Listener(Callback):
@@ -83,6 +130,20 @@ def test_steps_are_timed_without_validation(tmp_path: Path, monkeypatch: pytest.
     assert (second.wait_seconds, second.mean_wait_seconds) == (2, 2)
     assert second.wait_share == 2 / second.mean_seconds
     assert list(listener.reports[0].recent) == ["loss"]
+
+
+def test_costs_are_means_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        def all(self, own: tuple[float, float, int, int]) -> list[tuple[float, float, int, int]]:
+            return [own, (8.0, 6.0, 2, 2**50)]
+
+    clock = StepClock(CPU, Slow())  # type: ignore[arg-type]
+    clock.steps.update(2)
+    clock.waits.update(1)
+    cost = clock.read()
+    assert (cost.seconds, cost.wait_seconds) == (2, 1)
+    assert (cost.mean_seconds, cost.mean_wait_seconds) == (pytest.approx(10 / 3), pytest.approx(7 / 3))
+    assert cost.memory == 2**50
 
 
 def test_memory_of_the_process() -> None:

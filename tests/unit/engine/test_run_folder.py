@@ -6,11 +6,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from boxwright.engine.run_folder import drop_checkpoints, drop_if_not_begun, new_run_folder, only_run_in
+from boxwright.engine.run_folder import (
+    drop_checkpoints,
+    drop_if_not_begun,
+    keep_best_alone,
+    new_run_folder,
+    only_run_in,
+    with_checked_saving,
+)
 from boxwright.errors import UserError
+from boxwright.settings.base import TrainingConfig
 
 
 def test_names_count_up(tmp_path: Path) -> None:
@@ -50,6 +59,7 @@ import sys, time
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from boxwright.engine.run_folder import only_run_in
 
 with only_run_in(Path(sys.argv[1])):
@@ -88,3 +98,44 @@ def test_a_folder_stays_once_training_has_begun(tmp_path: Path) -> None:
         (folder / name).touch()
         drop_if_not_begun(folder)
         assert folder.exists() is stays
+
+
+def test_the_best_weights_alone_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("last.pt", "last.previous.pt"):
+        (weights / name).touch()
+    keep_best_alone(tmp_path)
+    assert len(list(weights.iterdir())) == 2
+    assert "no best weights" in caplog.text
+    (weights / "best.pt").touch()
+    keep_best_alone(tmp_path)
+    assert [file.name for file in weights.iterdir()] == ["best.pt"]
+
+
+def test_a_file_for_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert with_checked_saving(TrainingConfig(best_weight="new.pt")).best_weight == str(tmp_path / "new.pt")
+    Path("old.pt").touch()
+    Path("folder.pt").mkdir()
+    assert with_checked_saving(TrainingConfig(best_weight="old.pt", exist_ok=True)).best_weight.endswith("old.pt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"save_best_only": True, "save_period": 2}, "--save-best-only .* --save-period keeps other epochs"),
+        ({"best_weight": "old.pt"}, "old.pt is there already"),
+        ({"best_weight": "folder.pt", "exist_ok": True}, "folder.pt is there already"),
+        ({"best_weight": "none/new.pt"}, "there is no folder .*none"),
+        ({"best_weight": "new.onnx"}, r"ends in \.pt or \.pth"),
+    ],
+)
+def test_saving_that_cannot_be(
+    settings: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.pt").touch()
+    Path("folder.pt").mkdir()
+    with pytest.raises(UserError, match=says):
+        with_checked_saving(TrainingConfig(**settings))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from boxwright.checkpoints.native import load_checkpoint
 from boxwright.engine.callbacks import Callback, Progress
 from boxwright.engine.loggers import EventsJsonl
 from boxwright.engine.stopping import Interrupt
@@ -43,10 +44,11 @@ def test_best_is_the_epoch_of_the_best_fitness(tmp_path: Path) -> None:
     assert [row.split(",")[2] for row in rows] == ["0.2", "0.6", "0.4"]
 
 
-def test_patience_ends_the_run(tmp_path: Path) -> None:
+def test_patience_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = make_trainer(tmp_path, LineTask(fitness=[0.5, 0.4, 0.3, 0.6]), epochs=10, patience=2)
     trainer.fit()
     assert trainer.state.epoch == 3
+    assert "no better fitness for 2 epochs; the best was epoch 1" in capsys.readouterr().out
 
 
 def test_validation_every_few_epochs(tmp_path: Path) -> None:
@@ -57,6 +59,15 @@ def test_validation_every_few_epochs(tmp_path: Path) -> None:
     assert names == ["best.pt", "epoch_3.pt", "epoch_6.pt", *KEPT]
     rows = (tmp_path / "results.csv").read_text().splitlines()[1:]
     assert [row.split(",")[2] for row in rows] == ["", "", "0.2", "", "", "0.6", "0.4"]
+
+
+def test_the_best_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
+    best = tmp_path / "elsewhere.pt"
+    task = LineTask(fitness=[0.1, 0.3, 0.2])
+    make_trainer(tmp_path, task, best_weight=str(best), save_best_only=True, save_epochs=(1,)).fit()
+    assert load_checkpoint(best)["epoch"] == 2
+    assert best.read_bytes() == (tmp_path / "weights" / "best.pt").read_bytes()
+    assert not (tmp_path / "weights" / "epoch1.pt").exists()
 
 
 def test_noval_and_nosave_act_only_at_the_end(tmp_path: Path) -> None:

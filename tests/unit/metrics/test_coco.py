@@ -17,13 +17,13 @@ from boxwright.cli.main import main
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
-from boxwright.metrics.coco import STAT_NAMES, CocoEvaluator, CocoMetrics, CocoTruth, as_json, truth_for
+from boxwright.metrics.coco import STAT_NAMES, BoxEvaluator, CocoMetrics, CocoTruth, as_json, truth_for
 from boxwright.metrics.matching import truth_of
 from tests.unit.metrics.scenes import HEIGHT, WIDTH, detections, random_scene
 
 
 def measure(index: DataIndex, truth: CocoTruth, found: list[Detections], batch_size: int = 3) -> CocoMetrics:
-    evaluator = CocoEvaluator(index, truth)
+    evaluator = BoxEvaluator(index, truth)
     for start in range(0, len(found), batch_size):
         part = found[start : start + batch_size]
         evaluator.process(part, range(start, start + len(part)))

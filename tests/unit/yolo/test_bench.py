@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+import boxwright as bw
 from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.yolo.layers import C3, Conv
 from boxwright.yolo.verbs.bench import build_module, measure
 
-CPU = torch.device("cpu")
-
 
 def test_figures_of_a_convolution() -> None:
-    cost = measure(nn.Conv2d(8, 16, 3, padding=1), (2, 8, 20, 30), CPU, repeats=2)
+    cost = measure(nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 20, 30), repeats=2)
     assert cost.num_parameters == 8 * 16 * 9 + 16
     assert cost.gflops == pytest.approx(2 * 2 * 20 * 30 * 8 * 16 * 9 / 1e9)
     assert cost.memory == 2 * 8 * 20 * 30 * 4  # its input is all that the backward pass needs
@@ -32,18 +31,18 @@ def test_without_anything_to_differentiate() -> None:
         def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
             return [x.detach().round(), x.argmax(1)]
 
-    cost = measure(Rounded(), (1, 3, 4, 4), CPU, repeats=1)
+    cost = measure(Rounded(), torch.randn(1, 3, 4, 4), repeats=1)
     assert cost.backward is None
     assert cost.out_shape == ((1, 3, 4, 4), (1, 4, 4))
 
 
 def test_a_module_that_works_in_place() -> None:
-    assert measure(nn.ReLU(inplace=True), (1, 3, 4, 4), CPU, repeats=1).out_shape == ((1, 3, 4, 4),)
+    assert measure(nn.ReLU(inplace=True), torch.randn(1, 3, 4, 4), repeats=1).out_shape == ((1, 3, 4, 4),)
 
 
 def test_a_module_that_does_not_run_says_why() -> None:
     with pytest.raises(UserError, match=r"does not run: .*8 channels") as error:
-        measure(nn.Conv2d(8, 16, 3), (1, 3, 8, 8), CPU, repeats=1)
+        measure(nn.Conv2d(8, 16, 3), torch.randn(1, 3, 8, 8), repeats=1)
     assert "\n" not in str(error.value)
 
 
@@ -56,6 +55,47 @@ def test_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[3].startswith("C3(8, 8)")
     assert lines[3].endswith("1x8x16x16 -> 1x8x16x16")
     assert "does not run: " in lines[4]
+
+
+def test_several_inputs_in_half_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["bench", "op", "--op", "Conv2d(3, 8, 1)", "--op", "SiLU()", "--shape", "1", "3", "8", "8"]
+    argv += ["--shape", "2,3,4,4", "--half", "--device", "cpu", "--repeats", "1"]
+    assert main(argv) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()[1:]
+    assert head == "cpu, bfloat16, 1 repeats"
+    sizes = ("1x3x8x8 -> 1x8x8x8", "1x3x8x8 -> 1x3x8x8", "2x3x4x4 -> 2x8x4x4", "2x3x4x4 -> 2x3x4x4")
+    assert [row.rpartition("  ")[2] for row in rows] == list(sizes)
+    # What the backward pass needs of a convolution: its input, two bytes a number.
+    assert rows[0].split()[3:7][:3] == ["32", "0.000", "0.0"]
+
+
+def swish(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(x)
+
+
+def test_from_python(capsys: pytest.CaptureFixture[str]) -> None:
+    conv = nn.Conv2d(3, 8, 1).eval()
+    inputs = [torch.randn(1, 3, 8, 8), torch.randn(1, 4, 8, 8), torch.randn(2, 3, 4, 4, dtype=torch.bfloat16)]
+    costs = bw.profile(inputs, [conv, swish], n=1, device="cpu")
+    first, of_function, failed, _, half, _ = costs
+    assert failed is None  # four channels; the others go on
+    assert first is not None
+    assert of_function is not None
+    assert half is not None
+    assert (first.num_parameters, of_function.num_parameters) == (32, 0)
+    assert first.gflops == pytest.approx(2 * 64 * 24 / 1e9)
+    assert of_function.backward is not None
+    assert of_function.out_shape == ((1, 3, 8, 8),)
+    assert half.memory == 2 * 3 * 16 * 2
+    assert (conv.weight.dtype, conv.training) == (torch.float32, False)  # a copy was measured
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cpu, float32, bfloat16, 1 repeats"
+    assert [line.split()[0] for line in lines[2:]] == ["Conv2d", "swish"] * 3
+    assert len(bw.profile(inputs[0], swish, n=1, device="cpu")) == 1
+
+
+def test_a_matrix_product_of_a_function() -> None:
+    assert measure(lambda x: x @ x, torch.randn(10, 10), repeats=1).gflops == pytest.approx(2e-6)
 
 
 def test_a_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import boxwright as bw
 from boxwright.data.structures import Targets
+from boxwright.errors import UserError
 from boxwright.yolo.darknet_cfg import DarknetSpec
 from boxwright.yolo.detection import YOLOV3_BOXES, YOLOV5_BOXES
 from boxwright.yolo.loss import (
@@ -130,6 +132,38 @@ def test_box_and_class_terms_are_means() -> None:
     first, second = make_loss()(make_maps(), once).items, make_loss()(make_maps(), twice).items
     assert first[0] > 0
     torch.testing.assert_close(first, second)
+    box, _, cls = make_loss(reduction="sum")(make_maps(), once).items
+    box_of_two, _, cls_of_two = make_loss(reduction="sum")(make_maps(), twice).items
+    torch.testing.assert_close(torch.stack((box_of_two, cls_of_two)), 2 * torch.stack((box, cls)))
+    torch.testing.assert_close(torch.stack((box, cls / NUM_CLASSES)), first[[0, 2]])
+
+
+def test_gr_is_the_share_of_the_overlap_in_the_objectness_target() -> None:
+    none, half, whole = (make_loss(gr=share)(make_maps(), make_targets(4)).items for share in (0, 0.5, 1))
+    assert none[1] != whole[1]
+    torch.testing.assert_close(half[1], (none[1] + whole[1]) / 2)  # the loss is linear in its target
+    assert none[0] == whole[0]
+
+
+@pytest.mark.parametrize("kind", [YoloLoss, YoloV3Loss])
+def test_sums_are_means_times_what_they_are_taken_over(kind: type[YoloLoss | YoloV3Loss]) -> None:
+    """On one level; a total of sums is no more times the batch."""
+    anchors, maps, targets = ANCHORS[:1], make_maps()[:1], make_targets(4)
+    strides = ([8],) if kind is YoloLoss else ()
+
+    def run(reduction: str) -> LossOutput:
+        return kind(anchors, *strides, NUM_CLASSES, LossConfig(reduction=reduction))(maps, targets)  # type: ignore
+
+    mean, summed = run("mean"), run("sum")
+    cells = maps[0].shape[:4].numel()
+    positives = summed.items[0] / mean.items[0]
+    assert positives == pytest.approx(round(float(positives)), rel=1e-5)
+    assert positives > 1
+    torch.testing.assert_close(
+        summed.items, mean.items * torch.stack((positives, torch.tensor(float(cells)), positives * NUM_CLASSES))
+    )
+    torch.testing.assert_close(summed.total.detach(), summed.items.sum())
+    torch.testing.assert_close(mean.total.detach(), mean.items.sum() * (BATCH if kind is YoloLoss else 1))
 
 
 def test_padding_may_hold_anything() -> None:
@@ -225,6 +259,11 @@ def test_focal_weighs_down_what_is_already_right() -> None:
     focal = binary_cross_entropy(logits, targets, gamma=2.0)
     probability = logits.sigmoid()
     torch.testing.assert_close(focal, FOCAL_ALPHA * (1 - probability) ** 2 * plain)
+    for reduction, expected in (("none", focal), ("mean", focal.mean()), ("sum", focal.sum())):
+        torch.testing.assert_close(bw.focal_loss(logits, targets, 2.0, reduction=reduction), expected)
+    torch.testing.assert_close(bw.focal_loss(logits, 1 - targets, 0.0, 0.4, reduction="none"), 0.6 * (plain + logits))
+    with pytest.raises(UserError, match="mean, sum or none, not 'all'"):
+        bw.focal_loss(logits, targets, reduction="all")  # type: ignore[arg-type]
 
 
 def test_inputs_are_left_alone() -> None:
@@ -445,7 +484,11 @@ class OneAfterTheOther:
             self.parts = []
 
 
-@pytest.mark.parametrize("make", [make_v5, make_v3])
+def make_sum(over_ranks: SumOverRanks) -> Criterion:
+    return YoloLoss(ANCHORS, [8, 16, 32], 2, LossConfig(reduction="sum"), 64, over_ranks=over_ranks)
+
+
+@pytest.mark.parametrize("make", [make_v5, make_v3, make_sum])
 @pytest.mark.parametrize("sizes", [(3, 3), (1, 5), (5, 1, 0)], ids=str)
 def test_parts_add_up(make: Callable[[SumOverRanks], Criterion], sizes: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(3)

@@ -52,6 +52,17 @@ def test_padded_to_a_multiple_with_grey(factor: float, sides: tuple[int, int], p
     assert (scaled[..., : picture[0], : picture[1]] != MEAN_GREY).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("factor", [0.6, 1.3])
+def test_the_shape_may_stay(factor: float) -> None:
+    images = torch.rand(1, 3, 64, 96)
+    scaled, same = scale_images(images, factor), scale_images(images, factor, same_shape=True)
+    assert same.shape == images.shape
+    height, width = (min(side, part) for side, part in zip((64, 96), scaled.shape[2:], strict=True))
+    assert torch.equal(same[..., :height, :width], scaled[..., :height, :width])
+    assert (same[..., height:, :] == MEAN_GREY).all()
+    assert (same[..., width:] == MEAN_GREY).all()
+
+
 def test_factor_one_changes_nothing() -> None:
     images = torch.rand(1, 3, 33, 50)
     assert scale_images(images, 1.0) is images

@@ -1,11 +1,12 @@
 """What a module or a model costs: parameters, operations, memory, and the time of forward and backward pass."""
 
 import ast
+import copy
 import difflib
 import inspect
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.yolo import layers
 from boxwright.yolo.settings import BenchConfig
-from boxwright.yolo.verbs.info import count_gflops, count_parameters, open_network
+from boxwright.yolo.verbs.info import count_gflops, count_parameters, gflops_of, open_network
 
 
 def build_module(text: str) -> nn.Module:
@@ -66,6 +67,7 @@ def build_value(call: ast.expr, text: str) -> Any:
         raise UserError(f"'{text}' cannot be built: {str(error).splitlines()[0] or type(error).__name__}") from error
 
 
+Operation = Callable[[Tensor], Any]  # a module, too
 _WARM_UP = 2  # passes before the clock counts: memory is allocated and kernels are chosen in them
 _COLUMNS = ("parameters", "GFLOPs", "MiB", "forward ms", "backward ms")
 
@@ -99,40 +101,84 @@ def bench_op(config: BenchConfig) -> int:
     if not config.op and not config.model:
         raise UserError('bench op needs --op "Conv2d(64, 128, 3, padding=1)" or --model yolov5n')
     place = select_device(config.device)
+    dtype = torch.float32 if not config.half else torch.float16 if place.type == "cuda" else torch.bfloat16
     modules: list[tuple[str, nn.Module]] = [(op, build_module(op)) for op in config.op]
     modules += [(config.model, open_network(config.model))] if config.model else []
-    wide = max(len(name) for name, _ in modules) + 2
-    print(f"{place}, {config.repeats} repeats")
+    named = [(name, module.train()) for name, module in modules]
+    inputs = [torch.randn(*shape).to(dtype) for shape in config.shape]
+    return 1 if None in _print_costs(inputs, named, config.repeats, place) else 0
+
+
+def profile(
+    inputs: Tensor | Sequence[Tensor],
+    ops: Operation | Sequence[Operation],
+    n: int = 10,
+    device: str | torch.device = "",
+) -> list[Cost | None]:
+    """Measure what modules or functions cost on each of some inputs: forward, backward, memory, operations.
+
+    Args:
+        inputs: one or several; what is in half precision runs the modules in it, too.
+        ops: modules, which are copied and run in the mode that they are in, or functions of a tensor.
+        n: timed passes.
+        device: as of the verbs; empty: the first GPU, else the CPU.
+
+    Returns:
+        a cost for each input and op, all ops of the first input first; None for one that does not run.
+    """
+    several = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    operations = list(ops) if isinstance(ops, list | tuple) else [cast("Operation", ops)]
+    place = device if isinstance(device, torch.device) else select_device(device)
+    named = [
+        (type(op).__name__ if isinstance(op, nn.Module) else getattr(op, "__name__", "op"), op) for op in operations
+    ]
+    return _print_costs(several, named, n, place)
+
+
+def _print_costs(
+    inputs: Sequence[Tensor], named: Sequence[tuple[str, Operation]], repeats: int, place: torch.device
+) -> list[Cost | None]:
+    """Measure and print a line for each input and operation."""
+    wide = max((len(name) for name, _ in named), default=0) + 2
+    kinds = ", ".join(dict.fromkeys(str(images.dtype).removeprefix("torch.") for images in inputs))
+    print(f"{place}, {kinds}, {repeats} repeats")
     print(f"{'':<{wide}}" + "".join(f"{title:>14}" for title in _COLUMNS) + "  input -> output")
-    code = 0
-    for name, module in modules:
-        try:
-            row = str(measure(module.to(place), config.shape, place, config.repeats))
-        except UserError as error:
-            code, row = 1, f"  {error}"
-        print(f"{name:<{wide}}{row}", flush=True)
-    return code
+    costs: list[Cost | None] = []
+    for images in inputs:
+        for name, op in named:
+            try:
+                costs.append(measure(op, images.to(place), repeats))
+                row = str(costs[-1])
+            except UserError as error:
+                costs.append(None)
+                row = f"  {error}"
+            print(f"{name:<{wide}}{row}", flush=True)
+    return costs
 
 
-def measure(module: nn.Module, shape: Sequence[int], device: torch.device, repeats: int) -> Cost:
-    """Run a module, on the device, forward and backward on random numbers of this shape, in training mode.
+def measure(op: Operation, images: Tensor, repeats: int) -> Cost:
+    """Run a module, of which a copy is taken to the device and type of the input, or a function, both ways.
 
     Raises:
         UserError: it does not run on this input.
     """
-    module.train()
-    images = torch.randn(*shape, device=device, requires_grad=True)
+    images = images.detach().clone().requires_grad_(images.is_floating_point())
+    num_parameters = 0
     try:
-        outputs, memory = measure_memory(module, images)
-        forward, backward = time_passes(module, images, repeats)
-        gflops = count_gflops(module, shape)
+        if isinstance(op, nn.Module):
+            op = copy.deepcopy(op).to(images.device, images.dtype if images.is_floating_point() else None)
+            num_parameters = count_parameters(op)
+        outputs, memory = measure_memory(op, images)
+        forward, backward = time_passes(op, images, repeats)
+        is_module = isinstance(op, nn.Module)
+        gflops = count_gflops(op, images.shape, images.dtype) if is_module else gflops_of(op, images.detach())
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
         raise UserError(f"does not run: {' '.join(str(error).split())[:200]}") from error
     shapes = tuple(tuple(output.shape) for output in outputs)
-    return Cost(count_parameters(module), gflops, memory, forward, backward, tuple(shape), shapes)
+    return Cost(num_parameters, gflops, memory, forward, backward, tuple(images.shape), shapes)
 
 
-def time_passes(module: nn.Module, images: Tensor, repeats: int) -> tuple[float, float | None]:
+def time_passes(module: Operation, images: Tensor, repeats: int) -> tuple[float, float | None]:
     """Return median milliseconds of the forward and of the backward pass."""
     forward: list[float] = []
     backward: list[float] = []
@@ -153,7 +199,7 @@ def time_passes(module: nn.Module, images: Tensor, repeats: int) -> tuple[float,
     return 1e3 * statistics.median(forward), 1e3 * statistics.median(backward) if backward else None
 
 
-def measure_memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int]:
+def measure_memory(module: Operation, images: Tensor) -> tuple[list[Tensor], int]:
     """Measure what one pass gives and how many bytes it needs; see `Cost`."""
     kept: dict[int, int] = {}
 
@@ -171,7 +217,8 @@ def measure_memory(module: nn.Module, images: Tensor) -> tuple[list[Tensor], int
         outputs = _tensors(module(fresh))
     if not on_gpu:
         # Parameters are kept for the backward pass too, but they are there without it.
-        own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        parameters = module.parameters() if isinstance(module, nn.Module) else ()
+        own = {p.untyped_storage().data_ptr() for p in parameters}
         return outputs, sum(size for pointer, size in kept.items() if pointer not in own)
     for output in outputs:
         if output.requires_grad:

@@ -199,6 +199,8 @@ def _check(config: EvolveConfig) -> None:
             "a trial runs in one process; start a worker for each GPU: boxwright evolve --study NAME --device 0, and "
             "the same with --device 1"
         )
+    if config.best_weight:
+        raise UserError("evolve takes no --best-weight: the weights of the best trial are in trials/NUMBER/weights")
     if config.batch_size == -1:
         raise UserError(
             "evolve needs --batch-size N: trials with batches of different sizes cannot be compared; one epoch of "

@@ -2,15 +2,15 @@
 
 import copy
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.data.dataset import open_dataset
@@ -59,12 +59,17 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def count_gflops(network: nn.Module, shape: Sequence[int]) -> float:
+def count_gflops(network: nn.Module, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> float:
     """Count 10^9 operations of a pass over one tensor: convolutions and matrix products, two a multiply-add."""
     # On the meta device: counted from shapes, no number is computed.
+    return gflops_of(copy.deepcopy(network).to("meta"), torch.zeros(*shape, dtype=dtype, device="meta"))
+
+
+def gflops_of(function: Callable[[Tensor], Any], images: Tensor) -> float:
+    """Run a function and count its operations, see `count_gflops`."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        copy.deepcopy(network).to("meta")(torch.zeros(*shape, device="meta"))
+        function(images)
     return counter.get_total_flops() / 1e9
 
 
@@ -172,9 +177,14 @@ def describe(
     if height % largest or width % largest:
         given = height if height == width else f"{height} {width}"
         raise UserError(f"--imgsz {given}: the largest stride of {name} is {largest}, the side must be a multiple")
+    return summarise(network, name, (height, width))
+
+
+def summarise(network: DetectionModel, name: str, size: tuple[int, int]) -> ModelSummary:
+    """Measure a network for an image of this height and width."""
     fused = fuse(network)
-    gflops = count_gflops(fused, (1, network.spec.input_channels, height, width))
-    return ModelSummary(name, network, parameter_rows(network), count_parameters(fused), (height, width), gflops)
+    gflops = count_gflops(fused, (1, network.spec.input_channels, *size))
+    return ModelSummary(name, network, parameter_rows(network), count_parameters(fused), size, gflops)
 
 
 def open_network(model: str = "", *, weights: str = "", num_classes: int | None = None) -> DetectionModel:
@@ -195,20 +205,50 @@ def open_network(model: str = "", *, weights: str = "", num_classes: int | None 
     return network
 
 
+class FoundModule(NamedTuple):
+    """A module of a network."""
+
+    layer: int  # number of the layer that it is, or is in; -1: of none
+    name: str  # dotted
+    module: nn.Module
+
+
+def find_modules(network: nn.Module, wanted: type[nn.Module] | str) -> list[FoundModule]:
+    """Find the modules of a class, or those whose class or dotted name fits a pattern, as `*Pool*`.
+
+    Args:
+        network: a module; of a detector that `load` gives, its `network`.
+        wanted: the class, whose subclasses count too, or the pattern.
+    """
+
+    def fits(name: str, module: nn.Module) -> bool:
+        if not isinstance(wanted, str):
+            return isinstance(module, wanted)
+        return fnmatchcase(type(module).__name__, wanted) or fnmatchcase(name, wanted)
+
+    return [
+        FoundModule(next((int(part) for part in name.split(".") if part.isdecimal()), -1), name, module)
+        for name, module in network.named_modules()
+        if name and fits(name, module)
+    ]
+
+
 def list_modules(network: DetectionModel, pattern: str) -> str:
-    """List for the terminal: name, class and parameters of modules whose class or dotted name fits, as `*Pool*`.
+    """List for the terminal what `find_modules` finds: layer, name, class and parameters.
 
     Raises:
         UserError: none fits.
     """
-    named = ((name, type(module).__name__, module) for name, module in network.named_modules() if name)
-    fits = (row for row in named if fnmatchcase(row[1], pattern) or fnmatchcase(row[0], pattern))
-    rows = [(name, kind, count_parameters(module)) for name, kind, module in fits]
-    if not rows:
+    found = find_modules(network, pattern)
+    if not found:
         raise UserError(f"no module of the network has a class or name like '{pattern}' (such as *Conv* or model.9.*)")
-    wide = max(len(name) for name, _, _ in rows) + 2
-    lines = [f"{name:<{wide}}{kind:<20}{count:>13,}" for name, kind, count in rows]
-    return "\n".join([f"{'name':<{wide}}{'class':<20}{'parameters':>13}", *lines, f"{len(rows)} found"])
+    wide = max(len(name) for _, name, _ in found) + 2
+    lines = [
+        f"{layer if layer >= 0 else '-':>5}  {name:<{wide}}{type(module).__name__:<20}{count_parameters(module):>13,}"
+        for layer, name, module in found
+    ]
+    title = f"{'layer':>5}  {'name':<{wide}}{'class':<20}{'parameters':>13}"
+    return "\n".join([title, *lines, f"{len(found)} found"])
 
 
 def show_arguments(args: Iterable[Any]) -> str:

@@ -20,7 +20,7 @@ from boxwright.engine import run
 from boxwright.engine.callbacks import Callback
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
-from boxwright.engine.loggers import default_loggers
+from boxwright.engine.loggers import ResultsTxt, default_loggers
 from boxwright.errors import UserError
 from boxwright.reading import parsing
 from boxwright.settings.base import TrainingConfig
@@ -35,6 +35,7 @@ from boxwright.yolo.loss import check_criterion
 from boxwright.yolo.published import V3, loss_release, with_release
 from boxwright.yolo.settings import Freeze, RunConfig, ValConfig
 from boxwright.yolo.task import Detect2d, batch_unit, loaded_side
+from boxwright.yolo.verbs.info import summarise
 from boxwright.yolo.verbs.val import val
 from boxwright.yolo.weights import read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec, read_spec
@@ -84,6 +85,7 @@ class YoloRun:
         """Prepare a new run. User errors, also a cache that does not fit, come before there is a folder."""
         train_index, val_index = _open(config, world)
         config, model = _agreed_network(config, train_index, world)
+        check_result_name(config)
         config = with_fitting_batch(config, model, len(train_index), policy, world)
         sources = [SourceImages(train_index, loaded_side(config, max(model.strides)))]
         sources += [] if config.noval else [ValidationImages(val_index, (config.imgsz, config.imgsz))]
@@ -125,7 +127,8 @@ class YoloRun:
         recall = None if is_v3 else recall_of_anchors(self.model, data, config)
         labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
         advice = Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
-        return (*default_loggers(folder, tags, TITLES, self._about()), advice)
+        results = [ResultsTxt(folder / config.result_name)] if config.result_name else []
+        return (*default_loggers(folder, tags, TITLES, self._about()), *results, advice)
 
     def _about(self) -> dict[str, str]:
         """Say what the run is, for its report."""
@@ -144,6 +147,8 @@ class YoloRun:
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what; warn of settings that have no effect."""
         config = self.config
+        if config.summary:
+            print(summarise(self.model, config.model or config.weights, (config.imgsz, config.imgsz)).text())
         parameters = sum(p.numel() for p in self.model.parameters())
         print(
             f"{config.model or config.weights}: {parameters:,} parameters, {counted(self.model.num_classes, 'class')}; "
@@ -191,7 +196,7 @@ class YoloRun:
                         f"# the best epoch, {number}, was one of the last: train longer",
                         f"boxwright train --resume {again} --epochs {2 * config.epochs}",
                     )
-                    if number > 0.9 * config.epochs
+                    if number > 0.9 * config.epochs and not config.save_best_only
                     else ()
                 ),
                 "# train once more with these settings",
@@ -200,6 +205,18 @@ class YoloRun:
             with picture_errors():
                 page = write_report(folder, LAYOUT, title=f"Training run {folder.name}", commands=commands)
                 print(f"report: {page}")
+
+
+def check_result_name(config: RunConfig) -> None:
+    """Refuse a results file that would stay empty or lie outside the run folder."""
+    name = config.result_name
+    if name and config.optim.release != V3:
+        raise UserError(
+            f"--result-name {name}: its 12 COCO numbers are measured each epoch by YOLOv3-SPP alone (--optim.release "
+            "v3); results.csv has the numbers of this model"
+        )
+    if name and (Path(name).name != name or Path(name).suffix != ".txt"):
+        raise UserError(f"--result-name {name}: it is the name of a .txt file, which is written into the run folder")
 
 
 def v3_tags(row: Mapping[str, float]) -> dict[str, float]:
