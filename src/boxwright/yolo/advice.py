@@ -153,7 +153,7 @@ class Advice(Callback):
         # What was said before the stop is not stored: the rows give rise to it again.
         for done in range(1, len(report.history) + 1):
             self._said |= self._found(report.history[:done]).keys()
-        for line in filter(None, () if report.steps_done else self.at_start):
+        for line in filter(None, () if report.resumed else self.at_start):
             _log.warning("%s", line)
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:

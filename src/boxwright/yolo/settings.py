@@ -162,6 +162,11 @@ class RunConfig(TrainingConfig):
     )
     data: str = setting("", _DATA, on_resume=True)
     imgsz: Count = setting(640, "network input side; rounded up to a multiple of the largest stride")
+    fine_tune: bool = setting(
+        False,
+        "go on from the training of --weights: optimizer, average, best fitness and epochs come along, and no more "
+        "--epochs than it has done come on top of them",
+    )
     compile: bool = setting(False, "compile the training step with torch.compile")
     freeze: Freeze = setting(
         (0,), "backbone, all-but-predictors, none; one number N: the first N layers; several: just these"

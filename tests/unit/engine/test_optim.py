@@ -13,9 +13,10 @@ from boxwright.engine.schedule import StepSettings
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
+from boxwright.yolo.fine_tune import freeze_layers
 from boxwright.yolo.graph import GraphModel
 from boxwright.yolo.settings import RunConfig
-from boxwright.yolo.verbs.train import freeze_layers, train
+from boxwright.yolo.verbs.train import train
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import small_settings
 from tests.unit.engine.line_task import KEPT
