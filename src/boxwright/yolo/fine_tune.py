@@ -113,6 +113,6 @@ def with_epochs_done(config: RunConfig) -> RunConfig:
 
 def _nothing_to_go_on_from(path: object) -> str:
     return (
-        f"{path} has no optimizer, or no epoch that was finished, so there is no training to go on from: leave out "
-        "--fine-tune, or take the last.pt of a run"
+        f"{path} has no optimizer, or no epoch that was finished, so there is no training to go on from: start anew "
+        "with --weights alone, or take the last.pt of a run"
     )
