@@ -27,14 +27,15 @@ from boxwright.reading import parsing
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import load
 from boxwright.terminal import counted
-from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
+from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range, unknown_classes
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
-from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.detection import DetectionModel, Weights
 from boxwright.yolo.fine_tune import freeze_layers, read_training, with_epochs_done
+from boxwright.yolo.head import begin_with_frequencies
 from boxwright.yolo.input_size import write_size
 from boxwright.yolo.loss import check_criterion
-from boxwright.yolo.published import V3, loss_release, starts_in_half, with_release
+from boxwright.yolo.published import RELEASES, V3, loss_release, starts_in_half, with_release
 from boxwright.yolo.settings import RunConfig, ValConfig
 from boxwright.yolo.task import Detect2d, batch_unit, loaded_side, multi_scale_sides
 from boxwright.yolo.verbs.val import val
@@ -248,6 +249,9 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
                 f"\n  train: {other[0]} images with {other[1]} boxes, not {counts[0][0]} with {counts[0][1]}"
                 f"\n  val: {other[2]} images with {other[3]} boxes, not {counts[0][2]} with {counts[0][3]}"
             )
+    for split, index in (("train", train_index), ("val", val_index)) if config.strict else ():
+        if line := unknown_classes(index.problems, index.num_classes):
+            raise UserError(f"--strict: the {split} split of {config.data} has {line}")
     if not len(train_index.boxes):
         raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
     if not len(val_index.boxes):
@@ -283,6 +287,8 @@ def _make_model(config: RunConfig, data: DataIndex) -> tuple[DetectionModel, Ear
         spec = spec.with_anchors(config.anchors, "settings")
     torch.manual_seed(config.seed)  # right before the only draw, so that nothing above moves the first weights
     model = build_model(spec, data.names)
+    if config.class_frequency:
+        _begin_with_frequencies(model, data, weights)
     if weights is not None:
         # A model that was asked for by name keeps its own anchors, as published.
         done, total = transfer(model, weights, exclude=("anchor",) if config.model or config.anchors else ())
@@ -307,6 +313,19 @@ def _make_model(config: RunConfig, data: DataIndex) -> tuple[DetectionModel, Ear
             size = write_size(weights.trained_size or ())
             _log.info("imgsz %d, but %s was trained at %s (--imgsz chooses)", config.imgsz, config.weights, size)
     return model, earlier
+
+
+def _begin_with_frequencies(model: DetectionModel, data: DataIndex, weights: Weights | None) -> None:
+    """Let the class biases stand for how often each class occurs; say so where weights will overwrite them."""
+    parameters = dict(model.named_parameters())
+    biases = {n: p for n, p in parameters.items() if n.startswith(model.predictor_prefixes) and n.endswith("bias")}
+    if weights is not None:
+        known = weights.state_dict
+        biases = {n: bias for n, bias in biases.items() if n not in known or known[n].shape != bias.shape}
+    if not biases:
+        _log.warning("--class-frequency has no effect: the head comes from %s", weights.path if weights else "")
+    counts = torch.bincount(torch.from_numpy(data.classes.copy()), minlength=data.num_classes)
+    begin_with_frequencies(biases.values(), counts, RELEASES[model.release].layers.class_margin)
 
 
 def _agreed_network(
