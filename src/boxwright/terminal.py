@@ -42,7 +42,10 @@ def say(text: str, *, to_stderr: bool = False) -> None:
     lines = shown(text).split("\n")
     lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}... (cut)" for line in lines]
     text = _encodable("\n".join(lines), stream)
-    print(_for_terminal(text) if stream.isatty() else text, file=stream, flush=True)
+    if stream.isatty():  # past `word_wrap`, which would escape colours
+        print(_for_terminal(text), file=raw(stream), flush=True)
+    else:
+        print(text, file=stream, flush=True)
 
 
 # One or two words and a colon, as `optimizer: `; of an error `boxwright: `.

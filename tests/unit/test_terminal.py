@@ -75,11 +75,11 @@ def test_what_stands_before_a_colon_is_coloured(monkeypatch: pytest.MonkeyPatch)
     lines = "optimizer: SGD\nweights on disk: none\nphoto.jpg: 2\nfound 3: no"
     with terminal() as screen, word_wrap():
         print(lines)
-        say("boxwright: no weights")
+        say("boxwright: no file")
     shown_lines = screen.getvalue().splitlines()
     assert shown_lines[0] == "\x1b[1;34moptimizer: \x1b[0mSGD"
     assert shown_lines[1:4] == lines.splitlines()[1:]
-    assert shown_lines[4] == "\x1b[1;31mboxwright: \x1b[0mno weights"
+    assert shown_lines[4] == "\x1b[1;31mboxwright: \x1b[0mno file"
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])

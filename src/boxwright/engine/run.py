@@ -247,8 +247,8 @@ def _fit(
             prepared.log_summary(policy, folder)
             print(trainer.describe_optimizer())
             if config.sync_bn:
-                shared = f"over {world.size} processes" if world.size > 1 else "has no effect in one process"
-                print(f"SyncBatchNorm: --sync-bn {shared}")
+                several = f"Using SyncBatchNorm() over {world.size} processes"
+                print(several if world.size > 1 else "--sync-bn has no effect in a run of one process")
             if content is not None:
                 trainer.restore(content)
             elif prepared.earlier is not None:

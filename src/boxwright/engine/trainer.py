@@ -332,9 +332,9 @@ class Trainer:
     def describe_optimizer(self) -> str:
         """Return the lines that the published training begins with: weight decay, optimizer and its groups."""
         decay, set_decay = self.schedule.weight_decay, self.config.optim.weight_decay
-        scaled = f"scaled weight decay {decay:.4g} (from {set_decay:g} at the nominal batch of "
-        lines = [f"{scaled}{self.config.optim.nominal_batch_size})"] if not self.schedule.decays_everything else []
-        return "\n".join([*lines, f"optimizer: {describe_groups(self.optimizer)}"])
+        nominal = self.config.optim.nominal_batch_size
+        scaled = f"Scaled weight_decay = {decay:.4g} ({set_decay:g} is that of batches of {nominal})\n"
+        return ("" if self.schedule.decays_everything else scaled) + f"optimizer: {describe_groups(self.optimizer)}"
 
     def carry_on(self, earlier: EarlierTraining) -> None:
         """Go on from the training that the weights are of: optimizer, average, best fitness, epochs."""

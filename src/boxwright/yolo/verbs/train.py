@@ -159,7 +159,7 @@ class YoloRun:
         if config.multi_scale:
             stride = max(self.model.strides)
             low, high = multi_scale_sides(config, stride)
-            print(f"multi-scale: sides from {low} to {high} pixels in steps of {stride}")
+            print(f"Using multi-scale training, image range [{low}, {high}] in steps of {stride} pixels")
         batch_size, images = config.batch_size, len(self.train_index)
         if batch_size > images:
             _log.warning("--batch-size %d is larger than the data set of %s", batch_size, counted(images, "image"))
