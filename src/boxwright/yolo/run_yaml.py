@@ -204,6 +204,7 @@ def training_settings(file: str | Path, flags: Mapping[str, Setting], *, hyp: st
     run = _read(file, flags)
     run.need("train_path", "val_path", *(() if "model" in run.values or "model" in flags else ("weights",)))
     config = load_run(RunConfig, {**run.training(), **flags}, hyp=hyp or run.hyp())  # before anything is written
+    _check_gpus(run, config.device)
     names, splits = _read_data(run)
     folder = _date_folder(run)
     target = run.path("convertor_path") if "convertor_path" in run.values else folder / "converted"
@@ -236,6 +237,7 @@ def prediction_settings(file: str | Path, flags: Mapping[str, Setting]) -> Predi
     flags = _with_trained_weights(run, flags)
     run.need(*(key for key in ("weights", "source") if key not in flags))
     config = load(PredictConfig, {**(run.prediction() if "source" in run.values else {}), **flags})
+    _check_gpus(run, config.device)
     for weights in config.weights:
         if not Path(weights).exists():
             raise UserError(f"{run.origin('weights')}: there is no checkpoint {weights}")
@@ -255,6 +257,19 @@ def _read(file: str | Path, flags: Mapping[str, Setting]) -> RunYaml:
         if key in run.values:
             require_inside(run.path(key), run.file, run.values[key], key, "start the run in a folder above it")
     return run
+
+
+def _check_gpus(run: RunYaml, device: str) -> None:
+    """Refuse GPUs that are not there, before a folder is made."""
+    if "gpu_ids" not in run.values or device in ("", "cpu"):
+        return
+    from boxwright.engine.device import select_device  # imports torch
+
+    try:
+        for name in device.split(","):
+            select_device(name)
+    except UserError as error:
+        raise UserError(f"{run.origin('gpu_ids')}, gpu_ids: {error}; gpu_ids: -1 is the CPU") from error
 
 
 def _task_folder(run: RunYaml) -> Path:
