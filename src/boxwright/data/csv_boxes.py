@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxwright.data.files import files_below, say_once
+from boxwright.data.files import files_below
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, join_records, pixel_record, read_records
 from boxwright.errors import UserError
 from boxwright.reading import parsing, read_bytes, read_text, reads
+from boxwright.terminal import say_once
 
 # What a column is called, in lower case without blanks, dashes and underscores.
 _COLUMNS = {

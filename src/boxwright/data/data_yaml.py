@@ -18,12 +18,13 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from boxwright.data.files import files_below, read_lines, say_once
+from boxwright.data.files import files_below, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.split_names import SPLITS, Split
 from boxwright.data.voc import VocFolder
 from boxwright.errors import UserError
 from boxwright.reading import read_text, reads, yaml_nodes
+from boxwright.terminal import say_once
 
 Form = Literal["yolo", "coco", "csv", "voc"]
 FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}

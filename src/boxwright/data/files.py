@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import functools
 import json
 import logging
 import os
@@ -24,12 +23,6 @@ Answer = TypeVar("Answer")
 _log = logging.getLogger("boxwright.data")
 _THREADS = 8
 _BLOCK = 64  # items per task: most answers are quick, and a task of its own would cost more than the answer
-
-
-@functools.cache
-def say_once(line: str) -> None:
-    """Log a line; a run opens its data several times."""
-    _log.info("%s", line)
 
 
 @contextlib.contextmanager

@@ -11,13 +11,14 @@ from typing import cast
 
 from boxwright.data.csv_boxes import is_box_table
 from boxwright.data.data_yaml import FORMS, MOST_CLASSES, DataYaml, Form, numbered, read_darknet_data, read_data_yaml
-from boxwright.data.files import files_below, read_lines, say_once
+from boxwright.data.files import files_below, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.split_names import SPLITS, Split, by_folder, split_of
 from boxwright.data.voc import annotation_files, is_voc_root, voc_folder
 from boxwright.data.yolo_txt import label_file, unread_label
 from boxwright.errors import UserError
 from boxwright.reading import load_yaml, read_bytes, read_text
+from boxwright.terminal import say_once
 
 _MOST_DIGITS = 18  # longer ones are no numbers of classes
 _HEAD = 65536  # bytes of a json that tell whether it is COCO

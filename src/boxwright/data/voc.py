@@ -22,12 +22,13 @@ from pathlib import Path, PureWindowsPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from boxwright.data.files import files_below, in_threads, read_lines, say_once
+from boxwright.data.files import files_below, in_threads, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
 from boxwright.data.split_names import SPLITS, Split, by_folder
 from boxwright.errors import UserError
 from boxwright.reading import parsing, read_bytes
+from boxwright.terminal import say_once
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CLASSES_FILE = "classes.txt"  # may hold the order of the classes

@@ -26,13 +26,13 @@ from boxwright.engine.run_folder import (
     only_run_in,
     weights_on_disk,
 )
-from boxwright.engine.schedule import check_schedule, warn_once
+from boxwright.engine.schedule import check_schedule
 from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer, load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import Frozen, TrainingConfig, set_limits
 from boxwright.settings.load import dump_yaml, load
-from boxwright.terminal import counted
+from boxwright.terminal import counted, say_once
 
 LAST = "last.pt"
 _log = logging.getLogger("boxwright.train")
@@ -242,7 +242,7 @@ def _fit(
                 trainer.restore(content)
             elif world.is_first:
                 if note := trainer.schedule.ends_in_warmup():
-                    warn_once(note)
+                    say_once(note, logging.WARNING)
                 if not config.noplots:
                     prepared.plot_data(task, folder)
             hooks.notify(Callback.on_pretrain_routine_end, trainer.start_report)

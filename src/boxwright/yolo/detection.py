@@ -200,7 +200,7 @@ class Network(nn.Module):
     names: tuple[str, ...]  # one a class
     input_size: tuple[int, int] | None = None  # height, width where they are fixed; None: multiples of largest stride
     trained_size: tuple[int, int] | None = None  # height, width that it was trained at, or exported for; None: unknown
-    size_is: ClassVar[str] = "trained at"  # what `trained_size` means
+    size_is: str = "trained at"  # what `trained_size` means
     release: str = CURRENT  # a key of `published.RELEASES`
     strides: tuple[int, ...]  # input pixels a cell of each raw map
 
@@ -317,3 +317,4 @@ class Weights:
     source: Literal["native", "yolov5", "darknet", "safetensors"]
     path: Path
     trained_size: tuple[int, int] | None = None  # height, width, where the file says it
+    size_is: str = "trained at"  # what that means

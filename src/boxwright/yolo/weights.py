@@ -72,7 +72,10 @@ def _read_any(path: str | Path, model: str, fallback: str, *, strict: bool) -> W
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
     settings = content.get("config")
     if isinstance(settings, dict):  # of a run: checkpoints of before have the size there alone
-        described = {"imgsz": cast(dict[str, Any], settings).get("imgsz")} | described
+        sides = cast(dict[str, Any], settings).get("imgsz")
+        weights = _described(state_dict, {"imgsz": sides} | described, path, "native")
+        has_two = isinstance(sides, list) and len(cast(list[Any], sides)) == 2  # those of training and of validation
+        return replace(weights, size_is="validated at") if has_two else weights
     return _described(state_dict, described, path, "native")
 
 
@@ -100,7 +103,7 @@ def load_model(path: str | Path, model: str = "") -> DetectionModel:
     if weights.strides is not None and network.strides != weights.strides:
         raise UserError(f"{path}: the file claims strides {weights.strides} but its network has {network.strides}")
     network.load_state_dict(dict(weights.state_dict))
-    network.trained_size = weights.trained_size
+    network.trained_size, network.size_is = weights.trained_size, weights.size_is
     return network.eval()
 
 
