@@ -65,18 +65,18 @@ def test_images_of_the_same_content_stay_together(data: Path, tmp_path: Path) ->
             folder = data.parent / kind / "train"
             shutil.copy(folder / f"{i:02} ü.{suffix}", folder / f"copy {i:02}.{suffix}")
     for seed in range(3):
-        _, lists = split_data(data, tmp_path / str(seed), shares=(0.5, 0.5, 0.0), seed=seed)
+        _, lists, _ = split_data(data, tmp_path / str(seed), shares=(0.5, 0.5, 0.0), seed=seed)
         contents = [{path.read_bytes() for path in images} for images in lists.values()]
         assert not contents[0] & contents[1]
         assert sum(map(len, lists.values())) == 32
 
 
 def test_a_folder_of_images(data: Path, tmp_path: Path) -> None:
-    folder, _ = split_data(data.parent / "images")
+    folder, *_ = split_data(data.parent / "images")
     assert folder == data.parent / "images_split"
     assert open_dataset(folder / "data.yaml", "train").names == ("class0", "class1", "class2")
     (data.parent / "labels/classes.txt").write_text("x\ny\nz\nnever\n")
-    folder, _ = split_data(data.parent / "images", tmp_path / "elsewhere")
+    folder, *_ = split_data(data.parent / "images", tmp_path / "elsewhere")
     assert open_dataset(folder / "data.yaml", "val").names == ("x", "y", "z", "never")
 
 
@@ -84,12 +84,12 @@ def test_splits_are_thrown_together(data: Path, tmp_path: Path) -> None:
     data.write_text(data.read_text().replace("val: images/train", "val: images/val"))
     write_yolo(data.parent, {"late": "0 .5 .5 .2 .2\n"}, split="val")
     data.write_text("train: images/train\nval: images/val\nnames: [a, b, c]\n")
-    _, lists = split_data(data, tmp_path / "out")
+    _, lists, _ = split_data(data, tmp_path / "out")
     assert sum(map(len, lists.values())) == 23
 
 
 def test_real_images_keep_the_shares_of_classes(shared: Path, tmp_path: Path) -> None:
-    _, lists = split_data(shared / "data/coco128/coco128.yaml", tmp_path / "out", shares=(0.7, 0.3, 0.0))
+    _, lists, _ = split_data(shared / "data/coco128/coco128.yaml", tmp_path / "out", shares=(0.7, 0.3, 0.0))
     assert [len(images) for images in lists.values()] == [90, 38]
     train, val = (open_dataset(tmp_path / "out/data.yaml", split) for split in ("train", "val"))
 

@@ -312,6 +312,19 @@ def files_below(folder: Path, suffixes: Collection[str], most: int = 0) -> list[
     return found
 
 
+def in_any_case(path: str) -> str:
+    """Find a file or folder, also by names of its path in other letter case; empty: there is none, or several are."""
+    if os.path.exists(path):
+        return path
+    parent, name = os.path.split(path)
+    if not name or (parent and not (parent := in_any_case(parent))):
+        return ""
+    with contextlib.suppress(OSError):
+        same = [entry for entry in os.listdir(parent or os.curdir) if entry.lower() == name.lower()]
+        return os.path.join(parent, same[0]) if len(same) == 1 else ""
+    return ""
+
+
 def require_free(folder: Path) -> None:
     """Raise a UserError if something is at this place that is no empty folder."""
     if folder.is_dir():

@@ -31,7 +31,7 @@ def read(folder: Path, text: str) -> RunYaml:
 def test_defaults_are_those_of_the_article(tmp_path: Path) -> None:
     run = read(tmp_path, ARTICLE)
     config = load(RunConfig, run.training())
-    assert (config.imgsz, config.epochs, config.batch_size, config.val_period, config.save_period) == (416, 50, 4, 5, 5)
+    assert (*config.imgsz, config.epochs, config.batch_size, config.val_period, config.save_period) == (416, 50, 4, 5, 5)
     assert (config.save_name, config.device, config.model) == ("epoch_", "cpu", "")
     assert config.weights == str(tmp_path / "yolov5x.pt")
     assert run.names == ("a", "b")
