@@ -71,6 +71,19 @@ def test_images_of_the_same_content_stay_together(data: Path, tmp_path: Path) ->
         assert sum(map(len, lists.values())) == 32
 
 
+def test_what_a_split_loses_is_counted(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = sorted((data.parent / "labels/train").iterdir())
+    labels[0].write_text("0 2 .5 .2 .2\n")
+    labels[1].write_text("0 .5 .5 .2 .2\n9 .5 .5 .2 .2\n")  # the row stays in its file, as it was
+    assert main(["convert", "split", str(data), str(tmp_path / "lists")]) == 1
+    assert f"left out: 1 image and 0 boxes of {data}" in capsys.readouterr().out
+    extra = "<difficult>1</difficult>"
+    objects = voc_object("a", 2, 2, 9, 9) + voc_object("a", 2, 2, 20, 9, extra) + voc_object("a", 9, 9, 2, 2)
+    write_voc(tmp_path / "voc", {"one": objects, "two": objects})
+    assert main(["convert", "split", str(tmp_path / "voc"), str(tmp_path / "labels"), "--shares", ".5", ".5"]) == 1
+    assert "left out: 0 images and 4 boxes of" in capsys.readouterr().out
+
+
 def test_a_folder_of_images(data: Path, tmp_path: Path) -> None:
     folder, *_ = split_data(data.parent / "images")
     assert folder == data.parent / "images_split"
