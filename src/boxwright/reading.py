@@ -4,6 +4,7 @@ A reader is `@reads("xml")`, or has `with parsing(file, "xml"):` around what it 
 Memory that ran out is no mistake of the file and passes.
 """
 
+import codecs
 import os
 import stat
 from collections.abc import Callable, Generator
@@ -57,7 +58,8 @@ def reads(what: str) -> Callable[[Callable[Concatenate[F, P], Answer]], Callable
 def _sentence(file: str | Path, what: str, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         line = error.object.count(b"\n", 0, error.start) + 1
-        return f"cannot read {file}: not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line})"
+        byte = f"byte 0x{error.object[error.start]:02x} in line {line}"
+        return f"cannot read {file}: not {error.encoding.upper()} text ({byte})"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot read {file}: {error.strerror.lower()}"
     valid = f"{'a ' if ' ' in what else ''}valid {what}" if what else "readable"
@@ -128,15 +130,25 @@ def read_bytes(file: str | Path, most: int = 0, *, first: int = -1) -> bytes:
         return stream.read(size if first < 0 else first)
 
 
+def is_utf16(content: bytes) -> bool:
+    """Tell whether text begins with the mark of UTF-16, as Windows writes it."""
+    return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+def decoded(content: bytes, errors: str = "strict") -> str:
+    """Decode UTF-8, or UTF-16 with its mark; the mark is left out."""
+    return content.decode("utf-16" if is_utf16(content) else "utf-8-sig", errors)
+
+
 def read_text(file: str | Path, most: int = 0) -> str:
-    """Read a UTF-8 text file, without the mark that some editors put first; see `read_bytes`.
+    """Read a text file in UTF-8, or in UTF-16 with its mark; see `read_bytes`.
 
     Raises:
-        UserError: it cannot be read, is larger, or is not UTF-8.
+        UserError: it cannot be read, is larger, or is in another encoding.
     """
     content = read_bytes(file, most)
     with parsing(file):
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return decoded(content).replace("\r\n", "\n").replace("\r", "\n")
 
 
 _LARGEST_YAML = 4 << 20  # bytes: a list of 50,000 image files; larger ones take PyYAML minutes

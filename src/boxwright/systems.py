@@ -15,7 +15,7 @@ from boxwright.errors import UserError
 from boxwright.settings.base import Files, Frozen, TrainingConfig, TrainingFiles, Verb, set_limits
 from boxwright.settings.flags import flags_of
 from boxwright.settings.load import Setting, flatten, load
-from boxwright.terminal import say
+from boxwright.terminal import said, say
 
 SYSTEMS = {  # name -> module, imported when it is asked for; the first one is the default
     "yolo": "boxwright.yolo.system",
@@ -140,6 +140,7 @@ def call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
 
 def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: Any) -> Any:
     """Run a verb of a system; see `call`."""
+    said.clear()
     entry = system.VERBS[verb]
     of_files = entry.files.model_fields if entry.files else ()
     others = {name: setting for name, setting in settings.items() if name not in of_files}

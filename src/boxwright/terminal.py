@@ -23,6 +23,7 @@ _AFTER_CONSONANT = re.compile(r"[^aeiou]y$")
 # Control characters but tab and line feed, marks that turn the direction of writing, halves of surrogate pairs.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINE_FEED = re.compile(r"\n(?!  )")  # not of a message in several lines, which indents them
+_log = logging.getLogger("boxwright")
 _LONGEST_LINE = 2000  # characters of a message; a value from a file may have millions
 
 
@@ -114,6 +115,16 @@ def _encodable(text: str, stream: TextIO) -> str:
     """Escape what the encoding of a stream has no bytes for."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+said: set[str] = set()  # what `say_once` has said since a verb was called; processes of the run are given it
+
+
+def say_once(line: str, level: int = logging.INFO) -> None:
+    """Log a line the first time only: a run opens its data several times, and in several processes."""
+    if line not in said:
+        said.add(line)
+        _log.log(level, "%s", line)
 
 
 class SayHandler(logging.Handler):

@@ -120,7 +120,7 @@ def test_what_convert_cannot_take_is_counted(tmp_path: Path, capsys: pytest.Capt
     broken = tmp_path / "set/images/train/traina.JPG"
     broken.write_bytes(broken.read_bytes()[:100])
     assert main(["convert", "data", "set", "out", "--to", "yolo"]) == 1
-    assert "left out: 1 images and 0 boxes of set" in capsys.readouterr().out
+    assert "left out: 1 image and 0 boxes of set" in capsys.readouterr().out
     assert len(list((tmp_path / "out/labels").rglob("*.txt"))) == 3
 
 
@@ -137,5 +137,5 @@ def test_convert_counts_crowds_and_says_which_masks_become_boxes(
     }
     (tmp_path / "set/a.json").write_text(json.dumps(content))
     assert main(["convert", "data", "set", "out", "--to", "coco"]) == 1
-    assert "left out: 0 images and 1 boxes of set" in capsys.readouterr().out
+    assert "left out: 0 images and 1 box of set" in capsys.readouterr().out
     assert "of 1 masks, stored as run lengths, only the boxes are read" in caplog.text

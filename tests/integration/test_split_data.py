@@ -65,18 +65,31 @@ def test_images_of_the_same_content_stay_together(data: Path, tmp_path: Path) ->
             folder = data.parent / kind / "train"
             shutil.copy(folder / f"{i:02} ü.{suffix}", folder / f"copy {i:02}.{suffix}")
     for seed in range(3):
-        _, lists = split_data(data, tmp_path / str(seed), shares=(0.5, 0.5, 0.0), seed=seed)
+        _, lists, _ = split_data(data, tmp_path / str(seed), shares=(0.5, 0.5, 0.0), seed=seed)
         contents = [{path.read_bytes() for path in images} for images in lists.values()]
         assert not contents[0] & contents[1]
         assert sum(map(len, lists.values())) == 32
 
 
+def test_what_a_split_loses_is_counted(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = sorted((data.parent / "labels/train").iterdir())
+    labels[0].write_text("0 2 .5 .2 .2\n")
+    labels[1].write_text("0 .5 .5 .2 .2\n9 .5 .5 .2 .2\n")  # the row stays in its file, as it was
+    assert main(["convert", "split", str(data), str(tmp_path / "lists")]) == 1
+    assert f"left out: 1 image and 0 boxes of {data}" in capsys.readouterr().out
+    extra = "<difficult>1</difficult>"
+    objects = voc_object("a", 2, 2, 9, 9) + voc_object("a", 2, 2, 20, 9, extra) + voc_object("a", 9, 9, 2, 2)
+    write_voc(tmp_path / "voc", {"one": objects, "two": objects})
+    assert main(["convert", "split", str(tmp_path / "voc"), str(tmp_path / "labels"), "--shares", ".5", ".5"]) == 1
+    assert "left out: 0 images and 4 boxes of" in capsys.readouterr().out
+
+
 def test_a_folder_of_images(data: Path, tmp_path: Path) -> None:
-    folder, _ = split_data(data.parent / "images")
+    folder, *_ = split_data(data.parent / "images")
     assert folder == data.parent / "images_split"
     assert open_dataset(folder / "data.yaml", "train").names == ("class0", "class1", "class2")
     (data.parent / "labels/classes.txt").write_text("x\ny\nz\nnever\n")
-    folder, _ = split_data(data.parent / "images", tmp_path / "elsewhere")
+    folder, *_ = split_data(data.parent / "images", tmp_path / "elsewhere")
     assert open_dataset(folder / "data.yaml", "val").names == ("x", "y", "z", "never")
 
 
@@ -84,12 +97,12 @@ def test_splits_are_thrown_together(data: Path, tmp_path: Path) -> None:
     data.write_text(data.read_text().replace("val: images/train", "val: images/val"))
     write_yolo(data.parent, {"late": "0 .5 .5 .2 .2\n"}, split="val")
     data.write_text("train: images/train\nval: images/val\nnames: [a, b, c]\n")
-    _, lists = split_data(data, tmp_path / "out")
+    _, lists, _ = split_data(data, tmp_path / "out")
     assert sum(map(len, lists.values())) == 23
 
 
 def test_real_images_keep_the_shares_of_classes(shared: Path, tmp_path: Path) -> None:
-    _, lists = split_data(shared / "data/coco128/coco128.yaml", tmp_path / "out", shares=(0.7, 0.3, 0.0))
+    _, lists, _ = split_data(shared / "data/coco128/coco128.yaml", tmp_path / "out", shares=(0.7, 0.3, 0.0))
     assert [len(images) for images in lists.values()] == [90, 38]
     train, val = (open_dataset(tmp_path / "out/data.yaml", split) for split in ("train", "val"))
 

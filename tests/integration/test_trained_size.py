@@ -124,14 +124,18 @@ def test_checkpoints_of_before(run: tuple[Path, Path], tmp_path: Path) -> None:
     assert max(found_in(tmp_path / "bare.pt", images_of(run)[0]).input_size) == 640
 
 
-def test_fine_tuning_takes_the_size_of_the_last_training(
+def test_fine_tuning_with_two_sizes_remembers_that_of_validation(
     run: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "boxwright")
     settings = SETTINGS | {"epochs": 1, "noautoanchor": True, "project": str(tmp_path)}
-    folder = bw.train(run[1], weights=best_of(run), imgsz=64, **settings)
+    folder = bw.train(run[1], weights=best_of(run), imgsz=(SIDE, 64), conf_thres=LOWEST, **settings)
     assert f"imgsz 64, but {best_of(run)} was trained at {SIDE}" in caplog.text
-    assert read_weights(folder / "weights" / "best.pt").trained_size == (64, 64)
+    assert caplog.text.count(f"imgsz: {SIDE} pixels in training, 64 in validation") == 1
+    best, last_table = folder / "weights" / "best.pt", json.loads((folder / "metrics.json").read_text())["yolov5"]
+    assert read_weights(best).trained_size == (64, 64)
+    assert measured(best, run).map == pytest.approx(last_table["mAP_0.5:0.95"], rel=1e-3, abs=1e-9)
+    assert f"imgsz 64, which {best} was validated at" in caplog.text
     longer = bw.train(resume=folder, epochs=2)
     assert read_weights(longer / "weights" / "last.pt").trained_size == (64, 64)
 

@@ -85,6 +85,9 @@ def test_text_is_utf8_and_its_lines_end_in_one_way(tmp_path: Path) -> None:
     file.write_bytes(b"a\nb\xe9\n")
     with pytest.raises(UserError, match=r"cannot read .*x\.txt: not UTF-8 text \(byte 0xe9 in line 2\)"):
         read_text(file)
+    for encoding in ("utf-16-le", "utf-16-be"):  # as Windows writes it, with a mark
+        file.write_bytes("\ufeffä\r\n".encode(encoding))
+        assert read_text(file) == "ä\n"
 
 
 def _expat() -> None:

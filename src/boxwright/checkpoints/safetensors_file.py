@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints.native import FORMAT, VERSION
-from boxwright.data.files import say_once, write_atomically
+from boxwright.data.files import write_atomically
 from boxwright.errors import UserError, reason
 from boxwright.reading import open_file, reads
+from boxwright.terminal import say_once
 
 _DIGEST = "sha256"  # of the metadata: the digest of everything else in the file
 _LARGEST_HEADER = 100_000_000  # bytes, the limit of the format

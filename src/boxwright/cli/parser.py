@@ -13,6 +13,7 @@ from boxwright.settings.load import Setting
 from boxwright.terminal import wrapped
 
 _MOST_NAMED = 8  # flags that an ambiguous beginning is answered with
+_SLIP, _LEAST_LETTERS = 0.8, 4  # likeness of a misspelt flag, and letters of one that is told from others
 _NARROWEST, _WIDEST = 60, 120  # columns of a help page
 _YES_OR_NO = frozenset("true false yes no on off t f y n 1 0".split())  # that may follow a switch
 _POSITION = "@"  # begins the destination of a setting that is given without a flag
@@ -78,14 +79,18 @@ class Parser(argparse.ArgumentParser):
             if not word.startswith("-"):
                 out = "; write --out for the folder to write" if "--out" in self.spellings else ""
                 self.error(f"'{word}' stands alone: no flag before it takes it{self._one_value(word, argv) or out}")
-            begun = [flag for flag in self.answers if flag.startswith(word) and len(word) > 3]
-            answered = word if word in self.answers else begun[0] if len(begun) == 1 else ""
-            if answered:
-                self.error(f"there is no flag {answered}: {self.answers[answered]}")
-            # Dots and underscores are what people forget: --momentum is --optim.momentum.
+            typed = word.replace("_", "-")
+            begun = {flag.replace("_", "-"): flag for flag in self.answers if flag.replace("_", "-").startswith(typed)}
+            first = min(begun, key=len, default="")
+            if first == typed or (first and len(word) > 3 and all(flag.startswith(first) for flag in begun)):
+                self.error(f"there is no flag {begun[first]}: {self.answers[begun[first]]}")
+            # Dots and underscores are what people forget: --momentum is --optim.momentum. A wrong guess is worse than
+            # none, so all else must be a slip of the finger.
             tails = {_tail(name): name for name in reversed(self.spellings)}
-            near = tails.get(nearest(_tail(word), tails))
-            hint = f"; did you mean {near}?" if near else ""
+            cutoff = _SLIP if len(_tail(word)) >= _LEAST_LETTERS else 1
+            near = tails.get(nearest(_tail(word), tails, cutoff))
+            is_opposite = near and near.startswith("--no") != word.startswith("--no")  # --plots is not --noplots
+            hint = f"; did you mean {near}?" if near and not is_opposite else ""
             self.error(systems.owners_of_flag(self.name, word) or f"there is no flag {word}{hint}")
         values = vars(given)
         found: dict[str, Setting] = {}

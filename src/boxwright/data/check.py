@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from boxwright.data.index import DataIndex, Problem
-from boxwright.data.yolo_txt import label_file
+from boxwright.data.yolo_txt import label_file, label_files
 from boxwright.ops.arrays import Floats, Ints
 
 _NOT_LABELS = frozenset(("classes.txt", "README.txt"))  # what annotation tools put beside the labels
@@ -54,7 +54,7 @@ def labels_without_image(indices: Mapping[str, DataIndex]) -> list[Problem]:
     """Find YOLO label files beside those of the data set that belong to no image of any split."""
     expected: set[Path] = set()
     for index in indices.values():
-        expected.update(map(label_file, index.paths))
+        expected.update(label_files(index.paths))
         # An image that is left out is named by its problem: by itself, or by its label file.
         expected.update(label_file(problem.path) for problem in index.problems if problem.drops == "image")
     folders = {file.parent for file in expected if file.is_file()}

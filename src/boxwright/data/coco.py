@@ -102,6 +102,7 @@ def _id(value: Any) -> Id:
     return int(np.int64(int(float(text) if isinstance(value, float) else text))) if _NUMBER.fullmatch(text) else text
 
 
+_MOST_SHARE = 1.5  # a whole file of boxes within the first pixels does not exist; shares may be a little above 1
 _NUMBER = re.compile(r"-?\d+(\.0)?")
 
 
@@ -282,6 +283,12 @@ def _objects(
             num_masks += isinstance(outline, dict)
             corners = (left, top, left + width, top + height)
             objects[image_id].append(PixelObject(label, 0, class_of[category], corners, polygon))
+    largest = max((max(item.corners) for found in objects.values() for item in found), default=0)
+    if 0 < largest < _MOST_SHARE:
+        raise UserError(
+            f"{file}: its boxes all lie within the first pixels, as if they were shares of the image; boxes of a COCO "
+            "json are pixels: left, top, width, height"
+        )
     if num_crowds:
         text = f"{num_crowds} crowd regions stay in the ground truth and are not trained on"
         problems.append(Problem("set aside", file, 0, text, count=num_crowds))

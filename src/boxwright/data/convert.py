@@ -15,7 +15,7 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 from unicodedata import category
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from boxwright.data.data_yaml import FORMS
 from boxwright.data.dataset import describe, open_dataset, read_split, splits_of
 from boxwright.data.files import FreeNames, file_errors, link_or_copy, require_free, whole_folder
-from boxwright.data.index import DataIndex
+from boxwright.data.index import DataIndex, Problem
 from boxwright.data.split_names import Split, split_of
 from boxwright.data.voc import CLASSES_FILE, annotation_files, is_voc_root, read_voc, read_voc_names, voc_list
 from boxwright.data.yolo_txt import label_row
@@ -41,7 +41,7 @@ _SAME_BOX = 0.5  # pixels that a polygon's extent may differ from the box, which
 _COCO_DECIMALS = 4  # of a pixel
 _VOC_DECIMALS = 3  # of a pixel
 _NARROWEST = 1.01  # pixels: a box of one column has xmin = xmax and counts as empty where it is read
-_OUTSIDE = "boxes outside of their image, left out: %d"
+OUTSIDE = "boxes outside of their image, left out: %d"
 _LOST_POLYGONS = "polygons of which only the box is kept: %d"
 _log = logging.getLogger("boxwright.data")
 
@@ -199,7 +199,7 @@ def write_coco(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> 
             ):
                 extent = box[2:] - box[:2]
                 if not (extent > 0).all():
-                    lost[_OUTSIDE] += 1
+                    lost[OUTSIDE] += 1
                     continue
                 segmentation: list[list[float]] = []
                 area = float(extent.prod())
@@ -253,7 +253,7 @@ def write_voc(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -> C
             link_or_copy(image, folder / "JPEGImages" / name, copy=copy)
             corners = _pixel_corners(index, i)
             solid = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-            lost[_OUTSIDE] += int((~solid).sum())
+            lost[OUTSIDE] += int((~solid).sum())
             polygons = sum(len(points) >= _SMALLEST_POLYGON for points in index.polygons(i))
             lost[f"{_LOST_POLYGONS} (VOC cannot hold one)"] += polygons
             labels = [names[label] for label in index.labels(i)[0][solid]]
@@ -337,8 +337,8 @@ def convert_data(
         raise UserError(f"{source}: two classes are called {twice!r}, which {to} cannot tell apart")
     with whole_folder(folder) as made:
         lost = write_splits(splits, made, to, copy=copy)
-        _require_all(splits, made, to, lost[_OUTSIDE])
-    return splits, lost[_OUTSIDE]
+        _require_all(splits, made, to, lost[OUTSIDE])
+    return splits, lost[OUTSIDE]
 
 
 def write_splits(splits: Mapping[str, DataIndex], folder: Path, to: Format, *, copy: bool = False) -> Counter[str]:
@@ -375,6 +375,14 @@ def say_set_aside(index: DataIndex, split: str) -> None:
             _log.warning("%s: %s; they are not written", split, problem)
         elif problem.kind == "mask as box":
             _log.warning("%s: %s", split, problem)
+
+
+def count_lost(problems: Iterable[Problem]) -> tuple[int, int]:
+    """Count the images and the boxes that are in no data index."""
+    listed = [*problems]
+    images = len({problem.path for problem in listed if problem.drops == "image"})
+    boxes = sum(problem.drops == "row" for problem in listed)
+    return images, boxes + sum(problem.count for problem in listed if problem.kind == "set aside")
 
 
 def write_data_yaml(file: Path, sources: Mapping[str, str], names: tuple[str, ...]) -> None:

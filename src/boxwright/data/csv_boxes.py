@@ -1,7 +1,8 @@
 """Boxes in a csv file, one row a box: VoTT, TensorFlow (also Roboflow's), Kaggle, Open Images, keras-retinanet.
 
-Columns are known by their names, of which there are many. Corners are pixels whose origin is the corner of the image;
-numbers that are all within 0..1 are shares of the image. A row whose corners are empty names an image without boxes.
+Columns are known by their names, of which there are many: of two corners, or of a corner or the centre with the sides.
+Numbers are pixels whose origin is the corner of the image; numbers that are all within 0..1 are shares of the image. A
+row whose numbers are empty names an image without boxes.
 keras-retinanet has no header: path, x1, y1, x2, y2, class.
 """
 
@@ -13,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxwright.data.files import files_below, say_once
+from boxwright.data.files import files_below
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, join_records, pixel_record, read_records
 from boxwright.errors import UserError
-from boxwright.reading import parsing, read_bytes, read_text, reads
+from boxwright.reading import decoded, parsing, read_bytes, read_text, reads
+from boxwright.terminal import say_once
 
 # What a column is called, in lower case without blanks, dashes and underscores.
 _COLUMNS = {
@@ -25,15 +27,19 @@ _COLUMNS = {
     "class": "class label classname labelname category categoryname name classid target".split(),
     "width": "width imagewidth imgwidth".split(),
     "height": "height imageheight imgheight".split(),
-    "left": "xmin x1 left xminimum bboxxmin boxxmin x bboxx boxx bboxleft".split(),
-    "top": "ymin y1 top yminimum bboxymin boxymin y bboxy boxy bboxtop".split(),
+    "left": "xmin x1 left xminimum bboxxmin boxxmin bboxleft x bboxx boxx".split(),
+    "top": "ymin y1 top yminimum bboxymin boxymin bboxtop y bboxy boxy".split(),
     "right": "xmax x2 right xmaximum bboxxmax boxxmax bboxright".split(),
     "bottom": "ymax y2 bottom ymaximum bboxymax boxymax bboxbottom".split(),
+    "cx": "cx xc xcenter xcentre centerx centrex bboxxcenter bboxcx".split(),
+    "cy": "cy yc ycenter ycentre centery centrey bboxycenter bboxcy".split(),
     "w": "w bboxwidth boxwidth bboxw boxw".split(),
     "h": "h bboxheight boxheight bboxh boxh".split(),
     "bbox": "bbox box".split(),  # "[left, top, width, height]"
 }
+_MAY_BE_CENTRES = frozenset("x bboxx boxx bbox box".split())  # of these names shares of the image do not tell
 _NO_HEADER = ("image", "left", "top", "right", "bottom", "class")
+_MOST_SHARE = 1.5
 _ONE_CLASS = "object"  # what the boxes of a file without a column of classes are called
 
 
@@ -61,9 +67,9 @@ class _Table:
 def is_box_table(file: Path) -> bool:
     """Tell whether a csv file has rows of boxes, by its first line."""
     try:
-        line = read_bytes(file, first=_LONGEST_LINE).partition(b"\n")[0]
+        head = read_bytes(file, first=_LONGEST_LINE)
         with parsing(file):
-            text = line.decode("utf-8-sig")
+            text = decoded(head, "ignore").partition("\n")[0]
             return _columns(next(csv.reader([text], delimiter=_delimiter(text)), [])) is not None
     except UserError:
         return False
@@ -135,18 +141,24 @@ def _delimiter(line: str) -> str:
     return max(",;\t", key=line.count)
 
 
+def _word(cell: str) -> str:
+    return "".join(letter for letter in cell.lower() if letter not in " _-.")
+
+
 def _columns(cells: Sequence[str]) -> dict[str, int] | None:
     """Return the position of each column that the first line names; None where it does not tell boxes."""
-    words = ["".join(letter for letter in cell.lower() if letter not in " _-.") for cell in cells]
+    words = [*map(_word, cells)]
     found: dict[str, int] = {}
     for column, called in _COLUMNS.items():
         if word := next(filter(words.__contains__, called), None):
             found[column] = words.index(word)
-    if "right" not in found and "w" not in found and {"left", "top", "width", "height"} <= found.keys():
+    starts = {"left", "top"} <= found.keys() or {"cx", "cy"} <= found.keys()
+    if starts and "right" not in found and "w" not in found and {"width", "height"} <= set(words):
         # x, y, width, height: of the box, not of the image.
         found |= {"w": found.pop("width"), "h": found.pop("height")}
-    corners = {"left", "top"} <= found.keys() and ({"right", "bottom"} <= found.keys() or {"w", "h"} <= found.keys())
-    if "image" in found and (corners or "bbox" in found):
+    has_corners = {"left", "top", "right", "bottom"} <= found.keys()
+    has_sides = starts and {"w", "h"} <= found.keys()
+    if "image" in found and (has_corners or has_sides or "bbox" in found):
         return found
     if len(cells) == len(_NO_HEADER) and Path(cells[0]).suffix.lower() in IMAGE_SUFFIXES:
         return {column: i for i, column in enumerate(_NO_HEADER)}
@@ -167,10 +179,10 @@ def _read_table(file: Path) -> _Table:
         there = ", ".join(rows[0]) if rows else "nothing"
         raise UserError(
             f"{file}: its first line ({there}) does not name the columns of boxes: "
-            "filename, xmin, ymin, xmax, ymax (or x, y, w, h) and class"
+            "filename, xmin, ymin, xmax, ymax (or left, top, w, h, or x_center, y_center, w, h) and class"
         )
     has_header = Path(rows[0][columns["image"]]).suffix.lower() not in IMAGE_SUFFIXES
-    table = _Table({}, {}, [])
+    table, numbers = _Table({}, {}, []), list[float]()
     for line, cells in enumerate(rows[has_header:], 1 + has_header):
         if not any(cell.strip() for cell in cells):
             continue
@@ -180,36 +192,41 @@ def _read_table(file: Path) -> _Table:
         try:
             if "width" in columns and values["width"] and values["height"]:
                 table.sizes[name] = (int(float(values["height"])), int(float(values["width"])))
-            if corners := _corners(values):
-                boxes.append(_Box(line, values.get("class") or _ONE_CLASS, corners))
+            if box := _box(values):
+                numbers += box[0]
+                boxes.append(_Box(line, values.get("class") or _ONE_CLASS, box[1]))
         except (ValueError, OverflowError):
             text = "a corner is missing or no number; the row is left out"
             table.problems.append(Problem("unreadable label", file, line, text, "row"))
-    numbers = [number for boxes in table.boxes.values() for box in boxes for number in box.corners]
-    # A whole file of boxes within the first pixel does not exist.
-    table.is_normalised = bool(numbers) and max(numbers) <= 1 and any(number % 1 for number in numbers)
+    # A whole file of boxes within the first pixels does not exist; shares may be a little above 1.
+    table.is_normalised = bool(numbers) and max(numbers) < _MOST_SHARE and any(number % 1 for number in numbers)
     if table.is_normalised:
+        first = next((columns[c] for c in ("right", "cx", "left", "bbox") if c in columns), 0)
+        called = _word(rows[0][first])
+        if called in _MAY_BE_CENTRES:
+            raise UserError(
+                f"{file}: shares of the image in the column {called} may be of a corner, or, as in YOLO labels, of the "
+                "centre: call the columns left, top, w, h or x_center, y_center, w, h"
+            )
         say_once(f"{file}: its numbers are all within 0..1 and taken as shares of the image")
     return table
 
 
+_FORMS = (("left", "top", "right", "bottom"), ("cx", "cy", "w", "h"), ("left", "top", "w", "h"))  # of a box
 _APART = re.compile(r"[\s,]+")
 
 
-def _corners(values: Mapping[str, str]) -> tuple[float, float, float, float] | None:
-    """Return left, top, right, bottom of a row; None where they are all empty."""
-    if "left" not in values:
-        text = values["bbox"]
-        if not text:
-            return None
-        left, top, width, height = (float(number) for number in _APART.split(text.strip("[]() ")))
-        return left, top, left + width, top + height
-    ends = ("right", "bottom") if "right" in values and "bottom" in values else ("w", "h")
-    cells = [values[column] for column in ("left", "top", *ends)]
+def _box(values: Mapping[str, str]) -> tuple[tuple[float, ...], tuple[float, float, float, float]] | None:
+    """Return the four numbers of a row as they are, and as left, top, right, bottom; None where they are all empty."""
+    columns = next((columns for columns in _FORMS if set(columns) <= values.keys()), ())
+    cells = [values[column] for column in columns] or _APART.split(values["bbox"].strip("[]() "))
     if not any(cells):
         return None
-    left, top, right, bottom = map(float, cells)
-    return (left, top, right, bottom) if ends[0] == "right" else (left, top, left + right, top + bottom)
+    x, y, third, fourth = numbers = tuple(map(float, cells))
+    if "right" in columns:
+        return numbers, (x, y, third, fourth)
+    left, top = (x - third / 2, y - fourth / 2) if "cx" in columns else (x, y)
+    return numbers, (left, top, left + third, top + fourth)
 
 
 def _image_paths(file: Path, names: Sequence[str], images: Path | None) -> dict[str, Path]:

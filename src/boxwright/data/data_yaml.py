@@ -18,12 +18,13 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from boxwright.data.files import files_below, read_lines, say_once
+from boxwright.data.files import files_below, in_any_case, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.split_names import SPLITS, Split
 from boxwright.data.voc import VocFolder
 from boxwright.errors import UserError
 from boxwright.reading import read_text, reads, yaml_nodes
+from boxwright.terminal import say_once
 
 Form = Literal["yolo", "coco", "csv", "voc"]
 FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
@@ -76,8 +77,8 @@ def find_source(source: str, roots: Sequence[Path], named_in: Path) -> Path:
         UserError: it is nowhere; the message lists every place that was looked at.
     """
     place = _first_there(_places(source, roots), f"{named_in} names {source!r}")
-    if os.fspath(place) not in _places(source, roots[:1]):
-        say_once(f"{named_in}: {source} is not beside the yaml; taken is {place}")
+    if os.fspath(place) not in (beside := _places(source, roots[:1])):
+        say_once(f"{named_in}: there is no {beside[0]}; taken is {place}")
     return place
 
 
@@ -93,7 +94,7 @@ def _places(source: str, roots: Iterable[Path]) -> list[str]:
 
 def _first_there(places: Sequence[str], named: str) -> Path:
     """Return the first place that exists; `named` begins the message of the UserError if there is none."""
-    if place := next(filter(os.path.exists, places), None):
+    if place := next(filter(os.path.exists, places), None) or next(filter(None, map(in_any_case, places)), None):
         return Path(place)
     raise UserError(f"{named}, which is not there; looked at {' and '.join(places)}")
 
@@ -169,11 +170,23 @@ def _read_mapping(file: Path) -> dict[str, Any]:
                     raise UserError(f"{file}:{line}: {twice}")
                 first[name] = line
         entries = cast("dict[str, Any]", loader.construct_document(node))
+        for key, value in node.value:
+            if key.value == "names":  # as they are written: `no` and `on` are words here, 1.0 is not 1
+                entries["names"] = _texts(value, entries["names"])
     for (place, key), line in first.items():
         near = difflib.get_close_matches(key.lower(), [known for known in _KEYS if not entries.get(known)], n=1)
         if not place and key not in _KEYS and key not in _KEYS_OF_OTHERS and near:
             raise UserError(f"{file}:{line}: a data yaml has no key {key}; did you mean {near[0]}?")
     return entries
+
+
+def _texts(node: yaml.Node, value: Any) -> Any:
+    """Return the texts of a list or of the values of a mapping; what else stands there as its value."""
+    if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):
+        return [item.value for item in node.value]
+    if isinstance(node, yaml.MappingNode) and all(isinstance(item, yaml.ScalarNode) for _, item in node.value):
+        return {key.value: item.value for key, item in node.value}
+    return value
 
 
 def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
@@ -189,10 +202,13 @@ def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
             raise UserError(f"{file}: the keys of names must run from 0 to {len(by_index) - 1} without a gap")
         names = [name for _, name in sorted(by_index.items())]
     if not isinstance(names, list | tuple):
-        raise UserError(f"{file}: names is missing; it is a list of class names or a map from class number to name")
+        there = "is missing" if names is None else f"is {names!r}"
+        raise UserError(f"{file}: names {there}; it is a list of class names or a map from class number to name")
     found = tuple(str(name) for name in cast("list[Any]", names))
     if twice := [name for name, count in Counter(found).items() if count > 1]:
         say_once(f"{file}: several classes are called {' and '.join(map(repr, twice))}")
+    if "" in found:
+        raise UserError(f"{file}: class {found.index('')} has no name")
     if not found:
         raise UserError(f"{file}: names is empty; a data set has at least one class")
     if isinstance(count, int) and count != len(found):

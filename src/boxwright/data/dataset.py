@@ -19,7 +19,7 @@ from boxwright.data.folders import describe_folder
 from boxwright.data.index import DataIndex
 from boxwright.data.split_names import Split
 from boxwright.data.voc import CLASSES_FILE, VocFolder, is_voc_root, read_voc, read_voc_names
-from boxwright.data.yolo_txt import label_file, read_yolo
+from boxwright.data.yolo_txt import label_files, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat, limit
 from boxwright.terminal import one_line
@@ -119,7 +119,7 @@ def read_split(
         listed = list_images(sources, roots, file)
         if not listed:
             raise UserError(f"the {split} split of {file} ({', '.join(sources)}) holds no image")
-        shaped_by = partial(digest, ["yolo", described.names, compat], listed, [*map(label_file, listed)])
+        shaped_by = partial(digest, ["yolo", described.names, compat], listed, label_files(listed))
         read = partial(read_yolo, listed, described.names, compat=compat)
     else:
         files = [find_source(source, roots, file) for source in sources]
@@ -211,5 +211,8 @@ def say_what_is_left_out(index: DataIndex, split: str) -> None:
     if bare := sum(problem.kind == "missing label" for problem in index.problems):
         text = "%s: %d of %d images have no label file and count as background"
         _log.log(logging.WARNING if 2 * bare >= len(index) else logging.INFO, text, split, bare, len(index))
+    if other := [problem for problem in index.problems if problem.kind == "size mismatch"]:
+        text = "%s: %d of %d annotations name another size than their image has, the first: %s"
+        _log.warning(text, split, len(other), len(index), other[0])
     for note in (problem for problem in index.problems if problem.kind in _NOTES):
         _log.info("%s: %s", split, note)

@@ -3,8 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import functools
-import glob
 import json
 import logging
 import os
@@ -25,12 +23,6 @@ Answer = TypeVar("Answer")
 _log = logging.getLogger("boxwright.data")
 _THREADS = 8
 _BLOCK = 64  # items per task: most answers are quick, and a task of its own would cost more than the answer
-
-
-@functools.cache
-def say_once(line: str) -> None:
-    """Log a line; a run opens its data several times."""
-    _log.info("%s", line)
 
 
 @contextlib.contextmanager
@@ -328,6 +320,19 @@ def files_below(folder: Path, suffixes: Collection[str], most: int = 0) -> list[
             if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
         ]
     return found
+
+
+def in_any_case(path: str) -> str:
+    """Find a file or folder, also by names of its path in other letter case; empty: there is none, or several are."""
+    if os.path.exists(path):
+        return path
+    parent, name = os.path.split(path)
+    if not name or (parent and not (parent := in_any_case(parent))):
+        return ""
+    with contextlib.suppress(OSError):
+        same = [entry for entry in os.listdir(parent or os.curdir) if entry.lower() == name.lower()]
+        return os.path.join(parent, same[0]) if len(same) == 1 else ""
+    return ""
 
 
 def require_free(folder: Path) -> None:

@@ -11,17 +11,18 @@ from typing import cast
 
 from boxwright.data.csv_boxes import is_box_table
 from boxwright.data.data_yaml import FORMS, MOST_CLASSES, DataYaml, Form, numbered, read_darknet_data, read_data_yaml
-from boxwright.data.files import files_below, read_lines, say_once
+from boxwright.data.files import files_below, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.split_names import SPLITS, Split, by_folder, split_of
 from boxwright.data.voc import annotation_files, is_voc_root, voc_folder
-from boxwright.data.yolo_txt import label_file, unread_label
+from boxwright.data.yolo_txt import label_file, label_files, unread_label
 from boxwright.errors import UserError
-from boxwright.reading import load_yaml, read_bytes, read_text
+from boxwright.reading import decoded, load_yaml, read_bytes, read_text
+from boxwright.terminal import say_once
 
 _MOST_DIGITS = 18  # longer ones are no numbers of classes
 _HEAD = 65536  # bytes of a json that tell whether it is COCO
-_COCO_KEYS = (b'"images"', b'"annotations"')
+_COCO_KEYS = ('"images"', '"annotations"')
 _NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
 
@@ -38,7 +39,7 @@ def describe_folder(folder: Path) -> DataYaml:
     if len(described := sorted(folder.glob("*.data"))) == 1:
         return read_darknet_data(described[0])
     images = [Path(file) for file in sorted(files_below(folder, IMAGE_SUFFIXES))]
-    labelled = [image for image in images if label_file(image).is_file()]
+    labelled = [image for image, file in zip(images, label_files(images), strict=True) if file.is_file()]
     tables = {suffix: _label_files(folder, suffix) for suffix in FORMS}
     found: list[Form] = [FORMS[suffix] for suffix, files in tables.items() if files]
     if images and annotation_files(folder):
@@ -92,8 +93,8 @@ def _is_coco(file: Path) -> bool:
         head = read_bytes(file, first=_HEAD)
     except UserError:
         return False
-    is_object = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    return is_object and any(key in head for key in _COCO_KEYS) and b'"shapes"' not in head  # which labelme has
+    text = decoded(head, "ignore").lstrip()
+    return text.startswith("{") and any(key in text for key in _COCO_KEYS) and '"shapes"' not in text  # of labelme
 
 
 def _label_files(folder: Path, suffix: str) -> list[Path]:
@@ -134,7 +135,7 @@ def _of_images(folder: Path, images: Sequence[Path], labelled: Sequence[Path]) -
     for image, split in zip(used, by_folder(used, folder), strict=True):
         if split is not None:
             splits.setdefault(split, []).append(str(image))
-    labels = sorted({label_file(image).parent for image in labelled})
+    labels = sorted({file.parent for file in label_files(labelled)})
     names = _class_names(folder, [*labels, *sorted(places)]) or _counted_classes(folder, labelled)
     return DataYaml(folder, (folder,), {s: tuple(splits[s]) for s in SPLITS if s in splits}, names)
 
@@ -159,7 +160,7 @@ def _class_names(folder: Path, beside: Sequence[Path]) -> tuple[str, ...]:
 def _counted_classes(folder: Path, images: Sequence[Path]) -> tuple[str, ...]:
     """Name classes by their numbers, up to the largest one in the labels."""
     largest = 0
-    for file in map(label_file, images):
+    for file in label_files(images):
         for line in read_lines(file):
             first = line.split()[0] if line else ""
             number = int(first) if first.isdecimal() and len(first) <= _MOST_DIGITS else 0

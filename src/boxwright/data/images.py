@@ -300,7 +300,7 @@ MIN_SIDE = 10  # pixels; smaller images are left out, as published
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _ORIENTATION_TAG = 0x0112  # of Exif
-_TURNED = frozenset((5, 6, 7, 8))  # orientations that swap width and height
+TURNED = frozenset((5, 6, 7, 8))  # orientations that swap width and height
 
 
 def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
@@ -318,6 +318,24 @@ def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     if min(height, width) < MIN_SIDE:
         raise BrokenImageError(path, f"{width} x {height} pixels are fewer than {MIN_SIDE} x {MIN_SIDE}")
     return height, width
+
+
+def orientation(path: Path) -> int:
+    """Return how the EXIF entry of an image file turns it, 1 for not at all."""
+    try:
+        with open_file(path) as file:
+            return _orientation(PIL.Image.open(file))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return 1
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    # Exif alone: Pillow's getexif() also takes the orientation of XMP, which OpenCV does not.
+    exif = PIL.Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return int(exif.get(_ORIENTATION_TAG, 1))
 
 
 def _header_size(path: Path) -> tuple[int, int] | None:
@@ -343,10 +361,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
             # The plugins themselves: PIL.Image.open would warn of large images, which OpenCV decodes.
             image = JpegImageFile(file)
             width, height = image.size
-            # Exif alone: Pillow's getexif() also takes the orientation of XMP, which OpenCV does not.
-            exif = PIL.Image.Exif()
-            exif.load(image.info.get("exif", b""))
-            return (width, height) if exif.get(_ORIENTATION_TAG) in _TURNED else (height, width)
+            return (width, height) if _orientation(image) in TURNED else (height, width)
     except Exception as error:
         if is_out_of_memory(error):
             raise

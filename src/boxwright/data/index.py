@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxwright.data.files import in_threads
 from boxwright.data.identity import describe_images
-from boxwright.data.images import BrokenImageError, image_size
+from boxwright.data.images import TURNED, BrokenImageError, image_size, orientation
 from boxwright.ops.arrays import Array, Floats, Ints
 from boxwright.reading import parsing
 from boxwright.terminal import one_line
@@ -266,6 +266,20 @@ class PixelObject:
     polygon: Floats | None = None  # (k, 2) vertices in pixels, or None
 
 
+def _turned(item: PixelObject, turn: int, height: int, width: int) -> PixelObject:
+    """Turn an object with its image of this size as an EXIF orientation that swaps its sides does."""
+
+    def point(x: Floats, y: Floats) -> Floats:
+        across, down = (height - y if turn in (6, 7) else y), (width - x if turn in (7, 8) else x)
+        return np.stack((across, down), axis=-1)
+
+    x, y = np.array(item.corners[0::2]), np.array(item.corners[1::2])
+    ends = point(x, y)
+    corners = (*ends.min(axis=0).tolist(), *ends.max(axis=0).tolist())
+    polygon = None if item.polygon is None else point(*item.polygon.T)
+    return replace(item, corners=cast("tuple[float, float, float, float]", corners), polygon=polygon)
+
+
 def pixel_record(
     image: Path,
     size: tuple[int, int],
@@ -287,9 +301,14 @@ def pixel_record(
     problems: list[Problem] = []
     frame = declared if min(declared) > 0 and max(declared) < _LARGEST_SIDE else size
     if frame != size:
-        text = (
-            f"says that {image.name} has {frame[1]} x {frame[0]} pixels, it has {size[1]} x {size[0]}; boxes are scaled"
-        )
+        done = "boxes are scaled"
+        if frame == size[::-1]:
+            # Drawn on the image as it is stored, or width and height were mistaken for each other.
+            turn = orientation(image)
+            objects = [_turned(item, turn, *frame) for item in objects] if turn in TURNED else objects
+            done = "boxes are turned with it, as its EXIF entry says" if turn in TURNED else "boxes stay as they are"
+            frame = size
+        text = f"says that {image.name} has {declared[1]} x {declared[0]} pixels, it has {size[1]} x {size[0]}; {done}"
         problems.append(Problem("size mismatch", file, 0, text))
     height, width = float(frame[0]), float(frame[1])
     rows: dict[tuple[float, ...], NDArray[np.float32]] = {}  # class and box -> polygon, in order

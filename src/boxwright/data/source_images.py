@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from boxwright.data.cache import user_cache_dir
-from boxwright.data.files import file_errors, say_once, write_atomically
+from boxwright.data.files import file_errors, write_atomically
 from boxwright.data.images import (
     loaded_size,
     read_indexed_image,
@@ -32,6 +32,7 @@ from boxwright.data.images import (
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Image
+from boxwright.terminal import say_once
 
 _MEMORY_MARGIN: Final = 1.1  # the cache may not take the last tenth of what is free
 _DISK_MARGIN: Final = 1.05  # file systems round up and keep some for themselves

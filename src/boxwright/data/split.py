@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from boxwright.data.check import content_groups
-from boxwright.data.convert import say_set_aside, write_data_yaml, write_splits
+from boxwright.data.convert import OUTSIDE, count_lost, say_set_aside, write_data_yaml, write_splits
 from boxwright.data.data_yaml import Form
 from boxwright.data.dataset import describe, read_split, say_what_is_left_out
 from boxwright.data.files import require_free, whole_folder
-from boxwright.data.index import DataIndex, Record, join_records
+from boxwright.data.index import DataIndex, Problem, Record, join_records
 from boxwright.data.split_names import SPLITS, Split
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Bools, Ints
@@ -38,7 +38,7 @@ def split_data(
     shares: Sequence[float] = (0.9, 0.1, 0.0),
     seed: int = 0,
     compat: Compat = "faithful",
-) -> tuple[Path, dict[Split, list[Path]]]:
+) -> tuple[Path, dict[Split, list[Path]], tuple[int, int]]:
     """Divide labelled images by class into lists, the same ones for the same seed.
 
     Images of the same content go to the same list. Images that training leaves out are in none, and said.
@@ -52,7 +52,8 @@ def split_data(
         compat: "fixed" mends two defects of the published reading of labels, see yolo_txt.
 
     Returns:
-        the folder, and the images of each list.
+        the folder, the images of each list, and how many images and boxes of the source are lost: in no list, or not
+        in labels that are written anew.
 
     Raises:
         UserError: no labelled images, shares that do not sum to 1, fewer images than lists, or the target is taken.
@@ -65,7 +66,8 @@ def split_data(
     stem = source.name if source.is_dir() else source.stem
     folder = Path(target).expanduser().absolute() if str(target) else source.with_name(f"{stem}_split")
     require_free(folder)
-    form, index = _read(data, compat)
+    form, index, problems = _read(data, compat)
+    num_lost = count_lost(problems)
     images = index.paths
     groups = np.array(content_groups(images), dtype=np.int64)
     sizes = list_sizes(len(index), shares)
@@ -90,8 +92,8 @@ def split_data(
                 for number, split in enumerate(SPLITS)
                 if split in lists
             }
-            write_splits(indices, made, "coco" if form == "coco" else "yolo")
-            return folder, lists
+            lost = write_splits(indices, made, "coco" if form == "coco" else "yolo")
+            return folder, lists, (num_lost[0], num_lost[1] + lost[OUTSIDE])
         for split, members in lists.items():
             # Relative where an image lies beside the folder, so that both can be moved together.
             lines = [
@@ -100,11 +102,11 @@ def split_data(
             ]
             (made / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
         write_data_yaml(made / "data.yaml", {split: f"{split}.txt" for split in lists}, index.names)
-    return folder, lists
+    return folder, lists, (num_lost[0], 0)  # label files stay what they are
 
 
-def _read(data: str | Path, compat: Compat) -> tuple[Form, DataIndex]:
-    """Read all splits together, each image once; one that cannot be opened is left out, with a word."""
+def _read(data: str | Path, compat: Compat) -> tuple[Form, DataIndex, list[Problem]]:
+    """Read all splits together, each image once, with their problems; a split that cannot be opened is said."""
     described = describe(data)
     indices: list[DataIndex] = []
     errors: list[UserError] = []
@@ -128,7 +130,8 @@ def _read(data: str | Path, compat: Compat) -> tuple[Form, DataIndex]:
     if len(set(ids)) < len(ids):  # several files number their images from the beginning
         records = {path: replace(record, image_id=-1) for path, record in records.items()}
     first = indices[0]
-    return described.form, DataIndex.from_records([*records.values()], first.names, category_ids=first.category_ids)
+    index = DataIndex.from_records([*records.values()], first.names, category_ids=first.category_ids)
+    return described.form, index, [problem for part in indices for problem in part.problems]
 
 
 def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:

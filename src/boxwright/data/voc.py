@@ -22,12 +22,13 @@ from pathlib import Path, PureWindowsPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from boxwright.data.files import files_below, in_threads, read_lines, say_once
+from boxwright.data.files import files_below, in_any_case, in_threads, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
 from boxwright.data.split_names import SPLITS, Split, by_folder
 from boxwright.errors import UserError
-from boxwright.reading import parsing, read_bytes
+from boxwright.reading import decoded, is_utf16, parsing, read_bytes
+from boxwright.terminal import say_once
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CLASSES_FILE = "classes.txt"  # may hold the order of the classes
@@ -69,10 +70,10 @@ def annotation_files(root: Path) -> list[Path]:
 def _may_be_voc(file: Path) -> bool:
     """Tell whether the first element is `annotation`, or cannot be told."""
     try:
-        first = re.search(rb"<([A-Za-z_][\w.:-]*)[\s/>]", read_bytes(file, first=4096))
+        first = re.search(r"<([A-Za-z_][\w.:-]*)[\s/>]", decoded(read_bytes(file, first=4096), "ignore"))
     except UserError:
         return True
-    return first is None or first[1] == b"annotation"
+    return first is None or first[1] == "annotation"
 
 
 def voc_folder(root: Path) -> VocFolder:
@@ -111,8 +112,9 @@ def voc_list(file: Path) -> VocSplit:
 
 def _split_lists(root: Path) -> dict[Split, list[str]]:
     """Read the lists of a development kit; `trainval`, or the only list there is, stands in for a missing `train`."""
+    places = (str(root / "ImageSets/Main"), str(root / "ImageSets"))
     folder = next(
-        (f for f in (root / "ImageSets/Main", root / "ImageSets") if f.is_dir() and any(f.glob("*.txt"))), None
+        (f for f in map(Path, map(in_any_case, places)) if f.name and f.is_dir() and any(f.glob("*.txt"))), None
     )
     if folder is None:
         return {}
@@ -233,15 +235,16 @@ def read_voc_names(root: Path, xmls: Iterable[Path]) -> tuple[str, ...]:
     """Read names in the order of `classes.txt`, then the sorted names of other classes in the annotations."""
     file = root / CLASSES_FILE
     listed = [*dict.fromkeys(filter(None, read_lines(file)))] if file.is_file() else []
-    names: set[str] = set()
+    names, broken = set[str](), ""
     for file in xmls:
         try:
             names.update(map(_name, _parse(file).iterfind("object")))
-        except _AnnotationError:
-            continue  # said by read_voc, with the file's name
+        except _AnnotationError as error:
+            broken = broken or f"{file} {error.args[0]}"  # read_voc says all of them
     names.discard("")
     if not names and not listed:
-        raise UserError(f"the annotations of {root} hold no object of any class")
+        why = f": {broken}" if broken else ""
+        raise UserError(f"the annotations of {root} hold no object of any class{why}")
     return (*listed, *sorted(names.difference(listed)))
 
 
@@ -303,7 +306,8 @@ def _parse(file: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     try:
         with parsing(file, "xml"):
-            parser.Parse(read_bytes(file, _LARGEST), True)
+            content = read_bytes(file, _LARGEST)
+            parser.Parse(decoded(content) if is_utf16(content) else content, True)  # text, whatever it declares
     except UserError as error:
         cause = error.__cause__
         if isinstance(cause, _AnnotationError):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from boxwright.data.files import in_any_case
 from boxwright.data.index import DataIndex, Problem, Record, read_records
 from boxwright.errors import UserError
 from boxwright.reading import read_text
@@ -141,18 +142,42 @@ def label_row(label: int, numbers: Iterable[float], number_format: str) -> str:
 
 
 def label_file(image: Path) -> Path:
-    """Return the label file of an image: the last folder `images` becomes `labels`, the suffix `.txt`.
+    """Return the label file of an image, see `label_files`."""
+    return label_files((image,))[0]
 
-    Darknet does the same with `JPEGImages`; labels beside such images are taken where there is no other.
+
+def label_files(images: Iterable[Path]) -> list[Path]:
+    """Return the label file of each image: the last folder `images` becomes `labels`, the suffix `.txt`.
+
+    Darknet does the same with `JPEGImages`; labels beside such images are taken where there is no other. Where there
+    are no such folders, those in other letter case are taken (Images, LABELS), as some systems do not tell them apart.
     """
-    stem = os.path.splitext(image)[0]  # text, not paths: ten times quicker, and there may be a million
-    for name in ("images", "JPEGImages"):
-        head, folder, tail = f"{os.sep}{stem}".rpartition(f"{os.sep}{name}{os.sep}")
-        if folder:
-            file = f"{head}{os.sep}labels{os.sep}{tail}"[1:] + ".txt"
-            is_beside = name == "JPEGImages" and not os.path.exists(file) and os.path.exists(f"{stem}.txt")
-            return Path(f"{stem}.txt" if is_beside else file)
-    return Path(f"{stem}.txt")
+    found: list[Path] = []
+    folders: dict[str, tuple[str, bool]] = {}
+    for image in images:  # text, not paths: ten times quicker, and there may be a million
+        parent, stem = os.path.split(os.path.splitext(image)[0])
+        if parent not in folders:
+            folders[parent] = _label_folder(parent)
+        folder, may_be_beside = folders[parent]
+        file = os.path.join(folder, f"{stem}.txt")
+        if may_be_beside and not os.path.exists(file):
+            beside = os.path.join(parent, f"{stem}.txt")
+            file = beside if os.path.exists(beside) else file
+        found.append(Path(file))
+    return found
+
+
+def _label_folder(images: str) -> tuple[str, bool]:
+    """Return where the labels of a folder of images are, and whether they may be beside the images as well."""
+    parts = images.split(os.sep)
+    for is_role in ("images".__eq__, "JPEGImages".__eq__, lambda part: part.lower() in ("images", "jpegimages")):
+        role = next((i for i in reversed(range(len(parts))) if is_role(parts[i])), None)
+        if role is not None:
+            labels = os.sep.join((*parts[:role], "labels", *parts[role + 1 :]))
+            there = in_any_case(labels)
+            if there or parts[role] in ("images", "JPEGImages"):
+                return there or labels, parts[role] != "images"
+    return images, False
 
 
 def unread_label(image: Path, file: Path) -> str:
@@ -178,8 +203,10 @@ def read_yolo(
         decode: decode every image to find damage.
     """
 
+    files = label_files(images)
+
     def read(i: int, size: tuple[int, int]) -> tuple[Record | None, list[Problem]]:
-        file = label_file(images[i])
+        file = files[i]
         try:
             text = read_text(file, _LARGEST)
         except UserError as error:

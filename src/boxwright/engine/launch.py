@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence, Set
 from contextlib import contextmanager, redirect_stdout, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -24,7 +24,7 @@ from boxwright.engine.distributed import STORE_FILE, World, joined, launcher_sto
 from boxwright.engine.shutdown import no_shutdown_of_ranks
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
-from boxwright.terminal import SayHandler, say, word_wrap
+from boxwright.terminal import SayHandler, said, say, word_wrap
 
 _FOLDER = "boxwright run folder"  # key in the store of the launcher, which outlives a restart
 _SECONDS = 3.0  # how long a user error of another process is waited for
@@ -153,7 +153,7 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
     sys.stdout.flush()
     with TemporaryDirectory(prefix="boxwright-") as folder, _around_processes(num_processes) as received:
         with _blocked_signals():  # until `_work` can answer them
-            context = start_processes(_work, (num_processes, folder, job, *arguments), num_processes, join=False)
+            context = start_processes(_work, (num_processes, folder, said, job, *arguments), num_processes, join=False)
         assert context is not None
         processes = cast(list[BaseProcess], context.processes)
         failed = _wait_for(processes, received)
@@ -199,11 +199,12 @@ def _wait_for(processes: Sequence[BaseProcess], received: Sequence[signal.Signal
     return failed if failed is not None else next((rank for rank, p in enumerate(processes) if p.exitcode), None)
 
 
-def _work(rank: int, num_processes: int, folder: str, job: Job, *arguments: Any) -> None:
+def _work(rank: int, num_processes: int, folder: str, said_before: Set[str], job: Job, *arguments: Any) -> None:
     """Run the job in one of the processes, as one that the command line has started."""
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes}
     os.environ.update({name: str(place) for name, place in places.items()})
     os.environ[STORE_FILE] = str(Path(folder, "store"))
+    said.update(said_before)
     keep_large_buffers()
     logger = logging.getLogger("boxwright")
     logger.addHandler(SayHandler())

@@ -29,13 +29,13 @@ from boxwright.engine.run_folder import (
     weights_on_disk,
     with_checked_saving,
 )
-from boxwright.engine.schedule import check_schedule, warn_once
+from boxwright.engine.schedule import check_schedule
 from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer, load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import Frozen, TrainingConfig, set_limits
 from boxwright.settings.load import dump_yaml, load
-from boxwright.terminal import counted
+from boxwright.terminal import counted, say_once
 
 LAST = "last.pt"
 _MOST_NAMED = 5  # frozen layers
@@ -263,7 +263,7 @@ def _fit(
                 trainer.carry_on(prepared.earlier)
             if content is None and world.is_first:
                 if note := trainer.schedule.ends_in_warmup():
-                    warn_once(note)
+                    say_once(note, logging.WARNING)
                 if not config.noplots:
                     prepared.plot_data(task, folder)
             hooks.notify(Callback.on_pretrain_routine_end, trainer.start_report)

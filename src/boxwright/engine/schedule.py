@@ -14,7 +14,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from boxwright.errors import UserError
@@ -56,12 +55,6 @@ def check_schedule(config: OptimConfig, epochs: int, *, validates: bool = True) 
         )
     if config.schedule == "plateau" and not validates:
         raise UserError("--optim.schedule plateau looks at the fitness after each epoch: leave out --noval")
-
-
-@cache
-def warn_once(note: str) -> None:
-    """Warn of what is found out before a run is prepared, and again when more is known of it."""
-    _log.warning("%s", note)
 
 
 def lr_factor(epoch: float, epochs: float, lrf: float, *, cosine: bool) -> float:

@@ -208,8 +208,8 @@ def with_fitting_anchors(model: DetectionModel, data: DataIndex, config: RunConf
         )
     if config.noautoanchor or (loss_release(config, model.release) == V3 and not to_find):
         return model
-    sizes = label_sizes(data, config.imgsz, random_numbers(config.seed))
-    shaping = usable(label_sizes(data, config.imgsz))
+    sizes = label_sizes(data, config.train_side, random_numbers(config.seed))
+    shaping = usable(label_sizes(data, config.train_side))
     now = fit(sizes, anchors_of(model), anchor_t)
     if now.recall > _ENOUGH and not to_find:
         print(f"anchors: they fit, {_in_words(now)}")
@@ -230,7 +230,7 @@ def with_fitting_anchors(model: DetectionModel, data: DataIndex, config: RunConf
 
 def recall_of_anchors(model: DetectionModel, data: DataIndex, config: RunConfig) -> float:
     """Return the best possible recall of the anchors of a network, measured as `with_fitting_anchors` does."""
-    sizes = label_sizes(data, config.imgsz, random_numbers(config.seed))
+    sizes = label_sizes(data, config.train_side, random_numbers(config.seed))
     return fit(sizes, anchors_of(model), config.loss.anchor_t).recall
 
 

@@ -86,7 +86,7 @@ def with_fitting_batch(
     """Replace a batch size of -1 by what fits; print what was measured. Other settings stay as they are.
 
     Args:
-        config: imgsz is a multiple of the largest stride.
+        config: sides are multiples of the largest stride.
         model: a copy of it is run.
         num_images: size of the training set.
         policy: device and precision.

@@ -201,7 +201,7 @@ class Network(nn.Module):
     names: tuple[str, ...]  # one a class
     input_size: tuple[int, int] | None = None  # height, width where they are fixed; None: multiples of largest stride
     trained_size: tuple[int, int] | None = None  # height, width that it was trained at, or exported for; None: unknown
-    size_is: ClassVar[str] = "trained at"  # what `trained_size` means
+    size_is: str = "trained at"  # what `trained_size` means
     release: str = CURRENT  # a key of `published.RELEASES`
     strides: tuple[int, ...]  # input pixels a cell of each raw map
 
@@ -319,3 +319,4 @@ class Weights:
     path: Path
     trained_size: tuple[int, int] | None = None  # height, width, where the file says it
     epochs_trained: int = 0  # where the file still has the optimizer of its training; 0: it has none
+    size_is: str = "trained at"  # what that means

@@ -114,7 +114,7 @@ class ExportedNetwork(Network):
         UserError: missing, unreadable, of another kind of network, or its library is not installed.
     """
 
-    size_is: ClassVar[str] = "exported for"
+    size_is: str = "exported for"
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         super().__init__()

@@ -102,6 +102,8 @@ class RunYaml:
             settings["device"] = Setting(first, settings["device"].origin)
         if "imgsz" not in self.values:  # the default is one of training: what is predicted with knows its own size
             del settings["imgsz"]
+        else:  # of [train, test]
+            settings["imgsz"] = Setting(settings["imgsz"].value[-1:], settings["imgsz"].origin)
         return settings
 
     def hyp(self) -> str:
@@ -119,13 +121,11 @@ class RunYaml:
     def _common(self) -> dict[str, Setting]:
         side, device = self._value("imgsz"), self._value("gpu_ids")
         sides = cast(list[Any], side.value if isinstance(side.value, list) else [side.value])
-        if len(set(map(str, sides))) != 1:  # the early generation wrote [train, test]
-            raise UserError(f"{side.origin}: training and test size must be one number, not {sides}")
         listed = "" if device.value is None else device.value  # 0 is a GPU
         numbers = cast(list[Any], listed if isinstance(listed, list) else str(listed).split(","))
         gpus = [word for word in (str(number).strip() for number in numbers) if word]
         settings = {
-            "imgsz": Setting(sides[0], side.origin),
+            "imgsz": Setting(sides, side.origin),
             "device": Setting("cpu" if gpus == ["-1"] else ",".join(gpus), device.origin),
         }
         if "weights" in self.values:

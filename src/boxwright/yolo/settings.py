@@ -159,6 +159,20 @@ class YoloOptimConfig(OptimConfig):
     release: Release = setting("", "release whose schedule is used; empty: v7.0")
 
 
+def _train_size(value: Any) -> Any:
+    """Read one side, or two; answer the three of the published scripts for YOLOv3."""
+    sides = as_list(value)
+    if isinstance(sides, list | tuple) and len(cast(Sequence[Any], sides)) > 2:
+        raise ValueError(
+            "it is the size of training, or those of training and of validation; for a smallest and a largest size "
+            "write one between them, and --multi-scale, which varies it"
+        )
+    return sides
+
+
+TrainSize = Annotated[tuple[Count, ...], Field(min_length=1, max_length=2), BeforeValidator(_train_size)]
+
+
 class RunConfig(TrainingConfig):
     """Train a detector. Settings are merged: --hyp < --config < flags."""
 
@@ -170,7 +184,9 @@ class RunConfig(TrainingConfig):
         "", "take loss, schedule, warp, NMS and metric of this release; empty: loss and NMS of the model"
     )
     data: str = setting("", _DATA, on_resume=True)
-    imgsz: Count = setting(640, "network input side; rounded up to a multiple of the largest stride")
+    imgsz: TrainSize = setting(
+        (640,), "network input side, or those of training and of validation; rounded up to multiples of the stride"
+    )
     fine_tune: bool = setting(
         False,
         "go on from the training of --weights: optimizer, average, best fitness and epochs come along, and no more "
@@ -209,6 +225,16 @@ class RunConfig(TrainingConfig):
     optim: YoloOptimConfig = setting(  # pyright: ignore[reportIncompatibleVariableOverride]  # is frozen
         YoloOptimConfig, "optimizer"
     )
+
+    @property
+    def train_side(self) -> int:
+        """Side of the images that are trained on."""
+        return self.imgsz[0]
+
+    @property
+    def val_side(self) -> int:
+        """Side of the images of validation: that of training, unless another was given."""
+        return self.imgsz[-1]
 
 
 class RunFiles(TrainingFiles):

@@ -13,6 +13,7 @@ RUN = "boxwright.yolo.verbs.train:YoloRun"
 _LOGGED = "leave it out: runs are logged to files, to TensorBoard and, with --callbacks mlflow, to MLflow"
 _PLACE = "write --project FOLDER and --name NAME: results go to FOLDER/NAME"
 _NO_TENSORFLOW = "leave it out: TensorFlow files are not written here; onnx2tf reads the ONNX file"
+_NAMES = "leave it out: class names stand in the data set (names in a data yaml, classes.txt, categories)"
 _AUGMENTED = (
     "leave it out for True; for False write --augment.mosaic 0 --augment.translate 0 --augment.scale 0 "
     "--augment.fliplr 0 --augment.hsv_h 0 --augment.hsv_s 0 --augment.hsv_v 0"
@@ -26,8 +27,11 @@ ANSWERS = {
     "--linear-lr": "leave it out: linear is the default; --cos-lr chooses the other",
     "--notest": "write --noval",
     "--evolve": "write boxwright evolve --generations N",
+    "--resume_evolve": "write boxwright evolve --study NAME, which goes on with the search of that name",
+    "--evolve_population": "leave it out: boxwright evolve --study NAME goes on with what a search has found",
+    "train --names": _NAMES,
+    "train --classes": _NAMES,
     "--local_rank": "leave it out: --device 0,1 and torchrun start one process per GPU",
-    "--local-rank": "leave it out: --device 0,1 and torchrun start one process per GPU",
     "--bucket": "leave it out: runs are written to --project only",
     "--logdir": "write --project FOLDER",
     "--ndjson-console": "leave it out: events.jsonl in the run folder holds every epoch",
@@ -41,6 +45,8 @@ ANSWERS = {
     "--warmup": "write --optim.warmup_epochs 1 for True, 0 for False",
     "--mosaic": "write --augment.mosaic 1 for True, 0 for False",
     "--merge": "leave it out: boxes are not merged; --release takes NMS of another release",
+    "--nms-thres": "write --iou-thres",
+    "val --rect": "leave it out: batches are rectangular; --no-rect makes them square",
     "val --hyp": "leave it out: no hyper-parameter changes what is measured",
     "predict --data": "leave it out: weights and exported files know their class names",
     **dict.fromkeys(("predict --names", "val --names"), "leave it out: weights know their class names"),

@@ -22,7 +22,7 @@ from boxwright.yolo.evaluation import evaluate
 from boxwright.yolo.loader import QUAD_SIZE, make_train_loader, make_val_loader, weights_of_images
 from boxwright.yolo.loss import make_criterion
 from boxwright.yolo.metric import fitness
-from boxwright.yolo.published import V3, schedule_rules
+from boxwright.yolo.published import V3, loss_release, schedule_rules
 from boxwright.yolo.settings import RunConfig
 
 COCO_COLUMNS = tuple(f"COCO_{name}" for name in STAT_NAMES)
@@ -40,20 +40,21 @@ def v3_sides(imgsz: int, stride: int) -> tuple[int, int]:
 def loaded_side(config: RunConfig, stride: int) -> int:
     """Return the side of the images that training loads; YOLOv3-SPP loads for the largest side that it draws."""
     if config.multi_scale and config.optim.release == V3:
-        return v3_sides(config.imgsz, stride)[1]
-    return config.imgsz
+        return v3_sides(config.train_side, stride)[1]
+    return config.train_side
 
 
 def largest_side(config: RunConfig, stride: int) -> int:
     """Return the largest side of the images that the network is given."""
     if not config.multi_scale or config.optim.release == V3:
         return loaded_side(config, stride)
-    return (int(config.imgsz * 1.5) + stride - 1) // stride * stride
+    return (int(config.train_side * 1.5) + stride - 1) // stride * stride
 
 
 def multi_scale_sides(config: RunConfig, stride: int) -> tuple[int, int]:
     """Return the smallest and largest side of multi-scale training."""
-    low = v3_sides(config.imgsz, stride)[0] if config.optim.release == V3 else config.imgsz // 2 // stride * stride
+    side = config.train_side
+    low = v3_sides(side, stride)[0] if config.optim.release == V3 else side // 2 // stride * stride
     return low, largest_side(config, stride)
 
 
@@ -68,7 +69,7 @@ class Detect2d(LoaderTask):
     Args:
         model: on its device, with the class names of the data set.
         train, val: the data; val may be None when nothing is validated.
-        config: settings of the run; imgsz is already a multiple of the largest stride.
+        config: settings of the run; sides are already multiples of the largest stride.
         world: the processes that share every batch; the first one's weights are copied to all.
     """
 
@@ -93,7 +94,9 @@ class Detect2d(LoaderTask):
         self.device = device
         self.names = model.names
         self.stride = max(model.strides)
-        self.criterion: nn.Module = make_criterion(model, config.loss, config.imgsz, world.sum).to(device)
+        # YOLOv3-SPP scales its gains by the size of validation.
+        scaled_by = config.val_side if loss_release(config, model.release) == V3 else config.train_side
+        self.criterion: nn.Module = make_criterion(model, config.loss, scaled_by, world.sum).to(device)
         network = distribute(model, world, device)
         self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(network) if config.compile else network)
         # YOLOv3-SPP validates with the 12 COCO numbers.
@@ -110,7 +113,7 @@ class Detect2d(LoaderTask):
         if val is not None:
             self.val_loader = make_val_loader(
                 val,
-                imgsz=config.imgsz,
+                imgsz=config.val_side,
                 batch_size=config.batch_size * 2,  # as published: no gradients, half the memory
                 stride=self.stride,
                 workers=config.workers,
@@ -182,7 +185,7 @@ class Detect2d(LoaderTask):
 
         A side of 0.5 to 1.5 times imgsz for each step, or the range of YOLOv3-SPP for the steps of a nominal batch.
         """
-        imgsz, stride = self.config.imgsz, self.stride
+        imgsz, stride = self.config.train_side, self.stride
         if self._is_v3:
             block = max(round(self.config.optim.nominal_batch_size / self.config.batch_size), 1)
             generator = sample_generator(self.config.seed, epoch, step // block, MULTI_SCALE_STREAM)

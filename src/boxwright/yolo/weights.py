@@ -77,12 +77,15 @@ def weights_in(content: object, path: Path) -> Weights:
             "bw.load_fusion"
         )
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
-    settings = content.get("config")
+    settings, size_is = content.get("config"), "trained at"
     if isinstance(settings, dict):  # of a run: checkpoints of before have the size there alone
-        described = {"imgsz": cast(dict[str, Any], settings).get("imgsz")} | described
+        sides = cast(dict[str, Any], settings).get("imgsz")
+        described = {"imgsz": sides} | described
+        if isinstance(sides, list) and len(cast(list[Any], sides)) == 2:  # those of training and of validation
+            size_is = "validated at"
     weights = _described(state_dict, described, path, "native")
     done = content.get("epoch") if "engine" in content else None
-    return replace(weights, epochs_trained=done if isinstance(done, int) else 0)
+    return replace(weights, size_is=size_is, epochs_trained=done if isinstance(done, int) else 0)
 
 
 @reads("file of weights")
@@ -109,7 +112,7 @@ def load_model(path: str | Path, model: str = "") -> DetectionModel:
     if weights.strides is not None and network.strides != weights.strides:
         raise UserError(f"{path}: the file claims strides {weights.strides} but its network has {network.strides}")
     network.load_state_dict(dict(weights.state_dict))
-    network.trained_size = weights.trained_size
+    network.trained_size, network.size_is = weights.trained_size, weights.size_is
     return network.eval()
 
 

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 
 from boxwright.checkpoints.safetensors_file import read_safetensors, write_safetensors
-from boxwright.data.files import say_once
 from boxwright.errors import UserError
+from boxwright.terminal import said
 
 MODEL = {"spec": {"nc": 1}, "names": ["a"], "strides": [8], "imgsz": [64, 64]}
 
@@ -52,7 +52,7 @@ def test_a_file_of_before_has_no_checksum(tmp_path: Path, caplog: pytest.LogCapt
         metadata = file.metadata()
     del metadata["sha256"]
     path.write_bytes(safetensors.torch.save(state, metadata))
-    say_once.cache_clear()
-    caplog.set_level("INFO", "boxwright.data")
+    said.clear()
+    caplog.set_level("INFO", "boxwright")
     assert read_safetensors(path)[1] == MODEL
     assert "old.safetensors has no checksum" in caplog.text

@@ -29,9 +29,9 @@ def settings(*argv: str, kind: type[RunConfig] = RunConfig) -> Any:
 @pytest.mark.parametrize(
     ("argv", "setting", "value"),
     [
-        ("--img 320", "imgsz", 320),
-        ("--imgsz 320", "imgsz", 320),
-        ("--img-size=320", "imgsz", 320),
+        ("--img 320", "imgsz", (320,)),
+        ("--imgsz 640 320", "imgsz", (640, 320)),
+        ("--img-size=320", "imgsz", (320,)),
         ("--batch 4", "batch_size", 4),
         ("--batch-size 4", "batch_size", 4),
         ("--cfg yolov5s.yaml", "model", "yolov5s.yaml"),
@@ -90,6 +90,12 @@ def answer(verb: str, *argv: str) -> str:
         ("--adam", "write --optimizer Adam"),
         ("--evolve", "there is no flag --evolve: write boxwright evolve --generations N"),
         ("--qqqq", "there is no flag --qqqq ("),
+        ("--upload-dataset", "there is no flag --upload_dataset: leave it out"),
+        ("--plots", "there is no flag --plots ("),  # no --noplots
+        ("--comet", "there is no flag --comet ("),  # no --compat
+        ("--half", "there is no flag --half ("),  # no --save-half
+        ("--eval", "there is no flag --eval ("),  # no --noval
+        ("--lr", "there is no flag --lr ("),  # no --optim.lrf
     ],
 )
 def test_an_unknown_flag_is_answered(typed: str, says: str) -> None:
@@ -97,8 +103,8 @@ def test_an_unknown_flag_is_answered(typed: str, says: str) -> None:
 
 
 def test_words_that_no_flag_takes() -> None:
-    assert "'640' stands alone: no flag before it takes it (--imgsz takes one value)" in answer(
-        "train", "--imgsz", "640", "640"
+    assert "'4' stands alone: no flag before it takes it (--epochs takes one value)" in answer(
+        "train", "--epochs", "3", "4"
     )
     assert "takes one value" not in answer("train", "640", "--rect")
     assert "expected one argument" in answer("train", "--epochs")
@@ -143,6 +149,11 @@ def test_flags_may_stand_between_in_and_out(verb: str, words: str, flag: str, va
     assert found == {"source": "a.pt", "target": "b.pt", flag: value}
 
 
+def test_three_sizes_of_a_training_are_answered() -> None:
+    with pytest.raises(UserError, match="--multi-scale, which varies it, got"):
+        settings("--img-size", "320", "640", "512")
+
+
 def test_an_ambiguous_beginning_lists_what_it_could_be() -> None:
     assert (
         "--sa is ambiguous: it could be --save-period, --save-epochs, --save-half, --save-best-only, --save-name ("
@@ -163,17 +174,17 @@ PUBLISHED_FLAGS = {  # of YOLOv5 v1.0 to v7.0, and of the published training scr
         noplots evolve bucket cache cache-images image-weights img-weights device multi-scale single-cls optimizer adam
         sync-bn workers project name exist-ok quad cos-lr linear-lr label-smoothing patience freeze save-period seed
         local_rank entity upload_dataset bbox_interval artifact_alias log-imgs log-artifacts logdir
-        result-name best-weight savebest freeze-layers augment mosaic warmup
+        result-name best-weight savebest freeze-layers augment mosaic warmup evolve_population resume_evolve names classes
     """,
     "val": """
         data weights batch-size batch imgsz img img-size conf-thres conf iou-thres iou max-det task device workers
         single-cls augment verbose save-txt save-hybrid save-conf save-json project name exist-ok half dnn merge
-        save-dir names
+        save-dir names nms-thres rect
     """,
     "predict": """
         weights source data imgsz img img-size conf-thres conf iou-thres iou max-det device view-img save-txt save-conf
         save-crop nosave classes agnostic-nms augment visualize update project name exist-ok line-thickness hide-labels
-        hide-conf half dnn vid-stride output fourcc save-dir save-csv save-format
+        hide-conf half dnn vid-stride output fourcc save-dir save-csv save-format nms-thres
     """,
     "export": """
         data weights imgsz img img-size batch-size batch device include half inplace keras optimize int8 dynamic
@@ -230,7 +241,7 @@ def test_help_says_meaning_limits_and_default(monkeypatch: pytest.MonkeyPatch) -
     lines = parser("train").format_help().splitlines()
     text = " ".join(" ".join(lines).split())
     assert "--augment.mosaic N probability of a mosaic (from 0 to 1; default 1.0)" in text
-    assert "--imgsz, --img, --img-size N network input side" in text
+    assert "--imgsz, --img, --img-size N ... network input side" in text
     assert "--optim.lr0 N initial learning rate (above 0; default 0.01)" in text
     assert max(map(len, lines)) <= 80
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from boxwright.data.dataset import open_dataset, read_names
+from boxwright.data.images import read_image
+from boxwright.data.index import DataIndex
 from boxwright.data.voc import VocSplit, read_voc
 from boxwright.errors import UserError
-from tests.unit.data.small_sets import voc_object, write_image, write_voc, write_yolo
+from tests.unit.data.small_sets import turn, voc_object, write_image, write_voc, write_yolo
 
 COCO: dict[str, Any] = {
     "images": [{"id": 5, "file_name": "one.jpg", "width": 64, "height": 48}],
@@ -133,6 +135,47 @@ def test_another_size_than_declared(tmp_path: Path) -> None:
     assert index.problems[0].kind == "size mismatch"
 
 
+def test_boxes_that_are_shares_are_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "one.jpg")
+    content = coco_with(None)
+    content["annotations"][0]["bbox"] = [0.1, 0.2, 0.5, 0.5]
+    with pytest.raises(UserError, match="as if they were shares of the image"):
+        open_dataset(write_coco(tmp_path, content), "val")
+
+
+def drawn_on(file: Path, orientation: int, corners: tuple[int, int, int, int], size: tuple[int, int]) -> DataIndex:
+    """A grey image with a white block, stored turned, and an annotation that gives its size as width and height."""
+    left, top, right, bottom = corners
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[top:bottom, left:right] = 255
+    file.write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+    turn(file, orientation)
+    content = coco_with([[left, top, right, top, right, bottom, left, bottom]], width=size[0], height=size[1])
+    content["annotations"][0]["bbox"] = [left, top, right - left, bottom - top]
+    return open_dataset(write_coco(file.parent, content), "val")
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_drawn_on_an_image_as_it_is_stored_are_turned_with_it(
+    tmp_path: Path, orientation: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = drawn_on(tmp_path / "one.jpg", orientation, (8, 4, 28, 20), size=(64, 48))
+    rows, columns = np.nonzero(read_image(tmp_path / "one.jpg")[..., 0] > 128)
+    block = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / (48, 64, 48, 64)
+    centre, sides = index.boxes[0, :2], index.boxes[0, 2:]
+    np.testing.assert_allclose([*(centre - sides / 2), *(centre + sides / 2)], block, atol=1e-6)
+    (polygon,) = index.polygons(0)
+    np.testing.assert_allclose([*polygon.min(axis=0), *polygon.max(axis=0)], block, atol=1e-6)
+    assert "val: 1 of 1 annotations name another size than their image has" in caplog.text
+    assert "boxes are turned with it, as its EXIF entry says" in caplog.text
+
+
+def test_width_and_height_that_were_mistaken_for_each_other(tmp_path: Path) -> None:
+    index = drawn_on(tmp_path / "one.jpg", 1, (8, 4, 28, 20), size=(48, 64))
+    np.testing.assert_allclose(index.boxes, [[18 / 64, 12 / 48, 20 / 64, 16 / 48]], atol=1e-6)
+    assert index.problems[0].text.endswith("boxes stay as they are")
+
+
 def test_ground_truth_beside_yolo_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     yaml = write_yolo(tmp_path, {"one": "0 .5 .5 .2 .2\n"}, names="[late, early]")
     file = write_coco(tmp_path, name="instances.json")
@@ -204,6 +247,9 @@ def test_voc_annotations_that_are_refused(tmp_path: Path, head: str, says: str) 
     assert [index.path(i).stem for i in range(len(index))] == ["good"]
     assert says in index.problems[0].text
     assert index.problems[0].line >= 1
+    (root / "Annotations/good.xml").unlink()
+    with pytest.raises(UserError, match=f"hold no object of any class: .*bad.xml .*{says}"):
+        open_dataset(root, "train")
 
 
 def test_voc_lists_with_flags_and_missing_images(tmp_path: Path) -> None:

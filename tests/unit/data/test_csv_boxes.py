@@ -26,6 +26,10 @@ CORNERS = [[0.25, 0.25, 0.375, 0.3333]]  # 4, 4 to 28, 20 of 64 x 48
         ("path,x,y,width,height,label\nx.jpg,4,4,24,16,cat\n", "x.jpg", "cat"),
         ("\ufefffilename,x_min,y_min,x_max,y_max,category\nx.jpg,4,4,28,20,cat\n", "x.jpg", "cat"),
         ("imgs/x.jpg,4,4,28,20,cat\n", "imgs/x.jpg", "cat"),  # keras-retinanet: no header
+        ("filename,x_center,y_center,width,height,class\nx.jpg,.25,.25,.375,.3333,cat\n", "x.jpg", "cat"),
+        ("filename,x_center,y_center,width,height,class\nx.jpg,16,12,24,16,cat\n", "x.jpg", "cat"),
+        ("filename,image_width,image_height,cx,cy,w,h,class\nx.jpg,128,96,32,24,48,32,cat\n", "x.jpg", "cat"),
+        ("filename,left,top,w,h,class\nx.jpg,.0625,.08333,.375,.3333,cat\n", "x.jpg", "cat"),
     ],
 )
 def test_columns(tmp_path: Path, text: str, place: str, name: str) -> None:
@@ -55,6 +59,12 @@ def test_rows_that_are_no_box(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("a,b\n1,2\n", "does not name the columns of boxes"),
+        ("filename,image_width,image_height,cx,cy\nx.jpg,64,48,4,4\n", "does not name the columns of boxes"),
+        (
+            "filename,x,y,w,h\nx.jpg,.8,.5,.4,.4\n",
+            "in the column x may be of a corner, or, as in YOLO labels, of the centre",
+        ),
+        ('image_id,bbox\nx,"[.1, .2, .3, .4]"\n', "in the column bbox may be"),
         ("", "does not name the columns of boxes"),
         ("filename,xmin,ymin,xmax,ymax\ngone.jpg,1,1,9,9\n", "cannot find its first image 'gone.jpg'"),
         (f"filename,xmin,ymin,xmax,ymax\n{'long' * 99},1,1,9,9\n", "cannot find its first image 'longlong"),

@@ -40,6 +40,44 @@ def test_label_of_an_image(image: str, label: str) -> None:
     assert label_file(Path(image)) == Path(label)
 
 
+@pytest.mark.parametrize(
+    ("folders", "image", "label"),
+    [
+        ("Labels", "Images/c.jpg", "Labels/c.txt"),
+        ("LABELS", "images/c.jpg", "LABELS/c.txt"),
+        ("labels/train", "images/Train/c.jpg", "labels/train/c.txt"),
+        ("labels Labels", "images/c.jpg", "labels/c.txt"),
+        ("Labels LABELS", "images/c.jpg", "labels/c.txt"),  # which of the two is not known
+        ("", "Images/c.jpg", "Images/c.txt"),
+        ("Labels", "Images/set/images/c.jpg", "Images/set/labels/c.txt"),
+    ],
+)
+def test_folders_of_labels_in_other_letter_case(tmp_path: Path, folders: str, image: str, label: str) -> None:
+    for folder in folders.split():
+        (tmp_path / folder).mkdir(parents=True)
+    assert label_file(tmp_path / image) == tmp_path / label
+
+
+def test_a_yaml_may_name_folders_in_other_letter_case(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n"})
+    (tmp_path / "images").rename(tmp_path / "IMAGES")
+    assert len(open_dataset(yaml, "train").boxes) == 1
+    assert f"there is no {tmp_path}/images/train; taken is {tmp_path}/IMAGES/train" in caplog.text
+
+
+def test_names_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    yaml = write_yolo(tmp_path, {"a": ""}, names="[no, on, 1.0, 007]")
+    assert read_names(yaml) == ("no", "on", "1.0", "007")
+    for names, says in (
+        ("{0: yes, 1: }", "class 1 has no name"),
+        ("classes.txt", "names is 'classes.txt'; it is a list"),
+    ):
+        write_yolo(tmp_path, {"a": ""}, names=names)
+        with pytest.raises(UserError, match=says):
+            read_names(yaml)
+
+
 def test_list_files_and_names_as_map(tmp_path: Path) -> None:
     write_yolo(tmp_path / "set", {"a": "1 .5 .5 .2 .2\n", "b": "", "c": ""})
     lists = tmp_path / "set" / "lists"

@@ -152,6 +152,39 @@ def roboflow_csv(root: Path) -> None:
         label(root / f"{split}/_annotations.csv", "\n".join(rows))
 
 
+def from_a_system_without_letter_case(root: Path) -> None:
+    for split in ("train", "val"):
+        for stem in "ab":
+            image(root / f"Images/{split.title()}/{stem}.jpg")
+            label(root / f"LABELS/{split}/{stem}.txt")
+    label(root / "classes.txt", "late\nearly\n")
+
+
+def in_the_encoding_of_windows(root: Path) -> None:
+    for stem in "ab":
+        image(root / f"images/{stem}.jpg")
+        label(root / f"labels/{stem}.txt", f"\ufeff{BOX}".replace("\n", "\r\n"), "utf-16-le")
+    label(root / "classes.txt", "late\r\nearly\r\n", "utf-16")
+
+
+def coco_in_the_encoding_of_windows(root: Path) -> None:
+    for stem in "ab":
+        image(root / f"{stem}.jpg")
+    coco(root / "a.json", ["a.jpg", "b.jpg"], encoding="utf-16")
+
+
+def voc_in_the_encoding_of_windows(root: Path) -> None:
+    labelimg(root)
+    for file in (root / "Annotations").iterdir():  # and still said to be UTF-8
+        file.write_text(f'<?xml version="1.0" encoding="utf-8"?>{file.read_text()}', encoding="utf-16")
+
+
+def csv_in_the_encoding_of_windows(root: Path) -> None:
+    roboflow_csv(root)
+    for file in root.rglob("*.csv"):
+        file.write_text(file.read_text(), encoding="utf-16")
+
+
 @pytest.mark.parametrize(
     ("make", "splits", "names"),
     [
@@ -169,6 +202,11 @@ def roboflow_csv(root: Path) -> None:
         (cvat_yolo, ["train"], ("late", "early")),
         (roboflow_darknet, ["train", "val"], ("late", "early")),
         (roboflow_csv, ["train", "val"], ("cat",)),
+        (from_a_system_without_letter_case, ["train", "val"], ("late", "early")),
+        (in_the_encoding_of_windows, ["train"], ("late", "early")),
+        (coco_in_the_encoding_of_windows, ["train"], ("late", "early")),
+        (voc_in_the_encoding_of_windows, ["train"], ("cat",)),
+        (csv_in_the_encoding_of_windows, ["train", "val"], ("cat",)),
     ],
 )
 def test_exports_as_they_are_unpacked(
@@ -229,6 +267,14 @@ def test_masks_and_other_pictures_are_no_background(tmp_path: Path) -> None:
     index = open_dataset(tmp_path, "train")
     assert [path.name for path in index.paths] == ["a.jpg", "b.jpg", "c.jpg"]
     assert [problem.kind for problem in index.problems] == ["missing label"]
+
+
+def test_folders_of_a_development_kit_in_small_letters(tmp_path: Path) -> None:
+    for stem in "ab":
+        image(tmp_path / f"jpegimages/{stem}.jpg")
+        xml(tmp_path / f"annotations/{stem}.xml")
+        label(tmp_path / f"imagesets/main/{'train' if stem == 'a' else 'val'}.txt", f"{stem}\n")
+    assert [open_dataset(tmp_path, split).path(0).stem for split in splits_of(tmp_path)] == ["a", "b"]
 
 
 def test_lists_of_a_development_kit(tmp_path: Path) -> None:

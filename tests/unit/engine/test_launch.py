@@ -21,8 +21,11 @@ import torch
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
 from boxwright.engine.launch import run_job
+from boxwright.terminal import say_once
 
 def talk(world: World, text: str) -> Path:
+    say_once("said by the launcher")
+    say_once("said by the job")
     with world.first_of_each_machine_first():
         if world.is_first:
             time.sleep(0.5)
@@ -69,6 +72,7 @@ def dies(world: World) -> Path:
     raise AssertionError
 
 if __name__ == "__main__":
+    say_once("said by the launcher")  # which has no log
     try:
         print(run_job(globals()[sys.argv[1]], 2, *sys.argv[2:]))
     except UserError as error:
@@ -99,6 +103,7 @@ def own_lines(err: str) -> list[str]:
 def test_processes_speak_with_each_other_and_one_speaks_for_all(tmp_path: Path) -> None:
     code, out, err = in_two_processes(tmp_path, "talk", "hello")
     assert (code, own_lines(err)) == (0, [])
+    assert ("said by the launcher" in err, err.count("said by the job")) == (False, 1)
     assert out == [f"hello {max((os.cpu_count() or 1) // 2, 1)}", "folder 0 of 2"]
 
 

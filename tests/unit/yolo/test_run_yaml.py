@@ -32,7 +32,8 @@ def read(folder: Path, text: str) -> RunYaml:
 def test_defaults_are_those_of_the_article(tmp_path: Path) -> None:
     run = read(tmp_path, ARTICLE)
     config = load(RunConfig, run.training())
-    assert (config.imgsz, config.epochs, config.batch_size, config.val_period, config.save_period) == (416, 50, 4, 5, 5)
+    periods = (config.val_period, config.save_period)
+    assert (config.imgsz, config.epochs, config.batch_size, periods) == ((416,), 50, 4, (5, 5))
     assert (config.save_name, config.device, config.model) == ("epoch_", "cpu", "")
     assert config.weights == str(tmp_path / "yolov5x.pt")
     assert run.names == ("a", "b")
@@ -46,6 +47,11 @@ def test_a_prediction(tmp_path: Path) -> None:
     assert (config.imgsz, config.source, config.device) == ((), str(tmp_path / "pictures"), "cpu")
     sized = load(PredictConfig, read(tmp_path, f"{ARTICLE}imgsz: 320\n").prediction())
     assert sized.imgsz == (320,)
+    both = read(tmp_path, f"{ARTICLE}imgsz: [416, 640]\n")  # of training and test
+    assert (load(RunConfig, both.training()).imgsz, load(PredictConfig, both.prediction()).imgsz) == (
+        (416, 640),
+        (640,),
+    )
     camera = load(PredictConfig, read(tmp_path, "weights: w.pt\nsource: 0\n").prediction())
     assert camera.source == "0"
 
@@ -131,7 +137,7 @@ def test_mistakes_of_reading(tmp_path: Path, text: str, says: str) -> None:
     [
         ("epochs: many", r"epochs \(.*run.yaml:1, epochs\)"),
         ("eval_interval: 0", r"val_period \(.*run.yaml:1, eval_interval\)"),
-        ("imgsz: [416, 640]", "run.yaml:1, imgsz: training and test size must be one number"),
+        ("imgsz: [320, 640, 416]", r"imgsz \(.*run.yaml:1, imgsz\)"),
         ("weights: [a]", "run.yaml:1: weights is a path"),
     ],
 )

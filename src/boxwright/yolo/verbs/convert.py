@@ -13,7 +13,7 @@ from typing import Any, cast
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.native import halved, is_native, save_checkpoint, stripped
 from boxwright.checkpoints.safetensors_file import write_safetensors
-from boxwright.data.convert import convert_data
+from boxwright.data.convert import convert_data, count_lost
 from boxwright.data.files import write_atomically
 from boxwright.data.split import split_data
 from boxwright.errors import UserError
@@ -148,21 +148,24 @@ def data(config: ConvertDataConfig) -> int:
     for split, index in splits.items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
     print(f"written to {config.target}")
-    problems = [problem for index in splits.values() for problem in index.problems]
-    images = len({problem.path for problem in problems if problem.drops == "image"})
-    boxes = num_unfit + sum(problem.drops == "row" for problem in problems)
-    boxes += sum(problem.count for problem in problems if problem.kind == "set aside")
+    images, boxes = count_lost(problem for index in splits.values() for problem in index.problems)
+    return _say_lost(images, num_unfit + boxes, config.source)
+
+
+def _say_lost(images: int, boxes: int, source: str) -> int:
+    """Say what of a source is not in what was written; return the exit code."""
     if images or boxes:
-        print(f"left out: {images} images and {boxes} boxes of {config.source}, which `boxwright check` lists")
+        lost = f"{counted(images, 'image')} and {counted(boxes, 'box')}"
+        print(f"left out: {lost} of {source}, which `boxwright check` lists")
     return int(images + boxes > 0)
 
 
-def split(config: SplitConfig) -> Path:
-    """Divide a data set into new lists of images, print their lengths, and return their folder."""
-    folder, lists = split_data(
+def split(config: SplitConfig) -> int:
+    """Divide a data set into new lists of images and print their lengths; return 1 if something is left out, else 0."""
+    folder, lists, lost = split_data(
         config.source, config.target, shares=config.shares, seed=config.seed, compat=config.compat
     )
     for name, images in lists.items():
         print(f"{name}: {len(images)} image{'s' * (len(images) != 1)}")
     print(f"written to {folder}; data yaml: {folder / 'data.yaml'}")
-    return folder
+    return _say_lost(*lost, config.source)

@@ -92,7 +92,7 @@ def training_settings(folder: Path, data: Path, config: YoloDemoConfig, settings
         data=str(data),
         epochs=config.epochs or settings.epochs,
         batch_size=_BATCH_SIZE,
-        imgsz=settings.imgsz,
+        imgsz=(settings.imgsz,),
         rect=True,
         cache="ram",
         workers=1,

@@ -1,11 +1,13 @@
 """What can be said of a call before torch is loaded: data that are not there, a warm-up longer than the run."""
 
+import logging
 from pathlib import Path
 
 from boxwright.checkpoints.names import names_in_checkpoint
 from boxwright.data.dataset import count_images, splits_of
-from boxwright.engine.schedule import Schedule, warn_once
+from boxwright.engine.schedule import Schedule
 from boxwright.errors import UserError
+from boxwright.terminal import say_once
 from boxwright.yolo.settings import RunConfig, ValConfig
 
 _DARKNET_LAYER = b"module_list."  # begins the names of entries of networks from a cfg
@@ -36,5 +38,5 @@ def training(config: RunConfig) -> list[str]:
     if images:
         steps = -(-images // config.batch_size)
         if note := Schedule(optim, config.epochs, steps, config.batch_size).ends_in_warmup():
-            warn_once(note)
+            say_once(note, logging.WARNING)
     return []

@@ -108,7 +108,7 @@ class ModelSummary:
         classes = counted(network.num_classes, "class")
         num_modules = sum(1 for _ in network.modules())  # with the network itself, as published summaries count layers
         num_gradients = sum(row.count for row in self.parameters if row.trained)
-        trained_at = f"; trained at {write_size(network.trained_size)} px" if network.trained_size else ""
+        trained_at = f"; {network.size_is} {write_size(network.trained_size)} px" if network.trained_size else ""
         lines += [
             "",
             f"{self.name}: {counted(len(network.layers), 'layer')} ({num_modules} modules), "

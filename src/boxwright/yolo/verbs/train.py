@@ -70,7 +70,8 @@ class YoloRun:
     earlier: EarlierTraining | None = None  # that the weights come from, with --fine-tune
 
     def __post_init__(self) -> None:
-        self.model.trained_size = (self.config.imgsz, self.config.imgsz)
+        # That of validation, so that `val` gives the same numbers.
+        self.model.trained_size = (self.config.val_side, self.config.val_side)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> type[Self]:
@@ -94,7 +95,7 @@ class YoloRun:
             through_half(model)
         config = with_fitting_batch(config, model, len(train_index), policy, world)
         sources = [SourceImages(train_index, loaded_side(config, max(model.strides)))]
-        sources += [] if config.noval else [ValidationImages(val_index, (config.imgsz, config.imgsz))]
+        sources += [] if config.noval else [ValidationImages(val_index, (config.val_side, config.val_side))]
         check_room(sources, config.cache, copies=world.local_size)
         return cls(config, model, train_index, val_index, earlier)
 
@@ -143,18 +144,20 @@ class YoloRun:
         images = f"{len(self.train_index)} images to train on, {len(self.val_index)} to validate on"
         epochs = counted(config.epochs, "epoch")
         rate = f"{config.optim.optimizer} from a rate of {config.optim.lr0:g}"
+        sides = f"{config.train_side} pixels"
+        sides += f", {config.val_side} in validation" if config.val_side != config.train_side else ""
         return {
             "model": f"{config.model or f'that of {Path(config.weights).name}'}, {parameters:,} parameters",
             "started from": config.weights or "random weights",
             "data": f"{config.data}: {images}, {self.model.num_classes} classes",
-            "settings": f"{epochs}, batches of {config.batch_size}, {config.imgsz} pixels, {rate}",
+            "settings": f"{epochs}, batches of {config.batch_size}, {sides}, {rate}",
         }
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what; warn of settings that have no effect."""
         config = self.config
         if config.summary:
-            print(summarise(self.model, config.model or config.weights, (config.imgsz, config.imgsz)).text())
+            print(summarise(self.model, config.model or config.weights, (config.train_side, config.train_side)).text())
         parameters = sum(p.numel() for p in self.model.parameters())
         print(
             f"{config.model or config.weights}: {parameters:,} parameters, {counted(self.model.num_classes, 'class')}; "
@@ -170,6 +173,8 @@ class YoloRun:
             _log.warning("--batch-size %d is larger than the data set of %s", batch_size, counted(images, "image"))
         if config.image_weights and config.noval:
             _log.warning("--image-weights without validation goes by the number of labels alone, not by mAP (--noval)")
+        if config.val_side != config.train_side:
+            _log.info("imgsz: %d pixels in training, %d in validation", config.train_side, config.val_side)
 
     def plot_data(self, task: Detect2d, folder: Path) -> None:
         """Draw the labels and the first batches."""
@@ -189,6 +194,7 @@ class YoloRun:
             # augment: in training it means another thing. Twice the batch: without gradients there is room for it.
             # model: the checkpoint says it.
             own = {"batch_size": config.batch_size * 2, "augment": False, "model": "", "verbose": True}
+            own["imgsz"] = config.val_side  # two sides would be a height and a width
             val(run.settings_of_validation(ValConfig, config, folder, policy, **own))
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
@@ -326,9 +332,10 @@ def _make_model(config: RunConfig, data: DataIndex) -> tuple[DetectionModel, Ear
                 f"{config.weights} still has the optimizer and the best fitness of its {done}: they are dropped, this "
                 "run begins anew (--fine-tune goes on from them)"
             )
-        if weights.trained_size not in (None, (config.imgsz, config.imgsz)):
+        if weights.trained_size not in (None, (config.val_side, config.val_side)):
             size = write_size(weights.trained_size or ())
-            _log.info("imgsz %d, but %s was trained at %s (--imgsz chooses)", config.imgsz, config.weights, size)
+            given = (config.val_side, config.weights, weights.size_is, size)
+            _log.info("imgsz %d, but %s was %s %s (--imgsz chooses)", *given)
     return model, earlier
 
 
@@ -357,9 +364,9 @@ def _agreed_network(
         model, earlier = _make_model(config, data)
         config = with_release(config, model.release, has_backbone=model.num_backbone_layers > 0)
         check_criterion(model, config.loss)
-        fitting = fit_imgsz(config.imgsz, max(model.strides), least=2)
+        fitting = {side: fit_imgsz(side, max(model.strides), least=2) for side in config.imgsz}
         place = str(absolute_path(config.data))  # a resume may start in another folder
-        config = config.model_copy(update={"imgsz": fitting, "data": place})
+        config = config.model_copy(update={"imgsz": tuple(fitting.values()), "data": place})
         model = with_fitting_anchors(model, data, config)
     given = config.model_dump(mode="json", exclude_unset=True)
     described = model.spec.to_mapping() if model else {}
