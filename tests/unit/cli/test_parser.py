@@ -174,7 +174,8 @@ PUBLISHED_FLAGS = {  # of YOLOv5 v1.0 to v7.0, and of the published training scr
         noplots evolve bucket cache cache-images image-weights img-weights device multi-scale single-cls optimizer adam
         sync-bn workers project name exist-ok quad cos-lr linear-lr label-smoothing patience freeze save-period seed
         local_rank entity upload_dataset bbox_interval artifact_alias log-imgs log-artifacts logdir
-        result-name best-weight savebest freeze-layers augment mosaic warmup evolve_population resume_evolve names classes
+        result-name best-weight savebest freeze-layers augment mosaic warmup
+        evolve_population resume_evolve names classes
     """,
     "val": """
         data weights batch-size batch imgsz img img-size conf-thres conf iou-thres iou max-det task device workers
