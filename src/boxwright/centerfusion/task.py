@@ -1,5 +1,6 @@
 """The Task of camera and radar detection: CenterFusion, its losses, its loaders and the nuScenes metric."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,12 +17,13 @@ from boxwright.centerfusion.settings import FAMILY, FusionConfig
 from boxwright.centerfusion.structures import Batch3d, RawHeads
 from boxwright.data.identity import describe_data
 from boxwright.engine.distributed import World, distribute, synchronise_norms
-from boxwright.engine.schedule import ScheduleRules, warn_once
+from boxwright.engine.schedule import ScheduleRules
 from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
 from boxwright.nuscenes.metric import SHORT_ERRORS
 from boxwright.nuscenes.metric_report import absent_classes
 from boxwright.nuscenes.split import NuscenesSplit
 from boxwright.nuscenes.structures import CLASS_NAMES, Detections3d
+from boxwright.terminal import say_once
 
 _SHORT_NAMES = {name: f"m{short}" for name, short in SHORT_ERRORS.items()}
 
@@ -109,7 +111,7 @@ class CenterFusionTask(LoaderTask):
             return Score(0.0, dict.fromkeys(self.metric_names, 0.0), losses, found)
         metrics = found.metrics
         if note := absent_classes(metrics):
-            warn_once(note)
+            say_once(note, logging.WARNING)
         errors = {_SHORT_NAMES[name]: error for name, error in metrics.tp_errors.items()}
         columns = {"mAP": metrics.mean_ap, "NDS": metrics.nd_score} | errors
         maps = metrics.class_aps.tolist()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from boxwright.data.files import file_errors, say_once
+from boxwright.data.files import file_errors
 from boxwright.data.identity import describe_images
 from boxwright.errors import UserError
 from boxwright.nuscenes.geometry import inverses, published_intrinsics, transforms
@@ -31,6 +31,7 @@ from boxwright.nuscenes.structures import (
     ImageRecord,
 )
 from boxwright.ops.arrays import Floats, Ints
+from boxwright.terminal import say_once
 
 SPLITS = ("mini_train", "mini_val", "train", "val", "test", "train_detect", "train_track")
 EVERYTHING = "all"

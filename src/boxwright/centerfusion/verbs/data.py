@@ -12,11 +12,10 @@ from boxwright.centerfusion.settings import (
     NuscenesConfig,
     SyntheticConfig,
 )
-from boxwright.data.files import say_once
 from boxwright.nuscenes.index import NuscenesIndex, doubtful_cameras, open_nuscenes
 from boxwright.nuscenes.split import splits_there
 from boxwright.nuscenes.tables import version_of
-from boxwright.terminal import counted, raw
+from boxwright.terminal import counted, raw, say_once
 
 
 def open_root(config: FusionConfig | FusionInferenceConfig) -> NuscenesIndex:
