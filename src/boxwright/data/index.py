@@ -37,6 +37,7 @@ ProblemKind = Literal[
     "fractional class",
     "mixed rows",
     "size mismatch",
+    "shared label",
     "label without image",
     "set aside",
     "mask as box",
