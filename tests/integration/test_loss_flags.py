@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from boxwright.cli.main import main
+from boxwright.data.dataset import open_dataset
 from boxwright.engine.optim import make_optimizer
 from boxwright.engine.run import resume
 from boxwright.errors import UserError
@@ -17,6 +18,7 @@ from boxwright.settings.load import load
 from boxwright.systems import training_of
 from boxwright.yolo.loss import check_criterion, make_criterion
 from boxwright.yolo.settings import LossConfig, RunConfig
+from boxwright.yolo.task import Detect2d
 from boxwright.yolo.verbs.train import train
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import NETWORK, write_world
@@ -120,3 +122,14 @@ def test_a_schedule_reaches_the_rates_of_the_run(flags: list[str], caplog: pytes
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
     resume(folder, {"epochs": 4}, training_of)
     assert "the rate does not fall after epoch 4: the run ends before" in caplog.text
+
+
+@pytest.mark.parametrize(("recipe", "side"), [("v3", 96), ("v7.0", 64)])
+def test_gains_of_two_sizes(recipe: Any, side: int, tmp_path: Path) -> None:
+    """YOLOv3-SPP scales them by the size of validation, YOLOv5 by that of training."""
+    data, network = write_world(tmp_path, num_images=2)
+    index = open_dataset(data, "train")
+    model = build_model(load_spec(str(network), index.num_classes), index.names)
+    config = RunConfig(imgsz=(64, 96), workers=0, loss=LossConfig(recipe=recipe))
+    task = Detect2d(model, index, None, config, torch.device("cpu"))
+    assert task.criterion.config == make_criterion(model, config.loss, side).config

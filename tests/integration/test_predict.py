@@ -239,7 +239,7 @@ def test_scores_go_into_label_files_only(weights: Path, images: Path, tmp_path: 
 
 
 def test_a_list_that_is_no_text(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00photo")
+    (tmp_path / "list.txt").write_bytes(b"\xff\xff\x00photo")
     with pytest.raises(UserError, match="not UTF-8"):
         predict(config(weights, tmp_path / "list.txt"))
 

@@ -25,7 +25,7 @@ from boxwright.errors import UserError
 from boxwright.ops.arrays import Array
 from boxwright.reading import read_bytes
 
-_FORMAT = "boxwright data index 6"  # another name for each change of what is kept: files of before are made again
+_FORMAT = "boxwright data index 7"  # another name for each change of what is kept: files of before are made again
 _log = logging.getLogger("boxwright.data")
 
 

@@ -192,9 +192,12 @@ def _read_table(file: Path) -> _Table:
         try:
             if "width" in columns and values["width"] and values["height"]:
                 table.sizes[name] = (int(float(values["height"])), int(float(values["width"])))
-            if box := _box(values):
+            if (box := _box(values)) and values.get("class") == "":
+                text = "the box has no class; the row is left out"
+                table.problems.append(Problem("unknown class", file, line, text, "row"))
+            elif box:
                 numbers += box[0]
-                boxes.append(_Box(line, values.get("class") or _ONE_CLASS, box[1]))
+                boxes.append(_Box(line, values.get("class", _ONE_CLASS), box[1]))
         except (ValueError, OverflowError):
             text = "a corner is missing or no number; the row is left out"
             table.problems.append(Problem("unreadable label", file, line, text, "row"))

@@ -25,6 +25,10 @@ from boxwright.settings.base import Compat, limit
 from boxwright.terminal import one_line
 
 _NOTES = ("root category", "category twice")  # said where a data set is opened, though nothing is lost
+_ODD = {  # said with their number
+    "size mismatch": "%d of %d annotations name another size than their image has",
+    "shared label": "%d label files belong to several of %d images",
+}
 _log = logging.getLogger("boxwright.data")
 
 
@@ -211,8 +215,8 @@ def say_what_is_left_out(index: DataIndex, split: str) -> None:
     if bare := sum(problem.kind == "missing label" for problem in index.problems):
         text = "%s: %d of %d images have no label file and count as background"
         _log.log(logging.WARNING if 2 * bare >= len(index) else logging.INFO, text, split, bare, len(index))
-    if other := [problem for problem in index.problems if problem.kind == "size mismatch"]:
-        text = "%s: %d of %d annotations name another size than their image has, the first: %s"
-        _log.warning(text, split, len(other), len(index), other[0])
+    for kind, text in _ODD.items():
+        if odd := [problem for problem in index.problems if problem.kind == kind]:
+            _log.warning(f"%s: {text}, the first: %s", split, len(odd), len(index), odd[0])
     for note in (problem for problem in index.problems if problem.kind in _NOTES):
         _log.info("%s: %s", split, note)

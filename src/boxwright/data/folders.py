@@ -36,7 +36,7 @@ def describe_folder(folder: Path) -> DataYaml:
         return _of_voc(folder)
     if file := _data_yaml(folder):
         return read_data_yaml(file)
-    if len(described := sorted(folder.glob("*.data"))) == 1:
+    if len(described := _beside(folder, ".data")) == 1:
         return read_darknet_data(described[0])
     images = [Path(file) for file in sorted(files_below(folder, IMAGE_SUFFIXES))]
     labelled = [image for image, file in zip(images, label_files(images), strict=True) if file.is_file()]
@@ -65,9 +65,14 @@ def describe_folder(folder: Path) -> DataYaml:
     return DataYaml(folder, (folder,), _split_files(folder, files), form=form)
 
 
+def _beside(folder: Path, *suffixes: str) -> list[Path]:
+    """List the entries of a folder that have one of these suffixes, in lower or upper case."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
+
+
 def _data_yaml(folder: Path) -> Path | None:
     """Return the yaml in a folder that names splits."""
-    files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
+    files = _beside(folder, ".yaml", ".yml")
     if len(files) > 1:
         files = [file for file in files if _names_splits(file)]
     if len(files) > 1:

@@ -38,6 +38,7 @@ ProblemKind = Literal[
     "fractional class",
     "mixed rows",
     "size mismatch",
+    "shared label",
     "label without image",
     "set aside",
     "mask as box",

@@ -238,4 +238,9 @@ def read_yolo(
         return Record(images[i], *size, rows[keep, 0].astype(np.int32), rows[keep, 1:5], polygons), problems
 
     records, problems = read_records(images, read, decode=decode)
+    owner: dict[Path, Path] = {}
+    for image, file in zip(images, files, strict=True):
+        if (first := owner.setdefault(file, image)) != image and file.is_file():
+            text = f"it is the label file of {first.name} and of {image.name}"
+            problems.append(Problem("shared label", file, 0, text))
     return DataIndex.from_records(records, names, problems=problems)

@@ -76,7 +76,9 @@ def load(
             path = ".".join(str(part) for part in problem["loc"])
             # Items of a list and members of a union have paths below that of their setting.
             name = next((k for k in known if path == k or path.startswith(f"{k}.")), path)
-            reason = problem["msg"].removeprefix("Input ").partition(", unable to parse")[0]
+            reason = (
+                problem["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable to parse")[0]
+            )
             reason = reason.replace("Value should have", "should have").replace(" after validation", "")
             problems.setdefault(name, f"{reason[0].lower()}{reason[1:]}, got {problem['input']!r}")
     origins = {name: f" ({merged[name].origin})" for name in problems if name in merged and merged[name].origin}

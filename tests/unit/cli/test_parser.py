@@ -150,7 +150,9 @@ def test_flags_may_stand_between_in_and_out(verb: str, words: str, flag: str, va
 
 
 def test_three_sizes_of_a_training_are_answered() -> None:
-    with pytest.raises(UserError, match="--multi-scale, which varies it, got"):
+    with pytest.raises(
+        UserError, match=r"imgsz \(--imgsz\): it is the size of training, .* --multi-scale, which varies it, got"
+    ):
         settings("--img-size", "320", "640", "512")
 
 

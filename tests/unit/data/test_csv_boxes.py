@@ -44,12 +44,13 @@ def test_rows_that_are_no_box(tmp_path: Path) -> None:
     for stem in "xyz":
         write_image(tmp_path / f"{stem}.jpg")
     rows = ["filename,xmin,ymin,xmax,ymax,class", "x.jpg,4,4,28,wide,cat", "x.jpg,4,4,28,20,dog", "y.jpg,,,,,"]
-    rows += ["gone.jpg,1,1,9,9,cat", "z.jpg,9,9,9,12,cat"]
+    rows += ["gone.jpg,1,1,9,9,cat", "z.jpg,9,9,9,12,cat", "z.jpg,4,4,28,20,"]
     (tmp_path / "boxes.csv").write_text("\n".join(rows))
     index = open_dataset(tmp_path / "boxes.csv", "train")
     assert ([path.stem for path in index.paths], index.names) == (["x", "y", "z"], ("cat", "dog"))
     assert [(problem.kind, problem.line) for problem in index.problems] == [
         ("unreadable label", 2),
+        ("unknown class", 7),
         ("missing image", 0),
         ("degenerate box", 6),
     ]

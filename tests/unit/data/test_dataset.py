@@ -201,6 +201,15 @@ def test_exif_rotation_swaps_the_size(tmp_path: Path) -> None:
     assert open_dataset(yaml, "train").sizes.tolist() == [[64, 48]]
 
 
+def test_one_label_file_of_several_images_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yaml = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .2\n", "b": None})
+    write_image(tmp_path / "images/train/a.png")
+    write_image(tmp_path / "images/train/b.png")  # without labels, as b.jpg
+    assert len(open_dataset(yaml, "train").boxes) == 2
+    assert "train: 1 label files belong to several of 4 images, the first: " in caplog.text
+    assert "labels/train/a.txt: it is the label file of a.jpg and of a.png" in caplog.text
+
+
 def test_what_counts_as_an_image(tmp_path: Path) -> None:
     yaml = write_yolo(tmp_path, {"a": ""})
     folder = tmp_path / "images/train"

@@ -157,7 +157,7 @@ def from_a_system_without_letter_case(root: Path) -> None:
         for stem in "ab":
             image(root / f"Images/{split.title()}/{stem}.jpg")
             label(root / f"LABELS/{split}/{stem}.txt")
-    label(root / "classes.txt", "late\nearly\n")
+    label(root / "Data.YAML", "train: Images/Train\nval: images/val\nnames: [late, early]\n")
 
 
 def in_the_encoding_of_windows(root: Path) -> None:

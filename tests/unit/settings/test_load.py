@@ -140,7 +140,7 @@ def test_bad_yaml_is_one_sentence_with_a_line(
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xff\x00")
     assert "not UTF-8 text" in mistakes(config=str(tmp_path / "c.yaml"))
 
 

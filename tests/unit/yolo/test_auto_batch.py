@@ -89,11 +89,11 @@ def test_cpu_the_larger_the_images_the_smaller_the_batch(
     monkeypatch.setattr(auto_batch, "available_memory", lambda: 20 * 2**20)
     sizes = {}
     for side in (64, 128):
-        config = with_fitting_batch(RunConfig(batch_size=-1, imgsz=side, workers=0), model, 10_000, CPU, World())
+        config = with_fitting_batch(RunConfig(batch_size=-1, imgsz=(side,), workers=0), model, 10_000, CPU, World())
         sizes[side] = config.batch_size
         assert f"--batch-size {config.batch_size}" in capsys.readouterr().out
     assert 3 * sizes[128] < sizes[64] < 5 * sizes[128]
-    alone = RunConfig(batch_size=-1, imgsz=64, workers=0)
+    alone = RunConfig(batch_size=-1, imgsz=(64,), workers=0)
     halves = World(size=2, local_size=2)
     monkeypatch.setattr(World, "from_first", lambda _, value: value)
     assert with_fitting_batch(alone, model, 10_000, CPU, halves).batch_size == pytest.approx(sizes[64], rel=0.15)
