@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import nn, optim
+from torch import nn
 
 from boxwright.checkpoints.native import load_checkpoint
 from boxwright.cli.main import main
 from boxwright.engine import run as engine
-from boxwright.engine.optim import parameter_roles
+from boxwright.engine.optim import SGD, parameter_roles
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.systems import training_of
@@ -109,7 +109,7 @@ def published_run(folder: Path, settings: dict[str, Any], made: types.SimpleName
     assert isinstance(model, GraphModel)
     parameters = dict(model.named_parameters())
     groups = [{"params": [parameters[name] for name in parameter_roles(model)[role]]} for role in order]
-    optimizer = optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    optimizer = SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
     for number, parameter in enumerate(parameters.values()):
         parameter.grad = torch.full_like(parameter, 1e-3 * number)
     optimizer.step()
