@@ -156,5 +156,8 @@ def test_a_published_run_resumes(
     settings = load_checkpoint(tmp_path / "runs" / "on" / "weights" / "last.pt")["config"]
     assert (settings["optim"]["lr0"], settings["augment"]["fliplr"], settings["optim"]["cos_lr"]) == (0.004, 0.0, True)
     # One whose training is over has nothing to go on from.
-    done = save(tmp_path / "exp" / "weights" / "done.pt", nn.Module())
+    torch.manual_seed(0)
+    model = build_model(load_spec(str(tmp_path / "tiny.yaml"), 2), ["a", "b"])
+    done = save(tmp_path / "exp" / "weights" / "done.pt", disguise(model, "v6.1", published))  # type: ignore[arg-type]
     assert main(["train", "--resume", str(done), *place]) == 2
+    assert "done.pt is of a training that has ended, which left it no optimizer" in capsys.readouterr().err
