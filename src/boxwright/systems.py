@@ -137,7 +137,10 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
     others = {name: setting for name, setting in settings.items() if name not in of_files}
     files = load(entry.files or Files, {name: settings[name] for name in settings if name not in others})
     if isinstance(files, TrainingFiles) and files.resume is not None:
-        return _resume(files.resume, settings, **objects)
+        adopted = find_object(entry.adopt)(files.resume, others) if entry.adopt else {}
+        if not adopted:
+            return _resume(files.resume, settings, **objects)
+        others = adopted
     if files.config:
         files = files.model_copy(update={"config": system.find_config(files.config)})
     if entry.load:

@@ -5,6 +5,7 @@ Here, too, text from files loses what would move a cursor or set a title: `shown
 """
 
 import logging
+import os
 import re
 import shutil
 import signal
@@ -41,7 +42,22 @@ def say(text: str, *, to_stderr: bool = False) -> None:
     lines = shown(text).split("\n")
     lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}... (cut)" for line in lines]
     text = _encodable("\n".join(lines), stream)
-    print(wrapped(text, columns()) if stream.isatty() else text, file=stream, flush=True)
+    if stream.isatty():  # past `word_wrap`, which would escape colours
+        print(_for_terminal(text), file=raw(stream), flush=True)
+    else:
+        print(text, file=stream, flush=True)
+
+
+# One or two words and a colon, as `optimizer: `; of an error `boxwright: `.
+_PREFIX = re.compile(r"^(?:(boxwright)|[a-z][a-z-]+(?: [a-z][a-z-]+)?): ", re.MULTILINE)
+
+
+def _for_terminal(text: str) -> str:
+    """Break lines between words, and colour what stands before the colon of a line, unless NO_COLOR is set."""
+    text = wrapped(text, columns())
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return _PREFIX.sub(lambda found: f"\x1b[1;{31 if found[1] else 34}m{found[0]}\x1b[0m", text)
 
 
 class CtrlC:
@@ -126,7 +142,7 @@ class _Careful:
 
     def write(self, text: str) -> int:
         safe = _encodable(shown(text), self.stream)
-        self.stream.write(wrapped(safe, columns()) if self._at_start and self.stream.isatty() else safe)
+        self.stream.write(_for_terminal(safe) if self._at_start and self.stream.isatty() else safe)
         self._at_start = text.endswith("\n") if text else self._at_start
         return len(text)
 

@@ -97,6 +97,7 @@ def test_coco_and_plain_labels(tmp_path: Path) -> None:
         ("train_path: voc\nval_path: voc/ImageSets/Main/test.txt\n", "run.yaml:7: val_path names"),
         ("train_path: voc\nval_path: voc\nnames: [a, c]\n", "run.yaml:8: .* has no class 'c'; it has a, b"),
         ("train_path: pictures\nval_path: pictures\n", "run.yaml lacks names"),
+        ("train_path: voc\nval_path: voc\ngpu_ids: '0,99'\n", "run.yaml:8, gpu_ids: device '.*' is not there"),
         ("train_path: voc\nval_path: voc\nepochs: 0\n", r"epochs \(.*run.yaml:8, epochs\)"),
         (
             "train_path: voc\nval_path: voc\ntask: x\n",
@@ -109,7 +110,8 @@ def test_mistakes(tmp_path: Path, lines: str, says: str, capsys: pytest.CaptureF
     write_voc_world(tmp_path)
     write_image(tmp_path / "pictures" / "one.jpg")
     (tmp_path / "broken.json").write_text("{")
-    assert main(["train", "--run", run_yaml(tmp_path, COMMON + lines), *FAST]) == 2
+    common = COMMON.replace("gpu_ids: -1\n", "# the gpu\n" if "gpu_ids" in lines else "gpu_ids: -1\n")
+    assert main(["train", "--run", run_yaml(tmp_path, common + lines), *FAST]) == 2
     error = capsys.readouterr().err
     assert re.search(says, error), error
     assert len(error.strip().splitlines()) == 1

@@ -151,6 +151,7 @@ class ToyRun:
     def __init__(self, config: ToyConfig, model: Quarters) -> None:
         self.config = config
         self.model = model
+        self.earlier = None
         self.data = ToyData.open(config.data)
 
     @classmethod

@@ -69,6 +69,27 @@ def test_lines_that_go_on_are_indented() -> None:
     assert wrapped("one two three\n  four five six", 9) == "one two\n  three\n  four\n    five\n    six"
 
 
+def test_what_stands_before_a_colon_is_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    lines = "optimizer: SGD\nweights on disk: none\nphoto.jpg: 2\nfound 3: no"
+    with terminal() as screen, word_wrap():
+        print(lines)
+        say("boxwright: no file")
+    shown_lines = screen.getvalue().splitlines()
+    assert shown_lines[0] == "\x1b[1;34moptimizer: \x1b[0mSGD"
+    assert shown_lines[1:4] == lines.splitlines()[1:]
+    assert shown_lines[4] == "\x1b[1;31mboxwright: \x1b[0mno file"
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_can_be_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with terminal() as screen:
+        say("optimizer: SGD")
+    assert screen.getvalue() == "optimizer: SGD\n"
+
+
 def test_a_pipe_gets_the_line_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     with word_wrap():
         print(LONG)

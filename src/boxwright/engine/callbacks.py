@@ -54,6 +54,12 @@ class StartReport(RunReport):
     steps_done: int  # done before, over all epochs
     steps: int  # steps per epoch
     loss_names: Sequence[str] = ()  # what the losses of a step are, in their order
+    first_epoch: int = 0  # where the run began; more than 0: it goes on from the training of its weights
+
+    @property
+    def resumed(self) -> bool:
+        """Whether steps of this run were done before."""
+        return self.steps_done > self.first_epoch * self.steps
 
 
 @dataclass(frozen=True, slots=True)

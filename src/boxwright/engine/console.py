@@ -19,7 +19,7 @@ from torch import Tensor
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, Progress, StartReport, StepReport
 from boxwright.engine.meters import duration
 from boxwright.engine.task import AnyBatch, Score
-from boxwright.terminal import columns, counted, say, shown
+from boxwright.terminal import columns, counted, raw, say, shown
 
 B = TypeVar("B")
 _REDRAWN_AFTER = 0.5  # seconds
@@ -54,12 +54,18 @@ def fitting_line(
     return " ".join(words)[:width]
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Make a console that writes past `word_wrap` to a terminal: there it moves the cursor."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(soft_wrap=True, stderr=stderr, file=raw(stream) if stream.isatty() else None)
+
+
 class MovingLine:
     """The line that says how far something is. As a context it goes away at its end."""
 
     def __init__(self, console: Console | None = None) -> None:
         # soft_wrap: what is printed meanwhile appears above the line as it is; else rich breaks it inside commands.
-        self.console = console or Console(soft_wrap=True)
+        self.console = console or _console()
         self._bar = ("#", ".") if self.console.options.ascii_only else ("━", "╌")
         self._live: Live | None = None
         self._shown = time.perf_counter()
@@ -110,7 +116,7 @@ class MovingLine:
 def with_progress(batches: Iterable[B], what: str = "measuring") -> Generator[B]:
     """Yield batches and show on the standard error how many are done."""
     total, start = length_hint(batches), time.perf_counter()
-    with MovingLine(Console(stderr=True, soft_wrap=True)) as line:
+    with MovingLine(_console(stderr=True)) as line:
         for done, batch in enumerate(batches):
             if line.is_due:
                 left = (total - done) * (time.perf_counter() - start) / done if done and total else None

@@ -83,7 +83,7 @@ class EventsJsonl(Callback):
         precision = resolve(report.config.precision, device).name
         machine = {"device": f"{environment_line(str(device))}; {precision}"}
         begun = {"epochs_done": len(report.history), "command": typed_command(), "about": {**self.about, **machine}}
-        self._append("resume" if report.steps_done else "start", begun)
+        self._append("resume" if report.resumed else "start", begun)
 
     def on_step_report(self, report: StepReport) -> None:
         at = {"epoch": report.epoch + 1, "step": report.step}
@@ -141,7 +141,7 @@ class TensorBoard(Callback):
     def on_train_start(self, report: StartReport) -> None:
         self._path = self.folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._append(file_version="brain.Event:2")
-        if report.steps_done:  # readers forget what a killed run has written after its last checkpoint
+        if report.resumed:  # readers forget what a killed run has written after its last checkpoint
             self._append(step=len(report.history) + 1, session_log={"status": "START"})
 
     def on_step_report(self, report: StepReport) -> None:
@@ -200,7 +200,7 @@ class TextLog(Callback):
             logger.addHandler(self._file)
         _ERRORS.propagate = False
         _ERRORS.setLevel(logging.INFO)
-        self._write(f"resumed after epoch {len(report.history)}" if report.steps_done else "start")
+        self._write(f"resumed after epoch {report.first_epoch + len(report.history)}" if report.resumed else "start")
         self._start = (report.steps_done, time.perf_counter())
 
     def on_train_epoch_start(self, progress: Progress) -> None:
@@ -281,7 +281,7 @@ class MlflowLog(Callback):
         self._client = self._make_client(tracking_uri=uri)
         key = report.folder / _KEY
         known_uri, _, run = key.read_text(encoding="utf-8").strip().partition("\n") if key.exists() else ("", "", "")
-        if report.steps_done and known_uri == uri and self._goes_on(run):
+        if report.resumed and known_uri == uri and self._goes_on(run):
             self._run = run
             self._client.update_run(run, status="RUNNING")
         else:

@@ -7,13 +7,18 @@ dict.
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from inspect import unwrap
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from boxwright.engine.schedule import StepSettings
+from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
 
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -84,6 +89,80 @@ def make_optimizer(
         return SGD(groups, lr=config.lr0, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
     kind = Adam if config.optimizer == "Adam" else AdamW
     return kind(groups, lr=config.lr0, betas=(config.momentum, _ADAM_BETA2), fused=True)
+
+
+def describe_groups(optimizer: Optimizer) -> str:
+    """Return kind, rate, and how many parameters each group has, with their weight decay."""
+    groups = [
+        f"{len(group['params'])} {role} (decay {group['weight_decay']:.4g})"
+        for role, group in zip(ROLES, optimizer.param_groups, strict=True)
+    ]
+    rate = optimizer.param_groups[0]["lr"]
+    return f"{type(optimizer).__name__} (rate {rate:g}) with parameter groups {', '.join(groups)}"
+
+
+Moments = Mapping[str, Mapping[str, Any]]  # name of a parameter -> state that an optimizer keeps of it
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierTraining:
+    """What a checkpoint keeps of the training that wrote it, for a run that goes on from its weights."""
+
+    epochs: int  # done
+    best_fitness: float
+    average: Mapping[str, Tensor]  # averaged weights, those that fit the network
+    updates: int  # of the average
+    moments: Moments
+
+
+def moments_by_name(state: Mapping[str, Any], roles: Mapping[str, Sequence[str]], shapes: Mapping[str, Any]) -> Moments:
+    """Give the states of an optimizer, which counts parameters over its groups, the names of those parameters.
+
+    Args:
+        state: state dict of an optimizer with one group for each role, in the order of ROLES or, as releases up to
+            v6.1 wrote them, in the reverse order.
+        roles: names of the trained parameters by role.
+        shapes: of all parameters.
+
+    Raises:
+        UserError: it is the optimizer of another network.
+    """
+    groups = [list(group["params"]) for group in state["param_groups"]]
+    for order in (ROLES, ROLES[::-1]):
+        if [len(roles[role]) for role in order] != list(map(len, groups)):
+            continue
+        names = dict(zip(chain(*groups), chain(*(roles[role] for role in order)), strict=True))
+        found = {names[number]: kept for number, kept in state["state"].items()}
+        if all(_fits(kept, shapes[name]) for name, kept in found.items()):
+            return found
+    raise UserError("its optimizer does not belong to its network")
+
+
+def _fits(kept: Mapping[str, Any], shape: Any) -> bool:
+    tensors = (value for value in kept.values() if isinstance(value, Tensor) and value.dim())
+    return all(tuple(value.shape) == tuple(shape) for value in tensors)
+
+
+def take_over(optimizer: Optimizer, model: nn.Module, moments: Moments) -> int:
+    """Give an optimizer the moments of an earlier one of its kind, where they fit; return of how many parameters."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    needed = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"step", "exp_avg", "exp_avg_sq"}
+    state: dict[int, dict[str, Tensor]] = {}
+    taken = 0
+    for number, parameter in enumerate(parameters):
+        kept = moments.get(names[parameter], {})
+        if all(kept.get(key) is not None for key in needed) and _fits(kept, parameter.shape):
+            # In the layout of the parameter, as the fused kernels read both.
+            state[number] = {
+                key: torch.empty_like(parameter).copy_(kept[key]) if key != "step" else torch.tensor(float(kept[key]))
+                for key in needed
+            }
+            taken += 1
+        elif isinstance(optimizer, SGD):  # its kernel wants a buffer of all or of none; one of zeros is as none
+            state[number] = {"momentum_buffer": torch.zeros_like(parameter)}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return taken
 
 
 def apply_settings(optimizer: Optimizer, settings: StepSettings) -> None:

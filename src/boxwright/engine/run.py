@@ -19,6 +19,7 @@ from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callb
 from boxwright.engine.device import Policy, count_processes, device_of_rank, one_core_left, resolve
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
+from boxwright.engine.optim import EarlierTraining
 from boxwright.engine.run_folder import (
     drop_checkpoints,
     drop_if_not_begun,
@@ -37,6 +38,7 @@ from boxwright.settings.load import dump_yaml, load
 from boxwright.terminal import counted
 
 LAST = "last.pt"
+_MOST_NAMED = 5  # frozen layers
 _log = logging.getLogger("boxwright.train")
 C = TypeVar("C", bound=TrainingConfig)
 V = TypeVar("V", bound=Frozen)
@@ -52,6 +54,9 @@ class PreparedRun(Protocol[C]):
 
     @property
     def model(self) -> nn.Module: ...  # on the CPU at first
+
+    @property
+    def earlier(self) -> EarlierTraining | None: ...  # the training that a new run goes on from
 
     @classmethod
     def completed(cls, config: C) -> C:
@@ -233,16 +238,24 @@ def _fit(
     frozen = prepared.freeze()
     if frozen:
         verb = "is" if len(frozen) == 1 else "are"
-        print(f"{counted(len(frozen), 'parameter')} of {len(list(model.parameters()))} {verb} frozen")
+        layers = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in frozen))
+        span = ", ".join(layers) if len(layers) < _MOST_NAMED else f"{layers[0]} to {layers[-1]}"
+        print(f"frozen: {counted(len(frozen), 'parameter')} of {len(list(model.parameters()))} {verb} frozen, {span}")
     with Hooks((*prepared.logs(folder), *callbacks) if world.is_first else ()) as hooks:
         hooks.notify(Callback.on_pretrain_routine_start, RunReport(folder, config))
         task = prepared.make_task(policy.device, world)
         with closing(task):
             trainer = Trainer(task, config, folder, policy, hooks, world)
             prepared.log_summary(policy, folder)
+            print(trainer.describe_optimizer())
+            if config.sync_bn:
+                several = f"Using SyncBatchNorm() over {world.size} processes"
+                print(several if world.size > 1 else "--sync-bn has no effect in a run of one process")
             if content is not None:
                 trainer.restore(content)
-            elif world.is_first:
+            elif prepared.earlier is not None:
+                trainer.carry_on(prepared.earlier)
+            if content is None and world.is_first:
                 if note := trainer.schedule.ends_in_warmup():
                     warn_once(note)
                 if not config.noplots:

@@ -33,7 +33,15 @@ from boxwright.engine.callbacks import (
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.meters import WINDOW, StepClock
-from boxwright.engine.optim import ModelEma, apply_settings, clip_gradients, make_optimizer
+from boxwright.engine.optim import (
+    EarlierTraining,
+    ModelEma,
+    apply_settings,
+    clip_gradients,
+    describe_groups,
+    make_optimizer,
+    take_over,
+)
 from boxwright.engine.schedule import Schedule
 from boxwright.engine.stopping import EXIT_CODES, EarlyStopping, FiniteWatch, Interrupt
 from boxwright.engine.task import AnyBatch, Score, Task, ValWatch
@@ -59,6 +67,7 @@ class RunState:
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])  # rows of results.csv
     class_maps: list[float] = field(default_factory=list[float])  # of the last validation; weigh images
     fitness: list[float] = field(default_factory=list[float])  # of all validations, in their order
+    first_epoch: int = 0  # where the run began; more than 0: it goes on from the training of its weights
 
 
 def load_run(path: Path) -> dict[str, Any]:
@@ -143,7 +152,10 @@ class Trainer:
     def start_report(self) -> StartReport:
         progress = self.progress
         done, names = progress.steps_done, self.task.loss_names
-        return StartReport(self.folder, self.config, self.task.model, self._history(), done, progress.steps, names)
+        first = self.state.first_epoch
+        return StartReport(
+            self.folder, self.config, self.task.model, self._history(), done, progress.steps, names, first
+        )
 
     def fit(self) -> None:
         """Train from where the state stands to the last epoch, or until it stops improving.
@@ -316,6 +328,28 @@ class Trainer:
             },
         }
         save_checkpoint(path, content, keep_before=True)
+
+    def describe_optimizer(self) -> str:
+        """Return the lines that the published training begins with: weight decay, optimizer and its groups."""
+        decay, set_decay = self.schedule.weight_decay, self.config.optim.weight_decay
+        nominal = self.config.optim.nominal_batch_size
+        scaled = f"Scaled weight_decay = {decay:.4g} ({set_decay:g} is that of batches of {nominal})\n"
+        return ("" if self.schedule.decays_everything else scaled) + f"optimizer: {describe_groups(self.optimizer)}"
+
+    def carry_on(self, earlier: EarlierTraining) -> None:
+        """Go on from the training that the weights are of: optimizer, average, best fitness, epochs."""
+        self.state.epoch = self.state.first_epoch = earlier.epochs
+        # Patience counts from here: the epoch of the best fitness is of another run.
+        self.stopping = EarlyStopping(self.config.patience, earlier.best_fitness, earlier.epochs - 1)
+        self.ema.module.load_state_dict(earlier.average, strict=False)
+        self.ema.updates = earlier.updates
+        taken = take_over(self.optimizer, self.task.model, earlier.moments)
+        trained = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        print(
+            f"taken over: the optimizer's state of {taken} of {counted(trained, 'parameter')}, the average after "
+            f"{counted(earlier.updates, 'update')}, the best fitness {earlier.best_fitness:.4g}; "
+            "best.pt is written when an epoch reaches it"
+        )
 
     def restore(self, content: dict[str, Any]) -> None:
         """Restore the state that `save_last` wrote."""

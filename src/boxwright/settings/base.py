@@ -265,6 +265,7 @@ class Verb:
     function: str  # "module:function" that takes the settings; imported when it is called
     files: type[Files] | None = Files  # kinds of settings files it reads; None: none
     load: str = ""  # "module:function" of (kind, given, files); empty: files are no more than --config
+    adopt: str = ""  # "module:function" of (file, given): settings that go on with another tool's run; empty: not one
     check: str = ""  # "module:function" of the settings: lists what is wrong, without torch, where that can be seen
 
     @property

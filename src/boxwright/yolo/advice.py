@@ -14,6 +14,7 @@ from statistics import fmean
 from boxwright.data.index import Problem
 from boxwright.engine.callbacks import Callback, EpochReport, StartReport
 from boxwright.engine.schedule import Schedule
+from boxwright.terminal import counted
 from boxwright.yolo.published import schedule_rules
 from boxwright.yolo.settings import RunConfig
 
@@ -40,6 +41,16 @@ def labels_out_of_range(problems: Sequence[Problem], num_boxes: int, data: str) 
         f"{len(found)} labels are not in range and are not trained on ({kinds}), {num_boxes} boxes are left; the first "
         f"is {found[0]}. `boxwright check {data}` lists all of them"
     )
+
+
+def unknown_classes(problems: Sequence[Problem], num_classes: int) -> str:
+    """Count the labels whose class is none of the names, and name the first; empty: there is none."""
+    found = [problem for problem in problems if problem.kind == "unknown class"]
+    if not found:
+        return ""
+    count = sum(problem.count for problem in found)
+    names = counted(num_classes, "name")
+    return f"{counted(count, 'label')} of a class that is none of the {names}; the first is {found[0]}"
 
 
 def anchors_do_not_fit(recall: float | None, *, searched: bool) -> str | None:
@@ -153,7 +164,7 @@ class Advice(Callback):
         # What was said before the stop is not stored: the rows give rise to it again.
         for done in range(1, len(report.history) + 1):
             self._said |= self._found(report.history[:done]).keys()
-        for line in filter(None, () if report.steps_done else self.at_start):
+        for line in filter(None, () if report.resumed else self.at_start):
             _log.warning("%s", line)
 
     def on_fit_epoch_end(self, report: EpochReport) -> None:

@@ -101,7 +101,9 @@ def usable(sizes: Sizes) -> Sizes:
     return sizes[(sizes >= SMALLEST_SIDE).any(axis=1)]
 
 
-def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int, seed: int) -> Sizes:
+def search(
+    sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int, seed: int, verbose: bool = False
+) -> Sizes:
     """Find anchors for labels: k-means, then genetic steps.
 
     Args:
@@ -110,6 +112,7 @@ def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int,
         anchor_t: largest side ratio that matches.
         generations: genetic steps; 0: k-means only.
         seed: the same seed and sizes give the same anchors.
+        verbose: print the fitness after k-means, and of each generation that is better.
 
     Returns:
         (K, 2) by area, in hundredths of a pixel.
@@ -127,7 +130,7 @@ def search(sizes: Sizes, *, num_anchors: int, anchor_t: float, generations: int,
         sizes = sizes[rng.choice(len(sizes), _MOST_LABELS, replace=False)]
     logs = np.log(np.maximum(sizes, _THINNEST))
     starts = np.stack([_cluster(logs, num_anchors, rng) for _ in range(_CLUSTERINGS)])
-    anchors = np.exp(_evolve(logs, starts, np.log(anchor_t), generations, rng)).round(_DECIMALS)
+    anchors = np.exp(_evolve(logs, starts, np.log(anchor_t), generations, rng, verbose)).round(_DECIMALS)
     return anchors[np.argsort(anchors.prod(axis=1), kind="stable")].astype(np.float32)
 
 
@@ -141,7 +144,9 @@ def _cluster(logs: Sizes, num_anchors: int, rng: np.random.Generator) -> Sizes:
     return np.maximum(np.concatenate([centres, near]), np.log(SMALLEST_SIDE)).astype(np.float32)
 
 
-def _evolve(logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.random.Generator) -> Sizes:
+def _evolve(
+    logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.random.Generator, verbose: bool
+) -> Sizes:
     """Return (K, 2), the best of (S, K, 2) starts after each is replaced by better children."""
     fitness = _fitness(logs, starts, reach)
     order = np.argsort(-fitness, kind="stable")[:_STARTS]
@@ -149,7 +154,10 @@ def _evolve(logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.
     num_starts, num_anchors, _ = parents.shape
     children = int(np.clip(_MOST_DISTANCES // (num_starts * len(logs) * num_anchors), 1, _CHILDREN))
     shape = (num_starts, children, num_anchors, 2)
-    for _ in range(generations):
+    shown = float(best.max())
+    if verbose:
+        print(f"k-means: fitness {shown:.5f}")
+    for generation in range(1, generations + 1):
         changed = rng.random(shape) < rng.choice(_RATES, (*shape[:2], 1, 1))
         step = changed * rng.random((*shape[:2], 1, 1)) * rng.standard_normal(shape) * _SPREAD
         tried = np.maximum(parents[:, None] + step, np.log(SMALLEST_SIDE)).astype(np.float32)
@@ -157,6 +165,9 @@ def _evolve(logs: Sizes, starts: Sizes, reach: float, generations: int, rng: np.
         for start, child in enumerate(fitness.argmax(axis=1)):
             if fitness[start, child] > best[start]:
                 parents[start], best[start] = tried[start, child], fitness[start, child]
+        if verbose and best.max() > shown:
+            shown = float(best.max())
+            print(f"generation {generation}/{generations}: fitness {shown:.5f}")
     return parents[best.argmax()]
 
 

@@ -15,6 +15,7 @@ Legend: B images, M labels an image (padded), A anchors a level, K = 3 * A * B *
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -70,7 +71,13 @@ def spread(
 
 
 def assign(
-    targets: Targets, anchors: Tensor, grid_hw: Sequence[int], anchor_t: float, *, twice: bool = True
+    targets: Targets,
+    anchors: Tensor,
+    grid_hw: Sequence[int],
+    anchor_t: float,
+    *,
+    twice: bool = True,
+    style: Literal["rect4", "rect2"] = "rect4",
 ) -> Assignment:
     """Assign labels to the cells and anchors of one level.
 
@@ -80,14 +87,17 @@ def assign(
         grid_hw: rows and columns of this level's map.
         anchor_t: a side ratio of this or more does not match.
         twice: a centre exactly on a border between cells is tried on both sides of it, as from v3.0 on.
+        style: rect4 takes the nearest neighbour in x and in y, within half a cell; rect2, of v1.0, only the left and
+            the upper one, within a fifth of a cell.
     """
+    reach = 0.5 if style == "rect4" else 0.2
     height, width = grid_hw
     x, y, w, h = in_cells(targets, grid_hw)
     ratio_w, ratio_h = w / anchors[:, 0:1], h / anchors[:, 1:2]  # (A, BM)
     larger = torch.maximum(torch.maximum(ratio_w, 1 / ratio_w), torch.maximum(ratio_h, 1 / ratio_h))
     fits = (larger < anchor_t) & targets.valid.reshape(-1)
 
-    in_x, in_y = _neighbour(x, width, 0, twice), _neighbour(y, height, 1, twice)
+    in_x, in_y = _neighbour(x, width, 0, twice, reach), _neighbour(y, height, 1, twice, reach)
     nowhere = torch.zeros_like(x)
     # Three places a label: its own cell, the neighbour in x, the neighbour in y.
     cell_x = (x + torch.stack((nowhere, in_x.shift, nowhere))).long()  # (3, BM); truncation is floor: none is negative
@@ -114,15 +124,18 @@ class _Neighbour:
     own_number: Tensor  # ...which then has that place's number, else 0
 
 
-def _neighbour(centre: Tensor, cells: int, axis: int, twice: bool) -> _Neighbour:
-    """Choose the neighbour along an axis (0 for x, 1 for y) of so many cells."""
+def _neighbour(centre: Tensor, cells: int, axis: int, twice: bool, reach: float) -> _Neighbour:
+    """Choose the neighbour along an axis (0 for x, 1 for y) of so many cells.
+
+    reach: share of a cell from its border; below a half only the neighbour before it is taken.
+    """
     # "After" is measured from the far end as the published code does; for a border both sides can hold at once.
     from_end = cells - centre
-    before = (centre % 1 < 0.5) & (centre > 1)
-    after = (from_end % 1 < 0.5 if twice else centre % 1 > 0.5) & (from_end > 1)
+    before = (centre % 1 < reach) & (centre > 1)
+    after = (from_end % 1 < 0.5 if twice else centre % 1 > 0.5) & (from_end > 1) & (reach == 0.5)
     return _Neighbour(
         exists=before | after,
-        shift=torch.where(before, -0.5, 0.5),
+        shift=torch.where(before, -reach, reach),
         number=torch.where(before, axis + 1, axis + 3),
         own_again=before & after,
         own_number=torch.where(before & after, axis + 3, 0),

@@ -317,3 +317,4 @@ class Weights:
     source: Literal["native", "yolov5", "darknet", "safetensors"]
     path: Path
     trained_size: tuple[int, int] | None = None  # height, width, where the file says it
+    epochs_trained: int = 0  # where the file still has the optimizer of its training; 0: it has none

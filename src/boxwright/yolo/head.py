@@ -6,7 +6,7 @@ for Dense Object Detection", 2017 (arXiv:1708.02002), section 4.1.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,21 @@ def add_prior(predictor: nn.Conv2d, num_anchors: int, objectness: float, classes
     bias = predictor.bias.detach().view(num_anchors, -1)  # shares the parameter's memory
     bias[:, 4] += objectness
     bias[:, 5:] += classes
+
+
+@torch.no_grad()
+def begin_with_frequencies(biases: Iterable[Tensor], counts: Tensor, class_margin: float) -> None:
+    """Let the class biases of a new head stand for how often each class occurs, not all for the same rate.
+
+    Args:
+        biases: (anchors * (5 + classes),) of each predictor, which hold the prior of `prior_bias`.
+        counts: (classes,) boxes of each class; one more is counted, so that a class without any has a logarithm.
+        class_margin: that the prior was made with.
+    """
+    shares = (counts + 1).double() / (counts + 1).sum()
+    _, same_for_all = prior_bias(1, len(counts), class_margin)
+    for bias in biases:
+        bias.view(-1, 5 + len(counts))[:, 5:] += (shares.log() - same_for_all).to(bias)
 
 
 def decode_level(

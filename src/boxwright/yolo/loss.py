@@ -293,7 +293,11 @@ class YoloLoss(LevelTerms):
         """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
         with torch.autocast(device_type=raw[0].device.type, enabled=False):
             found = [
-                assign(targets, anchors, maps.shape[2:4], self.config.anchor_t, twice=self.rules.border_counts_twice)
+                assign(
+                    *(targets, anchors, maps.shape[2:4], self.config.anchor_t),
+                    twice=self.rules.border_counts_twice,
+                    style=self.config.assign,
+                )
                 for anchors, maps in zip(self.anchors, raw, strict=True)
             ]
             terms, images = self.terms(raw, found)
@@ -381,11 +385,14 @@ def check_criterion(model: DetectionModel, config: LossConfig) -> None:
     """Refuse options that the loss of this network does not have, before anything is done.
 
     Raises:
-        UserError: there is nothing that autobalance could move.
+        UserError: there is nothing that autobalance could move, or no neighbour cell that `assign` could choose.
     """
+    is_v3 = (config.recipe or model.release) == V3
+    if is_v3 and config.assign != "rect4":
+        raise UserError(f"--loss.assign {config.assign}: the loss of YOLOv3-SPP assigns a label to its own cell alone")
     if not config.autobalance:
         return
-    if (config.recipe or model.release) == V3:
+    if is_v3:
         raise UserError("--loss.autobalance: the loss of YOLOv3-SPP has no weights of levels that could be balanced")
     if REFERENCE_STRIDE not in model.strides:
         raise UserError(

@@ -122,9 +122,15 @@ class Release:
     letterbox: LetterboxRules
     nms: NmsRules
     validation: ValidationRules
+    # A new run rounds weights and anchors to half precision once. Recorded of v6.0 to v7.0 alone (docs/spec/yolov5.md,
+    # B6, 14); earlier releases, of which nothing is recorded, do not here.
+    starts_in_half: bool = False
 
 
-_V70 = Release(LayerRules(), LossRules(), ScheduleRules(), WarpRules(), LetterboxRules(), NmsRules(), ValidationRules())
+_V70 = Release(
+    *(LayerRules(), LossRules(), ScheduleRules(), WarpRules(), LetterboxRules(), NmsRules(), ValidationRules()),
+    starts_in_half=True,
+)
 _V62 = replace(_V70, layers=LayerRules(class_margin=0.999999))
 _V61 = replace(
     _V62,
@@ -145,6 +151,7 @@ _V50 = replace(
     _V60,
     layers=replace(_V60.layers, early=True, model_yamls=("yolov5_focus.yaml", "yolov5_focus_p6.yaml")),
     schedule=replace(_V60.schedule, updates_on_multiples=True),
+    starts_in_half=False,
 )
 _BOTH = LossRules(per_level_in_run=("obj",), per_level_in_loss=("box", "cls"))
 _V40 = replace(
@@ -219,6 +226,11 @@ def layer_rules(name: str) -> LayerRules:
 def schedule_rules(name: str) -> ScheduleRules:
     """Look up the schedule that the setting optim.release names."""
     return RELEASES[name or CURRENT].schedule
+
+
+def starts_in_half(config: RunConfig) -> bool:
+    """Whether a new run rounds its weights to half precision, as the release of its schedule does."""
+    return config.compat == "faithful" and RELEASES[config.optim.release or CURRENT].starts_in_half
 
 
 def with_release(config: RunConfig, model_release: str, *, has_backbone: bool) -> RunConfig:

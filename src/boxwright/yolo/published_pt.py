@@ -186,7 +186,25 @@ def read_published(content: object, path: Path) -> Weights:
     options = cast(dict[str, Any], content).get("opt") if isinstance(content, dict) else None
     side = cast(dict[str, Any], options).get("imgsz") if isinstance(options, dict) else None
     size = (side, side) if type(side) is int and side > 0 else None
-    return Weights(state_dict, spec, names, strides, hyp if has_hyp else None, "yolov5", path, size)
+    done = epochs_trained(cast(dict[str, Any], content)) if isinstance(content, dict) else 0
+    return Weights(state_dict, spec, names, strides, hyp if has_hyp else None, "yolov5", path, size, done)
+
+
+def epochs_trained(content: Mapping[str, Any]) -> int:
+    """Count the epochs done of a file that still has its optimizer; 0: it has none."""
+    epoch = content.get("epoch")
+    return epoch + 1 if isinstance(content.get("optimizer"), dict) and type(epoch) is int and epoch >= 0 else 0
+
+
+def parameter_roles(network: StandIn) -> dict[str, list[str]]:
+    """List the names of the parameters of each group of the optimizer, in the order of the file's own modules."""
+    roles: dict[str, list[str]] = {"bias": [], "weight": [], "norm": []}
+    for prefix, module in walk(network):
+        for name, value in _items(module, "_parameters"):
+            if isinstance(value, Tensor):
+                role = "bias" if name == "bias" else "norm" if kind(module) == "BatchNorm2d" else "weight"
+                roles[role].append(f"{prefix}{name}")
+    return roles
 
 
 def find_network(content: object, where: str) -> tuple[StandIn, StandIn]:

@@ -5,6 +5,7 @@ relative to the yaml. `train --run` and `predict --run` also prepare data and fo
 Source: docs/spec/yolov5.md, B13 (config-driven runs of the early YOLOv5 generation).
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from boxwright.settings.load import Setting, load, read_yaml_settings, require_i
 from boxwright.yolo.hyp import load_run
 from boxwright.yolo.settings import PredictConfig, RunConfig
 
+_log = logging.getLogger("boxwright.run_yaml")
 KEYS = {
     "train_path": "images to train on: folders or lists with labels beside, a VOC root or a list of it, a COCO json",
     "val_path": "images to validate on, likewise",
@@ -34,12 +36,12 @@ KEYS = {
     "names": "class names",
     "model": "published name or model yaml; empty: as the weights",
     "hyp": "preset or hyper-parameter yaml",
-    "gpu_ids": "a GPU number; -1: the CPU; empty: the first GPU, else the CPU",
+    "gpu_ids": "a GPU number, or several to train on; -1: the CPU; empty: the first GPU, else the CPU",
     "imgsz": "input side",
     "epochs": "passes over the training images",
     "batch_size": "images per step",
     "eval_interval": "validate and keep epoch_N.pt every N epochs",
-    "weights": "where training starts from; what a prediction runs",
+    "weights": "where training starts from; what a prediction runs, empty: the newest of this task",
     "source": "images to predict on",
     "output_pos": "where predictions go",
 }
@@ -94,6 +96,10 @@ class RunYaml:
         is_camera = isinstance(source.value, int) or str(source.value).isdecimal()
         text = str(source.value) if is_camera else str(self.path("source"))
         settings = self._common() | {"source": Setting(text, source.origin)}
+        first, _, others = str(settings["device"].value).partition(",")
+        if others:
+            _log.info("%s: a prediction runs on the first GPU, %s", settings["device"].origin, first)
+            settings["device"] = Setting(first, settings["device"].origin)
         if "imgsz" not in self.values:  # the default is one of training: what is predicted with knows its own size
             del settings["imgsz"]
         return settings
@@ -118,11 +124,9 @@ class RunYaml:
         listed = "" if device.value is None else device.value  # 0 is a GPU
         numbers = cast(list[Any], listed if isinstance(listed, list) else str(listed).split(","))
         gpus = [word for word in (str(number).strip() for number in numbers) if word]
-        if len(gpus) > 1:
-            raise UserError(f"{device.origin}: this version runs on one GPU, not {len(gpus)}")
         settings = {
             "imgsz": Setting(sides[0], side.origin),
-            "device": Setting("cpu" if gpus == ["-1"] else "".join(gpus), device.origin),
+            "device": Setting("cpu" if gpus == ["-1"] else ",".join(gpus), device.origin),
         }
         if "weights" in self.values:
             settings["weights"] = Setting(str(self.path("weights")), self._value("weights").origin)
@@ -200,6 +204,7 @@ def training_settings(file: str | Path, flags: Mapping[str, Setting], *, hyp: st
     run = _read(file, flags)
     run.need("train_path", "val_path", *(() if "model" in run.values or "model" in flags else ("weights",)))
     config = load_run(RunConfig, {**run.training(), **flags}, hyp=hyp or run.hyp())  # before anything is written
+    _check_gpus(run, config.device)
     names, splits = _read_data(run)
     folder = _date_folder(run)
     target = run.path("convertor_path") if "convertor_path" in run.values else folder / "converted"
@@ -229,8 +234,10 @@ def prediction_settings(file: str | Path, flags: Mapping[str, Setting]) -> Predi
         settings; their run folder is there.
     """
     run = _read(file, flags)
+    flags = _with_trained_weights(run, flags)
     run.need(*(key for key in ("weights", "source") if key not in flags))
     config = load(PredictConfig, {**(run.prediction() if "source" in run.values else {}), **flags})
+    _check_gpus(run, config.device)
     for weights in config.weights:
         if not Path(weights).exists():
             raise UserError(f"{run.origin('weights')}: there is no checkpoint {weights}")
@@ -252,14 +259,51 @@ def _read(file: str | Path, flags: Mapping[str, Setting]) -> RunYaml:
     return run
 
 
-def _date_folder(run: RunYaml) -> Path:
-    """Make a new folder work_dir/task_name/DATE/DATE_TIME."""
-    now = datetime.now()
+def _check_gpus(run: RunYaml, device: str) -> None:
+    """Refuse GPUs that are not there, before a folder is made."""
+    if "gpu_ids" not in run.values or device in ("", "cpu"):
+        return
+    from boxwright.engine.device import select_device  # imports torch
+
+    try:
+        for name in device.split(","):
+            select_device(name)
+    except UserError as error:
+        raise UserError(f"{run.origin('gpu_ids')}, gpu_ids: {error}; gpu_ids: -1 is the CPU") from error
+
+
+def _task_folder(run: RunYaml) -> Path:
+    """Return work_dir/task_name."""
     task = run.values["task_name"].value if "task_name" in run.values else ""
     if not isinstance(task, str | int) or Path(str(task)).is_absolute() or ".." in Path(str(task)).parts:
         raise UserError(f"{run.origin('task_name')}: task_name is the name of a folder below work_dir, not {task!r}")
-    work = run.path("work_dir", "work_dir") / str(task)
-    return new_run_folder(work / f"{now:%Y-%m-%d}", f"{now:%Y-%m-%d_%H-%M-%S}")
+    return run.path("work_dir", "work_dir") / str(task)
+
+
+def _date_folder(run: RunYaml) -> Path:
+    """Make a new folder work_dir/task_name/DATE/DATE_TIME."""
+    now = datetime.now()
+    return new_run_folder(_task_folder(run) / f"{now:%Y-%m-%d}", f"{now:%Y-%m-%d_%H-%M-%S}")
+
+
+def _with_trained_weights(run: RunYaml, flags: Mapping[str, Setting]) -> Mapping[str, Setting]:
+    """Add the weights of the newest run of the task where none are named; say so, and say if others are named."""
+    if "weights" in flags:
+        return flags
+    task = _task_folder(run)
+    files = [*task.glob("*/*/weights/best.pt"), *task.glob("*/*/weights/last.pt")]
+    if not files:
+        return flags
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    best = newest.with_name("best.pt")
+    newest = best if best.is_file() else newest
+    if "weights" not in run.values:
+        _log.info("%s names no weights: those of the newest run of its task are taken, %s", run.file, newest)
+        return {**flags, "weights": Setting(str(newest), f"the newest run below {task}")}
+    named = run.path("weights")
+    if named.is_file() and newest.stat().st_mtime > named.stat().st_mtime:
+        _log.info("%s: these weights are older than those of this task's newest run, %s", run.origin("weights"), newest)
+    return flags
 
 
 def _read_data(run: RunYaml) -> tuple[Sequence[str], dict[Split, list[tuple[Path, DataIndex | None]]]]:

@@ -132,6 +132,11 @@ class LossConfig(Frozen):
     obj: NotNegative = setting(1.0, "gain of the objectness term, before scaling by size and layers")
     obj_pw: Positive = setting(1.0, "weight of positives in the objectness term")
     anchor_t: Annotated[float, Field(gt=1.0)] = setting(4.0, "largest side ratio of label and anchor that matches")
+    assign: Literal["rect4", "rect2"] = setting(
+        "rect4",
+        "cells besides a label's own; rect4: the nearest in x and y, within half a cell; rect2: left and upper, within "
+        "a fifth, as v1.0 could",
+    )
     # iou_t stands in every published file; only YOLOv3-SPP reads it.
     iou_t: Fraction = setting(0.2, "recipe v3: overlap of label and anchor sides above which they match")
     iou_kind: Literal["", "iou", "giou", "diou", "ciou"] = setting("", "overlap in the box term; empty: as published")
@@ -166,6 +171,11 @@ class RunConfig(TrainingConfig):
     )
     data: str = setting("", _DATA, on_resume=True)
     imgsz: Count = setting(640, "network input side; rounded up to a multiple of the largest stride")
+    fine_tune: bool = setting(
+        False,
+        "go on from the training of --weights: optimizer, average, best fitness and epochs come along, and no more "
+        "--epochs than it has done come on top of them",
+    )
     compile: bool = setting(False, "compile the training step with torch.compile")
     freeze: Freeze = setting(
         (0,), "backbone, all-but-predictors, none; one number N: the first N layers; several: just these"
@@ -181,6 +191,8 @@ class RunConfig(TrainingConfig):
     quad: bool = of_data(False, "four images become one of twice the side")
     image_weights: bool = of_data(False, "draw images of classes with a low mAP more often")
     single_cls: bool = of_data(False, "train all classes as one")
+    strict: bool = of_data(False, "refuse labels whose class is none of the names, instead of leaving them out")
+    class_frequency: bool = of_data(False, "start the class biases of a new head from how often each class occurs")
     multi_scale: bool = of_data(False, "vary the input side by +-50 % (release v3: from 1/1.5 to 1/0.667)")
     conf_thres: Fraction = output(0.001, "validation: lowest score")
     iou_thres: Fraction = output(0.6, "validation: NMS overlap")
@@ -418,6 +430,7 @@ class AnchorsConfig(RunFolder):
         flags="--model --cfg --weights",
     )
     project: str = folder_of_runs("runs/anchors")
+    verbose: bool = setting(False, "print each generation that finds better anchors")
     noplots: bool = setting(False, "draw nothing")
     max_pixels: Pixels = pixel_limit()
 

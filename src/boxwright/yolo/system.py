@@ -92,7 +92,9 @@ _EARLY = "boxwright.yolo.verbs.early"
 VERBS = {
     "demo": Verb(settings.YoloDemoConfig, "boxwright.yolo.verbs.demo:demo", None),
     "train": Verb(
-        settings.RunConfig, "boxwright.yolo.verbs.train:train", settings.RunFiles, _FILES, f"{_EARLY}:training"
+        *(settings.RunConfig, "boxwright.yolo.verbs.train:train", settings.RunFiles, _FILES),
+        adopt="boxwright.yolo.published_run:settings_of_run",
+        check=f"{_EARLY}:training",
     ),
     "val": Verb(settings.ValConfig, "boxwright.yolo.verbs.val:val_or_results", check=f"{_EARLY}:data"),
     "predict": Verb(settings.PredictConfig, "boxwright.yolo.verbs.predict:predict", settings.PredictFiles, _FILES),

@@ -51,6 +51,12 @@ def largest_side(config: RunConfig, stride: int) -> int:
     return (int(config.imgsz * 1.5) + stride - 1) // stride * stride
 
 
+def multi_scale_sides(config: RunConfig, stride: int) -> tuple[int, int]:
+    """Return the smallest and largest side of multi-scale training."""
+    low = v3_sides(config.imgsz, stride)[0] if config.optim.release == V3 else config.imgsz // 2 // stride * stride
+    return low, largest_side(config, stride)
+
+
 def batch_unit(config: RunConfig, num_ranks: int) -> int:
     """Return what a batch size is a multiple of."""
     return num_ranks * (QUAD_SIZE if config.quad else 1)

@@ -59,7 +59,11 @@ def _read_any(path: str | Path, model: str, fallback: str, *, strict: bool) -> W
         raise UserError(f"--cfg {model} is for Darknet's .weights files; {path} says its network itself: leave it out")
     if is_safetensors(path):
         return _described(*read_safetensors(path), path, "safetensors")
-    content = read_archive(path)
+    return weights_in(read_archive(path), path)
+
+
+def weights_in(content: object, path: Path) -> Weights:
+    """Find the weights in what a file of torch.save holds: the averaged ones, where there are such."""
     if not is_native(content):
         return read_published(content, path)
     content = cast(dict[str, Any], content)
@@ -73,7 +77,9 @@ def _read_any(path: str | Path, model: str, fallback: str, *, strict: bool) -> W
     settings = content.get("config")
     if isinstance(settings, dict):  # of a run: checkpoints of before have the size there alone
         described = {"imgsz": cast(dict[str, Any], settings).get("imgsz")} | described
-    return _described(state_dict, described, path, "native")
+    weights = _described(state_dict, described, path, "native")
+    done = content.get("epoch") if "engine" in content else None
+    return replace(weights, epochs_trained=done if isinstance(done, int) else 0)
 
 
 @reads("file of weights")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from boxwright.engine.callbacks import EpochReport, Progress, StartReport, StepR
 from boxwright.engine.console import ConsoleLog, MovingLine, fitting_line, with_progress
 from boxwright.engine.meters import StepCost, duration
 from boxwright.engine.task import Score
+from boxwright.terminal import say, word_wrap
 from boxwright.yolo.settings import RunConfig
 from boxwright.yolo.verbs.train import TITLES
 from tests.unit.engine.line_task import make_trainer
@@ -215,3 +217,21 @@ def test_facts_go_before_the_last_one(bar: tuple[str, str] | None) -> None:
     assert "left 9" in narrow
     assert "b 2" not in narrow
     assert len(make(10)) == 10
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_line_moves_under_word_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its escapes reach the terminal as they are, before and while other things are printed."""
+    monkeypatch.setenv("TERM", "xterm")
+    with redirect_stdout(Terminal()) as screen, word_wrap(), MovingLine() as line:
+        line.show("epoch 1/2", 1, 2)
+        print("optimizer: SGD")
+        say("frozen: a.txt\x1b[2J")
+        line.show("epoch 1/2", 2, 2)
+    assert screen.getvalue().count("\x1b[2K") >= 2
+    assert "\\x1b[2K" not in screen.getvalue()
+    assert "a.txt\\x1b[2J" in screen.getvalue()

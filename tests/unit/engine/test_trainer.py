@@ -20,7 +20,7 @@ from boxwright.engine.stopping import Interrupt
 from boxwright.engine.trainer import load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import OptimConfig
-from boxwright.yolo.verbs.train import freeze_layers
+from boxwright.yolo.fine_tune import freeze_layers
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.test_resume import assert_same
 from tests.unit.engine.line_task import BATCH, KEPT, STEPS, LineTask, make_trainer

@@ -19,6 +19,7 @@ from boxwright.yolo.advice import (
     loss_explodes,
     loss_stays_high,
     recall_near_zero,
+    unknown_classes,
     validation_not_finite,
 )
 from boxwright.yolo.settings import RunConfig, YoloOptimConfig
@@ -39,6 +40,13 @@ def test_labels() -> None:
         "3 labels are not in range and are not trained on (2 out of range, 1 unknown class), 9 boxes"
     )
     assert "the first is a.txt:3: class 9. `boxwright check d.yaml`" in line
+
+
+def test_labels_of_no_class_are_counted() -> None:
+    assert unknown_classes([Problem("out of range", FILE, 4, "above 1", "image")], 3) == ""
+    found = [Problem("unknown class", FILE, 3, "class 9", "row"), Problem("unknown class", FILE, 5, "x", "row", 2)]
+    line = "3 labels of a class that is none of the 3 names; the first is a.txt:3: class 9"
+    assert unknown_classes(found, 3) == line
 
 
 def test_anchors() -> None:

@@ -21,6 +21,7 @@ from boxwright.yolo.anchors import (
     label_sizes,
     measure,
     search,
+    usable,
     with_fitting_anchors,
 )
 from boxwright.yolo.detection import DetectionModel
@@ -252,3 +253,17 @@ def test_levels() -> None:
     assert in_levels(anchors, 3) == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
     with pytest.raises(UserError, match="6 anchors cannot be spread over the 4 levels of the model; take 4 or 8"):
         in_levels(anchors, 4)
+
+
+def test_verbose_shows_the_search(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = like_coco(200)
+    quiet = search(sizes, num_anchors=9, anchor_t=4.0, generations=20, seed=0)
+    assert capsys.readouterr().out == ""
+    shown = search(sizes, num_anchors=9, anchor_t=4.0, generations=20, seed=0, verbose=True)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("k-means: fitness 0.")
+    assert others[0].startswith("generation ")
+    values = [float(line.rpartition(" ")[2]) for line in (first, *others)]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(fit(usable(sizes), shown, 4.0).fitness, abs=1e-3)
+    np.testing.assert_array_equal(shown, quiet)

@@ -71,6 +71,19 @@ def test_a_border_label_comes_back_after_its_neighbours() -> None:
     assert found.labels[in_cell][found.order[in_cell].argmax()] == 0
 
 
+def test_rect2_takes_left_and_upper_neighbours_within_a_fifth() -> None:
+    """Centres at .1, .3 and .9 of their cells: the first alone has neighbours, before it; none does in cell 0."""
+    size = [2 / WIDTH, 3.75 / HEIGHT]
+    centres = [(3.1, 5.1), (7.3, 5.3), (9.9, 5.9), (0.1, 0.1)]
+    boxes = torch.tensor([[[x / WIDTH, y / HEIGHT, *size] for x, y in centres]])
+    targets = Targets(boxes, torch.arange(4)[None], torch.ones(1, 4, dtype=torch.bool))
+    found = assign(targets, ANCHORS[1:2], (HEIGHT, WIDTH), 4.0, style="rect2")
+    taken = found.counts > 0
+    cells = zip(found.labels[taken].tolist(), found.columns[taken].tolist(), found.rows[taken].tolist(), strict=True)
+    assert sorted(cells) == [(0, 2, 5), (0, 3, 4), (0, 3, 5), (1, 7, 5), (2, 9, 5), (3, 0, 0)]
+    assert found.counts[taken].tolist() == [1.0] * 6
+
+
 def test_offsets_stay_in_reach_of_the_decoding() -> None:
     boxes = torch.rand(4, 50, 4, generator=torch.Generator().manual_seed(1)) * 0.9 + 0.05
     targets = Targets(boxes, torch.zeros(4, 50, dtype=torch.int64), torch.ones(4, 50, dtype=torch.bool))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from boxwright.errors import UserError
 from boxwright.settings.load import load
-from boxwright.yolo.run_yaml import RunYaml, read_run_yaml
+from boxwright.yolo.run_yaml import RunYaml, prediction_settings, read_run_yaml
 from boxwright.yolo.settings import PredictConfig, RunConfig
 
 ARTICLE = """
@@ -55,6 +56,8 @@ def test_a_prediction(tmp_path: Path) -> None:
         ("gpu_ids: 0", "0"),
         ("gpu_ids: '1'", "1"),
         ("gpu_ids: [2]", "2"),
+        ("gpu_ids: '0, 1'", "0,1"),
+        ("gpu_ids: [2, 0]", "2,0"),
         ("gpu_ids: []", ""),
         ("", ""),
         ("gpu_ids:", ""),
@@ -62,6 +65,35 @@ def test_a_prediction(tmp_path: Path) -> None:
 )
 def test_gpu_ids(tmp_path: Path, text: str, device: str) -> None:
     assert load(RunConfig, read(tmp_path, text).training()).device == device
+
+
+def test_a_prediction_takes_the_first_gpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    config = load(PredictConfig, read(tmp_path, "weights: w.pt\nsource: 0\ngpu_ids: '1,0'\n").prediction())
+    assert config.device == "1"
+    assert "run.yaml:3, gpu_ids: a prediction runs on the first GPU, 1" in caplog.text
+
+
+def test_a_prediction_finds_the_weights_of_its_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    text = "task_name: cells\nwork_dir: runs\nsource: pictures\noutput_pos: out\n"
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match="lacks weights"):
+        prediction_settings(tmp_path / "run.yaml", {})
+    for number, name in enumerate(("01/b/weights/best.pt", "02/a/weights/best.pt", "02/a/weights/last.pt")):
+        file = tmp_path / "runs" / "cells" / f"2026-01-{name}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (1e9 + number, 1e9 + number))
+    newest = tmp_path / "runs" / "cells" / "2026-01-02" / "a" / "weights" / "best.pt"
+    assert prediction_settings(tmp_path / "run.yaml", {}).weights == (str(newest),)
+    assert "names no weights: those of the newest run of its task are taken" in caplog.text
+    named = tmp_path / "own.pt"
+    named.touch()
+    os.utime(named, (1, 1))
+    (tmp_path / "run.yaml").write_text(f"{text}weights: own.pt\n")
+    assert prediction_settings(tmp_path / "run.yaml", {}).weights == (str(named),)
+    assert "these weights are older than those of this task's newest run" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -99,7 +131,6 @@ def test_mistakes_of_reading(tmp_path: Path, text: str, says: str) -> None:
     [
         ("epochs: many", r"epochs \(.*run.yaml:1, epochs\)"),
         ("eval_interval: 0", r"val_period \(.*run.yaml:1, eval_interval\)"),
-        ("gpu_ids: [0, 1]", "run.yaml:1, gpu_ids: this version runs on one GPU, not 2"),
         ("imgsz: [416, 640]", "run.yaml:1, imgsz: training and test size must be one number"),
         ("weights: [a]", "run.yaml:1: weights is a path"),
     ],

@@ -49,6 +49,7 @@ class FusionRun:
         self.model = model
         self.train_split = train
         self.val_split = val
+        self.earlier = None  # it starts from weights alone
         model.frustum, model.num_peaks = FrustumOptions.of(config), config.max_det
 
     @classmethod

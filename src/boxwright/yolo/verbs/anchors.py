@@ -53,7 +53,14 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
     sizes = label_sizes(index, imgsz)
     if count > len(sizes):
         _log.warning("%d anchors for %d boxes: some will fit none that others do not fit as well", count, len(sizes))
-    found = search(sizes, num_anchors=count, anchor_t=anchor_t, generations=config.generations, seed=config.seed)
+    found = search(
+        sizes,
+        num_anchors=count,
+        anchor_t=anchor_t,
+        generations=config.generations,
+        seed=config.seed,
+        verbose=config.verbose,
+    )
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     now = None if spec.anchors_to_find else fit(sizes, current, anchor_t)
     report = AnchorReport(folder, in_levels(found, levels), fit(sizes, found, anchor_t), now)

@@ -27,7 +27,7 @@ def training(config: RunConfig) -> list[str]:
     optim, names = config.optim, (config.release, config.optim.release, config.loss.recipe)
     is_current = not any(names) and not config.model.startswith("yolov3") and not config.model.endswith(".cfg")
     is_current = is_current and not names_in_checkpoint(Path(config.weights), _DARKNET_LAYER)
-    if problems or not config.data or not is_current or config.batch_size < 1:
+    if problems or not config.data or not is_current or config.batch_size < 1 or config.fine_tune:
         return problems
     try:
         images = count_images(config.data, "train")

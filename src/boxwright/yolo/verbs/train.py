@@ -1,9 +1,10 @@
 """The train verb of YOLO: what a training run is made of, its settings filled in, its data, network and plots."""
 
 import logging
+import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,20 +22,23 @@ from boxwright.engine.callbacks import Callback
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.loggers import ResultsTxt, default_loggers
+from boxwright.engine.optim import EarlierTraining
 from boxwright.errors import UserError
 from boxwright.reading import parsing
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import load
 from boxwright.terminal import counted
-from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range
+from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range, unknown_classes
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
-from boxwright.yolo.detection import DetectionModel
+from boxwright.yolo.detection import DetectionModel, Weights
+from boxwright.yolo.fine_tune import freeze_layers, read_training, with_epochs_done
+from boxwright.yolo.head import begin_with_frequencies
 from boxwright.yolo.input_size import write_size
 from boxwright.yolo.loss import check_criterion
-from boxwright.yolo.published import V3, loss_release, with_release
-from boxwright.yolo.settings import Freeze, RunConfig, ValConfig
-from boxwright.yolo.task import Detect2d, batch_unit, loaded_side
+from boxwright.yolo.published import RELEASES, V3, loss_release, starts_in_half, with_release
+from boxwright.yolo.settings import RunConfig, ValConfig
+from boxwright.yolo.task import Detect2d, batch_unit, loaded_side, multi_scale_sides
 from boxwright.yolo.verbs.info import summarise
 from boxwright.yolo.verbs.val import val
 from boxwright.yolo.weights import read_weights, transfer
@@ -64,6 +68,7 @@ class YoloRun:
     model: DetectionModel
     train_index: DataIndex
     val_index: DataIndex
+    earlier: EarlierTraining | None = None  # that the weights come from, with --fine-tune
 
     def __post_init__(self) -> None:
         self.model.trained_size = (self.config.imgsz, self.config.imgsz)
@@ -75,22 +80,25 @@ class YoloRun:
 
     @classmethod
     def completed(cls, config: RunConfig) -> RunConfig:
-        """Refuse settings without data."""
+        """Refuse settings without data; count the epochs of the training that is gone on from."""
         if not config.data:
             raise UserError("train needs --data: a data yaml, a Darknet .data file, a COCO json, a csv or a folder")
-        return config
+        is_first = os.environ.get("RANK", "0") == "0"  # the others may not have the file, and get what it says
+        return with_epochs_done(config) if config.fine_tune and is_first else config
 
     @classmethod
     def begin(cls, config: RunConfig, policy: Policy, world: World) -> Self:
         """Prepare a new run. User errors, also a cache that does not fit, come before there is a folder."""
         train_index, val_index = _open(config, world)
-        config, model = _agreed_network(config, train_index, world)
+        config, model, earlier = _agreed_network(config, train_index, world)
+        if starts_in_half(config):
+            through_half(model)
         check_result_name(config)
         config = with_fitting_batch(config, model, len(train_index), policy, world)
         sources = [SourceImages(train_index, loaded_side(config, max(model.strides)))]
         sources += [] if config.noval else [ValidationImages(val_index, (config.imgsz, config.imgsz))]
         check_room(sources, config.cache, copies=world.local_size)
-        return cls(config, model, train_index, val_index)
+        return cls(config, model, train_index, val_index, earlier)
 
     @classmethod
     def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> Self:
@@ -155,6 +163,10 @@ class YoloRun:
             f"{counted(len(self.train_index), 'image')} to train on, {len(self.val_index)} to validate on; "
             f"{policy.device}, {policy.name}; {folder}"
         )
+        if config.multi_scale:
+            stride = max(self.model.strides)
+            low, high = multi_scale_sides(config, stride)
+            print(f"Using multi-scale training, image range [{low}, {high}] in steps of {stride} pixels")
         batch_size, images = config.batch_size, len(self.train_index)
         if batch_size > images:
             _log.warning("--batch-size %d is larger than the data set of %s", batch_size, counted(images, "image"))
@@ -256,6 +268,9 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
                 f"\n  train: {other[0]} images with {other[1]} boxes, not {counts[0][0]} with {counts[0][1]}"
                 f"\n  val: {other[2]} images with {other[3]} boxes, not {counts[0][2]} with {counts[0][3]}"
             )
+    for split, index in (("train", train_index), ("val", val_index)) if config.strict else ():
+        if line := unknown_classes(index.problems, index.num_classes):
+            raise UserError(f"--strict: the {split} split of {config.data} has {line}")
     if not len(train_index.boxes):
         raise UserError(f"the train split of {config.data} has no box at all; is the labels folder beside images?")
     if not len(val_index.boxes):
@@ -265,9 +280,25 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
     return train_index, val_index
 
 
-def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
-    """Build the network for the classes of the data and give it what fits of the weights."""
-    weights = read_weights(config.weights, fallback=config.model) if config.weights else None
+@torch.no_grad()
+def through_half(model: DetectionModel) -> None:
+    """Round weights, statistics and anchors to half precision; a number beyond its range stays as it is.
+
+    Deviation: the published average begins with the numbers of before, which its first updates forget.
+    """
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            half = value.half().float()
+            value.copy_(torch.where(half.isfinite(), half, value))
+
+
+def _make_model(config: RunConfig, data: DataIndex) -> tuple[DetectionModel, EarlierTraining | None]:
+    """Build the network for the classes of the data and give it what fits of the weights, and of their training."""
+    weights, earlier = None, None
+    if config.fine_tune:
+        weights, earlier = read_training(Path(config.weights))
+    elif config.weights:
+        weights = read_weights(config.weights, fallback=config.model)
     if config.model:
         spec = load_spec(config.model, data.num_classes)
     elif weights is not None:
@@ -278,26 +309,57 @@ def _make_model(config: RunConfig, data: DataIndex) -> DetectionModel:
         spec = spec.with_anchors(config.anchors, "settings")
     torch.manual_seed(config.seed)  # right before the only draw, so that nothing above moves the first weights
     model = build_model(spec, data.names)
+    if config.class_frequency:
+        _begin_with_frequencies(model, data, weights)
     if weights is not None:
         # A model that was asked for by name keeps its own anchors, as published.
         done, total = transfer(model, weights, exclude=("anchor",) if config.model or config.anchors else ())
         print(f"Transferred {done}/{total} items from {config.weights}")
         if done < total / 2:
             _log.warning("most of %s does not fit this model; is it of another size?", config.weights)
+        if earlier is not None:
+            own = model.state_dict()
+            average = {
+                name: value
+                for name, value in earlier.average.items()
+                if name in own and own[name].shape == value.shape and "anchor" not in name
+            }
+            earlier = replace(earlier, average=average)
+        elif weights.epochs_trained:
+            done = counted(weights.epochs_trained, "epoch")
+            print(
+                f"{config.weights} still has the optimizer and the best fitness of its {done}: they are dropped, this "
+                "run begins anew (--fine-tune goes on from them)"
+            )
         if weights.trained_size not in (None, (config.imgsz, config.imgsz)):
             size = write_size(weights.trained_size or ())
             _log.info("imgsz %d, but %s was trained at %s (--imgsz chooses)", config.imgsz, config.weights, size)
-    return model
+    return model, earlier
 
 
-def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[RunConfig, DetectionModel]:
+def _begin_with_frequencies(model: DetectionModel, data: DataIndex, weights: Weights | None) -> None:
+    """Let the class biases stand for how often each class occurs; say so where weights will overwrite them."""
+    parameters = dict(model.named_parameters())
+    biases = {n: p for n, p in parameters.items() if n.startswith(model.predictor_prefixes) and n.endswith("bias")}
+    if weights is not None:
+        known = weights.state_dict
+        biases = {n: bias for n, bias in biases.items() if n not in known or known[n].shape != bias.shape}
+    if not biases:
+        _log.warning("--class-frequency has no effect: the head comes from %s", weights.path if weights else "")
+    counts = torch.bincount(torch.from_numpy(data.classes.copy()), minlength=data.num_classes)
+    begin_with_frequencies(biases.values(), counts, RELEASES[model.release].layers.class_margin)
+
+
+def _agreed_network(
+    config: RunConfig, data: DataIndex, world: World
+) -> tuple[RunConfig, DetectionModel, EarlierTraining | None]:
     """Complete the settings by what the network asks for; build the network as the first process makes it.
 
     The others get its form from there; its weights reach them when the Task is made.
     """
-    model = None
+    model, earlier = None, None
     if world.is_first:
-        model = _make_model(config, data)
+        model, earlier = _make_model(config, data)
         config = with_release(config, model.release, has_backbone=model.num_backbone_layers > 0)
         check_criterion(model, config.loss)
         fitting = fit_imgsz(config.imgsz, max(model.strides), least=2)
@@ -305,42 +367,8 @@ def _agreed_network(config: RunConfig, data: DataIndex, world: World) -> tuple[R
         config = config.model_copy(update={"imgsz": fitting, "data": place})
         model = with_fitting_anchors(model, data, config)
     given = config.model_dump(mode="json", exclude_unset=True)
-    given, spec = world.from_first((given, model.spec.to_mapping() if model else {}))
+    described = model.spec.to_mapping() if model else {}
+    given, spec, earlier = world.from_first((given, described, earlier), EarlierTraining)
     if model is None:
-        return load(RunConfig, given), build_model(read_spec(spec, "the first process"), data.names)
-    return config, model
-
-
-def freeze_layers(model: DetectionModel, freeze: Freeze) -> list[str]:
-    """Stop the gradients of layers; batch-norm statistics go on moving, as published.
-
-    Args:
-        model: knows how the parameters of its layers are named, and which are its backbone and its predictors.
-        freeze: one number N freezes layers 0 to N - 1; several numbers freeze just these; or a word.
-
-    Returns:
-        Names of the frozen parameters.
-
-    Raises:
-        UserError: nothing is left to train, there is no such layer, or it is not known which layers are the backbone.
-    """
-    if freeze == "backbone" and not model.num_backbone_layers:
-        raise UserError("--freeze backbone: it is not known where the backbone of this model ends; give a number")
-    names = [name for name, _ in model.named_parameters()]
-    if freeze == "all-but-predictors":
-        frozen = [name for name in names if not name.startswith(model.predictor_prefixes)]
-    else:
-        numbers = (model.num_backbone_layers,) if freeze == "backbone" else freeze
-        wrong = [number for number in numbers if not 0 <= number <= len(model.layers)]
-        if wrong:
-            raise UserError(f"--freeze {wrong[0]}: the layers of this model go from 0 to {len(model.layers) - 1}")
-        layers = range(numbers[0]) if len(numbers) == 1 else numbers
-        prefixes = tuple(f"{model.layer_prefix}.{layer}." for layer in layers)
-        frozen = [name for name in names if prefixes and name.startswith(prefixes)]
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    if len(frozen) == len(names):
-        raise UserError(
-            f"--freeze {' '.join(map(str, freeze))} freezes every layer; leave at least the last one to train"
-        )
-    return frozen
+        config, model = load(RunConfig, given), build_model(read_spec(spec, "the first process"), data.names)
+    return config, model, earlier
