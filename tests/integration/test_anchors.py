@@ -126,7 +126,7 @@ def test_training_takes_better_anchors_and_keeps_them(tmp_path: Path, capsys: py
     written = [side for level in content["model"]["spec"]["anchors"] for side in level]
     assert min(written) > 5
     model = load_model(folder / "weights" / "best.pt")
-    np.testing.assert_allclose(anchors_of(model).ravel(), written, rtol=1e-5)
+    np.testing.assert_allclose(anchors_of(model).ravel(), written, rtol=5e-4)  # in half precision
     train_job.resume(folder, {"epochs": 2})
     assert "anchors" not in capsys.readouterr().out  # a resumed run is not checked again
     assert load_run(folder / "weights" / "last.pt")["model"]["spec"]["anchors"] == content["model"]["spec"]["anchors"]
@@ -152,7 +152,7 @@ def test_anchors_by_number_or_from_the_verb(tmp_path: Path, capsys: pytest.Captu
     for taken in ({"config": file}, {"hyp": file}):
         model = load_model(trained(data, network, **taken) / "weights" / "last.pt")
         expected = [side for level in report.anchors for side in level]
-        np.testing.assert_allclose(anchors_of(model).ravel(), expected, rtol=1e-5)
+        np.testing.assert_allclose(anchors_of(model).ravel(), expected, rtol=5e-4)  # in half precision
 
 
 def test_number_with_noautoanchor(tmp_path: Path) -> None:

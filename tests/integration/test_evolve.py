@@ -280,6 +280,7 @@ def test_mistakes_without_a_study(
     assert "--prune compares trials" in answer(capsys, "--data", "d.yaml", "--prune", "--noval")
     assert "leave out --noval" in answer(capsys, "--data", "d.yaml", "--optim.schedule", "plateau", "--noval")
     assert "cannot be compared" in answer(capsys, "--data", "d.yaml", "--batch-size", "-1")
+    assert "trials/NUMBER/weights" in answer(capsys, "--data", "d.yaml", "--best-weight", "b.pt")
     (tmp_path / "space.yaml").write_text("optim.lr0: [0.001, 0.1]\n")
     cmaes = ("--sampler", "cmaes", "--space", "space.yaml")
     assert "two hyper-parameters or more" in answer(capsys, "--data", "d.yaml", *cmaes)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import nn, optim
+from torch import nn
 
 from boxwright.checkpoints.native import load_checkpoint
 from boxwright.cli.main import main
 from boxwright.engine import run as engine
-from boxwright.engine.optim import parameter_roles
+from boxwright.engine.optim import SGD, parameter_roles
 from boxwright.errors import UserError
 from boxwright.settings.load import load
 from boxwright.systems import training_of
@@ -109,7 +109,7 @@ def published_run(folder: Path, settings: dict[str, Any], made: types.SimpleName
     assert isinstance(model, GraphModel)
     parameters = dict(model.named_parameters())
     groups = [{"params": [parameters[name] for name in parameter_roles(model)[role]]} for role in order]
-    optimizer = optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    optimizer = SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
     for number, parameter in enumerate(parameters.values()):
         parameter.grad = torch.full_like(parameter, 1e-3 * number)
     optimizer.step()
@@ -156,5 +156,8 @@ def test_a_published_run_resumes(
     settings = load_checkpoint(tmp_path / "runs" / "on" / "weights" / "last.pt")["config"]
     assert (settings["optim"]["lr0"], settings["augment"]["fliplr"], settings["optim"]["cos_lr"]) == (0.004, 0.0, True)
     # One whose training is over has nothing to go on from.
-    done = save(tmp_path / "exp" / "weights" / "done.pt", nn.Module())
+    torch.manual_seed(0)
+    model = build_model(load_spec(str(tmp_path / "tiny.yaml"), 2), ["a", "b"])
+    done = save(tmp_path / "exp" / "weights" / "done.pt", disguise(model, "v6.1", published))  # type: ignore[arg-type]
     assert main(["train", "--resume", str(done), *place]) == 2
+    assert "done.pt is of a training that has ended, which left it no optimizer" in capsys.readouterr().err

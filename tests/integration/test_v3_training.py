@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def test_a_run(
     assert [float(number) for number in text[-1].split()[1:]] == pytest.approx(expected, abs=6e-5)
     printed = capsys.readouterr().out
     assert "strides 32; " in printed  # the summary
+    assert re.search(r"Using multi-scale training, image range \[\d+, \d+\]", printed)
     assert "weights on disk: best.pt" in printed
     # 64 to 192 for 128, one size for each two batches that gather a nominal one
     assert set(sides) <= set(range(64, 193, 32))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -166,7 +167,12 @@ def test_lists_arrays_and_objects_are_measured_as_files(tmp_path: Path) -> None:
     of_numpy = [r | {"bbox": np.array(r["bbox"]), "score": np.float64(r["score"])} for r in results]
     with contextlib.redirect_stdout(io.StringIO()):
         api = COCO(str(files[0]))
-    for found, known in ((results, truth), (np.array(rows), api), (of_numpy, str(files[0]))):
+    for found, known in (
+        (results, truth),
+        (np.array(rows), api),
+        (torch.tensor(rows).double(), truth),
+        (of_numpy, files[0]),
+    ):
         assert [number.value for number in bw.measure_results(found, known)] == expected
 
 

@@ -31,6 +31,7 @@ from boxwright.terminal import counted
 
 _log = logging.getLogger("boxwright.evaluation")
 _KEYS: dict[IouType, str] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}  # of a prediction
+_OF_OBJECTS = {"boxes", "area", "iscrowd", "masks", "keypoints"}  # entries of a target with a row for each object
 _MASK_THRESHOLD = 0.5
 Row = dict[str, Any]  # a COCO result
 
@@ -70,6 +71,9 @@ class CocoEvaluator:
         Raises:
             UserError: an image that the truth does not list, a missing key, or a shape that does not fit.
         """
+        if not isinstance(predictions, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # of users without types
+            raise UserError(f"predictions are a mapping by image id, not a {type(predictions).__name__}")
+        self.numbers = {}
         for key, prediction in predictions.items():
             image = int(key)
             if image not in self._images:
@@ -80,6 +84,7 @@ class CocoEvaluator:
 
     def synchronize(self) -> None:
         """Gather the predictions of all ranks in each of them; every rank has to call this."""
+        self.numbers = {}
         parts = current_world().all(self._found)
         self._found = {image: rows for part in reversed(parts) for image, rows in part.items()}
 
@@ -172,6 +177,8 @@ def coco_of(dataset: Any) -> dict[str, Any]:
     Raises:
         UserError: it is no such data set.
     """
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise UserError(f"coco_of takes a data set with a length and items by position, not a {type(dataset).__name__}")
     positions: Sequence[int] | None = None
     while hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # Subset
         own: Sequence[int] = [int(index) for index in dataset.indices]
@@ -189,21 +196,32 @@ def coco_of(dataset: Any) -> dict[str, Any]:
     }
 
 
+def _fields(sample: Any, place: str) -> dict[str, Array]:
+    """Check the target of a pair (image, target), and return its fields as arrays."""
+    target = sample[1] if isinstance(sample, tuple | list) and len(cast("Sequence[Any]", sample)) > 1 else None
+    if not isinstance(target, Mapping) or not {"boxes", "labels"} <= cast("Mapping[str, Any]", target).keys():
+        raise UserError(f"coco_of: {place} is no pair of an image and a target with boxes (N, 4) xyxy and labels (N,)")
+    fields = {name: _array(value) for name, value in cast("Mapping[str, Any]", target).items() if value is not None}
+    count = len(fields["labels"])
+    for name in fields.keys() & _OF_OBJECTS:
+        if len(fields[name]) != count:
+            raise UserError(f"coco_of: the target of {place} has {len(fields[name])} {name}, but {count} labels")
+    if "image_id" in fields and (fields["image_id"].size != 1 or fields["image_id"].dtype.kind not in "iuf"):
+        raise UserError(f"coco_of: the image_id of {place} is no number")
+    return fields
+
+
 def _converted(dataset: Any, positions: Sequence[int]) -> dict[str, Any]:
     """Make a ground truth of pairs (image, target)."""
-    images: list[Row] = []
+    images: dict[int, Row] = {}
     annotations: list[Row] = []
     for position in positions:
-        sample = dataset[position]
-        target = sample[1] if isinstance(sample, tuple | list) and len(cast("Sequence[Any]", sample)) > 1 else None
-        if not isinstance(target, Mapping) or not {"boxes", "labels"} <= cast("Mapping[str, Any]", target).keys():
-            raise UserError(
-                f"coco_of: sample {position} of the {type(dataset).__name__} is no pair of an image and a target with "
-                "boxes (N, 4) xyxy and labels (N,)"
-            )
-        fields = {name: _array(value) for name, value in cast("Mapping[str, Any]", target).items() if value is not None}
+        sample, place = dataset[position], f"sample {position} of the {type(dataset).__name__}"
+        fields = _fields(sample, place)
         image_id = int(fields["image_id"].item()) if "image_id" in fields else position
-        images.append({"id": image_id} | _sides(sample[0]))
+        if image_id in images:
+            raise UserError(f"coco_of: {place} has the image_id {image_id} of one before it")
+        images[image_id] = {"id": image_id} | _sides(sample[0])
         boxes = fields["boxes"].reshape(-1, 4).astype(np.float64)
         sizes = boxes[:, 2:] - boxes[:, :2]
         areas = fields.get("area", sizes[:, 0] * sizes[:, 1]).tolist()
@@ -219,7 +237,7 @@ def _converted(dataset: Any, positions: Sequence[int]) -> dict[str, Any]:
             annotations.append(row)
     categories = sorted({row["category_id"] for row in annotations})
     return {
-        "images": images,
+        "images": list(images.values()),
         "annotations": annotations,
         "categories": [{"id": category, "name": str(category)} for category in categories],
     }

@@ -22,8 +22,10 @@ from typing import TypeVar
 import torch
 
 from boxwright.engine.distributed import World, current_world
+from boxwright.errors import UserError
 
 WINDOW = 20
+_SHOWN = ("median", "mean", "global_mean", "max", "value")  # what a meter's format may name
 _STATUS = Path("/proc/self/status")
 
 
@@ -40,6 +42,10 @@ class Smoothed:
         self.values: deque[float] = deque(maxlen=window)
         self.total = 0.0
         self.count = 0
+        try:
+            str(self)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise UserError(f"a meter cannot be shown as {form!r}: it has {', '.join(_SHOWN)} ({error})") from error
 
     def update(self, value: float, count: int = 1) -> None:
         """Add a number, which stands for `count` equal ones in the mean of all."""
@@ -75,8 +81,7 @@ class Smoothed:
         self.total, self.count = sum(total for total, _ in parts), sum(count for _, count in parts)
 
     def __str__(self) -> str:
-        names = ("median", "mean", "global_mean", "max", "value")
-        return self.form.format_map({name: getattr(self, name) for name in names})
+        return self.form.format_map({name: getattr(self, name) for name in _SHOWN})
 
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, cast
 
 import hotcoco
 import numpy as np
+from torch import Tensor
 
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Detections
@@ -291,7 +292,8 @@ def measure_results(results: Any, truth: Any, iou_type: IouType = "bbox") -> tup
 
     Args:
         results: a json file or a list of results, each with image_id, category_id, score and bbox, segmentation or
-            keypoints; or an array (N, 6 or 7) of image id, left, top, width, height, score and category id (else 1).
+            keypoints; or an array or tensor (N, 6 or 7) of image id, left, top, width, height,
+            score and category id (else 1).
         truth: COCO ground truth: a json file, its content, or an object that has it as `dataset`, as those of
             pycocotools. All its images count, whether there are results for them or not.
         iou_type: what is compared.
@@ -339,6 +341,8 @@ def place_of(value: Any, name: str) -> str:
 
 def _content(value: Any) -> Any:
     """Return what a json file holds, or what is handed over in its place."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
     return _read_json(Path(value)) if isinstance(value, str | Path) else value
 
 

@@ -1,4 +1,4 @@
-"""A stopped run of the published YOLOv5, as settings of one that goes on from its `last.pt`. Imports no torch.
+"""A stopped run of the published YOLOv5, as settings of one that goes on from its `last.pt`.
 
 Source: docs/spec/yolov5.md, B6: a run writes `opt.yaml` (its flags) and `hyp.yaml` (its hyper-parameters) beside
 `weights/`, and resumes with them.
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from boxwright.checkpoints.names import names_in_checkpoint
+from boxwright.errors import UserError
 from boxwright.settings.load import Setting, read_yaml_settings
 from boxwright.yolo.hyp import read_hyp
 
@@ -40,10 +41,20 @@ def settings_of_run(file: str, given: Mapping[str, Setting]) -> dict[str, Settin
     Args:
         file: its last.pt.
         given: settings of the command line.
+
+    Raises:
+        UserError: it is not readable, or has no optimizer any more.
     """
     path = Path(file).expanduser()
     if not file or not names_in_checkpoint(path, _CLASSES):
         return {}
+    from boxwright.yolo.weights import read_weights  # imports torch
+
+    if not read_weights(path).epochs_trained:
+        raise UserError(
+            f"{path} is of a training that has ended, which left it no optimizer: there is nothing to resume; start a "
+            f"new run from it: --weights {path}"
+        )
     folder = path.absolute().parent.parent
     options, hyper_parameters = folder / "opt.yaml", folder / "hyp.yaml"
     found: dict[str, Setting] = {}

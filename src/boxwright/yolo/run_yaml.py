@@ -291,10 +291,12 @@ def _with_trained_weights(run: RunYaml, flags: Mapping[str, Setting]) -> Mapping
     if "weights" in flags:
         return flags
     task = _task_folder(run)
-    runs = [*task.glob("*/*/weights/best.pt")] or [*task.glob("*/*/weights/last.pt")]
-    if not runs:
+    files = [*task.glob("*/*/weights/best.pt"), *task.glob("*/*/weights/last.pt")]
+    if not files:
         return flags
-    newest = max(runs, key=lambda file: file.stat().st_mtime)
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    best = newest.with_name("best.pt")
+    newest = best if best.is_file() else newest
     if "weights" not in run.values:
         _log.info("%s names no weights: those of the newest run of its task are taken, %s", run.file, newest)
         return {**flags, "weights": Setting(str(newest), f"the newest run below {task}")}

@@ -245,3 +245,37 @@ def test_mistakes_of_the_truth() -> None:
         bw.coco_of([torch.zeros(3)])
     with pytest.raises(UserError, match="truth is no COCO ground truth"):
         bw.CocoEvaluator([])
+    with pytest.raises(UserError, match="mapping by image id, not a list"):
+        bw.CocoEvaluator(bw.coco_of(Scenes())).update([])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        ([{"boxes": torch.zeros(2, 4), "labels": torch.zeros(1)}], "2 boxes, but 1 labels"),
+        (
+            [{"boxes": torch.zeros(0, 4), "labels": [], "image_id": "a.jpg"}],
+            "the image_id of sample 0 of the list is no number",
+        ),
+        (
+            [{"boxes": torch.zeros(0, 4), "labels": [], "image_id": 7}] * 2,
+            "sample 1 of the list has the image_id 7 of one before it",
+        ),
+    ],
+)
+def test_mistakes_of_a_data_set(targets: list[Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        bw.coco_of([(torch.zeros(3, 8, 8), target) for target in targets])
+    with pytest.raises(UserError, match="not a int"):
+        bw.coco_of(5)
+
+
+def test_what_comes_after_the_summary_counts_too() -> None:
+    scenes = Scenes()
+    found = predictions(scenes)
+    late, whole = bw.CocoEvaluator(bw.coco_of(scenes)), bw.CocoEvaluator(bw.coco_of(scenes))
+    late.update({100: found[100]})
+    late.summarize()
+    late.update(found)
+    whole.update(found)
+    assert late.summarize() == whole.summarize()

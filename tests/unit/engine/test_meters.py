@@ -18,6 +18,7 @@ from boxwright.engine import meters
 from boxwright.engine.callbacks import Callback, Progress, StepReport
 from boxwright.engine.meters import WINDOW, Meters, Smoothed, StepClock
 from boxwright.engine.task import Autocast, Score, StepLoss, ValWatch
+from boxwright.errors import UserError
 from tests.unit.engine.line_task import STEPS, LineTask, make_trainer
 
 CPU = torch.device("cpu")
@@ -37,6 +38,8 @@ def test_smoothed() -> None:
     one.update(1)
     assert str(one) == "1.0 of 9, 5"
     assert one.global_mean == 7
+    with pytest.raises(UserError, match=r"'\{medain\}': it has median, mean"):
+        Smoothed("{medain}")
 
 
 class ThreeRanks:

@@ -84,9 +84,9 @@ def test_a_prediction_finds_the_weights_of_its_task(tmp_path: Path, caplog: pyte
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(UserError, match="lacks weights"):
         prediction_settings(tmp_path / "run.yaml", {})
-    for number, day in enumerate(("2026-01-01/b", "2026-01-02/a", "2026-01-02/c")):
-        file = tmp_path / "runs" / "cells" / day / "weights" / ("last.pt" if day.endswith("c") else "best.pt")
-        file.parent.mkdir(parents=True)
+    for number, name in enumerate(("01/b/weights/best.pt", "02/a/weights/best.pt", "02/a/weights/last.pt")):
+        file = tmp_path / "runs" / "cells" / f"2026-01-{name}"
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
         os.utime(file, (1e9 + number, 1e9 + number))
     newest = tmp_path / "runs" / "cells" / "2026-01-02" / "a" / "weights" / "best.pt"

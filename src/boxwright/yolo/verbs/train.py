@@ -1,6 +1,7 @@
 """The train verb of YOLO: what a training run is made of, its settings filled in, its data, network and plots."""
 
 import logging
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,8 @@ class YoloRun:
         """Refuse settings without data; count the epochs of the training that is gone on from."""
         if not config.data:
             raise UserError("train needs --data: a data yaml, a Darknet .data file, a COCO json, a csv or a folder")
-        return with_epochs_done(config) if config.fine_tune else config
+        is_first = os.environ.get("RANK", "0") == "0"  # the others may not have the file, and get what it says
+        return with_epochs_done(config) if config.fine_tune and is_first else config
 
     @classmethod
     def begin(cls, config: RunConfig, policy: Policy, world: World) -> Self:
@@ -286,7 +288,10 @@ def _open(config: RunConfig, world: World) -> tuple[DataIndex, DataIndex]:
 
 @torch.no_grad()
 def through_half(model: DetectionModel) -> None:
-    """Round weights, statistics and anchors to half precision; a number beyond its range stays as it is."""
+    """Round weights, statistics and anchors to half precision; a number beyond its range stays as it is.
+
+    Deviation: the published average begins with the numbers of before, which its first updates forget.
+    """
     for value in model.state_dict().values():
         if value.is_floating_point():
             half = value.half().float()
