@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from boxwright.engine import console
 from boxwright.errors import UserError
 from boxwright.nuscenes import index as module
+from boxwright.nuscenes import tables as table_module
 from boxwright.nuscenes.geometry import hidden_behind_others, inverses, rotation_matrices, transforms
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
@@ -34,6 +36,19 @@ def _builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     build = module._build
     monkeypatch.setattr(module, "_build", lambda folder, made: (found.append(folder), build(folder, made))[1])
     return found
+
+
+def test_a_large_table_shows_how_far_it_is_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_REPEATED_AFTER", 0.0)
+    monkeypatch.setattr(table_module, "_BLOCK", 2)
+    opened(root)
+    said = capsys.readouterr().err
+    assert "reading sample_data.json 0 MB" in said
+    assert "projecting annotations 0/1" in said
+    opened(root)  # is kept
+    assert not capsys.readouterr().err
 
 
 def test_an_index_is_built_once(root: Path, builds: list[Path]) -> None:
