@@ -63,6 +63,7 @@ def test_many_missing_files_of_a_folder_are_counted(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().out
     assert said.count("CAM_BACK.jpg: this image is missing") == 20
     assert "samples/CAM_BACK: 10 more images of this folder are missing" in said
+    assert "problems: 290 missing radar sweep, 180 missing image" in said
 
 
 def test_a_sample_without_radar_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,8 +55,9 @@ class LoadReport:
         unused: dict[str, str] = {}
         for name, reason in self.skipped:  # of a part, its first entry says why
             unused.setdefault(_part_of(name, 2 if name.startswith(BACKBONE) else 1), reason)
-        listed = ", ".join(f"{part} ({reason})" for part, reason in unused.items())
-        return said + (f"; not used of the file: {listed}" if listed else "")
+        for reason in dict.fromkeys(unused.values()):
+            said += f"; not used: {', '.join(part for part, why in unused.items() if why == reason)} ({reason})"
+        return said
 
 
 @reads("checkpoint file")
@@ -237,13 +238,11 @@ def _described_by(state: Mapping[str, Tensor], path: Path) -> CenterFusionSpec:
     heads = {_part_of(name) for name in state}
     lacking = [name for name in FIRST_HEADS if name not in heads]
     last = state.get("hm.2.bias", torch.zeros(0))
-    classes = f"{len(last)} classes instead of {len(CLASS_NAMES)}" if len(last) not in (0, len(CLASS_NAMES)) else ""
-    if lacking or classes:
-        problem = " and ".join([*([f"no {', '.join(lacking)}"] if lacking else []), *([classes] if classes else [])])
-        raise UserError(
-            f"{path} is no network of 3-D boxes of nuScenes, it has {problem}: it can start a training "
-            f"(`train --weights`), but not be run"
-        )
+    problems = [f"it lacks the heads {', '.join(lacking)}"] if lacking else []
+    if len(last) not in (0, len(CLASS_NAMES)):
+        problems.append(f"it has {len(last)} classes where nuScenes has {len(CLASS_NAMES)}")
+    if problems:
+        raise UserError(f"{path} can only start a training (`train --weights {path}`): {', and '.join(problems)}")
     try:
         width = len(state[_WIDEST]) / CHANNELS[-1]
         return CenterFusionSpec(

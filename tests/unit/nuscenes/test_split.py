@@ -13,7 +13,7 @@ import pytest
 from boxwright.errors import UserError
 from boxwright.nuscenes.index import NuscenesIndex, open_nuscenes
 from boxwright.nuscenes.settings import RadarReading
-from boxwright.nuscenes.split import SPLITS, NuscenesSplit, official_scenes
+from boxwright.nuscenes.split import SPLITS, NuscenesSplit, official_scenes, usual_splits
 from tests.unit.nuscenes.small_root import VERSION, Tables, tables, write_root
 
 
@@ -204,7 +204,10 @@ def test_scenes_in_no_official_list_are_shared_out(tmp_path: Path) -> None:
         UserError, match="no scene of the split test; its scenes are in mini_train, mini_val, train, val"
     ):
         NuscenesSplit(index, "test")
-    (tmp_path / VERSION / "splits.json").write_text(json.dumps({"train": ["b"], "held_out": ["a", "c"]}))
+    (tmp_path / VERSION / "splits.json").write_text(
+        json.dumps({"train": ["b"], "held_out": ["a", "c"], "other_name": ["c", "a"]})
+    )
     assert NuscenesSplit(index, "held_out").scene_names == ["a", "c"]
-    with pytest.raises(UserError, match="no split val; there are train, held_out, all"):
+    assert usual_splits(index.scenes, index.folder) == ["train", "held_out"]
+    with pytest.raises(UserError, match="no split val; there are train, held_out, other_name, all"):
         NuscenesSplit(index, "val")
