@@ -149,8 +149,8 @@ def predict(
 
     Args:
         weights: checkpoint or exported file to run; several run as one network.
-        source: image, folder, glob, list file, video, camera number or address of a stream; camera and radar take
-            `data` instead. For images in memory see `load`.
+        source: image, folder, glob, list file, video, camera number or address of a stream; of camera and radar with
+            `calib`, or a scene of `data` instead. For images in memory see `load` and `load_fusion`.
 
     Returns:
         the run folder.

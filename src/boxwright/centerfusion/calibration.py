@@ -15,12 +15,13 @@ from boxwright.nuscenes.settings import RadarReading
 from boxwright.nuscenes.tables import ROTATION_TOLERANCE
 from boxwright.ops.arrays import Floats
 from boxwright.reading import read_text, reads
-from boxwright.settings.base import Count, Frozen
+from boxwright.settings.base import Frozen
 
 NAME = "{name}"  # in the path of radar files: the name of the image without its suffix
 _LARGEST = 1 << 20  # bytes; a calibration has a few hundred
 _SAME_SHAPE = 0.01  # by which width / height of an image and of `image_size` may differ
 
+Side = Annotated[int, Field(gt=0, le=1 << 20)]  # pixels
 Row = Annotated[tuple[float, ...], Field(min_length=3, max_length=4)]
 
 
@@ -40,7 +41,7 @@ class _File(Frozen):
     """What the json holds."""
 
     intrinsics: tuple[Row, Row, Row]
-    image_size: tuple[Count, Count] | None = None  # width, height of the images that the matrix is for
+    image_size: tuple[Side, Side] | None = None  # width, height of the images that the matrix is for
     extrinsics: _Place | None = None
     radar: tuple[_Radar, ...] = ()
 
