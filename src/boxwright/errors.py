@@ -29,7 +29,10 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """Tell whether an error, or one that it came from, says that memory ran out, whichever library says so."""
     while error is not None:
         told = isinstance(error, RuntimeError | OSError | ImportError) or type(error).__module__.startswith("cv2")
-        if isinstance(error, MemoryError) or (told and any(words in str(error).lower() for words in _OUT_OF_MEMORY)):
+        text = str(error).lower().strip()
+        # The last is oneDNN's, which has no room for the code of a kernel; it goes on with "descriptor" for other ills.
+        is_memory = any(words in text for words in _OUT_OF_MEMORY) or text.endswith("could not create a primitive")
+        if isinstance(error, MemoryError) or (told and is_memory):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -257,6 +258,43 @@ def _open_openvino(path: Path) -> ExportedFile:
     return ExportedFile(run, metadata, others, shapes)
 
 
+_NCNN_TRIAL = """
+import sys, ncnn, numpy
+net = ncnn.Net()
+net.opt.use_vulkan_compute = False
+for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+    setattr(net.opt, f"use_{name}", False)
+if net.load_param(sys.argv[1]) or net.load_model(sys.argv[2]):
+    sys.exit()  # told by who loads it next
+extractor = net.create_extractor()
+extractor.input(net.input_names()[0], ncnn.Mat(numpy.zeros((3, int(sys.argv[3]), int(sys.argv[4])), "f4")))
+for name in net.output_names():
+    extractor.extract(name)
+"""
+_NCNN_SECONDS = 120.0  # that a trial may take
+
+
+def _try_ncnn(path: Path, parts: Sequence[Path], metadata: str) -> None:
+    """Run a network once in a process of its own: NCNN trusts a param, and crashes on one that does not fit together.
+
+    Raises:
+        UserError: it crashes, or does not end.
+    """
+    size = re.search(r'"(?:input_size|imgsz)": \[(\d{1,4}), (\d{1,4})\]', metadata)
+    sides = size.groups() if size else ("640", "640")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _NCNN_TRIAL, *map(str, parts), *sides],
+            capture_output=True,
+            check=False,
+            timeout=_NCNN_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{path} does not answer within {_NCNN_SECONDS:.0f} seconds: it is damaged") from error
+    if done.returncode < 0:
+        raise UserError(f"{path} cannot be run as an NCNN model: its layers do not fit together, and NCNN crashes")
+
+
 def _open_ncnn(path: Path) -> ExportedFile:
     """Open a folder with NCNN, on the CPU; images go through it one by one."""
     ncnn, numpy = require("ncnn"), require("numpy")
@@ -269,6 +307,9 @@ def _open_ncnn(path: Path) -> ExportedFile:
         if not part.is_file():
             raise UserError(f"{path} cannot be read as an NCNN model: it holds no {part.name}")
     check_ncnn(*parts)
+    about = path / NCNN_METADATA
+    metadata = read_text(about) if about.is_file() else ""
+    _try_ncnn(path, parts, metadata)
     if net.load_param(str(parts[0])) or net.load_model(str(parts[1])):
         raise UserError(f"{path} cannot be read as an NCNN model: {parts[0].name} or {parts[1].name} is damaged")
 
@@ -279,11 +320,13 @@ def _open_ncnn(path: Path) -> ExportedFile:
             extractor = net.create_extractor()
             extractor.input(net.input_names()[0], ncnn.Mat(image).clone())
             for name, values in found.items():
-                values.append(numpy.array(extractor.extract(name)[1]))  # copied: the next image takes its memory
+                failed, output = extractor.extract(name)
+                if failed:  # then the output has no memory
+                    raise UserError(f"{path} cannot be run as an NCNN model: its layers do not fit together")
+                values.append(numpy.array(output))  # copied: the next image takes its memory
         return {name: torch.from_numpy(numpy.stack(values)) for name, values in found.items()}
 
-    file = path / NCNN_METADATA
-    return ExportedFile(run, file.read_text(encoding="utf-8") if file.is_file() else "")
+    return ExportedFile(run, metadata)
 
 
 def _arrays(inputs: Mapping[str, Tensor]) -> dict[str, Any]:

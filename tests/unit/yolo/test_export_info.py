@@ -102,3 +102,22 @@ def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
     os.mkfifo(file)
     with pytest.raises(UserError, match="it is a pipe, not a file"):
         ExportedNetwork(file if file.parent == tmp_path else file.parent, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [("0=8 1=3 2=5 6=576", "do not fit together$"), ("0=8 1=3 11=1 6=576", "do not fit together, and NCNN crashes")],
+)
+def test_layers_of_ncnn_that_do_not_fit_together(second: str, says: str, tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    folder = tmp_path / "x_ncnn_model"
+    folder.mkdir()
+    layers = ("in0 a 0=8 1=3 4=1 6=216", f"a b {second}", "b out0 0=8 1=3 4=1 6=576")
+    rows = "\n".join(f"Convolution c{i} 1 1 {layer}" for i, layer in enumerate(layers))
+    (folder / "x.param").write_text(f"7767517\n4 4\nInput i 0 1 in0\n{rows}\n")
+    (folder / "x.bin").write_bytes(bytes(4 * (216 + 576 + 576 + 12)))
+    info = GOOD | {"strides": [1], "imgsz": [8, 8], "anchors": [[[1.0, 1.0]]], "output": "maps"}
+    info["codings"] = [{"scale_xy": 2.0, "squared": True}]
+    (folder / "boxwright.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=says):
+        ExportedNetwork(folder, torch.device("cpu"))(torch.zeros(1, 3, 8, 8))
