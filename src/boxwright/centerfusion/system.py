@@ -75,7 +75,7 @@ _OPTIONS_OF_TRAINING = {
     "max_pc_dist": "write --radar.max_depth X",
     "pc_z_offset": "write --radar.z_offset X",
     "pillar_dims": "write --radar.pillar_dims 1.5 0.2 0.2, which the published code took whatever was given",
-    "nuscenes_att velocity": "leave it out: attributes and velocity are always trained, with the weights --loss.X",
+    "nuscenes_att velocity": "leave it out: both are always trained, by --loss.nuscenes_att and --loss.velocity",
     "not_rand_crop": "leave it out: nothing is cropped at random without --augment.random_crop",
     "not_max_crop": "write --augment.max_crop false",
     "aug_rot": "write --augment.rotate_prob X",

@@ -20,9 +20,7 @@ from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
-from boxwright.engine.console import MovingLine
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Floats, Ints
 from boxwright.reading import parsing, why
@@ -180,6 +178,10 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
     Raises:
         UserError: the table is missing, is cut off, or is not a list of records.
     """
+    from rich.console import Console
+
+    from boxwright.engine.console import MovingLine  # which imports torch: what is missing is told before
+
     file, count = folder / f"{table}.json", 0
     try:
         with file.open(encoding="utf-8-sig") as stream, MovingLine(Console(stderr=True, soft_wrap=True)) as line:

@@ -103,7 +103,7 @@ def test_python_names_a_wrong_setting(jobs: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["info", "centerfusion-dla34", "--weights", "w.pt"], "--weights belongs to info of yolo"),
+        (["info", "centerfusion-dla34", "--find", "Conv"], "--find belongs to info of yolo"),
         (["info", "centerfusion-dla34", "--verbose"], "--verbose belongs to info of yolo"),
         (["info", "centerfusion-dla35"], "did you mean centerfusion-dla34"),
         (["info", "centerfusion-dla34", "--imgsz", "100"], "multiple of 32"),
