@@ -78,6 +78,7 @@ def load(
             name = next((k for k in known if path == k or path.startswith(f"{k}.")), path)
             reason = problem["msg"].removeprefix("Input ").partition(", unable to parse")[0]
             reason = reason.replace("Value should have", "should have").replace(" after validation", "")
+            reason = reason.removeprefix("Value error, ")  # what a validator of ours says
             problems.setdefault(name, f"{reason[0].lower()}{reason[1:]}, got {problem['input']!r}")
     origins = {name: f" ({merged[name].origin})" for name in problems if name in merged and merged[name].origin}
     lines = [f"{name}{origins.get(name, '')}: {reason}" for name, reason in problems.items()]
