@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
@@ -34,16 +36,16 @@ def resize(image: Array, height: int, width: int) -> Array:
     return np.floor(rows[:, x0] * (1 - fx)[:, None] + rows[:, x1] * fx[:, None] + 0.5)
 
 
-def letterbox(image: Array, size: int, stride: int) -> tuple[Array, float, float, float]:
-    """Fit an image into a square, then cut the border to a multiple of the stride.
+def letterbox(image: Array, size: Sequence[int], stride: int) -> tuple[Array, float, float, float]:
+    """Fit an image into height and width, then cut the border to a multiple of the stride.
 
     Returns:
         (1, 3, H, W) in 0..1, and scale, left and top: x_network = x_photo * scale + left.
     """
     height, width = image.shape[:2]
-    scale = min(size / height, size / width)
+    scale = min(size[0] / height, size[-1] / width)
     new_height, new_width = round(height * scale), round(width * scale)
-    border_y, border_x = (size - new_height) % stride / 2, (size - new_width) % stride / 2
+    border_y, border_x = (size[0] - new_height) % stride / 2, (size[-1] - new_width) % stride / 2
     out = np.full((round(new_height + 2 * border_y), round(new_width + 2 * border_x), 3), GREY, np.float32)
     top, left = round(border_y - 0.1), round(border_x - 0.1)
     out[top : top + new_height, left : left + new_width] = resize(image, new_height, new_width)
@@ -66,14 +68,19 @@ def nms(boxes: Array, scores: Array, labels: NDArray[np.int64], iou_threshold: f
 
 
 def detect(
-    session: onnxruntime.InferenceSession, image: Array, size: int, score_threshold: float, iou_threshold: float
+    session: onnxruntime.InferenceSession,
+    image: Array,
+    size: Sequence[int],
+    score_threshold: float,
+    iou_threshold: float,
 ) -> tuple[Array, Array, NDArray[np.int64]]:
     """Boxes (N, 4) xyxy in pixels of the photo, scores (N,) and class numbers (N,), best first."""
     info = json.loads(session.get_modelmeta().custom_metadata_map["boxwright"])
     if info["output"] != "rows" or info["input_size"] is not None:
         raise SystemExit("this example is for files exported without --nms and without --static")
     stride = max(32, *info["strides"])
-    images, scale, left, top = letterbox(image, -(-size // stride) * stride, stride)
+    sides = [-(-side // stride) * stride for side in size or info["imgsz"] or (640,)]  # as trained, unless asked
+    images, scale, left, top = letterbox(image, sides, stride)
     rows = session.run(None, {"images": images})[0][0]  # (R, 5 + classes): cxcywh, objectness, class scores
     rows = rows[rows[:, 4] > score_threshold]
     class_scores = rows[:, 5:] * rows[:, 4:5]
@@ -92,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("photo")
-    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--imgsz", type=int, nargs="+", default=(), help="one side, or height and width")
     parser.add_argument("--conf-thres", type=float, default=0.25)
     parser.add_argument("--iou-thres", type=float, default=0.45)
     options = parser.parse_args()
@@ -102,6 +109,8 @@ def main() -> None:
     found = detect(session, image, options.imgsz, options.conf_thres, options.iou_thres)
     for box, score, label in zip(*found, strict=True):
         print(names[label], f"{score:.4f}", *(f"{side:.1f}" for side in box))
+    if not len(found[0]):
+        sys.exit(f"nothing scored {options.conf_thres:g}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 from pathlib import Path
 
@@ -69,6 +71,20 @@ def test_every_kind_of_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("copy.jpg", "the same image is in train"),
     ]:
         assert any(place in line and text in line for line in out.splitlines()), (place, text, out)
+
+
+def test_no_word_is_broken_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_yolo(tmp_path / "my photos", {"a": "0 .5 .5 .2 .2\n", "b": None}).unlink()
+    (tmp_path / "my photos/classes.txt").write_text("a\n")
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert check(CheckConfig(data=str(tmp_path / "my photos"))) == 1
+    lines = terminal.getvalue().splitlines()
+    assert any(f"`boxwright convert split '{tmp_path / 'my photos'}'`" in line for line in lines)
+    problems = lines[: next(i for i, line in enumerate(lines) if line.startswith("┏"))]
+    assert all(len(re.sub(r"\x1b\[[\d;]*m", "", line)) <= 80 or str(tmp_path) in line for line in problems)
 
 
 def test_label_files_without_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

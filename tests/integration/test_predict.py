@@ -233,6 +233,13 @@ def test_python_settings_out_of_range(weights: Path, settings: dict[str, Any]) -
         load(weights, device="cpu").predict(np.zeros((64, 64, 3), np.uint8), **settings)
 
 
+def test_finding_nothing_names_the_threshold(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(config(weights, images, conf_thres=1.0, project=str(tmp_path), nosave=True))
+    assert "nothing scored 1; a lower --conf-thres" in capsys.readouterr().out
+
+
 def test_scores_go_into_label_files_only(weights: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="add --save-txt"):
         predict(config(weights, images, save_conf=True, project=str(tmp_path)))

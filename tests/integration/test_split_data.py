@@ -38,8 +38,9 @@ def test_lists_that_open(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     target = tmp_path / "set 猫/new lists"
     argv = ["convert", "split", str(data), str(target), "--shares", "0.5", "0.25", "0.25", "--seed", "1"]
     assert main(argv) == 0
-    assert "train: 11 images\nval: 6 images\ntest: 5 images\n" in capsys.readouterr().out
-    yaml = target / "data.yaml"
+    said, yaml = capsys.readouterr().out, target / "data.yaml"
+    assert "train: 11 images\nval: 6 images\ntest: 5 images\n" in said
+    assert f"go on with --data '{yaml}'\n" in said  # a path with a blank, to be copied as it is
     lists = {split: names_of(yaml, split) for split in splits_of(yaml)}
     assert [len(lists[split]) for split in ("train", "val", "test")] == [11, 6, 5]
     together = [name for names in lists.values() for name in names]

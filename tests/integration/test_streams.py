@@ -76,6 +76,7 @@ def test_a_video_on_a_server(server: Server, weights: Path, tmp_path: Path, caps
     assert "8 boxes in 4 images" in capsys.readouterr().out
     (video,) = (tmp_path / "runs" / "exp").glob("*.mp4")
     assert frames_in(video) == 4
+    assert video.stem.startswith("127_0_0_1_")
     assert len(list((tmp_path / "runs" / "exp" / "labels").glob("*_4.txt"))) == 1
 
 

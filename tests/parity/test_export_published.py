@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,3 +62,19 @@ def test_example_without_pytorch(files: dict[Path, YoloAgreement], name: str, sh
     found = np.array([row[1:] for row in rows], float)
     np.testing.assert_allclose(found[:, 0], expected[:, 4], rtol=0, atol=0.005)
     np.testing.assert_allclose(found[:, 1:], expected[:, :4], rtol=0, atol=1)
+
+
+@pytest.mark.parametrize(("asked", "shape"), [((), (1, 3, 128, 64)), ((64,), (1, 3, 64, 32))])
+def test_example_takes_the_size_of_the_file(asked: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    info = {"names": ["a"], "output": "rows", "input_size": None, "strides": [8, 16, 32], "imgsz": [128, 192]}
+    seen: list[tuple[int, ...]] = []
+
+    def run(_: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        seen.append(inputs["images"].shape)
+        return [np.zeros((1, 0, 6), np.float32)]
+
+    meta = SimpleNamespace(custom_metadata_map={"boxwright": json.dumps(info)})
+    session = SimpleNamespace(get_modelmeta=lambda: meta, run=run)
+    detect = runpy.run_path(str(EXAMPLE))["detect"]
+    detect(session, np.zeros((200, 100, 3), np.float32), asked, 0.25, 0.45)
+    assert seen == [shape]

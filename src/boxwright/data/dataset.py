@@ -22,7 +22,7 @@ from boxwright.data.voc import CLASSES_FILE, VocFolder, is_voc_root, read_voc, r
 from boxwright.data.yolo_txt import label_files, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat, limit
-from boxwright.terminal import one_line
+from boxwright.terminal import one_line, say_once
 
 _NOTES = ("root category", "category twice")  # said where a data set is opened, though nothing is lost
 _ODD = {  # said with their number
@@ -116,7 +116,8 @@ def read_split(
     # What shapes the index but the image files, and how it is read.
     if described.voc:
         # The names come from all annotations, so that any edit of one may renumber the classes.
-        listed = [path for pair in described.voc.splits[split].pairs for path in pair]
+        found = described.voc.splits[split]
+        listed = [*(path for pair in found.pairs for path in pair), *(problem.path for problem in found.problems)]
         shaped_by = partial(digest, ["voc", split], listed, [file / CLASSES_FILE, *described.voc.xmls])
         read = partial(_read_voc, described.voc, split)
     elif described.form == "yolo":
@@ -132,10 +133,21 @@ def read_split(
         shaped_by = partial(digest, settings, files, every)
         read_files = _read_csv if described.form == "csv" else read_coco
         read = partial(read_files, files, named_by=every, names=described.names, images=images)
-    if decode:
-        return read(decode=True)
     # With the limit: an image that is left out for it is in the index of another one.
-    return cached_index(f"{file} {split} {compat} {limit('max_pixels')}", shaped_by, read, cache_dir)
+    kept = f"{file} {split} {compat} {limit('max_pixels')}"
+    index = read(decode=True) if decode else cached_index(kept, shaped_by, read, cache_dir)
+    _say_alike(file, index.names)
+    return index
+
+
+def _say_alike(file: Path, names: Sequence[str]) -> None:
+    """Say which classes may be one, as `Cat` and `cat` that two people have typed."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    for several in (several for several in alike.values() if len(several) > 1):
+        same = " and ".join(map(repr, several))
+        say_once(f"{file}: the classes {same} differ in capital letters or blanks alone; they stay different classes")
 
 
 def _read_voc(voc: VocFolder, split: Split, *, decode: bool = False) -> DataIndex:

@@ -85,10 +85,13 @@ def voc_folder(root: Path) -> VocFolder:
         find = _list_reader(image_of, images, root)
         return VocFolder(root, xmls, {split: find(lines) for split, lines in lists.items() if lines})
     labelled = {image.parent for image in image_of.values()}
-    owned = set(image_of.values())
-    bare = [image for image in images if image not in owned and image.parent in labelled]  # others may be masks
+    owners = set(image_of.values())
+    owned = {(image.parent, image.stem): (image, xml) for xml, image in image_of.items()}
+    bare = [image for image in images if image not in owners and image.parent in labelled]  # others may be masks
+    shared = [(image, *owned[key]) for image in bare if (key := (image.parent, image.stem)) in owned]
     pairs = [(image_of.get(xml) or _expected_image(root, xml), xml) for xml in xmls if xml not in twice]
-    pairs += [(image, _expected_xml(image, xmls, root)) for image in bare]
+    others = {image for image, *_ in shared}
+    pairs += [(image, _expected_xml(image, xmls, root)) for image in bare if image not in others]
     found: dict[Split, VocSplit] = {}
     splits = by_folder([image if image.is_relative_to(root) else xml for image, xml in pairs], root)
     for (image, xml), split in sorted(zip(pairs, splits, strict=True), key=lambda item: item[0]):
@@ -98,6 +101,10 @@ def voc_folder(root: Path) -> VocFolder:
         next(iter(found.values())).problems.extend(
             Problem("duplicate", xml, 0, f"{image.name} has another annotation; this one is left out", "image")
             for xml, image in twice.items()
+        )
+        next(iter(found.values())).problems.extend(
+            Problem("duplicate", image, 0, f"{xml.name} is the annotation of {of.name}; the image is left out", "image")
+            for image, of, xml in shared
         )
     return VocFolder(root, xmls, {split: found[split] for split in SPLITS if split in found})
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from boxwright.data.files import FreeNames, is_url
+from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Image
 
@@ -241,7 +242,10 @@ def _quiet() -> Generator[None]:
 
 
 def _file_name(source: str) -> str:
-    """Return a name for the files of a stream: host and path of its address, without password and query."""
+    """Return a name for the files of a stream: host and path of its address, without password and query.
+
+    An image keeps its suffix; other dots go, else the names of the cameras 10.0.0.7 and 10.0.0.8 would be 10.0.0.
+    """
     if source.isdecimal():
         return f"camera{source}"
     if not is_url(source):
@@ -251,7 +255,10 @@ def _file_name(source: str) -> str:
     except ValueError:  # of brackets that hold no address
         return "stream"
     host = parts.netloc.rpartition("@")[2]
-    return re.sub(r"[^\w.-]+", "_", f"{host}{parts.path}").strip("_.") or "stream"
+    suffix = Path(parts.path).suffix
+    if suffix.lower() not in IMAGE_SUFFIXES:
+        suffix = ""
+    return (re.sub(r"[^\w-]+", "_", f"{host}{parts.path.removesuffix(suffix)}").strip("_") or "stream") + suffix
 
 
 def _why_none(sources: Sequence[str], listed_in: Path | None) -> str:

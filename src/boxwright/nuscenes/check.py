@@ -24,6 +24,7 @@ from boxwright.nuscenes.split import splits_of
 from boxwright.nuscenes.structures import BIKE_RACK, CAMERAS, CLASS_NAMES, RADAR
 from boxwright.nuscenes.tables import read_table, version_of
 from boxwright.ops.arrays import Array, Ints
+from boxwright.terminal import say
 
 
 def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False) -> int:
@@ -45,7 +46,7 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
     console = Console(soft_wrap=True, highlight=False)
     found: list[Problem] = []
     for problem in problems_of(index):
-        console.print(str(problem), markup=False)
+        say(str(problem))
         found.append(problem)
     table = Table("split", "scenes", "key frames", "images", "annotations")
     samples, images = index.arrays["samples"]["scene"], index.arrays["images"]["sample"]

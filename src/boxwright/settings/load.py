@@ -80,6 +80,7 @@ def load(
                 problem["msg"].removeprefix("Input ").removeprefix("Value error, ").partition(", unable to parse")[0]
             )
             reason = reason.replace("Value should have", "should have").replace(" after validation", "")
+            reason = reason.removeprefix("Value error, ")  # what a validator of ours says
             problems.setdefault(name, f"{reason[0].lower()}{reason[1:]}, got {problem['input']!r}")
     origins = {name: f" ({merged[name].origin})" for name in problems if name in merged and merged[name].origin}
     lines = [f"{name}{origins.get(name, '')}: {reason}" for name, reason in problems.items()]

@@ -125,6 +125,7 @@ class Detector:
         own = OTHER_NAMES.get(name, name)
         if own in _DEFAULTS:
             value = self._settings({own_name(name, _DEFAULTS): value})
+            self.postprocess(value)  # a class that is not there is refused here, not at a later call
             name = "settings"
         elif name not in self.__slots__ or hasattr(self, name):
             hint = f"use {_ELSEWHERE[name]}" if name in _ELSEWHERE else f"settings are {', '.join(_DEFAULTS)}"
@@ -204,6 +205,8 @@ class Detector:
 
     def postprocess(self, settings: PredictConfig) -> YoloPostprocess:
         """Build the filter that the settings ask for; raise a UserError if the network lacks one of the classes."""
+        if settings.classes == ():
+            raise UserError("classes is empty: name classes to keep, or leave it out (in Python None) to keep all")
         classes = tuple(self._class_number(name) for name in settings.classes or ())
         return YoloPostprocess(
             score_threshold=settings.conf_thres,

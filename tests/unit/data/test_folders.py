@@ -300,6 +300,29 @@ def test_annotations_that_claim_an_image_of_another(tmp_path: Path) -> None:
     }
 
 
+def test_two_images_of_one_name_do_not_share_an_annotation(tmp_path: Path) -> None:
+    image(tmp_path / "x.jpg")
+    image(tmp_path / "x.png")
+    image(tmp_path / "none.jpg")
+    xml(tmp_path / "x.xml", filename="x.png")
+    index = open_dataset(tmp_path, "train")
+    assert [(path.name, len(index.labels(i)[0])) for i, path in enumerate(index.paths)] == [
+        ("none.jpg", 0),
+        ("x.png", 1),
+    ]
+    (problem,) = (problem for problem in index.problems if problem.drops)
+    assert (problem.path.name, problem.text) == ("x.jpg", "x.xml is the annotation of x.png; the image is left out")
+
+
+def test_classes_that_differ_in_capital_letters_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for stem, name in (("1", "cat"), ("2", "Cat"), ("3", "dog")):
+        image(tmp_path / f"{stem}.jpg")
+        xml(tmp_path / f"{stem}.xml", name)
+    open_dataset(tmp_path, "train")
+    assert "the classes 'Cat' and 'cat' differ in capital letters or blanks alone" in caplog.text
+
+
 def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     for split in ("train", "val"):
         image(tmp_path / f"images/{split}/{split}.jpg")

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from boxwright.reporting import plots
 from boxwright.reporting.plots import plot_confusion, plot_curve, plot_results
 from boxwright.reporting.report import read_results
 from boxwright.yolo.val_output import LAYOUT
@@ -51,6 +53,29 @@ def test_results_with_holes(tmp_path: Path) -> None:
     assert columns["train/box_loss"][0] == 0.1
     assert np.isnan(columns["metrics/precision"][0])
     assert np.isnan(columns["x/lr2"][0])
+
+
+def test_the_best_epoch_is_marked_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [",".join(map(str, [epoch, *([0.5] * 13)])) for epoch in (1, 2, 3)]
+    (tmp_path / "results.csv").write_text("\n".join([COLUMNS, *rows]) + "\n", encoding="utf-8")
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, _: drawn.append(figure))
+    plot_results(tmp_path / "results.csv", tmp_path / "results.png", LAYOUT.panels, 2)
+    for panel in drawn[0].axes:
+        curve, best = panel.get_lines()
+        assert list(curve.get_xdata()) == [1, 2, 3]
+        assert list(best.get_xdata()) == [2, 2]
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["best: epoch 2"]
+
+
+def test_each_curve_has_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, _: drawn.append(figure))
+    x, curves = np.linspace(0, 1, 3), np.array([[0.1] * 3, [0.9] * 3])
+    plot_curve(tmp_path / "PR.png", x, curves, ["low", "high"], x_name="r", y_name="p", summary="all")
+    by_name = {line.get_label(): line.get_ydata()[0] for line in drawn[0].axes[0].get_lines()}
+    assert by_name == pytest.approx({"low": 0.1, "high": 0.9, "all": 0.5})
 
 
 @pytest.mark.parametrize("num_classes", [1, 4, 80])

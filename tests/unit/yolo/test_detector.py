@@ -137,7 +137,6 @@ def test_attributes_that_are_not_there(detector: Detector) -> None:
         (np.array([1]), {1}),
         ("0 1", {0, 1}),
         ({"person"}, {0}),
-        ([], {0, 1, 2}),
     ],
 )
 def test_classes_by_name_or_number(detector: Detector, classes: Any, labels: set[int]) -> None:
@@ -154,11 +153,16 @@ def test_classes_by_name_or_number(detector: Detector, classes: Any, labels: set
         ([-1], "class -1 is not one of"),
         ([0.5], "classes"),
         ([True], "classes"),
+        ([], "classes is empty"),
+        ("", "classes is empty"),
     ],
 )
 def test_classes_that_are_not_there(detector: Detector, classes: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         detector(PHOTO, classes=classes)
+    with pytest.raises(UserError, match=message):
+        detector.classes = classes
+    assert detector.classes is None
 
 
 def test_a_name_that_is_a_number(caplog: pytest.LogCaptureFixture) -> None:

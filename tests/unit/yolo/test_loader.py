@@ -11,9 +11,11 @@ import torch
 from boxwright.data.source_images import SourceImages
 from boxwright.engine.distributed import World
 from boxwright.ops.arrays import Image
+from boxwright.yolo import task
 from boxwright.yolo.geometry import Labels
 from boxwright.yolo.loader import draw_enlarged, make_train_loader, make_val_loader, write_quad
 from boxwright.yolo.settings import AugmentConfig, RunConfig
+from boxwright.yolo.zoo import build_model, load_spec
 from tests.unit.data.scenes import write_scenes
 
 
@@ -78,3 +80,16 @@ def test_validation_decodes_cached_images_once(tmp_path: Path, cache: str, monke
             assert torch.equal(ours.images, theirs.images)
             assert torch.equal(ours.scales, theirs.scales)
             assert torch.equal(ours.targets.boxes_cxcywh, theirs.targets.boxes_cxcywh)
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, "ram"), ({"noval": True}, "")])
+def test_a_run_keeps_its_validation_images(
+    tmp_path: Path, settings: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(task, "make_val_loader", lambda *_, cache, **__: kept.append(cache))
+    index = write_scenes(tmp_path, [(32, 32)], boxes=1)
+    model = build_model(load_spec("yolov5n", index.num_classes), index.names)
+    config = RunConfig(data="x", imgsz=(32,), batch_size=1, workers=0, cache="ram", **settings)
+    task.Detect2d(model, index, index, config, torch.device("cpu"))
+    assert kept == [expected]

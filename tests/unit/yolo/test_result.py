@@ -114,6 +114,8 @@ def test_tables_and_detections_of_libraries(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_array_equal(table["ymax"], BOXES[:, 3])
     found = made().to_supervision()
     np.testing.assert_array_equal(found["xyxy"], BOXES)
+    np.testing.assert_array_equal(found["confidence"], made().scores)
+    np.testing.assert_array_equal(table["confidence"], made().scores)
     assert found["class_id"].tolist() == [1, 0, 1]
     assert found["data"]["class_name"].tolist() == ["dog", "traffic light", "dog"]
 

@@ -15,6 +15,7 @@ from boxwright.data.dataset import describe, divide_by, no_split, read_split
 from boxwright.data.files import file_errors
 from boxwright.data.index import DataIndex, Problem
 from boxwright.errors import UserError
+from boxwright.terminal import say
 from boxwright.yolo.settings import CheckConfig
 
 
@@ -50,7 +51,7 @@ def check(config: CheckConfig) -> int:
     console = Console(soft_wrap=True, highlight=False)
     for split, problems in found.items():
         for problem in problems:
-            console.print(f"{split}: {problem}", markup=False)
+            say(f"{split}: {problem}")
     _summary(console, indices, found)
     if config.plots:
         from boxwright.reporting.plots import plot_labels  # matplotlib is slow to import

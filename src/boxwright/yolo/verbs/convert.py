@@ -6,6 +6,7 @@ pixels (docs/spec/yolov5.md, B1.3).
 """
 
 import logging
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -147,7 +148,7 @@ def data(config: ConvertDataConfig) -> int:
     )
     for split, index in splits.items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
-    print(f"written to {config.target}")
+    print(f"written to {shlex.quote(config.target)}")
     images, boxes = count_lost(problem for index in splits.values() for problem in index.problems)
     return _say_lost(images, num_unfit + boxes, config.source)
 
@@ -167,5 +168,5 @@ def split(config: SplitConfig) -> int:
     )
     for name, images in lists.items():
         print(f"{name}: {len(images)} image{'s' * (len(images) != 1)}")
-    print(f"written to {folder}; data yaml: {folder / 'data.yaml'}")
+    print(f"written to {shlex.quote(str(folder))}; go on with --data {shlex.quote(str(folder / 'data.yaml'))}")
     return _say_lost(*lost, config.source)

@@ -85,6 +85,8 @@ def predict(config: PredictConfig) -> Path:
             print(total.summary())
         boxes, images = f"box{'' if total.boxes == 1 else 'es'}", f"image{'' if total.images == 1 else 's'}"
         print(f"{total.boxes} {boxes} in {total.images} {images}; results are in {folder}")
+        if total.images and not total.boxes:
+            print(f"nothing scored {config.conf_thres:g}; a lower --conf-thres, such as 0.01, shows what was nearest")
         if stopped is not None:
             raise stopped
     return folder

@@ -27,7 +27,7 @@ from boxwright.errors import UserError
 from boxwright.reading import parsing
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import load
-from boxwright.terminal import counted
+from boxwright.terminal import counted, say
 from boxwright.yolo.advice import Advice, anchors_do_not_fit, labels_out_of_range, unknown_classes
 from boxwright.yolo.anchors import recall_of_anchors, with_fitting_anchors
 from boxwright.yolo.auto_batch import with_fitting_batch
@@ -197,6 +197,8 @@ class YoloRun:
             # model: the checkpoint says it.
             own = {"batch_size": config.batch_size * 2, "augment": False, "model": "", "verbose": True}
             own["imgsz"] = config.val_side  # two sides would be a height and a width
+            if policy.name != "fp32":
+                say(f"{best} measured once more, in full precision (training measures in {policy.name})")
             val(run.settings_of_validation(ValConfig, config, folder, policy, **own))
         if not config.noplots:
             from boxwright.reporting.plots import plot_results
