@@ -39,7 +39,6 @@ from boxwright.yolo.loss import check_criterion
 from boxwright.yolo.published import RELEASES, V3, loss_release, starts_in_half, with_release
 from boxwright.yolo.settings import RunConfig, ValConfig
 from boxwright.yolo.task import Detect2d, batch_unit, loaded_side, multi_scale_sides
-from boxwright.yolo.verbs.info import summarise
 from boxwright.yolo.verbs.val import val
 from boxwright.yolo.weights import read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec, read_spec
@@ -159,6 +158,8 @@ class YoloRun:
         """Print what is trained on what; warn of settings that have no effect."""
         config = self.config
         if config.summary:
+            from boxwright.yolo.verbs.info import summarise
+
             print(summarise(self.model, config.model or config.weights, (config.train_side, config.train_side)).text())
         parameters = sum(p.numel() for p in self.model.parameters())
         print(
