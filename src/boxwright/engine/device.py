@@ -1,14 +1,18 @@
 """Where and how a run computes: device, precision and threads."""
 
+import mmap
 import os
 import re
+import resource
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
@@ -45,6 +49,40 @@ def choose_kernels(*, deterministic: bool) -> None:
     """Let a GPU compute with kernels that give the same bits each time, or with those that it finds fastest."""
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
+
+
+_ROOM = 64 << 20  # bytes; the code of all kernels of a network is smaller
+
+
+@contextmanager
+def room_for_kernels() -> Generator[None]:
+    """Raise a MemoryError before a convolution where a limit of this process (`ulimit -v`) leaves too little for it.
+
+    oneDNN (of PyTorch 2.15) makes the code of a kernel when it is first needed. Where there was no room for that code,
+    the backward pass of a strided convolution calls it all the same, which ends the process. So room is asked for
+    first: for the code, and for what the convolution makes before it.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        yield
+        return
+
+    def require(num_bytes: int) -> None:
+        try:
+            mmap.mmap(-1, _ROOM + num_bytes).close()
+        except OSError as error:
+            raise MemoryError("no room for a convolution") from error
+
+    def before_backward(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, nn.Conv2d) and output.requires_grad:
+            num_bytes = inputs[0].nbytes + output.nbytes
+            require(num_bytes)
+            output.register_hook(lambda _: require(num_bytes))
+
+    hook = register_module_forward_hook(before_backward)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def count_processes(device: str, nproc: int) -> int:

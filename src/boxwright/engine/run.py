@@ -16,7 +16,15 @@ from torch import nn
 from boxwright.checkpoints.native import previous
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
-from boxwright.engine.device import Policy, choose_kernels, count_processes, device_of_rank, one_core_left, resolve
+from boxwright.engine.device import (
+    Policy,
+    choose_kernels,
+    count_processes,
+    device_of_rank,
+    one_core_left,
+    resolve,
+    room_for_kernels,
+)
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
 from boxwright.engine.optim import EarlierTraining
@@ -271,7 +279,7 @@ def _fit(
                 done = counted(trainer.state.epoch, "epoch")
                 _log.warning("%s has finished its %s; train longer with --epochs", folder, done)
             else:
-                with one_core_left(policy.device):
+                with one_core_left(policy.device), room_for_kernels():
                     trainer.fit()
     if world.is_first:
         prepared.finish(folder, policy)
