@@ -160,6 +160,7 @@ def test_a_missing_config_names_the_file(tmp_path: Path) -> None:
         ("project: ../..", "project '../..' lies neither"),
         ("name: ../x", "name is the name of a folder below the project"),
         ("name: /x", "name is the name of a folder below the project"),
+        ("best_weight: /somewhere/else.pt", "best_weight '/somewhere/else.pt' lies neither"),
     ],
 )
 def test_a_settings_file_does_not_say_where_to_write_outside(
