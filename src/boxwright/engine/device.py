@@ -85,12 +85,20 @@ def room_for_kernels() -> Generator[None]:
         hook.remove()
 
 
+_FEW_PROCESSES = 8  # that may share cores, as for a trial
+
+
 def count_processes(device: str, nproc: int) -> int:
     """Count the processes that a run is to have on this machine: one for each of several GPUs, or `nproc`.
 
     Raises:
-        UserError: the two do not agree, or a GPU is named twice or not there.
+        UserError: the two do not agree, a GPU is named twice or not there, or they are far more than cores and GPUs.
     """
+    most = max(_FEW_PROCESSES, os.cpu_count() or 1, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    if nproc > most:  # each takes 300 MB, and a settings file of someone else may ask for thousands
+        raise UserError(
+            f"--nproc {nproc:,}: this machine has {counted(os.cpu_count() or 1, 'core')}, so at most {most}"
+        )
     names = [name.strip().lower().removeprefix("cuda:") for name in device.split(",")]
     if len(names) == 1:
         return nproc
