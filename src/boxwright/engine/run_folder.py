@@ -121,6 +121,8 @@ def with_stored_places(config: C, folder: Path, typed: Mapping[str, object]) -> 
 
 
 def _best_weight(config: TrainingConfig) -> Path:
+    if shown(config.best_weight) != config.best_weight:
+        raise UserError(f"--best-weight {config.best_weight!r} has control characters, or bytes that are no UTF-8 text")
     path = absolute_path(config.best_weight)
     if path.suffix not in (".pt", ".pth"):
         raise UserError(f"--best-weight {path}: a file of weights ends in .pt or .pth")

@@ -131,6 +131,11 @@ def _check_places(settings: Mapping[str, Setting], file: Path) -> None:
     name = settings.get("name")
     if name is not None and (Path(str(name.value)).is_absolute() or ".." in Path(str(name.value)).parts):
         raise UserError(f"{name.origin}: name is the name of a folder below the project, not {name.value!r}")
+    project = settings.get("project")
+    if name is not None and project is not None and isinstance(project.value, str):
+        above = Path(project.value).expanduser().resolve()
+        if not (above / str(name.value)).resolve().is_relative_to(above):
+            raise UserError(f"{name.origin}: name {name.value!r} is a link that leads out of {project.value}")
 
 
 def require_inside(path: Path, file: Path, setting: Setting, name: str, advice: str) -> None:

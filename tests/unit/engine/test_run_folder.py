@@ -145,6 +145,7 @@ def test_a_checkpoint_does_not_say_where_to_write_outside(tmp_path: Path, monkey
         ({"best_weight": "folder.pt", "exist_ok": True}, "folder.pt is there already"),
         ({"best_weight": "none/new.pt"}, "there is no folder .*none"),
         ({"best_weight": "new.onnx"}, r"ends in \.pt or \.pth"),
+        ({"best_weight": "a\0b.pt"}, "has control characters"),
     ],
 )
 def test_saving_that_cannot_be(
