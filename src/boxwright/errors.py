@@ -21,7 +21,7 @@ MEMORY_ADVICE = (
 )
 _OUT_OF_MEMORY = (
     *("not enough memory", "out of memory", "cannot allocate memory", "insufficient memory", "bad_alloc"),
-    *("can't allocate", "unable to allocate", "unable to mmap", "failed to map segment"),
+    *("can't allocate", "unable to allocate", "unable to mmap", "failed to map segment", "storage size calculation"),
 )
 
 

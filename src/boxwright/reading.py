@@ -10,8 +10,9 @@ import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import yaml
 from yaml.composer import ComposerError
@@ -95,7 +96,7 @@ class TooLargeError(UserError):
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
-def open_file(file: str | Path) -> BinaryIO:
+def open_file(file: str | Path) -> BufferedReader:
     """Open a file that is a file: a pipe or a device has no end, or waits for one.
 
     Raises:

@@ -126,5 +126,6 @@ def test_memory_that_ran_out_is_no_mistake_of_the_file() -> None:
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
     assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert is_out_of_memory(RuntimeError("Storage size calculation overflowed with sizes=[9, 9]"))
     assert not is_out_of_memory(RuntimeError("something else"))
     assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a convolution"))

@@ -1,11 +1,13 @@
 """The calibration of an own camera, one json: its matrix, and where camera and radars are; see docs/fusion.md."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from boxwright.errors import UserError
@@ -19,6 +21,8 @@ from boxwright.settings.base import Frozen
 
 NAME = "{name}"  # in the path of radar files: the name of the image without its suffix
 _LARGEST = 1 << 20  # bytes; a calibration has a few hundred
+_MOST_RADARS = 32
+_MOST_POINTS = 500_000  # of all radars, for an image: half a gigabyte
 _SAME_SHAPE = 0.01  # by which width / height of an image and of `image_size` may differ
 
 Side = Annotated[int, Field(gt=0, le=1 << 20)]  # pixels
@@ -43,7 +47,7 @@ class _File(Frozen):
     intrinsics: tuple[Row, Row, Row]
     image_size: tuple[Side, Side] | None = None  # width, height of the images that the matrix is for
     extrinsics: _Place | None = None
-    radar: tuple[_Radar, ...] = ()
+    radar: Annotated[tuple[_Radar, ...], Field(max_length=_MOST_RADARS)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +79,23 @@ class Calibration:
         return calib, doubt_intrinsics(calib, width, height)
 
     def read_radar(self, name: str, reading: RadarReading) -> tuple[Floats, list[Path]]:
-        """Gather the radar (18, N) of an image in the frame of the camera; also return the files that are not there."""
-        files = [self.path.parent / pattern.replace(NAME, name) for _, pattern in self.radars]
-        there = [
-            (cam_from_radar, file)
-            for (cam_from_radar, _), file in zip(self.radars, files, strict=True)
-            if file.exists()
-        ]
-        points = accumulate([read_radar(file, reading) for _, file in there], np.array([place for place, _ in there]))
-        return points, [file for file in files if not file.exists()]
+        """Gather the radar (18, N) of an image in the frame of the camera; also return the files that are not there.
+
+        Raises:
+            UserError: a file is no radar sweep, or there are more points than a radar can see.
+        """
+        sweeps, places, missing, count = list[NDArray[np.float32]](), list[Floats](), list[Path](), 0
+        for cam_from_radar, pattern in self.radars:
+            file = self.path.parent / pattern.replace(NAME, name)
+            if not os.path.exists(file):
+                missing.append(file)
+                continue
+            sweeps.append(read_radar(file, reading))
+            places.append(cam_from_radar)
+            count += sweeps[-1].shape[1]
+            if count > _MOST_POINTS:
+                raise UserError(f"{file}: with it the radar of {name} has more than {_MOST_POINTS:,} points")
+        return accumulate(sweeps, np.array(places)), missing
 
 
 @reads("json of a calibration")

@@ -19,8 +19,9 @@ def names_in_checkpoint(path: Path, name: bytes) -> bool:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 # Compressed ones, which torch.save does not write, could grow without an end.
-                pickles = [e for e in archive.infolist() if e.filename.endswith("data.pkl") and not e.compress_type]
-                return any(name in archive.read(entry) for entry in pickles)
+                pickles = [e for e in archive.infolist() if e.filename.endswith("/data.pkl") and not e.compress_type]
+                # A checkpoint has one; thousands in the same place of a file would each be read.
+                return len(pickles) == 1 and name in archive.read(pickles[0])
         with path.open("rb") as file:
             return name in file.read(_HEAD_OF_OLD_FILE)
     except Exception:  # reported where it is opened

@@ -45,6 +45,7 @@ _ONE_CLASS = "object"  # what the boxes of a file without a column of classes ar
 
 _MOST_ABOVE = 50_000  # files and folders beside the folder of a csv
 _LONGEST_LINE = 1 << 16  # bytes of the names of columns
+_MOST_DIGITS = 18  # of a class that sorts as a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ def read_csv_names(files: Sequence[Path]) -> tuple[str, ...]:
     names = {box.class_name for file in files for boxes in _read_table(file).boxes.values() for box in boxes}
     if not names:
         raise UserError(f"{files[0]} has no box")
-    return tuple(sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
+    numbers = {name: int(name) for name in names if name.isdecimal() and len(name) <= _MOST_DIGITS}
+    return tuple(sorted(names, key=lambda name: (name not in numbers, numbers.get(name, 0), name)))
 
 
 def read_csv(

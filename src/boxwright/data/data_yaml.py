@@ -20,6 +20,7 @@ import yaml
 
 from boxwright.data.files import files_below, in_any_case, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.index import MOST_CLASSES
 from boxwright.data.split_names import SPLITS, Split
 from boxwright.data.voc import VocFolder
 from boxwright.errors import UserError
@@ -214,9 +215,6 @@ def _names(entries: dict[str, Any], file: Path) -> tuple[str, ...]:
     if isinstance(count, int) and count != len(found):
         raise UserError(f"{file}: nc is {count} but names has {len(found)} entries")
     return found
-
-
-MOST_CLASSES = 100_000
 
 
 def numbered(count: int, where: str | Path) -> tuple[str, ...]:

@@ -36,10 +36,15 @@ _REDUCED = {
 _LARGEST_REDUCTION = 8  # what JPEG decoders offer: the inverse DCT at 1/8 is its mean
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PFM_STARTS = (b"PF", b"Pf")
+_AVIF_STARTS = (b"ftypavif", b"ftypavis", b"ftypmif1", b"ftypmsf1")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE, _SAMPLES, _TIFF_SIDES = 258, 277, ((256, 322), (257, 323))  # tags; a side and that of a tile
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of whole numbers
 _MOST_TAGS = 1000
+_LONGEST_HEAD = 16 << 20  # bytes before the pixels of a JPEG: Pillow takes a time that grows with their square
+_MOST_SCANS = (
+    100  # of a JPEG of as many pixels as are allowed, and more of a smaller one; each is a pass over all pixels
+)
 _ADVICE = "; replace it or take it out of the data set"
 _SHRINK = "; make it smaller, or allow more than {:,} by --max-pixels"
 
@@ -120,7 +125,10 @@ def _claimed_size(data: bytes) -> tuple[int, int, int]:
         Exception: it is no image.
     """
     if data[:2] == _JPEG_START:
-        return (*_jpeg_size(data), _BYTES)
+        width, height = _jpeg_size(data)
+        if data.count(b"\xff\xda") * width * height > _MOST_SCANS * limit("max_pixels"):
+            raise ValueError("it has too many scans")
+        return width, height, _BYTES
     if data[:8] == _PNG_START:
         return (*struct.unpack_from(">II", data, 16), _BYTES)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # Pillow would make its canvas at once
@@ -142,19 +150,23 @@ def _claimed_size(data: bytes) -> tuple[int, int, int]:
         if found is None:
             raise ValueError("it has no size")
         return int(found[1]), int(found[2]), 3 + 12 + 12  # floats, and once more while they become 8 bits
+    if data[4:12] in _AVIF_STARTS:
+        raise ValueError("an AVIF: its boxes may say another size than its pixels have")
     with warnings.catch_warnings(action="ignore"):
         return (*PIL.Image.open(io.BytesIO(data)).size, _BYTES)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Find the frame header of a JPEG file."""
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0:
+    """Find the frame header of a JPEG file, which the pixels must follow within `_LONGEST_HEAD` bytes."""
+    at, size = 2, (0, 0)
+    while 0 <= (at := data.find(b"\xff", at)) < _LONGEST_HEAD:
         marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not any(size):
             height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        if marker == 0xDA:  # pixels
+            size = width, height
+        if marker == 0xDA and any(size):  # pixels
+            return size
+        if marker == 0xDA:
             break
         has_no_length = marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9
         at += 1 if has_no_length else 2 + struct.unpack_from(">H", data, at + 2)[0]
@@ -167,15 +179,18 @@ def _tiff_size(data: bytes) -> tuple[int, int, int]:
     start, counts, entry, room = (8, "Q", "HHQ", 12) if is_big else (4, "H", "HHI", 8)
     (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, start)
     (number,) = struct.unpack_from(order + counts, data, at)
+    if number > _MOST_TAGS:
+        raise ValueError("it has too many entries")
     tags: dict[int, int] = {}
     at += struct.calcsize("=" + counts)
-    for i in range(min(number, _MOST_TAGS)):
+    for i in range(number):
         tag, kind, count = struct.unpack_from(order + entry, data, at + i * (room + (8 if is_big else 4)))
         value = at + i * (room + (8 if is_big else 4)) + room
         if tag == _BITS_PER_SAMPLE and count * 2 > (8 if is_big else 4):  # each sample its own: they stand elsewhere
             (value,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, value)
         if kind in _TIFF_NUMBERS and count:
-            tags[tag] = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, value)[0]
+            (found,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, value)
+            tags[tag] = max(found, tags.get(tag, 0))  # of an entry that stands twice the decoder takes one
     stored = -(-tags.get(_BITS_PER_SAMPLE, 1) * tags.get(_SAMPLES, 1) // 8)
     width, height = (max(tags[side], tags.get(tile, 1)) for side, tile in _TIFF_SIDES)
     return width, height, 7 + stored  # the result, a strip as it is stored and as it is unpacked
@@ -357,6 +372,8 @@ def _header_size(path: Path) -> tuple[int, int] | None:
             file.seek(-2, os.SEEK_END)
             if file.read() != _JPEG_END:
                 return None  # cut off, or followed by something else
+            file.seek(0)
+            _jpeg_size(file.read(_LONGEST_HEAD))  # raises where Pillow would take long
             file.seek(0)
             # The plugins themselves: PIL.Image.open would warn of large images, which OpenCV decodes.
             image = JpegImageFile(file)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from boxwright.data.files import in_threads
 from boxwright.data.identity import describe_images
 from boxwright.data.images import TURNED, BrokenImageError, image_size, orientation
+from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Floats, Ints
 from boxwright.reading import parsing
 from boxwright.terminal import one_line
@@ -58,6 +59,8 @@ ProblemKind = Literal[
     "doubtful intrinsics",
     "class without boxes",
 ]
+
+MOST_CLASSES = 100_000  # of a data set
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,13 @@ class DataIndex:
         annotations: Path | None = None,
         problems: Sequence[Problem] = (),
     ) -> "DataIndex":
-        """Pack records into flat arrays, in their order."""
+        """Pack records into flat arrays, in their order.
+
+        Raises:
+            UserError: more than `MOST_CLASSES`, which is a slip of the finger or worse.
+        """
+        if len(names) > MOST_CLASSES:
+            raise UserError(f"a data set of {len(names):,} classes; at most {MOST_CLASSES:,} are possible")
         image_ids = np.array([record.image_id for record in records], dtype=np.int64)
         stems = {record.path.stem for record in records}
         if (image_ids < 0).any():

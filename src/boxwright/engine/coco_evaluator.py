@@ -98,7 +98,7 @@ class CocoEvaluator:
                 "categories": truth["categories"],
             }
             rows = [row for image in images for row in self._found[image][kind]]
-            self.numbers[kind] = measure_rows(mine, rows, kind)
+            self.numbers[kind] = measure_rows(mine, rows, kind, f"predictions cannot be measured against {self._place}")
 
     def summarize(self) -> dict[IouType, tuple[Number, ...]]:
         """Print the numbers of each type, 12 or for keypoints 10, and return them; accumulates if that was not done."""

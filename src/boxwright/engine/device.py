@@ -1,14 +1,18 @@
 """Where and how a run computes: device, precision and threads."""
 
+import mmap
 import os
 import re
+import resource
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
@@ -47,12 +51,54 @@ def choose_kernels(*, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
+_ROOM = 64 << 20  # bytes; the code of all kernels of a network is smaller
+
+
+@contextmanager
+def room_for_kernels() -> Generator[None]:
+    """Raise a MemoryError before a convolution where a limit of this process (`ulimit -v`) leaves too little for it.
+
+    oneDNN (of PyTorch 2.15) makes the code of a kernel when it is first needed. Where there was no room for that code,
+    the backward pass of a strided convolution calls it all the same, which ends the process. So room is asked for
+    first: for the code, and for what the convolution makes before it.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        yield
+        return
+
+    def require(num_bytes: int) -> None:
+        try:
+            mmap.mmap(-1, _ROOM + num_bytes).close()
+        except OSError as error:
+            raise MemoryError("no room for a convolution") from error
+
+    def before_backward(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, nn.Conv2d) and output.requires_grad:
+            num_bytes = inputs[0].nbytes + output.nbytes
+            require(num_bytes)
+            output.register_hook(lambda _: require(num_bytes))
+
+    hook = register_module_forward_hook(before_backward)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+_FEW_PROCESSES = 8  # that may share cores, as for a trial
+
+
 def count_processes(device: str, nproc: int) -> int:
     """Count the processes that a run is to have on this machine: one for each of several GPUs, or `nproc`.
 
     Raises:
-        UserError: the two do not agree, or a GPU is named twice or not there.
+        UserError: the two do not agree, a GPU is named twice or not there, or they are far more than cores and GPUs.
     """
+    most = max(_FEW_PROCESSES, os.cpu_count() or 1, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    if nproc > most:  # each takes 300 MB, and a settings file of someone else may ask for thousands
+        raise UserError(
+            f"--nproc {nproc:,}: this machine has {counted(os.cpu_count() or 1, 'core')}, so at most {most}"
+        )
     names = [name.strip().lower().removeprefix("cuda:") for name in device.split(",")]
     if len(names) == 1:
         return nproc

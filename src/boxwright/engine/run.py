@@ -16,7 +16,15 @@ from torch import nn
 from boxwright.checkpoints.native import previous
 from boxwright.data.files import file_errors, write_atomically
 from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
-from boxwright.engine.device import Policy, choose_kernels, count_processes, device_of_rank, one_core_left, resolve
+from boxwright.engine.device import (
+    Policy,
+    choose_kernels,
+    count_processes,
+    device_of_rank,
+    one_core_left,
+    resolve,
+    room_for_kernels,
+)
 from boxwright.engine.distributed import World
 from boxwright.engine.launch import folder_before_restart, is_launched, remember_folder, run_job
 from boxwright.engine.optim import EarlierTraining
@@ -28,6 +36,7 @@ from boxwright.engine.run_folder import (
     only_run_in,
     weights_on_disk,
     with_checked_saving,
+    with_stored_places,
 )
 from boxwright.engine.schedule import check_schedule
 from boxwright.engine.task import Task
@@ -127,8 +136,8 @@ def resume(
 
     Args:
         path: its last.pt or its folder; None takes the newest run below runs/train.
-        overrides: settings that may differ: workers, device, nproc, data (the same, at another place), epochs (which
-            changes the rates).
+        overrides: settings that may differ: workers, device, nproc, best_weight, data (the same, at another place),
+            epochs (which changes the rates).
         find_run: gives the class of runs for the settings of the checkpoint.
         callbacks: as in `train`; callback objects of the stopped run are not remembered.
 
@@ -140,7 +149,7 @@ def resume(
     num_processes = 1
     if not is_launched():
         path = _find_checkpoint(path)
-        config, _ = _settings_of(_read_run(path)[0], overrides, find_run)
+        config, _ = _settings_of(_read_run(path)[0], overrides, find_run, path.parent.parent)
         num_processes = count_processes(config.device, config.nproc)
     checked = checked_callbacks(callbacks, num_processes)
     return run_job(_resume, num_processes, path, dict(overrides), find_run, checked)
@@ -158,7 +167,8 @@ def _train(world: World, config: TrainingConfig, run: AnyRun, callbacks: Sequenc
     # torchrun starts all processes anew when one dies; what they had saved by then is gone on with.
     before = world.from_first(folder_before_restart() if world.is_first else None)
     if before is not None and world.from_first((before / "weights" / "last.pt").is_file()):
-        return _resume(world, before, {}, lambda _: run, callbacks)
+        typed = {"best_weight": config.best_weight}  # which a checkpoint may not name everywhere
+        return _resume(world, before, typed, lambda _: run, callbacks)
     policy, callbacks = _begin_process(config, world, callbacks)
     prepared = run.begin(config, policy, world)
     folder = before or Path()
@@ -187,7 +197,7 @@ def _resume(
     with only_run_in(folder) if world.is_first else nullcontext():
         # Read once the folder is ours: another process may have been writing it until then.
         content = world.from_first(readable_run(checkpoint) if world.is_first else {})
-        config, run = _settings_of(content, overrides, find_run)
+        config, run = _settings_of(content, overrides, find_run, folder)
         policy, callbacks = _begin_process(config, world, callbacks)
         try:
             prepared = run.go_on(config, content, world)
@@ -208,11 +218,11 @@ def _resume(
 
 
 def _settings_of(
-    content: Mapping[str, Any], overrides: Mapping[str, object], find_run: FindRun
+    content: Mapping[str, Any], overrides: Mapping[str, object], find_run: FindRun, folder: Path
 ) -> tuple[TrainingConfig, AnyRun]:
-    """Read the settings of the run that a checkpoint belongs to, and find its class."""
+    """Read the settings of the run that a checkpoint in this run folder belongs to, and find its class."""
     run = find_run(content["config"])
-    return load(run.settings, {**content["config"], **overrides}), run
+    return with_stored_places(load(run.settings, {**content["config"], **overrides}), folder, overrides), run
 
 
 def _begin_process(
@@ -271,7 +281,7 @@ def _fit(
                 done = counted(trainer.state.epoch, "epoch")
                 _log.warning("%s has finished its %s; train longer with --epochs", folder, done)
             else:
-                with one_core_left(policy.device):
+                with one_core_left(policy.device), room_for_kernels():
                     trainer.fit()
     if world.is_first:
         prepared.finish(folder, policy)

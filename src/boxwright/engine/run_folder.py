@@ -9,7 +9,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from typing import TypeVar
 from boxwright.data.files import Hidden, absolute_path, file_errors, open_without_links, remove_leftovers
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
+from boxwright.settings.load import Setting, require_inside
 from boxwright.terminal import shown
 
 _LOCK = ".boxwright_running"
@@ -91,14 +92,41 @@ def with_checked_saving(config: C) -> C:
         raise UserError(f"--save-best-only keeps best.pt alone, {periodic[0]} keeps other epochs: leave one out")
     if not config.best_weight:
         return config
-    path = absolute_path(config.best_weight)  # a resume may start in another folder
-    if path.suffix not in (".pt", ".pth"):
-        raise UserError(f"--best-weight {path}: a file of weights ends in .pt or .pth")
+    path = _best_weight(config)  # a resume may start in another folder
     if path.exists() and (not config.exist_ok or not path.is_file()):
         raise UserError(f"--best-weight {path} is there already; name a new file, or let it be replaced: --exist-ok")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UserError(f"--best-weight {path}: there is no folder {path.parent} that can be written to")
     return config.model_copy(update={"best_weight": str(path)})
+
+
+def with_stored_places(config: C, folder: Path, typed: Mapping[str, object]) -> C:
+    """Refuse a file of best weights that only a checkpoint names, which may come from someone else, and lies elsewhere.
+
+    Args:
+        config: settings of a checkpoint, and those that were typed on top.
+        folder: of the run.
+        typed: the latter.
+
+    Raises:
+        UserError: it lies neither below the working folder nor in the run folder, or would not be a file of weights.
+    """
+    if not config.best_weight:
+        return config
+    path, checkpoint = _best_weight(config), folder / "weights" / "last.pt"
+    if "best_weight" not in typed:
+        setting = Setting(str(path), str(checkpoint))
+        require_inside(path, folder / "config.yaml", setting, "best_weight", "give it again as --best-weight")
+    return config.model_copy(update={"best_weight": str(path)})
+
+
+def _best_weight(config: TrainingConfig) -> Path:
+    if shown(config.best_weight) != config.best_weight:
+        raise UserError(f"--best-weight {config.best_weight!r} has control characters, or bytes that are no UTF-8 text")
+    path = absolute_path(config.best_weight)
+    if path.suffix not in (".pt", ".pth"):
+        raise UserError(f"--best-weight {path}: a file of weights ends in .pt or .pth")
+    return path
 
 
 def keep_best_alone(folder: Path) -> None:

@@ -23,6 +23,7 @@ from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.metrics.matching import flatten, truth_of
 from boxwright.ops.arrays import Array, Floats
+from boxwright.reading import read_bytes, why
 
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 5
 _ALL_IOU = "0.50:0.95"
@@ -315,20 +316,26 @@ def measure_results(results: Any, truth: Any, iou_type: IouType = "bbox") -> tup
                 f"{named} has {len(strangers)} {key} that {against} does not list: {_first(strangers)}; "
                 f"the {table} there are {_first(known)}"
             )
+    return measure_rows(content, rows, iou_type, f"{named} cannot be measured against {against}")
+
+
+def measure_rows(
+    truth: dict[str, Any], rows: list[dict[str, Any]], iou_type: IouType, problem: str
+) -> tuple[Number, ...]:
+    """Measure result records against a ground truth, both checked; `problem` begins the sentence of an error.
+
+    Raises:
+        UserError: hotcoco finds something that was not checked, such as a run-length code that is none.
+    """
     try:
-        return measure_rows(content, rows, iou_type)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(f"{named} cannot be measured against {against} as {iou_type}: {error}") from error
-
-
-def measure_rows(truth: dict[str, Any], rows: list[dict[str, Any]], iou_type: IouType) -> tuple[Number, ...]:
-    """Measure result records against a ground truth, both checked; errors are those of hotcoco."""
-    ground_truth = hotcoco.COCO(truth)
-    # Results of nothing are allowed, but load_res takes its kind from the first record.
-    found = ground_truth.load_res(rows) if rows else hotcoco.COCO(truth | {"annotations": []})
-    evaluation = hotcoco.COCOeval(ground_truth, found, iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
+        ground_truth = hotcoco.COCO(truth)
+        # Results of nothing are allowed, but load_res takes its kind from the first record.
+        found = ground_truth.load_res(rows) if rows else hotcoco.COCO(truth | {"annotations": []})
+        evaluation = hotcoco.COCOeval(ground_truth, found, iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{problem} as {iou_type}: {error}") from error
     lines, limits = _KEYPOINT_LINES if iou_type == "keypoints" else BOX_LINES, evaluation.params.max_dets
     values = zip(lines, summarise(evaluation, lines), strict=True)
     return tuple(Number(line.name, line.iou, line.area, limits[line.limit], value) for line, value in values)
@@ -348,12 +355,11 @@ def _content(value: Any) -> Any:
 
 def _read_json(path: Path) -> Any:
     """Read a json file."""
+    content = read_bytes(path)
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid json: {error}") from error
+        raise UserError(f"{path} is not valid json: {why(error)}") from error
 
 
 def read_truth(source: Any, iou_type: IouType) -> dict[str, Any]:

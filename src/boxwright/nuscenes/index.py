@@ -28,11 +28,13 @@ from numpy.lib import format as npy
 from boxwright.data.cache import user_cache_dir
 from boxwright.data.files import Hidden, file_errors, remove_leftovers
 from boxwright.engine.console import with_progress
+from boxwright.errors import UserError
 from boxwright.nuscenes.build import read_annotations, read_samples, read_sensors
 from boxwright.nuscenes.geometry import doubt_intrinsics, hidden_behind_others, seen_in_images
 from boxwright.nuscenes.structures import CAMERAS, SEEN
 from boxwright.nuscenes.tables import version_folder
 from boxwright.ops.arrays import Array, Bools, Ints
+from boxwright.reading import open_file
 from boxwright.terminal import counted
 
 _LAYOUT = 5  # goes up when the arrays change
@@ -121,10 +123,12 @@ def open_nuscenes(
 
 
 def _digest(file: Path) -> bytes:
-    """Hash a table, which may be missing."""
+    """Hash a table, which may be missing, or no file, which is told where it is read."""
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             return hashlib.file_digest(stream, "sha256").digest()
+    except UserError as error:
+        return str(error).encode(errors="surrogatepass")
     except OSError as error:
         return f"missing {error.errno}".encode()
 

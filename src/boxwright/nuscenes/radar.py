@@ -25,7 +25,7 @@ _VX, _VY, _DYN_PROP, _AMBIGUITY, _VALIDITY = (
 )
 _KINDS = {"F": "f", "I": "i", "U": "u"}
 _LONGEST_HEADER = 4096  # bytes
-_LARGEST = 64 << 20  # bytes; a sweep has 125 points of 43 bytes
+_LARGEST = 4 << 20  # bytes; a sweep has 125 points of 43 bytes. In memory a point may take thirty times as much
 
 
 @reads("radar sweep")

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Floats, Ints
-from boxwright.reading import parsing, why
+from boxwright.reading import open_file, parsing, why
 
 Record = dict[str, Any]
 Keys = NDArray[np.uint64]
@@ -116,7 +117,7 @@ def stream_members(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     """
     found = False
     try:
-        with path.open(encoding="utf-8") as file:
+        with TextIOWrapper(open_file(path), encoding="utf-8") as file:
             reader = JsonReader(file)
             for key in reader.keys():  # noqa: SIM118
                 if key != name:
@@ -184,7 +185,10 @@ def read_table(folder: Path, table: str) -> Iterator[Record]:
 
     file, count = folder / f"{table}.json", 0
     try:
-        with file.open(encoding="utf-8-sig") as stream, MovingLine(Console(stderr=True, soft_wrap=True)) as line:
+        with (
+            TextIOWrapper(open_file(file), encoding="utf-8-sig") as stream,
+            MovingLine(Console(stderr=True, soft_wrap=True)) as line,
+        ):
             reader, size = JsonReader(stream), file.stat().st_size
             if reader.peek(optional=True) != "[":
                 raise UserError(f"{file} is not a table: it does not start with a list of records")

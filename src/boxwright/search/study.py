@@ -68,6 +68,8 @@ def locate_study(study: str, project: str, name: str, new_folder: Path | None) -
         project, name: folder of a worker whose study is in a database; the name is the study's too.
         new_folder: of a search that begins.
     """
+    if "\0" in study:
+        raise UserError(f"--study {study!r} has a character that no file and no address has")
     if new_folder is None and "://" in study:
         return StudyLocation(study, name, Path(project, name).expanduser().absolute())
     given = Path(study).expanduser()

@@ -215,7 +215,7 @@ class TrainingConfig(RunFolder):
     save_epochs: Milestones = output((), "and after these epochs, counted from 1")
     save_half: bool = output(False, "write best.pt and those checkpoints in half precision, half as large")
     save_best_only: bool = output(False, "keep best.pt alone: a run that is done leaves no last.pt to go on from")
-    best_weight: str = output("", "write the best weights to this file, too", metavar="PT")
+    best_weight: str = output("", "write the best weights to this file, too", metavar="PT", on_resume=True)
     save_name: Literal["epoch", "epoch_"] = output("epoch", "file name prefix of those checkpoints", metavar="TEXT")
     val_period: Count = output(1, "validate every N epochs, and after the last")
     log_period: Count = output(

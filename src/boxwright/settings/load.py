@@ -22,7 +22,7 @@ from boxwright.terminal import counted
 
 _log = logging.getLogger("boxwright.settings")
 C = TypeVar("C", bound=Frozen)
-_PLACES = ("project", "target", "out", "plots", "schedule")  # settings that say where to write
+_PLACES = ("project", "target", "out", "plots", "schedule", "best_weight")  # settings that say where to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +126,17 @@ def _check_places(settings: Mapping[str, Setting], file: Path) -> None:
     """Refuse what a settings file says about where to write if that leads elsewhere."""
     for name in _PLACES:
         if (setting := settings.get(name)) is not None and isinstance(setting.value, str) and setting.value:
-            require_inside(Path(setting.value).expanduser(), file, setting, name, f"give it as --{name}")
+            require_inside(
+                Path(setting.value).expanduser(), file, setting, name, f"give it as --{name.replace('_', '-')}"
+            )
     name = settings.get("name")
     if name is not None and (Path(str(name.value)).is_absolute() or ".." in Path(str(name.value)).parts):
         raise UserError(f"{name.origin}: name is the name of a folder below the project, not {name.value!r}")
+    project = settings.get("project")
+    if name is not None and project is not None and isinstance(project.value, str):
+        above = Path(project.value).expanduser().resolve()
+        if not (above / str(name.value)).resolve().is_relative_to(above):
+            raise UserError(f"{name.origin}: name {name.value!r} is a link that leads out of {project.value}")
 
 
 def require_inside(path: Path, file: Path, setting: Setting, name: str, advice: str) -> None:

@@ -277,7 +277,11 @@ def _task_folder(run: RunYaml) -> Path:
     task = run.values["task_name"].value if "task_name" in run.values else ""
     if not isinstance(task, str | int) or Path(str(task)).is_absolute() or ".." in Path(str(task)).parts:
         raise UserError(f"{run.origin('task_name')}: task_name is the name of a folder below work_dir, not {task!r}")
-    return run.path("work_dir", "work_dir") / str(task)
+    folder = run.path("work_dir", "work_dir") / str(task)
+    if task:  # which may be a link
+        place = run.values["task_name"]
+        require_inside(folder, run.file, place, "task_name", "start the run in a folder above it")
+    return folder
 
 
 def _date_folder(run: RunYaml) -> Path:

@@ -91,3 +91,21 @@ def test_what_is_no_json(tmp_path: Path) -> None:
         read_calibration(file)
     with pytest.raises(UserError, match="no such file"):
         read_calibration(tmp_path / "none.json")
+
+
+def test_radar_of_others_cannot_take_all_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.ones(6, RADAR_DTYPE)
+    points["x"], points["dyn_prop"], points["ambig_state"], points["invalid_state"] = 9, 0, 3, 0
+    write_radar(tmp_path / "r.pcd", points)
+    radar = {"extrinsics": PLACE, "files": "r.pcd"}
+    calibration = read_calibration(write(tmp_path, extrinsics=PLACE, radar=[radar] * 4))
+    assert calibration.read_radar("i", RadarReading())[0].shape == (18, 24)
+    monkeypatch.setattr("boxwright.centerfusion.calibration._MOST_POINTS", 23)
+    with pytest.raises(UserError, match="more than 23 points"):
+        calibration.read_radar("i", RadarReading())
+    with (tmp_path / "r.pcd").open("r+b") as file:
+        file.truncate(5 << 20)
+    with pytest.raises(UserError, match="such a file at most"):
+        calibration.read_radar("i", RadarReading())
+    with pytest.raises(UserError, match=r"radar: .*at most 32"):
+        read_calibration(write(tmp_path, extrinsics=PLACE, radar=[radar] * 33))

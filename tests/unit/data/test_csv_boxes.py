@@ -78,3 +78,15 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "boxes.csv").write_text(text)
     with pytest.raises(UserError, match=says):
         open_dataset(tmp_path / "boxes.csv", "train")
+
+
+def test_classes_that_are_too_many_or_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "x.jpg")
+    file, digits = tmp_path / "train.csv", "9" * 5000
+    rows = [f"x.jpg,4,4,28,20,{name}" for name in (digits, "10", "9", "cat")]
+    file.write_text("\n".join(["filename,xmin,ymin,xmax,ymax,class", *rows]))
+    assert open_dataset(file, "train").names == ("9", "10", digits, "cat")
+    monkeypatch.setattr("boxwright.data.index.MOST_CLASSES", 3)
+    file.write_text("\n".join(["filename,xmin,ymin,xmax,ymax,class", *rows, ""]))  # another content than in the cache
+    with pytest.raises(UserError, match="a data set of 4 classes; at most 3"):
+        open_dataset(file, "train")

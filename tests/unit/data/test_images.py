@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from boxwright.data.images import (
@@ -247,3 +248,55 @@ def test_a_pipe_a_device_and_a_file_without_an_end_are_no_images(tmp_path: Path)
         for reader in (read_image, image_size):
             with pytest.raises(BrokenImageError, match=says):
                 reader(path)
+
+
+def _tiff(*entries: tuple[int, int]) -> bytes:
+    """Make the head of a TIFF file with entries of one 4-byte number each."""
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + rows + bytes(100)
+
+
+def test_a_tiff_that_says_its_size_twice_has_the_larger_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    path.write_bytes(_tiff((256, 16_000), (256, 100), (257, 16_000), (257, 100)))
+    with pytest.raises(BrokenImageError, match="16000 x 16000 pixels are too many"):
+        read_image(path)
+    path.write_bytes(_tiff(*((1, 1) for _ in range(1000)), (256, 16_000), (257, 16_000)))
+    with pytest.raises(BrokenImageError, match="cannot be read as an image"):
+        read_image(path)
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    data = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    path.write_bytes(data[:-2] + last * 500 + data[-2:])
+    assert read_image(path).shape == (64, 64, 3)  # a small one takes no time
+    monkeypatch.setenv("BOXWRIGHT_MAX_PIXELS", str(64 * 64))
+    for reader in (read_image, lambda path: image_size(path, decode=True)):
+        with pytest.raises(BrokenImageError, match="cannot be read as an image"):
+            reader(path)
+    path.write_bytes(data)
+    assert read_image(path).shape == (64, 64, 3)
+
+
+def test_a_jpeg_with_a_long_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    data = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    more = (b"\xff\xe1\x80\x00Exif\0\0" + bytes(0x7FF8)) * 4
+    frame = data.index(b"\xff\xda")
+    for at in (2, frame):  # also behind the frame header
+        path.write_bytes(data[:at] + more + data[at:])
+        monkeypatch.setattr("boxwright.data.images._LONGEST_HEAD", 1 << 20)
+        assert image_size(path) == (64, 64)
+        monkeypatch.setattr("boxwright.data.images._LONGEST_HEAD", 1 << 16)
+        for reader in (read_image, image_size):
+            with pytest.raises(BrokenImageError, match="cannot be read as an image"):
+                reader(path)
+
+
+def test_an_avif_is_no_image_here(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    PIL.Image.new("RGB", (64, 64)).save(path, "AVIF")
+    with pytest.raises(BrokenImageError, match="cannot be read as an image"):
+        read_image(path)

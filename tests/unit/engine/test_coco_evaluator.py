@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -279,3 +281,16 @@ def test_what_comes_after_the_summary_counts_too() -> None:
     late.update(found)
     whole.update(found)
     assert late.summarize() == whole.summarize()
+
+
+def test_a_truth_that_the_metric_itself_refuses_is_one_sentence(tmp_path: Path) -> None:
+    scenes = Scenes()
+    truth = bw.coco_of(scenes)
+    truth["annotations"][0]["area"] = "large"
+    evaluator = bw.CocoEvaluator(truth)
+    evaluator.update(predictions(scenes))
+    with pytest.raises(UserError, match=r"predictions cannot be measured against the ground truth as bbox: .*area"):
+        evaluator.accumulate()
+    os.mkfifo(tmp_path / "truth.json")
+    with pytest.raises(UserError, match="it is a pipe"):
+        bw.CocoEvaluator(tmp_path / "truth.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,15 @@ import pytest
 import torch
 
 from boxwright.centerfusion.settings import FusionConfig
-from boxwright.engine.device import Policy, choose_kernels, cpu_has_bf16, one_core_left, resolve, select_device
+from boxwright.engine.device import (
+    Policy,
+    choose_kernels,
+    cpu_has_bf16,
+    one_core_left,
+    resolve,
+    room_for_kernels,
+    select_device,
+)
 from boxwright.errors import UserError
 from boxwright.settings.base import Precision
 from boxwright.settings.load import load
@@ -127,3 +136,18 @@ def test_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [False, True]
     assert not FusionConfig().deterministic
     assert RunConfig().deterministic
+
+
+def test_a_convolution_asks_for_room_where_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN crashes in a backward pass that it has no room for the code of."""
+    layer, images = torch.nn.Conv2d(1, 1, 3, stride=2), torch.zeros(1, 1, 8, 8)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1 << 50, 1 << 50))
+    with room_for_kernels():
+        output = layer(images)
+        output.sum().backward()
+        output = layer(images)
+        monkeypatch.setattr("boxwright.engine.device._ROOM", 1 << 55)  # more than a process can have
+        for step in (output.sum().backward, lambda: layer(images)):
+            with pytest.raises(MemoryError):
+                step()
+    layer(images).sum().backward()  # nothing is asked for any more

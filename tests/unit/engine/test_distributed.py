@@ -146,7 +146,12 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     two_gpus(monkeypatch, count=6)
     assert [count_processes(device, 1) for device in ("", "cpu", "0", "0,1", "cuda:1, cuda:3,5")] == [1, 1, 1, 2, 3]
     assert (count_processes("cpu", 3), count_processes("0,1", 2)) == (3, 2)
-    for device, nproc, says in (("0,1", 3, "leave out --nproc"), ("0,0", 1, "0,1,2"), ("cpu,cpu", 1, "0,1,2")):
+    for device, nproc, says in (
+        ("0,1", 3, "leave out --nproc"),
+        ("cpu", 100_000, "this machine has"),
+        ("0,0", 1, "0,1,2"),
+        ("cpu,cpu", 1, "0,1,2"),
+    ):
         with pytest.raises(UserError, match=says):
             count_processes(device, nproc)
     two_gpus(monkeypatch)

@@ -17,6 +17,7 @@ from boxwright.engine.run_folder import (
     new_run_folder,
     only_run_in,
     with_checked_saving,
+    with_stored_places,
 )
 from boxwright.errors import UserError
 from boxwright.settings.base import TrainingConfig
@@ -121,6 +122,21 @@ def test_a_file_for_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert with_checked_saving(TrainingConfig(best_weight="old.pt", exist_ok=True)).best_weight.endswith("old.pt")
 
 
+def test_a_checkpoint_does_not_say_where_to_write_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come from someone else; what the user types leads anywhere."""
+    folder, elsewhere = tmp_path / "runs" / "exp", str(tmp_path / "elsewhere" / "x.pt")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for path in (elsewhere, "../elsewhere/x.pt"):
+        with pytest.raises(UserError, match=r"last\.pt: best_weight .* lies neither .* give it again as --best-weight"):
+            with_stored_places(TrainingConfig(best_weight=path), folder, {})
+    for path, typed in ((elsewhere, {"best_weight": elsewhere}), (str(folder / "x.pt"), {}), ("x.pt", {}), ("", {})):
+        kept = with_stored_places(TrainingConfig(best_weight=path), folder, typed).best_weight
+        assert kept == (str(Path(path).absolute()) if path else "")
+    with pytest.raises(UserError, match=r"ends in \.pt or \.pth"):
+        with_stored_places(TrainingConfig(best_weight="setup.py"), folder, {})
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -129,6 +145,7 @@ def test_a_file_for_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"best_weight": "folder.pt", "exist_ok": True}, "folder.pt is there already"),
         ({"best_weight": "none/new.pt"}, "there is no folder .*none"),
         ({"best_weight": "new.onnx"}, r"ends in \.pt or \.pth"),
+        ({"best_weight": "a\0b.pt"}, "has control characters"),
     ],
 )
 def test_saving_that_cannot_be(

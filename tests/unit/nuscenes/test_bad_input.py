@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -280,3 +281,15 @@ def test_radar_sweeps_and_their_filters(tmp_path: Path) -> None:
     assert read_radar(file).shape == (18, 0)
     with pytest.raises(UserError, match=r"cannot read .*none\.pcd: no such file"):
         read_radar(tmp_path / "none.pcd")
+
+
+def test_a_pipe_or_a_device_is_no_table(tmp_path: Path) -> None:
+    write_root(tmp_path, tables(), blobs=False)
+    for table, says in (("sample", "a pipe"), ("scene", "a device")):
+        file = tmp_path / VERSION / f"{table}.json"
+        file.unlink()
+        os.mkfifo(file) if table == "sample" else file.symlink_to("/dev/zero")
+        with pytest.raises(UserError, match=rf"cannot read .*{table}\.json: it is {says}"):
+            list(read_table(tmp_path / VERSION, table))
+    with pytest.raises(UserError, match="it is a"):
+        open_root(tmp_path)

@@ -160,6 +160,7 @@ def test_a_missing_config_names_the_file(tmp_path: Path) -> None:
         ("project: ../..", "project '../..' lies neither"),
         ("name: ../x", "name is the name of a folder below the project"),
         ("name: /x", "name is the name of a folder below the project"),
+        ("best_weight: /somewhere/else.pt", "best_weight '/somewhere/else.pt' lies neither"),
     ],
 )
 def test_a_settings_file_does_not_say_where_to_write_outside(
@@ -180,3 +181,13 @@ def test_places_near_the_file_are_taken(tmp_path: Path, monkeypatch: pytest.Monk
     for project in ("runs/mine", str(run.parent), str(run / "below")):  # the second is the project of the run itself
         file = write(run / "config.yaml", f"project: {project}")
         assert load(RunConfig, config=file).project == project
+
+
+def test_a_name_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "work" / "exp").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "work")
+    file = write(tmp_path / "work" / "config.yaml", "project: .\nname: exp")
+    assert "name 'exp' is a link that leads out of ." in mistakes(config=file)
+    assert load(RunConfig, config=write(Path(file), "project: .\nname: exp2")).name == "exp2"

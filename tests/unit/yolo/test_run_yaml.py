@@ -151,3 +151,14 @@ def test_what_is_missing(tmp_path: Path) -> None:
         run.need("train_path", "val_path", "weights")
     with pytest.raises(UserError, match=r"run.yaml:1: val_path is a path or a list of paths, not 3"):
         read(tmp_path, "val_path: 3").paths("val_path")
+
+
+def test_a_task_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("work", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "work" / "cells").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "work")
+    file = tmp_path / "work" / "run.yaml"
+    file.write_text("task_name: cells\nwork_dir: .\nsource: pictures\noutput_pos: out\nweights: w.pt\n")
+    with pytest.raises(UserError, match=r"run\.yaml:1: task_name 'cells' lies neither"):
+        prediction_settings(file, {})

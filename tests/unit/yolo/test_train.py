@@ -99,3 +99,10 @@ def test_lines_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "frozen: 6 parameters of 21 are frozen, model.0, model.1" in said
     assert "Using multi-scale training, image range [32, 96] in steps of 32 pixels" in said
     assert "--sync-bn has no effect in a run of one process" in said
+
+
+@pytest.mark.parametrize("name", ["../results.txt", "/else/results.txt", "setup.py"])
+def test_a_checkpoint_does_not_name_a_results_file_elsewhere(name: str) -> None:
+    config = load(RunConfig, {"result_name": name, "optim": {"release": "v3"}})
+    with pytest.raises(UserError, match="is written into the run folder"):
+        YoloRun.go_on(config, {}, World())

@@ -103,6 +103,7 @@ class YoloRun:
     @classmethod
     def go_on(cls, config: RunConfig, content: Mapping[str, Any], world: World) -> Self:
         """Prepare the run of a checkpoint."""
+        check_result_name(config)
         train_index, val_index = _open(config, world)
         with parsing("the checkpoint", "checkpoint of a run"):
             names = tuple(content["model"]["names"])
