@@ -12,6 +12,7 @@ import torch
 from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from boxwright.centerfusion.cell_head import CellHead
 from boxwright.centerfusion.dla import CHANNELS, DeepTree, Dla34, DlaUp, IdaUp, NodeKind
 from boxwright.centerfusion.frustum import FrustumOptions, associate
 from boxwright.centerfusion.heads import raw_from_depth
@@ -163,7 +164,9 @@ def _make_head(name: str, in_channels: int, hidden: int, out_channels: int, *, s
     layers: list[nn.Module] = [nn.Conv2d(in_channels, hidden, 3, padding=1), nn.ReLU(inplace=True)]
     for _ in range(2 if second else 0):
         layers += [nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True)]
-    head = nn.Sequential(*layers, nn.Conv2d(hidden, out_channels, 1))
+    layers.append(nn.Conv2d(hidden, out_channels, 1))
+    # The loss of the heat map reads every cell, all others read the objects' alone.
+    head = nn.Sequential(*layers) if name == "hm" else CellHead(*layers)
     if name == "hm":
         nn.init.constant_(cast(Tensor, head[-1].bias), PRIOR_BIAS)
         return head
