@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from boxwright.engine.meters import Meters as Meters
     from boxwright.engine.meters import Smoothed as Smoothed
     from boxwright.metrics.coco import measure_results as measure_results
-    from boxwright.yolo.detector import load as load
+    from boxwright.yolo.detector import Detector
     from boxwright.yolo.evaluation import Evaluation
     from boxwright.yolo.export import YoloAgreement
     from boxwright.yolo.loss import focal_loss as focal_loss
@@ -70,7 +70,6 @@ _LAZY = {
     "coco_of": "boxwright.engine.coco_evaluator:coco_of",
     "find_modules": "boxwright.yolo.verbs.info:find_modules",
     "focal_loss": "boxwright.yolo.loss:focal_loss",
-    "load": "boxwright.yolo.detector:load",
     "load_fusion": "boxwright.centerfusion.weights:load_detector",
     "measure_results": "boxwright.metrics.coco:measure_results",
     "profile": "boxwright.yolo.verbs.bench:profile",
@@ -90,6 +89,26 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List what there is to use, without what this file imports."""
     return __all__
+
+
+def load(weights: str | Path | Sequence[str | Path], **settings: Any) -> "Detector | Any":
+    """Load a Boxwright or published checkpoint, or an exported file, of the system that the file is of.
+
+    Args:
+        weights: the file; several of a YOLO run as one network.
+        settings: `device` ("cpu", "0", "cuda:1") and `half`; of a YOLO also `model`, `augment`, `classifier`,
+            `classifier_weights` and `release`, see `boxwright.yolo.detector.load`; of CenterFusion also `no_radar` and
+            `compat`, see `load_fusion`.
+
+    Returns:
+        the `Detector` of a YOLO, or the `CenterFusionDetector` that `load_fusion` returns, which has that type.
+
+    Raises:
+        UserError: no readable checkpoint, or a setting that its system does not have.
+    """
+    from boxwright.systems import load_detector
+
+    return load_detector(weights, settings)
 
 
 def train(

@@ -5,6 +5,7 @@ that has what `System` says; the core knows nothing else of it. A further system
 """
 
 import importlib
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ class System(Protocol):
     HINT: str  # for help pages of other systems; {call} is the verb with the flag that chooses this system
     CHOSEN_BY: Mapping[str, str]  # settings that choose it -> a value that does
     RUN: str  # "module:class" of its training runs, an `engine.run.PreparedRun`
+    LOAD: str  # "module:function" that opens weights for use from Python
 
     @staticmethod
     def claims(what: str, value: str) -> bool:
@@ -105,8 +107,9 @@ def subverbs(verb: str) -> dict[str, Verb]:
 
 
 def owners_of_flag(verb: str, flag: str) -> str:
-    """Name the other systems, or the verbs of the same first word, that have a flag; empty: none."""
+    """Name the other systems, or the verbs of the same first word, that have or answer a flag; empty: none."""
     found: list[str] = []
+    answers: list[str] = []
     for name in SYSTEMS:
         system = load_system(name)
         for other, entry in system.VERBS.items():
@@ -114,7 +117,12 @@ def owners_of_flag(verb: str, flag: str) -> str:
             if same_word and any(flag in known.names for known in flags_of(entry.settings)):
                 chosen = choosing_flag(system, verb) if other == verb else ""
                 found.append((f"{verb} of {name}" if other == verb else other) + (f" ({chosen})" if chosen else ""))
-    return f"{flag} belongs to {' and '.join(found)}, not to this {verb}" if found else ""
+        if verb in system.VERBS and (chosen := choosing_flag(system, verb)):
+            spelled = {key.replace("_", "-"): answer for key, answer in system.ANSWERS.items()}
+            typed = flag.replace("_", "-")
+            if answer := spelled.get(f"{verb} {typed}", spelled.get(typed)):
+                answers.append(f"there is no flag {flag}; if {name} is meant ({chosen}), {answer}")
+    return f"{flag} belongs to {' and '.join(found)}, not to this {verb}" if found else "; ".join(answers)
 
 
 def call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
@@ -136,6 +144,20 @@ def call(verb: str, given: Mapping[str, Any], **objects: Any) -> Any:
         several = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else (value,)
         named += [(what, str(first)) for first in several[:1] if first is not None]  # several run as one network
     return run(choose(verb, named), verb, settings, **objects)
+
+
+def load_detector(weights: str | Path | Sequence[str | Path], settings: Mapping[str, Any]) -> Any:
+    """Open weights for use from Python, with the system that the settings or the first file name.
+
+    Raises:
+        UserError: no readable file of that system, or settings that it does not have.
+    """
+    first = str(weights if isinstance(weights, str | os.PathLike) else next(iter(weights), ""))
+    function = find_object(choose("predict", [("model", settings.get("model", "")), ("weights", first)]).LOAD)
+    known = list(inspect.signature(function).parameters)[1:]
+    if unknown := [name for name in settings if name not in known]:
+        raise UserError(f"load of {first} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    return function(weights, **settings)
 
 
 def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: Any) -> Any:

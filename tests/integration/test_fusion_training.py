@@ -219,7 +219,7 @@ def test_a_root_without_lidar_maps_some_sweeps_and_with_small_images_of_one_came
     (folder / "calibrated_sensor.json").write_text(json.dumps(tables["calibrated_sensor"]))
     assert main(["val", *words, "--allow-missing"]) == 0
     told = capsys.readouterr()
-    assert "scene-9002: 2 of 20 radar sweeps are missing and left out" in told.err
+    assert "val: 2 of 20 radar sweeps are missing and left out" in told.err
     assert "principal point" not in told.err
     assert len(json.loads((tmp_path / "exp" / "results_nuscenes_det_val.json").read_text())["results"]) == 2
 

@@ -9,6 +9,7 @@ from tests.toy_system.settings import ToyConfig, ToyExportConfig, ToyValConfig
 HINT = "Quarters: `boxwright {call} --help` lists the flags."
 CHOSEN_BY = {"model": "toy"}
 RUN = "tests.toy_system.verbs:ToyRun"
+LOAD = ""  # as it has no predict
 ANSWERS: dict[str, str] = {"--quarters": "there are always four"}
 VERBS = {
     "train": Verb(ToyConfig, "tests.toy_system.verbs:train", TrainingFiles),

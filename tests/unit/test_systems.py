@@ -43,7 +43,7 @@ def answer(folder: Path, command: str) -> tuple[int, str]:
         ),
         ("predict", ["needs --weights PT and --source SOURCE"]),
         ("predict --weights gone.onnx", ["needs --source SOURCE (", "no weights at gone.onnx"]),
-        ("predict --model centerfusion-dla34", ["needs --weights FILE and --data DIR"]),
+        ("predict --model centerfusion-dla34", ["needs --weights FILE, and --data DIR or --source SOURCE"]),
         ("export", ["needs --weights PT"]),
         ("export --weights gone.pt", ["no weights at gone.pt"]),
         ("export --model centerfusion-dla34", ["needs --weights FILE"]),

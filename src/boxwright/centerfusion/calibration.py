@@ -23,6 +23,7 @@ NAME = "{name}"  # in the path of radar files: the name of the image without its
 _LARGEST = 1 << 20  # bytes; a calibration has a few hundred
 _MOST_RADARS = 32
 _MOST_POINTS = 500_000  # of all radars, for an image: half a gigabyte
+_MATRIX = "should be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, fx and fy above 0"
 _SAME_SHAPE = 0.01  # by which width / height of an image and of `image_size` may differ
 
 Side = Annotated[int, Field(gt=0, le=1 << 20)]  # pixels
@@ -110,17 +111,23 @@ def read_calibration(path: str | Path) -> Calibration:
     try:
         given = TypeAdapter(_File).validate_python(json.loads(read_text(path, _LARGEST)))
     except ValidationError as error:
-        first = error.errors()[0]
+        # An entry that is misspelt is the reason why another one is missing.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        said = f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        if first["type"] == "extra_forbidden":
+            said = f"there is no entry {where}; docs/fusion.md lists them"
+        elif where.startswith("intrinsics") and first["type"] != "finite_number":
+            said = f"intrinsics: {_MATRIX}"
+        elif first["type"] == "missing":
+            said = f"{where} is missing"
+        raise UserError(f"{path}: {said}") from error
     rows = {len(row) for row in given.intrinsics}
     matrix = np.zeros((3, 4))
     if len(rows) == 1:
         matrix[:, : rows.pop()] = given.intrinsics
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and matrix[2, :3].tolist() == [0, 0, 1] and matrix[1, 0] == 0):
-        raise UserError(
-            f"{path}: intrinsics: should be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, fx and fy above 0"
-        )
+        raise UserError(f"{path}: intrinsics: {_MATRIX}")
     if matrix[0, 1] != 0:
         raise UserError(f"{path}: intrinsics: a skew of {matrix[0, 1]:g} is not known here; rectify the images")
     if given.radar and given.extrinsics is None:

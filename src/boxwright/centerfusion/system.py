@@ -11,6 +11,7 @@ from boxwright.settings.base import TrainingFiles, Verb
 HINT = "Camera and radar: `boxwright {call} --help` lists the flags."
 CHOSEN_BY = {"model": MODEL, "task": "fusion3d"}
 RUN = "boxwright.centerfusion.verbs.train:FusionRun"
+LOAD = "boxwright.centerfusion.weights:load_detector"
 _NOT_HERE = "leave it out: this is detection on nuScenes; tracking, poses and other data sets are not here"
 _NETWORK = "leave it out: the network has the published value, the only one that published weights fit"
 _AS_TRAINED = "leave it out: images are resized as in training"
@@ -92,7 +93,8 @@ ANSWERS = {
     **{f"--{name}": _OF_TRAINING for names in _OPTIONS_OF_TRAINING for name in names.split()},
     **{f"train --{name}": answer for names, answer in _OPTIONS_OF_TRAINING.items() for name in names.split()},
     "train --eval": "write boxwright val",
-    "train --flip_test": "leave it out: val and predict have --flip-test",
+    "val --val_split": "write --split NAME",
+    "train --flip_test": "leave it out: it is a flag of val and predict",
 }
 _DATA = "boxwright.centerfusion.system:missing_data"
 _FIRST_LAYER = b"base_layer.0.weight"  # ends the name of an entry of DLA, bare or in a network; no YOLO has one

@@ -125,6 +125,8 @@ def load_detector(
 
     The other arguments and the errors are those of `open_trained`.
     """
+    if not isinstance(weights, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]  # of users without types
+        raise UserError("CenterFusion runs one network at a time: name one file of weights")
     where = select_device(device)
     return CenterFusionDetector(*open_trained(str(weights), no_radar=no_radar, compat=compat), device=where, half=half)
 

@@ -74,8 +74,11 @@ class ExportInfo:
         """
         try:
             fields = TypeAdapter(dict[str, Any]).validate_json(metadata)
-            if fields.get("family", cls.system.lower()) != cls.system.lower():  # files of older versions do not say it
-                raise ValueError(fields["family"])
+            family = fields.get("family", cls.system.lower())  # files of older versions do not say it
+            if family != cls.system.lower():
+                raise UserError(
+                    f"this is an export of {family}, not of {cls.system}; name the checkpoint that it was made of"
+                )
             return TypeAdapter(cls).validate_python(fields)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error

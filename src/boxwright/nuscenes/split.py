@@ -190,13 +190,13 @@ class NuscenesSplit:
         lost = np.flatnonzero(absent(self.index, rows))
         kind = "images" if name == "images" else "radar sweeps"
         if len(lost) and self.index.allow_missing:
-            where = self.scene_names[0] if len(self.scene_names) == 1 else self.split
+            where = self.scene_names[0] if self.split == "all" and len(self.scene_names) == 1 else self.split
             say_once(f"{where}: {len(lost)} of {len(rows)} {kind} are missing and left out")
         elif len(lost):
-            more = f", one of {len(lost)} {kind} of {self.split} that are" if len(lost) > 1 else ""
+            more = f", as are other {kind} of {self.split}, {len(lost)} in all" if len(lost) > 1 else ""
             raise UserError(
                 f"{self.index.root / self.index.file_name(int(rows[lost[0]]))} is missing{more}; "
-                "allow missing files (--allow-missing) to go on without"
+                "allow missing files (--allow-missing) to go on without them"
             )
         return positions[lost]
 

@@ -10,6 +10,7 @@ from boxwright.yolo import settings
 HINT = ""
 CHOSEN_BY = {"task": "detect2d"}
 RUN = "boxwright.yolo.verbs.train:YoloRun"
+LOAD = "boxwright.yolo.detector:load"
 _LOGGED = "leave it out: runs are logged to files, to TensorBoard and, with --callbacks mlflow, to MLflow"
 _PLACE = "write --project FOLDER and --name NAME: results go to FOLDER/NAME"
 _NO_TENSORFLOW = "leave it out: TensorFlow files are not written here; onnx2tf reads the ONNX file"

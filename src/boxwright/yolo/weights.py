@@ -74,7 +74,7 @@ def weights_in(content: object, path: Path) -> Weights:
     if (family := described.get("family")) is not None:
         raise UserError(
             f"{path} is a checkpoint of {family}: name its model, as --model {family}-dla34; in Python, open it with "
-            "bw.load_fusion"
+            "bw.load"
         )
     state_dict = {key: value for key, value in cast(dict[str, Any], state).items() if isinstance(value, Tensor)}
     settings, size_is = content.get("config"), "trained at"

@@ -62,19 +62,20 @@ def test_radar_comes_to_the_frame_of_the_camera(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"intrinsics": None}, "intrinsics: field required"),
-        ({"intrinsics": [[400, 0, 320], [0, 410, 180]]}, "intrinsics.2: field required"),
+        ({"intrinsics": None}, "intrinsics: should be"),
+        ({"intrinsics": [[400, 0, 320], [0, 410, 180]]}, r"intrinsics: should be \[\[fx, 0, cx\]"),
         ({"intrinsics": [[0, 0, 320], [0, 410, 180], [0, 0, 1]]}, r"should be \[\[fx, 0, cx\], .* fx and fy above 0"),
         ({"intrinsics": [[400, 2, 320], [0, 410, 180], [0, 0, 1]]}, "a skew of 2 is not known here"),
         (
             {"intrinsics": [[400, 0, float("nan")], [0, 410, 180], [0, 0, 1]]},
             "intrinsics.0.2: input should be a finite",
         ),
-        ({"image_size": [640]}, "image_size.1: field required"),
+        ({"image_size": [640]}, "image_size.1 is missing"),
         ({"extrinsics": None}, "radar needs the place of the camera, too: extrinsics"),
         ({"extrinsics": PLACE | {"rotation": [1, 1, 0, 0]}}, "extrinsics.rotation: a quaternion .* this one 1.41"),
-        ({"radar": [{"files": "a"}]}, "radar.0.extrinsics: field required"),
-        ({"focal": 3}, "focal: extra inputs are not permitted"),
+        ({"radar": [{"files": "a"}]}, "radar.0.extrinsics is missing"),
+        ({"focal": 3}, "there is no entry focal; docs/fusion.md lists them"),
+        ({"intrinsics": None, "intrinsic": 3}, "there is no entry intrinsic;"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -121,3 +121,10 @@ def test_refusals(tmp_path: Path) -> None:
         CenterOnnx(tmp_path / "x.onnx")
     with pytest.raises(UserError, match="is not an exported CenterFusion network"):
         CenterExportInfo.from_json('{"names": []}', tmp_path / "x.onnx")
+
+
+def test_a_file_of_another_system_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"^a.onnx: this is an export of yolo, not of CenterFusion; name the checkpoint"
+    ):
+        CenterExportInfo.from_json('{"family": "yolo"}', Path("a.onnx"))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import boxwright as bw
+from boxwright.centerfusion.detector import CenterFusionDetector
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FusionConfig
 from boxwright.centerfusion.weights import open_trained
@@ -20,6 +21,7 @@ from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.nuscenes.radar import RADAR_DTYPE, write_radar
 from boxwright.settings.load import dump, load
+from boxwright.yolo.weights import read_weights
 from tests.unit.centerfusion.test_calibration import GOOD, PLACE, RADAR
 
 
@@ -97,15 +99,24 @@ def test_what_weights_are_not_converted_to(
 
 
 def test_other_doors_name_the_right_one(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    own, published = files
-    with pytest.raises(UserError, match=r"is a checkpoint of centerfusion: .* bw.load_fusion"):
-        bw.load(own)
-    with pytest.raises(UserError, match=r"bw.load_fusion"):
-        bw.load(published)
+    own, _ = files
+    with pytest.raises(UserError, match=r"is a checkpoint of centerfusion: .* bw.load"):
+        read_weights(own)
     code, line = said(capsys, "predict", "--weights", own, "--source", "x.jpg")
     assert code == 2
     assert "`boxwright predict --model centerfusion-dla34 --help`" in line
     assert "`boxwright val --model centerfusion-dla34 --help`" in said(capsys, "val", "--weights", own, "--sorce", 1)[1]
+
+
+def test_load_opens_the_files_of_every_system(files: tuple[Path, Path]) -> None:
+    for file in (*files, str(files[0])):
+        detector = bw.load(file, device="cpu")
+        assert isinstance(detector, CenterFusionDetector)
+        assert detector.config.no_radar == (file == files[1])
+    with pytest.raises(UserError, match=r"load of .*best.pt has no augment; it has device, half, no_radar, compat"):
+        bw.load(files[0], augment=True)
+    with pytest.raises(UserError, match="one network at a time"):
+        bw.load(files)
 
 
 def test_predict_on_images_and_a_video(

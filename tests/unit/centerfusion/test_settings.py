@@ -11,6 +11,7 @@ import pytest
 from boxwright.centerfusion import system
 from boxwright.centerfusion.settings import MODEL, FusionConfig, FusionExportConfig, find_preset
 from boxwright.centerfusion.verbs.train import with_milestones
+from boxwright.cli.main import main
 from boxwright.cli.parser import Parser
 from boxwright.engine.schedule import check_schedule
 from boxwright.errors import UserError
@@ -154,6 +155,22 @@ def test_every_published_option_has_an_equal_or_is_answered() -> None:
         written = re.search(r"write (boxwright )?(\w+ )?(--[\w.-]+)", answer)
         if written and not written[1]:
             assert written[3] in flags, answer
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("train --load_model x.pth", "if centerfusion is meant (--model centerfusion-dla34), write --weights FILE"),
+        ("val --lr-step 5", "if centerfusion is meant (--model centerfusion-dla34), leave it out: it is said in tr"),
+        ("val --val_split x --model centerfusion-dla34", "there is no flag --val_split: write --split NAME"),
+        ("train --adam --model centerfusion-dla34", "there is no flag --adam (`boxwright train --model centerf"),
+    ],
+)
+def test_published_options_are_answered_where_nothing_names_the_system(
+    words: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_options_of_training_belong_to_training() -> None:

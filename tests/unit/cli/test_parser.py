@@ -94,8 +94,8 @@ def answer(verb: str, *argv: str) -> str:
         ("--plots", "there is no flag --plots ("),  # no --noplots
         ("--comet", "there is no flag --comet ("),  # no --compat
         ("--half", "there is no flag --half ("),  # no --save-half
-        ("--eval", "there is no flag --eval ("),  # no --noval
-        ("--lr", "there is no flag --lr ("),  # no --optim.lrf
+        ("--eval", "there is no flag --eval; if centerfusion is meant"),  # no --noval
+        ("--lr", "there is no flag --lr; if centerfusion is meant"),  # no --optim.lrf
     ],
 )
 def test_an_unknown_flag_is_answered(typed: str, says: str) -> None:

@@ -92,8 +92,8 @@ def test_from_python(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "cpu, float32, bfloat16, 1 repeats"
     assert [line.split()[0] for line in lines[2:]] == ["Conv2d", "swish"] * 3
     assert len(bw.profile(inputs[0], swish, n=1, device="cpu")) == 1
-    for wrong, passes in ((inputs, 0), ((1, 3, 8, 8), 1)):
-        with pytest.raises(UserError, match="takes a tensor or a list of tensors"):
+    for wrong, passes in ((inputs, 0), ((1, 3, 8, 8), 1), (3, 1), ([], 1)):
+        with pytest.raises(UserError, match="takes a tensor or a list of them"):
             bw.profile(wrong, swish, n=passes)  # type: ignore[arg-type]
 
 

@@ -51,7 +51,9 @@ def info(config: FusionInfoConfig) -> str:
         shape = " x ".join(map(str, shapes[name].shape[1:])) if name in shapes else "features"
         rows.append([name, f"{count:,}", shape])
     total = f"{sum(parameter.numel() for parameter in network.parameters()):,} parameters"
-    table = Table(f"{file or MODEL}, image of {width} x {height}", ("part", "parameters", "output"), rows)
+    table = Table(
+        f"{file or MODEL}, image of {height} x {width} (height x width)", ("part", "parameters", "output"), rows
+    )
     text = f"{table.as_text()}\n{said + ', ' if said else ''}{total}"
     print(text)
     return text

@@ -126,9 +126,9 @@ def profile(
     Returns:
         a cost for each input and op, all ops of the first input first; None for one that does not run.
     """
-    several = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if n < 1 or not all(isinstance(images, Tensor) for images in several):  # pyright: ignore
-        raise UserError("bw.profile takes a tensor or a list of tensors, modules or functions, and at least one pass")
+    several = list(inputs) if isinstance(inputs, list | tuple) else [cast("Tensor", inputs)]
+    if n < 1 or not several or not all(isinstance(images, Tensor) for images in several):  # pyright: ignore
+        raise UserError("bw.profile takes a tensor or a list of them, then modules or functions, and at least one pass")
     operations = list(ops) if isinstance(ops, list | tuple) else [cast("Operation", ops)]
     place = device if isinstance(device, torch.device) else select_device(device)
     named = [
