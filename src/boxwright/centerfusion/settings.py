@@ -289,7 +289,8 @@ class FusionWeightsConfig(Frozen):
     """Write CenterFusion as a published .pth, or a published file as a Boxwright checkpoint."""
 
     source: str = setting("", "published .pth or Boxwright .pt", metavar="IN", position=True, required=True)
-    target: str = setting("", "file to write: .pth (published layout) or .pt", position=True, required=True)
+    target: str = setting("", "file to write: .pth (published layout) or .pt; empty, with --strip: IN", position=True)
+    strip: bool = setting(False, "drop what only --resume needs, and store kernels in half precision (.pt)")
     model: Model = setting(MODEL, "model of the weights")
 
 

@@ -133,18 +133,30 @@ def halved(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Vectors (biases, norms) and anchors stay as they are: they are few, and half precision would move what it folds into
     or fits. So does an entry with a number beyond its range.
     """
-    return {name: _halved(value) if not name.endswith("anchors") else value for name, value in state_dict.items()}
-
-
-def _halved(value: Tensor) -> Tensor:
-    half = value.half() if value.is_floating_point() and value.dim() > 1 else value
-    return half if half.isfinite().all() else value
+    stored = dict(state_dict)
+    for name, value in state_dict.items():
+        if value.is_floating_point() and value.dim() > 1 and not name.endswith("anchors"):
+            half = value.half()
+            stored[name] = half if half.isfinite().all() else value
+    return stored
 
 
 def stripped(content: Mapping[str, Any]) -> dict[str, Any]:
     """Keep of a checkpoint what it takes to use its network: the averaged weights, halved; no state of a training."""
     kept = {name: content[name] for name in ("model", "data", "config", "epoch", "metrics") if name in content}
     return kept | {"state_dict": halved(content.get("ema") or content["state_dict"])}
+
+
+def strip_checkpoint(source: Path, target: Path) -> str:
+    """Write the checkpoint of any system without what only its training needs, perhaps in its own place.
+
+    Returns:
+        what that saves, in one line.
+    """
+    content, before = cast(dict[str, Any], read_archive(source)), source.stat().st_size / 1e6
+    save_checkpoint(target, stripped(content))
+    lost = "; no run can go on from it any more" if "engine" in content and target == source else ""
+    return f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source.name} had {before:.1f} MB{lost}"
 
 
 def is_native(content: object) -> bool:

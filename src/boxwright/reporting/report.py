@@ -286,7 +286,12 @@ def write_report(
     parts += [f'<p class="note">{html.escape(_explain_numbers(layout, measured, during))}</p>'] if during else []
     shown = {name: text for name, text in facts.items() if text}
     if shown:
-        parts += ["<h2>The run</h2>", f"<dl>{''.join(map(_fact, shown.items()))}</dl>"]
+        words = {
+            name: f"<code>{_command(text)}</code>" if name == "command" else html.escape(text)
+            for name, text in shown.items()
+        }
+        rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{text}</dd>" for name, text in words.items())
+        parts += ["<h2>The run</h2>", f"<dl>{rows}</dl>"]
     if text := "\n".join(commands):
         parts += ["<h2>What to do next</h2>", f"<pre>{_command(text)}</pre>"]
     over_epochs = folder / "results.png"
@@ -332,13 +337,6 @@ def _explain_numbers(layout: RunLayout, measured: Measured, during: Mapping[str,
 def _command(text: str) -> str:
     """Return commands as HTML in which no line ends inside the name of a flag."""
     return re.sub(r"(?<!\S)--[\w.-]+", r"<span>\g<0></span>", html.escape(text))
-
-
-def _fact(fact: tuple[str, str]) -> str:
-    """Return a name and what it stands for as HTML."""
-    name, text = fact
-    words = f"<code>{_command(text)}</code>" if name == "command" else html.escape(text)
-    return f"<dt>{html.escape(name)}</dt><dd>{words}</dd>"
 
 
 def _figure(folder: Path, path: Path) -> str:

@@ -135,23 +135,23 @@ class ExportedNetwork(Network):
     def _rows(self, images: Tensor, size: int) -> Tensor:
         """Compute the rows of some images; a file of a fixed batch gets black ones besides."""
         with parsing(self._path, "YOLO network"):
-            return self._checked_rows(images, size)
-
-    def _checked_rows(self, images: Tensor, size: int) -> Tensor:
-        padding = images.new_zeros(size - len(images), *images.shape[1:])
-        found = self._run({"images": torch.cat((images, padding))})
-        if self.info.output == MAPS:
-            return self._decode(list(found.values()))
-        if self.info.output == DETECTIONS:
-            (rows,) = found.values()
-            if rows.ndim != 2 or rows.shape[1] != 7 or not _fit(rows, size, self.num_classes):
-                raise ValueError("its detections are no rows of image, x, y, width, height, score and class")
-            return rows_of_detections(rows, size, self.num_classes)[: len(images)]
-        # Published files may give their maps besides.
-        rows = next((value for value in found.values() if value.ndim == 3), None)
-        if rows is None or rows.shape[-1] != 5 + self.num_classes:
-            raise UserError(f"{self._path} gives no rows of 5 + {self.num_classes} numbers: it is another network's")
-        return rows[: len(images)].float()
+            padding = images.new_zeros(size - len(images), *images.shape[1:])
+            found = self._run({"images": torch.cat((images, padding))})
+            if self.info.output == MAPS:
+                return self._decode(list(found.values()))
+            if self.info.output == DETECTIONS:
+                (rows,) = found.values()
+                of_form = rows.ndim == 2 and rows.shape[1] == 7
+                if not of_form or not all_below(rows[:, 0], size) or not all_below(rows[:, 6], self.num_classes):
+                    raise ValueError("its detections are no rows of image, x, y, width, height, score and class")
+                return rows_of_detections(rows, size, self.num_classes)[: len(images)]
+            # Published files may give their maps besides.
+            rows = next((value for value in found.values() if value.ndim == 3), None)
+            if rows is None or rows.shape[-1] != 5 + self.num_classes:
+                raise UserError(
+                    f"{self._path} gives no rows of 5 + {self.num_classes} numbers: it is another network's"
+                )
+            return rows[: len(images)].float()
 
     def _decode(self, maps: list[Tensor]) -> Tensor:
         rows: list[Tensor] = []
@@ -165,10 +165,9 @@ class ExportedNetwork(Network):
         return raw[0]
 
 
-def _fit(found: Tensor, num_images: int, num_classes: int) -> bool:
-    """Tell whether detections are of these images and classes."""
-    limits = ((found[:, 0], num_images), (found[:, 6], num_classes))
-    return all(bool(((values >= 0) & (values < count)).all()) for values, count in limits)
+def all_below(numbers: Tensor, count: int) -> bool:
+    """Tell whether numbers of things, any shape, are from 0 to `count` - 1."""
+    return bool(((numbers >= 0) & (numbers < count)).all())
 
 
 def rows_of_detections(found: Tensor, num_images: int, num_classes: int) -> Tensor:

@@ -95,7 +95,18 @@ def test_what_weights_are_not_converted_to(
     assert code == 2
     assert "CenterFusion is written as .pth (published layout) or .pt (Boxwright checkpoint)" in line
     assert said(capsys, "convert", "weights", own, own)[1].endswith("is the source itself; name another file")
+    assert said(capsys, "convert", "weights", own)[1].endswith("only with --strip it may be IN itself")
+    code, line = said(capsys, "convert", "weights", own, tmp_path / "out.pth", "--strip")
+    assert (code, line.endswith("hold single precision; leave out --strip")) == (2, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_published_file_is_stripped(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published, small = files[1], tmp_path / "small.pt"
+    assert said(capsys, "convert", "weights", published, small, "--strip")[0] == 0
+    assert small.stat().st_size < 0.6 * published.stat().st_size
 
 
 def test_other_doors_name_the_right_one(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from boxwright.centerfusion.settings import FAMILY, MODEL, STRIDE, FusionConfig,
 from boxwright.centerfusion.weights import load_published, open_trained, read_published
 from boxwright.checkpoints.archive import read_archive
 from boxwright.checkpoints.names import missing_weights
-from boxwright.checkpoints.native import is_native, save_checkpoint
+from boxwright.checkpoints.native import halved, is_native, save_checkpoint, strip_checkpoint
 from boxwright.data.files import whole_file
 from boxwright.errors import UserError
 from boxwright.nuscenes.structures import CLASS_NAMES
@@ -90,21 +90,30 @@ def convert_weights(config: FusionWeightsConfig) -> Path:
     Raises:
         UserError: the source cannot be opened, or the target is of another kind, is the source, or cannot be written.
     """
-    source, target = Path(config.source).expanduser(), Path(config.target).expanduser()
+    if not config.target and not config.strip:
+        raise UserError("convert weights needs OUT, a file to write; only with --strip it may be IN itself")
+    source, target = Path(config.source).expanduser(), Path(config.target or config.source).expanduser()
     suffix = target.suffix.lower()
     if suffix not in (".pth", ".pt"):
         raise UserError(f"{target}: CenterFusion is written as .pth (published layout) or .pt (Boxwright checkpoint)")
-    if target.exists() and source.exists() and target.samefile(source):
+    if suffix == ".pth" and config.strip:
+        raise UserError(f"{target}: files of the published layout hold single precision; leave out --strip")
+    strips = config.strip and is_native(read_archive(source))
+    if target.exists() and source.exists() and target.samefile(source) and not strips:
         raise UserError(f"{target} is the source itself; name another file")
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: there is no folder {target.parent}")
+    if strips:
+        print(strip_checkpoint(source, target))
+        return target
     network, trained = open_trained(str(source))
     content = cast("dict[str, Any]", read_archive(source))
     epoch = content.get("epoch")
     state, epoch = network.state_dict(), epoch if isinstance(epoch, int) else 0
     if suffix == ".pt":
         described = {"family": FAMILY, "spec": dict(network.spec), "names": list(CLASS_NAMES)}
-        kept = {"model": described, "state_dict": state, "config": dump(trained), "epoch": epoch}
+        stored = halved(state) if config.strip else state
+        kept = {"model": described, "state_dict": stored, "config": dump(trained), "epoch": epoch}
         save_checkpoint(target, kept)
     else:
         with whole_file(target) as temporary, temporary.open("wb") as file:
@@ -113,7 +122,7 @@ def convert_weights(config: FusionWeightsConfig) -> Path:
     print(f"{config.target}: {total:,} parameters, {counted(len(state), 'entry')}, from {config.source}")
     usual, own = flatten(dump(FusionConfig())), flatten(dump(trained))
     lost = [
-        f"{name} {_shown(setting.value)}"
+        f"{name} " + " ".join(map(str, setting.value if isinstance(setting.value, list | tuple) else [setting.value]))
         for name, setting in own.items()
         if name.startswith(_SHAPES_INPUT) and setting.value != usual[name].value
     ]
@@ -122,7 +131,3 @@ def convert_weights(config: FusionWeightsConfig) -> Path:
             f"a .pth holds no settings: whoever opens it takes the published ones, but this one has {', '.join(lost)}"
         )
     return target
-
-
-def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)  # pyright: ignore

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import warnings
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,13 @@ def predict_source(config: FusionPredictConfig) -> Path:
                     flip_test=config.flip_test,
                 )
             writer.save(frame, name, found, radar, calib)
-            print(f"{frame.position} {frame.path}: {_counts(found)}", flush=True)
+            counts = Counter(CLASS_NAMES[label] for label in sorted(found.labels.tolist()))
+            listed = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
+            print(f"{frame.position} {frame.path}: {listed}", flush=True)
             num_images, num_objects = num_images + 1, num_objects + len(found)
         doubts.sum_up()
     print(f"{counted(num_objects, 'object')} in {counted(num_images, 'image')}; results are in {folder}")
     return folder
-
-
-def _counts(found: Detections3d) -> str:
-    labels, counts = np.unique(found.labels.numpy(), return_counts=True)
-    listed = [f"{count} {CLASS_NAMES[label]}" for label, count in zip(labels, counts, strict=True)]
-    return ", ".join(listed) or "nothing found"
 
 
 class Doubts:

@@ -9,10 +9,9 @@ import logging
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from boxwright.checkpoints.archive import read_archive
-from boxwright.checkpoints.native import halved, is_native, save_checkpoint, stripped
+from boxwright.checkpoints.native import halved, is_native, save_checkpoint, strip_checkpoint
 from boxwright.checkpoints.safetensors_file import write_safetensors
 from boxwright.data.convert import convert_data, count_lost
 from boxwright.data.files import write_atomically
@@ -59,15 +58,6 @@ def with_conv6_stem(model: DetectionModel) -> DetectionModel:
 TARGETS = {".pt": "Boxwright checkpoint", ".safetensors": "safetensors", ".weights": "Darknet"}
 
 
-def _strip(source: Path, target: Path) -> None:
-    """Write the checkpoint of any system without what only its training needs, perhaps in its own place."""
-    content = cast(dict[str, Any], read_archive(source))
-    before = source.stat().st_size / 1e6
-    save_checkpoint(target, stripped(content))
-    lost = "; no run can go on from it any more" if "engine" in content and target == source else ""
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source.name} had {before:.1f} MB{lost}")
-
-
 def weights(config: WeightsConfig) -> DetectionModel | None:
     """Read any weight file and write its network as another kind, chosen by the suffix of the target.
 
@@ -99,7 +89,7 @@ def weights(config: WeightsConfig) -> DetectionModel | None:
     if not target.absolute().parent.is_dir():
         raise UserError(f"{target}: there is no folder {target.parent}")
     if strips:
-        _strip(source, target)
+        print(strip_checkpoint(source, target))
         return None
     network = load_model(source, config.model)
     if config.stem:
