@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         told = isinstance(error, RuntimeError | OSError | ImportError) or type(error).__module__.startswith("cv2")
         text = str(error).lower().strip()
-        # The last is oneDNN's, which has no room for the code of a kernel; it goes on with "descriptor" for other ills.
+        # The last is oneDNN's where it has no memory for a kernel; its other errors go on with "descriptor".
         is_memory = any(words in text for words in _OUT_OF_MEMORY) or text.endswith("could not create a primitive")
         if isinstance(error, MemoryError) or (told and is_memory):
             return True

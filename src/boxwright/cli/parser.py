@@ -13,7 +13,7 @@ from boxwright.settings.load import Setting
 from boxwright.terminal import wrapped
 
 _MOST_NAMED = 8  # flags that an ambiguous beginning is answered with
-_SLIP, _LEAST_LETTERS = 0.8, 4  # likeness of a misspelt flag, and letters of one that is told from others
+_SLIP, _LEAST_LETTERS = 0.8, 4  # how similar a misspelt flag must be, and how long: shorter ones resemble too many
 _NARROWEST, _WIDEST = 60, 120  # columns of a help page
 _YES_OR_NO = frozenset("true false yes no on off t f y n 1 0".split())  # that may follow a switch
 _POSITION = "@"  # begins the destination of a setting that is given without a flag

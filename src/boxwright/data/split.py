@@ -22,7 +22,7 @@ from boxwright.data.convert import OUTSIDE, count_lost, say_set_aside, write_dat
 from boxwright.data.data_yaml import Form
 from boxwright.data.dataset import describe, read_split, say_what_is_left_out
 from boxwright.data.files import require_free, whole_folder
-from boxwright.data.index import DataIndex, Problem, Record, join_records
+from boxwright.data.index import DataIndex, Record, join_records
 from boxwright.data.split_names import SPLITS, Split
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Bools, Ints
@@ -66,8 +66,7 @@ def split_data(
     stem = source.name if source.is_dir() else source.stem
     folder = Path(target).expanduser().absolute() if str(target) else source.with_name(f"{stem}_split")
     require_free(folder)
-    form, index, problems = _read(data, compat)
-    num_lost = count_lost(problems)
+    form, index, num_lost = _read(data, compat)
     images = index.paths
     groups = np.array(content_groups(images), dtype=np.int64)
     sizes = list_sizes(len(index), shares)
@@ -105,8 +104,8 @@ def split_data(
     return folder, lists, (num_lost[0], 0)  # label files stay what they are
 
 
-def _read(data: str | Path, compat: Compat) -> tuple[Form, DataIndex, list[Problem]]:
-    """Read all splits together, each image once, with their problems; a split that cannot be opened is said."""
+def _read(data: str | Path, compat: Compat) -> tuple[Form, DataIndex, tuple[int, int]]:
+    """Read all splits together, each image once; count what is lost, and name splits that cannot be opened."""
     described = describe(data)
     indices: list[DataIndex] = []
     errors: list[UserError] = []
@@ -131,7 +130,7 @@ def _read(data: str | Path, compat: Compat) -> tuple[Form, DataIndex, list[Probl
         records = {path: replace(record, image_id=-1) for path, record in records.items()}
     first = indices[0]
     index = DataIndex.from_records([*records.values()], first.names, category_ids=first.category_ids)
-    return described.form, index, [problem for part in indices for problem in part.problems]
+    return described.form, index, count_lost([problem for part in indices for problem in part.problems])
 
 
 def list_sizes(num_images: int, shares: Sequence[float]) -> list[int]:

@@ -121,7 +121,7 @@ class Meters:
         return self.delimiter.join(f"{name}: {meter}" for name, meter in self.meters.items())
 
     def log_every(self, items: Iterable[T], every: int, header: str = "") -> Generator[T]:
-        """Yield the items; print the meters at every so many of them, at the last one, and the time at the end."""
+        """Yield the items; print the meters after every `every` items and after the last, and the time at the end."""
         total, start = length_hint(items), time.perf_counter()
         data, took = Smoothed("{mean:.4f}"), Smoothed("{mean:.4f}")
         of, width, done = f"/{total}" if total else "", len(str(total)), 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -149,10 +149,12 @@ def test_gr_is_the_share_of_the_overlap_in_the_objectness_target() -> None:
 def test_sums_are_means_times_what_they_are_taken_over(kind: type[YoloLoss | YoloV3Loss]) -> None:
     """On one level; a total of sums is no more times the batch."""
     anchors, maps, targets = ANCHORS[:1], make_maps()[:1], make_targets(4)
-    strides = ([8],) if kind is YoloLoss else ()
 
-    def run(reduction: str) -> LossOutput:
-        return kind(anchors, *strides, NUM_CLASSES, LossConfig(reduction=reduction))(maps, targets)  # type: ignore
+    def run(reduction: Literal["mean", "sum"]) -> LossOutput:
+        config = LossConfig(reduction=reduction)
+        if kind is YoloLoss:
+            return YoloLoss(anchors, [8], NUM_CLASSES, config)(maps, targets)
+        return YoloV3Loss(anchors, NUM_CLASSES, config)(maps, targets)
 
     mean, summed = run("mean"), run("sum")
     cells = maps[0].shape[:4].numel()
