@@ -6,6 +6,8 @@ here: starting processes (launch.py).
 """
 
 import errno
+import gc
+import importlib
 import os
 import socket
 import threading
@@ -290,10 +292,14 @@ def joined(world: World) -> Generator[None]:
         _wait_for_ranks(store, ranks, world.rank, _SECONDS_TO_MEET)
     else:
         store = store_of_this_start(store, world.rank, world.size)
+    # DistributedDataParallel imports this, whose functions keep the group of that moment as a default for ever. Before
+    # there is one, they keep none: the group ends here, with its threads, and not while the interpreter shuts down.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=world.rank, world_size=world.size)
     try:
         yield
     finally:
+        gc.collect()  # a wrapped network that is left in a cycle would keep the group too
         dist.destroy_process_group()
 
 
