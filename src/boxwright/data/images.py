@@ -258,7 +258,10 @@ def read_indexed_image(path: Path, indexed_hw: tuple[int, int], reduction: int =
     image = read_image(path, reduction)
     if image.shape[:2] != reduced_size(indexed_hw, reduction):
         height, width = indexed_hw
-        raise UserError(f"{path}: the image was {width} x {height} pixels when the data set was indexed; start again")
+        raise UserError(
+            f"{path}: the image was {width} x {height} pixels when the data set was indexed, and is not now; "
+            "start again, and if that does not help, its header or EXIF entry is false: save the image anew"
+        )
     return image
 
 

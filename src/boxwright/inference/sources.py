@@ -81,9 +81,7 @@ def _read_video(path: Path, stride: int, position: str) -> Generator[Frame]:
     try:
         if not capture.isOpened():
             raise UserError(f"{path} cannot be opened as a video")
-        width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if width * height > limit("max_pixels"):
-            raise UserError(f"{path}: frames of {width} x {height} pixels are too large; --max-pixels allows them")
+        _refuse_large(path, *(int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)))
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         fps = (capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS) / stride
         number = 0
@@ -93,12 +91,18 @@ def _read_video(path: Path, stride: int, position: str) -> Generator[Frame]:
                 continue
             decoded, image = capture.retrieve()
             if decoded:
+                _refuse_large(path, image.shape[1], image.shape[0])  # a later frame may be larger than the header says
                 where = f"{position}, frame {number}" + (f"/{total}" if total > 0 else "")
                 yield Frame(image.astype(np.uint8, copy=False), path, number, fps, where)
         if number == 0:
             logger.warning("%s holds no frame; it is left out", path)
     finally:
         capture.release()
+
+
+def _refuse_large(video: Path, width: int, height: int) -> None:
+    if width * height > limit("max_pixels"):
+        raise UserError(f"{video}: frames of {width} x {height} pixels are too large; --max-pixels allows them")
 
 
 def _is_media(path: Path) -> bool:

@@ -146,3 +146,38 @@ def test_broken_video_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     (tmp_path / "a.mp4").write_bytes(b"no video")
     assert list(open_source(tmp_path)) == []
     assert "cannot be opened as a video" in caplog.text
+
+
+def test_frames_larger_than_the_limit_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a header that says so, and of a later frame that is larger than its header says."""
+    path = make_video(tmp_path / "a.mp4")
+    monkeypatch.setattr("boxwright.inference.sources.limit", lambda _: 64 * 48)
+    assert len(list(open_source(path))) == 7
+    monkeypatch.setattr("boxwright.inference.sources.limit", lambda _: 64 * 48 - 1)
+    assert list(open_source(path)) == []
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: _Growing())
+    assert [frame.number for frame in open_source(path)] == [1]
+    assert caplog.text.count("frames of 64 x 48 pixels are too large") == 2
+
+
+class _Growing:
+    """A video of frames of 32 x 48 and then 64 x 48 pixels, whose header says nothing."""
+
+    count = 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def get(self, _: int) -> float:
+        return 0
+
+    def grab(self) -> bool:
+        self.count += 1
+        return self.count < 4
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, np.zeros((48, 32 * self.count, 3), np.uint8)
+
+    def release(self) -> None: ...
