@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import glob
 import json
 import logging
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.errors import UserError, reason
+from boxwright.machine import HAS_LOCKS, OPEN_FLAGS, is_alive, try_lock, wait_for_disk
 from boxwright.reading import read_text
 
 Item = TypeVar("Item")
@@ -76,8 +76,9 @@ class Hidden:
     """
 
     def __init__(self, path: Path, *, folder: bool = False, suffix: str = "") -> None:
-        self._lock = -1
-        while self._lock < 0:
+        self._lock = -1  # the open file that is locked
+        self._is_there = False
+        while not self._is_there:
             # In the same folder, since a rename is one step only within a file system.
             stem = os.fsdecode(os.fsencode(path.name)[:_LONGEST_STEM])
             name = f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}"
@@ -86,8 +87,12 @@ class Hidden:
                 self.path.mkdir(parents=True)
             flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
             with contextlib.suppress(FileNotFoundError if folder else FileExistsError):
-                self._lock = os.open(self.path, flags | os.O_NOFOLLOW, 0o666)
-            if self._lock >= 0 and not _lock(self._lock):  # taken for left behind, in this very moment
+                if HAS_LOCKS or not folder:
+                    self._lock = os.open(self.path, flags | OPEN_FLAGS, 0o666)
+                self._is_there = True
+            if not HAS_LOCKS and self._lock >= 0:  # where there are none, a file that is open cannot be renamed
+                self._unlock()
+            elif self._lock >= 0 and not _lock(self._lock):  # taken for left behind, in this very moment
                 self.drop()
 
     def become(self, path: Path) -> None:
@@ -96,12 +101,17 @@ class Hidden:
 
     def drop(self) -> None:
         """Remove what is still hidden, and give up the lock; a second call does nothing."""
-        if self._lock < 0:
+        if not self._is_there:
             return
+        self._is_there = False
         with contextlib.suppress(OSError):
             _remove(self.path)
-        os.close(self._lock)
-        self._lock = -1
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 # Of earlier versions, which wrote no token, checkpoints and tables alone: others may name files so, too.
@@ -117,10 +127,10 @@ def remove_leftovers(folder: Path) -> None:
             match = _HIDDEN.fullmatch(entry.name)
             process = int(match[1] or match[3]) if match else os.getpid()
             # Earlier versions have locked nothing.
-            if not match or (process != os.getpid() and _is_alive(process)):
+            if not match or (process != os.getpid() and is_alive(process)):
                 continue
             with contextlib.suppress(OSError):
-                descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                descriptor = os.open(entry.path, os.O_RDONLY | OPEN_FLAGS)
                 try:
                     if _lock(descriptor, or_else=False):
                         _remove(Path(entry.path))
@@ -132,20 +142,12 @@ def remove_leftovers(folder: Path) -> None:
 def _lock(descriptor: int, *, or_else: bool = True) -> bool:
     """Lock an open file that has a name; `or_else` is the answer of file systems that know no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return or_else and error.errno not in (errno.EAGAIN, errno.EACCES)
-    return os.fstat(descriptor).st_nlink > 0
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
+        try_lock(descriptor)
+    except BlockingIOError:
         return False
-    except PermissionError:
-        pass
-    return True
+    except OSError:
+        return or_else
+    return os.fstat(descriptor).st_nlink > 0
 
 
 def _remove(path: Path) -> None:
@@ -180,13 +182,13 @@ def whole_file(path: Path, *, sync: bool = False, make_folder: bool = False, adv
         try:
             yield hidden.path
             if sync:
-                _sync(hidden.path)
+                wait_for_disk(hidden.path)
             hidden.become(path)
         finally:
             hidden.drop()
     if sync:
         with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the content is safe by then
-            _sync(path.parent)
+            wait_for_disk(path.parent)
 
 
 def write_atomically(
@@ -214,7 +216,7 @@ def open_without_links(path: Path, flags: int) -> int:
     """
     with file_errors("write", path):
         try:
-            return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            return os.open(path, flags | os.O_CREAT | OPEN_FLAGS, 0o666)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):
                 raise UserError(f"cannot write {path}: it is a link or a pipe, not a file of the run") from error
@@ -231,7 +233,8 @@ def append(path: Path, content: str | bytes) -> None:
     try:
         with file_errors("write", path):
             size = os.fstat(descriptor).st_size
-            is_torn = isinstance(content, str) and size and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.lseek(descriptor, max(size - 1, 0), os.SEEK_SET)
+            is_torn = isinstance(content, str) and size and os.read(descriptor, 1) != b"\n"
             data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
             try:
                 rest = memoryview(b"\n" + data if is_torn else data)
@@ -285,15 +288,6 @@ def picture_errors() -> Generator[None]:
     except (UserError, OSError) as error:
         _log.warning("%s; going on without it", error)
         not_drawn.append(str(error))
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def files_below(folder: Path, suffixes: Collection[str], most: int = 0) -> list[str]:

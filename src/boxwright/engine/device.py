@@ -3,7 +3,6 @@
 import mmap
 import os
 import re
-import resource
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
+from boxwright.machine import has_memory_limit
 from boxwright.settings.base import Precision
 from boxwright.terminal import counted
 
@@ -62,7 +62,7 @@ def room_for_kernels() -> Generator[None]:
     the backward pass of a strided convolution calls it all the same, which ends the process. So room is asked for
     first: for the code, and for what the convolution makes before it.
     """
-    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+    if not has_memory_limit():
         yield
         return
 

@@ -24,6 +24,7 @@ from boxwright.engine.distributed import STORE_FILE, World, joined, launcher_sto
 from boxwright.engine.shutdown import no_shutdown_of_ranks
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
+from boxwright.machine import blocked, is_hangup, signals, unblock
 from boxwright.terminal import SayHandler, said, say, word_wrap
 
 _FOLDER = "boxwright run folder"  # key in the store of the launcher, which outlives a restart
@@ -108,7 +109,7 @@ def _error_key() -> str:
 
 _SECONDS_TO_SAVE = 600  # after a signal, before processes are killed
 _POLL_SECONDS = 0.2
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_SIGNALS = signals("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 _RESULT = "result"  # file for the path that the first process returns
 Job = Callable[..., Path]  # (world, *arguments), a function of a module: it is looked up by name in other processes
 
@@ -152,7 +153,7 @@ def _start(job: Job, num_processes: int, arguments: tuple[Any, ...]) -> Path:
     """
     sys.stdout.flush()
     with TemporaryDirectory(prefix="boxwright-") as folder, _around_processes(num_processes) as received:
-        with _blocked_signals():  # until `_work` can answer them
+        with blocked(_SIGNALS):  # until `_work` can answer them
             context = start_processes(_work, (num_processes, folder, said, job, *arguments), num_processes, join=False)
         assert context is not None
         processes = cast(list[BaseProcess], context.processes)
@@ -211,7 +212,7 @@ def _work(rank: int, num_processes: int, folder: str, said_before: Set[str], job
     logger.setLevel(logging.INFO)
     with no_shutdown_of_ranks():
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            unblock(_SIGNALS)
             with word_wrap():
                 result = run_job(job, 1, *arguments)
             if rank == 0:
@@ -230,16 +231,6 @@ def _work(rank: int, num_processes: int, folder: str, said_before: Set[str], job
 
 
 @contextmanager
-def _blocked_signals() -> Generator[None]:
-    """Hold signals back; a process that is started meanwhile holds them back until it lets them in."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
 def _around_processes(num_processes: int) -> Generator[list[signal.Signals]]:
     """Share the cores among the processes, unless the user has set the number of threads; yield a list that gets the
     signals to this process.
@@ -250,7 +241,7 @@ def _around_processes(num_processes: int) -> Generator[list[signal.Signals]]:
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # as under nohup
+            if is_hangup(number) and signal.getsignal(number) == signal.SIG_IGN:  # as under nohup
                 continue
             handlers[number] = signal.signal(number, lambda number, frame: received.append(signal.Signals(number)))
     try:

@@ -8,25 +8,22 @@ they are synchronised.
 from __future__ import annotations
 
 import math
-import resource
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from operator import length_hint
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from boxwright import machine
 from boxwright.engine.distributed import World, current_world
 from boxwright.errors import UserError
 
 WINDOW = 20
 _SHOWN = ("median", "mean", "global_mean", "max", "value")  # what a meter's format may name
-_STATUS = Path("/proc/self/status")
 
 
 class Smoothed:
@@ -222,8 +219,4 @@ def peak_memory(device: torch.device) -> int:
     """Measure the most bytes that tensors of a GPU, or this process, have taken so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if _STATUS.exists():  # Linux, where the other number begins with that of the process that started this one
-        (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return machine.peak_memory()

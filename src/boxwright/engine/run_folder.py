@@ -1,7 +1,5 @@
 """Run folders: exp, exp2, exp3 ... below a project folder, and the lock that lets one process at a time write there."""
 
-import errno
-import fcntl
 import itertools
 import logging
 import os
@@ -16,6 +14,7 @@ from typing import TypeVar
 
 from boxwright.data.files import Hidden, absolute_path, file_errors, open_without_links, remove_leftovers
 from boxwright.errors import UserError
+from boxwright.machine import try_lock
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import Setting, require_inside
 from boxwright.terminal import shown
@@ -163,11 +162,11 @@ def only_run_in(folder: Path) -> Generator[None]:
     while True:
         descriptor = open_without_links(path, os.O_RDWR)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(descriptor, for_process=True)
         except OSError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace")
+            holder = os.read(descriptor, 200).decode(errors="replace")
             os.close(descriptor)
-            if error.errno in (errno.EACCES, errno.EAGAIN):
+            if isinstance(error, BlockingIOError):
                 raise UserError(
                     f"process {holder or 'of unknown number'} trains into run folder {folder}: "
                     "wait until it ends, or take another --name"
@@ -181,7 +180,7 @@ def only_run_in(folder: Path) -> Generator[None]:
     try:
         with file_errors("write", path):
             os.truncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is still locked, see above

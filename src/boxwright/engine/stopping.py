@@ -1,10 +1,8 @@
 """What ends a run before its last epoch: a fitness that stays, losses that are not finite, signals."""
 
-import errno
 import math
 import os
 import signal
-import termios
 import threading
 from dataclasses import dataclass
 from types import FrameType
@@ -12,6 +10,8 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor
+
+from boxwright.machine import is_hangup, signals, terminal_is_gone
 
 
 @dataclass(slots=True)
@@ -94,19 +94,16 @@ def _first_bad(known: Tensor, value: Tensor, bad: Tensor, step: int) -> Tensor:
 
 
 # What the process exits with. SIGHUP: the terminal was closed, or the connection to it lost.
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+EXIT_CODES = {number: 128 + number for number in signals("SIGTERM", "SIGINT", "SIGHUP")}
 
 
 def _leave_terminal() -> None:
     """Write to nowhere from now on where the terminal is gone, so that no line ends the run before it is saved."""
     for descriptor in (1, 2):
-        try:
-            termios.tcgetattr(descriptor)
-        except termios.error as error:
-            if error.args[0] == errno.EIO:
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, descriptor)
-                os.close(nowhere)
+        if terminal_is_gone(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
 
 class Interrupt:
@@ -125,7 +122,7 @@ class Interrupt:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
-                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                if is_hangup(number) and signal.getsignal(number) == signal.SIG_IGN:
                     continue  # started by nohup: it is to go on
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -136,7 +133,7 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        if number == signal.SIGHUP:
+        if is_hangup(number):
             _leave_terminal()
         if not self.patient:
             signal.signal(number, signal.SIG_DFL)
