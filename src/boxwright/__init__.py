@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from boxwright.yolo.verbs.bench import profile as profile
     from boxwright.yolo.verbs.info import find_modules as find_modules
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "CocoEvaluator",
     "Meters",
