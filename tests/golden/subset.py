@@ -178,8 +178,8 @@ KEEP = (
 ABOUT = """Inputs and outputs of the published programs, recorded on a CPU in float32 (CenterFusion's networks in
 float64): numbers, no code and no weights. Written by `tests/golden/subset.py` from the whole recordings, which
 `BOXWRIGHT_GOLDEN` adds. Weights of networks are filled by name (`fill.py`). In an archive, `name@2x3` is every second
-row and every third column of an array, `name=PIECE` an array that lies in `common/`, and a name that ends in `~` has the
-bytes of its numbers apart. A tolerance is relative, or relative and absolute: what float arithmetic needs.
+row and every third column of an array, `name=PIECE` an array that lies in `common/`, and a name that ends in `~` has
+the bytes of its numbers apart. A tolerance is relative, or relative and absolute: what float arithmetic needs.
 `common/` holds arrays that several cases name, `labels/files/` the inputs of `labels/`."""
 
 YOLO = "YOLOv5 of the release in the name (v6: 7.0; yolov3spp, darknet: the PyTorch YOLOv3-SPP of the article line)"
