@@ -16,30 +16,29 @@ class Change:
 
 
 TESTS = {  # of each file, the fastest first
-    "yolo/loss.py": "unit/yolo/test_loss.py parity/test_loss.py parity/test_loss_v3.py parity/test_schedule.py",
-    "yolo/assignment.py": "unit/yolo/test_assignment.py parity/test_loss.py parity/test_loss_v3.py",
+    "yolo/loss.py": "parity/test_loss.py parity/test_loss_v3.py parity/test_schedule.py unit/yolo/test_loss.py",
+    "yolo/assignment.py": "parity/test_loss.py parity/test_loss_v3.py unit/yolo/test_assignment.py",
     "ops/boxes.py": "unit/ops/test_boxes.py parity/test_iou.py parity/test_box_conversions.py",
-    "ops/nms.py": "unit/ops/test_nms.py parity/test_nms.py",
-    "yolo/head.py": "unit/yolo/test_detection.py parity/test_keys.py parity/test_forward.py",
+    "ops/nms.py": "parity/test_nms.py unit/ops/test_nms.py",
+    "yolo/head.py": "unit/yolo/test_detection.py parity/test_forward.py parity/test_keys.py",
     "yolo/postprocess.py": "unit/yolo/test_postprocess.py parity/test_tta.py",
-    "engine/schedule.py": "unit/engine/test_schedule.py unit/yolo/test_schedule.py parity/test_schedule.py",
-    "engine/optim.py": "unit/engine/test_optim.py parity/test_schedule.py",
-    "engine/stopping.py": "unit/engine parity/test_schedule.py",
-    "yolo/metric.py": "unit/yolo/test_metric.py parity/test_metrics.py",
-    "metrics/matching.py": "unit/metrics/test_matching.py parity/test_metrics.py",
-    "nuscenes/metric.py": "unit/nuscenes/test_metric.py parity/test_cf_eval.py",
-    "nuscenes/radar.py": "parity/test_cf_radar.py unit/nuscenes/test_split.py parity/test_cf_convert.py",
+    "engine/schedule.py": "parity/test_schedule.py unit/engine/test_schedule.py unit/yolo/test_schedule.py",
+    "engine/optim.py": "parity/test_schedule.py unit/engine/test_optim.py",
+    "engine/stopping.py": "parity/test_schedule.py unit/engine/test_trainer.py",
+    "yolo/metric.py": "parity/test_metrics.py unit/yolo/test_metric.py",
+    "metrics/matching.py": "parity/test_metrics.py unit/metrics/test_matching.py",
+    "nuscenes/metric.py": "parity/test_cf_eval.py unit/nuscenes/test_metric.py",
+    "nuscenes/radar.py": "parity/test_cf_radar.py parity/test_cf_convert.py unit/nuscenes/test_split.py",
     "synthetic/radar.py": "unit/synthetic/test_radar.py unit/synthetic/test_nuscenes_root.py",
-    "centerfusion/radar_map.py": "unit/centerfusion/test_radar_map.py parity/test_cf_targets.py",
-    "centerfusion/frustum.py": "unit/centerfusion/test_frustum.py parity/test_cf_frustum.py",
-    "centerfusion/losses.py": "unit/centerfusion/test_losses.py parity/test_cf_losses.py parity/test_cf_train_step.py",
-    "centerfusion/heads.py": "unit/centerfusion/test_heads.py parity/test_cf_gaussian.py parity/test_cf_targets.py",
-    "centerfusion/targets.py": "unit/centerfusion/test_samples.py parity/test_cf_targets.py",
-    "centerfusion/postprocess.py": "unit/centerfusion/test_postprocess.py parity/test_cf_decode.py "
-    "parity/test_cf_pipeline.py",
+    "centerfusion/radar_map.py": "parity/test_cf_targets.py unit/centerfusion/test_radar_map.py",
+    "centerfusion/frustum.py": "parity/test_cf_frustum.py unit/centerfusion/test_frustum.py",
+    "centerfusion/losses.py": "parity/test_cf_losses.py unit/centerfusion/test_losses.py",
+    "centerfusion/heads.py": "parity/test_cf_gaussian.py unit/centerfusion/test_heads.py",
+    "centerfusion/targets.py": "parity/test_cf_targets.py unit/centerfusion/test_samples.py",
+    "centerfusion/postprocess.py": "parity/test_cf_decode.py unit/centerfusion/test_postprocess.py",
     "data/letterbox.py": "parity/test_letterbox.py parity/test_rect.py",
-    "yolo/geometry.py": "unit/yolo/test_samples.py parity/test_augment.py",
-    "yolo/augmentation.py": "unit/yolo/test_augmentation.py parity/test_augment.py",
+    "yolo/geometry.py": "parity/test_augment.py unit/yolo/test_samples.py",
+    "yolo/augmentation.py": "parity/test_augment.py unit/yolo/test_augmentation.py",
 }
 
 LOSS, ASSIGNMENT, BOXES, NMS, HEAD = "yolo/loss.py", "yolo/assignment.py", "ops/boxes.py", "ops/nms.py", "yolo/head.py"
@@ -112,7 +111,7 @@ CHANGES = (
     Change(RADAR_MAP, "image_hw[1] - 1 - pixels[0]", "image_hw[1] - pixels[0]"),
     Change(RADAR, "points[_VX], points[_VY] = velocity[0], velocity[2]", "points[_VX], points[_VY] = velocity[:2]"),
     Change(RADAR, "(np.abs(points[:2]) >= TOO_CLOSE).any(0)", "(np.abs(points[:2]) >= TOO_CLOSE).all(0)"),
-    Change("synthetic/radar.py", "np.flatnonzero(visible[seen.numbers] > _HIDDEN)", "np.arange(len(seen))"),
+    Change("synthetic/radar.py", "np.flatnonzero(visible[seen.numbers] > _HIDDEN)", "np.arange(len(seen.numbers))"),
     # frustum
     Change(
         FRUSTUM,
