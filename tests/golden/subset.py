@@ -258,7 +258,7 @@ def selected(keep: Keep, source: Path, target: Path) -> Case:
                     continue
                 steps = next((steps for expression, steps in keep.steps.items() if re.fullmatch(expression, name)), "")
                 parts = tuple(slice(None, None, int(step)) for step in steps.split("x")) if steps else ()
-                arrays[f"{name}@{steps}" if steps else name] = np.ascontiguousarray(stored[name][parts])
+                arrays[f"{name}@{steps}" if steps else name] = np.array(stored[name][parts], order="C")
     if keep.trim:
         keep.trim(meta, arrays)
     return Case(target, meta, arrays)
@@ -275,7 +275,7 @@ def write_npz(file: Path, arrays: dict[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         if values.dtype.kind == "f" and values.nbytes > 512:  # exponents apart from digits: a tenth less
             name, values = f"{name}~", np.moveaxis(values[..., None].view(np.uint8), -1, 0)
-        np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
+        np.lib.format.write_array(buffer, np.array(values, order="C"), allow_pickle=False)
         content[f"{name}.npy"] = buffer.getvalue()
     write_zip(file, content)
 

@@ -15,8 +15,8 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.mutants.changes import CHANGES
-from tests.mutants.trial import copy_of_the_project, try_change
+from tests.mutants.changes import CHANGES, TESTS
+from tests.mutants.trial import copy_of_the_project, try_change, try_tests
 
 LIBRARIES = [
     "torch",
@@ -39,6 +39,7 @@ def main(workers: int, word: str) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     alive = 0
+    everything = sorted({name for change in changes for name in TESTS[change.file].split()})
     with (
         tempfile.TemporaryDirectory(prefix="boxwright-mutants-") as folder,
         context.Manager() as manager,
@@ -47,12 +48,15 @@ def main(workers: int, word: str) -> int:
         trees = manager.Queue()
         for number in range(workers):
             trees.put(str(copy_of_the_project(Path(folder) / str(number) / "project")))
+        unchanged = pool.submit(try_tests, trees, everything)
         for number, (change, seen_by) in enumerate(
             zip(changes, pool.map(try_change, [trees] * len(changes), changes), strict=True), 1
         ):
             alive += not seen_by
             print(f"{number:2} {change.file}: {change.old} -> {change.new}\n   {seen_by or 'LIVES'}", flush=True)
-    print(f"{len(changes) - alive} of {len(changes)} changes were seen by a test")
+        if broken := unchanged.result():
+            raise SystemExit(f"without any change, {broken} fails")
+    print(f"{len(changes) - alive} of {len(changes)} changes were seen by a test; without a change none fails")
     return int(alive > MAY_LIVE)
 
 

@@ -49,6 +49,15 @@ def run(tree: Path, tests: list[str]) -> str:
     return failure.name.removeprefix("tests/")
 
 
+def try_tests(trees: Queue[str], tests: list[str]) -> str:
+    """Name the first of some tests that fails where nothing is changed; empty: none does."""
+    tree = trees.get()
+    try:
+        return run(Path(tree), tests)
+    finally:
+        trees.put(tree)
+
+
 def try_change(trees: Queue[str], change: Change) -> str:
     """Name the test that fails for a change; empty: none does."""
     tree = Path(trees.get())
