@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the real data and the golden vectors lie."""
+"""Fixtures shared by all tests: where real data and weights lie."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest-xdist must not fight for the cores
 
-from tests.golden import GOLDEN, SHARED
+from tests.golden import SHARED
 
 # No property test fails because the machine is busy, nor today because of an example that tomorrow does not draw.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of golden vectors; the test skips where it is absent."""
-    if not GOLDEN.is_dir():
-        pytest.skip(f"no golden vectors at {GOLDEN} (set BOXWRIGHT_GOLDEN)")
-    return GOLDEN
 
 
 @pytest.fixture(scope="session")

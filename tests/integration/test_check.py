@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from boxwright.cli.main import main
 from boxwright.errors import UserError
 from boxwright.yolo.settings import CheckConfig
 from boxwright.yolo.verbs.check import check
-from tests.unit.data.small_sets import write_image, write_yolo
+from tests.unit.data.small_sets import voc_object, write_image, write_voc, write_yolo
 
 
 @pytest.fixture(autouse=True)
@@ -122,9 +123,14 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"looked at {tmp_path}/gone.yaml" in capsys.readouterr().err
 
 
-def test_coco_json(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(CheckConfig(data=str(shared / "data/coco_val164/instances.json"))) == 0
-    assert "17 crowd regions" in capsys.readouterr().out
+def test_crowds_of_a_coco_json_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boxes = [{"id": k, "image_id": 1, "category_id": 1, "bbox": [k, 2, 9, 9], "iscrowd": k % 2} for k in range(1, 6)]
+    image = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}
+    content = {"images": [image], "categories": [{"id": 1, "name": "a"}], "annotations": boxes}
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    assert check(CheckConfig(data=str(tmp_path / "instances.json"))) == 0
+    assert "3 crowd regions" in capsys.readouterr().out
 
 
 def test_warnings_alone_pass(tmp_path: Path) -> None:
@@ -153,6 +159,8 @@ def test_classes_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "cannot write plots into" in capsys.readouterr().err
 
 
-def test_bccd(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(CheckConfig(data=str(shared / "data/bccd"))) == 1
+def test_degenerate_boxes_of_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, flat = voc_object("a", 2, 2, 9, 9), voc_object("a", 30, 5, 30, 9)
+    write_voc(tmp_path, {"one": good + flat, "two": flat})
+    assert check(CheckConfig(data=str(tmp_path))) == 1
     assert "2 degenerate box" in capsys.readouterr().out

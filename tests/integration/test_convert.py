@@ -30,16 +30,6 @@ def assert_same(ours: DetectionModel, theirs: DetectionModel) -> None:
     assert (ours.names, ours.strides) == (theirs.names, theirs.strides)
 
 
-def test_published_to_safetensors_and_native(shared: Path, tmp_path: Path) -> None:
-    published = shared / "weights" / "yolov5n.pt"
-    through = convert(published, tmp_path / "ü a.safetensors")
-    assert read_weights(through).source == "safetensors"
-    native = convert(through, tmp_path / "b.pt")
-    assert read_weights(native).source == "native"
-    for file in (through, native):
-        assert_same(load_model(file), load_model(published))
-
-
 @pytest.mark.parametrize("name", ["yolov5n", "yolov3-tiny"])
 def test_random_networks_there_and_back(tmp_path: Path, name: str) -> None:
     torch.manual_seed(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -234,9 +235,9 @@ def test_names_that_a_format_cannot_hold(tmp_path: Path, names: str, to: str, sa
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["source"]
 
 
-@pytest.mark.parametrize("to", FORMATS)
-def test_real_sets(shared: Path, tmp_path: Path, to: str) -> None:
-    for name, back in (("bccd", "yolo"), ("coco128/coco128.yaml", "coco")):
+def test_real_sets(shared: Path, tmp_path: Path) -> None:
+    sets = {"bccd": "yolo", "coco128/coco128.yaml": "coco"}
+    for (name, back), to in product(sets.items(), FORMATS):
         if name == "bccd" and to == "voc":
             continue
         source, first = shared / "data" / name, tmp_path / f"{back} first"

@@ -282,16 +282,6 @@ def test_validation_ranks_share_the_images(index: DataIndex) -> None:
     assert len(shares[0]) == len(shares[1])
 
 
-def test_real_images_load(shared: Path) -> None:
-    from boxwright.data.dataset import open_dataset
-
-    index = open_dataset(shared / "data" / "coco128" / "coco128.yaml", "train")
-    loader = make_train_loader(index, RunConfig(workers=0), imgsz=320, stride=32)
-    batch = next(loader.batches(0))
-    assert batch.images.shape == (16, 3, 320, 320)
-    assert int(batch.targets.valid.sum()) > 16
-
-
 def test_a_dead_worker_is_told_where_its_batch_is_waited_for(index: DataIndex) -> None:
     before = signal.getsignal(signal.SIGCHLD)
     loader = open_loader(index, 1)

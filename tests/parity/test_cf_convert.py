@@ -12,10 +12,7 @@ import pytest
 from boxwright.nuscenes.convert import write_published
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.split import NuscenesSplit
-from tests.golden import GOLDEN, golden_cases, read_case
-
-TINY = GOLDEN / "centerfusion" / "nuscenes-tiny"
-SPLITS = ("mini_train", "mini_val")
+from tests.golden import golden_cases, nuscenes_tiny, read_case
 
 
 def close(found: Any, expected: Any) -> None:
@@ -25,8 +22,18 @@ def close(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(np.asarray(found, np.float64), expected.astype(np.float64), rtol=0, atol=1e-3)
 
 
-def tiny(split: str, sweeps: int, cache: Path) -> NuscenesSplit:
-    return NuscenesSplit(open_nuscenes(TINY, "v1.0-mini", cache_dir=cache), split, sweeps)
+def _cases(pattern: str) -> list[Any]:
+    """One parameter a file and a split of it."""
+    files = golden_cases("", pattern, family="centerfusion")
+    return [
+        pytest.param(file.values[0], split, id=f"{file.id}-{split}")
+        for file in files
+        for split in read_case(file.values[0])[1]
+    ]
+
+
+def tiny(file: Path, split: str, sweeps: int, cache: Path) -> NuscenesSplit:
+    return NuscenesSplit(open_nuscenes(nuscenes_tiny(file.parent), "v1.0-mini", cache_dir=cache), split, sweeps)
 
 
 def by_image(records: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
@@ -36,19 +43,17 @@ def by_image(records: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
     return found
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("file", golden_cases("", "convert_3sweeps.json", family="centerfusion"))
+@pytest.mark.parametrize(("file", "split"), _cases("convert_3sweeps.json"))
 def test_records_are_those_of_the_published_conversion(file: Path, split: str, tmp_path: Path) -> None:
     golden = read_case(file)[1][split]
-    source = tiny(split, 0, tmp_path)
+    source = tiny(file, split, 0, tmp_path)
     images = {image["id"]: image for image in golden["images"]}
     annotations = by_image(golden["annotations"])
     assert sorted(source.image_ids) == sorted(images)
     tokens = source.sample_tokens
     for position, image_id in enumerate(source.image_ids.tolist()):
         record, image = source.record(position), images[image_id]
-        assert record.path == TINY / image["file_name"]
-        assert record.path.is_file()
+        assert record.path == nuscenes_tiny(file.parent) / image["file_name"]
         assert (record.width, record.height, record.sensor) == (image["width"], image["height"], image["sensor_id"])
         assert tokens[record.sample] == image["sample_token"]
         close(record.calib, image["calib"])
@@ -69,11 +74,10 @@ def test_records_are_those_of_the_published_conversion(file: Path, split: str, t
         close(shown.velocity_cam, [entry["velocity_cam"][:3] for entry in expected])
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("file", golden_cases("", "convert_*sweeps.json", family="centerfusion"))
+@pytest.mark.parametrize(("file", "split"), _cases("convert_*sweeps.json"))
 def test_radar_of_the_published_conversion(file: Path, split: str, tmp_path: Path) -> None:
     arrays, golden = read_case(file)
-    source = tiny(split, int(file.stem.removeprefix("convert_").removesuffix("sweeps")), tmp_path)
+    source = tiny(file, split, int(file.stem.removeprefix("convert_").removesuffix("sweeps")), tmp_path)
     counts = golden[split].get("radar_points_per_image", {})
     prefix = f"{split}/radar_pc/"
     stored = {int(key.removeprefix(prefix)): array for key, array in arrays.items() if key.startswith(prefix)}
@@ -86,12 +90,11 @@ def test_radar_of_the_published_conversion(file: Path, split: str, tmp_path: Pat
             close(points, stored[image_id])
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("file", golden_cases("", "convert_3sweeps.json", family="centerfusion"))
+@pytest.mark.parametrize(("file", "split"), _cases("convert_3sweeps.json"))
 def test_the_written_file_is_the_published_one(file: Path, split: str, tmp_path: Path) -> None:
     arrays, golden = read_case(file)
     written = tmp_path / "annotations.json"
-    counts = write_published(tiny(split, 3, tmp_path), written)
+    counts = write_published(tiny(file, split, 3, tmp_path), written)
     found, expected = json.loads(written.read_text()), golden[split]
     assert list(found) == list(expected)
     assert counts == (len(expected["images"]), len(expected["annotations"]))

@@ -13,27 +13,23 @@ import pytest
 from boxwright.nuscenes.index import open_nuscenes
 from boxwright.nuscenes.metric import NuscenesMetrics, evaluate
 from boxwright.nuscenes.split import NuscenesSplit
-from tests.golden import GOLDEN, golden_cases
+from tests.golden import golden_cases, nuscenes_tiny
 from tests.unit.nuscenes.nuscenes_boxes import read_results
 
-FAMILY = GOLDEN / "centerfusion"
 SUBMISSIONS = golden_cases("eval", "submission_*.json", family="centerfusion")
 TOLERANCE = 1e-9
 
 
-def measure(file: Path, cache: Path) -> tuple[str, NuscenesMetrics, int]:
+def measure(file: Path, cache: Path) -> tuple[NuscenesMetrics, int]:
     name = file.stem.removeprefix("submission_")
-    split = NuscenesSplit(open_nuscenes(FAMILY / "nuscenes-tiny", "v1.0-mini", cache_dir=cache), name.rsplit("_", 1)[0])
+    index = open_nuscenes(nuscenes_tiny(file.parents[1]), "v1.0-mini", cache_dir=cache)
+    split = NuscenesSplit(index, name.rsplit("_", 1)[0])
     predictions = read_results(file, split.sample_tokens)
-    return (
-        name,
-        evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks()),
-        len(predictions),
-    )
+    return evaluate(split.ground_truth(), predictions, split.ego_positions(), split.bike_racks()), len(predictions)
 
 
-def stored(name: str) -> dict[str, Any]:
-    return json.loads((FAMILY / "eval" / "metrics.json").read_text())[name]
+def stored(file: Path) -> dict[str, Any]:
+    return json.loads(file.with_name("metrics.json").read_text())[file.stem.removeprefix("submission_")]
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -44,8 +40,8 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("file", SUBMISSIONS)
 def test_summary_equals_the_stored_one(file: Path, tmp_path: Path) -> None:
-    name, metrics, _ = measure(file, tmp_path)
-    expected = flat(stored(name)["metrics"])
+    metrics, _ = measure(file, tmp_path)
+    expected = flat(stored(file)["metrics"])
     # through text, so that keys are what a reader of the file sees
     found = flat(json.loads(json.dumps(metrics.summary())))
     assert set(found) - set(expected) == {"/eval_time"}
@@ -59,13 +55,13 @@ def test_summary_equals_the_stored_one(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", SUBMISSIONS)
 def test_as_many_boxes_count(file: Path, tmp_path: Path) -> None:
-    name, metrics, count = measure(file, tmp_path)
-    assert metrics.num_truth.sum() == stored(name)["n_gt_after_filter"]
-    assert metrics.num_predictions.sum() == stored(name)["n_pred_after_filter"]
-    assert count == stored(name)["n_pred"]
+    metrics, count = measure(file, tmp_path)
+    assert metrics.num_truth.sum() == stored(file)["n_gt_after_filter"]
+    assert metrics.num_predictions.sum() == stored(file)["n_pred_after_filter"]
+    assert count == stored(file)["n_pred"]
 
 
 @pytest.mark.parametrize("file", SUBMISSIONS)
 def test_ranges_hold_every_annotation(file: Path, tmp_path: Path) -> None:
-    _, metrics, _ = measure(file, tmp_path)
+    metrics, _ = measure(file, tmp_path)
     np.testing.assert_array_equal(metrics.range_truth.sum(axis=1), metrics.num_truth)

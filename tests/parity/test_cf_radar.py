@@ -9,9 +9,8 @@ import pytest
 
 from boxwright.nuscenes.geometry import inverses, transforms
 from boxwright.nuscenes.radar import accumulate, read_radar
-from tests.golden import GOLDEN, golden_cases, read_case
+from tests.golden import golden_cases, nuscenes_tiny, read_case
 
-TINY = GOLDEN / "centerfusion" / "nuscenes-tiny"
 FILES = golden_cases("", "radar_accumulation.json", family="centerfusion")
 
 
@@ -20,7 +19,8 @@ def test_sweeps_are_read_and_filtered(file: Path) -> None:
     arrays, golden = read_case(file)
     for case in golden["cases"].values():
         for sweep in case["sweeps"]:
-            raw, filtered = read_radar(TINY / sweep["file"], None), read_radar(TINY / sweep["file"])
+            path = nuscenes_tiny(file.parent) / sweep["file"]
+            raw, filtered = read_radar(path, None), read_radar(path)
             np.testing.assert_array_equal(raw, arrays[f"{sweep['key']}/raw"])
             np.testing.assert_array_equal(filtered, arrays[f"{sweep['key']}/filtered"])
             assert (raw.shape[1], filtered.shape[1]) == (sweep["n_raw"], sweep["n_after_state_filters"])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
-from tests.golden import fill_module, golden_cases, read_case
+from tests.golden import golden_cases, read_case
+from tests.golden.fill import fill_torch
 
 CASES = golden_cases("", "model_schema.json", family="centerfusion")
 
@@ -64,7 +65,7 @@ def test_first_values(file: Path, model: CenterFusion) -> None:
 def test_fill(file: Path) -> None:
     """The weights of all other groups are filled as theirs were."""
     _, schema = read_case(file)
-    state = fill_module().fill_torch(CenterFusion(CenterFusionSpec())).state_dict()
+    state = fill_torch(CenterFusion(CenterFusionSpec())).state_dict()
     assert schema["recipe_fill_sums"]
     for name, facts in schema["recipe_fill_sums"].items():
         values = state[name].double().numpy().ravel()

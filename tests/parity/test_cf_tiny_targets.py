@@ -13,7 +13,7 @@ from boxwright.centerfusion.augment import Placement, centered
 from boxwright.centerfusion.frustum import FrustumOptions
 from boxwright.centerfusion.samples import SampleMaker
 from boxwright.centerfusion.settings import FusionConfig, RadarConfig
-from tests.golden import golden_cases, read_case
+from tests.golden import golden_cases, nuscenes_tiny, read_case
 from tests.parity.cf_records import OneImage, record_of
 from tests.parity.test_cf_targets import CLOSE, EXACT, OF_EVERY_OBJECT, TOLERANCE, associated
 from tests.unit.centerfusion.scenes3d import empty_sample
@@ -25,10 +25,7 @@ def _read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _cases() -> list[Any]:
-    params = golden_cases("", "tiny_targets.json", family="centerfusion")
-    if params[0].values[0] is None:
-        return [pytest.param(None, "", marks=params[0].marks, id="absent")]
-    file = params[0].values[0]
+    file = golden_cases("", "tiny_targets.json", family="centerfusion")[0].values[0]
     return [pytest.param(file, name, id=name) for name in _read(file)[1]["cases"]]
 
 
@@ -37,7 +34,7 @@ def _source(file: Path, split: str, image_id: int) -> OneImage:
     converted = meta[split]
     image = next(item for item in converted["images"] if item["id"] == image_id)
     annotations = [item for item in converted["annotations"] if item["image_id"] == image_id]
-    record = record_of(image, annotations, file.parent / "nuscenes-tiny")
+    record = record_of(image, annotations, nuscenes_tiny(file.parent))
     return OneImage(record, arrays[f"{split}/radar_pc/{image_id}"].astype(np.float64))
 
 

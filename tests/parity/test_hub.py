@@ -13,7 +13,8 @@ from boxwright.yolo.hub_layers import Contract, Expand
 from boxwright.yolo.spec import ModelSpec
 from boxwright.yolo.weights import fuse
 from boxwright.yolo.zoo import build_model, load_spec
-from tests.golden import fill_module, golden_cases, read_case
+from tests.golden import assert_recorded, golden_cases, read_case
+from tests.golden.fill import fill_torch
 from tests.parity.test_keys import skeleton
 
 RAW = {"rtol": 1e-4, "atol": 5e-4}
@@ -62,7 +63,7 @@ def test_model_is_the_published_one(file: Path) -> None:
 def test_outputs(file: Path) -> None:
     arrays, facts = read_case(file)
     model = build_model(load_spec(facts["model"], facts["nc"]))
-    fill_module().fill_torch(model, facts["fill_gain"])
+    fill_torch(model, facts["fill_gain"])
     assert list(model.strides) == facts["strides"]
     image = torch.from_numpy(arrays["input"])
     for network, tolerance in ((model.eval(), RAW), (fuse(model), {"rtol": 1e-4, "atol": 3e-2})):
@@ -70,9 +71,9 @@ def test_outputs(file: Path) -> None:
             raw = network(image)
             decoded = network.decode(raw).numpy()
         for i, level in enumerate(raw):
-            np.testing.assert_allclose(level.numpy(), arrays[f"raw{i}"], **tolerance)
-        np.testing.assert_allclose(decoded[..., :4], arrays["decoded"][..., :4], rtol=1e-4, atol=3e-2)
-        np.testing.assert_allclose(decoded[..., 4:], arrays["decoded"][..., 4:], **tolerance)
+            assert_recorded(level.numpy(), arrays, f"raw{i}", **tolerance)
+        assert_recorded(decoded, arrays, "decoded", slice(4), rtol=1e-4, atol=3e-2)
+        assert_recorded(decoded, arrays, "decoded", slice(4, None), **tolerance)
 
 
 @pytest.mark.parametrize("file", golden_cases("blocks", "*.npz", "hub"))
@@ -87,7 +88,7 @@ def test_block(file: Path) -> None:
         block = recipe.kind(*args, **({"activation": nn.LeakyReLU(0.1)} if recipe.activated else {}))
     assert [[key, list(v.shape)] for key, v in block.state_dict().items()] == facts["state_dict"]
     assert sum(p.numel() for p in block.parameters()) == facts["n_parameters"]
-    fill_module().fill_torch(block, facts["fill_gain"])
+    fill_torch(block, facts["fill_gain"])
     with torch.no_grad():
         output = block.eval()(torch.from_numpy(arrays["input"]))
-    np.testing.assert_allclose(output.numpy(), arrays["output"], **BLOCK)
+    assert_recorded(output.numpy(), arrays, "output", **BLOCK)

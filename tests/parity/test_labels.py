@@ -66,22 +66,19 @@ def test_smallest_images(expected: Path, tmp_path: Path) -> None:
         assert len(read_yolo([image], ["a"])) == (case["outcome"] == "accepted"), case
 
 
-@pytest.mark.parametrize(
-    ("data", "split", "images", "boxes"),
-    [
-        ("coco128/coco128.yaml", "train", 128, 929),
-        ("coco_val164/coco_val164.yaml", "val", 164, 1543),
-        ("coco_val164/instances.json", "val", 164, 1543),
-        ("bccd", "train", 205, 2804),
-        ("bccd", "val", 87, 1137),
-        ("bccd", "test", 72, 945),
-    ],
-)
-def test_real_data_sets(
-    shared: Path, tmp_path: Path, data: str, split: str, images: int, boxes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+REAL = [
+    ("coco128/coco128.yaml", "train", 128, 929),
+    ("coco_val164/coco_val164.yaml", "val", 164, 1543),
+    ("coco_val164/instances.json", "val", 164, 1543),
+    ("bccd", "train", 205, 2804),
+    ("bccd", "val", 87, 1137),
+    ("bccd", "test", 72, 945),
+]
+
+
+def test_real_data_sets(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for _ in range(2):  # read, then from the cache
+    for data, split, images, boxes in REAL * 2:  # read, then from the cache
         index = open_dataset(shared / "data" / data, split)  # type: ignore[arg-type]
         assert (len(index), len(index.boxes)) == (images, boxes)
         assert {problem.kind for problem in index.problems} <= {"degenerate box", "missing label", "set aside"}

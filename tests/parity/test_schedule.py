@@ -19,7 +19,7 @@ from boxwright.yolo.published import RELEASES, schedule_rules
 from boxwright.yolo.settings import LossConfig, RunConfig, YoloOptimConfig
 from boxwright.yolo.task import v3_sides
 from boxwright.yolo.zoo import build_model, load_spec
-from tests.golden import golden_cases
+from tests.golden import golden_cases, read_case
 
 RTOL, ATOL = 1e-9, 1e-12
 
@@ -105,7 +105,7 @@ def test_parameter_groups(file: Path) -> None:
 
 @pytest.mark.parametrize("file", golden_cases("schedule", "misc.json"))
 def test_ema(file: Path) -> None:
-    misc, arrays = json.loads(file.read_text()), np.load(file.with_name("ema.npz"))
+    misc, arrays = json.loads(file.read_text()), read_case(file.with_name("ema.npz"))[0]
     decay = misc["ema_decay"]
     ema = ModelEma(nn.Linear(1, 1), decay["base"], decay["tau"])
     np.testing.assert_allclose([ema.decay_at(u) for u in decay["updates"]], decay["decay"], RTOL, ATOL)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from boxwright.yolo.postprocess import AugmentedNetwork
 from boxwright.yolo.weights import fuse
-from tests.golden import golden_cases, read_case
+from tests.golden import assert_recorded, golden_cases, read_case
 from tests.parity.test_forward import build, images
 
 AUGMENTED = {"rtol": 1e-4, "atol": 3e-2}
 
 
-def has_augmented(file: Path | None) -> bool:
-    return file is not None and "tta" in read_case(file)[1]
-
-
-CASES = [case for case in golden_cases("forward", "*yolo*.npz") if has_augmented(case.values[0])] or [
-    pytest.param(None, id="absent", marks=pytest.mark.skip(reason="no golden case of test-time augmentation"))
-]
+CASES = [case for case in golden_cases("forward", "*yolo*.npz") if "tta" in read_case(case.values[0])[1]]
 
 
 @pytest.mark.parametrize("file", CASES)
@@ -33,7 +26,7 @@ def test_rows_of_all_passes(file: Path) -> None:
         network = AugmentedNetwork(model)
         rows = network.decode(network(images(file, tag))).numpy()
         assert rows.shape[1] == meta["tta"]["rows"]
-        np.testing.assert_allclose(rows, arrays["tta_decoded"], **AUGMENTED)
+        assert_recorded(rows, arrays, "tta_decoded", **AUGMENTED)
 
 
 @pytest.mark.parametrize("file", CASES)
