@@ -10,6 +10,7 @@ Source: the published formats (docs/spec/yolov3-spp.md, A1).
 
 import difflib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from boxwright.terminal import say_once
 
 Form = Literal["yolo", "coco", "csv", "voc", "shards"]
 FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
+# A name of shards that begins with a brace, which would be a mapping in yaml.
+_UNQUOTED_BRACES = re.compile(
+    r"^((?:(?:train|val|test):|[ \t]*-)[ \t]+)(\{[^'\"\s]*\.tar)(?=[ \t]*(?:#.*)?$)", re.MULTILINE
+)
 _PACKED = frozenset((".gz", ".tgz", ".zst", ".bz2", ".xz", ".zip"))
 _KEYS = (*SPLITS, "path", "names", "nc", "images")
 # Of other tools, which write them beside; whatever else stands there is named.
@@ -163,7 +168,8 @@ def _read_mapping(file: Path) -> dict[str, Any]:
     Raises:
         UserError: with the line of the key.
     """
-    with yaml_nodes(read_text(file), file) as (loader, node):
+    text = _UNQUOTED_BRACES.sub(r"\1'\2'", read_text(file))
+    with yaml_nodes(text, file) as (loader, node):
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{file}: a data yaml is a mapping with train, val and names")
         first: dict[tuple[str, str], int] = {}

@@ -320,6 +320,8 @@ def test_what_a_data_yaml_may_name(tmp_path: Path) -> None:
         yaml.write_text(f"train: {train}\nval: t-0.tar\nnames: [a]\n")
         with pytest.raises(UserError, match=text):
             read_split(yaml, "train")
+    yaml.write_text("train: {t,t}-0.tar  # in yaml a brace begins a mapping\nval:\n- {t,t}-0.tar\nnames: [a]\n")
+    assert len(read_split(yaml, "train")) == len(read_split(yaml, "val")) == 1
     yaml.write_text("train: t-0.tar\nval: t-0.tar\n")
     with pytest.raises(UserError, match="names is missing"):
         read_data_yaml(yaml)
