@@ -173,25 +173,6 @@ def readers(folder: Path) -> list[Reader]:
             image_size(path)
         return read_image(path), read_image(path, 2)
 
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, content in (("a.png", picture.read_bytes()), ("a.txt", LABELS.encode()), ("ü.txt", b"")):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-
-    def shard(path: Path) -> object:
-        with contextlib.suppress(UserError):
-            read_shards([path], ["a", "b"])
-        # Once more with checksums that are right, which damage seldom leaves.
-        content, file = path.read_bytes(), os.open(path, os.O_WRONLY)
-        for at in range(0, len(content) - 511, 512):
-            block = content[at : at + 512]
-            if block[257:262] == b"ustar":
-                os.pwrite(file, b"%06o\0 " % (256 + sum(block[:148] + block[156:])), at + 148)
-        os.close(file)
-        return read_shards([path], ["a", "b"])
-
     def table(path: Path) -> object:
         rows = whole_table(path.parent, path.stem)
         rows.numbers("translation", 3), rows.rotations("rotation"), rows.integers("timestamp"), rows.tokens()
@@ -220,7 +201,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader("COCO json", "c.json", text(json.dumps(COCO)), lambda path: read_coco([path])),
         Reader("csv", "c.csv", text(CSV, KAGGLE), lambda path: read_csv([path], read_csv_names([path]))),
         Reader("images", "p.jpg", coded, pictures),
-        Reader("tar shard", "t.tar", (packed.getvalue(),), shard),
+        Reader("tar shard", "t.tar", (_shard(picture.read_bytes()),), _read_shard),
         Reader("exported metadata", "e.json", text(json.dumps(INFO)), info),
         Reader("nuScenes table", "t.json", text(json.dumps(TABLE)), table),
         Reader("submission", "u.json", text(json.dumps(SUBMISSION)), lambda path: read_submission(path, ["s"])),
@@ -228,6 +209,30 @@ def readers(folder: Path) -> list[Reader]:
         Reader("calibration", "c.json", text(json.dumps(CALIBRATION)), read_calibration),
         *_weights(folder),
     ]
+
+
+def _shard(picture: bytes) -> bytes:
+    """Make a tar shard of an image with its label, and a label alone."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in (("a.png", picture), ("a.txt", LABELS.encode()), ("ü.txt", b"")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _read_shard(path: Path) -> object:
+    with contextlib.suppress(UserError):
+        read_shards([path], ["a", "b"])
+    # Once more with checksums that are right, which damage seldom leaves.
+    content, file = path.read_bytes(), os.open(path, os.O_WRONLY)
+    for at in range(0, len(content) - 511, 512):
+        block = content[at : at + 512]
+        if block[257:262] == b"ustar":
+            os.pwrite(file, b"%06o\0 " % (256 + sum(block[:148] + block[156:])), at + 148)
+    os.close(file)
+    return read_shards([path], ["a", "b"])
 
 
 def _sweep() -> bytes:
