@@ -217,6 +217,10 @@ def describe(data: str | Path) -> DataYaml:
         return read_data_yaml(file)
     if suffix == ".data":
         return read_darknet_data(file)
+    if suffix == ".tar":
+        raise UserError(
+            f"{file} is a tar; shards are named by a data yaml, which has the class names: train: {file.name}"
+        )
     raise UserError(f"{file} is no data set; name a folder, a data yaml, a Darknet .data file, a COCO json or a csv")
 
 

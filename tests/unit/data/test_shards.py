@@ -310,6 +310,8 @@ def test_other_braces_are_refused(pattern: str) -> None:
 
 def test_what_a_data_yaml_may_name(tmp_path: Path) -> None:
     good = tar(tmp_path / "t-0.tar", ("a.jpg", picture(tmp_path)))
+    with pytest.raises(UserError, match="shards are named by a data yaml"):
+        read_split(good, "train")
     for train, text in (
         ("t-{0..2}.tar", "t-1.tar'?, which is not there"),
         ("t-0.tar.gz", "packed files are not read"),
