@@ -1,23 +1,30 @@
 """The door of every reader: regular files only, yaml within bounds, and any error of a parser as one sentence.
 
+A file within a tar has an address, `x.tar/@OFFSET+SIZE/NAME`, which is opened like a file: it is never unpacked. No
+file on a disk can be called so, since `x.tar` is none of the folders. See data/shards.py.
+
 A reader is `@reads("xml")`, or has `with parsing(file, "xml"):` around what it does with a file of somebody else.
 Memory that ran out is no mistake of the file and passes.
 """
 
 import codecs
 import os
+import re
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import yaml
 from yaml.composer import ComposerError
 
 from boxwright.errors import UserError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -96,13 +103,65 @@ class TooLargeError(UserError):
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
+_ADDRESS = re.compile(r"(.+\.tar)/@(\d{1,18})\+(\d{1,18})/.+", re.DOTALL | re.IGNORECASE)
+
+
+def address_in_tar(tar: Path, offset: int, size: int, name: str) -> Path:
+    """Return the address of a file within a tar: where its bytes begin, how many they are, what it is called."""
+    return tar / f"@{offset}+{size}" / name
+
+
+def place_in_tar(file: str | Path) -> tuple[Path, int, int] | None:
+    """Return the tar, offset and size that an address stands for; None for a file by itself."""
+    text = os.fspath(file)
+    if "/@" not in text or (match := _ADDRESS.fullmatch(text)) is None:
+        return None
+    return Path(match[1]), int(match[2]), int(match[3])
+
+
+class _Part(RawIOBase):
+    """A part of an open file, as a file."""
+
+    def __init__(self, file: BufferedReader, offset: int, size: int) -> None:
+        self._file, self._offset, self._size = file, offset, size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence], 0)
+        return self._at
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer).cast("B")
+        left = max(self._size - self._at, 0)
+        count = os.preadv(self._file.fileno(), [view[:left]], self._offset + self._at)
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 def open_file(file: str | Path) -> BufferedReader:
-    """Open a file that is a file: a pipe or a device has no end, or waits for one.
+    """Open a file that is a file, or is within a tar: a pipe or a device has no end, or waits for one.
 
     Raises:
         UserError: it is none.
         OSError: it cannot be opened.
     """
+    if place := place_in_tar(file):
+        tar, offset, size = place
+        whole = open_file(tar)
+        if offset + size > os.fstat(whole.fileno()).st_size:
+            whole.close()
+            raise UserError(f"cannot read {file}: {tar.name} is shorter than it was when it was indexed")
+        return BufferedReader(_Part(whole, offset, size))
     # Not blocking, or a pipe without a writer would be waited for here.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     stream = open(os.open(file, flags), "rb")  # noqa: SIM115, the caller closes it
@@ -125,7 +184,8 @@ def read_bytes(file: str | Path, most: int = 0, *, first: int = -1) -> bytes:
         UserError: it cannot be read, is no file, or is larger.
     """
     with parsing(file), open_file(file) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
         if most and size > most:
             raise TooLargeError(f"cannot read {file}: it has {size:,} bytes, such a file at most {most:,}")
         return stream.read(size if first < 0 else first)

@@ -1,12 +1,14 @@
 """Every reader of files with a small good file of its kind, and how a run of one damaged input is judged."""
 
 import contextlib
+import io
 import json
 import os
 import random
 import resource
 import signal
 import sys
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -27,6 +29,7 @@ from boxwright.data.csv_boxes import read_csv, read_csv_names
 from boxwright.data.data_yaml import read_darknet_data, read_data_yaml, read_names_file
 from boxwright.data.folders import describe_folder
 from boxwright.data.images import image_size, read_image
+from boxwright.data.shards import read_shards
 from boxwright.data.voc import VocSplit, read_voc, read_voc_names
 from boxwright.data.yolo_txt import read_yolo
 from boxwright.engine.trainer import load_run
@@ -198,6 +201,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader("COCO json", "c.json", text(json.dumps(COCO)), lambda path: read_coco([path])),
         Reader("csv", "c.csv", text(CSV, KAGGLE), lambda path: read_csv([path], read_csv_names([path]))),
         Reader("images", "p.jpg", coded, pictures),
+        Reader("tar shard", "t.tar", (_shard(picture.read_bytes()),), _read_shard),
         Reader("exported metadata", "e.json", text(json.dumps(INFO)), info),
         Reader("nuScenes table", "t.json", text(json.dumps(TABLE)), table),
         Reader("submission", "u.json", text(json.dumps(SUBMISSION)), lambda path: read_submission(path, ["s"])),
@@ -205,6 +209,30 @@ def readers(folder: Path) -> list[Reader]:
         Reader("calibration", "c.json", text(json.dumps(CALIBRATION)), read_calibration),
         *_weights(folder),
     ]
+
+
+def _shard(picture: bytes) -> bytes:
+    """Make a tar shard of an image with its label, and a label alone."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in (("a.png", picture), ("a.txt", LABELS.encode()), ("ü.txt", b"")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _read_shard(path: Path) -> object:
+    with contextlib.suppress(UserError):
+        read_shards([path], ["a", "b"])
+    # Once more with checksums that are right, which damage seldom leaves.
+    content, file = path.read_bytes(), os.open(path, os.O_WRONLY)
+    for at in range(0, len(content) - 511, 512):
+        block = content[at : at + 512]
+        if block[257:262] == b"ustar":
+            os.pwrite(file, b"%06o\0 " % (256 + sum(block[:148] + block[156:])), at + 148)
+    os.close(file)
+    return read_shards([path], ["a", "b"])
 
 
 def _sweep() -> bytes:

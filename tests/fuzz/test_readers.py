@@ -21,7 +21,17 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Path, dic
 
 NAMES = (
     *("data yaml", "hyper-parameters", "settings", "yaml", "run yaml", "model yaml", "cfg", "Darknet data", "names"),
-    *("labels", "list of sources", "VOC xml", "COCO json", "csv", "images", "exported metadata", "nuScenes table"),
+    *(
+        "labels",
+        "list of sources",
+        "VOC xml",
+        "COCO json",
+        "csv",
+        "images",
+        "tar shard",
+        "exported metadata",
+        "nuScenes table",
+    ),
     *("submission", "radar", "calibration", "checkpoint", "run to resume", "pickle", "safetensors", "Darknet weights"),
 )
 

@@ -206,7 +206,7 @@ def test_nothing_is_left_when_it_fails(data: Path, tmp_path: Path, monkeypatch: 
         (["IN", "OUT/file", "--to", "voc"], "is a file"),
         (["IN", "OUT/file/sub", "--to", "voc"], "not a directory"),
         (["IN", "OUT/new"], "convert data needs --to"),
-        (["IN", "OUT/new", "--to", "kitti"], "should be '', 'yolo', 'coco' or 'voc', got 'kitti'"),
+        (["IN", "OUT/new", "--to", "kitti"], "should be '', 'yolo', 'coco', 'voc' or 'shards', got 'kitti'"),
         (
             ["IN", "OUT/new", "--to", "voc", "--seed", "3"],
             "--seed belongs to convert split and convert synthetic, not to this convert data",

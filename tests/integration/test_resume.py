@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from boxwright.data.convert import convert_data
 from tests.integration.small_runs import run, write_world
 
 EPOCHS, STEPS = 3, 6  # 22 images in batches of 4
@@ -58,14 +59,18 @@ def assert_same_run(folder: Path, whole: Path) -> None:
     for name in ("last.pt", "best.pt"):
         ours, theirs = (torch.load(f / "weights" / name, weights_only=True) for f in (folder, whole))
         for content in (ours, theirs):
-            for setting in ("name", "workers", "model", "exist_ok"):
+            for setting in ("name", "workers", "model", "exist_ok", "data"):
                 content["config"].pop(setting)
         assert_same(ours, theirs, name)
 
 
-def test_killed_three_times(world: dict[str, Any]) -> None:
+def test_killed_three_times_on_shards_of_the_same_images(world: dict[str, Any]) -> None:
+    """Batches depend neither on how often a run was killed nor on whether its images are files."""
     folder = world["whole"].parent / "killed"
-    settings = world["settings"] | {"name": "killed"}
+    shards = folder.parents[1] / "shards"
+    convert_data(world["settings"]["data"], shards, "shards", shard_bytes=10_000)
+    assert len([*shards.glob("train-*.tar")]) > 2
+    settings = world["settings"] | {"name": "killed", "data": str(shards / "shards.yaml")}
     # After the first epoch there is something to go on with: three kills in the second and third, mid-epoch at random.
     steps = sorted(np.random.default_rng().choice(np.arange(STEPS + 1, EPOCHS * STEPS), 3, replace=False).tolist())
     for attempt, step in enumerate(steps):

@@ -23,7 +23,7 @@ from boxwright.data.files import in_threads, write_atomically
 from boxwright.data.index import ARRAYS, DataIndex, Problem
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array
-from boxwright.reading import read_bytes
+from boxwright.reading import place_in_tar, read_bytes
 
 _FORMAT = "boxwright data index 7"  # another name for each change of what is kept: files of before are made again
 _log = logging.getLogger("boxwright.data")
@@ -95,18 +95,23 @@ def digest(settings: object, listed: Iterable[Path], contents: Sequence[Path]) -
     return total.hexdigest()
 
 
+def state(file: Path) -> bytes:
+    """Return size and time of change of a file, as bytes."""
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):  # the latter for names that no file can have
+        return b"missing\0"
+    return f"{status.st_size} {status.st_mtime_ns}\0".encode()
+
+
 def _state(index: DataIndex) -> str:
     """Return the digest of size and time of change of every file that the index names."""
 
-    def state(file: Path) -> bytes:
-        try:
-            status = os.stat(file)
-        except (OSError, ValueError):  # the latter for names that no file can have
-            return b"missing\0"
-        return f"{status.st_size} {status.st_mtime_ns}\0".encode()
-
     total = hashlib.sha256()
-    total.update(b"".join(in_threads(state, [*index.paths, *(problem.path for problem in index.problems)])))
+    files = [*index.paths, *(problem.path for problem in index.problems)]
+    # Of a tar shard that is one file for all images in it.
+    tars = {place[0] for path in files if (place := place_in_tar(path))}
+    total.update(b"".join(in_threads(state, sorted(tars) or files)))
     return total.hexdigest()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from boxwright.data.index import DataIndex, Problem
 from boxwright.data.yolo_txt import label_file, label_files
 from boxwright.ops.arrays import Floats, Ints
+from boxwright.reading import place_in_tar, read_bytes
 
 _NOT_LABELS = frozenset(("classes.txt", "README.txt"))  # what annotation tools put beside the labels
 
@@ -40,11 +41,11 @@ def images_of_train(train: DataIndex, val: DataIndex) -> str | None:
 
 def content_groups(images: Sequence[Path]) -> list[int]:
     """Return for each image the position of the first one with the same content, which may be itself."""
-    sizes = {path: path.stat().st_size for path in images}
+    sizes = {path: place[2] if (place := place_in_tar(path)) else path.stat().st_size for path in images}
     # Only files of the same size are read, each once: of photos these are few.
     times = Counter(sizes.values())
     keys = {
-        path: path if times[size] == 1 else hashlib.sha256(path.read_bytes()).digest() for path, size in sizes.items()
+        path: path if times[size] == 1 else hashlib.sha256(read_bytes(path)).digest() for path, size in sizes.items()
     }
     first: dict[object, int] = {}
     return [first.setdefault(keys[path], i) for i, path in enumerate(images)]

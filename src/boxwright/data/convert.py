@@ -8,16 +8,18 @@
   both ends (the VOC development kit), see voc.py. Whole pixels are written as whole numbers, others with decimals, so
   that boxes stay what they are; only one narrower than a pixel becomes a pixel wide. Polygons are lost. `classes.txt`
   keeps the order of the classes and those without an object, which annotations cannot tell.
+- shards: `SPLIT-000000.tar`, ... and `shards.yaml`; images with YOLO labels, in the order of the source, see shards.py.
 """
 
-import filecmp
+import io
 import json
 import logging
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 from unicodedata import category
 from xml.sax.saxutils import escape
 
@@ -31,9 +33,10 @@ from boxwright.data.files import FreeNames, file_errors, link_or_copy, require_f
 from boxwright.data.index import DataIndex, Problem
 from boxwright.data.split_names import Split, split_of
 from boxwright.data.voc import CLASSES_FILE, annotation_files, is_voc_root, read_voc, read_voc_names, voc_list
-from boxwright.data.yolo_txt import label_row
+from boxwright.data.yolo_txt import label_files, label_row
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats
+from boxwright.reading import read_bytes
 from boxwright.settings.base import Compat
 
 _SMALLEST_POLYGON = 3  # vertices
@@ -43,6 +46,7 @@ _VOC_DECIMALS = 3  # of a pixel
 _NARROWEST = 1.01  # pixels: a box of one column has xmin = xmax and counts as empty where it is read
 OUTSIDE = "boxes outside of their image, left out: %d"
 _LOST_POLYGONS = "polygons of which only the box is kept: %d"
+SHARD_BYTES = 10**9
 _log = logging.getLogger("boxwright.data")
 
 
@@ -92,7 +96,7 @@ def link_images(index: DataIndex, folder: Path, *, copy: bool = False) -> Genera
             link.unlink()  # of an earlier conversion
         if not link.exists():
             link_or_copy(image, link, copy=copy)
-        elif not (link.samefile(image) or filecmp.cmp(link, image, shallow=False)):
+        elif read_bytes(link) != read_bytes(image):
             raise UserError(f"{link} exists already for another image of that name; choose another convertor_path")
         yield link
 
@@ -157,27 +161,72 @@ def write_labels(splits: Mapping[str, DataIndex], folder: Path, *, copy: bool) -
         labels = folder / "labels" / split
         labels.mkdir(parents=True)
         for i, link in enumerate(link_images(index, folder / "images" / split, copy=copy)):
-            classes, boxes = index.labels(i)
-            corners, polygons = _corners(index, i), index.polygons(i)
-            # A reader takes the box from the extent of the polygon: it stands for its box where both agree to half a
-            # pixel.
-            size = np.tile(index.sizes[i, ::-1], 2)
-            fitting: list[bool] = []
-            for points, box in zip(polygons, corners, strict=True):
-                is_polygon = len(points) >= _SMALLEST_POLYGON
-                extent = np.concatenate((points.min(axis=0), points.max(axis=0))) if is_polygon else box
-                fitting.append(is_polygon and bool((np.abs(extent - box) * size <= _SAME_BOX).all()))
-                if is_polygon and not fitting[-1]:
-                    lost[f"{_LOST_POLYGONS} (its extent is not the box, which a YOLO label takes from it)"] += 1
-            rows: list[str] = []
-            for label, box, (left, top, right, bottom), points, fits in zip(
-                classes.tolist(), boxes, corners, polygons, fitting, strict=True
-            ):
-                numbers = points.ravel() if fits else box
-                if any(fitting) and not fits:
-                    numbers = np.array((left, top, right, top, right, bottom, left, bottom)).clip(0, 1)
-                rows.append(label_row(label, numbers, ".8g"))
-            (labels / f"{link.stem}.txt").write_text("".join(rows), encoding="utf-8")
+            (labels / f"{link.stem}.txt").write_text(_label_text(index, i, lost, ".8g"), encoding="utf-8")
+    return lost
+
+
+def _label_text(index: DataIndex, image: int, lost: Counter[str], number_format: str) -> str:
+    """Return the YOLO label of an image."""
+    classes, boxes = index.labels(image)
+    corners, polygons = _corners(index, image), index.polygons(image)
+    # A reader takes the box from the extent of the polygon: it stands for its box where both agree to half a pixel.
+    size = np.tile(index.sizes[image, ::-1], 2)
+    fitting: list[bool] = []
+    for points, box in zip(polygons, corners, strict=True):
+        is_polygon = len(points) >= _SMALLEST_POLYGON
+        extent = np.concatenate((points.min(axis=0), points.max(axis=0))) if is_polygon else box
+        fitting.append(is_polygon and bool((np.abs(extent - box) * size <= _SAME_BOX).all()))
+        if is_polygon and not fitting[-1]:
+            lost[f"{_LOST_POLYGONS} (its extent is not the box, which a YOLO label takes from it)"] += 1
+    rows: list[str] = []
+    for label, box, (left, top, right, bottom), points, fits in zip(
+        classes.tolist(), boxes, corners, polygons, fitting, strict=True
+    ):
+        numbers = points.ravel() if fits else box
+        if any(fitting) and not fits:
+            numbers = np.array((left, top, right, top, right, bottom, left, bottom)).clip(0, 1)
+        rows.append(label_row(label, numbers, number_format))
+    return "".join(rows)
+
+
+def write_shards(splits: Mapping[str, DataIndex], folder: Path, shard_bytes: int, *, own_labels: bool) -> Counter[str]:
+    """Write every split as tar shards, and `shards.yaml`.
+
+    Args:
+        splits: what to write.
+        folder: an empty folder.
+        shard_bytes: after which a shard ends and the next one begins.
+        own_labels: the images have YOLO labels, which are taken as they are, so that they are read as they were.
+    """
+    lost, sources = Counter[str](), dict[str, str]()
+    for split, index in splits.items():
+        names, number, tar = FreeNames(), 0, None
+        paths = index.paths
+        files = label_files(paths) if own_labels else paths
+        try:
+            for i, (image, file) in enumerate(zip(paths, files, strict=True)):
+                if tar is None or tar.offset >= shard_bytes:
+                    if tar is not None:
+                        tar.close()
+                    tar = tarfile.open(folder / f"{split}-{number:06}.tar", "x")  # noqa: SIM115
+                    number += 1
+                # The key of a sample ends at the first dot, so its name has none.
+                key = names.take(image.stem.strip().lstrip(". ").replace(".", "_") or "image", i)
+                if own_labels:
+                    text = read_bytes(file) if file.is_file() else b""
+                else:
+                    text = _label_text(index, i, lost, ".9g").encode()  # nine digits tell float32 numbers apart
+                for name, content in ((f"{key}{image.suffix.lower()}", read_bytes(image)), (f"{key}.txt", text)):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+                tar.members.clear()  # type: ignore[attr-defined]
+        finally:
+            if tar is not None:
+                tar.close()
+        numbers = f"{{000000..{number - 1:06}}}" if number > 1 else "000000"
+        sources[split] = f"{split}-{numbers}.tar"
+    write_data_yaml(folder / "shards.yaml", sources, next(iter(splits.values())).names)
     return lost
 
 
@@ -298,18 +347,25 @@ def _annotation(name: str, size: NDArray[np.int32], labels: list[str], corners: 
     )
 
 
-Format = Literal["yolo", "coco", "voc"]
-FORMATS = {"yolo": write_labels, "coco": write_coco, "voc": write_voc}
+Format = Literal["yolo", "coco", "voc", "shards"]
+_WRITERS = {"yolo": write_labels, "coco": write_coco, "voc": write_voc}
 _SOURCES = {"yolo": "images/{}", "coco": "annotations/instances_{}.json"}  # what a data yaml calls a split
 
 
 def convert_data(
-    source: str | Path, target: str | Path, to: Format, *, copy: bool = False, compat: Compat = "faithful"
+    source: str | Path,
+    target: str | Path,
+    to: Format,
+    *,
+    copy: bool = False,
+    compat: Compat = "faithful",
+    shard_bytes: int = SHARD_BYTES,
 ) -> tuple[dict[str, DataIndex], int]:
     """Write every split of a data set in another format, with its images linked or copied.
 
-    YOLO and COCO get a `data.yaml`; a VOC folder names its splits by itself. Images without boxes stay, images and rows
-    that training leaves out are left out, and said. Boxes are clipped to the image where the format counts pixels.
+    YOLO and COCO get a `data.yaml`, shards a `shards.yaml`; a VOC folder names its splits by itself. Images without
+    boxes stay, images and rows that training leaves out are left out, and said. Boxes are clipped to the image where
+    the format counts pixels.
 
     Args:
         source: a data set of any format; a json or csv by itself is the split that its name says (val, test), else
@@ -318,6 +374,7 @@ def convert_data(
         to: the format.
         copy: copy images instead of linking them.
         compat: "fixed" mends two defects of the published reading of labels, see yolo_txt.
+        shard_bytes: after which a tar shard ends.
 
     Returns:
         what was read, by split, and how many boxes of it are not written, as the format cannot hold them.
@@ -326,24 +383,36 @@ def convert_data(
         UserError: the source cannot be read or has no split, its splits name different classes, a name that the format
             cannot hold, something that would not be read again, or the target is not free.
     """
-    if to not in FORMATS:
-        raise UserError(f"convert data --to takes {', '.join(FORMATS)}, not {to!r}")
+    if to not in (known := get_args(Format)):
+        raise UserError(f"convert data --to takes {', '.join(known)}, not {to!r}")
     folder = Path(target).expanduser().absolute()
     require_free(folder)
     splits = _read_splits(source, compat)
     names = next(iter(splits.values())).names
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None and to != "yolo":
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None and to not in ("yolo", "shards"):
         raise UserError(f"{source}: two classes are called {twice!r}, which {to} cannot tell apart")
     with whole_folder(folder) as made:
-        lost = write_splits(splits, made, to, copy=copy)
+        own_labels = compat == "faithful" and describe(source).form == "yolo"
+        lost = write_splits(splits, made, to, copy=copy, shard_bytes=shard_bytes, own_labels=own_labels)
         _require_all(splits, made, to, lost[OUTSIDE])
     return splits, lost[OUTSIDE]
 
 
-def write_splits(splits: Mapping[str, DataIndex], folder: Path, to: Format, *, copy: bool = False) -> Counter[str]:
+def write_splits(
+    splits: Mapping[str, DataIndex],
+    folder: Path,
+    to: Format,
+    *,
+    copy: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    own_labels: bool = False,
+) -> Counter[str]:
     """Write splits into an empty folder, with a data yaml where the format needs one; say and return what is lost."""
-    lost = FORMATS[to](splits, folder, copy=copy)
+    if to == "shards":
+        lost = write_shards(splits, folder, shard_bytes, own_labels=own_labels)
+    else:
+        lost = _WRITERS[to](splits, folder, copy=copy)
     if to in _SOURCES:
         names = next(iter(splits.values())).names
         write_data_yaml(folder / "data.yaml", {split: _SOURCES[to].format(split) for split in splits}, names)

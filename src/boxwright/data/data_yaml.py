@@ -10,6 +10,7 @@ Source: the published formats (docs/spec/yolov3-spp.md, A1).
 
 import difflib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,13 @@ from boxwright.errors import UserError
 from boxwright.reading import read_text, reads, yaml_nodes
 from boxwright.terminal import say_once
 
-Form = Literal["yolo", "coco", "csv", "voc"]
+Form = Literal["yolo", "coco", "csv", "voc", "shards"]
 FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
+# A name of shards that begins with a brace, which would be a mapping in yaml.
+_UNQUOTED_BRACES = re.compile(
+    r"^((?:(?:train|val|test):|[ \t]*-)[ \t]+)(\{[^'\"\s]*\.tar)(?=[ \t]*(?:#.*)?$)", re.MULTILINE
+)
+_PACKED = frozenset((".gz", ".tgz", ".zst", ".bz2", ".xz", ".zip"))
 _KEYS = (*SPLITS, "path", "names", "nc", "images")
 # Of other tools, which write them beside; whatever else stands there is named.
 _KEYS_OF_OTHERS = frozenset(
@@ -137,11 +143,15 @@ def read_data_yaml(file: Path) -> DataYaml:
                 raise UserError(f"{file}: {key} is a folder, a list file, or a list of those")
             splits[key] = tuple(values)
     suffixes = {Path(source).suffix.lower() for sources in splits.values() for source in sources}
-    forms: set[Form] = {FORMS.get(suffix, "yolo") for suffix in suffixes}
+    if packed := suffixes & _PACKED:
+        raise UserError(
+            f"{file}: it names a {min(packed)}; packed files are not read: name folders, or plain tar shards"
+        )
+    forms: set[Form] = {"shards" if suffix == ".tar" else FORMS.get(suffix, "yolo") for suffix in suffixes}
     if len(forms) > 1:
         raise UserError(f"{file}: its splits are labelled in several formats ({', '.join(sorted(forms))}); name one")
     (form,) = forms or {"yolo"}
-    names = () if form != "yolo" and entries.get("names") is None else _names(entries, file)
+    names = () if form in ("coco", "csv") and entries.get("names") is None else _names(entries, file)
     bases = (file.parent, Path.cwd(), file.parent.parent)
     below = Path(str(entries.get("path") or "").replace("\\", "/")).expanduser()
     roots = tuple(dict.fromkeys(root for base in bases for root in (base / below, base)))
@@ -158,7 +168,8 @@ def _read_mapping(file: Path) -> dict[str, Any]:
     Raises:
         UserError: with the line of the key.
     """
-    with yaml_nodes(read_text(file), file) as (loader, node):
+    text = _UNQUOTED_BRACES.sub(r"\1'\2'", read_text(file))
+    with yaml_nodes(text, file) as (loader, node):
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{file}: a data yaml is a mapping with train, val and names")
         first: dict[tuple[str, str], int] = {}

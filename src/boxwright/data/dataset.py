@@ -1,6 +1,7 @@
 """Open a split of a data set of any known format as one index.
 
-Formats: a data yaml, a Darknet `.data` file, a COCO json or a csv by itself, or a folder (folders.py).
+Formats: a data yaml (of folders, lists or tar shards), a Darknet `.data` file, a COCO json or a csv by itself, or a
+folder (folders.py).
 """
 
 import contextlib
@@ -126,6 +127,12 @@ def read_split(
             raise UserError(f"the {split} split of {file} ({', '.join(sources)}) holds no image")
         shaped_by = partial(digest, ["yolo", described.names, compat], listed, label_files(listed))
         read = partial(read_yolo, listed, described.names, compat=compat)
+    elif described.form == "shards":
+        from boxwright.data.shards import digest_shards, find_shards, read_shards  # few data sets are
+
+        shards = find_shards(sources, roots, file)
+        shaped_by = partial(digest_shards, shards, described.names, compat)
+        read = partial(read_shards, shards, described.names, compat=compat)
     else:
         files = [find_source(source, roots, file) for source in sources]
         every = _files(described, named)  # the names come from all of them, in the same order for each split
@@ -210,6 +217,10 @@ def describe(data: str | Path) -> DataYaml:
         return read_data_yaml(file)
     if suffix == ".data":
         return read_darknet_data(file)
+    if suffix == ".tar":
+        raise UserError(
+            f"{file} is a tar; shards are named by a data yaml, which has the class names: train: {file.name}"
+        )
     raise UserError(f"{file} is no data set; name a folder, a data yaml, a Darknet .data file, a COCO json or a csv")
 
 

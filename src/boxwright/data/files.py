@@ -9,14 +9,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.errors import UserError, reason
 from boxwright.machine import HAS_LOCKS, OPEN_FLAGS, is_alive, try_lock, wait_for_disk
-from boxwright.reading import read_text
+from boxwright.reading import place_in_tar, read_bytes, read_text
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -374,14 +374,21 @@ class FreeNames:
     """Names that are given out once: a second owner of the same wish gets a number."""
 
     def __init__(self) -> None:
-        self._owners: dict[str, object] = {}
+        self._owners: dict[str, Hashable] = {}
+        self._given: dict[tuple[str, Hashable], str] = {}
+        self._counts: dict[str, int] = {}  # the last number for a wish: a million files may have one name
 
-    def take(self, wished: str, owner: object) -> str:
+    def take(self, wished: str, owner: Hashable) -> str:
         """Return the name of an owner, the same one for each call with the same wish."""
-        name, count = wished, 1
+        if name := self._given.get((wished, owner)):
+            return name
+        count = self._counts.get(wished, 1)
+        name = wished if count == 1 else f"{wished}_{count}"
         while self._owners.setdefault(name, owner) != owner:
             count += 1
             name = f"{wished}_{count}"
+        self._counts[wished] = count
+        self._given[wished, owner] = name
         return name
 
 
@@ -389,8 +396,11 @@ def link_or_copy(file: Path, place: Path, *, copy: bool = False) -> None:
     """Make a file appear at a free place: by a symbolic link to the file itself, or by a copy.
 
     The link is relative, so that both folders can be moved together. A copy is made as well where the file system has
-    no links.
+    no links, and of a file within a tar.
     """
+    if place_in_tar(file):
+        place.write_bytes(read_bytes(file))
+        return
     if not copy:
         try:
             # To the file itself: a link to a link would break when the first one is removed.

@@ -21,7 +21,7 @@ from boxwright.data.identity import describe_images
 from boxwright.data.images import TURNED, BrokenImageError, image_size, orientation
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Array, Floats, Ints
-from boxwright.reading import parsing
+from boxwright.reading import parsing, place_in_tar
 from boxwright.terminal import one_line
 
 ProblemKind = Literal[
@@ -250,7 +250,8 @@ def read_records(
         try:
             size = image_size(images[i], decode=decode)
         except BrokenImageError as error:
-            kind = "corrupt image" if os.path.lexists(images[i]) else "missing image"
+            is_there = os.path.lexists(images[i]) or place_in_tar(images[i])
+            kind = "corrupt image" if is_there else "missing image"
             return None, [Problem(kind, images[i], 0, f"{error.why}; the image is left out", "image")]
         with parsing(images[i], "annotation"):
             return read(i, size)

@@ -32,6 +32,7 @@ from boxwright.data.images import (
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Image
+from boxwright.reading import place_in_tar
 from boxwright.terminal import say_once
 
 _MEMORY_MARGIN: Final = 1.1  # the cache may not take the last tenth of what is free
@@ -167,8 +168,9 @@ class DiskCache(_Cached):
     def name(self, image: int) -> str:
         """Name the file that an image is kept in."""
         path = self.index.path(image)
+        place = place_in_tar(path)
         with file_errors("open", path):
-            status = path.stat()
+            status = (place[0] if place else path).stat()
         key = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{self.form(image)}"
         return hashlib.sha256(os.fsencode(key)).hexdigest()[:40] + ".npy"
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from boxwright.data.files import in_any_case
 from boxwright.data.index import DataIndex, Problem, Record, read_records
 from boxwright.errors import UserError
-from boxwright.reading import read_text
+from boxwright.reading import place_in_tar, read_text
 from boxwright.settings.base import Compat
 
 _BOX_COLUMNS = 5
@@ -189,7 +189,13 @@ def unread_label(image: Path, file: Path) -> str:
 
 
 def read_yolo(
-    images: Sequence[Path], names: Sequence[str], *, compat: Compat = "faithful", decode: bool = False
+    images: Sequence[Path],
+    names: Sequence[str],
+    *,
+    compat: Compat = "faithful",
+    decode: bool = False,
+    files: Sequence[Path] = (),
+    problems: Sequence[Problem] = (),
 ) -> DataIndex:
     """Read every header and label file.
 
@@ -201,16 +207,18 @@ def read_yolo(
         names: class names.
         compat: "fixed" mends two defects of label reading, see yolo_txt.
         decode: decode every image to find damage.
+        files: the label file of each image; empty: that of `label_files`.
+        problems: what was found before.
     """
 
-    files = label_files(images)
+    files = files or label_files(images)
 
     def read(i: int, size: tuple[int, int]) -> tuple[Record | None, list[Problem]]:
         file = files[i]
         try:
             text = read_text(file, _LARGEST)
         except UserError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):  # the latter: none in a tar
                 text = f"there is no label file; the image counts as background{unread_label(images[i], file)}"
                 labels = LabelFile(_NO_ROWS, problems=(Problem("missing label", file, 0, text),))
             else:
@@ -237,10 +245,10 @@ def read_yolo(
         polygons = tuple(points for points, kept in zip(labels.polygons, keep, strict=False) if kept)
         return Record(images[i], *size, rows[keep, 0].astype(np.int32), rows[keep, 1:5], polygons), problems
 
-    records, problems = read_records(images, read, decode=decode)
+    records, found = read_records(images, read, decode=decode)
     owner: dict[Path, Path] = {}
     for image, file in zip(images, files, strict=True):
-        if (first := owner.setdefault(file, image)) != image and file.is_file():
+        if (first := owner.setdefault(file, image)) != image and (file.is_file() or place_in_tar(file)):
             text = f"it is the label file of {first.name} and of {image.name}"
-            problems.append(Problem("shared label", file, 0, text))
-    return DataIndex.from_records(records, names, problems=problems)
+            found.append(Problem("shared label", file, 0, text))
+    return DataIndex.from_records(records, names, problems=[*problems, *found])

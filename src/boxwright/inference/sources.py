@@ -29,8 +29,8 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
     """Find what a source means; iterating reads it.
 
     Args:
-        source: image, video, folder, glob, .txt list of files (relative to the list, or to the working directory),
-            number of a camera, address of a stream, or .streams or .txt list of addresses.
+        source: image, video, folder, glob, tar shards (`x-{000..012}.tar`), .txt list of files (relative to the list,
+            or to the working directory), number of a camera, address of a stream, or a .streams or .txt list of those.
         video_stride: take every n-th frame of a video.
 
     Raises:
@@ -46,6 +46,10 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
             raise UserError(f"no images and no videos in the folder {path}")
     elif path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
         files = _read_list(path)
+    elif path.suffix.lower() == ".tar" and not path.is_dir():
+        from boxwright.data.shards import list_shard_images
+
+        files = list_shard_images(text)
     elif path.is_file():
         files = [path]
         if not _is_media(path):

@@ -541,7 +541,10 @@ class ConvertDataConfig(Frozen):
 
     source: str = setting("", _DATA, metavar="IN", position=True, required=True)
     target: str = setting("", "a new folder", position=True, required=True)
-    to: Literal["", "yolo", "coco", "voc"] = setting("", "format to write", required=True)
+    to: Literal["", "yolo", "coco", "voc", "shards"] = setting(
+        "", "format to write; shards: tar files that are read without unpacking", required=True
+    )
+    shard_mb: Annotated[int, Field(ge=1)] = setting(1000, "MB after which a tar shard ends")
     copy_images: bool = setting(False, "copy images; otherwise they are linked", flags="--copy")
     compat: Compat = setting("faithful", "keep or mend known defects of reading labels")
     max_pixels: Pixels = pixel_limit()

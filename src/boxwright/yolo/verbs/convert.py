@@ -134,7 +134,12 @@ def data(config: ConvertDataConfig) -> int:
     """Convert a data set and print what each split holds; return 1 if something of the source is left out, else 0."""
     assert config.to  # the setting is required
     splits, num_unfit = convert_data(
-        config.source, config.target, config.to, copy=config.copy_images, compat=config.compat
+        config.source,
+        config.target,
+        config.to,
+        copy=config.copy_images,
+        compat=config.compat,
+        shard_bytes=config.shard_mb * 10**6,
     )
     for split, index in splits.items():
         print(f"{split}: {len(index)} images, {len(index.boxes)} boxes, {index.num_classes} classes")
