@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ def fusion(monkeypatch: pytest.MonkeyPatch, device: torch.device, **settings: An
 
 
 def trainer_of(prepared: Prepared, policy: Policy, folder: Path) -> Trainer:
-    prepared.task.describe_data = lambda: {}
+    prepared.task.describe_data = dict
     with prepared.fake or torch.no_grad():
         return Trainer(prepared.task, prepared.config, folder, policy)
 
