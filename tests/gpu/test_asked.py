@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from boxwright.data.structures import Batch, Targets
 from boxwright.engine.device import BatchMover, Policy
 from boxwright.engine.optim import make_optimizer
 from boxwright.errors import UserError
+from boxwright.inference import exported
 from boxwright.settings.base import OptimConfig
 from boxwright.settings.load import load
 from boxwright.yolo import task as yolo_task
@@ -121,3 +123,36 @@ def test_a_deformable_convolution_whose_sums_have_an_order(deterministic: bool) 
 
 
 SIZES = ((2, 4, 8, 8), (2, 18, 8, 8), (2, 9, 8, 8), (4, 4, 3, 3), (4,))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_onnx_on_a_gpu(there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the provider for CUDA; the runtime goes on without it in silence, we do not."""
+    asked: list[Any] = []
+
+    class Session:
+        def __init__(self, path: str, options: Any, providers: Any) -> None:
+            asked.extend(providers)
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"][0 if there else 1 :]
+
+        def get_inputs(self) -> list[Any]:
+            return []
+
+        get_outputs = get_inputs
+
+        def get_modelmeta(self) -> Any:
+            return SimpleNamespace(custom_metadata_map={})
+
+    runtime = SimpleNamespace(InferenceSession=Session, SessionOptions=SimpleNamespace)
+    monkeypatch.setattr(exported, "require", lambda name: runtime)
+    monkeypatch.setattr(exported, "check_onnx", lambda *_: None)
+    file = tmp_path / "network.onnx"
+    file.write_bytes(b"an onnx file")
+    if there:
+        exported.open_exported(file, torch.device("cuda", 1))
+    else:
+        with pytest.raises(UserError, match="no CUDA: give --device cpu, or install onnxruntime-gpu in its place"):
+            exported.open_exported(file, torch.device("cuda", 1))
+    assert asked == [("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0}), "CPUExecutionProvider"]
