@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test fuzz audit lint types tests install format clean
+.PHONY: demo test fuzz audit gpu lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -31,6 +31,11 @@ audit: $(INSTALLED)
 # Damaged files for every reader: COUNT of them (5,000), those of SEED (1).
 fuzz: $(INSTALLED)
 	$(RUN) -m tests.fuzz.readers
+
+# On a machine with a GPU, within ten minutes: the tests that need one, then the figures of docs/gpu.md.
+gpu: $(INSTALLED)
+	$(RUN) -m pytest tests/gpu; tested=$$?; \
+	$(RUN) benchmarks/gpu.py --out runs/gpu.json --table docs/gpu.md && exit $$tested
 
 format: $(INSTALLED)
 	$(RUN) -m ruff format src tests benchmarks examples

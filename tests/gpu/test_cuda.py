@@ -104,8 +104,7 @@ def test_a_step_gives_what_the_cpu_gives(system: str, precision: Any, world: tup
     allow_tf32(policy.name == "tf32")
     expected = step(data, Policy("fp32", CPU))
     shares = [
-        float((ours - theirs).norm() / theirs.norm())
-        for ours, theirs in zip(step(data, policy), expected, strict=True)
+        float((ours - theirs).norm() / theirs.norm()) for ours, theirs in zip(step(data, policy), expected, strict=True)
     ]
     losses, gradients = TOLERANCES[precision]
     assert shares[0] < losses
