@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Generic
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.engine.device import tensors_on
 from boxwright.engine.task import B
@@ -28,13 +28,13 @@ class CapturedStep(Generic[B]):
 
     Args:
         step: forward and backward pass of a batch and the factor of its loss; adds to the gradients and returns the
-            detached items of the loss. It reads nothing else that changes from step to step.
-        model: whose gradients they are; they stay the same tensors, so they are set to 0 and never to None.
+            detached items of the loss. It reads nothing else that changes from step to step. Gradients stay the same
+            tensors: between updates they are set to 0, not to None.
         device: a GPU.
     """
 
-    def __init__(self, step: Callable[[B, float], Tensor], model: nn.Module, device: torch.device) -> None:
-        self._step, self._model, self._device = step, model, device
+    def __init__(self, step: Callable[[B, float], Tensor], device: torch.device) -> None:
+        self._step, self._device = step, device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._seen: dict[tuple[object, ...], int] = {}
@@ -49,9 +49,6 @@ class CapturedStep(Generic[B]):
         self._seen[key] = self._seen.get(key, 0) + 1
         if self._seen[key] <= _WARM_UP or len(self._graphs) >= _MOST_GRAPHS:
             return self._run(batch, loss_scale)
-        for parameter in self._model.parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):

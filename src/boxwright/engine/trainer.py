@@ -138,7 +138,7 @@ class Trainer:
         if config.cuda_graph:
             from boxwright.engine.cuda_graph import CapturedStep  # few runs need it
 
-            self._gradients = CapturedStep(self._add_gradients, task.model, self.device)
+            self._gradients = CapturedStep(self._add_gradients, self.device)
         self.clock = StepClock(self.device, world)
         self._recent_losses: deque[Tensor] = deque(maxlen=WINDOW)  # on the device until they are read
         self._stopped = ""  # why a callback ended the run
