@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test fuzz audit mutants lint types tests install format clean
+.PHONY: demo test fuzz audit mutants gpu lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -35,6 +35,11 @@ fuzz: $(INSTALLED)
 # Sixty changed formulae, each of which a test must see: half an hour.
 mutants: $(INSTALLED)
 	$(RUN) -m tests.mutants $(WORKERS)
+
+# On a machine with a GPU, within ten minutes: the tests that need one, then the figures of docs/gpu.md.
+gpu: $(INSTALLED)
+	$(RUN) -m pytest tests/gpu; tested=$$?; \
+	$(RUN) benchmarks/gpu.py --out runs/gpu.json --table docs/gpu.md && exit $$tested
 
 format: $(INSTALLED)
 	$(RUN) -m ruff format src tests benchmarks examples

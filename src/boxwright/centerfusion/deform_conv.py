@@ -5,7 +5,8 @@ Three formulations of one function, equal to rounding; `deform_conv` takes the o
   product over all taps. It goes in strips of output pixels, and the backward pass samples again, so that the 9 C values
   a pixel are never held for a whole batch. 64 channels at 112 x 200, forward and backward: 11 times faster than
   torchvision's operator in CPU time (benchmarks/deform_conv.py).
-- "torchvision", for GPUs: its CUDA operator.
+- "torchvision", for GPUs: its CUDA operator, whose backward pass adds up in any order; where the same bits are asked
+  for (`torch.use_deterministic_algorithms`) a GPU takes "rows".
 - "grid", for exporters: `grid_sample` and one matrix product, both standard operators of ONNX.
 
 Source: Zhu et al., "Deformable ConvNets v2", 2018 (arXiv:1811.11168); layout and border rule as
@@ -39,13 +40,14 @@ def deform_conv(
         mask: (B, 9, H, W) factor of each tap.
         weight: (O, C, 3, 3).
         bias: (O,).
-        implementation: "auto": "grid" while exporting, else "rows" on the CPU and "torchvision" elsewhere.
+        implementation: "auto": "grid" while exporting, else "rows" on the CPU and "torchvision" elsewhere, see above.
 
     Returns:
         (B, O, H, W) in the dtype of x; on the CPU in channels_last memory.
     """
     if implementation == "auto":
-        on_this_device = "rows" if x.device.type == "cpu" else "torchvision"
+        same_bits = x.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+        on_this_device = "rows" if same_bits else "torchvision"
         implementation = "grid" if torch.compiler.is_exporting() else on_this_device
     if implementation == "rows":
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)  # under autocast x comes in the lower precision
@@ -150,7 +152,7 @@ class _TapPositions:
         """Convert offsets and masks of maps to rows of output pixels."""
         batch, _, height, width = x.shape
         dtype = torch.promote_types(offset.dtype, torch.float32)
-        pixel = torch.arange(batch * height * width, dtype=torch.int32)[:, None]
+        pixel = torch.arange(batch * height * width, dtype=torch.int32, device=x.device)[:, None]
         stride = width + 2 * _BORDER
         image = torch.div(pixel, max(height * width, 1), rounding_mode="floor")
         first = image * ((height + 2 * _BORDER) * stride) + (_BORDER * stride + _BORDER)
@@ -176,7 +178,7 @@ class _TapPositions:
 
     def corners(self, strip: slice) -> "_Corners":
         """Find the table rows around the taps of a strip."""
-        tap = torch.arange(TAPS)
+        tap = torch.arange(TAPS, device=self.row.device)
         y = self.offset[strip, 0::2] + (tap // 3 - 1) + self.row[strip]
         x = self.offset[strip, 1::2] + (tap % 3 - 1) + self.column[strip]
         floor_y, floor_x = y.floor(), x.floor()
@@ -211,7 +213,8 @@ class _Corners:
         # Four weights from three products: what one corner has, the one beside it lacks.
         exact = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right))
         self.weights = exact.view(4, -1).to(dtype)
-        self.rows = top_left[:, None] + torch.tensor(self.steps, dtype=torch.int32)
+        corner = torch.arange(4, dtype=torch.int32, device=top_left.device)
+        self.rows = top_left[:, None] + (corner % 2 + corner // 2 * stride)
 
     def sample(self, table: Tensor) -> Tensor:
         """Sample bilinear values (P T, C) of the table, times the mask."""
@@ -221,22 +224,21 @@ class _Corners:
         """Add to each row of the table what flows back to it: the transposed `sample`."""
         # In sorted order all that flows to one row lies side by side, so a sum over bags does it without atomic adds.
         rows, order = self.top_left.sort(stable=True)
-        low, high = int(rows[0]), int(rows[-1]) + 1
-        begins = torch.searchsorted(rows, torch.arange(low, high, dtype=torch.int32))
+        low, high = 0, len(grad_table) - self.steps[-1]
+        if rows.device.type == "cpu":  # elsewhere it would be waited for
+            low, high = int(rows[0]), int(rows[-1]) + 1
+        begins = torch.searchsorted(rows, torch.arange(low, high, dtype=torch.int32, device=rows.device))
         for step, weights in zip(self.steps, self.weights.index_select(1, order), strict=True):
             flow = F.embedding_bag(order, grad_sampled, begins, mode="sum", per_sample_weights=weights)
             grad_table[low + step : high + step] += flow
 
     def grad_taps(self, table: Tensor, grad_sampled: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradients of the offsets (P, 18) and masks (P, 9) of the strip."""
-        _quieten_sparse_tensors()
-        count = len(self.rows)
-        begins = torch.arange(0, 4 * count + 1, 4, dtype=torch.int32)
-        pattern = torch.sparse_csr_tensor(
-            begins, self.rows.view(-1), table.new_zeros(4 * count), (count, len(table)), check_invariants=False
-        )
-        # Only the four rows that a tap reads are multiplied with its gradient: a sampled product does no other.
-        products = torch.sparse.sampled_addmm(pattern, grad_sampled.to(table.dtype), table.t()).values()
+        grad_sampled = grad_sampled.to(table.dtype)
+        if table.device.type == "cpu":
+            products = _sampled_products(self.rows, grad_sampled, table)
+        else:
+            products = (table[self.rows] * grad_sampled[:, None]).sum(-1)
         upper_left, upper_right, lower_left, lower_right = products.view(*self.mask.shape, 4).unbind(-1)
         upper = torch.lerp(upper_left, upper_right, self.right)
         lower = torch.lerp(lower_left, lower_right, self.right)
@@ -244,6 +246,18 @@ class _Corners:
         right = torch.lerp(upper_right, lower_right, self.below)
         grad_offset = torch.stack(((lower - upper) * self.mask, (right - left) * self.mask), dim=-1)
         return grad_offset.flatten(1), torch.lerp(upper, lower, self.below)
+
+
+def _sampled_products(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
+    """Multiply each of the values (N, C) with four rows (N, 4) of the table: (4 N,)."""
+    _quieten_sparse_tensors()
+    count = len(rows)
+    begins = torch.arange(0, 4 * count + 1, 4, dtype=torch.int32)
+    pattern = torch.sparse_csr_tensor(
+        begins, rows.view(-1), table.new_zeros(4 * count), (count, len(table)), check_invariants=False
+    )
+    # Only the four rows that a tap reads are multiplied with its gradient: a sampled product does no other.
+    return torch.sparse.sampled_addmm(pattern, values, table.t()).values()
 
 
 @cache

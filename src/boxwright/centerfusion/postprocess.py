@@ -96,8 +96,7 @@ def detect(
 ) -> list[Detections3d]:
     """Decode the detections of each image on the host, see `decode` and `to_detections`."""
     best = decode(heads, num_peaks)
-    found = to_detections(best, image_from_grid, calibs, score_threshold=score_threshold, radar=radar)
-    return [one.cpu() for one in found]
+    return to_detections(best, image_from_grid, calibs, score_threshold=score_threshold, radar=radar)
 
 
 def with_mirror(maps: Tensor, *, radar: bool = False) -> Tensor:
@@ -153,7 +152,7 @@ def unproject(pixels: Tensor, depth: Tensor, calibs: Tensor) -> Tensor:
 def to_detections(
     found: CenterPeaks, image_from_grid: Tensor, calibs: Tensor, *, score_threshold: float, radar: bool
 ) -> list[Detections3d]:
-    """Convert peaks to detections in the camera's frame: those above the threshold whose dimensions are all positive.
+    """Convert peaks to detections on the host, in the camera's frame: those above the threshold of positive dimensions.
 
     Args:
         image_from_grid: (B, 2, 3) affine map of grid cells to pixels of the original image.
@@ -187,5 +186,6 @@ def to_detections(
         velocity,
         found.attributes,
     )
-    narrow = [column if column.dtype == torch.int64 else column.float() for column in columns]
-    return [Detections3d(*(column[image][mask] for column in narrow)) for image, mask in enumerate(keep)]
+    # On the host before anything is left out: each choice by a mask would be waited for.
+    narrow = [column.cpu() if column.dtype == torch.int64 else column.float().cpu() for column in columns]
+    return [Detections3d(*(column[image][mask] for column in narrow)) for image, mask in enumerate(keep.cpu())]

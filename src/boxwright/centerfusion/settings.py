@@ -174,10 +174,6 @@ class FusionConfig(TrainingConfig):
     freeze_backbone: bool = setting(False, "train the heads alone; batch-norm statistics are still updated")
     patience: CountOrNone = setting(0, "epochs without a better NDS before the run stops; 0: never")
     max_det: Count = setting(100, "validation: peaks per image")
-    deterministic: bool = setting(
-        False,
-        "on a GPU, kernels that give the same bits each time, which an exact resume needs; slower, and not published",
-    )
     save_epochs: Milestones = output((20, 40, 50), "and after these epochs, counted from 1")
     network: NetworkConfig = setting(NetworkConfig, "network")
     radar: RadarConfig = setting(RadarConfig, "radar")

@@ -113,6 +113,7 @@ class BatchPool(Generic[K, B]):
         self._keys: _Keys[K] = _Keys()
         self.workers = min(workers, os.cpu_count() or 1)
         self._loader: DataLoader[Any] | None = None
+        self._pins = pin_memory
         self._timeout = limit("loader_timeout")
         # Of each worker: its process, and the image that it reads.
         self._pids = torch.zeros(self.workers, dtype=torch.int64).share_memory_()
@@ -141,7 +142,9 @@ class BatchPool(Generic[K, B]):
             UserError: an image file cannot be read; the sentence names it. Or a worker has died.
         """
         if self._loader is None:
-            yield from map(self._make, keys)
+            for key in keys:
+                batch: Any = self._make(key)
+                yield batch.pin_memory() if self._pins else batch
             return
         self._keys.keys = keys
         # PyTorch tells of a dead worker by a signal handler, which raises wherever the trainer happens to be, as in the

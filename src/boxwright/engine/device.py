@@ -1,13 +1,15 @@
 """Where and how a run computes: device, precision and threads."""
 
+from __future__ import annotations
+
 import mmap
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -18,6 +20,9 @@ from boxwright.errors import UserError
 from boxwright.machine import has_memory_limit
 from boxwright.settings.base import Precision
 from boxwright.terminal import counted
+
+if TYPE_CHECKING:
+    from boxwright.engine.task import B
 
 _GPU_NAME = re.compile(r"(?:cuda:)?(\d+)")
 
@@ -47,8 +52,49 @@ def select_device(name: str) -> torch.device:
 
 def choose_kernels(*, deterministic: bool) -> None:
     """Let a GPU compute with kernels that give the same bits each time, or with those that it finds fastest."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; else its sums may differ
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let a GPU round the factors of float32 products to 10 bits, or not; by default torch does so in convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+class BatchMover:
+    """Copies batches to a device; to a GPU beside the step that is still running there.
+
+    The host is ahead of the GPU, so that the copy on a stream of its own comes while the GPU works on the batch before.
+    It does not wait if the batch lies in page-locked memory, as loaders hand it out.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, batch: B) -> B:
+        if self._stream is None:
+            return batch.to(self.device)
+        with torch.cuda.stream(self._stream):
+            moved = batch.to(self.device)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self._stream)
+        for tensor in tensors_on(moved, self.device):
+            tensor.record_stream(current)  # else its memory could be given to the next batch while the step reads it
+        return moved
+
+
+def tensors_on(batch: object, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a batch, a dataclass of tensors and such dataclasses, that lie on a device."""
+    if isinstance(batch, torch.Tensor):
+        if batch.device.type == device.type:
+            yield batch
+    elif is_dataclass(batch):
+        for part in fields(batch):
+            yield from tensors_on(getattr(batch, part.name), device)
 
 
 _ROOM = 64 << 20  # bytes; the code of all kernels of a network is smaller
@@ -146,12 +192,12 @@ def device_of_rank(device: str, world: World) -> torch.device:
 class Policy:
     """How a step computes. Weights stay fp32; bf16 and fp16 are used inside autocast only."""
 
-    name: Literal["fp32", "bf16", "fp16"]
+    name: Literal["fp32", "tf32", "bf16", "fp16"]
     device: torch.device
 
     def autocast(self) -> AbstractContextManager[object]:
         """Enter the context of the forward pass and the loss."""
-        if self.name == "fp32":
+        if self.name in ("fp32", "tf32"):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16 if self.name == "bf16" else torch.float16)
 
@@ -164,12 +210,12 @@ def resolve(precision: Precision, device: torch.device) -> Policy:
     """Choose the policy for a setting on a device.
 
     Args:
-        precision: fp32, bf16, fp16, or auto: bf16 on CPUs with AVX512-BF16 or AMX and on GPUs that have it, else fp32
-            on the CPU and fp16 on a GPU.
+        precision: fp32, tf32, bf16, fp16, or auto: bf16 on CPUs with AVX512-BF16 or AMX and on GPUs that have it, else
+            fp32 on the CPU and fp16 on a GPU.
         device: where the step runs.
 
     Raises:
-        UserError: fp16 on the CPU, where PyTorch has no fast fp16 kernels.
+        UserError: fp16 or tf32 on the CPU, for which PyTorch has no fast kernels, or tf32 on a GPU without it.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -177,8 +223,10 @@ def resolve(precision: Precision, device: torch.device) -> Policy:
             precision = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
         else:
             precision = "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
-    if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision fp16 needs a GPU; on the CPU give auto, bf16 or fp32")
+    if precision in ("fp16", "tf32") and device.type == "cpu":
+        raise UserError(f"precision {precision} needs a GPU; on the CPU give auto, bf16 or fp32")
+    if precision == "tf32" and torch.cuda.get_device_capability(device)[0] < 8:
+        raise UserError("precision tf32 needs a GPU of compute capability 8.0 or more; give auto, fp16 or fp32")
     return Policy(precision, device)
 
 

@@ -18,6 +18,7 @@ from boxwright.data.files import file_errors, write_atomically
 from boxwright.engine.callbacks import Callback, Hooks, RunReport, checked_callbacks, named_callbacks
 from boxwright.engine.device import (
     Policy,
+    allow_tf32,
     choose_kernels,
     count_processes,
     device_of_rank,
@@ -230,7 +231,12 @@ def _begin_process(
 ) -> tuple[Policy, Sequence[Callback]]:
     """Choose device and precision of this process, and load the callbacks that the settings name."""
     set_limits(config)
-    policy = resolve(config.precision, device_of_rank(config.device, world))
+    device = device_of_rank(config.device, world)
+    if config.cuda_graph:
+        from boxwright.engine.cuda_graph import check_cuda_graph
+
+        check_cuda_graph(device, world.size)
+    policy = resolve(config.precision, device)
     policy = Policy(world.from_first(policy.name), policy.device)  # machines may differ in what auto is
     return policy, (*callbacks, *named_callbacks(config.callbacks)) if world.is_first else ()
 
@@ -249,6 +255,7 @@ def _fit(
         remember_folder(folder)
     if policy.device.type == "cuda":
         choose_kernels(deterministic=config.deterministic)
+        allow_tf32(policy.name == "tf32")
     # channels_last: convolutions of either device read it without a copy to their own layout.
     model.to(policy.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     frozen = prepared.freeze()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from signal import Signals
@@ -30,7 +31,7 @@ from boxwright.engine.callbacks import (
     StartReport,
     StepReport,
 )
-from boxwright.engine.device import Policy
+from boxwright.engine.device import BatchMover, Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.meters import WINDOW, StepClock
 from boxwright.engine.optim import (
@@ -132,6 +133,12 @@ class Trainer:
         self.stopping = EarlyStopping(config.patience)
         self.state = RunState()
         self._finite = FiniteWatch(self.device)
+        self._bring = BatchMover(self.device)
+        self._gradients: Callable[[Any, float], Tensor] = self._add_gradients
+        if config.cuda_graph:
+            from boxwright.engine.cuda_graph import CapturedStep  # few runs need it
+
+            self._gradients = CapturedStep(self._add_gradients, self.device)
         self.clock = StepClock(self.device, world)
         self._recent_losses: deque[Tensor] = deque(maxlen=WINDOW)  # on the device until they are read
         self._stopped = ""  # why a callback ended the run
@@ -200,26 +207,30 @@ class Trainer:
             step = state.epoch * task.steps_per_epoch + state.step
             settings = self.schedule.at(step, state.fitness)
             apply_settings(self.optimizer, settings)
-            on_device = batch.to(self.device)
-            with self.policy.autocast():
-                loss = task.loss(on_device, state.epoch, state.step)
-            self.scaler.scale(loss.total * settings.loss_scale).backward()
+            items = self._gradients(self._bring(batch), settings.loss_scale)
             if self.schedule.updates(step, state.last_update):
                 self.update_weights(step)
                 state.last_update = step
-            state.loss_sum = loss.items.clone() if state.loss_sum is None else state.loss_sum + loss.items
+            state.loss_sum = items.clone() if state.loss_sum is None else state.loss_sum + items
             self._recent.append((step, batch.paths))  # to name the images should this step turn out not to be finite
-            self._recent_losses.append(loss.items)
-            self._finite.note_loss(loss.items, step)
+            self._recent_losses.append(items)
+            self._finite.note_loss(items, step)
             state.step += 1
             self._between_steps = True
             self.clock.end_step()
-            self.hooks.notify(Callback.on_train_batch_end, self.progress, loss.items)
+            self.hooks.notify(Callback.on_train_batch_end, self.progress, items)
             if state.step % self.config.log_period == 0 or state.step == task.steps_per_epoch:
                 self._report_step()
             self._exit_on_signal(interrupt)
             self.clock.begin()
         self.hooks.notify(Callback.on_train_epoch_end, self.progress)
+
+    def _add_gradients(self, batch: AnyBatch, loss_scale: float) -> Tensor:
+        """Run forward and backward pass of a batch on the device; return the items of its loss."""
+        with self.policy.autocast():
+            loss = self.task.loss(batch, self.state.epoch, self.state.step)
+        self.scaler.scale(loss.total * loss_scale).backward()
+        return loss.items
 
     def update_weights(self, step: int) -> None:
         """Update the weights by the gathered gradients, then their average."""
@@ -230,7 +241,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.hooks.notify(Callback.on_before_zero_grad, self.progress)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.config.cuda_graph)  # a graph adds to the same tensors again
         self.ema.update()
         self.hooks.notify(Callback.optimizer_step, self.progress)
 

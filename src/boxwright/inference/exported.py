@@ -89,6 +89,7 @@ class ExportInfo:
             ) from error
 
 
+_CUDA_PROVIDER = "CUDAExecutionProvider"
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # inputs by name, in order; to outputs by name
 Shape = tuple[int | None, ...]  # None: a free dimension
 
@@ -118,7 +119,7 @@ def open_exported(path: Path, device: torch.device) -> ExportedFile:
 
     Args:
         path: `.onnx`, `.torchscript`, `.xml`, or a folder `*_openvino_model` or `*_ncnn_model`.
-        device: where TorchScript runs; the others run on the CPU.
+        device: where TorchScript runs, and ONNX by an ONNX Runtime for CUDA; the others run on the CPU.
 
     Raises:
         UserError: missing, unreadable, not for this device, or its library is not installed.
@@ -130,12 +131,12 @@ def open_exported(path: Path, device: torch.device) -> ExportedFile:
             read_bytes(part, first=0)  # refuses a pipe, which the runtimes would wait for
     if path.suffix == TORCHSCRIPT_SUFFIX:
         file = _open_torchscript(path, device)
+    elif path.suffix == ONNX_SUFFIX:
+        file = _open_onnx(path, device)
     elif device.type != "cpu":
-        raise UserError(f"{path} runs on the CPU here: leave out --device, or export to TorchScript for a GPU")
-    elif path.name.endswith(NCNN_SUFFIX):
-        file = _open_ncnn(path)
+        raise UserError(f"{path} runs on the CPU: give --device cpu, or export to TorchScript or ONNX for a GPU")
     else:
-        file = _open_onnx(path) if path.suffix == ONNX_SUFFIX else _open_openvino(path)
+        file = _open_ncnn(path) if path.name.endswith(NCNN_SUFFIX) else _open_openvino(path)
     return replace(file, run=_watched(file.run, path))
 
 
@@ -157,18 +158,25 @@ def _watched(run: Run, path: Path) -> Run:
     return watched
 
 
-def _open_onnx(path: Path) -> ExportedFile:
-    """Open a file with ONNX Runtime, on the CPU."""
+def _open_onnx(path: Path, device: torch.device) -> ExportedFile:
+    """Open a file with ONNX Runtime, on the CPU or the GPU."""
     runtime = require("onnxruntime")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type != "cpu":  # in fp32 without TF32, as a checkpoint is run by val
+        providers.insert(0, (_CUDA_PROVIDER, {"device_id": device.index or 0, "use_tf32": 0}))
     check_onnx(require("onnx"), path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
     # As many threads as PyTorch was given: by default the runtime would take every core.
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # its own exception types share no base
         raise UserError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+    if device.type != "cpu" and _CUDA_PROVIDER not in session.get_providers():  # it goes on without, in silence
+        raise UserError(
+            f"{path}: this ONNX Runtime has no CUDA: give --device cpu, or install onnxruntime-gpu in its place"
+        )
     inputs = session.get_inputs()
     names: list[str] = [output.name for output in session.get_outputs()]
     half = {entry.name for entry in inputs if entry.type == "tensor(float16)"}  # files of other makers

@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 
 Compat = Literal["faithful", "fixed"]  # faithful: defects that published weights were trained with are kept
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Schedule = Literal["", "linear", "cosine", "step", "multi-step", "exponential", "plateau", "one-cycle"]
 
 
@@ -200,12 +200,15 @@ class TrainingConfig(RunFolder):
     )
     nproc: Count = setting(1, "processes of this machine that train together, as with --device cpu", on_resume=True)
     sync_bn: bool = setting(False, "batch norms over the images of all processes")
-    precision: Precision = setting("auto", "precision of the network; auto: bf16 where the hardware has it")
+    precision: Precision = setting(
+        "auto",
+        "precision of the network; auto: bf16 where the hardware has it; tf32: fp32 whose products a GPU rounds",
+    )
     patience: CountOrNone = setting(100, "epochs without a better fitness before the run stops; 0: never")
     deterministic: bool = setting(
-        True,
-        "on a GPU, kernels that give the same bits each time, which an exact resume needs; false: the fastest ones",
+        False, "on a GPU, kernels that give the same bits each time, which an exact resume needs; slower"
     )
+    cuda_graph: bool = setting(False, "on one GPU, record forward and backward pass once and replay them (CUDA graph)")
     seed: int = setting(0, "seed of everything random")
     compat: Compat = setting("faithful", "keep (faithful) or mend (fixed) known defects of the published system")
     nosave: bool = output(False, "write checkpoints only at the end")

@@ -108,7 +108,7 @@ class ExportedNetwork(Network):
 
     Args:
         path: `.onnx`, `.torchscript`, `.xml`, or a folder `*_openvino_model` or `*_ncnn_model`, of ours or published.
-        device: where TorchScript runs; the others run on the CPU.
+        device: where it runs, see `open_exported`.
 
     Raises:
         UserError: missing, unreadable, of another kind of network, or its library is not installed.

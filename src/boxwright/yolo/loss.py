@@ -351,6 +351,7 @@ class YoloV3Loss(LevelTerms):
         imgsz: network input side for which the gains are scaled; None takes them as they are.
     """
 
+    gains: Tensor  # (3,) of box, objectness and class term
     iou_kind = "giou"
     iou_eps = 1e-16  # as published; the overlap of float32 boxes of some cells does not feel it
 
@@ -366,18 +367,18 @@ class YoloV3Loss(LevelTerms):
         if imgsz is not None:
             config = scale_gains_v3(config, num_classes=num_classes, imgsz=imgsz)
         super().__init__(anchors, num_classes, config, codings or (YOLOV3_BOXES,) * len(anchors), over_ranks)
+        # A buffer: made in each step, it would be copied from the host, which a GPU waits for.
+        self.register_buffer("gains", torch.tensor((config.box, config.obj, config.cls)), persistent=False)
 
     def forward(self, raw: Sequence[Tensor], targets: Targets) -> LossOutput:
         """Compute the loss of raw maps (B, A, ny, nx, 5 + C), one a level, against padded targets."""
-        config = self.config
         with torch.autocast(device_type=raw[0].device.type, enabled=False):
             found = [
-                assign_wh_iou(targets, anchors, maps.shape[2:4], config.iou_t)
+                assign_wh_iou(targets, anchors, maps.shape[2:4], self.config.iou_t)
                 for anchors, maps in zip(self.anchors, raw, strict=True)
             ]
             terms, _ = self.terms(raw, found)
-            gains = torch.tensor((config.box, config.obj, config.cls), device=raw[0].device)
-            part = torch.stack(terms).sum(dim=0) * gains
+            part = torch.stack(terms).sum(dim=0) * self.gains
             return LossOutput(part.sum(), self.over_ranks(part.detach()))
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from boxwright.data.identity import describe_data
 from boxwright.data.index import DataIndex
 from boxwright.data.sampler import sample_generator
-from boxwright.data.structures import Batch, Detections
+from boxwright.data.structures import Batch, Detections, Targets
 from boxwright.engine.distributed import World, distribute, synchronise_norms
 from boxwright.engine.task import LoaderTask, Score, StepLoss, ValWatch
 from boxwright.errors import UserError
@@ -20,7 +20,7 @@ from boxwright.metrics.coco import STAT_NAMES, truth_for
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.evaluation import evaluate
 from boxwright.yolo.loader import QUAD_SIZE, make_train_loader, make_val_loader, weights_of_images
-from boxwright.yolo.loss import make_criterion
+from boxwright.yolo.loss import LossOutput, make_criterion
 from boxwright.yolo.metric import fitness
 from boxwright.yolo.published import V3, loss_release, schedule_rules
 from boxwright.yolo.settings import RunConfig
@@ -97,8 +97,11 @@ class Detect2d(LoaderTask):
         # YOLOv3-SPP scales its gains by the size of validation.
         scaled_by = config.val_side if loss_release(config, model.release) == V3 else config.train_side
         self.criterion: nn.Module = make_criterion(model, config.loss, scaled_by, world.sum).to(device)
-        network = distribute(model, world, device)
-        self._network = cast("Callable[[Tensor], list[Tensor]]", torch.compile(network) if config.compile else network)
+        network, together = distribute(model, world, device), world.size == 1
+        # Network and criterion are compiled as one graph, where no gradients are exchanged in between.
+        compiled = torch.compile(network) if config.compile and not together else network
+        self._network = cast("Callable[[Tensor], list[Tensor]]", compiled)
+        self._losses = torch.compile(self._losses_of) if config.compile and together else self._losses_of
         # YOLOv3-SPP validates with the 12 COCO numbers.
         self._is_v3 = config.optim.release == V3
         self.schedule_rules = schedule_rules(config.optim.release)
@@ -135,11 +138,15 @@ class Detect2d(LoaderTask):
                 f"a batch of one image of {self.stride} pixels is one cell, of which batch norm has no variance: take "
                 "a larger --imgsz, or a --batch-size that does not leave a batch of one image"
             )
-        output = self.criterion(self._network(images), batch.targets)
+        output = self._losses(images, batch.targets)
         # DistributedDataParallel takes the mean over ranks of gradients; of losses that are parts the sum is wanted.
         # The criterion counts images; published, four samples in one image count as four.
         samples = QUAD_SIZE if self.config.quad else 1
         return StepLoss(output.total * (self.world.size * samples), output.items)
+
+    def _losses_of(self, images: Tensor, targets: Targets) -> LossOutput:
+        """Run network and criterion."""
+        return self.criterion(self._network(images), targets)
 
     def evaluate(
         self,

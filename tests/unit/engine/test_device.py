@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from boxwright.centerfusion.settings import FusionConfig
 from boxwright.engine.device import (
     Policy,
+    allow_tf32,
     choose_kernels,
     cpu_has_bf16,
     one_core_left,
@@ -129,13 +132,36 @@ def test_kernels_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As published the fastest are looked for; who asks for the same bits again gets them."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted, **_: asked.append(wanted))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     asked: list[bool] = []
     for deterministic in (False, True):
         choose_kernels(deterministic=deterministic)
         assert torch.backends.cudnn.benchmark is not deterministic
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is deterministic
     assert asked == [False, True]
     assert not FusionConfig().deterministic
-    assert RunConfig().deterministic
+    assert not RunConfig().deterministic
+
+
+def test_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that has it; fp32 then means fp32, in convolutions too."""
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert resolve("tf32", gpu) == Policy("tf32", gpu)
+    assert isinstance(Policy("tf32", gpu).autocast(), nullcontext)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(UserError, match=r"capability 8\.0"):
+        resolve("tf32", gpu)
+    with pytest.raises(UserError, match="tf32 needs a GPU"):
+        resolve("tf32", CPU)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        for allowed in (True, False):
+            allow_tf32(allowed)
+            assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (allowed, allowed)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def test_a_convolution_asks_for_room_where_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

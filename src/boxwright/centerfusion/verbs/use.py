@@ -22,7 +22,7 @@ from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.weights import open_trained
 from boxwright.data.files import absolute_path, picture_errors
 from boxwright.engine.console import with_progress
-from boxwright.engine.device import resolve, select_device
+from boxwright.engine.device import allow_tf32, resolve, select_device
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
 from boxwright.nuscenes.metric_report import format_metrics, read_measured
@@ -179,6 +179,8 @@ def _evaluate_network(
     _log.info("imgsz %d %d, which %s was trained at", *trained.imgsz, config.weights)
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
+    if device.type == "cuda":
+        allow_tf32(False)
     settings = DecodeSettings(
         num_peaks=config.max_det,
         flip_test=config.flip_test,

@@ -83,6 +83,9 @@ class YoloRun:
         """Refuse settings without data; count the epochs of the training that is gone on from."""
         if not config.data:
             raise UserError("train needs --data: a data yaml, a Darknet .data file, a COCO json, a csv or a folder")
+        if config.cuda_graph and (config.multi_scale or config.compile):
+            other = "--multi-scale" if config.multi_scale else "--compile"
+            raise UserError(f"--cuda-graph records one step and replays it, which {other} does not go with")
         is_first = os.environ.get("RANK", "0") == "0"  # the others may not have the file, and get what it says
         return with_epochs_done(config) if config.fine_tune and is_first else config
 

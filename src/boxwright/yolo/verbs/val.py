@@ -14,7 +14,7 @@ from boxwright.data.files import absolute_path, picture_errors, write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.data.structures import Batch, Detections
 from boxwright.engine.console import with_progress
-from boxwright.engine.device import Policy, resolve, select_device
+from boxwright.engine.device import Policy, allow_tf32, resolve, select_device
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.task import ValWatch
 from boxwright.errors import UserError
@@ -136,6 +136,8 @@ def _begin(config: ValConfig) -> tuple[torch.device, Policy, DataIndex]:
         raise UserError("--save-conf writes scores into label files: add --save-txt or --save-hybrid")
     device = select_device(config.device)
     policy = resolve(("bf16" if device.type == "cpu" else "fp16") if config.half else "fp32", device)
+    if device.type == "cuda":
+        allow_tf32(False)  # fp32 is full precision, as the measurement at the end of a training run is
     split = "val" if config.task in ("speed", "study") else config.task
     return device, policy, open_dataset(config.data, split, single_cls=config.single_cls, compat=config.compat)
 
