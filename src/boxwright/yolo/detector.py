@@ -33,7 +33,7 @@ from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import RELEASES
 from boxwright.yolo.result import Result, Speed
 from boxwright.yolo.settings import PredictConfig, ReleaseName
-from boxwright.yolo.weights import open_networks, ready
+from boxwright.yolo.weights import open_networks, pack, ready
 
 _log = logging.getLogger("boxwright.predict")
 _NAMED, _LISTED = 3, 12  # classes that a detector shows of itself, and that a message lists
@@ -90,6 +90,8 @@ class Detector:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.model = ready(model, self.device) if isinstance(model, DetectionModel) else model
+        if isinstance(self.model, DetectionModel) and self.device.type == "cpu" and not half:
+            pack(self.model)
         of_half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         self.dtype = of_half if half else torch.float32
         self.settings = PredictConfig()
@@ -247,7 +249,7 @@ class Detector:
         times = [self._clock()]
         images, scale_yx, pad_yx = self._prepare(frame.image, size)
         times.append(self._clock())
-        decoded = self.model.decode(self.model(images))
+        decoded = self.model.decode_above(self.model(images), postprocess.score_threshold)
         times.append(self._clock())
         found = postprocess(decoded)[0]
         height, width = frame.image.shape[:2]
