@@ -110,7 +110,7 @@ def decode_above(model: DetectionModel, raw: list[Tensor], threshold: float) -> 
     image = torch.cat(images)
     order = image.argsort(stable=True)  # rows of an image stay in the order of levels
     counts = image.bincount(minlength=len(raw[0])).tolist()
-    return pad_sequence(torch.cat(found)[order].split(counts), batch_first=True)
+    return pad_sequence(list(torch.cat(found)[order].split(counts)), batch_first=True)
 
 
 class DetectHead(nn.Module):
