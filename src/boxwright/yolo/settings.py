@@ -347,6 +347,7 @@ class PredictConfig(InferenceConfig):
     classifier: str = setting("", "second stage: drop boxes that this torchvision classifier takes for another class")
     classifier_weights: str = setting("", "state dict of the classifier, of the same classes")
     vid_stride: Count = setting(1, "take every N-th frame of a video")
+    batch_size: Count = setting(1, "images of one shape that go through the network together; of live streams 1")
     nosave: bool = output(False, "write no annotated images")
     save_txt: bool = output(False, "write boxes as label files, and classes.txt")
     save_conf: bool = output(False, "write scores into label files")
