@@ -193,7 +193,7 @@ class Detector:
         size = self.input_size(settings.imgsz)
         frames = frames_of(source, bgr=bgr, video_stride=settings.vid_stride, live=stream)
         # Files can be read again; other images are kept with their results, unless these are gathered.
-        results = (self.run([f], size, postprocess, keep_image=f.path is None or stream)[0] for f in frames)
+        results = (self.run(frame, size, postprocess, keep_image=frame.path is None or stream) for frame in frames)
         if stream:
             return results
         return next(results) if is_one(source) else list(results)
@@ -241,13 +241,19 @@ class Detector:
         names = ", ".join(self.names[:_LISTED]) + (", ..." if len(self.names) > _LISTED else "")
         raise UserError(f"the network has no class {name!r}{did_you_mean(name, self.names)}; it has {names}")
 
-    @torch.inference_mode()
     def run(
+        self, frame: Frame, size: tuple[int, int], postprocess: YoloPostprocess, *, keep_image: bool = False
+    ) -> Result:
+        """Predict on one frame at an `input_size`, see `predict`; keep its image with the result if asked for."""
+        return self.run_batch([frame], size, postprocess, keep_image=keep_image)[0]
+
+    @torch.inference_mode()
+    def run_batch(
         self, frames: Sequence[Frame], size: tuple[int, int], postprocess: YoloPostprocess, *, keep_image: bool = False
     ) -> list[Result]:
-        """Predict on frames at an `input_size`, see `predict`; keep their images with the results if asked for.
+        """Predict on several frames; those of one shape after the letterbox go through the network together.
 
-        Those that have one shape after the letterbox go through the network together, each as it would go alone.
+        So each image has the border that it has alone, and what is found in it does not depend on the others.
         """
         prepared: list[tuple[Tensor, tuple[float, float], tuple[float, float], float]] = []
         alike: dict[torch.Size, list[int]] = {}  # by shape: positions of the frames

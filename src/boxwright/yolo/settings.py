@@ -478,6 +478,21 @@ class BenchConfig(Frozen):
         return ("op or model",)
 
 
+class FormatsConfig(RunFolder):
+    """Export a checkpoint to every form that can run here; verify, measure and time each: one table, one plot."""
+
+    weights: str = setting("", "checkpoint to measure", required=True)
+    data: str = setting("", _DATA, required=True)
+    imgsz: InputSize = setting((), _INPUT_SIZE)
+    batch_size: Count = setting(32, "images per batch of the measurement; times are of one image")
+    workers: CountOrNone = setting(8, "loader processes, at most one per core")
+    images: Count = setting(8, "validation images that each form is timed on")
+    repeats: Count = setting(5, "times that it runs on each")
+    device: str = setting("", DEVICE)
+    noplots: bool = output(False, "draw nothing")
+    project: str = folder_of_runs("runs/formats")
+
+
 class CheckConfig(Frozen):
     """List every problem of a data set, with file and line. Exit code 1 if training would lose something or not run."""
 

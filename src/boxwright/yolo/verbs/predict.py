@@ -79,7 +79,11 @@ def predict(config: PredictConfig) -> Path:
             try:
                 frames = chain([first], frames)
                 while batch := list(islice(frames, batch_size)):
-                    for frame, result in zip(batch, detector.run(batch, size, postprocess), strict=True):
+                    if len(batch) == 1:
+                        results = [detector.run(batch[0], size, postprocess)]
+                    else:
+                        results = detector.run_batch(batch, size, postprocess)
+                    for frame, result in zip(batch, results, strict=True):
                         with ctrl_c.held():  # no file ends in the middle
                             writer.save(frame, result)
                             total.add(result)
