@@ -100,7 +100,7 @@ def make_run(network: Network, image: torch.Tensor) -> Run:
 
     @torch.inference_mode()
     def run() -> object:
-        return postprocess(network.decode(network(image)))
+        return postprocess(network.decode_above(network(image), postprocess.score_threshold))
 
     return run
 

@@ -19,9 +19,12 @@ from boxwright.data.images import read_image
 from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
 from boxwright.inference.streams import Frame
+from boxwright.ops.packed_conv import PackedConv2d
 from boxwright.yolo.detector import Detector, load
+from boxwright.yolo.result import Result
 from boxwright.yolo.settings import PredictConfig
 from boxwright.yolo.verbs.predict import predict
+from boxwright.yolo.weights import load_model
 from boxwright.yolo.zoo import build_model, load_spec
 
 NAMES = ("cell", "Größe", "猫")
@@ -277,3 +280,62 @@ def test_ctrl_c_keeps_what_was_found(
     assert len(json.loads((folder / "predictions.json").read_text())) == 2
     assert sorted(file.name for file in folder.iterdir()) == ["0.jpg", "1.jpg", "predictions.json"]
     assert "2 boxes in 2 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 16])
+def test_results_do_not_depend_on_the_batch(
+    batch_size: int, weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(2)
+    for i, shape in enumerate([(60, 90, 3), (90, 60, 3), (60, 90, 3), (40, 90, 3), (100, 150, 3)]):
+        write_image(images / f"c{i}.png", rng.integers(0, 255, shape, dtype=np.uint8))
+    (images / "d.jpg").write_bytes(b"no image")
+    found = []
+    for size in (1, batch_size):
+        settings = {"save_json": True, "nosave": True, "project": str(tmp_path / "runs")}
+        folder = predict(config(weights, images, batch_size=size, **settings))
+        lines = [line.partition(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("image ")]
+        found.append((lines, json.loads((folder / "predictions.json").read_text())))
+    (lines, alone), (lines_together, together) = found
+    assert lines == lines_together
+    assert len(alone) == 7 * 3
+    for a, b in zip(alone, together, strict=True):
+        assert (a["image_id"], a["category_id"]) == (b["image_id"], b["category_id"])
+        assert a["bbox"] == pytest.approx(b["bbox"], abs=1e-3)
+
+
+def without_packing(weights: Path) -> Detector:
+    detector = Detector(load_model(weights), device=torch.device("cpu"))
+    for module in detector.model.modules():
+        if isinstance(module, PackedConv2d):
+            module._can_pack = lambda _: False  # type: ignore[method-assign]
+    return detector
+
+
+def test_convolution_and_activation_run_together(weights: Path, images: Path) -> None:
+    detector, image = load(weights, device="cpu"), images / "a.png"
+    plain = without_packing(weights)
+    packed = [module for module in detector.model.modules() if isinstance(module, PackedConv2d)]
+    assert len(packed) in (0, 60)  # none where this build of torch has no such operators
+    assert not any(
+        isinstance(module, PackedConv2d) for module in load(weights, half=True, device="cpu").model.modules()
+    )
+    settings = {"imgsz": 96, "conf_thres": 0.0, "max_det": 20}
+    fast, slow = detector.predict(image, **settings), plain.predict(image, **settings)
+    assert isinstance(fast, Result)
+    assert isinstance(slow, Result)
+    np.testing.assert_allclose(fast.boxes, slow.boxes, atol=1e-3)
+    np.testing.assert_allclose(fast.scores, slow.scores, atol=1e-6)
+    assert all(module._packed is not None for module in packed)
+
+
+def test_the_published_network_finds_the_same_boxes(shared: Path) -> None:
+    file = shared / "weights" / "yolov5n.pt"
+    plain, packed = without_packing(file), load(file, device="cpu")
+    photos = sorted((shared / "data" / "coco_val164" / "images" / "val2017").glob("*.jpg"))[:6]
+    for photo in photos:
+        fast, slow = packed.predict(photo), plain.predict(photo)
+        assert isinstance(fast, Result)
+        assert isinstance(slow, Result)
+        np.testing.assert_array_equal(fast.labels, slow.labels)
+        np.testing.assert_allclose(fast.boxes, slow.boxes, atol=1e-3)

@@ -28,7 +28,7 @@ VERBS = {
     "anchors": "find anchors that fit a data set",
     "info": "show the layers, parameters and strides of a model",
     "convert": "write weights or data sets in another format, or new splits",
-    "bench": "measure what a module or a model costs: operations, memory, time",
+    "bench": "measure what a module costs, or every exported form of a checkpoint",
 }
 _COMPUTE = ("demo", "train", "val", "predict", "export", "evolve", "bench")  # run a network: memory is kept for it
 _HELP = {"-h", "--help"}

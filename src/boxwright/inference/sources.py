@@ -3,9 +3,12 @@
 A source yields `Frame`s. An image that cannot be read is reported in one sentence and left out.
 """
 
+import contextlib
 import glob
 import logging
+import queue
 import re
+import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from boxwright.settings.base import limit
 logger = logging.getLogger("boxwright.predict")
 
 VIDEO_SUFFIXES = frozenset((".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".wmv"))
+_POLL = 0.1  # seconds: how soon a reader that waits for room sees that nobody takes frames any more
 _LIST_SUFFIXES = (".txt", ".streams")
 
 
@@ -65,6 +69,40 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
                 f"nothing to predict on at {text}: no such file or folder, and as a pattern it fits no image"
             )
     return _read(files, video_stride)
+
+
+def read_ahead(frames: Generator[Frame], most: int) -> Generator[Frame]:
+    """Yield the frames of files, which a thread reads meanwhile; at most so many wait. Closing ends the thread."""
+    waiting: queue.Queue[Frame | BaseException | None] = queue.Queue(most)
+    stop = threading.Event()
+
+    def put(item: Frame | BaseException | None) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(item, timeout=_POLL)
+                return True
+        return False
+
+    def read() -> None:
+        try:
+            with contextlib.closing(frames):
+                for frame in frames:
+                    if not put(frame):
+                        return
+            put(None)
+        except BaseException as error:  # raised again where the frames are taken
+            put(error)
+
+    reader = threading.Thread(target=read, daemon=True, name="reader of images")
+    reader.start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        reader.join()
 
 
 def _read(files: Sequence[Path], video_stride: int) -> Generator[Frame]:

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.letterbox import letterbox
+from boxwright.data.structures import Detections
 from boxwright.engine.device import select_device
 from boxwright.errors import UserError
 from boxwright.inference.classify import keep_agreed, load_second_stage
@@ -33,7 +33,7 @@ from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import RELEASES
 from boxwright.yolo.result import Result, Speed
 from boxwright.yolo.settings import PredictConfig, ReleaseName
-from boxwright.yolo.weights import open_networks, ready
+from boxwright.yolo.weights import open_networks, pack, ready
 
 _log = logging.getLogger("boxwright.predict")
 _NAMED, _LISTED = 3, 12  # classes that a detector shows of itself, and that a message lists
@@ -90,6 +90,8 @@ class Detector:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.model = ready(model, self.device) if isinstance(model, DetectionModel) else model
+        if isinstance(self.model, DetectionModel) and self.device.type == "cpu" and not half:
+            pack(self.model)
         of_half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         self.dtype = of_half if half else torch.float32
         self.settings = PredictConfig()
@@ -239,32 +241,68 @@ class Detector:
         names = ", ".join(self.names[:_LISTED]) + (", ..." if len(self.names) > _LISTED else "")
         raise UserError(f"the network has no class {name!r}{did_you_mean(name, self.names)}; it has {names}")
 
-    @torch.inference_mode()
     def run(
         self, frame: Frame, size: tuple[int, int], postprocess: YoloPostprocess, *, keep_image: bool = False
     ) -> Result:
         """Predict on one frame at an `input_size`, see `predict`; keep its image with the result if asked for."""
-        times = [self._clock()]
-        images, scale_yx, pad_yx = self._prepare(frame.image, size)
-        times.append(self._clock())
-        decoded = self.model.decode(self.model(images))
-        times.append(self._clock())
-        found = postprocess(decoded)[0]
-        height, width = frame.image.shape[:2]
-        found = replace(found, boxes=scale_back(found.boxes, scale_yx, pad_yx, (height, width))).cpu()
-        times.append(self._clock())
+        return self.run_batch([frame], size, postprocess, keep_image=keep_image)[0]
+
+    @torch.inference_mode()
+    def run_batch(
+        self, frames: Sequence[Frame], size: tuple[int, int], postprocess: YoloPostprocess, *, keep_image: bool = False
+    ) -> list[Result]:
+        """Predict on several frames; those of one shape after the letterbox go through the network together.
+
+        So each image has the border that it has alone, and what is found in it does not depend on the others.
+        """
+        prepared: list[tuple[Tensor, tuple[float, float], tuple[float, float], float]] = []
+        alike: dict[torch.Size, list[int]] = {}  # by shape: positions of the frames
+        for i, frame in enumerate(frames):
+            start = self._clock()
+            images, scale_yx, pad_yx = self._prepare(frame.image, size)
+            prepared.append((images, scale_yx, pad_yx, self._clock() - start))
+            alike.setdefault(images.shape, []).append(i)
+        results: dict[int, Result] = {}
+        for positions in alike.values():
+            start = self._clock()
+            batch = [prepared[i][0] for i in positions]
+            raw = self.model(torch.cat(batch) if len(batch) > 1 else batch[0])
+            decoded = self.model.decode_above(raw, postprocess.score_threshold)
+            middle = self._clock()
+            detections = postprocess(decoded)
+            after = self._clock()
+            shares = (middle - start) / len(batch), (after - middle) / len(batch)
+            for i, found in zip(positions, detections, strict=True):
+                results[i] = self._result(frames[i], found, prepared[i], shares, keep_image)
+        return [results[i] for i in range(len(frames))]
+
+    def _result(
+        self,
+        frame: Frame,
+        found: Detections,
+        prepared: tuple[Tensor, tuple[float, float], tuple[float, float], float],
+        shares: tuple[float, float],
+        keep_image: bool,
+    ) -> Result:
+        """Bring detections back to the pixels of their frame; `shares` are seconds of the network and of NMS."""
+        images, scale_yx, pad_yx, preprocess = prepared
+        start = self._clock()
+        size = (frame.image.shape[0], frame.image.shape[1])
+        found = replace(found, boxes=scale_back(found.boxes, scale_yx, pad_yx, size)).cpu()
+        middle = self._clock()
         if self.classifier is not None:
             found = keep_agreed(self.classifier, frame.image, found, self.device)
-        times.append(self._clock())
+        end = self._clock()
+        seconds = (preprocess, shares[0], shares[1] + middle - start, end - middle)
         return Result(
             boxes=found.boxes.float().numpy(),
             scores=found.scores.float().numpy(),
             labels=found.labels.numpy(),
             names=self.names,
             path=frame.path,
-            image_size=(height, width),
+            image_size=size,
             input_size=(images.shape[2], images.shape[3]),
-            speed=Speed(*((end - start) * 1e3 for start, end in pairwise(times))),
+            speed=Speed(*(1e3 * value for value in seconds)),
             number=frame.number,
             image=frame.image[..., ::-1] if keep_image else None,
         )

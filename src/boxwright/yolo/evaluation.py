@@ -120,7 +120,8 @@ def evaluate(
         with autocast():
             raw = model(batch.images)
         raw = [level.float() for level in raw]  # boxes and losses are float32 in any precision
-        return raw, model.decode(raw)
+        # In training all rows are decoded: the last bit of a sigmoid depends on its place in memory.
+        return raw, model.decode(raw) if criterion else model.decode_above(raw, config.conf_thres)
 
     def detect(raw: Raw, batch: Batch) -> list[Detections]:
         if on_unlabelled is not None:

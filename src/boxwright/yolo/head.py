@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from boxwright.yolo.detection import BoxCoding
+from boxwright.yolo.detection import BoxCoding, DetectionModel
 
 Anchors = Sequence[Sequence[Sequence[float]]]  # (L, A, 2): width, height in pixels of the network input
 
@@ -79,6 +80,37 @@ def decode_level(
     # Not a power, which older ONNX opsets write in other ways.
     sides = (doubled * doubled if coding.squared else raw[..., 2:4].exp()) * anchors
     return torch.cat((x, y, sides, scores[..., 4:]), dim=-1).flatten(1, 3)
+
+
+_MARGIN = 1 - 1e-6  # the sigmoid of one number is rounded otherwise than that of a row: the threshold is asked again
+_FEW = 8  # decoding one row in so many costs less than decoding all; more of them pass in a new network
+
+
+@torch.no_grad()
+def decode_above(model: DetectionModel, raw: list[Tensor], threshold: float) -> Tensor:
+    """Decode the rows whose objectness may exceed a threshold, see `Network.decode_above`.
+
+    With 80 classes it is memory traffic that decoding costs: 3.1 of 3.4 ms of one image of 640 px.
+    """
+    if raw[0].device.type != "cpu":  # a GPU would have to wait for the number of rows, and decodes all in no time
+        return model.decode(raw)
+    masks = [level[..., 4].float().sigmoid() >= threshold * _MARGIN for level in raw]
+    if sum(int(mask.count_nonzero()) for mask in masks) * _FEW > sum(mask.numel() for mask in masks):
+        return model.decode(raw)
+    found: list[Tensor] = []
+    images: list[Tensor] = []
+    codings = zip(model.anchors.float(), model.strides, model.box_codings, strict=True)
+    for level, mask, (anchors, stride, coding) in zip(raw, masks, codings, strict=True):
+        image, anchor, row, column = mask.nonzero(as_tuple=True)
+        # As one image whose every anchor has one cell.
+        cells = column.float().view(1, -1, 1, 1, 1), row.float().view(1, -1, 1, 1, 1)
+        picked = level[image, anchor, row, column].view(1, -1, 1, 1, level.shape[-1])
+        found.append(decode_level(picked, (anchors * stride)[anchor], stride, coding, cells)[0])
+        images.append(image)
+    image = torch.cat(images)
+    order = image.argsort(stable=True)  # rows of an image stay in the order of levels
+    counts = image.bincount(minlength=len(raw[0])).tolist()
+    return pad_sequence(list(torch.cat(found)[order].split(counts)), batch_first=True)
 
 
 class DetectHead(nn.Module):

@@ -347,6 +347,7 @@ class PredictConfig(InferenceConfig):
     classifier: str = setting("", "second stage: drop boxes that this torchvision classifier takes for another class")
     classifier_weights: str = setting("", "state dict of the classifier, of the same classes")
     vid_stride: Count = setting(1, "take every N-th frame of a video")
+    batch_size: Count = setting(1, "images of one shape that go through the network together; of live streams 1")
     nosave: bool = output(False, "write no annotated images")
     save_txt: bool = output(False, "write boxes as label files, and classes.txt")
     save_conf: bool = output(False, "write scores into label files")
@@ -475,6 +476,21 @@ class BenchConfig(Frozen):
 
     def needs(self) -> tuple[str, ...]:
         return ("op or model",)
+
+
+class FormatsConfig(RunFolder):
+    """Export a checkpoint to every form that can run here; verify, measure and time each: one table, one plot."""
+
+    weights: str = setting("", "checkpoint to measure", required=True)
+    data: str = setting("", _DATA, required=True)
+    imgsz: InputSize = setting((), _INPUT_SIZE)
+    batch_size: Count = setting(32, "images per batch of the measurement; times are of one image")
+    workers: CountOrNone = setting(8, "loader processes, at most one per core")
+    images: Count = setting(8, "validation images that each form is timed on")
+    repeats: Count = setting(5, "times that it runs on each")
+    device: str = setting("", DEVICE)
+    noplots: bool = output(False, "draw nothing")
+    project: str = folder_of_runs("runs/formats")
 
 
 class CheckConfig(Frozen):

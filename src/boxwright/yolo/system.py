@@ -111,6 +111,7 @@ VERBS = {
     "anchors": Verb(settings.AnchorsConfig, "boxwright.yolo.verbs.anchors:anchors", None),
     "info": Verb(settings.InfoConfig, "boxwright.yolo.verbs.info:info", None),
     "bench op": Verb(settings.BenchConfig, "boxwright.yolo.verbs.bench:bench_op", None),
+    "bench formats": Verb(settings.FormatsConfig, "boxwright.yolo.verbs.formats:bench_formats", None),
     "convert weights": Verb(settings.WeightsConfig, "boxwright.yolo.verbs.convert:weights", None),
     "convert data": Verb(settings.ConvertDataConfig, "boxwright.yolo.verbs.convert:data", None),
     "convert split": Verb(settings.SplitConfig, "boxwright.yolo.verbs.convert:split", None),

@@ -201,6 +201,25 @@ def fuse(model: DetectionModel) -> DetectionModel:
     return fused
 
 
+def pack(model: DetectionModel) -> DetectionModel:
+    """Let the convolutions of a folded network run together with their activations, see `PackedConv2d`; in place."""
+    from boxwright.ops.packed_conv import packed  # no training needs it
+
+    for parent in list(model.modules()):
+        # Names of a convolution and the activation that takes nothing but its output: of `FusedConv`, of Darknet's.
+        pair = ("conv", "act") if isinstance(parent, FusedConv) else ("Conv2d", "activation")
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, nn.Conv2d):
+                continue
+            act = getattr(parent, pair[1], None) if name == pair[0] else None
+            both = packed(child, act)
+            if both is not None and act is not None:
+                setattr(parent, pair[1], nn.Identity())
+            if (replacement := both or packed(child)) is not None:
+                setattr(parent, name, replacement)
+    return model
+
+
 @torch.no_grad()
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> nn.Conv2d:
     """Fold into one convolution with bias that equals `norm(conv(x))` in evaluation mode."""
@@ -249,6 +268,8 @@ def open_networks(
             networks.append(ExportedNetwork(path, device))
         else:
             network = ready(load_model(path, described_by), device)
+            if device.type == "cpu" and not half:
+                pack(network)
             networks.append(AugmentedNetwork(network) if augment else network)
     return networks[0] if len(networks) == 1 else Ensemble(networks, [*map(str, paths)])
 

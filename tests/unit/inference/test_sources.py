@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Generator
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,8 @@ import pytest
 
 from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
-from boxwright.inference.sources import open_source
+from boxwright.inference.sources import open_source, read_ahead
+from boxwright.inference.streams import Frame
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
@@ -181,3 +184,36 @@ class _Growing:
         return True, np.zeros((48, 32 * self.count, 3), np.uint8)
 
     def release(self) -> None: ...
+
+
+def test_reading_ahead_keeps_the_order_and_no_more_than_asked_for() -> None:
+    read: list[int] = []
+    closed: list[bool] = []
+
+    def frames() -> Generator[Frame]:
+        try:
+            for number in range(50):
+                read.append(number)
+                yield Frame(PICTURE, None, number, 1.0, "")
+        finally:
+            closed.append(True)
+
+    ahead = read_ahead(frames(), 3)
+    assert [next(ahead).number for _ in range(4)] == [0, 1, 2, 3]
+    for _ in range(20):
+        time.sleep(0.01)
+    assert max(read) <= 3 + 3 + 1  # what was taken, what waits, and the one that waits for room
+    ahead.close()
+    assert closed == [True]
+    assert [frame.number for frame in read_ahead(frames(), 3)] == list(range(50))
+
+
+def test_an_error_of_the_reader_comes_behind_the_frames_before_it() -> None:
+    def frames() -> Generator[Frame]:
+        yield Frame(PICTURE, None, 1, 1.0, "")
+        raise UserError("the disk is gone")
+
+    ahead = read_ahead(frames(), 3)
+    assert next(ahead).number == 1
+    with pytest.raises(UserError, match="the disk is gone"):
+        next(ahead)

@@ -173,3 +173,22 @@ def test_networks_bound_to_different_sizes() -> None:
 def test_the_same_names_in_another_order_are_other_classes() -> None:
     with pytest.raises(UserError, match="class 0 is 'b' in y but 'a' in x"):
         Ensemble([Fixed(0, 1), Fixed(0, 1, names=("b", "a"))], ["x", "y"])
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5s@v1.0", "yolov3-tiny"])
+@pytest.mark.parametrize("threshold", [0.3, 0.9, 0.9999])
+def test_rows_below_the_threshold_may_be_left_out(name: str, threshold: float) -> None:
+    torch.manual_seed(0)
+    model = build_model(load_spec(name, 3)).eval()
+    raw = [torch.randn(3, 3, 64 // stride, 96 // stride, 8) for stride in model.strides]
+    raw[0][1, ..., 4] = -9  # an image with fewer rows than the others
+    before = [level.clone() for level in raw]
+    rows, few = model.decode(raw), model.decode_above(raw, threshold)
+    assert all(map(torch.equal, raw, before))
+    for multi_label in (False, True):
+        postprocess = YoloPostprocess(threshold, 0.9, multi_label=multi_label)
+        for expected, found in zip(postprocess(rows), postprocess(few), strict=True):
+            torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-6, atol=1e-4)
+            torch.testing.assert_close(found.scores, expected.scores, rtol=1e-6, atol=1e-7)
+            assert torch.equal(found.labels, expected.labels)
+    assert few.shape[1] == (rows.shape[1] if threshold < 0.5 else int((rows[..., 4] > threshold).sum(dim=1).max()))

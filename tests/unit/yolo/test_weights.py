@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import sys
 import types
@@ -15,9 +16,10 @@ from torch import nn
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.errors import UserError
+from boxwright.ops.packed_conv import PackedConv2d
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.spec import ModelSpec
-from boxwright.yolo.weights import Weights, load_model, read_weights, transfer
+from boxwright.yolo.weights import Weights, fuse, load_model, pack, read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec
 
 TINY = {
@@ -224,3 +226,21 @@ def test_plain_pickle_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(UserError, match=r"no file of torch\.save"):
         read_weights(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov5s@v2.0", "yolov5s@v3.0", "yolov5s-ghost"])
+def test_packed_network_of_every_generation(name: str) -> None:
+    torch.manual_seed(0)
+    folded = fuse(build_model(load_spec(name, 2)))
+    network = pack(copy.deepcopy(folded))
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    packed = [module for module in convolutions if isinstance(module, PackedConv2d)]
+    assert len(packed) in (0, len(convolutions))
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        for a, b in zip(folded(x), network(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert list(network.state_dict()) == list(folded.state_dict())
+    network.requires_grad_(True)
+    torch.stack([level.sum() for level in network(x)]).sum().backward()
+    assert all(module.weight.grad is not None for module in convolutions)

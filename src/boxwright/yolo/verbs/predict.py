@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import sys
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
@@ -24,7 +24,7 @@ from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.canvas import VideoFile, write_image
 from boxwright.engine.run_folder import new_run_folder
 from boxwright.errors import UserError
-from boxwright.inference.sources import open_source
+from boxwright.inference.sources import open_source, read_ahead, streams_of
 from boxwright.inference.streams import Frame
 from boxwright.inference.streams import shown as shown_source
 from boxwright.terminal import CtrlC, one_line
@@ -48,7 +48,12 @@ def predict(config: PredictConfig) -> Path:
     if config.save_conf and not config.save_txt:
         raise UserError("--save-conf writes scores into label files: add --save-txt")
     with contextlib.ExitStack() as stack:
-        frames = stack.enter_context(contextlib.closing(open_source(config.source, video_stride=config.vid_stride)))
+        frames = open_source(config.source, video_stride=config.vid_stride)
+        batch_size = 1
+        if not streams_of(config.source):  # live ones have their own readers, and their newest frame must not wait
+            batch_size = config.batch_size
+            frames = read_ahead(frames, batch_size + 1)
+        frames = stack.enter_context(contextlib.closing(frames))
         detector = load(
             config.weights,
             model=config.model,
@@ -72,12 +77,17 @@ def predict(config: PredictConfig) -> Path:
         stopped: KeyboardInterrupt | None = None
         with contextlib.closing(PredictionWriter(folder, config, detector.names)) as writer:
             try:
-                for frame in chain([first], frames):
-                    result = detector.run(frame, size, postprocess)
-                    with ctrl_c.held():  # no file ends in the middle
-                        writer.save(frame, result)
-                        total.add(result)
-                        print(f"{frame.position} {one_line(str(frame.path))}: {describe(result)}", flush=True)
+                frames = chain([first], frames)
+                while batch := list(islice(frames, batch_size)):
+                    if len(batch) == 1:
+                        results = [detector.run(batch[0], size, postprocess)]
+                    else:
+                        results = detector.run_batch(batch, size, postprocess)
+                    for frame, result in zip(batch, results, strict=True):
+                        with ctrl_c.held():  # no file ends in the middle
+                            writer.save(frame, result)
+                            total.add(result)
+                            print(f"{frame.position} {one_line(str(frame.path))}: {describe(result)}", flush=True)
             except KeyboardInterrupt as error:  # the usual end of a camera; what was written stays and is closed
                 stopped = error
                 print("stopped")
