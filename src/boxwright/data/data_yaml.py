@@ -14,21 +14,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import yaml
 
 from boxwright.data.files import files_below, in_any_case, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import MOST_CLASSES
-from boxwright.data.split_names import SPLITS, Split
+from boxwright.data.split_names import FORMS, SPLITS, Form, Split
 from boxwright.data.voc import VocFolder
 from boxwright.errors import UserError
 from boxwright.reading import read_text, reads, yaml_nodes
 from boxwright.terminal import say_once
 
-Form = Literal["yolo", "coco", "csv", "voc"]
-FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
 _KEYS = (*SPLITS, "path", "names", "nc", "images")
 # Of other tools, which write them beside; whatever else stands there is named.
 _KEYS_OF_OTHERS = frozenset(
