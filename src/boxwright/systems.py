@@ -7,7 +7,7 @@ that has what `System` says; the core knows nothing else of it. A further system
 import importlib
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -160,8 +160,10 @@ def load_detector(weights: str | Path | Sequence[str | Path], settings: Mapping[
     return function(weights, **settings)
 
 
-def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: Any) -> Any:
-    """Run a verb of a system; see `call`."""
+def run(
+    system: System, verb: str, settings: Mapping[str, Setting], begin: Callable[[], None] = lambda: None, **objects: Any
+) -> Any:
+    """Run a verb of a system, see `call`; `begin` is called when all is checked and imported."""
     said.clear()
     entry = system.VERBS[verb]
     of_files = entry.files.model_fields if entry.files else ()
@@ -170,7 +172,7 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
     if isinstance(files, TrainingFiles) and files.resume is not None:
         adopted = find_object(entry.adopt)(files.resume, others) if entry.adopt else {}
         if not adopted:
-            return _resume(files.resume, settings, **objects)
+            return _resume(files.resume, settings, begin, **objects)
         others = adopted
     if files.config:
         files = files.model_copy(update={"config": system.find_config(files.config)})
@@ -183,7 +185,9 @@ def run(system: System, verb: str, settings: Mapping[str, Setting], **objects: A
         raise UserError("; ".join(problems))
     if not getattr(config, "json_file", ""):  # it is measured without a network
         _say_environment(config)
-    return find_object(entry.function)(config, **objects)
+    function = find_object(entry.function)
+    begin()
+    return function(config, **objects)
 
 
 def _say_environment(config: Frozen) -> None:
@@ -219,7 +223,7 @@ def find_problems(system: System, verb: str, config: Frozen) -> list[str]:
     return problems
 
 
-def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) -> Path:
+def _resume(checkpoint: str, settings: Mapping[str, Setting], begin: Callable[[], None], **objects: Any) -> Path:
     """Resume a stopped run, which keeps its settings."""
     changeable = {flag.setting: flag.names[0] for flag in flags_of(TrainingConfig) if flag.on_resume}
     refused = [s.origin or name for name, s in settings.items() if name not in (*changeable, "resume")]
@@ -233,6 +237,7 @@ def _resume(checkpoint: str, settings: Mapping[str, Setting], **objects: Any) ->
     _say_environment(checked)
     from boxwright.engine.run import resume  # imports torch, so only after the checks
 
+    begin()
     path = Path(checkpoint) if checkpoint else None
     return resume(path, {name: getattr(checked, name) for name in given}, training_of, **objects)
 

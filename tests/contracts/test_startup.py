@@ -12,6 +12,19 @@ from boxwright.cli.main import VERBS
 
 HEAVY = ("torch", "torchvision", "cv2", "matplotlib", "numpy", "scipy", "hotcoco", "tensorboard", "rich")
 
+# What a verb may use later, or never: a page of plots, a second stage, one of many exported forms.
+UNUSED = (
+    "torchvision",
+    "torch._dynamo",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "tensorboard",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+)
+
 
 def modules_after(statement: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after a statement."""
@@ -47,8 +60,9 @@ def test_settings_load_no_torch() -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
-def test_a_mistake_is_found_before_torch_is_loaded() -> None:
-    loaded = modules_after("import boxwright.cli.main as m; m.main(['train', '--epochs', 'ten'])")
+@pytest.mark.parametrize("argv", [["train", "--epochs", "ten"], ["train"], ["val"], ["train", "--data", "nowhere"]])
+def test_a_mistake_is_found_before_anything_heavy_is_loaded(argv: list[str]) -> None:
+    loaded = modules_after(f"import boxwright.cli.main as m; m.main({argv})")
     assert "pydantic" in loaded
     assert loaded.isdisjoint(HEAVY)
 
@@ -71,6 +85,14 @@ optimizer.load_state_dict(optimizer.state_dict())
 assert len(batched_nms(torch.full((1, 5, 7), 0.9), score_threshold=0.1, iou_threshold=0.5)[0]) == 1
 print(sorted({"torchvision", "torch._dynamo", "scipy"} & {*sys.modules}))
 """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("verb", ["predict", "val", "train"])
+def test_a_verb_loads_what_it_needs_and_no_more(verb: str) -> None:
+    """What draws plots, logs or measures is loaded where it is used; after these modules a verb begins its work."""
+    code = f"import sys, boxwright.yolo.verbs.{verb}; print(sorted({{*{UNUSED!r}}} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr
 

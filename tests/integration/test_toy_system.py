@@ -40,7 +40,6 @@ def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["train", "--model", "toy", "--data", str(data), *folder, "--name", "run", "--epochs", "4"]) == 0
     last = tmp_path / "run" / "weights" / "last.pt"
     assert "accuracy" in (tmp_path / "run" / "results.csv").read_text().splitlines()[0]
-    assert (tmp_path / "run" / "images.txt").exists()
     capsys.readouterr()
     assert main(["val", "--weights", str(last), "--data", str(data)]) == 0
     assert float(capsys.readouterr().out.split()[-1]) > 0.9

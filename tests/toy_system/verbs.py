@@ -181,9 +181,6 @@ class ToyRun:
     def log_summary(self, policy: Policy, folder: Path) -> None:
         print(f"toy: {len(self.data.images)} images; {folder}")
 
-    def plot_data(self, task: Any, folder: Path) -> None:
-        (folder / "images.txt").write_text(f"{len(self.data.images)} images\n")
-
     def finish(self, folder: Path, policy: Policy) -> None:
         val(ToyValConfig(weights=str(folder / "weights" / "best.pt"), data=self.config.data))
 

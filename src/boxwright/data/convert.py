@@ -27,12 +27,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from boxwright.data.data_yaml import FORMS
 from boxwright.data.dataset import describe, open_dataset, read_split, splits_of
 from boxwright.data.files import FreeNames, file_errors, link_or_copy, require_free, whole_folder
 from boxwright.data.index import DataIndex, Problem
-from boxwright.data.split_names import Split, split_of
-from boxwright.data.voc import CLASSES_FILE, annotation_files, is_voc_root, read_voc, read_voc_names, voc_list
+from boxwright.data.split_names import FORMS, Split, is_voc_root, split_of
+from boxwright.data.voc import CLASSES_FILE, annotation_files, read_voc, read_voc_names, voc_list
 from boxwright.data.yolo_txt import label_files, label_row
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Floats

@@ -15,21 +15,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import yaml
 
 from boxwright.data.files import files_below, in_any_case, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
 from boxwright.data.index import MOST_CLASSES
-from boxwright.data.split_names import SPLITS, Split
+from boxwright.data.split_names import FORMS, SPLITS, Form, Split
 from boxwright.data.voc import VocFolder
 from boxwright.errors import UserError
 from boxwright.reading import read_text, reads, yaml_nodes
 from boxwright.terminal import say_once
 
-Form = Literal["yolo", "coco", "csv", "voc", "shards"]
-FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
 # A name of shards that begins with a brace, which would be a mapping in yaml.
 _UNQUOTED_BRACES = re.compile(
     r"^((?:(?:train|val|test):|[ \t]*-)[ \t]+)(\{[^'\"\s]*\.tar)(?=[ \t]*(?:#.*)?$)", re.MULTILINE

@@ -15,11 +15,11 @@ from pathlib import Path
 from boxwright.data.cache import cached_index, digest
 from boxwright.data.coco import read_coco, read_coco_names, with_annotations
 from boxwright.data.csv_boxes import read_csv, read_csv_names
-from boxwright.data.data_yaml import FORMS, DataYaml, find_source, list_images, read_darknet_data, read_data_yaml
+from boxwright.data.data_yaml import DataYaml, find_source, list_images, read_darknet_data, read_data_yaml
 from boxwright.data.folders import describe_folder
 from boxwright.data.index import DataIndex
-from boxwright.data.split_names import Split
-from boxwright.data.voc import CLASSES_FILE, VocFolder, is_voc_root, read_voc, read_voc_names
+from boxwright.data.split_names import FORMS, Split, find_dataset
+from boxwright.data.voc import CLASSES_FILE, VocFolder, read_voc, read_voc_names
 from boxwright.data.yolo_txt import label_files, read_yolo
 from boxwright.errors import UserError
 from boxwright.settings.base import Compat, limit
@@ -190,26 +190,14 @@ def divide_by(data: str | Path, split: Split = "val") -> str:
 
 
 def describe(data: str | Path) -> DataYaml:
-    """Find a data set, and describe it as a data yaml does.
-
-    Args:
-        data: folder, data yaml (also without its suffix), json, csv, or a Darknet .data file (also without the folder
-            `data` before it, as published).
+    """Find a data set, see `find_dataset`, and describe it as a data yaml does.
 
     Raises:
         UserError: it is not there, or of no kind that is read.
     """
-    path = Path(data).expanduser().absolute()
-    places = [path]
-    if path.suffix == ".data":
-        places.append(path.parent / "data" / path.name)
-    elif path.suffix not in (".yaml", ".yml", *FORMS) and not is_voc_root(path):
-        places.append(path.with_name(f"{path.name}.yaml"))
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        if path.is_dir():
-            return describe_folder(path)
-        raise UserError(f"there is no data set {data}; looked at {' and '.join(map(str, places))}")
+    file = find_dataset(data)
+    if file.is_dir():
+        return describe_folder(file)
     suffix = file.suffix.lower()
     if suffix in FORMS:
         return DataYaml(file, (file.parent,), {"train": (file.name,)}, form=FORMS[suffix])

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import cast
 
 from boxwright.data.csv_boxes import is_box_table
-from boxwright.data.data_yaml import FORMS, MOST_CLASSES, DataYaml, Form, numbered, read_darknet_data, read_data_yaml
+from boxwright.data.data_yaml import MOST_CLASSES, DataYaml, numbered, read_darknet_data, read_data_yaml
 from boxwright.data.files import files_below, read_lines
 from boxwright.data.images import IMAGE_SUFFIXES
-from boxwright.data.split_names import SPLITS, Split, by_folder, split_of
-from boxwright.data.voc import annotation_files, is_voc_root, voc_folder
+from boxwright.data.split_names import FORMS, SPLITS, Form, Split, by_folder, is_voc_root, split_of
+from boxwright.data.voc import annotation_files, voc_folder
 from boxwright.data.yolo_txt import label_file, label_files, unread_label
 from boxwright.errors import UserError
 from boxwright.reading import decoded, load_yaml, read_bytes, read_text

@@ -19,11 +19,10 @@ import numpy as np
 
 from boxwright.data.check import content_groups
 from boxwright.data.convert import OUTSIDE, count_lost, say_set_aside, write_data_yaml, write_splits
-from boxwright.data.data_yaml import Form
 from boxwright.data.dataset import describe, read_split, say_what_is_left_out
 from boxwright.data.files import require_free, whole_folder
 from boxwright.data.index import DataIndex, Record, join_records
-from boxwright.data.split_names import SPLITS, Split
+from boxwright.data.split_names import SPLITS, Form, Split
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Bools, Ints
 from boxwright.settings.base import Compat

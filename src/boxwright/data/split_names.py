@@ -1,12 +1,18 @@
-"""Tell which split a file is of by the words in names of folders and files: train2017, valid, instances_test."""
+"""Find a data set by its name; tell which split a file is of by the words in names: train2017, valid, instances_test.
+
+Imports no numpy, so that a data set that is missing is told at once.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from boxwright.errors import UserError
 from boxwright.terminal import say_once
 
+Form = Literal["yolo", "coco", "csv", "voc", "shards"]
+FORMS: dict[str, Form] = {".json": "coco", ".csv": "csv"}
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _SPLIT_OF_WORD: dict[str, Split] = {
@@ -14,6 +20,33 @@ _SPLIT_OF_WORD: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+
+def is_voc_root(path: Path) -> bool:
+    """Tell whether a folder is laid out as the VOC development kit."""
+    return (path / "Annotations").is_dir() and (path / "ImageSets").is_dir()
+
+
+def find_dataset(data: str | Path) -> Path:
+    """Find the file or folder of a data set.
+
+    Args:
+        data: folder, data yaml (also without its suffix), json, csv, or a Darknet .data file (also without the folder
+            `data` before it, as published).
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = Path(data).expanduser().absolute()
+    places = [path]
+    if path.suffix == ".data":
+        places.append(path.parent / "data" / path.name)
+    elif path.suffix not in (".yaml", ".yml", *FORMS) and not is_voc_root(path):
+        places.append(path.with_name(f"{path.name}.yaml"))
+    file = next((place for place in places if place.is_file()), path if path.is_dir() else None)
+    if file is None:
+        raise UserError(f"there is no data set {data}; looked at {' and '.join(map(str, places))}")
+    return file
 
 
 def split_of(names: Iterable[str]) -> Split | None:

@@ -56,11 +56,6 @@ class VocFolder:
     splits: dict[Split, VocSplit]
 
 
-def is_voc_root(path: Path) -> bool:
-    """Tell whether a folder is laid out as the VOC development kit."""
-    return (path / "Annotations").is_dir() and (path / "ImageSets").is_dir()
-
-
 def annotation_files(root: Path) -> list[Path]:
     """List all VOC annotations of a folder and its sub-folders, sorted; xml files of other kinds are passed over."""
     files = [Path(file) for file in sorted(files_below(root, {".xml"}))]

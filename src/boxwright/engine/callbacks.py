@@ -132,7 +132,7 @@ class Callback:
         """Run when the data has been read and the folder is made; the network is not on its device yet."""
 
     def on_pretrain_routine_end(self, report: StartReport) -> None:
-        """Run when loaders and optimizer exist, a resumed state is restored, plots of the data are drawn."""
+        """Run when loaders and optimizer exist and a resumed state is restored."""
 
     def on_train_start(self, report: StartReport) -> None:
         """Run before the first step, also of a resumed run. Not called where no epoch is left."""
@@ -184,6 +184,33 @@ class Callback:
 
     def teardown(self) -> None:
         """Run once, last, whether the run ended well or not."""
+
+
+class FirstBatches(Callback):
+    """Draws the first batches of a new run, each after the step on it: no step waits for a library of plots to load.
+
+    Args:
+        draw: draws a batch, on the host, with its number from 0.
+        count: how many.
+    """
+
+    def __init__(self, draw: Callable[[Any, int], None], count: int = 3) -> None:
+        self._draw = draw
+        self._count = count
+        self._drawn = 0
+        self._batch: AnyBatch | None = None
+
+    def on_train_start(self, report: StartReport) -> None:
+        if report.resumed:
+            self._count = 0
+
+    def on_train_batch_start(self, progress: Progress, batch: AnyBatch) -> None:
+        self._batch = batch if self._drawn < self._count else None
+
+    def on_train_batch_end(self, progress: Progress, losses: Tensor) -> None:
+        if self._batch is not None:
+            self._draw(self._batch, self._drawn)
+            self._drawn += 1
 
 
 class CallbackError(UserError):

@@ -21,7 +21,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.distributed import STORE_FILE, World, joined, launcher_store, read_world
-from boxwright.engine.shutdown import no_shutdown_of_ranks
+from boxwright.engine.shutdown import no_shutdown
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
 from boxwright.machine import blocked, is_hangup, signals, unblock
@@ -210,7 +210,7 @@ def _work(rank: int, num_processes: int, folder: str, said_before: Set[str], job
     logger = logging.getLogger("boxwright")
     logger.addHandler(SayHandler())
     logger.setLevel(logging.INFO)
-    with no_shutdown_of_ranks():
+    with no_shutdown():
         try:
             unblock(_SIGNALS)
             with word_wrap():

@@ -98,9 +98,6 @@ class PreparedRun(Protocol[C]):
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what."""
 
-    def plot_data(self, task: Any, folder: Path) -> None:
-        """Draw the training data."""
-
     def finish(self, folder: Path, policy: Policy) -> None:
         """Measure the best weights and write what belongs to a finished run."""
 
@@ -278,11 +275,8 @@ def _fit(
                 trainer.restore(content)
             elif prepared.earlier is not None:
                 trainer.carry_on(prepared.earlier)
-            if content is None and world.is_first:
-                if note := trainer.schedule.ends_in_warmup():
-                    say_once(note, logging.WARNING)
-                if not config.noplots:
-                    prepared.plot_data(task, folder)
+            if content is None and world.is_first and (note := trainer.schedule.ends_in_warmup()):
+                say_once(note, logging.WARNING)
             hooks.notify(Callback.on_pretrain_routine_end, trainer.start_report)
             if trainer.finished:  # perhaps killed during the last measurement, which is done again below
                 done = counted(trainer.state.epoch, "epoch")

@@ -16,14 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision import models
 
 from boxwright.checkpoints.archive import read_archive
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
 from boxwright.ops.arrays import Image, Ints
 
-CLASSIFIERS = tuple(models.list_models(module=models))  # a closed list: a name never reaches another module
 CROP_GAIN, CROP_PAD, CROP_SIDE = 1.3, 30, 224
 CROPS_AT_ONCE = 64  # bounds the memory of a crowded image: 1000 crops would take gigabytes in a ResNet
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 0..1
@@ -42,9 +40,12 @@ def load_classifier(name: str, num_classes: int) -> nn.Module:
     Raises:
         UserError: no such classifier.
     """
-    if name not in CLASSIFIERS:
-        near = difflib.get_close_matches(name, CLASSIFIERS, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(CLASSIFIERS)}"
+    from torchvision import models  # here: it takes more CPU time than torch itself
+
+    known = models.list_models(module=models)  # a closed list: a name never reaches another module
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"
         raise UserError(f"torchvision has no classifier {name!r}; {hint}")
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of two, on a default that is to change
         network = models.get_model(name, weights=None, num_classes=num_classes)

@@ -12,6 +12,7 @@ from boxwright.engine.callbacks import (
     Callback,
     EndReport,
     EpochReport,
+    FirstBatches,
     Progress,
     SaveReport,
     StepReport,
@@ -88,6 +89,24 @@ def test_order_of_an_epoch(tmp_path: Path) -> None:
         "on_train_end",
         "teardown",
     ]
+
+
+def test_the_first_batches_of_a_new_run_are_drawn_after_the_steps_on_them(tmp_path: Path) -> None:
+    recorder = Recorder()
+
+    def draw(batch: Any, number: int) -> None:
+        recorder.heard.append((f"{number}: {batch.paths[0]}", ()))
+
+    make_trainer(tmp_path, callbacks=[recorder, FirstBatches(draw, 2)], epochs=1).fit()
+    started = [told[1].paths[0] for name, told in recorder.heard if name == "on_train_batch_start"]
+    drawn = [name for name in recorder.names if ": " in name]
+    assert drawn == [f"{number}: {path}" for number, path in enumerate(started[:2])]
+    at = recorder.names.index(drawn[0])
+    assert recorder.names[at - 1 : at + 2] == ["on_train_batch_end", drawn[0], "on_train_batch_start"]
+    resumed = make_trainer(tmp_path, callbacks=[FirstBatches(draw, 2)], epochs=2)
+    resumed.restore(load_run(tmp_path / "weights" / "last.pt"))
+    resumed.fit()
+    assert [name for name in recorder.names if ": " in name] == drawn
 
 
 def test_what_is_told(tmp_path: Path) -> None:

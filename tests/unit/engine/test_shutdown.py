@@ -1,6 +1,5 @@
-"""How a process that is one of several ends."""
+"""How a process ends."""
 
-import os
 import subprocess
 import sys
 
@@ -8,14 +7,14 @@ import pytest
 
 SCRIPT = """
 import atexit, sys
-from boxwright.engine.shutdown import no_shutdown_of_ranks
+from boxwright.engine.shutdown import no_shutdown
 
 class Last:
     def __del__(self):
         print("shut down")
 
 last = Last()
-with no_shutdown_of_ranks():
+with no_shutdown():
     atexit.register(print, "exit function")
     sys.stdout.write("work ")
     {end}
@@ -26,17 +25,7 @@ with no_shutdown_of_ranks():
     ("end", "code", "shut_down"),
     [("sys.exit(3)", 3, False), ("pass", 0, False), ("sys.exit()", 0, False), ("1 / 0", 1, True)],
 )
-def test_a_rank_ends_after_its_exit_functions(end: str, code: int, shut_down: bool) -> None:
+def test_a_process_ends_after_its_exit_functions(end: str, code: int, shut_down: bool) -> None:
+    process = subprocess.run([sys.executable, "-c", SCRIPT.format(end=end)], capture_output=True, text=True, timeout=60)
     output = "work exit function\n" + "shut down\n" * shut_down
-    assert _run(SCRIPT.format(end=end), RANK="0") == (code, output)
-
-
-def test_a_process_of_its_own_is_shut_down() -> None:
-    assert _run(SCRIPT.format(end="sys.exit(3)")) == (3, "work exit function\nshut down\n")
-
-
-def _run(script: str, **environment: str) -> tuple[int, str]:
-    """Return the exit code and what was printed."""
-    given = {name: value for name, value in os.environ.items() if name != "RANK"} | environment
-    process = subprocess.run([sys.executable, "-c", script], env=given, capture_output=True, text=True, timeout=60)
-    return process.returncode, process.stdout
+    assert (process.returncode, process.stdout) == (code, output)

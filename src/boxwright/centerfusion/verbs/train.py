@@ -11,6 +11,7 @@ import torch
 from boxwright.centerfusion.frustum import FrustumOptions
 from boxwright.centerfusion.network import BACKBONE, CenterFusion, CenterFusionSpec
 from boxwright.centerfusion.settings import FusionConfig, FusionValConfig, NetworkConfig
+from boxwright.centerfusion.structures import Batch3d
 from boxwright.centerfusion.task import CenterFusionTask
 from boxwright.centerfusion.verbs.data import choose_split, open_root
 from boxwright.centerfusion.verbs.use import LAYOUT, fusion_val
@@ -18,7 +19,7 @@ from boxwright.centerfusion.weights import load_into
 from boxwright.data.files import absolute_path, picture_errors
 from boxwright.data.identity import check_same_data, describe_data
 from boxwright.engine import run
-from boxwright.engine.callbacks import Callback
+from boxwright.engine.callbacks import Callback, FirstBatches
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.loggers import default_loggers
@@ -30,7 +31,6 @@ from boxwright.settings.base import TrainingConfig
 from boxwright.terminal import counted
 
 _log = logging.getLogger("boxwright.train")
-_NUM_BATCH_SHEETS = 3
 _FALL = 5 / 6  # of a run: published, epoch 50 of 60
 
 
@@ -120,7 +120,14 @@ class FusionRun:
             "data": f"{config.data}, {config.version}: {images}",
             "settings": f"{counted(config.epochs, 'epoch')}, batches of {config.batch_size}, {width} x {height} pixels",
         }
-        return default_loggers(folder, about=about)
+
+        def draw(batch: Batch3d, number: int) -> None:
+            from boxwright.centerfusion.pictures import plot_fusion_batch
+
+            with picture_errors():
+                plot_fusion_batch(batch, folder / f"train_batch{number}.jpg")
+
+        return (*default_loggers(folder, about=about), *([] if config.noplots else [FirstBatches(draw)]))
 
     def log_summary(self, policy: Policy, folder: Path) -> None:
         """Print what is trained on what."""
@@ -132,14 +139,6 @@ class FusionRun:
             f"{counted(len(self.train_split), 'image')} to train on, "
             f"{len(self.val_split)} to validate on; {policy.device}, {policy.name}; {folder}"
         )
-
-    def plot_data(self, task: CenterFusionTask, folder: Path) -> None:
-        """Draw the first batches."""
-        from boxwright.centerfusion.pictures import plot_fusion_batch
-
-        for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
-            with picture_errors():
-                plot_fusion_batch(batch, folder / f"train_batch{number}.jpg")
 
     def finish(self, folder: Path, policy: Policy) -> None:
         """Measure the best weights once more, in full precision, draw the curves and write the report."""

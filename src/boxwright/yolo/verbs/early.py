@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 
 from boxwright.checkpoints.names import names_in_checkpoint
-from boxwright.data.dataset import count_images, splits_of
-from boxwright.engine.schedule import Schedule
+from boxwright.data.split_names import find_dataset
 from boxwright.errors import UserError
 from boxwright.terminal import say_once
 from boxwright.yolo.settings import RunConfig, ValConfig
@@ -17,6 +16,9 @@ def data(config: ValConfig | RunConfig) -> list[str]:
     """Look for the data set; return what is wrong with it, if it was named."""
     try:
         if config.data:
+            find_dataset(config.data)
+            from boxwright.data.dataset import splits_of  # here: readers load numpy and OpenCV
+
             splits_of(config.data)
     except UserError as error:
         return [str(error)]
@@ -31,6 +33,9 @@ def training(config: RunConfig) -> list[str]:
     is_current = is_current and not names_in_checkpoint(Path(config.weights), _DARKNET_LAYER)
     if problems or not config.data or not is_current or config.batch_size < 1 or config.fine_tune:
         return problems
+    from boxwright.data.dataset import count_images
+    from boxwright.engine.schedule import Schedule
+
     try:
         images = count_images(config.data, "train")
     except UserError:  # told where the data are opened, with all else

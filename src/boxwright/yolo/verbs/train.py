@@ -17,8 +17,9 @@ from boxwright.data.identity import check_same_data, describe_data
 from boxwright.data.index import DataIndex
 from boxwright.data.letterbox import fit_imgsz
 from boxwright.data.source_images import SourceImages, ValidationImages, check_room
+from boxwright.data.structures import Batch
 from boxwright.engine import run
-from boxwright.engine.callbacks import Callback
+from boxwright.engine.callbacks import Callback, FirstBatches
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.engine.loggers import ResultsTxt, default_loggers
@@ -44,7 +45,6 @@ from boxwright.yolo.weights import read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec, read_spec
 
 _log = logging.getLogger("boxwright.train")
-_NUM_BATCH_SHEETS = 3
 TITLES = {"precision": "P", "recall": "R", "mAP_0.5": "mAP50", "mAP_0.5:0.95": "mAP50-95"}  # of metrics on the console
 
 
@@ -140,7 +140,19 @@ class YoloRun:
         labels = labels_out_of_range(data.problems, len(data.boxes), config.data)
         advice = Advice((labels, anchors_do_not_fit(recall, searched=not config.noautoanchor)))
         results = [ResultsTxt(folder / config.result_name)] if config.result_name else []
-        return (*default_loggers(folder, tags, TITLES, self._about()), *results, advice)
+
+        def draw(batch: Batch, number: int) -> None:
+            from boxwright.drawing.sheets import plot_batch
+            from boxwright.reporting.plots import plot_labels
+
+            with picture_errors():
+                plot_batch(batch, data.names, folder / f"train_batch{number}.jpg")
+            if not number:
+                with picture_errors():
+                    plot_labels(data, folder / "labels.jpg")
+
+        pictures = [] if config.noplots else [FirstBatches(draw)]
+        return (*default_loggers(folder, tags, TITLES, self._about()), *results, advice, *pictures)
 
     def _about(self) -> dict[str, str]:
         """Say what the run is, for its report."""
@@ -182,17 +194,6 @@ class YoloRun:
             _log.warning("--image-weights without validation goes by the number of labels alone, not by mAP (--noval)")
         if config.val_side != config.train_side:
             _log.info("imgsz: %d pixels in training, %d in validation", config.train_side, config.val_side)
-
-    def plot_data(self, task: Detect2d, folder: Path) -> None:
-        """Draw the labels and the first batches."""
-        from boxwright.drawing.sheets import plot_batch
-        from boxwright.reporting.plots import plot_labels
-
-        with picture_errors():
-            plot_labels(self.train_index, folder / "labels.jpg")
-        for number, batch in zip(range(_NUM_BATCH_SHEETS), task.train_batches(0, 0), strict=False):
-            with picture_errors():
-                plot_batch(batch, self.train_index.names, folder / f"train_batch{number}.jpg")
 
     def finish(self, folder: Path, policy: Policy) -> None:
         """Measure the best weights once more, in full precision, with both metrics, and write the report."""
