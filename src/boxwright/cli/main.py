@@ -110,9 +110,10 @@ def _run_logged(name: str, argv: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
         raise UserError(f"there is no verb '{name}'; {hint}")
     if name in _COMPUTE and not _HELP & set(argv):
-        from boxwright.engine.allocator import keep_large_buffers
+        from boxwright.engine.allocator import keep_large_buffers, spin_briefly
 
         keep_large_buffers()  # before torch allocates
+        spin_briefly()  # before it is loaded
     from boxwright.data.files import not_drawn
 
     logger = logging.getLogger("boxwright")

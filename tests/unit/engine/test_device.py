@@ -1,7 +1,8 @@
-"""Names of devices, precision policies, and the malloc settings."""
+"""Names of devices, precision policies, and the settings of malloc and OpenMP."""
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from boxwright.centerfusion.settings import FusionConfig
+from boxwright.engine.allocator import spin_briefly
 from boxwright.engine.device import (
     Policy,
     choose_kernels,
@@ -97,6 +99,17 @@ def test_malloc_settings_need_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, "4000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_spin_briefly_unless_the_user_says_otherwise(
+    own: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(own))
+    spin_briefly()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
 
 
 @pytest.fixture
