@@ -16,7 +16,8 @@ Legend: B images, A anchors a level, C classes, K candidates of a level (assignm
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,9 +151,24 @@ class _Pick(torch.autograd.Function):
         of_candidates[:, 5:] = of_classes
         gradient = torch.zeros_like(maps)  # keeps the strides
         # index_put_ adds in a fixed order, on the GPU too, where scatter_add_ would not.
-        gradient.index_put_(place, of_candidates, accumulate=True)
+        with _fixed_order(gradient):
+            gradient.index_put_(place, of_candidates, accumulate=True)
         gradient[..., 4] += of_objectness
         return gradient, None, None, None, None
+
+
+@contextmanager
+def _fixed_order(sums: Tensor) -> Generator[None]:
+    """Let index_put_ add with one thread: several threads of a CPU add float32 in whatever order they come."""
+    if sums.device.type != "cpu" or torch.compiler.is_compiling():
+        yield
+        return
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(1)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
 
 
 def _float32(x: Tensor) -> Tensor:

@@ -117,6 +117,21 @@ def test_candidates_left_out_change_no_bit_of_the_gradient(
         assert torch.equal(one, other)
 
 
+def test_gradients_of_a_cell_are_added_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, several threads of a CPU would add in whatever order they come."""
+    modes: list[int] = []
+    put = Tensor.index_put_
+
+    def noted(sums: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        modes.append(torch.get_deterministic_debug_mode())
+        return put(sums, *arguments, **named)
+
+    monkeypatch.setattr(Tensor, "index_put_", noted)
+    make_loss()(make_maps(), make_targets(3)).total.backward()
+    assert modes == [1, 1, 1]
+    assert torch.get_deterministic_debug_mode() == 0
+
+
 def test_the_record_notices_a_wait() -> None:
     with Record(), pytest.raises(AssertionError, match="waits"):
         torch.ones(3).sum().item()
