@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from boxwright.centerfusion.deform_conv import deform_conv
-from boxwright.engine.allocator import keep_large_buffers
+from boxwright.machine import keep_large_buffers
 
 HEIGHT, WIDTH = 112, 200
 

@@ -71,7 +71,7 @@ def run_child(side: str, precision: str, options: argparse.Namespace) -> list[fl
 def measure(side: str, options: argparse.Namespace) -> list[float]:
     """Time steps of one side in this process."""
     if side == "boxwright":
-        from boxwright.engine.allocator import keep_large_buffers  # before torch allocates
+        from boxwright.machine import keep_large_buffers  # before torch allocates
 
         keep_large_buffers()
     import torch

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from boxwright.engine.allocator import keep_large_buffers
+from boxwright.machine import keep_large_buffers
 
 keep_large_buffers()
 

@@ -1,17 +1,19 @@
 """How much faster a CPU training step is under the auto policy than plain fp32.
 
 One step is: images to float, forward, loss, backward, clipped optimizer step, EMA update; yolov5n with 80 classes,
-batch 16, one thread. Variants, each in a process of its own, since the malloc setting holds for a whole process:
+batch 16. Variants, each in a process of its own, since the settings of malloc and OpenMP hold for a whole process:
 
-    fp32    fp32, NCHW, eager, glibc's default malloc, one-tensor-at-a-time optimizer and EMA: the baseline
-    auto    the precision policy `auto` (bf16 where the CPU has it), channels_last, malloc keeps large buffers, fused
-            optimizer, foreach EMA
-    layout  auto in fp32: what the memory layout and the malloc setting give by themselves
+    fp32     fp32, NCHW, eager, default malloc and OpenMP, one-tensor-at-a-time optimizer and EMA: the baseline
+    auto     the precision policy `auto` (bf16 where the CPU has it), channels_last, malloc keeps large buffers, threads
+             spin briefly, fused optimizer, foreach EMA
+    layout   auto in fp32: what the memory layout and the malloc setting give by themselves
+    compile  auto with the network compiled, as by --compile (needs a C++ compiler, and minutes)
 
-The processes alternate for `--rounds` rounds; the table gives the median over all timed steps, and ratios of CPU time
-(the measure, since wall time suffers from whatever else the machine does) and of wall time.
+Each size, number of threads and kind of company (alone, or beside one process that keeps a core busy) is a row of each
+variant. The processes alternate for `--rounds` rounds; the table gives the median over all timed steps, and ratios of
+CPU time (the measure where the machine has other work) and of wall time to fp32 in the same row.
 
-    python benchmarks/training_step.py [--sizes 320 640] [--rounds 3] [--steps 5] [--labels 20] [--threads 1]
+    python benchmarks/training_step.py [--sizes 320 640] [--threads 1 2] [--beside nothing busy] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import product
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from boxwright.data.structures import Targets
     from boxwright.yolo.detection import DetectionModel
 
-VARIANTS = ("fp32", "layout", "auto")
+VARIANTS = ("fp32", "layout", "auto", "compile")
 BATCH, NUM_CLASSES = 16, 80
 WARM_UP = 8  # steps until malloc has all the buffers that it keeps
 
@@ -38,40 +42,53 @@ WARM_UP = 8  # steps until malloc has all the buffers that it keeps
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[320, 640])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--beside", choices=("nothing", "busy"), nargs="+", default=["nothing", "busy"])
+    parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=["fp32", "auto"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of a process, after the warm-up")
     parser.add_argument("--labels", type=int, default=20, help="mean number of labels an image")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(measure(options.child, options.sizes[0], options.steps, options.labels, options.threads)))
+        size, threads = options.sizes[0], options.threads[0]
+        print(json.dumps(measure(options.child, size, options.steps, options.labels, threads)))
         return
-    for size in options.sizes:
-        report(size, options)
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"training step, yolov5n, batch {BATCH}, {options.rounds} rounds; load of the machine before: {load}")
+    print("  px  threads   beside  variant      CPU s  wall s  CPU ratio  wall ratio")
+    for size, threads, company in product(options.sizes, options.threads, options.beside):
+        with busy_process() if company == "busy" else nullcontext():
+            report(size, threads, company, options)
 
 
-def report(size: int, options: argparse.Namespace) -> None:
-    """Run the variants in turn and print one table."""
-    cpu: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    wall: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _ in range(options.rounds):
-        for name in VARIANTS:
-            steps = run_child(name, size, options)
-            cpu[name] += steps["cpu"]
-            wall[name] += steps["wall"]
-    print(f"training step, yolov5n, {size} px, batch {BATCH}, {options.threads} thread(s), {options.rounds} rounds")
-    print(f"{'variant':10}{'CPU s':>9}{'wall s':>9}{'CPU ratio':>11}{'wall ratio':>12}")
-    base_cpu, base_wall = median(cpu["fp32"]), median(wall["fp32"])
-    for name in VARIANTS:
-        own_cpu, own_wall = median(cpu[name]), median(wall[name])
-        print(f"{name:10}{own_cpu:9.3f}{own_wall:9.3f}{base_cpu / own_cpu:11.2f}{base_wall / own_wall:12.2f}")
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Keep one core busy meanwhile."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
-def run_child(name: str, size: int, options: argparse.Namespace) -> dict[str, list[float]]:
+def report(size: int, threads: int, company: str, options: argparse.Namespace) -> None:
+    """Run the variants in turn and print a row of each."""
+    steps: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": []} for name in options.variants}
+    for _, name in product(range(options.rounds), options.variants):
+        for kind, times in run_child(name, size, threads, options).items():
+            steps[name][kind] += times
+    base = steps.get("fp32")
+    for name, times in steps.items():
+        cpu, wall = median(times["cpu"]), median(times["wall"])
+        row = f"{size:4}{threads:9}{company:>9}  {name:10}{cpu:8.3f}{wall:8.3f}"
+        print(f"{row}{median(base['cpu']) / cpu:11.2f}{median(base['wall']) / wall:12.2f}" if base else row, flush=True)
+
+
+def run_child(name: str, size: int, threads: int, options: argparse.Namespace) -> dict[str, list[float]]:
     arguments = ["--child", name, "--sizes", str(size), "--steps", str(options.steps)]
-    arguments += ["--labels", str(options.labels), "--threads", str(options.threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+    arguments += ["--labels", str(options.labels), "--threads", str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     done = subprocess.run(
         [sys.executable, __file__, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -82,9 +99,10 @@ def measure(variant: str, size: int, steps: int, labels: int, threads: int) -> d
     """Time steps of one variant in this process."""
     tuned = variant != "fp32"
     if tuned:
-        from boxwright.engine.allocator import keep_large_buffers  # before torch allocates
+        from boxwright.machine import keep_large_buffers, spin_briefly  # before torch is loaded
 
         keep_large_buffers()
+        spin_briefly()
     import torch
 
     torch.set_num_threads(threads)
@@ -109,7 +127,7 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
     from boxwright.yolo.zoo import build_model, load_spec
 
     torch.manual_seed(0)
-    policy = resolve("auto" if variant == "auto" else "fp32", torch.device("cpu"))
+    policy = resolve("auto" if variant in ("auto", "compile") else "fp32", torch.device("cpu"))
     layout = torch.contiguous_format if variant == "fp32" else torch.channels_last
     model = build_model(load_spec("yolov5n", NUM_CLASSES)).to(memory_format=layout).train()
     criterion = YoloLoss(model.head.anchors, model.strides, NUM_CLASSES, LossConfig(), size)
@@ -117,9 +135,11 @@ def make_step(variant: str, size: int, labels: int) -> Callable[[], None]:
     targets = make_targets(labels)
     images = torch.randint(0, 256, (BATCH, 3, size, size), dtype=torch.uint8).contiguous(memory_format=layout)
 
+    network = torch.compile(model) if variant == "compile" else model
+
     def step() -> None:
         with policy.autocast():
-            loss = criterion(model(images.float().div_(255)), targets)
+            loss = criterion(network(images.float().div_(255)), targets)
         loss.total.backward()
         update()
 

@@ -25,9 +25,9 @@ import torch
 from boxwright.data.dataset import open_dataset
 from boxwright.data.index import DataIndex, Record
 from boxwright.data.structures import Detections
-from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.device import resolve, select_device
 from boxwright.engine.evaluate import Speeds
+from boxwright.machine import keep_large_buffers
 from boxwright.metrics.coco import BoxEvaluator, CocoTruth, truth_for
 from boxwright.metrics.matching import ConfusionEvaluator
 from boxwright.yolo.evaluation import evaluate

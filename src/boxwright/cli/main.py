@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
-from boxwright.engine.shutdown import no_shutdown
 from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory, reason
+from boxwright.machine import no_shutdown
 from boxwright.terminal import CtrlC, SayHandler, say, word_wrap
 
 if TYPE_CHECKING:
@@ -112,11 +112,10 @@ def _run_logged(name: str, argv: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
         raise UserError(f"there is no verb '{name}'; {hint}")
     if name in _COMPUTE and not _HELP & set(argv):
-        from boxwright.engine.allocator import keep_large_buffers
+        from boxwright.machine import keep_large_buffers, spin_briefly
 
         keep_large_buffers()  # before torch allocates
-        # Before torch loads: by default threads with nothing to do spin for milliseconds, on cores that others need.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        spin_briefly()  # before it is loaded
     from boxwright.data.files import not_drawn
 
     logger = logging.getLogger("boxwright")

@@ -19,12 +19,10 @@ from typing import Any, cast
 from torch.distributed import DistError  # pyright: ignore[reportPrivateImportUsage]
 from torch.multiprocessing.spawn import start_processes
 
-from boxwright.engine.allocator import keep_large_buffers
 from boxwright.engine.distributed import STORE_FILE, World, joined, launcher_store, read_world
-from boxwright.engine.shutdown import no_shutdown
 from boxwright.engine.stopping import EXIT_CODES
 from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory
-from boxwright.machine import blocked, is_hangup, signals, unblock
+from boxwright.machine import blocked, is_hangup, keep_large_buffers, no_shutdown, signals, unblock
 from boxwright.terminal import SayHandler, said, say, word_wrap
 
 _FOLDER = "boxwright run folder"  # key in the store of the launcher, which outlives a restart

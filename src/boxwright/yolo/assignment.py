@@ -37,6 +37,17 @@ class Assignment:
     anchor_sizes: Tensor  # (2, K) in cells
     labels: Tensor  # (K,) int64
 
+    def compacted(self) -> "Assignment":
+        """Return the candidates that count, and no others; their number depends on the data."""
+        kept = self.counts.nonzero().squeeze(1)
+        along_first = (self.counts, self.order, self.images, self.anchors, self.rows, self.columns)
+        return Assignment(
+            *(values[kept] for values in along_first),
+            boxes=self.boxes.T[:, kept].T,
+            anchor_sizes=self.anchor_sizes[:, kept],
+            labels=self.labels[kept],
+        )
+
 
 def in_cells(targets: Targets, grid_hw: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return centre x, y and width, height of all labels, each (BM,), in cells of a level of this height and width."""

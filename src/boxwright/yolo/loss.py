@@ -2,7 +2,7 @@
 
 `make_criterion` takes the loss of a release. What the releases of YOLOv5 do differently is in published.py; the loss of
 YOLOv3-SPP is a formula of its own, `YoloV3Loss`. Shapes are static and nothing waits for the device, so the step can be
-compiled.
+compiled; only on the CPU, not compiled, candidates that do not count are left out.
 
 Every term is a mean: over the positives of a level, or over the cells of all images; with `reduction` sum it is the
 sum. Where several processes share a
@@ -16,7 +16,8 @@ Legend: B images, A anchors a level, C classes, K candidates of a level (assignm
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,9 +151,24 @@ class _Pick(torch.autograd.Function):
         of_candidates[:, 5:] = of_classes
         gradient = torch.zeros_like(maps)  # keeps the strides
         # index_put_ adds in a fixed order, on the GPU too, where scatter_add_ would not.
-        gradient.index_put_(place, of_candidates, accumulate=True)
+        with _fixed_order(gradient):
+            gradient.index_put_(place, of_candidates, accumulate=True)
         gradient[..., 4] += of_objectness
         return gradient, None, None, None, None
+
+
+@contextmanager
+def _fixed_order(sums: Tensor) -> Generator[None]:
+    """Let index_put_ add with one thread: several threads of a CPU add float32 in whatever order they come."""
+    if sums.device.type != "cpu" or torch.compiler.is_compiling():
+        yield
+        return
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(1)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
 
 
 def _float32(x: Tensor) -> Tensor:
@@ -225,6 +241,10 @@ class LevelTerms(nn.Module):
         images, totals = everywhere[-1], everywhere[:-1].clamp(min=1).unbind()
         if self.config.reduction == "sum":
             totals = [torch.ones_like(total) for total in totals]
+        if counts[0].device.type == "cpu" and not torch.compiler.is_compiling():
+            # The CPU need not wait to know how many count: a quarter of them at 20 labels an image. The gradient keeps
+            # its bits, and the loss takes half of its time, which was 6 % of a step at 320 px.
+            found = [one.compacted() for one in found]
         levels = zip(raw, found, self.codings, totals, strict=True)
         return [torch.stack(self.level_terms(*level, images)) for level in levels], images
 

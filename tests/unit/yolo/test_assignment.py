@@ -102,3 +102,14 @@ def test_border_centres_count_their_own_cell_again(place: tuple[float, float]) -
     inside = place == (0.5, 0.5)
     # In the middle: own cell (three times over), left, up. At the corners one of the two directions does not exist.
     assert found.counts.tolist() == ([3.0, 1.0, 1.0] if inside else [1.0, 1.0, 1.0])
+
+
+def test_compacted_keeps_what_counts_in_its_order() -> None:
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.3], [0.3, 0.71, 0.1, 0.2], [0.0, 0.0, 0.0, 0.0]]])
+    targets = Targets(boxes, torch.tensor([[4, 7, 0]]), torch.tensor([[True, True, False]]))
+    found = assign(targets, ANCHORS, (HEIGHT, WIDTH), 4.0)
+    fewer, counts = found.compacted(), found.counts > 0
+    assert 0 < len(fewer.counts) < len(found.counts)
+    for name in ("counts", "order", "images", "anchors", "rows", "columns", "boxes", "labels"):
+        assert torch.equal(getattr(fewer, name), getattr(found, name)[counts]), name
+    assert torch.equal(fewer.anchor_sizes, found.anchor_sizes[:, counts])

@@ -85,6 +85,13 @@ def gradients(output: LossOutput, maps: list[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad(output.total, maps))
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the candidates that do not count, which are left out on the CPU."""
+    monkeypatch.setattr(Assignment, "compacted", lambda found: found)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("settings", [{}, {"autobalance": True}, {"sort_obj_iou": True}, {"fl_gamma": 1.5}])
 def test_the_same_operators_run_whatever_the_data(settings: dict[str, Any]) -> None:
     recorded: list[list[tuple[Any, ...]]] = []
@@ -95,6 +102,35 @@ def test_the_same_operators_run_whatever_the_data(settings: dict[str, Any]) -> N
         recorded.append(record.calls)
     assert len(recorded[0]) > 50
     assert recorded[0] == recorded[1] == recorded[2]
+
+
+@pytest.mark.parametrize("settings", [{}, {"sort_obj_iou": True}, {"fl_gamma": 1.5, "reduction": "sum"}])
+@pytest.mark.parametrize("num_valid", [0, 4])
+def test_candidates_left_out_change_no_bit_of_the_gradient(
+    settings: dict[str, Any], num_valid: int, request: pytest.FixtureRequest
+) -> None:
+    loss, maps, targets = make_loss(**settings), make_maps(dtype=torch.bfloat16), make_targets(num_valid)
+    fewer = loss(maps, targets)
+    request.getfixturevalue("as_on_a_gpu")
+    all_of_them = loss(maps, targets)
+    torch.testing.assert_close(fewer.items, all_of_them.items)
+    for one, other in zip(gradients(fewer, maps), gradients(all_of_them, maps), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_of_a_cell_are_added_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, several threads of a CPU would add in whatever order they come."""
+    modes: list[int] = []
+    put = Tensor.index_put_
+
+    def noted(sums: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        modes.append(torch.get_deterministic_debug_mode())
+        return put(sums, *arguments, **named)
+
+    monkeypatch.setattr(Tensor, "index_put_", noted)
+    make_loss()(make_maps(), make_targets(3)).total.backward()
+    assert modes == [1, 1, 1]
+    assert torch.get_deterministic_debug_mode() == 0
 
 
 def test_the_record_notices_a_wait() -> None:
@@ -340,6 +376,7 @@ def make_v3_loss(**settings: Any) -> YoloV3Loss:
     return YoloV3Loss(anchors, NUM_CLASSES, LossConfig(**settings), imgsz=SIDE)
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 def test_nothing_waits_for_the_device_and_shapes_do_not_depend_on_labels() -> None:
     loss = make_v3_loss()
     recorded = []
