@@ -234,30 +234,38 @@ def growth(points: list[tuple[int, dict[str, float]]], unit: str, least: float) 
 
 
 def plot(found: dict[str, list[tuple[int, dict[str, float]]]], file: Path) -> None:
+    """Draw seconds and memory against n; of workers only what eight of them, and four on shards, take."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
-    for axis, unit in zip(axes, ("s", "MB"), strict=True):
-        for name, points in found.items():
-            is_memory_alone = " workers" in name
-            if len(points) < 2 or (unit == "s" and is_memory_alone) or (unit == "MB" and "in all" in name):
-                continue
-            values = [max(figures[unit], 0.01 if unit == "s" else 1) for _, figures in points]
-            style = "--" if "shards" in name else ":" if "detections" in name or "epoch" in name else "-"
-            axis.plot([n for n, _ in points], values, style, marker="o", markersize=4, label=name)
-        low, high = axis.get_xlim()
+    drawn = [name for name in found if "workers" not in name or name.startswith(("8", "4 workers on shards"))]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.5))
+    colours = mpl.colormaps["tab20"]
+    for axis, unit, least in zip(axes, ("s", "MB"), (0.01, 1), strict=True):
+        for number, name in enumerate(drawn):
+            points = [(n, figures[unit]) for n, figures in found[name] if figures.get(unit, 0) >= least]
+            style = "--" if "shards" in name else "-"
+            # Without a point of its own it still has its line in the legend.
+            axis.plot(
+                *zip(*points or [(math.nan, math.nan)], strict=True),
+                style,
+                marker="o",
+                ms=4,
+                color=colours(number),
+                label=name,
+            )
         axis.set(xscale="log", yscale="log", xlabel="n: images, detections or samples")
-        x = np.geomspace(max(low, 7000), high, 20)
-        bottom = axis.get_ylim()[0] * 1.3
-        axis.plot(x, bottom * x * np.log(x) / (x[0] * np.log(x[0])), color="0.7", linewidth=4, zorder=0)
-        axis.text(x[-1], bottom * x[-1] * np.log(x[-1]) / (x[0] * np.log(x[0])), " n log n", color="0.5", ha="right")
-        axis.legend(fontsize=7, loc="upper left")
+        x, bottom = np.geomspace(7000, 1e6, 20), axis.get_ylim()[0]
+        axis.plot(
+            x, bottom * x * np.log(x) / (x[0] * np.log(x[0])), color="0.8", linewidth=4, zorder=0, label="n log n"
+        )
         axis.grid(alpha=0.3)
-    axes[0].set_title("seconds")
-    axes[1].set_title("MB beyond what the process had before; of a worker, its own")
+    axes[0].set_title("CPU seconds")
+    axes[1].set_title("MB")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=8)
+    figure.tight_layout(rect=(0, 0.15, 1, 1))
     figure.savefig(file, dpi=90)
 
 

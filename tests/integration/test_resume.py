@@ -64,8 +64,8 @@ def assert_same_run(folder: Path, whole: Path) -> None:
         assert_same(ours, theirs, name)
 
 
-def test_killed_three_times_on_shards_of_the_same_images(world: dict[str, Any]) -> None:
-    """Batches depend neither on how often a run was killed nor on whether its images are files."""
+def test_killed_three_times(world: dict[str, Any]) -> None:
+    """The killed run reads shards of the same images: neither shows."""
     folder = world["whole"].parent / "killed"
     shards = folder.parents[1] / "shards"
     convert_data(world["settings"]["data"], shards, "shards", shard_bytes=10_000)

@@ -27,7 +27,7 @@ from boxwright.reading import open_file, place_in_tar
 from boxwright.settings.load import load
 from boxwright.yolo.loader import make_train_loader
 from boxwright.yolo.settings import RunConfig
-from tests.unit.data.small_sets import write_image, write_voc, write_yolo
+from tests.unit.data.small_sets import voc_object, write_image, write_voc, write_yolo
 
 LABELS = {
     "a.v1": "0 .123456789 .5 .25 .6\n1 0.1 0.1 0.3 0.1 0.2 0.4\n",  # with polygons, a box is one of two points
@@ -134,9 +134,7 @@ def test_shards_become_files_and_shards_again(both: tuple[Path, Path], tmp_path:
 
 
 def test_boxes_of_other_formats_come_back_to_the_bit(tmp_path: Path) -> None:
-    from tests.unit.data.small_sets import voc_object
-
-    write_voc(tmp_path / "voc", {"a": voc_object("x", 3, 7, 22, 31) + voc_object("y", 1, 1, 11, 17)})
+    write_voc(tmp_path / "voc", {"a": voc_object("x", 3, 7, 22, 31) + voc_object("y", 1, 11, 11, 15)})  # 5 of 48 pixels
     convert_data(tmp_path / "voc", tmp_path / "out", "shards")
     ours, theirs = open_dataset(tmp_path / "out", "train"), open_dataset(tmp_path / "voc", "train")
     np.testing.assert_array_equal(ours.boxes, theirs.boxes)
