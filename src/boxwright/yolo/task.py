@@ -97,8 +97,9 @@ class Detect2d(LoaderTask):
         # YOLOv3-SPP scales its gains by the size of validation.
         scaled_by = config.val_side if loss_release(config, model.release) == V3 else config.train_side
         self.criterion: nn.Module = make_criterion(model, config.loss, scaled_by, world.sum).to(device)
-        network, together = distribute(model, world, device), world.size == 1
-        # Network and criterion are compiled as one graph, where no gradients are exchanged in between.
+        network, together = distribute(model, world, device), world.size == 1 and device.type == "cuda"
+        # On a GPU network and criterion are one graph, where no gradients are exchanged in between; on a CPU the
+        # code of the criterion alone would take minutes to compile.
         compiled = torch.compile(network) if config.compile and not together else network
         self._network = cast("Callable[[Tensor], list[Tensor]]", compiled)
         self._losses = torch.compile(self._losses_of) if config.compile and together else self._losses_of
