@@ -33,6 +33,7 @@ import boxwright as bw  # noqa: E402
 from boxwright.checkpoints.native import save_checkpoint  # noqa: E402
 from boxwright.yolo.detection import DetectionModel, Network  # noqa: E402
 from boxwright.yolo.detector import Detector  # noqa: E402
+from boxwright.yolo.head import decode_above  # noqa: E402
 from boxwright.yolo.postprocess import YoloPostprocess  # noqa: E402
 from boxwright.yolo.weights import ready  # noqa: E402
 from boxwright.yolo.zoo import build_model, load_spec  # noqa: E402
@@ -103,7 +104,7 @@ def make_run(network: Network, image: torch.Tensor) -> Run:
 
     @torch.inference_mode()
     def run() -> object:
-        return postprocess(network.decode_above(network(image), postprocess.score_threshold))
+        return postprocess(decode_above(network, network(image), postprocess.score_threshold))
 
     return run
 
