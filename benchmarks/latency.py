@@ -1,7 +1,8 @@
 """Time of one image through yolov5n at 640 px: network, decode and NMS, in every form that `predict` can run.
 
     eager     PyTorch, fp32, NCHW, batch norms not folded: the baseline
-    last      PyTorch, fp32, channels_last, folded: what `predict` takes
+    folded    PyTorch, fp32, channels_last, folded
+    last      the same, each convolution and its activation in one call, packed weights: what `predict` takes
     bf16      the same in bf16 (slow where the CPU has no bf16 units): `predict --half`
     compile   "last" through torch.compile (needs a C++ compiler)
     onnx      exported, ONNX Runtime
@@ -32,7 +33,9 @@ import boxwright as bw  # noqa: E402
 from boxwright.checkpoints.native import save_checkpoint  # noqa: E402
 from boxwright.yolo.detection import DetectionModel, Network  # noqa: E402
 from boxwright.yolo.detector import Detector  # noqa: E402
+from boxwright.yolo.head import decode_above  # noqa: E402
 from boxwright.yolo.postprocess import YoloPostprocess  # noqa: E402
+from boxwright.yolo.weights import ready  # noqa: E402
 from boxwright.yolo.zoo import build_model, load_spec  # noqa: E402
 
 Run = Callable[[], object]
@@ -77,6 +80,7 @@ def make_runs(name: str, size: int, folder: Path) -> dict[str, Run]:
     image = torch.rand(1, 3, size, size)
     last = image.to(memory_format=torch.channels_last)
     runs: dict[str, Run] = {"eager": make_run(model, image), "last": make_run(bw.load(weights).model, last)}
+    runs["folded"] = make_run(ready(model, torch.device("cpu")), last)
     runs["bf16"] = make_run(bw.load(weights, half=True).model, last.bfloat16())
     try:
         runs["compile"] = make_run(compiled(bw.load(weights)), last)
@@ -100,7 +104,7 @@ def make_run(network: Network, image: torch.Tensor) -> Run:
 
     @torch.inference_mode()
     def run() -> object:
-        return postprocess(network.decode_above(network(image), postprocess.score_threshold))
+        return postprocess(decode_above(network, network(image), postprocess.score_threshold))
 
     return run
 

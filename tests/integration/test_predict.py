@@ -19,12 +19,11 @@ from boxwright.data.images import read_image
 from boxwright.drawing.canvas import write_image
 from boxwright.errors import UserError
 from boxwright.inference.streams import Frame
-from boxwright.ops.packed_conv import PackedConv2d
 from boxwright.yolo.detector import Detector, load
 from boxwright.yolo.result import Result
 from boxwright.yolo.settings import PredictConfig
 from boxwright.yolo.verbs.predict import predict
-from boxwright.yolo.weights import load_model
+from boxwright.yolo.weights import PackedConv2d, load_model
 from boxwright.yolo.zoo import build_model, load_spec
 
 NAMES = ("cell", "Größe", "猫")

@@ -22,7 +22,7 @@ from boxwright.errors import UserError
 from boxwright.reading import open_file
 from boxwright.yolo.darknet_cfg import DarknetSpec, Section
 from boxwright.yolo.detection import DRY_RUN_SIDE, BoxCoding, Budget, DetectionModel, LayerInfo, Weights
-from boxwright.yolo.head import add_prior, decode_above, decode_level
+from boxwright.yolo.head import add_prior, decode_level
 from boxwright.yolo.layers import Concat, join_channels
 from boxwright.yolo.published import RELEASES, V3
 
@@ -173,9 +173,6 @@ class DarknetModel(DetectionModel):
         levels = zip(raw, self._yolo_layers(), self.strides, strict=True)
         rows = [decode_level(maps, layer.anchors, stride, layer.coding) for maps, layer, stride in levels]
         return torch.cat(rows, dim=1)
-
-    def decode_above(self, raw: list[Tensor], threshold: float) -> Tensor:
-        return decode_above(self, raw, threshold)
 
     def _yolo_layers(self) -> list[YoloLayer]:
         return [module for module in self.module_list if isinstance(module, YoloLayer)]

@@ -217,13 +217,6 @@ class Network(nn.Module):
     def decode(self, raw: list[Tensor]) -> Tensor:
         """Decode to (B, rows, 5 + classes) float32: cxcywh in pixels of the network input, then scores in 0..1."""
 
-    def decode_above(self, raw: list[Tensor], threshold: float) -> Tensor:
-        """Decode as `decode`, in the same order, but rows whose objectness is below the threshold may be left out.
-
-        Images with fewer rows than others are filled up with rows of zeros.
-        """
-        return self.decode(raw)
-
 
 class DetectionModel(Network):
     """Images to raw maps, and raw maps to boxes; `names` are the class numbers where none are given."""

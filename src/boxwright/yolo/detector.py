@@ -28,6 +28,7 @@ from boxwright.ops.boxes import scale_back
 from boxwright.settings.flags import did_you_mean
 from boxwright.settings.load import load as load_settings
 from boxwright.yolo.detection import DetectionModel, Network
+from boxwright.yolo.head import decode_above
 from boxwright.yolo.input_size import choose_size
 from boxwright.yolo.postprocess import YoloPostprocess
 from boxwright.yolo.published import RELEASES
@@ -267,7 +268,7 @@ class Detector:
             start = self._clock()
             batch = [prepared[i][0] for i in positions]
             raw = self.model(torch.cat(batch) if len(batch) > 1 else batch[0])
-            decoded = self.model.decode_above(raw, postprocess.score_threshold)
+            decoded = decode_above(self.model, raw, postprocess.score_threshold)
             middle = self._clock()
             detections = postprocess(decoded)
             after = self._clock()

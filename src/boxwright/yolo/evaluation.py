@@ -20,6 +20,7 @@ from boxwright.ops.arrays import Floats, Ints
 from boxwright.ops.boxes import xyxy_from_cxcywh
 from boxwright.settings.base import Compat
 from boxwright.yolo.detection import Network
+from boxwright.yolo.head import decode_above
 from boxwright.yolo.loss import LossOutput
 from boxwright.yolo.metric import YoloEvaluator, YoloMetrics
 from boxwright.yolo.postprocess import YoloPostprocess
@@ -121,7 +122,7 @@ def evaluate(
             raw = model(batch.images)
         raw = [level.float() for level in raw]  # boxes and losses are float32 in any precision
         # In training all rows are decoded: the last bit of a sigmoid depends on its place in memory.
-        return raw, model.decode(raw) if criterion else model.decode_above(raw, config.conf_thres)
+        return raw, model.decode(raw) if criterion else decode_above(model, raw, config.conf_thres)
 
     def detect(raw: Raw, batch: Batch) -> list[Detections]:
         if on_unlabelled is not None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from boxwright.errors import UserError, is_out_of_memory
 from boxwright.yolo.detection import DRY_RUN_SIDE, Budget, DetectionModel, LayerInfo
-from boxwright.yolo.head import DetectHead, decode_above
+from boxwright.yolo.head import DetectHead
 from boxwright.yolo.hub_layers import (
     C3SPP,
     C3TR,
@@ -258,9 +258,6 @@ class GraphModel(DetectionModel):
 
     def decode(self, raw: list[Tensor]) -> Tensor:
         return self.head.decode(raw)
-
-    def decode_above(self, raw: list[Tensor], threshold: float) -> Tensor:
-        return decode_above(self, raw, threshold)
 
 
 def assemble(spec: ModelSpec) -> tuple[list[nn.Module], tuple[LayerInfo, ...], list[tuple[int, ...]]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from boxwright.yolo.detection import BoxCoding, DetectionModel
+from boxwright.yolo.detection import BoxCoding, DetectionModel, Network
 
 Anchors = Sequence[Sequence[Sequence[float]]]  # (L, A, 2): width, height in pixels of the network input
 
@@ -87,12 +87,14 @@ _FEW = 8  # decoding one row in so many costs less than decoding all; more of th
 
 
 @torch.no_grad()
-def decode_above(model: DetectionModel, raw: list[Tensor], threshold: float) -> Tensor:
-    """Decode the rows whose objectness may exceed a threshold, see `Network.decode_above`.
+def decode_above(model: Network, raw: list[Tensor], threshold: float) -> Tensor:
+    """Decode as `Network.decode`, in the same order, but leave out rows whose objectness is below a threshold.
 
+    Images with fewer rows than others are filled up with rows of zeros; where it saves nothing, all rows are decoded.
     With 80 classes it is memory traffic that decoding costs: 3.1 of 3.4 ms of one image of 640 px.
     """
-    if raw[0].device.type != "cpu":  # a GPU would have to wait for the number of rows, and decodes all in no time
+    # A GPU would have to wait for the number of rows, and decodes all in no time.
+    if not isinstance(model, DetectionModel) or raw[0].device.type != "cpu":
         return model.decode(raw)
     masks = [level[..., 4].float().sigmoid() >= threshold * _MARGIN for level in raw]
     if sum(int(mask.count_nonzero()) for mask in masks) * _FEW > sum(mask.numel() for mask in masks):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.errors import UserError
 from boxwright.yolo.detection import Network
+from boxwright.yolo.head import decode_above
 from boxwright.yolo.postprocess import MEAN_GREY, AugmentedNetwork, Ensemble, YoloPostprocess, scale_images
 from boxwright.yolo.zoo import build_model, load_spec
 
@@ -183,7 +184,7 @@ def test_rows_below_the_threshold_may_be_left_out(name: str, threshold: float) -
     raw = [torch.randn(3, 3, 64 // stride, 96 // stride, 8) for stride in model.strides]
     raw[0][1, ..., 4] = -9  # an image with fewer rows than the others
     before = [level.clone() for level in raw]
-    rows, few = model.decode(raw), model.decode_above(raw, threshold)
+    rows, few = model.decode(raw), decode_above(model, raw, threshold)
     assert all(map(torch.equal, raw, before))
     for multi_label in (False, True):
         postprocess = YoloPostprocess(threshold, 0.9, multi_label=multi_label)

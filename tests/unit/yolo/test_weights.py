@@ -16,10 +16,9 @@ from torch import nn
 
 from boxwright.checkpoints.native import save_checkpoint
 from boxwright.errors import UserError
-from boxwright.ops.packed_conv import PackedConv2d
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.spec import ModelSpec
-from boxwright.yolo.weights import Weights, fuse, load_model, pack, read_weights, transfer
+from boxwright.yolo.weights import PackedConv2d, Weights, fuse, load_model, pack, read_weights, transfer
 from boxwright.yolo.zoo import build_model, load_spec
 
 TINY = {

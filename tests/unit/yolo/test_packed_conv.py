@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.ops import packed_conv
-from boxwright.ops.packed_conv import PackedConv2d, packed
+from boxwright.yolo import weights
+from boxwright.yolo.weights import PackedConv2d, packed
 
-AVAILABLE = packed_conv._works(nn.Identity)
+AVAILABLE = weights._works(nn.Identity)
 ACTIVATIONS = (nn.Identity(), nn.SiLU(), nn.LeakyReLU(0.1), nn.ReLU(), nn.Hardswish(), nn.Sigmoid(), nn.Tanh())
 
 
@@ -84,19 +84,19 @@ def test_what_cannot_be_packed_stays() -> None:
 
 def test_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", object())
-    packed_conv._works.cache_clear()
+    weights._works.cache_clear()
     try:
         assert packed(nn.Conv2d(2, 2, 1), nn.SiLU()) is None
     finally:
-        packed_conv._works.cache_clear()
+        weights._works.cache_clear()
 
 
 @pytest.mark.skipif(not AVAILABLE, reason="this build of torch has no such operators")
 def test_an_operator_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(packed_conv._ATTRIBUTES, nn.SiLU, lambda _: ("tanh", [], ""))
-    packed_conv._works.cache_clear()
+    monkeypatch.setitem(weights._ATTRIBUTES, nn.SiLU, lambda _: ("tanh", [], ""))
+    weights._works.cache_clear()
     try:
         assert packed(nn.Conv2d(2, 2, 1), nn.SiLU()) is None
         assert packed(nn.Conv2d(2, 2, 1), nn.ReLU()) is not None
     finally:
-        packed_conv._works.cache_clear()
+        weights._works.cache_clear()
