@@ -70,7 +70,7 @@ def main() -> None:
                 print(f"{milliseconds:8.1f}  {module}")
 
 
-def prepare(folder: Path) -> tuple[dict[str, Sequence[str]], Mapping[str, str]]:
+def prepare(folder: Path) -> tuple[dict[str, Sequence[str]], dict[str, str]]:
     """Write data, weights and the probe into a folder; return the arguments of Python by name, and the environment."""
     site = folder / "site" / "startup_probe-1.0.dist-info"
     site.mkdir(parents=True)
