@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test fuzz audit lint types tests install format clean
+.PHONY: demo test fuzz audit mutants lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -31,6 +31,10 @@ audit: $(INSTALLED)
 # Damaged files for every reader: COUNT of them (5,000), those of SEED (1).
 fuzz: $(INSTALLED)
 	$(RUN) -m tests.fuzz.readers
+
+# Sixty changed formulae, each of which a test must see: half an hour.
+mutants: $(INSTALLED)
+	$(RUN) -m tests.mutants $(WORKERS)
 
 format: $(INSTALLED)
 	$(RUN) -m ruff format src tests benchmarks examples

@@ -178,8 +178,8 @@ KEEP = (
 ABOUT = """Inputs and outputs of the published programs, recorded on a CPU in float32 (CenterFusion's networks in
 float64): numbers, no code and no weights. Written by `tests/golden/subset.py` from the whole recordings, which
 `BOXWRIGHT_GOLDEN` adds. Weights of networks are filled by name (`fill.py`). In an archive, `name@2x3` is every second
-row and every third column of an array, `name=PIECE` an array that lies in `common/`, and a name that ends in `~` has the
-bytes of its numbers apart. A tolerance is relative, or relative and absolute: what float arithmetic needs.
+row and every third column of an array, `name=PIECE` an array that lies in `common/`, and a name that ends in `~` has
+the bytes of its numbers apart. A tolerance is relative, or relative and absolute: what float arithmetic needs.
 `common/` holds arrays that several cases name, `labels/files/` the inputs of `labels/`."""
 
 YOLO = "YOLOv5 of the release in the name (v6: 7.0; yolov3spp, darknet: the PyTorch YOLOv3-SPP of the article line)"
@@ -258,7 +258,7 @@ def selected(keep: Keep, source: Path, target: Path) -> Case:
                     continue
                 steps = next((steps for expression, steps in keep.steps.items() if re.fullmatch(expression, name)), "")
                 parts = tuple(slice(None, None, int(step)) for step in steps.split("x")) if steps else ()
-                arrays[f"{name}@{steps}" if steps else name] = np.ascontiguousarray(stored[name][parts])
+                arrays[f"{name}@{steps}" if steps else name] = np.array(stored[name][parts], order="C")
     if keep.trim:
         keep.trim(meta, arrays)
     return Case(target, meta, arrays)
@@ -275,7 +275,7 @@ def write_npz(file: Path, arrays: dict[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         if values.dtype.kind == "f" and values.nbytes > 512:  # exponents apart from digits: a tenth less
             name, values = f"{name}~", np.moveaxis(values[..., None].view(np.uint8), -1, 0)
-        np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
+        np.lib.format.write_array(buffer, np.array(values, order="C"), allow_pickle=False)
         content[f"{name}.npy"] = buffer.getvalue()
     write_zip(file, content)
 

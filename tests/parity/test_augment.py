@@ -96,7 +96,10 @@ def test_labels_of_a_warped_sample_equal_the_published_ones(case: Path) -> None:
         np.testing.assert_allclose(labels.boxes, expected[:, 1:], **_BOX)
 
 
-@pytest.mark.parametrize("case", golden_cases("augment", "geometry_*.npz"))
+SHOWN = [case for case in golden_cases("augment", "geometry_*.npz") if "c1_image_out" in read_case(case.values[0])[0]]
+
+
+@pytest.mark.parametrize("case", SHOWN)
 def test_warped_pixels_are_close_to_the_published_ones(case: Path) -> None:
     arrays, meta = read_case(case)
     shown = [item for item in meta["cases"] if f"c{item['id']}_image_out" in arrays]
@@ -108,7 +111,7 @@ def test_warped_pixels_are_close_to_the_published_ones(case: Path) -> None:
         assert abs(warp_image(image, matrix, out_hw) - expected).max() <= _GREY_LEVELS
 
 
-@pytest.mark.parametrize("case", golden_cases("augment", "geometry_*.npz"))
+@pytest.mark.parametrize("case", SHOWN)
 def test_a_composed_tile_shows_what_the_published_warp_shows(case: Path) -> None:
     arrays, meta = read_case(case)
     for item in meta["cases"]:

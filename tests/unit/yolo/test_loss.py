@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import boxwright as bw
 from boxwright.data.structures import Targets
 from boxwright.errors import UserError
+from boxwright.yolo.assignment import Assignment
 from boxwright.yolo.darknet_cfg import DarknetSpec
 from boxwright.yolo.detection import YOLOV3_BOXES, YOLOV5_BOXES
 from boxwright.yolo.loss import (
@@ -25,6 +26,7 @@ from boxwright.yolo.loss import (
     binary_cross_entropy,
     decode_boxes,
     make_criterion,
+    objectness_targets,
     scale_gains,
 )
 from boxwright.yolo.published import RELEASES, YOLOV5_RELEASES
@@ -143,6 +145,28 @@ def test_gr_is_the_share_of_the_overlap_in_the_objectness_target() -> None:
     assert none[1] != whole[1]
     torch.testing.assert_close(half[1], (none[1] + whole[1]) / 2)  # the loss is linear in its target
     assert none[0] == whole[0]
+    found, iou = two_in_one_cell(), torch.tensor([0.4, 0.8])
+    wanted = objectness_targets(torch.Size((1, 1, 1, 1)), found, iou, gr=0.25, best_wins=False)
+    torch.testing.assert_close(wanted.flatten(), torch.tensor([0.75 + 0.25 * 0.8]))
+
+
+def two_in_one_cell(*order: int) -> Assignment:
+    """Two candidates of the only cell, at these places of the published list."""
+    zeros, ones = torch.zeros(2, dtype=torch.int64), torch.ones(2)
+    places = torch.tensor(order or (1, 2))
+    return Assignment(ones, places, zeros, zeros, zeros, zeros, torch.ones(2, 4), torch.ones(2, 2), zeros)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+@pytest.mark.parametrize("ious", [(0.4, 0.8), (0.8, 0.4)])
+def test_of_two_in_a_cell_the_last_wins_or_the_best(order: tuple[int, int], ious: tuple[float, float]) -> None:
+    found, iou = two_in_one_cell(*order), torch.tensor(ious)
+    last, best = (
+        objectness_targets(torch.Size((1, 1, 1, 1)), found, iou, gr=1.0, best_wins=best_wins).item()
+        for best_wins in (False, True)
+    )
+    assert last == pytest.approx(ious[order.index(2)])
+    assert best == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("kind", [YoloLoss, YoloV3Loss])

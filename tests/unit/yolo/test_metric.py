@@ -130,6 +130,13 @@ def test_average_precision_is_an_area(hits: np.ndarray, missed: int) -> None:
     assert better >= area - 1e-12
 
 
+def test_the_envelope_begins_at_a_precision_of_one() -> None:
+    """Over (0, 1), (.5, .5) and (1, 0) the area is that of two trapezoids."""
+    area, axis, envelope = average_precision(np.array([0.5]), np.array([0.5]))
+    assert list(zip(axis, envelope, strict=True)) == [(0.0, 1.0), (0.5, 0.5), (1.0, 0.0)]
+    assert area == pytest.approx(0.5 * 0.75 + 0.5 * 0.25)
+
+
 @given(hnp.arrays(np.float64, 200, elements=st.floats(0, 1)), st.floats(0.02, 0.3))
 def test_smoothing_keeps_length_and_range(values: np.ndarray, fraction: float) -> None:
     smoothed = smooth(values, fraction)

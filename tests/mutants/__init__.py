@@ -1,0 +1,1 @@
+"""Changed formulae, each of which a test must notice: `python -m tests.mutants`."""
