@@ -54,31 +54,29 @@ def picture(width: int, height: int, parts: Iterable[str]) -> str:
 
 
 def warp() -> str:
-    """Draw the tiles of a mosaic before and after the one warp, and an edge resampled once and twice."""
+    """Draw the tiles of a mosaic before and after the one warp, and a line resampled once and twice."""
     draw = PerspectiveDraw(angle=12, scale=0.75, shear=(4, 0), translate=(0.55, 0.48))
     matrix = perspective_matrix(draw, (200, 200), (100, 100))
     parts = [text(20, 28, "four images, once read"), text(280, 28, "one warp each, into the sample")]
     for i, (x, y) in enumerate(((0, 0), (100, 0), (0, 100), (100, 100))):
         corners = np.array([[x, y], [x + 98, y], [x + 98, y + 98], [x, y + 98]], float)
-        parts.append(path(corners + (20, 45), HUES[i], HUES[i], closed=True))
+        parts.append(path(corners + np.array([20, 45]), HUES[i], HUES[i], closed=True))
         parts.append(text(x + 69, y + 99, "ABCD"[i], 18, "middle", HUES[i]))
         moved = np.c_[corners, np.ones(4)] @ matrix.T
-        parts.append(path(moved[:, :2] / moved[:, 2:] * 1.2 + (310, 85), HUES[i], HUES[i], closed=True))
+        parts.append(path(moved[:, :2] / moved[:, 2:] * 1.2 + np.array([310, 85]), HUES[i], HUES[i], closed=True))
     parts += [
         rect(310, 85, 120, 120, stroke=INK),
         text(370, 280, "the sample: what lies outside is never computed", 12, "middle"),
     ]
-    # An edge that is turned by 12 degrees at once, or in two steps of 5 and 7, along a line across it.
-    edge = np.zeros((201, 201), np.float32)
-    edge[:, 101:] = 1
-    rotation = [cv2.getRotationMatrix2D((100, 100), angle, 1) for angle in (12, 5, 7)]
-    once = cv2.warpAffine(edge, rotation[0], (201, 201), flags=cv2.INTER_LINEAR)
-    twice = edge
-    for step in rotation[1:]:
-        twice = cv2.warpAffine(twice, step, (201, 201), flags=cv2.INTER_LINEAR)
-    parts.append(text(550, 28, "an edge, pixel by pixel"))
+    # A line two pixels wide that is made smaller and turned: by one matrix, and by one after the other.
+    line = np.zeros((201, 201), np.float32)
+    line[:, 100:102] = 1
+    smaller, turned = cv2.getRotationMatrix2D((100, 100), 0, 0.8), cv2.getRotationMatrix2D((100, 100), 12, 1.1)
+    once = cv2.warpAffine(line, (np.vstack((turned, (0, 0, 1))) @ np.vstack((smaller, (0, 0, 1))))[:2], (201, 201))
+    twice = cv2.warpAffine(cv2.warpAffine(line, smaller, (201, 201)), turned, (201, 201))
+    parts.append(text(550, 28, "a thin line, pixel by pixel"))
     for result, color in ((twice, HUES[1]), (once, HUES[0])):
-        row = result[60, 103:115]  # 40 pixels from the centre, where the turned edge lies between pixels
+        row = result[60, 86:98]
         parts.append(path([(550 + 18 * i, 200 - 140 * value) for i, value in enumerate(row)], color))
         parts += [dot(550 + 18 * i, 200 - 140 * value, 3, color) for i, value in enumerate(row)]
     parts += [text(550, 225, "resampled once", 13, color=HUES[0]), text(670, 225, "twice", 13, color=HUES[1])]
@@ -120,7 +118,7 @@ def resume() -> str:
     parts += [rect(320, y + 14, 80, 24, HUES[3]), text(360, y + 31, "killed", 13, "middle", "#ffffff")]
     parts.append(path([(400, y + 66), (322, y + 66)], HUES[2]))
     parts.append(path([(330, y + 61), (322, y + 66), (330, y + 71)], HUES[2]))
-    parts.append(text(410, y + 70, "goes on from the last save: the same batches, the same draws, the same bits", 12))
+    parts.append(text(410, y + 70, "goes on from the last save: the same batches, draws and bits", 12))
     return picture(850, 355, parts)
 
 

@@ -16,7 +16,6 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {name: f"{name.partition('.')[0].lower()}.md" for name in ("CONTRIBUTING.md", "PROVENANCE.md", "SECURITY.md")}
-PAGES |= {"README.md": "index.md"}
 INCLUDE = re.compile(r"<!-- include (\S+): (.+) -->")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#:\s]+)(#[^)]*)?\)")
 
@@ -32,8 +31,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Make the links of a page those of the site."""
     uri = page.file.src_uri
-    generated = {value: key for key, value in PAGES.items() if value != "index.md"}
-    folder = "" if uri in generated else posixpath.join("docs", posixpath.dirname(uri))
+    folder = "" if uri in PAGES.values() else posixpath.join("docs", posixpath.dirname(uri))
 
     def linked(found: re.Match[str]) -> str:
         text, target, anchor = found[1], found[2], found[3] or ""
