@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each sets up .venv by itself; the machine needs Python >= 3.11 and make.
+# `make demo`, `make test` and `make docs`. Each sets up .venv by itself; the machine needs Python >= 3.11 and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test fuzz audit mutants gpu lint types tests install format clean
+.PHONY: demo test docs fuzz audit mutants gpu lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -14,8 +14,8 @@ demo: $(INSTALLED)
 test: lint types tests
 
 lint: $(INSTALLED)
-	$(RUN) -m ruff format --check src tests benchmarks examples
-	$(RUN) -m ruff check src tests benchmarks examples
+	$(RUN) -m ruff format --check src tests benchmarks examples docs
+	$(RUN) -m ruff check src tests benchmarks examples docs
 	$(VENV)/bin/lint-imports
 
 types: $(INSTALLED)
@@ -42,8 +42,12 @@ gpu: $(INSTALLED)
 	$(RUN) benchmarks/gpu.py --out runs/gpu.json --table docs/gpu.md && exit $$tested
 
 format: $(INSTALLED)
-	$(RUN) -m ruff format src tests benchmarks examples
-	$(RUN) -m ruff check --fix src tests benchmarks examples
+	$(RUN) -m ruff format src tests benchmarks examples docs
+	$(RUN) -m ruff check --fix src tests benchmarks examples docs
+
+# The site, in site/: without a network, and without a warning. The pictures of how.md: python docs/draw_pictures.py.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
 install: $(INSTALLED)
 
