@@ -1,6 +1,6 @@
 """The audits with small counts: damage, faults in a save, full disks. `make audit` runs the long ones.
 
-The small version of kills is `test_killed_three_times_on_shards_of_the_same_images` in test_resume.py.
+The small version of kills is `test_killed_three_times` in test_resume.py.
 """
 
 from __future__ import annotations
