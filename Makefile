@@ -22,7 +22,7 @@ types: $(INSTALLED)
 	$(RUN) -m pyright --pythonpath $(RUN)
 
 tests: $(INSTALLED)
-	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder  # files that take long come first
+	$(RUN) -m pytest -m "not cuda" -n $(WORKERS) --dist loadfile --no-loadscope-reorder  # files that take long come first
 
 # Kills, faults, damage and full disks, with the counts of docs/safety.md: an hour or so.
 audit: $(INSTALLED)

@@ -16,10 +16,10 @@ TYPED = {
     "train --prec": {"--precision"},
     "train --precision b": {"bf16"},
     "train --precision = b": {"bf16"},
-    "train --precision =": {"auto", "fp32", "bf16", "fp16"},
+    "train --precision =": {"auto", "fp32", "tf32", "bf16", "fp16"},
     "train --hyp scratch-l": {"scratch-low"},
     "train --frustum.w": {"--frustum.window_ratio"},  # of the other system
-    "convert data --to ''": {"yolo", "coco", "voc"},
+    "convert data --to ''": {"yolo", "coco", "voc", "shards"},
     "convert data --plo": set(),
     "train --data ''": set(),  # a file
 }

@@ -89,7 +89,7 @@ def test_every_mistake_is_listed_with_its_place(tmp_path: Path) -> None:
     assert f"optim.momentum ({config}:3): should be less than or equal to 1, got 2" in text
     assert f"optim.lr00 ({config}:4): no such setting; did you mean optim.lr0?" in text
     assert "imgsz (--imgsz): should be a valid integer, got 'big'" in text
-    assert "precision (--precision): should be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'" in text
+    assert "precision (--precision): should be 'auto', 'fp32', 'tf32', 'bf16' or 'fp16', got 'fp8'" in text
 
 
 @pytest.mark.parametrize(
