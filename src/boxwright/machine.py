@@ -36,8 +36,8 @@ _STATUS = Path("/proc/self/status")
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
-# 0.1 ms: longer than most gaps between two operators, so that on a quiet machine threads seldom sleep.
-_SPINS = "4000"
+# 24 us: docs/decisions/0020-threads-of-the-training-step.md has the measurements.
+_SPINS = "1000"
 
 
 def signals(*names: str) -> list[signal.Signals]:

@@ -45,7 +45,7 @@ def test_malloc_settings_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "expected"), [({}, "4000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+    ("own", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
 )
 def test_threads_spin_briefly_unless_the_user_says_otherwise(
     own: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
