@@ -1,6 +1,6 @@
 """Weights of any kind as networks: read, transferred, and opened ready to run with their batch norms folded.
 
-On CPUs in float32 each convolution and its activation are one call of oneDNN, its weights laid out beforehand: 8 % of
+On CPUs in float32 each convolution and its activation are one call of oneDNN, its weights laid out beforehand: 9 % of
 the time of yolov5n at 640 px on one thread of an AMD EPYC (AVX-512). The operators are those that torch's own compiler
 calls for a frozen network (`torch.ops.mkldnn`). They are not public, so that each is tried once; where one is missing
 or gives something else, `nn.Conv2d` runs as before.
