@@ -130,6 +130,7 @@ def _claimed_size(data: bytes) -> tuple[int, int, int]:
             raise ValueError("it has too many scans")
         return width, height, _BYTES
     if data[:8] == _PNG_START:
+        _check_chunks(data)
         return (*struct.unpack_from(">II", data, 16), _BYTES)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":  # Pillow would make its canvas at once
         if data[12:16] == b"VP8X":
@@ -154,6 +155,16 @@ def _claimed_size(data: bytes) -> tuple[int, int, int]:
         raise ValueError("an AVIF: its boxes may say another size than its pixels have")
     with warnings.catch_warnings(action="ignore"):
         return (*PIL.Image.open(io.BytesIO(data)).size, _BYTES)
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a PNG file with a chunk longer than the file: OpenCV takes memory for a chunk before it reads it."""
+    at = len(_PNG_START)
+    while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IEND":
+        (length,) = struct.unpack_from(">I", data, at)
+        if length > len(data):
+            raise ValueError("a chunk of it is longer than the file")
+        at += 12 + length  # its length, name and checksum stand beside it
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -228,6 +228,20 @@ def test_a_size_beyond_the_limit_is_refused_before_decoding(suffix: str, tmp_pat
             reader(path)
 
 
+def test_a_png_with_a_chunk_longer_than_the_file_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV would take that much memory first."""
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((20, 30, 3), np.uint8))
+    data = path.read_bytes()
+    at = data.index(b"IDAT") - 4
+    path.write_bytes(data[:at] + (1 << 30).to_bytes(4, "big") + data[at + 4 :])
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(BrokenImageError, match="cannot be read as an image"):
+        read_image(path)
+
+
 def test_the_limit_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.zeros((20, 30, 3), np.uint8))
