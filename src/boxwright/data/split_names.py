@@ -1,6 +1,6 @@
 """Find a data set by its name; tell which split a file is of by the words in names: train2017, valid, instances_test.
 
-Imports no numpy, so that a data set that is missing is told at once.
+Does not import numpy, so that the error for a missing data set appears at once.
 """
 
 import re

@@ -243,10 +243,10 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def one_core_left(device: torch.device) -> Generator[None]:
     """Train on the CPU with all cores but one, which loads images; OMP_NUM_THREADS, where it is set, decides instead.
 
-    The threads of an operator wait for each other many times a step, spinning. Where another process holds one of their
-    cores they wait for whole time slices: on two cores that both had other work too, a step of two threads took up to
-    25 times as long as one of one thread. The number may not depend on that of the loader's workers: a sum over
-    two threads has other bits than a sum over one, and a resume with other workers must give the same.
+    The threads of an operator wait for each other many times a step. Where another process holds one of their cores,
+    they wait for its whole time slice: on two cores beside one busy process, two threads trained 1.4 times slower than
+    one (docs/decisions/0020-threads-of-the-training-step.md). The number must not depend on the loader's workers: sums
+    over two threads are rounded differently than over one, and a resume with other workers must give the same bits.
     """
     before = torch.get_num_threads()
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

@@ -72,7 +72,12 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
 
 
 def read_ahead(frames: Generator[Frame], most: int) -> Generator[Frame]:
-    """Yield the frames of files, which a thread reads meanwhile; at most so many wait. Closing ends the thread."""
+    """Yield frames that a thread reads ahead.
+
+    Args:
+        frames: what the thread reads; closed at the end.
+        most: frames that may wait at a time. Closing the generator ends the thread.
+    """
     waiting: queue.Queue[Frame | BaseException | None] = queue.Queue(most)
     stop = threading.Event()
 

@@ -83,7 +83,7 @@ def decode_level(
 
 
 _MARGIN = 1 - 1e-6  # the sigmoid of one number is rounded otherwise than that of a row: the threshold is asked again
-_FEW = 8  # decoding one row in so many costs less than decoding all; more of them pass in a new network
+_FEW = 8  # if more than one row in 8 passes, as in a new network, decoding all rows at once is cheaper
 
 
 @torch.no_grad()
