@@ -35,6 +35,7 @@ def test_a_row_for_each_form(
     assert float(rows["TorchScript"]["mAP50"]) == pytest.approx(float(rows["PyTorch"]["mAP50"]), abs=1e-3)
     assert all(float(rows[name]["ms"]) > 0 and float(rows[name]["MB"]) > 0 for name in chosen)
     assert all(name in printed for name in rows)
+    assert max(map(len, printed[printed.index("mAP50") :].partition("results in")[0].splitlines())) < 80
     assert (folder / "exported" / "best.torchscript").is_file()
     assert (folder / "formats.png").stat().st_size > 1000
 

@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,13 +147,14 @@ def _numbers(form: Form, base: float) -> tuple[float, ...]:
 
 
 def format_table(forms: list[Form]) -> str:
-    """Write a line for each form: numbers and agreement with PyTorch, or why it cannot run."""
+    """Write each form's numbers in a line, and below how it agrees with PyTorch, or why it cannot run."""
     wide = max(len(form.name) for form in forms) + 2
-    lines = [" " * wide + "".join(f"{name:>10}" for name in _COLUMNS) + "  against PyTorch"]
+    lines = [" " * wide + "".join(f"{name:>10}" for name in _COLUMNS)]
     for form in forms:
         values = zip(_numbers(form, forms[0].milliseconds), (1, 3, 3, 1, 2), strict=True)
-        row = "".join(f"{value:>10.{digits}f}" for value, digits in values) + f"  {form.agreement}"
-        lines.append(f"{form.name:<{wide}}" + (f"  {form.reason}" if form.reason else row.rstrip()))
+        row = "" if form.reason else "".join(f"{value:>10.{digits}f}" for value, digits in values)
+        lines.append(f"{form.name:<{wide}}{row}".rstrip())
+        lines += textwrap.wrap(form.reason or form.agreement, 78, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
 
 
