@@ -17,8 +17,11 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from ssl import SSLError
 from typing import Any, ClassVar
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport
@@ -50,13 +53,18 @@ class Tracker(Callback):
         for variable, value in self.variables.items():
             os.environ.setdefault(variable, value)
         try:
-            self.library: Any = importlib.import_module(self.module)
+            assert self.library
         except ImportError as error:
             raise UserError(f"--callbacks {self.name} needs {self.service}: pip install {self.package}") from error
         self.folder = Path()  # of the run
         self._place = self._run = ""
         self._epochs_logged = 0
         self._finished = False
+
+    @property
+    def library(self) -> Any:
+        """Return the service's package. It is no attribute: a tracker is sent to the processes of a run."""
+        return importlib.import_module(self.module)
 
     @abstractmethod
     def place(self, project: Path) -> str:
@@ -250,9 +258,13 @@ class ClearmlLog(Tracker):
         files = [Path(given)] if given else [Path.home() / "clearml.conf", Path.home() / "trains.conf"]
         has_key = bool(os.environ.get("CLEARML_API_ACCESS_KEY")) or any(file.expanduser().exists() for file in files)
         self._project = os.environ.get("CLEARML_PROJECT") or project.name
+        self._chose_folder = False
         self.outlives_a_kill = has_key and not self.library.Task.is_offline()
         if self.outlives_a_kill:
+            session = importlib.import_module("clearml.backend_api").Session
+            _check_that_it_answers(session.get_api_server_host())  # ClearML would try again for half an hour
             return f"online {self._project}"
+        self._chose_folder = "CLEARML_CACHE_DIR" not in os.environ
         os.environ.setdefault("CLEARML_CACHE_DIR", str(project / "clearml"))
         self.library.Task.set_offline(True)
         return f"offline {os.environ['CLEARML_CACHE_DIR']} {self._project}"
@@ -265,8 +277,8 @@ class ClearmlLog(Tracker):
         self._task: Any = self.library.Task.init(
             project_name=self._project,
             task_name=name,
-            reuse_last_task_id=False,
-            continue_last_task=known or False,
+            reuse_last_task_id=known or False,
+            continue_last_task=0 if known else False,  # a number: epochs count from 1 all the same
             auto_connect_arg_parser=False,
             auto_connect_frameworks=dict.fromkeys(_PATCHED_BY_CLEARML, False),
             auto_resource_monitoring=False,
@@ -275,7 +287,6 @@ class ClearmlLog(Tracker):
         for number, handler in handlers.items():  # ClearML takes them; the run is to be saved first
             with contextlib.suppress(ValueError, TypeError):  # no main thread; a handler that is not of Python
                 signal.signal(number, handler)
-        self._task.set_initial_iteration(0)  # else a task that goes on counts from its last epoch
         if not known:
             self._task.set_parameters(dict(settings))
         if is_offline:
@@ -299,6 +310,8 @@ class ClearmlLog(Tracker):
         if not finished and not self.library.Task.is_offline():
             self._task.mark_failed()
         self._task.close()
+        if self._chose_folder:  # the next run may be of another project
+            del os.environ["CLEARML_CACHE_DIR"]
 
 
 # What Task.init watches unless it is told not to, by the names that it gives them.
@@ -357,6 +370,15 @@ class CometLog(Tracker):
     def end(self, finished: bool) -> None:
         self._experiment.log_other("status", "finished" if finished else "stopped")
         self._experiment.end()
+
+
+def _check_that_it_answers(address: str) -> None:
+    """Refuse a server that cannot be reached; what it answers does not matter."""
+    try:
+        urlopen(address, timeout=20).close()
+    except OSError as error:
+        if not isinstance(error, HTTPError) and not isinstance(getattr(error, "reason", None), SSLError):
+            raise UserError(f"the server {address} does not answer: {getattr(error, 'reason', error)}") from error
 
 
 def _in_netrc(url: str) -> bool:
