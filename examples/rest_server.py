@@ -52,7 +52,8 @@ def create_app(weights: str | Path, *, max_bytes: int = 20_000_000, seconds: flo
             try:
                 result = detector(path, conf_thres=conf)
             except UserError as error:
-                raise HTTPException(400, str(error).replace(str(path), "the upload")) from error
+                said = str(error).replace(str(path), "the upload").partition("; ")[0]
+                raise HTTPException(400, said) from error
         height, width = result.image_size
         boxes = [{"name": b.name, "score": b.score, "box": b.box.tolist()} for b in result]  # x1 y1 x2 y2 in pixels
         return {"width": width, "height": height, "boxes": boxes}
@@ -71,8 +72,12 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
+    try:
+        app = create_app(options.weights)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     # More requests at once are answered by 503, so that waiting uploads fill no memory.
-    uvicorn.run(create_app(options.weights), host=options.host, port=options.port, limit_concurrency=32)
+    uvicorn.run(app, host=options.host, port=options.port, limit_concurrency=32)
 
 
 if __name__ == "__main__":

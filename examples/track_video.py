@@ -20,6 +20,7 @@ import supervision as sv
 from trackers import ByteTrackTracker
 
 import boxwright as bw
+from boxwright.errors import UserError
 
 
 def track(detector: Callable[..., Iterable[Any]], video: Path, folder: Path, **settings: Any) -> int:
@@ -71,8 +72,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--conf-thres", type=float, default=0.1, help="ByteTrack makes use of faint boxes, too")
     options = parser.parse_args()
-    detector = bw.load(options.weights)
-    number = track(detector, options.video, options.folder, conf_thres=options.conf_thres)
+    if not options.video.is_file():
+        parser.error(f"there is no video at {options.video}")
+    try:
+        number = track(bw.load(options.weights), options.video, options.folder, conf_thres=options.conf_thres)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     print(f"{number} tracks in {options.folder / options.video.stem}_tracks.csv")
 
 
