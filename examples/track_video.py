@@ -36,7 +36,8 @@ def track(detector: Callable[..., Iterable[Any]], video: Path, folder: Path, **s
     rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
     capture.release()
     tracker = ByteTrackTracker(frame_rate=rate, track_activation_threshold=0.5, high_conf_det_threshold=0.4)
-    boxes, labels, trails = sv.BoxAnnotator(), sv.LabelAnnotator(), sv.TraceAnnotator()
+    kinds = sv.BoxAnnotator, sv.LabelAnnotator, sv.TraceAnnotator
+    boxes, labels, trails = (kind(color_lookup=sv.ColorLookup.TRACK) for kind in kinds)
     writer: cv2.VideoWriter | None = None
     seen: set[int] = set()
     folder.mkdir(parents=True, exist_ok=True)
