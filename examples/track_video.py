@@ -1,5 +1,6 @@
 """Track objects in a video: Boxwright finds them, ByteTrack follows them, supervision draws them.
 
+    pip install matplotlib requests tqdm defusedxml pydeprecate
     pip install --no-deps -r examples/tracking.txt
     python examples/track_video.py best.pt drive.mp4
 
