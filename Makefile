@@ -52,17 +52,19 @@ docs: $(INSTALLED)
 install: $(INSTALLED)
 
 # torch, torchvision and all the rest in one resolver call: a torch wheel chosen by itself may not fit torchvision.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt examples/tracking.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Boxwright needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@if uv --version >/dev/null 2>&1; then \
 	  set -x; \
 	  uv venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
-	  uv pip install --quiet --python $(RUN) --constraint constraints.txt --editable '.[dev]'; \
+	  uv pip install --quiet --python $(RUN) --constraint constraints.txt --editable '.[dev]' && \
+	  uv pip install --quiet --python $(RUN) --no-deps --requirement examples/tracking.txt; \
 	else \
 	  set -x; \
 	  $(PYTHON) -m venv $(VENV) && \
-	  $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
+	  $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]' && \
+	  $(RUN) -m pip install --quiet --no-deps --requirement examples/tracking.txt; \
 	fi
 	@touch $@
 

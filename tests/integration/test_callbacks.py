@@ -116,7 +116,7 @@ def test_a_callback_is_heard_only_where_it_is_named(bench: Bench, monkeypatch: p
     [
         (
             "note",
-            "there are broken, faulty, mlflow, notes, seven, stops",
+            "there are broken, clearml, comet, faulty, mlflow, notes, seven, stops, wandb",
         ),
         ("seven", "callback 'seven' (small_notes:not_one) is of type int"),
         ("broken", "callback 'broken' (small_notes:gone) cannot be loaded: AttributeError"),

@@ -27,6 +27,7 @@ PAGES = [
     *("README.md", "docs/index.md", "docs/start.zh.md", "docs/reference/models.md", "docs/fusion.md"),
     *("docs/tutorials/training.md", "docs/data.md", "docs/tutorials/labels.md", "docs/tutorials/export.md"),
     *("docs/tutorials/tune.md", "docs/tutorials/video.md", "docs/tutorials/new_loss.md"),
+    "docs/tutorials/examples.md",
     *("docs/reference/checkpoints.md", "docs/weights.md", "docs/results.md", "docs/scale.md"),
 ]
 PARSED = {"docs/scale.md"}  # what its commands do is tested by test_distributed.py and test_evolve.py

@@ -272,7 +272,10 @@ def _call(callback: Callback, hook: str, *args: object, **kwargs: object) -> Non
 
 
 GROUP = "boxwright.callbacks"
-MLFLOW = EntryPoint("mlflow", "boxwright.engine.loggers:MlflowLog", GROUP)
+OWN = [
+    EntryPoint(name, f"boxwright.engine.trackers:{name.capitalize()}Log", GROUP)
+    for name in ("mlflow", "wandb", "clearml", "comet")
+]
 
 
 def named_callbacks(names: Sequence[str]) -> list[Callback]:
@@ -281,7 +284,7 @@ def named_callbacks(names: Sequence[str]) -> list[Callback]:
     Raises:
         UserError: nothing of that name is installed, it cannot be loaded, or it is named twice.
     """
-    offered = {point.name: point for point in (*entry_points(group=GROUP), MLFLOW)}
+    offered = {point.name: point for point in (*entry_points(group=GROUP), *OWN)}
     for name in names:
         if name not in offered:
             raise UserError(

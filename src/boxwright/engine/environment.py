@@ -18,7 +18,7 @@ from boxwright.terminal import counted
 # Of which results, or what can be done at all, depend; the last ones come with extras.
 _PACKAGES = """
     numpy torchvision opencv-python-headless opencv-python pillow scipy hotcoco safetensors
-    onnx onnxscript onnxruntime onnxruntime-gpu openvino ncnn optuna mlflow-skinny
+    onnx onnxscript onnxruntime onnxruntime-gpu openvino ncnn optuna mlflow-skinny wandb clearml comet_ml
 """.split()
 _GIB = 2**30
 _VERSION = sys.modules["boxwright"].__version__  # importing it would count as one of all that it offers

@@ -225,7 +225,9 @@ class TrainingConfig(RunFolder):
         20, "steps between two entries of log.log and events.jsonl, for which a GPU is waited for"
     )
     project: str = folder_of_runs("runs/train")
-    callbacks: Names = output((), "mlflow, and callbacks of installed packages by the name of their entry point")
+    callbacks: Names = output(
+        (), "mlflow, wandb, clearml, comet, and those of installed packages by the name of their entry point"
+    )
     optim: OptimConfig = setting(OptimConfig, "optimizer")
 
     def needs(self) -> tuple[str, ...]:
