@@ -12,7 +12,7 @@ from typing import cast
 from boxwright.data.csv_boxes import is_box_table
 from boxwright.data.data_yaml import MOST_CLASSES, DataYaml, numbered, read_darknet_data, read_data_yaml
 from boxwright.data.files import files_below, read_lines
-from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.images import images_below
 from boxwright.data.split_names import FORMS, SPLITS, Form, Split, by_folder, is_voc_root, split_of
 from boxwright.data.voc import annotation_files, voc_folder
 from boxwright.data.yolo_txt import label_file, label_files, unread_label
@@ -38,7 +38,7 @@ def describe_folder(folder: Path) -> DataYaml:
         return read_data_yaml(file)
     if len(described := _beside(folder, ".data")) == 1:
         return read_darknet_data(described[0])
-    images = [Path(file) for file in sorted(files_below(folder, IMAGE_SUFFIXES))]
+    images = [Path(file) for file in images_below(folder)]
     labelled = [image for image, file in zip(images, label_files(images), strict=True) if file.is_file()]
     tables = {suffix: _label_files(folder, suffix) for suffix in FORMS}
     found: list[Form] = [FORMS[suffix] for suffix, files in tables.items() if files]
