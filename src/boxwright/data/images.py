@@ -352,8 +352,7 @@ def without_unread(folder: Path, files: Iterable[str]) -> list[str]:
         (unread if os.path.splitext(file)[1].lower() in _UNREAD_SUFFIXES else found).append(file)
     if unread:
         say_once(
-            f"{folder}: photos of a kind that is not read: {len(unread)}, such as {unread[0]}"
-            "; save them as JPEG or PNG"
+            f"{folder}: photos of a kind that is not read: {len(unread)}, such as {unread[0]}; save them as JPEG or PNG"
         )
     return found
 
