@@ -5,6 +5,7 @@ CVAT, Label Studio), VOC xml beside or apart from the images (Roboflow, LabelImg
 folders and files tell the splits (split_names); where they tell none all images are train.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -22,7 +23,7 @@ from boxwright.terminal import say_once
 
 _MOST_DIGITS = 18  # longer ones are no numbers of classes
 _HEAD = 65536  # bytes of a json that tell whether it is COCO
-_COCO_KEYS = ('"images"', '"annotations"')
+_COCO_LIST = re.compile(r'"(images|annotations)"\s*:\s*\[')  # the metrics of a run have a number of "images"
 _NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
 
@@ -99,7 +100,7 @@ def _is_coco(file: Path) -> bool:
     except UserError:
         return False
     text = decoded(head, "ignore").lstrip()
-    return text.startswith("{") and any(key in text for key in _COCO_KEYS) and '"shapes"' not in text  # of labelme
+    return text.startswith("{") and _COCO_LIST.search(text) is not None and '"shapes"' not in text  # of labelme
 
 
 def _label_files(folder: Path, suffix: str) -> list[Path]:
