@@ -102,6 +102,14 @@ def is_alive(process: int) -> bool:
     return True
 
 
+def start_method() -> str | None:
+    """Name how processes that share this one's memory are started: "fork", or None (the system's own way, spawned).
+
+    macOS can fork, but its libraries crash in a process that was forked from one with threads.
+    """
+    return "fork" if hasattr(os, "fork") and sys.platform != "darwin" else None
+
+
 def terminal_is_gone(descriptor: int) -> bool:
     """Return whether an open file is a terminal that was closed."""
     if termios is None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from boxwright.machine import spin_briefly
+from boxwright.machine import spin_briefly, start_method
 
 SCRIPT = """
 import atexit, sys
@@ -53,3 +53,9 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise(
     monkeypatch.setattr(os, "environ", dict(own))
     spin_briefly()
     assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+def test_loader_processes_are_not_forked_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start_method() == ("fork" if sys.platform == "linux" else None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert start_method() is None

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from boxwright.data.images import note_reading, share_readings
 from boxwright.data.sampler import BatchPlan, Share
 from boxwright.errors import UserError
+from boxwright.machine import start_method
 from boxwright.ops.arrays import Floats, Ints
 from boxwright.settings.base import limit
 
@@ -121,7 +122,6 @@ class BatchPool(Generic[K, B]):
         self._ended = ""  # what has been ended, and why
         cv2.setNumThreads(0)  # one thread a process: cores are shared out by processes
         if self.workers:
-            forks = "fork" in multiprocessing.get_all_start_methods()  # forked workers share the pages of the index
             self._loader = DataLoader(
                 _Batches(make),
                 sampler=self._keys,
@@ -131,7 +131,7 @@ class BatchPool(Generic[K, B]):
                 prefetch_factor=2,
                 pin_memory=pin_memory,
                 worker_init_fn=partial(_start_worker, pids=self._pids, readings=self._readings),
-                multiprocessing_context="fork" if forks else None,
+                multiprocessing_context=start_method(),  # forked workers share the pages of the index
                 generator=torch.Generator(),  # else every epoch would advance the generator of the run
             )
 

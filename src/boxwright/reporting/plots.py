@@ -3,7 +3,6 @@
 Matplotlib is used through Figure objects only: no pyplot, no global state, no display needed.
 """
 
-import io
 import logging
 import warnings
 from collections.abc import Sequence
@@ -21,14 +20,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from boxwright.data.files import write_atomically
 from boxwright.data.index import DataIndex
-from boxwright.drawing.canvas import class_color
+from boxwright.drawing.canvas import class_color, write_image
 from boxwright.drawing.text import first_font, font_runs, readable_names
 from boxwright.engine.schedule import StepSettings
 from boxwright.ops.arrays import Array, Floats
 from boxwright.reporting.report import read_results
 
+_DPI = 130
 _MAX_OUTLINES = 1000  # boxes drawn as outlines: more only turn the panel black
 _MAX_NAMED_BARS = 40  # more names overlap below the axis
 _MAX_NUMBERED_CELLS = 40  # more numbers do not fit into the cells
@@ -53,7 +52,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         fonts = {font for font, _ in font_runs(text.get_text())} - {first_font()}
@@ -61,9 +60,9 @@ def save_figure(figure: Figure, path: Path) -> None:
             text.set_fontfamily([*text.get_fontfamily(), *map(_family, sorted(fonts))])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box, which is good enough
-        content = io.BytesIO()
-        figure.savefig(content, format=path.suffix[1:], dpi=130)
-    write_atomically(path, content.getbuffer())
+        figure.set_dpi(_DPI)
+        canvas.draw()  # savefig would draw all of it a second time, to lay it out
+    write_image(path, np.asarray(canvas.buffer_rgba())[..., 2::-1])
 
 
 @lru_cache

@@ -176,9 +176,11 @@ def _fitness(logs: Sizes, anchors: Sizes, reach: float) -> Sizes:
 
     The measure is exp of minus the larger difference of the logarithms of a side.
     """
-    distance = np.abs(logs[:, 0, None] - anchors[:, None, :, 0])  # (C, N, K)
-    np.maximum(distance, np.abs(logs[:, 1, None] - anchors[:, None, :, 1]), out=distance)
-    nearest = distance.min(axis=2)
+    nearest = np.full((len(anchors), len(logs)), np.inf, np.float32)
+    for anchor in anchors.swapaxes(0, 1):  # (C, 2): a minimum over the last axis of K numbers would take longer
+        distance = np.abs(logs[:, 0] - anchor[:, :1])  # (C, N)
+        np.maximum(distance, np.abs(logs[:, 1] - anchor[:, 1:]), out=distance)
+        np.minimum(nearest, distance, out=nearest)
     return (np.exp(-nearest) * (nearest < reach)).mean(axis=1)
 
 
