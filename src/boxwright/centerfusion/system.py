@@ -105,7 +105,8 @@ def claims(what: str, value: str) -> bool:
     if what == "config":
         return model_of(value).startswith(FAMILY)
     if what == "data":
-        return any(Path(value).expanduser().glob("*/sample.json"))  # the table of key frames
+        folder, table = Path(value).expanduser(), "sample.json"  # the table of key frames
+        return (folder / table).is_file() or any(folder.glob(f"*/{table}"))
     if what == "task":
         return value == CHOSEN_BY["task"]
     return value.startswith(FAMILY) or names_in_checkpoint(Path(value).expanduser(), _FIRST_LAYER)

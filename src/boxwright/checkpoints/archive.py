@@ -19,6 +19,11 @@ from boxwright.errors import UserError
 from boxwright.reading import reads
 
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # first value of a file of before PyTorch 1.6
+_NONE = "it is no file of torch.save"
+_DOWNLOADS = (  # that went wrong: how the file begins
+    (b"<", "a web page, not the file that was to be downloaded"),
+    (b"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` fetches the file itself"),
+)
 
 
 @reads("checkpoint file")
@@ -30,6 +35,8 @@ def read_archive(path: Path) -> object:
     """
     if not path.is_file():
         raise UserError(missing_weights(path))
+    if path.suffix.lower() in (".cfg", ".yaml", ".yml"):
+        raise UserError(f"{path} describes a network and holds no weights: --cfg takes it, --weights a file of weights")
     try:
         with path.open("rb") as file:
             read = read_zip if zipfile.is_zipfile(file) else read_old
@@ -97,7 +104,9 @@ def read_old(file: BinaryIO, size: int) -> object:
     except (DamagedError, RefusedError):
         magic = None
     if magic != OLD_MAGIC:
-        raise DamagedError("it is no file of torch.save")
+        file.seek(0)
+        start = file.read(64).lstrip()
+        raise DamagedError(next((f"it is {kind}" for begin, kind in _DOWNLOADS if start.startswith(begin)), _NONE))
     # Version and machine say nothing that is needed: the sizes of the types are checked with each storage.
     _, _, content, keys = (read_pickle(file, storage) for _ in range(4))
     if not isinstance(keys, list) or not all(type(key) is str for key in keys) or set(keys) != set(waiting):

@@ -8,6 +8,9 @@ _HEAD_OF_OLD_FILE = 1 << 22  # bytes in which a checkpoint of before PyTorch 1.6
 
 def missing_weights(path: str | Path) -> str:
     """Say that there are no weights here, and where one gets them."""
+    if (folder := Path(path)).is_dir():
+        inside = (str(folder / name) for name in ("weights/best.pt", "best.pt") if (folder / name).is_file())
+        return f"{path} is a folder: name the file of weights{next((f', {name}' for name in inside), '')}"
     return f"there are no weights at {path}: nothing is downloaded, docs/weights.md says where weights are published"
 
 

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxwright.data.files import files_below
-from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.images import IMAGE_SUFFIXES, images_below
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, join_records, pixel_record, read_records
 from boxwright.errors import UserError
 from boxwright.reading import decoded, parsing, read_bytes, read_text, reads
@@ -244,7 +243,7 @@ def _image_paths(file: Path, names: Sequence[str], images: Path | None) -> dict[
         by_name, by_stem = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
         # Above the csv may lie anything, such as all of somebody's files.
         most = 0 if folder in (images, file.parent) else _MOST_ABOVE
-        for path in map(Path, sorted(files_below(folder, IMAGE_SUFFIXES, most))):
+        for path in map(Path, images_below(folder, most)):
             by_name[path.name.lower()].append(path)
             by_stem[path.stem.lower()].append(path)
         last = {name: name.rpartition("/")[2].lower() for name in names}

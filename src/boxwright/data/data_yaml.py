@@ -19,8 +19,8 @@ from typing import Any, cast
 
 import yaml
 
-from boxwright.data.files import files_below, in_any_case, read_lines
-from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.files import in_any_case, read_lines
+from boxwright.data.images import IMAGE_SUFFIXES, images_below
 from boxwright.data.index import MOST_CLASSES
 from boxwright.data.split_names import FORMS, SPLITS, Form, Split
 from boxwright.data.voc import VocFolder
@@ -32,6 +32,7 @@ from boxwright.terminal import say_once
 _UNQUOTED_BRACES = re.compile(
     r"^((?:(?:train|val|test):|[ \t]*-)[ \t]+)(\{[^'\"\s]*\.tar)(?=[ \t]*(?:#.*)?$)", re.MULTILINE
 )
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _PACKED = frozenset((".gz", ".tgz", ".zst", ".bz2", ".xz", ".zip"))
 _KEYS = (*SPLITS, "path", "names", "nc", "images")
 # Of other tools, which write them beside; whatever else stands there is named.
@@ -61,7 +62,7 @@ def list_images(sources: Sequence[str], roots: Sequence[Path], named_in: Path) -
             continue
         place = find_source(source, roots, named_in)
         if os.path.isdir(place):
-            found.update(files_below(place, IMAGE_SUFFIXES))
+            found.update(images_below(place))
             continue
         for entry in filter(None, read_lines(place)):
             path = os.path.join(place.parent, entry.removeprefix("./"))
@@ -81,7 +82,11 @@ def find_source(source: str, roots: Sequence[Path], named_in: Path) -> Path:
     Raises:
         UserError: it is nowhere; the message lists every place that was looked at.
     """
-    place = _first_there(_places(source, roots), f"{named_in} names {source!r}")
+    if os.name != "nt" and _DRIVE.match(source):
+        raise UserError(
+            f"{named_in} names {source}, which is on a drive of Windows; name the folder relative to the yaml"
+        )
+    place = _first_there(_places(source, roots), f"{named_in} names '{source}'")
     if os.fspath(place) not in (beside := _places(source, roots[:1])):
         say_once(f"{named_in}: there is no {beside[0]}; taken is {place}")
     return place

@@ -5,6 +5,7 @@ CVAT, Label Studio), VOC xml beside or apart from the images (Roboflow, LabelImg
 folders and files tell the splits (split_names); where they tell none all images are train.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -12,7 +13,7 @@ from typing import cast
 from boxwright.data.csv_boxes import is_box_table
 from boxwright.data.data_yaml import MOST_CLASSES, DataYaml, numbered, read_darknet_data, read_data_yaml
 from boxwright.data.files import files_below, read_lines
-from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.images import images_below
 from boxwright.data.split_names import FORMS, SPLITS, Form, Split, by_folder, is_voc_root, split_of
 from boxwright.data.voc import annotation_files, voc_folder
 from boxwright.data.yolo_txt import label_file, label_files, unread_label
@@ -22,7 +23,7 @@ from boxwright.terminal import say_once
 
 _MOST_DIGITS = 18  # longer ones are no numbers of classes
 _HEAD = 65536  # bytes of a json that tell whether it is COCO
-_COCO_KEYS = ('"images"', '"annotations"')
+_COCO_LIST = re.compile(r'"(images|annotations)"\s*:\s*\[')  # the metrics of a run have a number of "images"
 _NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
 
@@ -38,7 +39,7 @@ def describe_folder(folder: Path) -> DataYaml:
         return read_data_yaml(file)
     if len(described := _beside(folder, ".data")) == 1:
         return read_darknet_data(described[0])
-    images = [Path(file) for file in sorted(files_below(folder, IMAGE_SUFFIXES))]
+    images = [Path(file) for file in images_below(folder)]
     labelled = [image for image, file in zip(images, label_files(images), strict=True) if file.is_file()]
     tables = {suffix: _label_files(folder, suffix) for suffix in FORMS}
     found: list[Form] = [FORMS[suffix] for suffix, files in tables.items() if files]
@@ -99,7 +100,7 @@ def _is_coco(file: Path) -> bool:
     except UserError:
         return False
     text = decoded(head, "ignore").lstrip()
-    return text.startswith("{") and any(key in text for key in _COCO_KEYS) and '"shapes"' not in text  # of labelme
+    return text.startswith("{") and _COCO_LIST.search(text) is not None and '"shapes"' not in text  # of labelme
 
 
 def _label_files(folder: Path, suffix: str) -> list[Path]:

@@ -12,6 +12,7 @@ import re
 import struct
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -22,10 +23,12 @@ from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from boxwright.data.files import files_below
 from boxwright.errors import UserError, is_out_of_memory
 from boxwright.ops.arrays import Image
 from boxwright.reading import TooLargeError, open_file, parsing, read_bytes
 from boxwright.settings.base import limit
+from boxwright.terminal import say_once
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -96,6 +99,8 @@ def _read_file(path: Path) -> bytes:
     except UserError as error:
         if isinstance(error, TooLargeError):
             raise BrokenImageError(path, "the file is larger than an image may be", _SHRINK.format(most)) from error
+        if path.is_symlink() and not path.exists():  # as after a move of what `convert split` wrote
+            raise BrokenImageError(path, f"is a link to {os.readlink(path)}, which is not there") from error
         raise BrokenImageError(path, f"cannot be opened ({str(error).rpartition(f'{path}: ')[2]})") from error
     if not data:
         raise BrokenImageError(path, "the image file is empty")
@@ -325,11 +330,31 @@ def resize_for_validation(image: Image, imgsz: int | tuple[int, int]) -> Image:
 
 # What the published 6.x system reads.
 IMAGE_SUFFIXES = frozenset((".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm"))
+# Of telephones and cameras, whose photos somebody may take for images of the set.
+_UNREAD_SUFFIXES = frozenset((".arw", ".avif", ".cr2", ".cr3", ".heic", ".heif", ".nef", ".raf"))
 MIN_SIDE = 10  # pixels; smaller images are left out, as published
 
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _ORIENTATION_TAG = 0x0112  # of Exif
 TURNED = frozenset((5, 6, 7, 8))  # orientations that swap width and height
+
+
+def images_below(folder: Path, most: int = 0) -> list[str]:
+    """List the image files below a folder, sorted; for `most` see `files_below`."""
+    return without_unread(folder, files_below(folder, IMAGE_SUFFIXES | _UNREAD_SUFFIXES, most))
+
+
+def without_unread(folder: Path, files: Iterable[str]) -> list[str]:
+    """Sort files of a folder, and leave out photos of kinds that are not read, which one line counts."""
+    found: list[str] = []
+    unread: list[str] = []
+    for file in sorted(files):
+        (unread if os.path.splitext(file)[1].lower() in _UNREAD_SUFFIXES else found).append(file)
+    if unread:
+        say_once(
+            f"{folder}: photos of a kind that is not read: {len(unread)}, such as {unread[0]}; save them as JPEG or PNG"
+        )
+    return found
 
 
 def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:

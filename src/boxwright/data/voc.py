@@ -23,7 +23,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from boxwright.data.files import files_below, in_any_case, in_threads, read_lines
-from boxwright.data.images import IMAGE_SUFFIXES
+from boxwright.data.images import IMAGE_SUFFIXES, images_below
 from boxwright.data.index import DataIndex, PixelObject, Problem, Record, pixel_record, read_records
 from boxwright.data.split_names import SPLITS, Split, by_folder
 from boxwright.errors import UserError
@@ -74,7 +74,7 @@ def _may_be_voc(file: Path) -> bool:
 def voc_folder(root: Path) -> VocFolder:
     """Find the images and annotations of each split. Without lists and folders that name splits, all is `train`."""
     xmls = annotation_files(root)
-    images = [Path(file) for file in sorted(files_below(root, IMAGE_SUFFIXES))]
+    images = [Path(file) for file in images_below(root)]
     image_of, twice = _matched(xmls, images, root)
     if lists := _split_lists(root):
         find = _list_reader(image_of, images, root)
@@ -107,7 +107,7 @@ def voc_folder(root: Path) -> VocFolder:
 def voc_list(file: Path) -> VocSplit:
     """Find the images and annotations of a list in a development kit, whatever its name."""
     root = file.parents[2]
-    images = [Path(image) for image in sorted(files_below(root, IMAGE_SUFFIXES))]
+    images = [Path(image) for image in images_below(root)]
     image_of, _ = _matched(annotation_files(root), images, root)
     return _list_reader(image_of, images, root)([*filter(None, read_lines(file))])
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -44,7 +45,7 @@ from boxwright.engine.task import Task
 from boxwright.engine.trainer import Trainer, load_run
 from boxwright.errors import UserError
 from boxwright.settings.base import Frozen, TrainingConfig, set_limits
-from boxwright.settings.load import dump_yaml, load
+from boxwright.settings.load import dump_yaml, flatten, load
 from boxwright.terminal import counted, say_once
 
 LAST = "last.pt"
@@ -220,7 +221,9 @@ def _settings_of(
 ) -> tuple[TrainingConfig, AnyRun]:
     """Read the settings of the run that a checkpoint in this run folder belongs to, and find its class."""
     run = find_run(content["config"])
-    return with_stored_places(load(run.settings, {**content["config"], **overrides}), folder, overrides), run
+    origin = f"of the run in {folder}, perhaps begun by another version"
+    stored = {name: replace(setting, origin=origin) for name, setting in flatten(content["config"]).items()}
+    return with_stored_places(load(run.settings, overrides, below=stored), folder, overrides), run
 
 
 def _begin_process(

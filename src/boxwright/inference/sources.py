@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from boxwright.data.files import is_url, read_lines
-from boxwright.data.images import IMAGE_SUFFIXES, read_image
+from boxwright.data.images import IMAGE_SUFFIXES, read_image, without_unread
 from boxwright.errors import UserError
 from boxwright.inference.streams import DEFAULT_FPS, PROTOCOLS, Frame, is_stream, read_streams
 from boxwright.reading import read_bytes, reads
@@ -45,7 +45,7 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
     if streams := streams_of(source):
         return read_streams(streams, stride=video_stride, listed_in=path if path.is_file() else None)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if _is_media(p))
+        files = [p for p in map(Path, without_unread(path, map(str, path.iterdir()))) if _is_media(p)]
         if not files:
             raise UserError(f"no images and no videos in the folder {path}")
     elif path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
@@ -57,7 +57,10 @@ def open_source(source: str | Path, *, video_stride: int = 1) -> Generator[Frame
     elif path.is_file():
         files = [path]
         if not _is_media(path):
-            raise UserError(f"{path} is neither an image nor a video nor a .txt or .streams list (by its suffix)")
+            raise UserError(
+                f"{path} is neither an image nor a video nor a .txt or .streams list (by its suffix); save an image of "
+                "another kind as JPEG or PNG"
+            )
     else:
         if path.exists():
             read_bytes(path, first=0)  # raises: it is a pipe, a socket or a device

@@ -58,7 +58,7 @@ def check_nuscenes(data: str, version: str = "", *, allow_missing: bool = False)
             cells = (len(scenes), chosen.sum(), chosen[images].sum(), chosen[annotations].sum())
             table.add_row(split, *(str(cell) for cell in cells))
     console.print(table)
-    table = Table("class", "annotations", "with a known velocity", "with an attribute", "median points")
+    table = Table("class", "boxes", "velocities", "attributes", "median points")
     for label, name in enumerate(CLASS_NAMES):
         some = rows[rows["label"] == label]
         known = int(np.isfinite(some["velocity"]).all(1).sum())

@@ -149,6 +149,8 @@ def version_folder(root: Path, version: str) -> Path:
         problem = "is not a folder; a nuScenes root holds samples, sweeps and a version such as v1.0-mini"
     elif there := versions_of(root):
         problem = f"has no version {version or '(none given)'}; there are {', '.join(there)}"
+    elif (root / "sample.json").is_file():
+        problem = f"is one version of a nuScenes root: name the root, {root.absolute().parent}"
     else:
         problem = "is no nuScenes root: no folder in it has a sample.json"
     raise UserError(f"{root} {problem}")

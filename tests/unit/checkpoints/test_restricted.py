@@ -328,6 +328,21 @@ def test_views_of_one_storage_do_not_multiply_it(tmp_path: Path) -> None:
         read_archive(file)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.pt", b"\n<!DOCTYPE html><html>", r"a\.pt is not a readable checkpoint: it is a web page"),
+        ("a.pt", b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+        ("a.pt", b"[net]\nwidth=416\n", "it is no file of torch.save"),
+        ("a.cfg", b"[net]\nwidth=416\n", r"a\.cfg describes a network and holds no weights: --cfg takes it"),
+    ],
+)
+def test_what_is_given_in_place_of_weights_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        read_archive(tmp_path / name)
+
+
 def test_a_claim_of_bytes_that_are_not_there_takes_no_memory(tmp_path: Path) -> None:
     file = tmp_path / "a.pt"
     file.write_bytes(b"\x80\x02\x8d" + (1 << 40).to_bytes(8, "little") + b"x.")  # a text of a terabyte

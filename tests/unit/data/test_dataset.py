@@ -143,6 +143,7 @@ def test_no_such_data_set(tmp_path: Path, data: str) -> None:
         ("- a\n", "a mapping"),
         ("train: [\n", "not valid yaml"),
         ("train: {a: b}\nnames: [a]\n", "train is a folder"),
+        ("train: C:\\set\\train\nnames: [a]\n", r"names C:\\set\\train, which is on a drive of Windows"),
         ("val: images/train\nnames: [a]\n", "names no train split"),
         ("train:\nval: images/train\nnames: [a]\n", "names no train split"),
         ("train: !!python/object/apply:os.system [touch hacked]\nnames: [a]\n", "not valid yaml"),
@@ -221,6 +222,16 @@ def test_what_counts_as_an_image(tmp_path: Path) -> None:
     (folder / "z linked.jpg").symlink_to(folder / "a.jpg")
     assert stems(open_dataset(yaml, "train")) == ["a", "b", "z linked"]
     assert ".jpg" in IMAGE_SUFFIXES
+
+
+def test_photos_of_kinds_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    yaml = write_yolo(tmp_path, {"a": ""})
+    for name in ("b.HEIC", "c.avif", ".d.heic"):
+        (tmp_path / "images/train" / name).write_bytes(b"photo")
+    assert stems(open_dataset(yaml, "train")) == ["a"]
+    assert "photos of a kind that is not read: 2, such as" in caplog.text
+    assert "b.HEIC; save them as JPEG or PNG" in caplog.text
 
 
 def test_empty_split(tmp_path: Path) -> None:

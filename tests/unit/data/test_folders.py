@@ -335,3 +335,11 @@ def test_a_class_number_beyond_reason_makes_no_names(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("2000000000 .5 .5 .1 .1\n")
     with pytest.raises(UserError, match=r"a\.txt: a data set of 2,000,000,001 classes; at most 100,000"):
         describe_folder(tmp_path)
+
+
+def test_the_metrics_of_a_run_within_are_no_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labelimg(tmp_path)
+    (tmp_path / "runs/train/exp").mkdir(parents=True)
+    (tmp_path / "runs/train/exp/metrics.json").write_text('{"images": 1, "labels": 2, "annotations": {"a": []}}')
+    assert describe_folder(tmp_path).form == "voc"
+    assert "several formats" not in caplog.text

@@ -168,6 +168,9 @@ def test_missing(tmp_path: Path) -> None:
     for decode in (False, True):
         with pytest.raises(BrokenImageError, match="no such file"):
             image_size(tmp_path / "a.jpg", decode=decode)
+    (tmp_path / "a.jpg").symlink_to("../gone/a.jpg")
+    with pytest.raises(BrokenImageError, match=r"a\.jpg: is a link to \.\./gone/a\.jpg, which is not there"):
+        image_size(tmp_path / "a.jpg")
 
 
 def test_smallest_side(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_list_file_is_relative_to_itself(tmp_path: Path) -> None:
         open_source(listing)
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_nothing_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UserError, match=r"nothing to predict on at .*missing: no such file or folder"):
         open_source(tmp_path / "missing")
     with pytest.raises(UserError, match="the screen is no source here"):
@@ -84,6 +84,11 @@ def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_bytes(b"x")
     with pytest.raises(UserError, match="neither an image nor a video"):
         open_source(tmp_path / "a.docx")
+    caplog.set_level("INFO")
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match="no images and no videos in the folder"):
+        open_source(tmp_path)
+    assert "a.heic; save them as JPEG or PNG" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.mp4", "a.txt"])

@@ -45,8 +45,11 @@ def test_a_version_that_is_not_there(tmp_path: Path) -> None:
     write_root(tmp_path, tables(), blobs=False)
     with pytest.raises(UserError, match=r"has no version v1\.0-trainval; there are v1\.0-mini"):
         open_nuscenes(tmp_path, "v1.0-trainval")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"is no nuScenes root: no folder in it has a sample\.json"):
-        open_nuscenes(tmp_path / VERSION, "v1.0-mini")
+        open_nuscenes(tmp_path / "empty", "v1.0-mini")
+    with pytest.raises(UserError, match=rf"v1\.0-mini is one version of a nuScenes root: name the root, {tmp_path}"):
+        open_nuscenes(tmp_path / VERSION, "")
     with pytest.raises(UserError, match="is not a folder"):
         open_nuscenes(tmp_path / "nowhere", "v1.0-mini")
 
