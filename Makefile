@@ -1,4 +1,5 @@
-# `make demo`, `make test` and `make docs`. Each sets up .venv by itself; the machine needs Python >= 3.11 and make.
+# `make demo`, `make test`, `make docs` and `make dist`. Each sets up what it needs; the machine needs Python >= 3.11 and
+# make. UV_TORCH_BACKEND=cpu in the environment, with uv on the path, installs torch without CUDA.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +7,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test docs fuzz audit mutants gpu lint types tests install format clean
+.PHONY: demo test docs dist fuzz audit mutants gpu lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -48,6 +49,11 @@ format: $(INSTALLED)
 # The site, in site/: without a network, and without a warning. The pictures of how.md: python docs/draw_pictures.py.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+
+# Wheel and sdist, in dist/: each built twice with the same bytes, the wheel installed and the demo run from elsewhere.
+# What it is installed with: make dist INSTALL="torch==2.13.0"; by default the versions of constraints.txt.
+dist:
+	$(PYTHON) tests/dist.py $(INSTALL)
 
 install: $(INSTALLED)
 

@@ -1,5 +1,6 @@
 """Training loggers: results.csv, events.jsonl, TensorBoard, log.log, MLflow."""
 
+import importlib.util
 import io
 import json
 import logging
@@ -21,9 +22,10 @@ from boxwright.engine.environment import environment_line
 from boxwright.engine.meters import StepCost, duration
 from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
+from boxwright.extras import needed, not_installed
 from boxwright.settings.base import TrainingConfig
 from boxwright.settings.load import dump
-from boxwright.terminal import sentence, shown
+from boxwright.terminal import say_once, sentence, shown
 
 _log = logging.getLogger("boxwright.train")
 
@@ -265,10 +267,8 @@ class MlflowLog(Callback):
         # A server that is not there costs seconds, not minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        try:
+        with needed("--callbacks mlflow", "mlflow"):
             from mlflow.tracking import MlflowClient
-        except ImportError as error:
-            raise UserError("--callbacks mlflow needs MLflow: pip install 'boxwright[mlflow]'") from error
         self._make_client = MlflowClient
         self._client: Any = None
         self._run = ""
@@ -365,10 +365,14 @@ def default_loggers(
         titles: of metrics on the console.
         about: what the run is, for events.jsonl.
     """
+    has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+    if not has_tensorboard:
+        missing = not_installed("an event file", "tensorboard", "tensorboard")
+        say_once(f"{missing}; going on without it", logging.WARNING)
     return (
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl", about),
-        TensorBoard(folder, tags),
+        *([TensorBoard(folder, tags)] if has_tensorboard else []),
         TextLog(folder / "log.log"),
         ConsoleLog(titles),
     )
