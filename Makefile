@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test docs dist fuzz audit mutants gpu lint types tests install format clean
+.PHONY: demo test docs dist licences fuzz audit mutants gpu lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -54,6 +54,10 @@ docs: $(INSTALLED)
 # What it is installed with: make dist INSTALL="torch==2.13.0"; by default the versions of constraints.txt.
 dist:
 	$(PYTHON) tests/dist.py $(INSTALL)
+
+# docs/licences.md anew, after a change of pyproject.toml or constraints.txt.
+licences: $(INSTALLED)
+	$(RUN) docs/licences.py
 
 install: $(INSTALLED)
 

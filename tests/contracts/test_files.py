@@ -107,6 +107,29 @@ def test_no_binaries_but_pictures_of_the_docs_a_font_and_recorded_numbers() -> N
     assert sum(path.stat().st_size for path in recorded) <= 6_100_000  # the numbers 6 MB, the rest is this package
 
 
+# Modules that compute nothing of a publication: they need no row in PROVENANCE.md as long as they name no source.
+PLUMBING = re.compile(
+    r"__main__|errors|extras|systems|terminal|(cli|settings|reporting)/\w+|(yolo|centerfusion)/verbs/\w+|"
+    r"(yolo|centerfusion)/(settings|system|structures|detector|detection|pictures|anchor_plot|val_output)|"
+    r"data/(cache|check|dataset|files|identity|index|loader|source_images|structures)|checkpoints/names|"
+    r"drawing/(birds_eye|boxes|boxes3d|sheets)|inference/sources|ops/arrays|synthetic/yolo_set|"
+    r"engine/(callbacks|console|environment|launch|loggers|run|run_folder|task)|search/(space|study|worker)|"
+    r"nuscenes/(build|check|metric_report|structures)"
+)
+
+
+def test_each_algorithm_has_a_row_that_names_its_source() -> None:
+    text = (ROOT / "PROVENANCE.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "boxwright"
+    for path in SOURCES:
+        name = path.relative_to(package).as_posix()
+        if path.stem == "__init__" or f"`{name}`" in text:
+            continue
+        assert PLUMBING.fullmatch(name.removesuffix(".py")), f"{name} needs a row in PROVENANCE.md"
+        has_source = "\nSource:" in (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+        assert not has_source, f"{name} names a source: give it a row in PROVENANCE.md"
+
+
 @pytest.mark.parametrize("page", ["PROVENANCE.md", "docs/architecture.md"])
 def test_a_page_names_files_that_are_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
