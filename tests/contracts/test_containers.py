@@ -28,7 +28,7 @@ def test_a_dockerfile(path: Path) -> None:
     assert set(names) <= {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "ENTRYPOINT", "CMD"}
     assert names[0] == "FROM"
     assert names.count("FROM") == 1
-    image = re.fullmatch(r"python:(\d\.\d+)-slim-\w+", steps[0][1])  # of Docker's own registry, by a tag that says which
+    image = re.fullmatch(r"python:(\d\.\d+)-slim-\w+", steps[0][1])  # by a tag that says which
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert image is not None
     assert f"Programming Language :: Python :: {image[1]}" in project["classifiers"]

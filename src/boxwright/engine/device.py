@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
 from boxwright.machine import has_memory_limit, processor_flags
+from boxwright.ops.torchvision_operators import load_operators
 from boxwright.settings.base import Precision
 from boxwright.terminal import counted
 
@@ -27,14 +28,15 @@ _GPU_NAME = re.compile(r"(?:cuda:)?(\d+)")
 
 
 def select_device(name: str) -> torch.device:
-    """Turn a device setting into a device that is there.
+    """Turn a device setting into a device that is there, with operators that fit this torch.
 
     Args:
         name: "" (the first GPU, else the CPU), "cpu", "cuda", a GPU number such as "0", "cuda:0", or "mps".
 
     Raises:
-        UserError: no such device here, or the name is not understood.
+        UserError: no such device here, the name is not understood, or torchvision does not fit torch.
     """
+    load_operators()  # here, before a verb has written anything
     wanted = name.strip().lower()
     if wanted == "cpu" or (not wanted and not torch.cuda.is_available()):
         return torch.device("cpu")

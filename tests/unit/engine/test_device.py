@@ -52,6 +52,15 @@ def test_names_that_are_no_device_here(monkeypatch: pytest.MonkeyPatch, name: st
         select_device(name)
 
 
+def test_a_torchvision_that_does_not_fit_is_told_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> bool:
+        raise UserError("does not fit")
+
+    monkeypatch.setattr("boxwright.engine.device.load_operators", refuse)
+    with pytest.raises(UserError, match="does not fit"):
+        select_device("cpu")
+
+
 def test_the_gpu_of_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="'mps' is not there: it is the GPU of a Mac; --device cpu"):
         select_device("mps")
