@@ -1,5 +1,5 @@
 # `make demo`, `make test`, `make docs` and `make dist`. Each sets up what it needs; the machine needs Python >= 3.11 and
-# make. UV_TORCH_BACKEND=cpu in the environment, with uv on the path, installs torch without CUDA.
+# make. UV_TORCH_BACKEND=cpu in the environment installs torch without CUDA, by uv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -69,6 +69,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  set -x; \
 	  uv venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
 	  uv pip install --quiet --python $(RUN) --constraint constraints.txt --editable '.[dev]'; \
+	elif [ -n "$$UV_TORCH_BACKEND" ]; then \
+	  set -x; \
+	  $(PYTHON) -m venv $(VENV) && $(RUN) -m pip install --quiet uv && \
+	  $(VENV)/bin/uv pip install --quiet --python $(RUN) --constraint constraints.txt --editable '.[dev]'; \
 	else \
 	  set -x; \
 	  $(PYTHON) -m venv $(VENV) && \

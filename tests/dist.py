@@ -1,8 +1,8 @@
 """`make dist`: build wheel and sdist, each twice with the same bytes; install the wheel, and run the demo elsewhere.
 
 Needs Python and nothing else: `python tests/dist.py [INSTALL ...]`. INSTALL goes to pip beside the wheel, by default
-the versions of constraints.txt; `torch==2.13.0` takes that one instead. With uv on the path, uv installs, and
-UV_TORCH_BACKEND=cpu chooses torch without CUDA.
+the versions of constraints.txt; `torch==2.13.0` takes that one instead. Where uv is on the path, it installs; so it does
+for UV_TORCH_BACKEND=cpu, which chooses torch without CUDA.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ def main(install: list[str]) -> None:
         look_inside(names, zipfile.ZipFile(wheel).namelist())
         python = new_environment(folder / "fresh")
         installer = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
-        if shutil.which("uv"):
-            installer = ["uv", "pip", "install", "--quiet", "--python", python]
+        uv = shutil.which("uv")
+        if not uv and os.environ.get("UV_TORCH_BACKEND"):
+            run(builder, "-m", "pip", "install", "--quiet", "uv")
+            uv = shutil.which("uv", path=str(Path(builder).parent))
+        if uv:
+            installer = [uv, "pip", "install", "--quiet", "--python", python]
         run(*installer, *(install or ["--constraint", str(ROOT / "constraints.txt")]), str(wheel))
         print(f"the environment of the wheel takes {megabytes(folder / 'fresh'):.0f} MB", flush=True)
         elsewhere = folder / "elsewhere"
