@@ -1,8 +1,8 @@
 """`make dist`: build wheel and sdist, each twice with the same bytes; install the wheel, and run the demo elsewhere.
 
 Needs Python and nothing else: `python tests/dist.py [INSTALL ...]`. INSTALL goes to pip beside the wheel, by default
-the versions of constraints.txt; `torch==2.13.0` takes that one instead. Where uv is on the path, it installs; so it does
-for UV_TORCH_BACKEND=cpu, which chooses torch without CUDA.
+the versions of constraints.txt; `torch==2.13.0` takes that one instead. uv installs where it is on
+the path, and for UV_TORCH_BACKEND=cpu, which chooses torch without CUDA.
 """
 
 from __future__ import annotations
