@@ -1,4 +1,5 @@
-# `make demo`, `make test` and `make docs`. Each sets up .venv by itself; the machine needs Python >= 3.11 and make.
+# `make demo`, `make test`, `make docs` and `make dist`. Each sets up what it needs; the machine needs Python >= 3.11 and
+# make. UV_TORCH_BACKEND=cpu in the environment installs torch without CUDA, by uv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +7,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test docs fuzz audit mutants gpu lint types tests install format clean
+.PHONY: demo test docs dist licences fuzz audit mutants gpu lint types tests install format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m boxwright demo
@@ -49,6 +50,15 @@ format: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
+# Wheel and sdist, in dist/: each built twice with the same bytes, the wheel installed and the demo run from elsewhere.
+# What it is installed with: make dist INSTALL="torch==2.13.0"; by default the versions of constraints.txt.
+dist:
+	$(PYTHON) tests/dist.py $(INSTALL)
+
+# docs/licences.md anew, after a change of pyproject.toml or constraints.txt.
+licences: $(INSTALLED)
+	$(RUN) docs/licences.py
+
 install: $(INSTALLED)
 
 # torch, torchvision and all the rest in one resolver call: a torch wheel chosen by itself may not fit torchvision.
@@ -60,6 +70,11 @@ $(INSTALLED): pyproject.toml constraints.txt examples/tracking.txt
 	  uv venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
 	  uv pip install --quiet --python $(RUN) --constraint constraints.txt --editable '.[dev]' && \
 	  uv pip install --quiet --python $(RUN) --no-deps --requirement examples/tracking.txt; \
+	elif [ -n "$$UV_TORCH_BACKEND" ]; then \
+	  set -x; \
+	  $(PYTHON) -m venv $(VENV) && $(RUN) -m pip install --quiet uv && \
+	  $(VENV)/bin/uv pip install --quiet --python $(RUN) --constraint constraints.txt --editable '.[dev]' && \
+	  $(VENV)/bin/uv pip install --quiet --python $(RUN) --no-deps --requirement examples/tracking.txt; \
 	else \
 	  set -x; \
 	  $(PYTHON) -m venv $(VENV) && \

@@ -6,6 +6,8 @@ prints it without a traceback and exits with code 2.
 
 from __future__ import annotations
 
+import re
+
 
 class UserError(Exception):
     """Something the user can mend: a bad path, a bad file, a bad setting."""
@@ -36,6 +38,27 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+_NO_OPERATOR = re.compile(
+    r"(?:The operator|Could not run) '(?P<operator>[\w:.]+)' "
+    r"(?:is not currently implemented for the|with arguments from the) '?(?P<device>\w+)"
+)
+
+
+def missing_operator(error: BaseException) -> str:
+    """Say in a sentence that PyTorch or torchvision lacks an operator for a device; "" for any other error."""
+    found = _NO_OPERATOR.search(str(error)) if isinstance(error, NotImplementedError) else None
+    if found is None:
+        return ""
+    operator, device = found["operator"], found["device"]
+    if operator.startswith("torchvision::"):
+        return (
+            f"torchvision was built without {device} (it has no {operator} for it); install both anew in one command: "
+            "pip install --force-reinstall torch torchvision"
+        )
+    fallback = ", or set PYTORCH_ENABLE_MPS_FALLBACK=1, so that the CPU computes this one" if device == "MPS" else ""
+    return f"PyTorch has no operator {operator} for {device}: give --device cpu{fallback}"
 
 
 def reason(error: OSError) -> str:

@@ -31,7 +31,8 @@ except ImportError:  # Windows
 OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"))
 HAS_LOCKS = fcntl is not None
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _MEMORY, _PROCESSOR = (Path("/proc") / name for name in ("self/status", "meminfo", "cpuinfo"))
+_GROUP = Path("/sys/fs/cgroup")  # what the container may take
 # Parameter numbers of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
@@ -135,6 +136,38 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory() -> int | None:
+    """Measure bytes of memory free for new data, within the limit of the container; None where it cannot be told."""
+    limits: list[int] = []
+    try:
+        lines = _MEMORY.read_text(encoding="ascii").splitlines()
+        limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        ceiling, used = (_GROUP / "memory.max").read_text().strip(), (_GROUP / "memory.current").read_text()
+        if ceiling != "max":
+            pages = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+            limits.append(int(ceiling) - int(used) + int(pages.get("inactive_file", 0)))  # given up when needed
+    except (OSError, ValueError):
+        pass
+    return min(limits) if limits else None
+
+
+def processor_name() -> str:
+    """Return the model of the processor, or its architecture where the system does not tell."""
+    return _of_processor("model name").partition("@")[0].strip() or platform.processor() or platform.machine()
+
+
+def processor_flags() -> set[str]:
+    """Return the extensions that an x86 processor has; empty where the system does not tell."""
+    return set(_of_processor("flags").split())
+
+
+def _of_processor(key: str) -> str:
+    """Read a value of the first core; "" where there is none."""
+    with contextlib.suppress(OSError), _PROCESSOR.open(encoding="utf-8", errors="replace") as lines:
+        return next((value for name, _, value in (line.partition(":") for line in lines) if name.strip() == key), "")
+    return ""
 
 
 def wait_for_disk(path: Path) -> None:

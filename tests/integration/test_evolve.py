@@ -285,5 +285,5 @@ def test_mistakes_without_a_study(
     cmaes = ("--sampler", "cmaes", "--space", "space.yaml")
     assert "two hyper-parameters or more" in answer(capsys, "--data", "d.yaml", *cmaes)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'boxwright[tune]'" in answer(capsys, "--data", "d.yaml")
+    assert "boxwright evolve needs optuna, which is not installed: pip" in answer(capsys, "--data", "d.yaml")
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""Training, val and predict where the operating system has no locks, limits, forks and few signals, as on Windows."""
+"""Training, val and predict without locks, limits, forks, /proc and most signals, as on Windows, and without extras."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.integration.small_runs import write_world
 BARE = """
 import multiprocessing, os, signal, sys
 
-for name in ("fcntl", "resource", "termios", "pwd", "grp"):
+for name in "fcntl resource termios pwd grp matplotlib tensorboard torchvision".split():
     sys.modules[name] = None
 for module, names in (
     (os, "fork forkpty pread pwrite setpgid getpgid killpg getuid geteuid sched_getaffinity O_NOFOLLOW O_NONBLOCK"),
@@ -27,12 +27,13 @@ if __name__ == "__main__":
     from boxwright import machine
     from boxwright.cli.main import main
 
-    machine._STATUS = machine.Path("/nothing")
+    machine._STATUS = machine._MEMORY = machine._PROCESSOR = machine._GROUP = machine.Path("/nothing")
     for words in open(sys.argv[1]).read().splitlines():
         code = main(words.split("|"))
         if code:
             sys.exit(f"{words} ended with {code}")
     assert machine.peak_memory() == 0 and not machine.HAS_LOCKS and machine.is_alive(0)
+    assert machine.available_memory() is None and machine.processor_flags() == set()
 """
 
 
@@ -52,5 +53,8 @@ def test_without_what_windows_lacks(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "cannot be locked (this system has no locks for files): start no second run in it" in done.stderr
+    for missing in ("an event file needs tensorboard, which is not installed", "a plot needs matplotlib, which is not"):
+        assert missing in done.stderr
     assert len(list((tmp_path / "runs/p").rglob("*.jpg"))) == 6
+    assert (tmp_path / "runs/t/report.html").exists()
     assert not list(tmp_path.rglob("*.tmp"))

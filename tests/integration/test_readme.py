@@ -24,7 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(<!-- parsed only: .+ -->\n)?```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # A command that several pages have is run once, in the order of this list. docs/python.md: test_python_page.py.
 PAGES = [
-    *("README.md", "docs/index.md", "docs/start.zh.md", "docs/reference/models.md", "docs/fusion.md"),
+    *(
+        "README.md",
+        "docs/index.md",
+        "docs/install.md",
+        "docs/start.zh.md",
+        "docs/reference/models.md",
+        "docs/fusion.md",
+    ),
     *("docs/tutorials/training.md", "docs/data.md", "docs/tutorials/labels.md", "docs/tutorials/export.md"),
     *("docs/tutorials/tune.md", "docs/tutorials/video.md", "docs/tutorials/new_loss.md"),
     "docs/tutorials/examples.md",

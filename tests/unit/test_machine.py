@@ -1,12 +1,15 @@
 """How a process ends, and what is told to malloc and OpenMP before torch is loaded."""
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from boxwright.machine import spin_briefly, start_method
+from boxwright import machine
+from boxwright.machine import available_memory, processor_flags, processor_name, spin_briefly, start_method
 
 SCRIPT = """
 import atexit, sys
@@ -22,6 +25,31 @@ with no_shutdown():
     sys.stdout.write("work ")
     {end}
 """
+
+
+def test_memory_within_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "_GROUP", tmp_path)
+    assert available_memory() is None  # no Linux
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 5000 kB\n")
+    assert available_memory() == 5000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("3000000\n")
+    assert available_memory() == 5000 * 1024
+    (tmp_path / "memory.max").write_text("4000000\n")
+    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 500000\n")
+    assert available_memory() == 1_500_000
+    monkeypatch.setattr(machine, "_MEMORY", Path("/proc/meminfo"))
+    assert (available_memory() is None) == (not sys.platform.startswith("linux"))
+
+
+def test_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_PROCESSOR", tmp_path / "cpuinfo")
+    assert processor_name() == platform.processor() or platform.machine()
+    assert processor_flags() == set()
+    core = "processor\t: 0\nmodel name\t: Fast 9 CPU @ 3.00GHz\nflags\t\t: fpu amx_bf16\n\n"
+    (tmp_path / "cpuinfo").write_text(core * 2)
+    assert (processor_name(), processor_flags()) == ("Fast 9 CPU", {"fpu", "amx_bf16"})
 
 
 @pytest.mark.parametrize(

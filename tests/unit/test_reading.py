@@ -10,8 +10,9 @@ from pathlib import Path
 from xml.parsers import expat
 
 import pytest
+import torch
 
-from boxwright.errors import UserError, is_out_of_memory
+from boxwright.errors import UserError, is_out_of_memory, missing_operator
 from boxwright.reading import load_yaml, parsing, read_bytes, read_text, reads
 
 CHAIN = "\n".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))
@@ -129,3 +130,22 @@ def test_memory_that_ran_out_is_no_mistake_of_the_file() -> None:
     assert is_out_of_memory(RuntimeError("Storage size calculation overflowed with sizes=[9, 9]"))
     assert not is_out_of_memory(RuntimeError("something else"))
     assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a convolution"))
+
+
+def test_an_operator_that_a_device_lacks_is_named() -> None:
+    of_mac = (
+        "The operator 'aten::_embedding_bag' is not currently implemented for the MPS device. If you want this op ..."
+    )
+    assert missing_operator(NotImplementedError(of_mac)) == (
+        "PyTorch has no operator aten::_embedding_bag for MPS: give --device cpu, or set "
+        "PYTORCH_ENABLE_MPS_FALLBACK=1, so that the CPU computes this one"
+    )
+    cpu_only = "Could not run 'torchvision::nms' with arguments from the 'CUDA' backend. This could be because ..."
+    assert "torchvision was built without CUDA" in missing_operator(NotImplementedError(cpu_only))
+    assert missing_operator(RuntimeError(of_mac)) == missing_operator(NotImplementedError("later")) == ""
+    with pytest.raises(NotImplementedError) as real:  # as this PyTorch says it
+        torch.empty(2, device="vulkan")
+    assert (
+        missing_operator(real.value)
+        == "PyTorch has no operator aten::empty.memory_format for Vulkan: give --device cpu"
+    )

@@ -6,7 +6,7 @@ Three formulations of one function, equal to rounding; `deform_conv` takes the o
   a pixel are never held for a whole batch. 64 channels at 112 x 200, forward and backward: 11 times faster than
   torchvision's operator in CPU time (benchmarks/deform_conv.py).
 - "torchvision", for GPUs: its CUDA operator, whose backward pass adds up in any order; where the same bits are asked
-  for (`torch.use_deterministic_algorithms`) a GPU takes "rows".
+  for (`torch.use_deterministic_algorithms`), or there is no torchvision, a GPU takes "rows".
 - "grid", for exporters: `grid_sample` and one matrix product, both standard operators of ONNX.
 
 Source: Zhu et al., "Deformable ConvNets v2", 2018 (arXiv:1811.11168); layout and border rule as
@@ -22,6 +22,8 @@ from typing import Any, Literal, Self
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from boxwright.ops.torchvision_operators import load_operators, missed_on_gpu
 
 Implementation = Literal["auto", "rows", "torchvision", "grid"]
 TAPS = 9
@@ -47,7 +49,7 @@ def deform_conv(
     """
     if implementation == "auto":
         same_bits = x.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
-        on_this_device = "rows" if same_bits else "torchvision"
+        on_this_device = "rows" if same_bits or not _has_torchvision() else "torchvision"
         implementation = "grid" if torch.compiler.is_exporting() else on_this_device
     if implementation == "rows":
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)  # under autocast x comes in the lower precision
@@ -60,6 +62,13 @@ def deform_conv(
     dtype = torch.promote_types(x.dtype, torch.float32)  # it knows no bf16
     image, offset, mask, weight, bias = (t.to(dtype) for t in (x, offset, mask, weight, bias))
     return deform_conv2d(image, offset, weight, bias, padding=(1, 1), mask=mask).to(x.dtype)
+
+
+def _has_torchvision() -> bool:
+    if load_operators():
+        return True
+    missed_on_gpu()
+    return False
 
 
 def _grid_sampling(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

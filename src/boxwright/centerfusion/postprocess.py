@@ -22,6 +22,7 @@ from boxwright.centerfusion.heads import (
     rotation_from_alpha,
 )
 from boxwright.centerfusion.structures import RawHeads
+from boxwright.engine.device import widest_floats
 from boxwright.nuscenes.structures import ATTRIBUTE_NAMES, Detections3d
 
 
@@ -120,12 +121,12 @@ def merge_flipped(heads: RawHeads) -> RawHeads:
     """
     merged: RawHeads = {}
     for name, values in heads.items():
-        half = values.shape[0] // 2
+        half, wide = values.shape[0] // 2, widest_floats(values.device)
         plain, mirror = values[:half], values[half:].flip(3)
         if name == "hm":
-            mean = ((plain.double().sigmoid() + mirror.double().sigmoid()) / 2).logit()
+            mean = ((plain.to(wide).sigmoid() + mirror.to(wide).sigmoid()) / 2).logit()
         elif name in ("dep", "dep_sec"):
-            mean = raw_from_depth((depth_from_raw(plain.double()) + depth_from_raw(mirror.double())) / 2)
+            mean = raw_from_depth((depth_from_raw(plain.to(wide)) + depth_from_raw(mirror.to(wide))) / 2)
         elif name in ("wh", "dim"):
             mean = (plain + mirror) / 2
         elif name == "amodel_offset":

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from boxwright import __version__
-from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory, reason
+from boxwright.errors import MEMORY_ADVICE, UserError, is_out_of_memory, missing_operator, reason
 from boxwright.machine import no_shutdown
 from boxwright.terminal import CtrlC, SayHandler, say, word_wrap
 
@@ -84,6 +84,8 @@ def main(argv: Sequence[str]) -> int:
             say(f"boxwright: cannot write {error.filename or 'the output'}: {reason(error)}", to_stderr=True)
         elif isinstance(error, OSError) and error.filename is not None:
             say(f"boxwright: {os.fsdecode(error.filename)}: {reason(error)}", to_stderr=True)
+        elif lacking := missing_operator(error):
+            say(f"boxwright: {lacking}", to_stderr=True)
         else:
             raise
         return 2

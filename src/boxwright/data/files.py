@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boxwright.errors import UserError, reason
+from boxwright.extras import NotInstalledError
 from boxwright.machine import HAS_LOCKS, OPEN_FLAGS, is_alive, try_lock, wait_for_disk
 from boxwright.reading import place_in_tar, read_bytes, read_text
+from boxwright.terminal import say_once
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -285,6 +287,8 @@ def picture_errors() -> Generator[None]:
     """Warn of a picture or page that cannot be written, and go on: it is not what the verb was asked for."""
     try:
         yield
+    except NotInstalledError as error:  # no fault of this run: told once, and the code of the verb stays
+        say_once(f"{error}; going on without it", logging.WARNING)
     except (UserError, OSError) as error:
         _log.warning("%s; going on without it", error)
         not_drawn.append(str(error))

@@ -31,6 +31,7 @@ from boxwright.data.images import (
 )
 from boxwright.data.index import DataIndex
 from boxwright.errors import UserError
+from boxwright.machine import available_memory
 from boxwright.ops.arrays import Image
 from boxwright.reading import place_in_tar
 from boxwright.terminal import say_once
@@ -231,22 +232,6 @@ def check_room(
                 f"--cache disk needs {needed / _GB:.2f} GB for {num_images} images but {free / _GB:.2f} GB are "
                 f"available in {folder}; make room there, or use no cache"
             )
-
-
-def available_memory() -> int | None:
-    """Return bytes of memory free for new data, within the limit of the container; None where it cannot be told."""
-    limits: list[int] = []
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        ceiling, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
-        if ceiling != "max":
-            pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            limits.append(int(ceiling) - int(used) + int(pages.get("inactive_file", 0)))  # given up when needed
-    except (OSError, ValueError):
-        pass
-    return min(limits) if limits else None
 
 
 def free_disk(folder: Path) -> int:

@@ -1,7 +1,9 @@
 """Text by Pillow, and label boxes: text on a filled rectangle that keeps clear of other labels.
 
-Fonts are chosen here only, for the plots of matplotlib too. The first one is DejaVu Sans as matplotlib ships it, which
-has Latin, Greek, Cyrillic and more. Each letter that it lacks comes from a font of the system; nothing is fetched.
+Fonts are chosen here only, for the plots of matplotlib too. The first one lies beside this file: DejaVu Sans
+2.37 with its Latin, Greek and Cyrillic letters, cut out by `pyftsubset DejaVuSans.ttf --unicodes=U+0020-04FF,U+2026
+--layout-features='' --legacy-kern --drop-tables+=FFTM --notdef-outline`. Other letters come from the whole of it, which
+matplotlib ships, or from a font of the system, which matplotlib finds; nothing is fetched.
 """
 
 import logging
@@ -10,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont, features
 
 from boxwright.drawing.canvas import letter_color
+from boxwright.extras import NotInstalledError, needed
 from boxwright.ops.arrays import Color, Image
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom, half-open
 
+FIRST_FONT = Path(__file__).with_name("DejaVuSans.ttf")
 _log = logging.getLogger("boxwright.drawing")
 _PLAIN_STYLES = {"regular", "book", "normal", "roman", "medium"}
 _SPECIAL_FAMILIES = ("serif", "mono", "coding", "condensed", "math", "symbol", "emoji", "last resort", "unifont")
@@ -42,24 +45,20 @@ class Label:
 
 
 @lru_cache(maxsize=1)
-def first_font() -> Path:
-    """Locate DejaVu Sans."""
-    # The package is located, not imported: importing matplotlib would cost a prediction .1 s.
-    package = find_spec("matplotlib")
-    assert package is not None
-    assert package.submodule_search_locations
-    return Path(package.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-
-
-@lru_cache(maxsize=1)
 def fonts_by_letter() -> Mapping[int, Path]:
     """Map the code of every letter that some font has to the font that it is written in.
 
     That is DejaVu Sans, else a font of the system that can be scaled: upright before slanted, plain before bold, and of
-    those the one with the most letters, so that the letters of a name come from one font.
+    those the one with the most letters, so that the letters of a name come from one font. Empty without matplotlib.
     """
-    from matplotlib.font_manager import findSystemFonts  # slow to import, and only needed for few texts
-    from matplotlib.ft2font import FT2Font
+    try:
+        with needed("text in other letters than Latin, Greek and Cyrillic", "plots"):
+            from matplotlib import get_data_path
+            from matplotlib.font_manager import findSystemFonts  # slow to import, and only needed for few texts
+            from matplotlib.ft2font import FT2Font
+    except NotInstalledError as error:
+        _log.warning("%s; pictures show the number of a class in place of such a name", error)
+        return {}
 
     fonts: list[tuple[tuple[bool, bool, int, str], Path, Iterable[int]]] = []
     for path in map(Path, findSystemFonts()):
@@ -70,7 +69,9 @@ def fonts_by_letter() -> Mapping[int, Path]:
             is_special = any(word in font.family_name.lower() for word in _SPECIAL_FAMILIES)
             if font.scalable:  # others hold pictures of one size, such as colored emoji
                 fonts.append(((is_styled, is_special, -len(letters), str(path)), path, letters))
-    found = dict.fromkeys(FT2Font(str(first_font())).get_charmap(), first_font())
+    whole = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    found = dict.fromkeys(FT2Font(str(whole)).get_charmap(), whole)
+    found |= dict.fromkeys(FT2Font(str(FIRST_FONT)).get_charmap(), FIRST_FONT)
     for _, path, letters in sorted(fonts, key=itemgetter(0)):
         for letter in letters:
             found.setdefault(letter, path)
@@ -81,10 +82,10 @@ def font_runs(text: str) -> list[tuple[Path, str]]:
     """Split a line of text into runs of one font each; a letter that no font has is in the first font: an empty box."""
     runs: list[tuple[Path, str]] = []
     if _is_plain(text):  # no fonts are looked for
-        return [(first_font(), text)]
+        return [(FIRST_FONT, text)]
     fonts = fonts_by_letter()
     for letter in text:
-        font = fonts.get(ord(letter), first_font())
+        font = fonts.get(ord(letter), FIRST_FONT)
         if runs and (font == runs[-1][0] or not _needs_glyph(letter)):  # an accent stays with its letter
             runs[-1] = (runs[-1][0], runs[-1][1] + letter)
         else:
@@ -107,7 +108,7 @@ def readable_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return class names as pictures can show them: one whose letters no font has is replaced by its number."""
     unsure = {letter for letter in "".join(names) if not _is_plain(letter) and _needs_glyph(letter)}
     missing = {letter for letter in unsure if ord(letter) not in fonts_by_letter()}
-    if missing:
+    if missing and fonts_by_letter():
         some = " ".join(sorted(missing)[:_MOST_NAMED_LETTERS]) + (" ..." if len(missing) > _MOST_NAMED_LETTERS else "")
         _log.warning(
             "no font of this system has the letters %s: pictures show the number of a class in place of its name; "

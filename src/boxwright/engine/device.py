@@ -8,7 +8,6 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,7 +16,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
-from boxwright.machine import has_memory_limit
+from boxwright.machine import has_memory_limit, processor_flags
+from boxwright.ops.torchvision_operators import load_operators
 from boxwright.settings.base import Precision
 from boxwright.terminal import counted
 
@@ -28,21 +28,26 @@ _GPU_NAME = re.compile(r"(?:cuda:)?(\d+)")
 
 
 def select_device(name: str) -> torch.device:
-    """Turn a device setting into a device that is there.
+    """Turn a device setting into a device that is there, with operators that fit this torch.
 
     Args:
-        name: "" (the first GPU, else the CPU), "cpu", "cuda", a GPU number such as "0", or "cuda:0".
+        name: "" (the first GPU, else the CPU), "cpu", "cuda", a GPU number such as "0", "cuda:0", or "mps".
 
     Raises:
-        UserError: no such device here, or the name is not understood.
+        UserError: no such device here, the name is not understood, or torchvision does not fit torch.
     """
+    load_operators()  # here, before a verb has written anything
     wanted = name.strip().lower()
     if wanted == "cpu" or (not wanted and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if wanted == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("device 'mps' is not there: it is the GPU of a Mac; --device cpu runs on the CPU")
+        return torch.device("mps")
     match = _GPU_NAME.fullmatch("0" if wanted in ("", "cuda") else wanted)
     if match is None:
         several = "several GPUs are for `boxwright train` alone; " if "," in name else ""
-        raise UserError(f"device '{name}' is not understood; {several}give cpu, or one GPU as 0 or cuda:0")
+        raise UserError(f"device '{name}' is not understood; {several}give cpu, one GPU as 0 or cuda:0, or mps")
     number, present = int(match[1]), torch.cuda.device_count() if torch.cuda.is_available() else 0
     if number >= present:
         there = f"{counted(present, 'GPU')}, numbered from 0" if present else "no GPU that this PyTorch can use"
@@ -215,7 +220,8 @@ def resolve(precision: Precision, device: torch.device) -> Policy:
         device: where the step runs.
 
     Raises:
-        UserError: fp16 or tf32 on the CPU, for which PyTorch has no fast kernels, or tf32 on a GPU without it.
+        UserError: fp16 or tf32 on the CPU, for which PyTorch has no fast kernels, tf32 on a GPU without it, or any but
+            fp32 on a Mac's GPU.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -223,6 +229,8 @@ def resolve(precision: Precision, device: torch.device) -> Policy:
             precision = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
         else:
             precision = "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+    if precision != "fp32" and device.type == "mps":
+        raise UserError(f"precision {precision} is not for --device mps; give auto or fp32, and no --half")
     if precision in ("fp16", "tf32") and device.type == "cpu":
         raise UserError(f"precision {precision} needs a GPU; on the CPU give auto, bf16 or fp32")
     if precision == "tf32" and torch.cuda.get_device_capability(device)[0] < 8:
@@ -230,13 +238,14 @@ def resolve(precision: Precision, device: torch.device) -> Policy:
     return Policy(precision, device)
 
 
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
-    try:
-        flags = re.search(r"^flags.*", cpuinfo.read_text(errors="replace"), re.MULTILINE)
-    except OSError:  # not Linux
-        return False
-    return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[0].split())
+def widest_floats(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on the GPU of a Mac, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX); False where the system does not tell."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor_flags())
 
 
 @contextmanager

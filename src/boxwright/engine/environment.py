@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from boxwright.data.source_images import available_memory
 from boxwright.engine.device import cpu_has_bf16, select_device
 from boxwright.errors import UserError
+from boxwright.machine import available_memory, processor_name
 from boxwright.terminal import counted
 
 # Of which results, or what can be done at all, depend; the last ones come with extras.
@@ -56,7 +56,7 @@ def _rows() -> Iterator[tuple[str, str]]:
     cores = counted(os.cpu_count() or 1, "core")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     bf16 = "bf16 in hardware" if cpu_has_bf16() else "no bf16 in hardware"
-    yield "CPU", f"{_cpu_name()}, {cores}, {usable} usable, {counted(torch.get_num_threads(), 'thread')}, {bf16}"
+    yield "CPU", f"{processor_name()}, {cores}, {usable} usable, {counted(torch.get_num_threads(), 'thread')}, {bf16}"
     free = available_memory()
     yield "memory free", "not known" if free is None else f"{free / _GIB:.1f} GiB"
     if not torch.cuda.is_available():
@@ -68,7 +68,7 @@ def _rows() -> Iterator[tuple[str, str]]:
 
 
 def _gpus(device: str) -> list[int]:
-    """Return the numbers of the GPUs that a setting names; -1 is the CPU."""
+    """Return the numbers of the GPUs that a setting names; -1 is the CPU, or the GPU of a Mac."""
     try:
         places = [select_device(name) for name in device.split(",")]
     except UserError:  # told where it is used
@@ -78,15 +78,6 @@ def _gpus(device: str) -> list[int]:
 
 def _place(gpu: torch.device | None) -> str:
     if gpu is None:
-        return f"CPU {_cpu_name()} ({counted(os.cpu_count() or 1, 'core')})"
+        return f"CPU {processor_name()} ({counted(os.cpu_count() or 1, 'core')})"
     about = torch.cuda.get_device_properties(gpu)
     return f"cuda:{gpu.index} {about.name} ({about.total_memory / _GIB:.0f} GiB)"
-
-
-def _cpu_name() -> str:
-    """Return the model of the processor, or its architecture."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].partition("@")[0].strip()
-    return platform.processor() or platform.machine()

@@ -1,5 +1,6 @@
 """Training loggers: results.csv, events.jsonl, TensorBoard, log.log. Trackers are in trackers.py."""
 
+import importlib.util
 import io
 import json
 import logging
@@ -21,7 +22,8 @@ from boxwright.engine.environment import environment_line
 from boxwright.engine.meters import StepCost, duration
 from boxwright.engine.run_folder import typed_command
 from boxwright.errors import UserError
-from boxwright.terminal import sentence, shown
+from boxwright.extras import not_installed
+from boxwright.terminal import say_once, sentence, shown
 
 _log = logging.getLogger("boxwright.train")
 
@@ -258,10 +260,14 @@ def default_loggers(
         titles: of metrics on the console.
         about: what the run is, for events.jsonl.
     """
+    has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+    if not has_tensorboard:
+        missing = not_installed("an event file", "tensorboard", "tensorboard")
+        say_once(f"{missing}; going on without it", logging.WARNING)
     return (
         ResultsCsv(folder / "results.csv"),
         EventsJsonl(folder / "events.jsonl", about),
-        TensorBoard(folder, tags),
+        *([TensorBoard(folder, tags)] if has_tensorboard else []),
         TextLog(folder / "log.log"),
         ConsoleLog(titles),
     )

@@ -11,6 +11,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from boxwright.engine.device import widest_floats
 from boxwright.machine import is_hangup, signals, terminal_is_gone
 
 
@@ -66,7 +67,7 @@ class FiniteWatch:
     """
 
     def __init__(self, device: torch.device) -> None:
-        never = torch.tensor([_NEVER, 0.0], dtype=torch.float64, device=device)
+        never = torch.tensor([_NEVER, 0.0], dtype=widest_floats(device), device=device)
         self._loss, self._gradient = never, never.clone()  # step and value
 
     def note_loss(self, items: Tensor, step: int) -> None:

@@ -26,6 +26,7 @@ from urllib.request import urlopen
 from boxwright.data.files import write_atomically
 from boxwright.engine.callbacks import Callback, EndReport, EpochReport, StartReport
 from boxwright.errors import UserError
+from boxwright.extras import needed
 from boxwright.machine import signals
 from boxwright.settings.load import dump
 
@@ -42,8 +43,6 @@ class Tracker(Callback):
     """
 
     name: ClassVar[str]  # that it is asked for by
-    service: ClassVar[str]  # its name for people
-    package: ClassVar[str]  # what pip calls it
     module: ClassVar[str]
     variables: ClassVar[Mapping[str, str]] = {}  # of the environment, read when it is imported; the user's go first
     outlives_a_kill = True  # what was logged is there although `end` was never called; else it is logged again
@@ -52,10 +51,8 @@ class Tracker(Callback):
         self.weights = weights
         for variable, value in self.variables.items():
             os.environ.setdefault(variable, value)
-        try:
+        with needed(f"--callbacks {self.name}", self.name):
             assert self.library
-        except ImportError as error:
-            raise UserError(f"--callbacks {self.name} needs {self.service}: pip install {self.package}") from error
         self.folder = Path()  # of the run
         self._place = self._run = ""
         self._epochs_logged = 0
@@ -146,7 +143,7 @@ class MlflowLog(Tracker):
     resumed run stay those of its start.
     """
 
-    name, service, package, module = "mlflow", "MLflow", "mlflow-skinny", "mlflow.tracking"
+    name, module = "mlflow", "mlflow.tracking"
     variables: ClassVar = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # A server that is not there costs seconds, not minutes.
@@ -201,7 +198,7 @@ class WandbLog(Tracker):
     WANDB_PROJECT, WANDB_ENTITY and WANDB_DIR name the project, the team and the folder of offline files.
     """
 
-    name, service, package, module = "wandb", "Weights & Biases", "wandb", "wandb"
+    name, module = "wandb", "wandb"
     variables: ClassVar = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true", "WANDB_INIT_TIMEOUT": "30"}
 
     def place(self, project: Path) -> str:
@@ -251,7 +248,7 @@ class ClearmlLog(Tracker):
     CLEARML_PROJECT names the project, CLEARML_OFFLINE_MODE=1 asks for offline files, CLEARML_CACHE_DIR says where.
     """
 
-    name, service, package, module = "clearml", "ClearML", "clearml", "clearml"
+    name, module = "clearml", "clearml"
 
     def place(self, project: Path) -> str:
         given = os.environ.get("CLEARML_CONFIG_FILE")
@@ -328,7 +325,7 @@ class CometLog(Tracker):
     COMET_OFFLINE_DIRECTORY says where.
     """
 
-    name, service, package, module = "comet", "Comet", "comet_ml", "comet_ml"
+    name, module = "comet", "comet_ml"
     variables: ClassVar = {"COMET_DISABLE_AUTO_LOGGING": "1", "COMET_ERROR_TRACKING_ENABLE": "false"}
 
     def place(self, project: Path) -> str:

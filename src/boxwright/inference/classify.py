@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from boxwright.checkpoints.archive import read_archive
 from boxwright.data.structures import Detections
 from boxwright.errors import UserError
+from boxwright.extras import needed
 from boxwright.ops.arrays import Image, Ints
+from boxwright.ops.torchvision_operators import load_operators
 
 CROP_GAIN, CROP_PAD, CROP_SIDE = 1.3, 30, 224
 CROPS_AT_ONCE = 64  # bounds the memory of a crowded image: 1000 crops would take gigabytes in a ResNet
@@ -38,9 +40,11 @@ def load_classifier(name: str, num_classes: int) -> nn.Module:
         (B, 3, 224, 224) normalised RGB to logits (B, num_classes), in eval mode.
 
     Raises:
-        UserError: no such classifier.
+        UserError: no such classifier, or no torchvision that fits.
     """
-    from torchvision import models  # here: it takes more CPU time than torch itself
+    load_operators()
+    with needed("--classifier", "gpu"):
+        from torchvision import models  # here: it takes more CPU time than torch itself
 
     known = models.list_models(module=models)  # a closed list: a name never reaches another module
     if name not in known:

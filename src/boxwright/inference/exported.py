@@ -31,6 +31,7 @@ from boxwright.checkpoints.names import missing_weights
 from boxwright.checkpoints.native import not_finite
 from boxwright.data.files import Hidden, remove_leftovers
 from boxwright.errors import UserError
+from boxwright.extras import needed
 from boxwright.inference.admission import check_ncnn, check_onnx, check_openvino
 from boxwright.inference.onnx_graph import EXPORTED_OPSET, fix_reshapes, lower_opset
 from boxwright.inference.torchscript import read_torchscript
@@ -129,6 +130,8 @@ def open_exported(path: Path, device: torch.device) -> ExportedFile:
     for part in path.iterdir() if path.is_dir() else [path]:
         if not part.is_dir():
             read_bytes(part, first=0)  # refuses a pipe, which the runtimes would wait for
+    if device.type == "mps":
+        raise UserError(f"{path} does not run on a Mac's GPU: give --device cpu")
     if path.suffix == TORCHSCRIPT_SUFFIX:
         file = _open_torchscript(path, device)
     elif path.suffix == ONNX_SUFFIX:
@@ -575,11 +578,8 @@ def require(library: str) -> Any:
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is loaded
     sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))  # OpenVINO then takes its own silent stub
-    try:
+    with needed("an exported file", "export"):
         return importlib.import_module(library)
-    except ImportError as error:
-        name = library.partition(".")[0]
-        raise UserError(f"{name} is not installed: pip install 'boxwright[export]'") from error
 
 
 @contextmanager

@@ -1,14 +1,14 @@
 """The nuScenes metric for readers: as text, as tables of the report, and as curves over recall."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable
 from itertools import pairwise, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from boxwright.nuscenes.metric import (
     AT_ERROR_DISTANCE,
@@ -25,8 +25,10 @@ from boxwright.nuscenes.metric import (
 )
 from boxwright.nuscenes.structures import CLASS_NAMES
 from boxwright.ops.arrays import Floats
-from boxwright.reporting.plots import rgb, save_figure
 from boxwright.reporting.report import Measured, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _NAME_WIDTH = 22
 _CLASS_WIDTHS = (8, 8, *[7] * 6)  # with the name 80 columns
@@ -125,6 +127,8 @@ def plot_nuscenes_curves(metrics: NuscenesMetrics, folder: Path) -> list[Path]:
     Returns:
         the files, in that order.
     """
+    from boxwright.reporting.plots import Figure, rgb, save_figure  # matplotlib is slow to import
+
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "PR_curves.png", folder / "TP_errors.png"]
     figure = Figure(figsize=(12.4, 8.6), layout="constrained")
@@ -164,6 +168,8 @@ def plot_nuscenes_curves(metrics: NuscenesMetrics, folder: Path) -> list[Path]:
 
 def _plot_class(metrics: NuscenesMetrics, row: int, path: Path) -> None:
     """Draw precision at each matching distance beside the errors that are defined for the class."""
+    from boxwright.reporting.plots import Figure, rgb, save_figure
+
     figure = Figure(figsize=(12.4, 4.8), layout="constrained")
     name = CLASS_NAMES[row]
     figure.suptitle(f"{name}: AP {metrics.class_aps[row]:.3f}, {metrics.num_truth[row]} annotations")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from boxwright.ops.boxes import pairwise_iou, xyxy_from_cxcywh
-from boxwright.ops.torchvision_operators import load_operators
+from boxwright.ops.torchvision_operators import find_nms
 
 _SMALLEST_PORTION = 300  # candidates; fewer are not worth a call
 _MOST_TO_MERGE = 3000  # candidates of an image: the published limit of merging, which compares all with all
@@ -123,8 +123,7 @@ def first_survivors(found: Candidates, order: Tensor, iou_threshold: float, most
     What it keeps does not depend on weaker boxes, so they are looked at in portions, each together with the survivors
     so far, until there are enough. The cost, boxes times survivors, is then seldom that of all candidates.
     """
-    load_operators()
-    nms = torch.ops.torchvision.nms
+    nms = find_nms(found.scores.device)
     rivals = found.take(order[:0])
     for portion in order.split(max(most, _SMALLEST_PORTION)):
         rivals = torch.cat((rivals, found.take(portion)))

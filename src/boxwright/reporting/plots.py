@@ -10,22 +10,25 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager, get_font
-from matplotlib.patches import Rectangle
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from boxwright.data.index import DataIndex
 from boxwright.drawing.canvas import class_color, write_image
-from boxwright.drawing.text import first_font, font_runs, readable_names
+from boxwright.drawing.text import FIRST_FONT, font_runs, readable_names
 from boxwright.engine.schedule import StepSettings
+from boxwright.extras import needed
 from boxwright.ops.arrays import Array, Floats
 from boxwright.reporting.report import read_results
+
+with needed("a plot", "plots"):
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PatchCollection
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import fontManager, get_font
+    from matplotlib.patches import Rectangle
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 _DPI = 130
 _MAX_OUTLINES = 1000  # boxes drawn as outlines: more only turn the panel black
@@ -55,7 +58,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        fonts = {font for font, _ in font_runs(text.get_text())} - {first_font()}
+        fonts = {font for font, _ in font_runs(text.get_text())} - {FIRST_FONT}
         if fonts:
             text.set_fontfamily([*text.get_fontfamily(), *map(_family, sorted(fonts))])
     with warnings.catch_warnings():

@@ -9,15 +9,17 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from optuna import Study
 from optuna.trial import TrialState
 
 from boxwright.data.files import csv_cell
+from boxwright.extras import needed
 from boxwright.search.samplers import generation_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PANEL_COLUMNS = 5
 _BEST_COLOR = "#d62728"
@@ -67,7 +69,7 @@ def csv_text(trials: Sequence[FinishedTrial], metrics: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def plot_search(trials: Sequence[FinishedTrial], names: Sequence[str], best: FinishedTrial) -> Figure:
+def plot_search(trials: Sequence[FinishedTrial], names: Sequence[str], best: FinishedTrial) -> "Figure":
     """Plot fitness against each hyper-parameter: one point per trial, coloured by its number, the best one a cross.
 
     Args:
@@ -75,6 +77,9 @@ def plot_search(trials: Sequence[FinishedTrial], names: Sequence[str], best: Fin
         names: hyper-parameters, by their names in a hyp file; one panel each.
         best: one of the trials.
     """
+    with needed("a plot", "plots"):
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     columns = min(_PANEL_COLUMNS, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(max(3.0 * columns, 6.0), 2.6 * rows + 0.7), layout="constrained")

@@ -171,7 +171,7 @@ class OptimConfig(Frozen):
     ema_tau: Positive = setting(2000.0, "updates over which that decay ramps up")
 
 
-DEVICE = "cpu, or a GPU as 0 or cuda:0; empty: the first GPU, else the CPU"
+DEVICE = "cpu, a GPU as 0 or cuda:0, or mps (a Mac's); empty: the first GPU, else the CPU"
 
 
 class RunFolder(Frozen):

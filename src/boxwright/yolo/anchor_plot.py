@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from boxwright.extras import needed
 from boxwright.reporting.plots import save_figure, short
 from boxwright.yolo.anchors import Sizes, measure
+
+with needed("a plot", "plots"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 _MOST_POINTS = 20_000  # labels drawn: more only turn the panel into one blot
 _UNMATCHED = "#d62728"

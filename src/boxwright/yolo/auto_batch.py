@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from boxwright.data.source_images import available_memory
 from boxwright.engine.device import Policy
 from boxwright.engine.distributed import World
 from boxwright.errors import UserError
+from boxwright.machine import available_memory
 from boxwright.terminal import counted
 from boxwright.yolo.detection import DetectionModel
 from boxwright.yolo.settings import RunConfig

@@ -315,9 +315,7 @@ def write_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> st
 
 def plot_study(found: Mapping[str, Mapping[int, Evaluation]], path: Path) -> None:
     """Draw mAP against milliseconds of the network per image, a line per checkpoint, its points named by their size."""
-    from matplotlib.figure import Figure
-
-    from boxwright.reporting.plots import save_figure
+    from boxwright.reporting.plots import Figure, save_figure
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()

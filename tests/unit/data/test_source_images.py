@@ -130,8 +130,3 @@ def test_a_disk_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: 
     open_source_images(index, 64, "disk", cache_folder=folder)  # one of the two is there already
     with pytest.raises(UserError, match="needs"):
         open_source_images(index, 64, "disk", cache_folder=tmp_path / "other")
-
-
-def test_free_memory_is_known_on_linux() -> None:
-    free = source_images.available_memory()
-    assert free is None or free > 2**20

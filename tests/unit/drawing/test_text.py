@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,19 +11,20 @@ import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import get_data_path
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from PIL import Image as PillowImage
-from PIL import features
+from PIL import ImageFont, features
 
 from boxwright.drawing.boxes import draw_boxes
 from boxwright.drawing.canvas import class_color
 from boxwright.drawing.text import (
+    FIRST_FONT,
     Label,
     class_name,
     draw_labels,
     draw_text,
-    first_font,
     font_runs,
     fonts_by_letter,
     label_size,
@@ -105,9 +107,31 @@ def system_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         cache.cache_clear()
 
 
+def test_the_first_font_draws_as_the_whole_of_it() -> None:
+    whole = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    for text in ("AVATo. 0.93 fi", "Ärger, łódź, Ωμέγα", "Жизнь ёлка…"):
+        cut, full = (
+            ImageFont.truetype(str(font), 14, layout_engine=ImageFont.Layout.BASIC) for font in (FIRST_FONT, whole)
+        )
+        assert bytes(cut.getmask(text)) == bytes(full.getmask(text))
+        assert cut.getlength(text) == full.getlength(text)
+
+
+def test_letters_of_other_scripts_without_matplotlib(
+    system_fonts: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert readable_names(("car", "Ärger ж", "口")) == ("car", "Ärger ж", "class 2")
+    assert font_runs("口") == [(FIRST_FONT, "口")]
+    (line,) = caplog.messages
+    assert line.startswith(
+        "text in other letters than Latin, Greek and Cyrillic needs matplotlib, which is not installed"
+    )
+
+
 def test_letters_that_the_first_font_lacks_come_from_the_system(system_fonts: list[Path], han_font: Path) -> None:
     system_fonts.append(han_font)
-    assert font_runs("A口 1") == [(first_font(), "A"), (han_font, "口 "), (first_font(), "1")]
+    assert font_runs("A口 1") == [(FIRST_FONT, "A"), (han_font, "口 "), (FIRST_FONT, "1")]
     square = text_mask("口", 20)
     assert square[5:18, 4:17].min() > 0.9, "an empty box has a hole"
     assert text_mask("口0.87", 20).shape[1] == pytest.approx(square.shape[1] + text_mask("0.87", 20).shape[1], abs=2)

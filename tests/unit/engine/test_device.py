@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from boxwright import machine
 from boxwright.centerfusion.settings import FusionConfig
 from boxwright.engine.device import (
     Policy,
@@ -20,6 +21,7 @@ from boxwright.engine.device import (
     resolve,
     room_for_kernels,
     select_device,
+    widest_floats,
 )
 from boxwright.errors import UserError
 from boxwright.settings.base import Precision
@@ -42,12 +44,33 @@ def test_gpu_names(monkeypatch: pytest.MonkeyPatch, name: str, index: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("2", "2 GPU"), ("cuda:7", "2 GPU"), ("gpu", "cpu, or one GPU"), ("0,1", "one GPU")]
+    ("name", "says"), [("2", "2 GPU"), ("cuda:7", "2 GPU"), ("gpu", "cpu, one GPU"), ("0,1", "one GPU")]
 )
 def test_names_that_are_no_device_here(monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
     two_gpus(monkeypatch)
     with pytest.raises(UserError, match=says):
         select_device(name)
+
+
+def test_a_torchvision_that_does_not_fit_is_told_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> bool:
+        raise UserError("does not fit")
+
+    monkeypatch.setattr("boxwright.engine.device.load_operators", refuse)
+    with pytest.raises(UserError, match="does not fit"):
+        select_device("cpu")
+
+
+def test_the_gpu_of_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="'mps' is not there: it is the GPU of a Mac; --device cpu"):
+        select_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    mac = select_device("MPS")
+    assert (mac.type, widest_floats(mac), widest_floats(CPU)) == ("mps", torch.float32, torch.float64)
+    assert resolve("auto", mac).name == "fp32"
+    for precision in ("fp16", "bf16", "tf32"):
+        with pytest.raises(UserError, match=f"precision {precision} is not for --device mps; give auto or fp32"):
+            resolve(precision, mac)
 
 
 def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,11 +83,14 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("flags", "has"), [("fpu avx512f", False), ("fpu avx512_bf16 x", True), ("amx_bf16 amx_tile", True), (None, False)]
 )
-def test_bf16_is_read_from_the_processor(tmp_path: Path, flags: str | None, has: bool) -> None:
+def test_bf16_is_read_from_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, has: bool
+) -> None:
     info = tmp_path / "cpuinfo"
     if flags is not None:
         info.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    assert cpu_has_bf16(info) is has
+    monkeypatch.setattr(machine, "_PROCESSOR", info)
+    assert cpu_has_bf16() is has
 
 
 def test_auto_precision(monkeypatch: pytest.MonkeyPatch) -> None:

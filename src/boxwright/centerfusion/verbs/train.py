@@ -148,9 +148,9 @@ class FusionRun:
             own = {"split": config.val_split, "no_radar": False}
             fusion_val(run.settings_of_validation(FusionValConfig, config, folder, policy, **own))
         if not config.noplots:
-            from boxwright.reporting.plots import plot_results
-
             with picture_errors():
+                from boxwright.reporting.plots import plot_results
+
                 plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, best_epoch(folder))
             given = shlex.join(["--weights", str(best), "--data", config.data, "--version", config.version])
             commands = (

@@ -71,10 +71,10 @@ def anchors(config: AnchorsConfig) -> AnchorReport:
     write_atomically(folder / "anchors.yaml", f"{comment}anchors:\n" + "".join(rows))
     _say(report, sizes, name, about)
     if not config.noplots:
-        from boxwright.yolo.anchor_plot import plot_anchors  # matplotlib is slow to import
-
         own = (Path(name).name, current) if now else None
         with picture_errors():
+            from boxwright.yolo.anchor_plot import plot_anchors  # matplotlib is slow to import
+
             plot_anchors(sizes, found, own, anchor_t, folder / "anchors.png")
     return report
 

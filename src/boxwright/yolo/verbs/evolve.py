@@ -24,6 +24,7 @@ from boxwright.engine.run_folder import new_run_folder
 from boxwright.engine.schedule import check_schedule
 from boxwright.engine.trainer import load_run
 from boxwright.errors import DivergedError, UserError
+from boxwright.extras import not_installed
 from boxwright.search.space import Range, Space, read_space, searched
 from boxwright.settings.flags import flags_of, setting_names, suggest
 from boxwright.settings.load import Setting, dump, flatten, load
@@ -191,9 +192,9 @@ def start_values(config: RunConfig, space: Space) -> dict[str, float]:
 def _check(config: EvolveConfig) -> None:
     """Raise a UserError for what can be seen without opening anything."""
     if importlib.util.find_spec("optuna") is None:
-        raise UserError("boxwright evolve needs the package optuna: pip install 'boxwright[tune]'")
+        raise not_installed("boxwright evolve", "optuna", "tune")
     if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
-        raise UserError("--sampler cmaes needs the package cmaes: pip install 'boxwright[tune]'")
+        raise not_installed("--sampler cmaes", "cmaes", "tune")
     if config.nproc > 1 or "," in config.device or "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError(
             "a trial runs in one process; start a worker for each GPU: boxwright evolve --study NAME --device 0, and "
@@ -327,7 +328,6 @@ class Trials:
         Another worker may write the same files a moment later or earlier: each is replaced as a whole, and every worker
         writes them once more at its end.
         """
-        from boxwright.reporting.plots import save_figure
         from boxwright.search.results import best_of, csv_text, plot_search
         from boxwright.search.worker import trial_folder
 
@@ -355,6 +355,8 @@ class Trials:
         )
         write_atomically(file, text + yaml.safe_dump(dict(best.hyps), sort_keys=False), advice=_TRIALS_KEPT)
         with picture_errors():
+            from boxwright.reporting.plots import save_figure
+
             figure = plot_search(finished, [KEY_OF_SETTING[name] for name in self.space], best)
             save_figure(figure, folder / "evolve.png")
         if self.config.nosave:

@@ -171,9 +171,7 @@ def write_table(forms: list[Form], path: Path) -> None:
 
 def plot_forms(forms: list[Form], title: str, path: Path) -> None:
     """Draw bars of milliseconds, with the mAP of each form beside its bar."""
-    from matplotlib.figure import Figure
-
-    from boxwright.reporting.plots import save_figure
+    from boxwright.reporting.plots import Figure, save_figure
 
     ran = [form for form in forms if not form.reason]
     figure = Figure(figsize=(9, 1.6 + 0.42 * len(ran)), layout="constrained")

@@ -143,12 +143,13 @@ class YoloRun:
 
         def draw(batch: Batch, number: int) -> None:
             from boxwright.drawing.sheets import plot_batch
-            from boxwright.reporting.plots import plot_labels
 
             with picture_errors():
                 plot_batch(batch, data.names, folder / f"train_batch{number}.jpg")
             if not number:
                 with picture_errors():
+                    from boxwright.reporting.plots import plot_labels
+
                     plot_labels(data, folder / "labels.jpg")
 
         pictures = [] if config.noplots else [FirstBatches(draw)]
@@ -207,12 +208,13 @@ class YoloRun:
                 say(f"{best} measured once more, in full precision (training measures in {policy.name})")
             val(run.settings_of_validation(ValConfig, config, folder, policy, **own))
         if not config.noplots:
-            from boxwright.reporting.plots import plot_results
             from boxwright.reporting.report import best_epoch, write_report
             from boxwright.yolo.val_output import LAYOUT, next_commands
 
             number = best_epoch(folder)
             with picture_errors():
+                from boxwright.reporting.plots import plot_results
+
                 plot_results(folder / "results.csv", folder / "results.png", LAYOUT.panels, number)
             weights, again = shlex.quote(str(best)), shlex.quote(str(folder))
             commands = [

@@ -225,11 +225,13 @@ class _Outputs:
             names = "".join(f"{name}\n" for name in self.index.names)
             write_atomically(self.folder / "classes.txt", names)
         if not self.config.noplots:
-            from boxwright.reporting.plots import plot_confusion
             from boxwright.yolo.val_output import plot_curves
 
-            plot_curves(evaluation, self.folder)
             with picture_errors():
+                plot_curves(evaluation, self.folder)
+            with picture_errors():
+                from boxwright.reporting.plots import plot_confusion
+
                 plot_confusion(evaluation.confusion, evaluation.names, self.folder / "confusion_matrix.png")
             with picture_errors():
                 self.worst.write(self.folder / "worst_images.jpg")

@@ -1,0 +1,38 @@
+"""What is said where a package of an extra is missing."""
+
+from importlib import metadata
+
+import pytest
+
+from boxwright.errors import UserError
+from boxwright.extras import NotInstalledError, install_command, needed
+
+LISTED = ["torch>=2", 'optuna<6,>=4.9; extra == "dev"', "optuna<6,>=4.9; extra == 'tune'", "cmaes; extra == 'tune'"]
+
+
+def test_the_command_names_the_packages_of_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda _: LISTED)
+    assert install_command("tune") == 'pip install "optuna<6,>=4.9" cmaes'
+    monkeypatch.setattr(metadata, "requires", lambda _: None)
+    assert install_command("tune") == 'pip install ".[tune]" in the folder of Boxwright\'s source'
+
+
+def test_run_from_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert "in the folder of Boxwright's source" in install_command("tune")
+
+
+def test_an_import_that_fails() -> None:
+    with (
+        pytest.raises(NotInstalledError, match=r"^a walk needs no_such, which is not installed: pip install"),
+        needed("a walk", "tune"),
+    ):
+        import no_such.module  # pyright: ignore[reportMissingImports]  # noqa: F401
+    with (
+        pytest.raises(UserError, match=r"^a walk needs libx, which cannot be loaded \(no symbol\)"),
+        needed("a walk", "t"),
+    ):
+        raise ImportError("no symbol", name="libx.core")
