@@ -51,8 +51,9 @@ class AnchorFit:
 
 def measure(sizes: Sizes, anchors: Sizes) -> Sizes:
     """Return (N, K) in 0..1: the smallest ratio of sides, either way, of each label and anchor; 1 is equal."""
-    ratio = sizes[:, None] / anchors[None]
-    return np.minimum(ratio, 1 / ratio).min(axis=2)
+    with np.errstate(divide="ignore"):  # anchors that are still to be found are 0, and fit nothing
+        ratio = sizes[:, None] / anchors[None]
+        return np.minimum(ratio, 1 / ratio).min(axis=2)
 
 
 def fit(sizes: Sizes, anchors: Sizes, anchor_t: float) -> AnchorFit:

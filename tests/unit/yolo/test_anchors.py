@@ -41,6 +41,11 @@ def like_coco(count: int, seed: int = 0) -> Sizes:
     return np.exp(drawn).clip(1, 640).astype(np.float32)
 
 
+@pytest.mark.filterwarnings("error")
+def test_anchors_that_are_still_to_be_found_fit_nothing() -> None:
+    assert not measure(np.array([[10, 20]], np.float32), np.zeros((3, 2), np.float32)).any()
+
+
 def test_the_measure_is_the_worst_ratio_of_sides() -> None:
     got = measure(np.array([[10, 20], [10, 10]], np.float32), np.array([[20, 20], [10, 80], [10, 10]], np.float32))
     np.testing.assert_allclose(got, [[0.5, 0.25, 0.5], [0.5, 0.125, 1.0]])
