@@ -3,6 +3,7 @@
 Matplotlib is used through Figure objects only: no pyplot, no global state, no display needed.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boxwright.data.files import write_atomically
 from boxwright.data.index import DataIndex
 from boxwright.drawing.canvas import class_color, write_image
 from boxwright.drawing.text import FIRST_FONT, font_runs, readable_names
@@ -63,6 +65,11 @@ def save_figure(figure: Figure, path: Path) -> None:
             text.set_fontfamily([*text.get_fontfamily(), *map(_family, sorted(fonts))])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box, which is good enough
+        if path.suffix != ".png":
+            content = io.BytesIO()
+            figure.savefig(content, format=path.suffix[1:], dpi=_DPI)
+            write_atomically(path, content.getbuffer())
+            return
         figure.set_dpi(_DPI)
         canvas.draw()  # savefig would draw all of it a second time, to lay it out
     write_image(path, np.asarray(canvas.buffer_rgba())[..., 2::-1])

@@ -361,7 +361,7 @@ def test_a_server_that_is_not_there_is_told_at_once() -> None:
 @pytest.mark.parametrize("tracker", ["mlflow", *NAMES])
 def test_without_the_package(tracker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, MODULES.get(tracker, "mlflow.tracking"), None)
-    package = MODULES.get(tracker, "mlflow-skinny")
+    package = {"mlflow": "mlflow-skinny", "comet": "comet.ml"}.get(tracker, tracker)  # comet-ml in our metadata
     with pytest.raises(UserError, match=f"^--callbacks {tracker} needs .* not installed: pip install {package}$"):
         named_callbacks([tracker])
 
