@@ -2,7 +2,7 @@
 
     python docs/licences.py            # or: make licences
 
-Names and extras come from pyproject.toml, licences from the metadata of what is installed.
+Names and extras come from pyproject.toml and examples/tracking.txt, licences from the metadata of what is installed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ _NAMES = {
     "bsd license": "BSD",
     "bsd-3": "BSD-3-Clause",
     "freebsd": "BSD-2-Clause",
+    "isc license": "ISC",
     "isc license (iscl)": "ISC",
     "licenseref-nvidia-proprietary": NVIDIA,
     "mit license": "MIT",
     "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
     "nvidia proprietary software": NVIDIA,
+    "psfl": "PSF",
     "python software foundation license": "PSF",
 }
+_LONGEST_NAME = 60  # what is longer is the whole text of a licence
 _KNOWN = {name.lower(): name for name in ALLOWED} | _NAMES
 _NOT_SAID = {"cuda-toolkit": NVIDIA}  # metadata without a licence
 
@@ -60,7 +63,9 @@ no code of the packages below: pip installs them, each under its own licence. Th
 - **MPL-2.0** (certifi, pathspec, tqdm, hypothesis) concerns changes of these packages themselves.
 
 "Needed by" names the install that brings a package: `base` is `pip install .`, the others are [extras](install.md);
-`dev` is for work on Boxwright itself.
+`dev` is for work on Boxwright itself, `tracking.txt` lies in `examples`. The tests do without the extras `wandb`,
+`clearml` and `comet`, which are not in the table: [decision 0021](decisions/0021-examples-and-trackers.md) names their
+licences.
 
 | package | version | licence | needed by | what it is |
 |---|---|---|---|---|
@@ -81,16 +86,13 @@ class Row(NamedTuple):
 def licence_of(package: Distribution) -> str:
     """Return the licence in SPDX's names where metadata say it; what is not known is returned as it stands."""
     about = package.metadata
-    name = about["Name"]
-    lines = [about.get("License-Expression") or "", (about.get("License") or "").strip()]
-    lines += [line.split(" :: ", 1)[1] for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
-    lines = [line.removeprefix("OSI Approved :: ") for line in lines if line and line != "UNKNOWN"]
-    for line in lines:
-        if line.lower() in _KNOWN:
-            return _KNOWN[line.lower()]
-        if line == about.get("License-Expression") or re.fullmatch(r"[\w.-]+( (AND|OR) [\w.-]+)+", line):
-            return line
-    return _NOT_SAID.get(name) or (lines[0].splitlines()[0][:60] if lines else "not said")
+    expression, text = about.get("License-Expression") or "", (about.get("License") or "").strip()
+    listed = [line.split(" :: ", 1)[1] for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
+    if expression or (text and not (listed and (text == "UNKNOWN" or len(text) > _LONGEST_NAME))):
+        names = [expression or text.splitlines()[0]]
+    else:  # several do not say whether one may choose: each has to be allowed
+        names = [line.removeprefix("OSI Approved :: ") for line in listed]
+    return " AND ".join(_KNOWN.get(name.lower(), name) for name in names) or _NOT_SAID.get(about["Name"], "not said")
 
 
 def refused(row: Row) -> str:
@@ -105,9 +107,11 @@ def refused(row: Row) -> str:
 
 
 def rows() -> list[Row]:
-    """List what pyproject.toml asks for, and what that asks for in turn, as far as it is installed here."""
+    """List what is asked for by name, and what that asks for in turn, as far as it is installed here."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups: dict[str, list[str]] = {"base": project["dependencies"], **project["optional-dependencies"]}
+    listed = (ROOT / "examples" / "tracking.txt").read_text(encoding="utf-8").splitlines()
+    groups["tracking.txt"] = [line for line in listed if line and not line.startswith("#")]
     reached: dict[str, tuple[Distribution, list[str]]] = {}
     for group, requirements in groups.items():
         for name, package in reach([one for one in requirements if not one.startswith("boxwright[")]).items():

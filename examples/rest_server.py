@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 import boxwright as bw
 from boxwright.errors import UserError
@@ -36,14 +37,17 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
                     raise HTTPException(413, f"the upload has more than {max_bytes} bytes")
     except TimeoutError:
         raise HTTPException(408, f"the upload took more than {seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload was broken off") from None
     return bytes(body)
 
 
-def create_app(weights: str | Path, *, max_bytes: int = 20_000_000, seconds: float = 30) -> FastAPI:
+def create_app(weights: str | Path, *, max_bytes: int = 20_000_000, seconds: float = 30, at_once: int = 32) -> FastAPI:
     """Load the weights and return the application, for uvicorn or another server."""
     detector = bw.load(weights)
     lock = threading.Lock()  # one image at a time: each uses all cores
-    app = FastAPI(title="Boxwright")
+    places = asyncio.Semaphore(at_once)  # for uploads that arrive or wait, so that they fill no memory
+    app = FastAPI(title="Boxwright", docs_url=None, redoc_url=None)  # these pages would load scripts from elsewhere
 
     def find(body: bytes, conf: float) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder, lock:
@@ -60,8 +64,11 @@ def create_app(weights: str | Path, *, max_bytes: int = 20_000_000, seconds: flo
 
     @app.post("/detect")
     async def detect(request: Request, conf: Annotated[float, Query(ge=0, le=1)] = 0.25) -> dict[str, Any]:
-        body = await read_body(request, max_bytes, seconds)
-        return await run_in_threadpool(find, body, conf)
+        if places.locked():
+            raise HTTPException(503, f"{at_once} images are waiting; try again later")
+        async with places:
+            body = await read_body(request, max_bytes, seconds)
+            return await run_in_threadpool(find, body, conf)
 
     return app
 
@@ -76,8 +83,7 @@ def main() -> None:
         app = create_app(options.weights)
     except UserError as error:
         parser.exit(2, f"{error}\n")
-    # More requests at once are answered by 503, so that waiting uploads fill no memory.
-    uvicorn.run(app, host=options.host, port=options.port, limit_concurrency=32)
+    uvicorn.run(app, host=options.host, port=options.port)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def track(detector: Callable[..., Iterable[Any]], video: Path, folder: Path, **s
         settings: of the detector.
     """
     capture = cv2.VideoCapture(str(video))
+    if not capture.isOpened():
+        raise UserError(f"{video} cannot be opened as a video")
     rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
     capture.release()
     tracker = ByteTrackTracker(frame_rate=rate, track_activation_threshold=0.5, high_conf_det_threshold=0.4)
@@ -78,7 +80,7 @@ def main() -> None:
         parser.error(f"there is no video at {options.video}")
     try:
         number = track(bw.load(options.weights), options.video, options.folder, conf_thres=options.conf_thres)
-    except UserError as error:
+    except (UserError, OSError) as error:
         parser.exit(2, f"{error}\n")
     print(f"{number} tracks in {options.folder / options.video.stem}_tracks.csv")
 

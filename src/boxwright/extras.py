@@ -45,5 +45,18 @@ def install_command(extra: str) -> str:
     packages = [package.strip() for package, _, marker in parts if marker.split() == ["extra", "==", f"'{extra}'"]]
     if not packages:
         return f'pip install ".[{extra}]" in the folder of Boxwright\'s source'
+    installer = torch_installer() if "torchvision" in packages else "pip install"
     # Quoted for sh, cmd and PowerShell alike.
-    return "pip install " + " ".join(f'"{name}"' if set(name) & set("<>=![") else name for name in packages)
+    return f"{installer} " + " ".join(f'"{name}"' if set(name) & set("<>=![") else name for name in packages)
+
+
+def torch_installer() -> str:
+    """Return what installs packages that have to fit torch.
+
+    Beside a torch that was built without CUDA, pip takes a torchvision for CUDA, which does not load.
+    """
+    try:
+        without_cuda = importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        without_cuda = False
+    return "uv pip install --torch-backend cpu" if without_cuda else "pip install"

@@ -44,7 +44,9 @@ def test_what_is_refused(name: str, licence: str, part: str) -> None:
     ("fields", "licence"),
     [
         ({"License-Expression": "BSD-3-Clause AND GPL-2.0"}, "BSD-3-Clause AND GPL-2.0"),
-        ({"License": "Copyright (c) 2020\nAll rights", "Classifier": "License :: OSI Approved :: MIT License"}, "MIT"),
+        ({"License": "Copyright (c) 2020\n" * 4, "Classifier": "License :: OSI Approved :: MIT License"}, "MIT"),
+        ({"License": "Ours alone", "Classifier": "License :: OSI Approved :: MIT License"}, "Ours alone"),
+        ({"Classifier": "License :: OSI Approved :: MIT License", "classifier": "License :: Free"}, "MIT AND Free"),
         ({"License": "UNKNOWN", "Classifier": "License :: OSI Approved :: BSD License"}, "BSD"),
         ({"License": "GNU General Public License"}, "GNU General Public License"),
         ({}, "not said"),

@@ -21,6 +21,7 @@ import pytest
 
 import boxwright as bw
 from boxwright.checkpoints.native import save_checkpoint
+from boxwright.errors import UserError
 from boxwright.yolo.result import Result, Speed
 from boxwright.yolo.zoo import build_model, load_spec
 from tests.integration.small_runs import NETWORK
@@ -122,6 +123,45 @@ def test_an_upload_without_an_end_is_not_read_to_its_end(wait: float, status: in
     with pytest.raises(fastapi.HTTPException) as refused:
         asyncio.run(example("rest_server").read_body(Endless(), 50_000, 0.1))
     assert refused.value.status_code == status
+
+
+def test_one_request_too_many_is_refused_and_the_others_are_answered(folder: Path) -> None:
+    pytest.importorskip("fastapi", reason="FastAPI is not installed")
+    app = example("rest_server").create_app(folder / "best.pt", at_once=1)
+    content = (folder / "photo.jpg").read_bytes()
+    scope = {"type": "http", "method": "POST", "path": "/detect", "query_string": b"", "headers": []}
+
+    async def ask(begun: asyncio.Event, sent: asyncio.Event) -> int:
+        async def receive() -> dict[str, Any]:
+            begun.set()
+            await sent.wait()
+            return {"type": "http.request", "body": content}
+
+        statuses: list[int] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            statuses.append(message.get("status", 0))
+
+        await app(scope, receive, send)
+        return statuses[0]
+
+    async def talk() -> list[int]:
+        begun, sent = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(ask(begun, sent))
+        await begun.wait()
+        answers = [await ask(asyncio.Event(), asyncio.Event())]  # one too many
+        sent.set()
+        return [*answers, await first, await ask(begun, sent)]
+
+    assert asyncio.run(asyncio.wait_for(talk(), 60)) == [503, 200, 200]
+
+
+def test_a_video_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("trackers", reason="trackers is not installed: pip install --no-deps -r examples/tracking.txt")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"broken\.mp4 cannot be opened as a video"):
+        example("track_video").track(bw.load, tmp_path / "broken.mp4", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_track_goes_on_through_the_video(tmp_path: Path) -> None:

@@ -17,6 +17,17 @@ def test_the_command_names_the_packages_of_the_extra(monkeypatch: pytest.MonkeyP
     assert install_command("tune") == 'pip install ".[tune]" in the folder of Boxwright\'s source'
 
 
+@pytest.mark.parametrize(
+    ("torch", "command"),
+    [("2.15.0", "pip install torchvision"), ("2.15.0+cpu", "uv pip install --torch-backend cpu torchvision")],
+)
+def test_a_torchvision_is_asked_for_that_fits_torch(torch: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a torch without CUDA, pip would take a torchvision for CUDA, which does not load."""
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torchvision; extra == 'gpu'"])
+    monkeypatch.setattr(metadata, "version", lambda _: torch)
+    assert install_command("gpu") == command
+
+
 def test_run_from_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     def requires(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)

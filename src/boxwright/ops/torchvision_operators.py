@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from boxwright.errors import UserError
-from boxwright.extras import not_installed
+from boxwright.extras import not_installed, torch_installer
 from boxwright.terminal import say_once
 
 _BLOCK = 256  # boxes that are compared with all at a time: 30,000 boxes then take 100 MB and not 7 GB
@@ -48,7 +48,7 @@ def load_operators() -> bool:
     torchvision = importlib.metadata.version("torchvision")
     raise UserError(
         f"torchvision {torchvision} does not fit torch {torch.__version__}{failed}; install both anew in one command: "
-        "pip install --force-reinstall torch torchvision; or leave it away, a CPU can do without: "
+        f"{torch_installer()} --force-reinstall torch torchvision; or do without it, as a CPU can: "
         "pip uninstall torchvision"
     )
 
