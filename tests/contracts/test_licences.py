@@ -31,6 +31,7 @@ def test_each_licence_is_allowed_and_in_the_table() -> None:
         ("a", "GPL-3.0-only OR MIT", ""),
         ("a", "MIT AND LGPL-2.1-or-later", "LGPL-2.1-or-later"),
         ("a", "AGPL-3.0", "AGPL-3.0"),
+        ("a", "GPL-3.0", "GPL-3.0"),
         ("a", "not said", "not said"),
         ("nvidia-a", "NVIDIA proprietary", ""),
         ("a", "NVIDIA proprietary", "NVIDIA proprietary"),

@@ -93,6 +93,7 @@ def bomb() -> bytes:
         (b"no image", 400, "the upload: cannot be read as an image"),
         (b"", 400, "the upload"),
         (bomb(), 400, "60000 x 60000 pixels"),
+        (bytes(50_000), 400, "the upload: cannot be read as an image"),
         (bytes(50_001), 413, "the upload has more than 50000 bytes"),
     ],
 )

@@ -63,6 +63,7 @@ def test_plain_nms_keeps_what_torchvision_keeps() -> None:
         boxes[3::11] = boxes[3::11, [2, 3, 0, 1]]
         boxes[5::13, 2:] = boxes[5::13, :2]
         boxes[7::17, 2], boxes[8::19, 1] = torch.inf, torch.nan
+        boxes[:2] = torch.tensor([[0, 0, 1, 5], [0, 0, 1, 3]])[:count]  # 0.6 in float32 is above 0.6
         scores = (torch.rand(count, generator=random) * 20).round() / 20
         for threshold in (0.0, 1 / 3, 0.5, 0.6, 1.0):
             expected = torch.ops.torchvision.nms(boxes, scores, threshold)
