@@ -311,7 +311,7 @@ class ClearmlLog(Tracker):
             del os.environ["CLEARML_CACHE_DIR"]
 
 
-# What Task.init watches unless it is told not to, by the names that it gives them.
+# What ClearML records by itself; its names for them. All of it is switched off.
 _PATCHED_BY_CLEARML = (
     *("catboost", "detect_repository", "fastai", "gradio", "hydra", "joblib", "jsonargparse", "lightgbm", "matplotlib"),
     *("megengine", "pytorch", "scikit", "tensorboard", "tensorflow", "tfdefines", "xgboost"),

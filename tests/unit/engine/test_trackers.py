@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import re
+import signal
 import sys
 import time
 import zipfile
@@ -136,6 +137,7 @@ def fake_clearml(service: Service) -> dict[str, Any]:
             assert not any(auto_connect_frameworks.values())
             assert isinstance(continue_last_task, bool) != bool(reuse_last_task_id)  # a number keeps its iterations
             task = cls(service.open(reuse_last_task_id or None))
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it takes the signals of the process
             task.run.project, task.run.name, task.run.online = project_name, task_name, not cls.offline
             if cls.offline:
                 task.get_offline_mode_folder().mkdir(parents=True, exist_ok=True)
@@ -210,7 +212,7 @@ def fake_comet(service: Service) -> dict[str, Any]:
         run.project, run.name, run.online = project_name, experiment_config.name, online
         return Experiment(run)
 
-    config = {"comet.api_key": service.key}
+    config = {"comet.api_key": service.key, "comet.offline": os.environ.get("COMET_OFFLINE")}
     return {"start": start, "ExperimentConfig": SimpleNamespace, "get_config": config.get}
 
 
@@ -364,6 +366,41 @@ def test_without_the_package(tracker: str, monkeypatch: pytest.MonkeyPatch) -> N
     package = {"mlflow": "mlflow-skinny", "comet": "comet.ml"}.get(tracker, tracker)  # comet-ml in our metadata
     with pytest.raises(UserError, match=f"^--callbacks {tracker} needs .* not installed: pip install {package}$"):
         named_callbacks([tracker])
+
+
+@pytest.mark.parametrize("kind", [trackers.WandbLog, trackers.ClearmlLog, trackers.CometLog])
+def test_weights_are_left_out_on_request(
+    kind: type[trackers.Tracker], folder: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, kind.name, service)
+    fit(folder, kind(weights=False))
+    assert service.only_run().files == ["results.csv"]
+
+
+def test_clearml_takes_neither_signals_nor_the_folder_of_the_next_run(
+    folder: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, "clearml", service)
+    handlers: list[object] = []
+
+    class Watch(Callback):
+        def on_fit_epoch_end(self, report: EpochReport) -> None:
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    fit(folder, "clearml", Watch())
+    assert handlers
+    assert signal.SIG_IGN not in handlers
+    assert "CLEARML_CACHE_DIR" not in os.environ
+
+
+def test_comet_is_offline_where_the_user_asks_for_it(
+    folder: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.key = "a key"
+    monkeypatch.setenv("COMET_OFFLINE", "1")
+    play(monkeypatch, "comet", service)
+    fit(folder, "comet")
+    assert not service.only_run().online
 
 
 @pytest.mark.parametrize("tracker", NAMES)
